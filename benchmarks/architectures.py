@@ -5,7 +5,7 @@
 Five free pictures with noise of half their standard deviation; designs of `napari-dip explore
 architectures`. For each picture the designs are ranked by impedance score, band score and held-out
 error, and by what only the truth knows: the PSNR of the best running average (oracle) and of the
-one that held-out pixels take. A fit that is done is not computed again.
+one that validation pixels take. A fit that is done is not computed again.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[st
     noise[design, block] = found.noise
     return {
         "name": design,
-        "weights": found.weights,
+        "weights": found.missing_counts,
         "impedance": found.impedance,
         "band_score": found.band_score,
-        "held_out_error": found.held_out_error,
-        "oracle_psnr": found.oracle,
+        "held_out_error": found.validation_error,
+        "oracle_psnr": found.best_psnr,
         "oracle_iteration": int(found.psnr.argmax()) + 1,
-        "taken_psnr": found.taken_psnr,
-        "taken": found.stop.taken,
+        "taken_psnr": found.selected_psnr,
+        "taken": found.stop.selected_iteration,
         "milliseconds": 1000 * found.seconds,
         "block": list(block),
         "noise": found.noise.tolist(),

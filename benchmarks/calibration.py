@@ -140,14 +140,14 @@ def judge(case: Case) -> dict[str, Any]:
         "found gain": found.gain,
         "found intercept": found.intercept,
         "counts": bool(spans and fits and bound <= BEYOND),
-        "told": not found.doubt and found.gain_error <= UNSURE * max(found.gain, 1e-12),
-        "doubt": found.doubt,
+        "told": not found.unreliable_reason and found.gain_error <= UNSURE * max(found.gain, 1e-12),
+        "doubt": found.unreliable_reason,
         "gain right": abs(found.gain / case.gain - 1) <= RIGHT,
         "intercept right": abs(found.intercept - intercept) <= RIGHT * level,
         "intercept plainly right": abs(found.intercept - intercept) <= RIGHT * abs(intercept),
         "variance right": abs(worst) <= RIGHT,
         "worst variance": worst,
-        "wild": bool(not found.doubt and abs(worst) > 1),
+        "wild": bool(not found.unreliable_reason and abs(worst) > 1),
     }
 
 
@@ -199,7 +199,7 @@ def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> di
         "true block": "×".join(map(str, right)),
         "right": all(one == 0 for one in more),
         "right or one larger": all(0 <= one <= 1 for one in more),
-        "told": not found.doubt,
+        "told": not found.unreliable_reason,
     }
 
 

@@ -174,11 +174,11 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         plan = plan_batch(folder / "recipe.json", inputs, out, **how)
         unit = make_worker_task(plan, 1, "session", crew.root, WORKERS)
         answer = crew.client.submit(run_on_worker, unit, pure=False).result()
-        drain_generator(run_batch(plan, crew=crew))
+        drain_generator(run_batch(plan, pool=crew))
         times = max(1, size[0] // len(plan.jobs))
         before, sent, began = cpu(scheduler), through(scheduler), time.monotonic()
         for _ in range(times):
-            drain_generator(run_batch(plan, crew=crew))
+            drain_generator(run_batch(plan, pool=crew))
         seconds, count = time.monotonic() - began, times * len(plan.jobs)
         return {
             "ms_per_task": 1e3 * seconds / count * WORKERS,

@@ -148,7 +148,7 @@ def computed_psf() -> torch.Tensor:
     from napari_dip.tasks import Deblur
 
     task = Deblur(model="widefield", refractive_index=INDEX, **OPTICS)
-    sizes = task.psf_source.sizes(
+    sizes = task.psf_source.compute_psf_sizes(
         ImageSpec(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
     )
     pixels = (OPTICS["z_step"], OPTICS["pixel_size"], OPTICS["pixel_size"])

@@ -72,11 +72,11 @@ def a_step(preset: str, side: int, *, graph: bool) -> EagerTrainer:
     """Make one unit ready on the card, with its steps recorded or not."""
     one = ready(STEPS, device="cuda", preset=preset, image=picture(side))
     step = EagerTrainer(one.problem, one.prior, one.schedule, seed=0)
-    learner = step.learner
+    learner = step.train_step
     assert isinstance(learner, CudaGraphTrainStep)
     if not graph:
-        step.learner = learner.eager
-        assert isinstance(step.learner, EagerTrainStep)
+        step.train_step = learner.eager
+        assert isinstance(step.train_step, EagerTrainStep)
     return step
 
 

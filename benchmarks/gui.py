@@ -122,7 +122,7 @@ def stalls(seconds: float = 20.0) -> Figures:
     event_loop(seconds)
     figures["run"] = heart.silences()
     dock.run_bar.run_button.click()
-    event_loop(30, lambda: not dock.busy)
+    event_loop(30, lambda: not dock.is_busy)
     event_loop(0.5)
     figures["stop and result"] = heart.silences()
     act_alone(viewer)
@@ -173,10 +173,10 @@ def latency_at(side: int, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for number in range(1, repeats + 1):
         keep = seconds_from(bar.run_button, dock, lambda n=number: len(result_names(viewer)) == n)
-        event_loop(60, lambda: not dock.busy)
+        event_loop(60, lambda: not dock.is_busy)
         ready = time.perf_counter() - keep.pressed
         discard = seconds_from(
-            bar.discard_button, dock, lambda: not dock.busy and pool.activeThreadCount() == 0
+            bar.discard_button, dock, lambda: not dock.is_busy and pool.activeThreadCount() == 0
         )
         row = {"keep": keep.seconds, "ready": ready, "discard": discard.seconds}
         rows.append({"side": side} | {f"{what}_seconds": round(row[what], 3) for what in row})
@@ -218,7 +218,7 @@ def growth() -> Figures:
 
     def run_once() -> None:
         dock.run_bar.run_button.click()
-        event_loop(60, lambda: not dock.busy)
+        event_loop(60, lambda: not dock.is_busy)
         event_loop(0.2)
 
     def run_and_remove() -> None:

@@ -51,7 +51,7 @@ def opened(sample: str, entry: str, **settings: Any) -> tuple[Any, Any]:
 def run(dock: Any) -> None:
     """Press Run and wait for the end."""
     dock.run_bar.run_button.click()
-    event_loop(PATIENCE, lambda: not dock.busy)
+    event_loop(PATIENCE, lambda: not dock.is_busy)
     event_loop(0.5)
 
 
@@ -66,9 +66,9 @@ def trial(viewer: Any, dock: Any) -> None:
     cells = viewer.layers.selection.active
     viewer.add_shapes([corners], name="region")
     viewer.layers.selection.active = cells
-    for button in (dock.trying.try_button, dock.trying.apply_button):
+    for button in (dock.crop_preview.try_button, dock.crop_preview.apply_button):
         button.click()
-        event_loop(PATIENCE, lambda: not dock.busy)
+        event_loop(PATIENCE, lambda: not dock.is_busy)
         event_loop(0.5)
 
 
@@ -99,7 +99,7 @@ def queued(viewer: Any, dock: Any) -> None:
     other.run_bar.run_button.click()
     event_loop(4)
     dock.run_bar.discard_button.click()
-    event_loop(PATIENCE, lambda: not other.busy)
+    event_loop(PATIENCE, lambda: not other.is_busy)
     event_loop(0.5)
 
 

@@ -58,7 +58,9 @@ def spun_alone(picture: Picture) -> npt.NDArray[np.float32]:
     if found is None:
         return picture.astype(np.float32)
     how = JpegCompression(
-        start=found.start, steps=torch.from_numpy(found.steps).float(), halved=found.halved
+        block_offset=found.block_offset,
+        quantisation_tables=torch.from_numpy(found.quantisation_tables).float(),
+        has_half_chroma=found.has_half_chroma,
     )
     mean = reapply_shifted_jpeg(torch.from_numpy(planes.copy())[None], how)[0].numpy()
     return np.moveaxis(mean, 0, -1).reshape(picture.shape)

@@ -125,13 +125,13 @@ def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict
     verdict = "wrong"
     if near and fits:
         verdict = "right"
-    elif estimate.doubt or estimate.caution:
+    elif estimate.unreliable_reason or estimate.caution:
         verdict = "cannot tell"
     elif max(worst, wide) > SILENT:
         verdict = "silent"
     return {
         "verdict": verdict,
-        "doubt": estimate.doubt or estimate.caution,
+        "doubt": estimate.unreliable_reason or estimate.caution,
         "factors": [round(one, 3) for one in factors],
         "half widths": halves,
         "true half widths": [list(one) for one in wanted],

@@ -79,21 +79,21 @@ def by_hand(one: FitSetup) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = one.prior.net, one.schedule, one.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
-    sigma = one.fit_input.noise.at(measurement).sqrt()
-    half = schedule.half and has_fast_bfloat16(measurement.device)
+    sigma = one.fit_input.noise.evaluate(measurement).sqrt()
+    half = schedule.uses_half_precision and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
-    weight = one.problem.terms[0].fitted
+    weight = one.problem.terms[0].fit_mask
     began = time.process_time()
     for iteration in range(1, schedule.stop_at + 1):
-        optimizer.param_groups[0]["lr"] = schedule.rate(iteration)[0]
+        optimizer.param_groups[0]["lr"] = schedule.get_rates(iteration)[0]
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
         loss = (residual**2 * weight).sum() / weight.sum() / one.fit_input.noise_level**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.clip, foreach=True)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.max_gradient_norm, foreach=True)
         optimizer.step()
         with torch.no_grad():
             decay = min(schedule.average, iteration / (iteration + 9))
@@ -106,7 +106,7 @@ def layers_alone(one: FitSetup, schedule: Schedule) -> float:
     net = one.prior.net
     assert isinstance(net, Hourglass)
     code = convert_to_channels_last(one.fit_input.measurement)
-    half = schedule.half and has_fast_bfloat16(code.device)
+    half = schedule.uses_half_precision and has_fast_bfloat16(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):
         output = run_in_bfloat16(net, code) if half else net(code)

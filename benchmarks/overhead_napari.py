@@ -50,7 +50,7 @@ def main() -> None:
     def inside() -> float:
         began = time.process_time()
         dock.run_bar.run_button.click()
-        event_loop(900, lambda: not dock.busy)
+        event_loop(900, lambda: not dock.is_busy)
         took = time.process_time() - began
         viewer.layers.remove(viewer.layers[-1])
         event_loop(0.5)

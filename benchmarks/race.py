@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/race.py
 Reads what `stop.py --sets` has written for the three priors: each runs the same part of its own
-iterations, the least held-out loss wins, and is taken to its end. *Before*: PSNR of the network's
+iterations, the least validation loss wins, and is taken to its end. *Before*: PSNR of the network's
 pictures; *after*: of whole `fast` runs, which end with the last filter. The rule, `r2r`
 here, shows the network more noise where the noise is strong enough, and hides pixels elsewhere.
 Fixed noise has no last filter: its picture is the same before and after.
@@ -31,7 +31,7 @@ KEPT = OUT / "race.lines.json"
 
 
 def least(row: dict[str, Any], until: float) -> float:
-    """Least held-out loss up to an iteration."""
+    """Least validation loss up to an iteration."""
     losses = [loss for iteration, loss, _ in row["course"] if iteration <= until]
     return min((loss for loss in losses if isfinite(loss)), default=float("inf"))
 
@@ -44,7 +44,7 @@ def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
         if key not in known:
             axes = "YXS" if raw.ndim == 3 else "YX"
             result = dip.denoise(raw, prior=prior, preset="fast", axes=axes)
-            known[key] = crop.judge(np.asarray(result.image), crop.truth)
+            known[key] = crop.validate(np.asarray(result.image), crop.truth)
             KEPT.write_text(json.dumps(known), encoding="utf-8")
             print(key, known[key], file=sys.stderr, flush=True)
     return {prior: known[f"{crop.name} {prior}"] for prior in filtered}

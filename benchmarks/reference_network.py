@@ -101,7 +101,7 @@ def main() -> None:
     torch.manual_seed(0)
     fed = count_input_channels(2, 1)
     ours = Hourglass(
-        2, fed, 1, OUR_WIDTHS, skip=None, normalised=False, rng=torch.Generator(), even=True
+        2, fed, 1, OUR_WIDTHS, skip=None, is_normalised=False, rng=torch.Generator(), even=True
     )
     rows: list[dict[str, Any]] = []
     for name, net, channels in (

@@ -166,8 +166,8 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
             fit.history.append(
                 {
                     "step": fit.step,
-                    "output": problem.judge(_picture(shown)),
-                    "average": problem.judge(_picture(fit.average)),
+                    "output": problem.validate(_picture(shown)),
+                    "average": problem.validate(_picture(fit.average)),
                 }
             )
             best = max(fit.history, key=_best)

@@ -78,7 +78,7 @@ def once() -> dict[str, float]:
         press = dock.run_bar.run_button.click
         timed(name, press, lambda: any(is_preview(layer) for layer in viewer.layers))
         dock.run_bar.discard_button.click()
-        event_loop(60, lambda: not dock.busy)
+        event_loop(60, lambda: not dock.is_busy)
         event_loop(0.5)
     viewer.close()
     return took
@@ -94,7 +94,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--times", type=int, default=5)
     rows = []
-    for number in range(1, ask.parse_args().times + 1):
+    for number in range(1, ask.parse_args().scale + 1):
         ended = subprocess.run(
             [sys.executable, __file__, "once"], stdout=subprocess.PIPE, text=True, check=True
         )

@@ -6,7 +6,7 @@ Without --sets ten named crops of FMD; with it, the middle 256 x 256 pixels of f
 each set, chosen by seed 0; or named pictures, whole. Pictures that were stretched to 8 bit are
 brought to the truth by a straight line before they are judged.
 Each fit runs to its last iteration; the stop rule is then asked, report by report, where it would
-have ended and which iterate it would have kept. The truth is only used to judge. Held-out losses
+have ended and which iterate it would have kept. The truth is only used to judge. Validation losses
 and PSNR of all reports are kept in the JSON of the lines, for benchmarks/race.py.
 """
 
@@ -133,8 +133,8 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
             picture = convert_to_image_units(calibration, unit, progress.estimate.mean)
             picture = np.moveaxis(picture, 0, -1) if raw.ndim == 3 else picture[0]
             quality[progress.iteration] = crop.judge(picture, truth)
-        elif not progress.swept:
-            history.append(progress.judgement)
+        elif not progress.inference_share:
+            history.append(progress.validation_record)
             best_so_far.append(progress.best_iteration)
     stopped = next(
         (i + 1 for i in range(len(history)) if one.stop_rule(history[: i + 1])), len(history)
@@ -150,7 +150,9 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
         "best iterate": best,
         "best dB": quality[best],
         "lost dB": quality[best] - quality[kept],
-        "course": [(one.iteration, one.held_out, quality.get(one.iteration)) for one in history],
+        "course": [
+            (one.iteration, one.validation_loss, quality.get(one.iteration)) for one in history
+        ],
     }
 
 

@@ -110,7 +110,7 @@ def fitted(
         result = drain_generator(loop)
     picture = convert_to_image_units(calibration, plan.units[0], result.estimate.mean)[0]
     error = np.mean((picture.astype(np.float64) - one.truth) ** 2)
-    return float(10 * np.log10(255**2 / error)), result.weights
+    return float(10 * np.log10(255**2 / error)), result.missing_counts
 
 
 def main() -> None:

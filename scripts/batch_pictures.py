@@ -39,9 +39,9 @@ def batch() -> None:
         wait_until(lambda: dock.run_bar.run_button.isEnabled())
         dock.run_bar.run_button.click()
         table = dock.results.table
-        wait_until(lambda: sum(row.done for row in table.files.rows) == 2 or not dock.busy)
+        wait_until(lambda: sum(row.done for row in table.files.rows) == 2 or not dock.is_busy)
         photograph(viewer, "batch_dock_running.png")
-        wait_until(lambda: not dock.busy)
+        wait_until(lambda: not dock.is_busy)
         let_pass(1)
         dock.results.beside.setChecked(True)
         table.selectRow(0)

@@ -69,7 +69,7 @@ def take(folder: Path, entry: str) -> None:
         dock.form.widgets["preset"].value = "fast"
         dock.form.widgets["max_iterations"].value = ITERATIONS
         dock.run_bar.run_button.click()
-        wait_until(lambda: not dock.busy)
+        wait_until(lambda: not dock.is_busy)
     for theme in THEMES:
         viewer.theme = theme
         for size in SIZES:
@@ -99,7 +99,7 @@ def run_batch(dock: BatchDock, folder: Path) -> None:
         dock.files.add(str(filled(Path(place) / "plate 7")))
         wait_until(dock.run_bar.run_button.isEnabled)
         dock.run_bar.run_button.click()
-        wait_until(lambda: not dock.busy)
+        wait_until(lambda: not dock.is_busy)
         let_pass(1)
     dock.results.table.selectRow(0)
 

@@ -14,13 +14,13 @@ def explorer() -> None:
 
     viewer, dock = _opened()
     dock.run_bar.run_button.click()
-    wait_until(lambda: not dock.busy)
+    wait_until(lambda: not dock.is_busy)
     photograph(viewer, "explorer_dock.png")
     settings = dock.settings
     viewer.layers.selection.active = viewer.layers["mitochondria"]
     settings.experiments.setCurrentIndex(settings.experiments.findData("spectrum"))
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.plot.count >= ITERATIONS // 2 or not dock.busy)
+    wait_until(lambda: dock.plot.count >= ITERATIONS // 2 or not dock.is_busy)
     viewer.theme = "light"
     photograph(viewer, "explorer_dock_light.png")
     dock.discard()

@@ -52,7 +52,7 @@ def queue() -> None:
     viewer, dock = opened("Denoise", "mitochondria")
     _, other = viewer.window.add_plugin_dock_widget("napari-dip", "Super-resolve", tabify=True)
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.curve.count >= 2 or not dock.busy)
+    wait_until(lambda: dock.curve.count >= 2 or not dock.is_busy)
     other.parentWidget().raise_()
     let_pass(0.5)
     other.run_bar.run_button.click()
@@ -74,12 +74,12 @@ def trial() -> None:
         [corners], name="rectangle", face_color="transparent", edge_color="orange", edge_width=2
     )
     viewer.layers.selection.active = viewer.layers["mitochondria"]
-    dock.trying.expand(animate=False)
+    dock.crop_preview.expand(animate=False)
     let_pass(0.5)
     photograph(viewer, "try_dock.png")
     dock.form.widgets["max_iterations"].value = COMPARED
-    dock.trying.compare_button.click()
-    wait_until(lambda: not dock.busy and len(viewer.layers) == 5)
+    dock.crop_preview.compare_button.click()
+    wait_until(lambda: not dock.is_busy and len(viewer.layers) == 5)
     let_pass(0.5)
     photograph(viewer, "compare_dock.png", reset=False)
     viewer.close()

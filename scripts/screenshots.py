@@ -45,8 +45,8 @@ def denoise_pictures() -> None:
     viewer, dock = opened("Denoise", "mitochondria")
     photograph(viewer, "denoise_dock_ready.png")
     dock.run_bar.run_button.click()
-    wait_until(lambda: dock.curve.count >= 4 or not dock.busy)
-    if not dock.busy:
+    wait_until(lambda: dock.curve.count >= 4 or not dock.is_busy)
+    if not dock.is_busy:
         sys.exit(f"The run was over too soon: {dock.run_bar.message_label.text()}")
     photograph(viewer, "denoise_dock_running.png")
     finish(viewer, dock, more=1, before=2)
@@ -104,7 +104,7 @@ def opened(entry: str, sample: str, **settings: object) -> tuple[napari.Viewer, 
 
 def finish(viewer: napari.Viewer, dock: TaskDock, more: int, before: int) -> None:
     """Wait for the end of a run, and give up if it has left no picture."""
-    wait_until(lambda: not dock.busy)
+    wait_until(lambda: not dock.is_busy)
     if len(viewer.layers) < before + more:
         sys.exit(f"The dock made no picture: {dock.run_bar.message_label.text()}")
 

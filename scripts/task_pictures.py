@@ -41,7 +41,7 @@ def super_resolve() -> None:
 def deblur() -> None:
     """Undo a blur whose PSF is known."""
     sample = blurred()
-    result = dip.deblur(sample.image, sample.others["psf"], preset="fast")
+    result = dip.deblur(sample.image, sample.extra_inputs["psf"], preset="fast")
     show("deblur", sample.image, result, sample, ("Blurred", "Deblurred"))
 
 
@@ -56,7 +56,7 @@ def blind_deblur() -> None:
 def guide() -> None:
     """Let a clean channel help one of few photons."""
     sample = weak_channel()
-    result = dip.guide(sample.image, sample.others["guide"], preset="fast")
+    result = dip.guide(sample.image, sample.extra_inputs["guide"], preset="fast")
     print("prior:", result.report["prior"])
     show("guide", sample.image, result, sample, ("Few photons", "Guided"))
 

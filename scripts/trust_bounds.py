@@ -72,7 +72,7 @@ def main() -> None:
                     )
                     of = f"filter {size:g}" if size else "truth"
                     bound = compute_correlation_limit(rows[0])
-                    doubt = measured.doubt or "none"
+                    doubt = measured.unreliable_reason or "none"
                     case = f"{name} {level:g} {width:g} | {of} | {share:.0%}"
                     print(f"{case} | {told} | {bound:.2f} | {doubt}")
 

@@ -28,22 +28,22 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
         noise=NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.1,
         measured_mask=torch.ones(1, 1, *grid),
-        held_out=held_out,
-        guarded=held_out,
-        block=(1,) * len(grid),
-        granted=1.0,
+        validation_mask=held_out,
+        guard_mask=held_out,
+        blind_spot_size=(1,) * len(grid),
+        sure_noise_share=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,
-        others=others,
+        extra_inputs=others,
     )
 
 
 def prior_of(task: Task, scene: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
-    return task.prior_for(task.prepare_fit_input(scene), torch.Generator().manual_seed(seed))
+    return task.make_prior(task.prepare_fit_input(scene), torch.Generator().manual_seed(seed))
 
 
 def seen_problem(task: Task, scene: FitInput) -> Any:
     """Make a task's problem as a fit does."""
-    return task.problem(task.prepare_fit_input(scene))
+    return task.make_problem(task.prepare_fit_input(scene))

@@ -77,7 +77,7 @@ def test_the_dock_is_there_with_its_form(project):
         "import napari_dip.qt.task.dock as docks\n"
         "dock = docks.deinterlace(ViewerModel())\n"
         "assert dock.form.widgets['keep'].value == 'even'\n"
-        "assert dock.form.recipe().task.name == 'deinterlace'\n"
+        "assert dock.form.build_recipe().task.name == 'deinterlace'\n"
         "dock.shut_down()\n"
     )
     done = run(project, "-W", "ignore", "-c", code)

@@ -50,7 +50,12 @@ def test_a_variance_is_judged_by_its_factor(factor, doubt, verdict):
 
     truth = Truth((10.0, 20.0), (5.0, 5.0), NONE, NONE)
     estimate = NoiseEstimate(
-        gain=0.0, intercept=5 * factor, floor=0.1, along_y=NONE, along_x=NONE, doubt=doubt
+        gain=0.0,
+        intercept=5 * factor,
+        floor=0.1,
+        along_y=NONE,
+        along_x=NONE,
+        unreliable_reason=doubt,
     )
     assert judge(estimate, truth, (64, 64))["verdict"] == verdict
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dip.errors import Failed, Refusal, read_refusal, refusal
+from napari_dip.errors import Failed, Refusal, make_refusal, read_refusal
 from napari_dip.errors.note_texts import NOTES, STOPS, StopReason
 from napari_dip.errors.notes import (
     make_note,
@@ -18,8 +18,8 @@ from napari_dip.errors.notes import (
     read_report_notes,
     read_report_stop,
     read_stop,
-    report_notes,
-    report_stop,
+    serialise_notes,
+    serialise_stop,
 )
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def test_codes_names_and_texts_that_are_only_shown_pass(plain: str) -> None:
 
 def test_old_reports_and_new_ones_tell_the_same_codes() -> None:
     stop = make_stop(StopReason.PLATEAU, waited=75, smoothed=True)
-    new = report_stop(stop)
+    new = serialise_stop(stop)
     old = {"stop_reason": new["stop_reason"]}
     for report in (new, old):
         read = read_report_stop(report)
@@ -179,7 +179,7 @@ def test_old_reports_and_new_ones_tell_the_same_codes() -> None:
 
 def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> None:
     notes = (make_note("guide-moved", down=1.5, right=2), make_note("residual-noise"))
-    report = report_notes(notes)
+    report = serialise_notes(notes)
     assert read_report_notes(report) == notes
     old = read_report_notes({"notes": report["notes"]})
     assert [(one.code, str(one)) for one in old] == [("text", str(one)) for one in notes]
@@ -190,7 +190,7 @@ def test_notes_come_back_from_a_report_by_code_and_from_an_old_one_as_text() -> 
 
 
 def test_a_refusal_is_read_back_from_json_of_this_version_and_of_earlier_ones() -> None:
-    no = refusal("time-over", limit=3, name="cells")
+    no = make_refusal("time-over", limit=3, name="cells")
     new = no.to_dict()
     assert read_refusal(new) == no
     old = read_refusal({name: new[name] for name in ("code", "sentence", "remedy")})

@@ -16,7 +16,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.cli.app import _report_unexpected_error
 from napari_dip.cli.progress import BarReporter
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.report_figures import make_html_page
 from napari_dip.pipeline.events import Event
@@ -140,7 +140,7 @@ def test_a_refusal_raised_in_python_holds_no_commands_either(field):
     with pytest.raises(Refused) as caught:
         dip.denoise(np.ones((8, 8)), axes=H)
     assert commanding(str(caught.value)) == []
-    assert commanding(refusal("file-missing", path=Path(H)).message) == []
+    assert commanding(make_refusal("file-missing", path=Path(H)).message) == []
 
 
 def test_the_log_of_an_unforeseen_error_holds_no_commands(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_dip.cli import main
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,6 @@ def test_long_texts_in_a_recipe_are_cut_in_the_message(fields, tmp_path, capsys)
 
 def test_a_long_text_keeps_both_its_ends_and_a_name_all_of_it() -> None:
     long, name = f"begin{X}end", f"{'n' * 251}.tif"
-    sentence = refusal("argument-extra", found=long, help="h").sentence
+    sentence = make_refusal("argument-extra", found=long, help="h").sentence
     assert "begin" in sentence and "end'" in sentence and len(sentence) < 300
-    assert name in refusal("argument-extra", found=name, help="h").sentence
+    assert name in make_refusal("argument-extra", found=name, help="h").sentence

@@ -186,7 +186,7 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "held-out loss" in line:
+        if "validation loss" in line:
             process.send_signal(signal.SIGINT)
             break
     said = process.communicate(timeout=60)[1]
@@ -264,7 +264,7 @@ def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_picture(noi
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "held-out loss" in line:
+        if "validation loss" in line:
             shutil.rmtree(tmp_path / "here")
             break
     said = process.communicate(timeout=100)[1]

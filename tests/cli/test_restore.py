@@ -128,7 +128,7 @@ def test_a_pipe_gets_plain_lines_with_iteration_loss_and_time(noisy, tmp_path):
     assert out == f"{tmp_path / 'out.tif'}\n"
     assert "\x1b" not in err and "\r" not in err
     line = next(line for line in err.splitlines() if "iteration 10 of 10" in line)
-    assert "held-out loss" in line and "left" in line
+    assert "validation loss" in line and "left" in line
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no terminals of this kind")
@@ -259,8 +259,8 @@ EVENT = Event(
     fraction=0.4,
     iteration=50,
     iterations=100,
-    fitted_loss=0.5,
-    held_out_loss=0.25,
+    training_loss=0.5,
+    validation_loss=0.25,
     best_iteration=50,
     seconds=10.0,
     seconds_left=14.2,
@@ -271,7 +271,7 @@ EVENT = Event(
 
 
 def test_the_part_is_named_once_in_a_line():
-    line = "Restoring, part 2 of 3, iteration 50 of 100, held-out loss 0.2500, at most 15 s left"
+    line = "Restoring, part 2 of 3, iteration 50 of 100, validation loss 0.2500, at most 15 s left"
     assert format_event(EVENT) == line
 
 

@@ -108,7 +108,7 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
     (tmp_path / "link").symlink_to(tmp_path)
     process = started("-m", "napari_dip", "denoise", noisy, "-o", out, *LONG)
     try:
-        until(process, "held-out loss")
+        until(process, "validation loss")
         for path in (out, tmp_path / "link" / name):
             for options in ((), ("--overwrite",), ("--resume",)):
                 assert main(["denoise", str(noisy), "-o", str(path), *SHORT, *options]) == 2
@@ -126,7 +126,7 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
 
 def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(noisy, tmp_path):
     process = started("-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
-    until(process, "held-out loss")
+    until(process, "validation loss")
     killed(process)
     place = find_lock_path(tmp_path / "q.tif")
     assert json.loads(place.read_text())["process"] == process.pid
@@ -152,7 +152,7 @@ def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, 
     line = ["batch", str(tmp_path / "long.json"), str(noisy), "-o", str(tmp_path / "out")]
     process = started("-m", "napari_dip", *line)
     try:
-        until(process, "held-out loss")
+        until(process, "validation loss")
         for options in ([], ["--resume"]):
             assert main([*line, *options]) == 2
             said = capsys.readouterr().err

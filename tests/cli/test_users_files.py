@@ -89,7 +89,7 @@ def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noi
     mine = users(tmp_path, "q.tif")
     argv = ("denoise", noisy, "-o", tmp_path / "q.tif")
     process = begun(*argv, "--preset", "fast", "--max-iterations", "700", "--device", "cpu")
-    until(process, "held-out loss")
+    until(process, "validation loss")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
@@ -172,7 +172,7 @@ def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_
     process = begun("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
     until(process, "Starting")
     (tmp_path / "q.tif.unfinished").write_text("mine")
-    until(process, "held-out loss")
+    until(process, "validation loss")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert (tmp_path / "q.tif.unfinished").read_text() == "mine"

@@ -22,11 +22,11 @@ def blind_spot(
 ) -> BlindSpotPrior:
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, normalised=False, rng=rng)
+    net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, is_normalised=False, rng=rng)
     held_out = dilate_to_blocks(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
-    return BlindSpotPrior(net, measurement, held_out, block, core, share=0.2, window=size)
+    return BlindSpotPrior(net, measurement, held_out, block, core, masked_share=0.2, window=size)
 
 
 def picture(block: tuple[int, ...]) -> torch.Tensor:
@@ -39,14 +39,14 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
     measurement = picture(block)
     prior = blind_spot(measurement, block)
     draw = prior.draw(torch.Generator().manual_seed(2))
-    assert draw.driven is not None
+    assert draw.loss_mask is not None
     assert draw.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
-    hidden = dilate_to_blocks(draw.driven, beyond).flip(draw.window.mirrored)
+    hidden = dilate_to_blocks(draw.loss_mask, beyond).flip(draw.window.mirrored)
     changed = measurement + 100 * hidden
     again = blind_spot(changed, block).draw(torch.Generator().manual_seed(2))
-    assert float(draw.driven.sum()) > 0
-    assert torch.equal(draw.code, again.code)
+    assert float(draw.loss_mask.sum()) > 0
+    assert torch.equal(draw.network_input, again.network_input)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -57,17 +57,23 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
     )
     prior, changed = blind_spot(measurement, block), blind_spot(measurement + 100 * guard, block)
     assert float(guard.sum()) > 0
-    assert torch.equal(prior.glance().code, changed.glance().code)
+    assert torch.equal(
+        prior.make_prediction_input().network_input, changed.make_prediction_input().network_input
+    )
     rngs = (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
-    assert torch.equal(prior.draw(rngs[0]).code, changed.draw(rngs[1]).code)
-    for one, other in zip(prior.sweep(), changed.sweep(), strict=True):
-        assert torch.equal(one.code, other.code)
+    assert torch.equal(prior.draw(rngs[0]).network_input, changed.draw(rngs[1]).network_input)
+    for one, other in zip(
+        prior.make_inference_inputs(), changed.make_inference_inputs(), strict=True
+    ):
+        assert torch.equal(one.network_input, other.network_input)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
     measurement = picture(block)
-    trusted = sum(draw.trusted for draw in blind_spot(measurement, block).sweep())
+    trusted = sum(
+        draw.output_mask for draw in blind_spot(measurement, block).make_inference_inputs()
+    )
     assert torch.equal(trusted, torch.ones_like(measurement))
 
 
@@ -75,34 +81,34 @@ def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
     measurement = picture((1, 1))
     draw = blind_spot(measurement, (1, 1), window=16).draw(torch.Generator().manual_seed(5))
     assert draw.window is not None
-    assert draw.driven is not None
-    assert draw.code.shape == (1, 1, 16, 16)
-    seen = draw.window.of(measurement)
-    same = (draw.code == seen).float().mean()
+    assert draw.loss_mask is not None
+    assert draw.network_input.shape == (1, 1, 16, 16)
+    seen = draw.window.crop(measurement)
+    same = (draw.network_input == seen).float().mean()
     assert 0.5 < float(same) < 1
 
 
 def test_hidden_pixels_look_like_their_surroundings() -> None:
     measurement = torch.full((1, 1, 32, 32), 7.0)
     draw = blind_spot(measurement, (5, 5)).draw(torch.Generator().manual_seed(0))
-    torch.testing.assert_close(draw.code, measurement)
+    torch.testing.assert_close(draw.network_input, measurement)
 
 
 def test_the_noise_code_stays_and_only_jitters() -> None:
     code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     prior = RandomInputPrior(nn.Identity(), code, jitter=0.01)
     rng = torch.Generator().manual_seed(0)
-    first, second = prior.draw(rng).code, prior.draw(rng).code
+    first, second = prior.draw(rng).network_input, prior.draw(rng).network_input
     assert not torch.equal(first, second)
     assert float((first - code).std()) == pytest.approx(0.01, rel=0.1)
-    assert torch.equal(prior.glance().code, code)
+    assert torch.equal(prior.make_prediction_input().network_input, code)
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (17, 31), (50, 23), (9, 16, 13)])
 @pytest.mark.parametrize("skip", [None, 0, 4])
 def test_an_hourglass_keeps_any_size(grid: tuple[int, ...], skip: int | None) -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(len(grid), 2, 3, (4, 8, 8), skip=skip, normalised=True, rng=rng)
+    net = Hourglass(len(grid), 2, 3, (4, 8, 8), skip=skip, is_normalised=True, rng=rng)
     assert net(torch.rand(1, 2, *grid)).shape == (1, 3, *grid)
 
 
@@ -111,6 +117,6 @@ def test_weights_come_from_the_generator_alone() -> None:
     for noise in (1, 2):
         torch.manual_seed(noise)
         rng = torch.Generator().manual_seed(0)
-        nets.append(Hourglass(2, 1, 2, (4, 8), skip=None, normalised=True, rng=rng))
+        nets.append(Hourglass(2, 1, 2, (4, 8), skip=None, is_normalised=True, rng=rng))
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(one, other)

@@ -49,7 +49,7 @@ def found():
 
 
 def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
-    assert [one.design.name for one in found.fits] == [
+    assert [one.architecture.name for one in found.fits] == [
         "preset",
         "decoder",
         "half-width",
@@ -58,7 +58,7 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
     ]
     for one in found.fits:
         assert one.energy[-1] < one.energy[0] and len(one.noise) == len(one.energy) == 12
-        assert one.correspondence.shape == (12, 5) and np.isfinite(one.held_out).all()
+        assert one.correspondence.shape == (12, 5) and np.isfinite(one.validation_errors).all()
 
 
 def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
@@ -68,29 +68,34 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     theirs = build_random_input_prior(
         scene, scene.grid, torch.Generator().manual_seed(3), jitter=0.0
     )
-    assert torch.equal(ours.code, theirs.code) and ours.jitter == theirs.jitter
+    assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter
     pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_scores_and_picture_are_those_of_the_curves(found):
     for one in found.fits:
-        assert one.held_out_error == pytest.approx(one.errors.mean(), rel=1e-4)
+        assert one.validation_error == pytest.approx(one.errors.mean(), rel=1e-4)
         error = np.mean((one.picture.astype(float) - clean()) ** 2)
         peak = float(np.ptp(clean()))
-        assert one.taken_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
-        assert one.oracle == one.psnr.max() >= one.taken_psnr
+        assert one.selected_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
+        assert one.best_psnr == one.psnr.max() >= one.selected_psnr
 
 
 def test_the_verdict_names_the_least_error_unless_the_preset_is_level(found):
-    errors = {one.design.name: one.held_out_error for one in found.fits}
-    assert errors[found.best.design.name] == min(errors.values())
-    worse = [replace(one, errors=one.errors + 1, held_out=one.held_out + 1) for one in found.fits]
+    errors = {one.architecture.name: one.validation_error for one in found.fits}
+    assert errors[found.best.architecture.name] == min(errors.values())
+    worse = [
+        replace(one, errors=one.errors + 1, validation_errors=one.validation_errors + 1)
+        for one in found.fits
+    ]
     alone = replace(found, fits=(worse[0], found.fits[1], *worse[2:]))
     assert alone.verdict.startswith("'decoder' (decoder only) suits this image best")
-    assert alone.level == ()
+    assert alone.equivalent_fits == ()
     tie = replace(found, fits=(found.fits[1], *worse[1:]))
-    tie = replace(tie, fits=(replace(tie.fits[0], design=found.fits[0].design), *worse[1:]))
+    tie = replace(
+        tie, fits=(replace(tie.fits[0], architecture=found.fits[0].architecture), *worse[1:])
+    )
     assert tie.verdict.startswith("The network of the preset suits this image")
 
 
@@ -105,8 +110,10 @@ def test_a_difference_counts_only_beyond_its_chance():
 def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
     falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
     found = find_stop(falls_then_rises)
-    assert found.taken == 100 and found.ended < 400
-    assert find_stop(np.linspace(2, 1, 400)) == TrialStop(ended=400, taken=400)
+    assert found.selected_iteration == 100 and found.stop_iteration < 400
+    assert find_stop(np.linspace(2, 1, 400)) == TrialStop(
+        stop_iteration=400, selected_iteration=400
+    )
 
 
 def test_all_designs_are_different_and_the_narrow_deep_decoder_is_under_parametrised():
@@ -177,15 +184,15 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     page = found.save(tmp_path / "out")
     rows = read(tmp_path / "out" / "architectures.csv")
     for row, one in zip(rows, found.fits, strict=True):
-        assert row["name"] == one.design.name and float(row["impedance"]) == one.impedance
-        assert float(row["oracle_psnr"]) == one.oracle
+        assert row["name"] == one.architecture.name and float(row["impedance"]) == one.impedance
+        assert float(row["oracle_psnr"]) == one.best_psnr
     curves = read(tmp_path / "out" / "curves.csv")
     energy = [float(row["energy"]) for row in curves if row["design"] == "sgd"]
     assert energy == found.fits[3].energy.tolist()
     told = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
-    assert told["best"] == found.best.design.name and told["designs"][3]["optimiser"] == "sgd"
+    assert told["best"] == found.best.architecture.name and told["designs"][3]["optimiser"] == "sgd"
     text = page.read_text(encoding="utf-8")
-    assert f"{found.best.held_out_error:.4f}" in text and f"{found.fits[1].impedance:.3f}" in text
+    assert f"{found.best.validation_error:.4f}" in text and f"{found.fits[1].impedance:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
 
 

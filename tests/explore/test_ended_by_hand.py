@@ -54,7 +54,7 @@ def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
     assert found.correspondence.shape == (12, 5) and found.subject.iterations == 12
     assert max(found.pictures) == max(found.evolution) == 12
     assert set(found.pictures) <= set(found.evolution)
-    assert found.held_out.judged and found.held_out.best_iteration > 0
+    assert found.validation_stop.validation_errors and found.validation_stop.best_iteration > 0
     assert found.power["12"].shape == found.frequency.shape
 
 
@@ -63,10 +63,10 @@ def test_a_comparison_keeps_the_designs_that_are_done_and_names_the_others():
     designs = choose_architectures(subject, "depth-2,decoder")
     steps = explore_architectures(subject, designs, control=lambda: switch[0])
     found = ended(steps, switch, lambda seen: seen.group == "decoder")
-    assert [one.design.name for one in found.fits] == ["preset"]
-    assert found.left_out == ("decoder", "depth-2")
+    assert [one.architecture.name for one in found.fits] == ["preset"]
+    assert found.skipped_architectures == ("decoder", "depth-2")
     assert "Ended by hand; not fitted: decoder, depth-2." in found.sentences
-    assert found.suits is found.fits[0]
+    assert found.recommended_fit is found.fits[0]
 
 
 @pytest.mark.parametrize("explored", [explore_impedance, explore_spectrum])

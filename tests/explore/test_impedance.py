@@ -92,7 +92,7 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     told = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
     assert told["score"] == found.score and told["recipe"]["max_iterations"] == 20
     text = page.read_text(encoding="utf-8")
-    assert f"{found.score:.3f}" in text and f"{found.at(10)['noise']:.3f}" in text
+    assert f"{found.score:.3f}" in text and f"{found.get_energies(10)['noise']:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
     assert (tmp_path / "out" / "impedance.png").read_bytes().startswith(b"\x89PNG")
 

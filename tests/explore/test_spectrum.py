@@ -57,8 +57,8 @@ def test_the_energy_falls_and_the_output_nears_the_truth(found):
 
 
 def test_pixels_that_are_held_out_judge_the_second_fit(found):
-    stop = found.held_out
-    errors = dict(stop.judged)
+    stop = found.validation_stop
+    errors = dict(stop.validation_errors)
     assert stop.best_iteration in errors and all(np.isfinite(list(errors.values())))
     assert errors[stop.best_iteration] == min(errors.values())
 
@@ -80,7 +80,7 @@ def test_a_wave_has_its_power_where_its_frequency_is():
 
 def test_correspondence_is_one_for_the_target_and_nothing_for_nothing():
     target = noisy()
-    of = Correspondence(target).of
+    of = Correspondence(target).compute
     assert of(target) == pytest.approx(np.ones(5), abs=1e-6)
     assert of(np.zeros_like(target)) == pytest.approx(np.zeros(5))
     assert of(target / 4) == pytest.approx(np.full(5, 0.25), abs=1e-6)
@@ -97,7 +97,7 @@ def test_a_low_pass_keeps_the_low_bands_and_loses_the_high_ones():
     down, across = np.fft.fftfreq(64)[:, None], np.fft.fftfreq(48)[None]
     kept = np.hypot(down, across) <= compute_band_edges()[2]
     low = np.fft.ifft2(np.fft.fft2(target) * kept).real
-    found = Correspondence(target.astype(np.float32)).of(low.astype(np.float32))
+    found = Correspondence(target.astype(np.float32)).compute(low.astype(np.float32))
     assert found[:2] == pytest.approx([1, 1], abs=1e-3)
     assert found[2:] == pytest.approx([0, 0, 0], abs=1e-3)
 
@@ -139,7 +139,7 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     assert [float(row["truth"]) for row in power] == found.power["truth"].tolist()
     assert [float(row["iteration_30"]) for row in power] == found.power["30"].tolist()
     told = json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))
-    assert told["held_out_stop"]["best_iteration"] == found.held_out.best_iteration
+    assert told["held_out_stop"]["best_iteration"] == found.validation_stop.best_iteration
     text = page.read_text(encoding="utf-8")
     assert f"{found.psnr.max():.2f} dB" in text and f"{found.correspondence[-1, 4]:.2f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)

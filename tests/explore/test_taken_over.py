@@ -40,10 +40,13 @@ def found():
 
 
 def test_a_comparison_leaves_a_recipe_that_the_command_takes(found, tmp_path):
-    first, other = found.fits[0], next(one for one in found.fits if one.design.name == "decoder")
-    better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
+    first, other = (
+        found.fits[0],
+        next(one for one in found.fits if one.architecture.name == "decoder"),
+    )
+    better = replace(other, validation_errors=0 * other.validation_errors, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
-    assert found.suits is better and "the architecture 'decoder'" in found.sentences[-1]
+    assert found.recommended_fit is better and "the architecture 'decoder'" in found.sentences[-1]
     found.save(tmp_path / "out")
     recipe = recipe_from_json((tmp_path / "out" / "denoising.json").read_text(encoding="utf-8"))
     assert recipe.task.architecture == "decoder" and recipe.run_settings.preset == "fast"
@@ -55,10 +58,10 @@ def test_a_comparison_leaves_a_recipe_that_the_command_takes(found, tmp_path):
 
 
 def test_an_optimiser_has_no_place_in_a_recipe_and_that_is_said(found):
-    first, other = found.fits[0], next(one for one in found.fits if one.design.name == "sgd")
-    better = replace(other, held_out=0 * other.held_out, errors=0 * other.errors)
+    first, other = found.fits[0], next(one for one in found.fits if one.architecture.name == "sgd")
+    better = replace(other, validation_errors=0 * other.validation_errors, errors=0 * other.errors)
     found = replace(found, fits=(first, better))
-    assert found.denoising.task.architecture == "preset"
+    assert found.denoising_recipe.task.architecture == "preset"
     assert "no place for the optimiser of 'sgd'" in found.sentences[-1]
 
 
@@ -101,9 +104,14 @@ def test_a_network_where_another_prior_has_its_own_is_refused(settings):
 def test_a_number_of_ones_own_has_no_place_in_a_recipe_and_that_is_said(found):
     first, other = found.fits[0], found.fits[1]
     design = find_architecture("only", "lipschitz-1.7", list_architectures((16, 32), 0.01))
-    better = replace(other, design=design, held_out=0 * other.held_out, errors=0 * other.errors)
+    better = replace(
+        other,
+        architecture=design,
+        validation_errors=0 * other.validation_errors,
+        errors=0 * other.errors,
+    )
     found = replace(found, fits=(first, better))
-    assert found.denoising.task.architecture == "preset"
+    assert found.denoising_recipe.task.architecture == "preset"
     assert "no place for the numbers of 'lipschitz-1.7'" in found.sentences[-1]
 
 
@@ -114,4 +122,4 @@ def test_designs_draw_volumes_and_colours(name):
     design = list_architectures((4, 8), 0.01)[name]
     rng = torch.Generator().manual_seed(0)
     code = build_from_architecture(design, (4, 16, 16), rng, 3)
-    assert code.net(code.glance().code).shape == (1, 3, 4, 16, 16)
+    assert code.net(code.make_prediction_input().network_input).shape == (1, 3, 4, 16, 16)

@@ -135,7 +135,7 @@ def _with_layers(
         if "picture" in viewer.layers:
             dock.chooser.choose("picture", axes if axes is not None else dock.chooser.axes.text())
         if others:
-            dock.further.choose(others)
+            dock.extra_inputs.choose(others)
         if "inpaint" == task and others is None:  # so that only the picture is to blame
             _with_a_mask(viewer, dock)
         dock.form.widgets["max_iterations"].value = "1"
@@ -158,7 +158,7 @@ def _with_a_mask(viewer: Any, dock: Any) -> None:
     mask = np.zeros(shape, "uint8")
     mask[tuple(side // 2 for side in shape)] = 1
     viewer.add_labels(mask, name="mask")
-    dock.further.choose({"mask": "mask"})
+    dock.extra_inputs.choose({"mask": "mask"})
 
 
 def _ending(dock: Any) -> str:
@@ -168,11 +168,11 @@ def _ending(dock: Any) -> str:
     application, end = _application(), time.monotonic() + PATIENCE
     plan = dock.plan()
     if isinstance(plan, Refusal):
-        return str(dock.plan_line.text())
-    while dock.busy and time.monotonic() < end:
+        return str(dock.plan_label.text())
+    while dock.is_busy and time.monotonic() < end:
         application.processEvents()
         time.sleep(0.005)
-    if dock.busy:
+    if dock.is_busy:
         dock.discard()
         raise TimeoutError("the dock was still busy")
     return str(dock.run_bar.message_label.text())

@@ -111,7 +111,7 @@ def _run(viewer: Any, dock: Any) -> None:
     """Press Run, wait for the layer, and remove it, with another one where layers are drawn."""
     dock.start()
     end = time.monotonic() + PATIENCE
-    while dock.busy or len(viewer.layers) < 2:
+    while dock.is_busy or len(viewer.layers) < 2:
         _let_go_on(POLL_MILLISECONDS)
         if time.monotonic() > end:
             raise TimeoutError(dock.run_bar.message_label.text())

@@ -164,7 +164,7 @@ class PlayedCard(TorchFunctionMode):
         self.at = at
         self.first = self.touched = 0
         self._counts = counts
-        self._marked: dict[int, Any] = {}
+        self._make_hole_mask: dict[int, Any] = {}
 
     @property
     def lost(self) -> bool:
@@ -218,10 +218,10 @@ class PlayedCard(TorchFunctionMode):
         # held weakly, so that no other storage is taken for it
         from torch.multiprocessing.reductions import StorageWeakRef
 
-        self._marked[storage._cdata] = StorageWeakRef(storage)
+        self._make_hole_mask[storage._cdata] = StorageWeakRef(storage)
 
     def _is_marked(self, tensor: torch.Tensor) -> bool:
-        found = self._marked.get(tensor.untyped_storage()._cdata)
+        found = self._make_hole_mask.get(tensor.untyped_storage()._cdata)
         return found is not None and not found.expired()
 
 

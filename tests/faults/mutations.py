@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation(
         "an image over its own result is refused",
         "io/outputs.py",
-        'raise Refused(refusal("output-is-input", path=printable))',
+        'raise Refused(make_refusal("output-is-input", path=printable))',
         "pass",
         "bad-input",
         "command: output is the input",
@@ -90,7 +90,7 @@ MUTATIONS = [
     Mutation(
         "recipes are short",
         "io/paths.py",
-        "    if count > most:\n",
+        "    if count > max_bytes:\n",
         "    if False:\n",
         "hostile",
         "recipe of 8 GB",
@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "planes do not lie outside the folder",
         "io/formats/tiff.py",
-        'raise Refused(refusal("file-elsewhere", **facts))',
+        'raise Refused(make_refusal("file-elsewhere", **facts))',
         "pass",
         "hostile",
         "OME-TIFF whose second plane",
@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation(
         "a batch does not write through links",
         "scale/batch/plan.py",
-        'raise Refused(refusal("output-linked", path=make_printable(str(linked))))',
+        'raise Refused(make_refusal("output-linked", path=make_printable(str(linked))))',
         "pass",
         "hostile",
         "receipts that lie outside",
@@ -122,7 +122,7 @@ MUTATIONS = [
     Mutation(
         "names are no formulas in the table of a batch",
         "pipeline/store/results.py",
-        "begins.startswith(_FORMULA_PREFIXES)",
+        "normalised.startswith(_FORMULA_PREFIXES)",
         "False",
         "hostile",
         "name that is a formula",
@@ -146,7 +146,7 @@ MUTATIONS = [
     Mutation(
         "chunks are no larger than their pixels",
         "io/formats/zarr.py",
-        "if max(sizes) > 2 * whole + _CHUNK_OVERHEAD_BYTES:",
+        "if max(sizes) > 2 * stored_bytes + _CHUNK_OVERHEAD_BYTES:",
         "if False:",
         "hostile",
         "Zarr with a chunk that unpacks",
@@ -170,16 +170,17 @@ MUTATIONS = [
     Mutation(
         "results appear whole or not at all",
         "io/writing.py",
-        "        name = target.parent / make_part_name()",
-        "        target.unlink(missing_ok=True)\n        name = target.parent / make_part_name()",
+        "        part_path = target.parent / make_part_name()",
+        "        target.unlink(missing_ok=True)\n"
+        "        part_path = target.parent / make_part_name()",
         "disk",
         "denoise 12",
     ),
     Mutation(
         "a picture that finds no place is kept elsewhere",
         "cli/restore.py",
-        "kept = rescue_result(failure, place, plan, result) if is_picture else None",
-        "kept = None",
+        "rescue_failure = rescue_result(failure, target, plan, result) if is_picture else None",
+        "rescue_failure = None",
         "disk",
         "denoise 12",
     ),
@@ -202,8 +203,8 @@ MUTATIONS = [
     Mutation(
         "a run goes on when the memory runs out",
         "pipeline/execute/device_recovery.py",
-        "foreseen = lost or is_memory_error(error)",
-        "foreseen = lost",
+        "is_recoverable = is_lost or is_memory_error(error)",
+        "is_recoverable = is_lost",
         "memory",
         "card, inpaint 1",
     ),
@@ -218,7 +219,7 @@ MUTATIONS = [
     Mutation(
         "checkpoints are copied off a card",
         "pipeline/execute/device_recovery.py",
-        "point, self._last_copy_time = copy_checkpoint_to_cpu(point), time.monotonic()",
+        "checkpoint, self._last_copy_time = copy_checkpoint_to_cpu(checkpoint), time.monotonic()",
         "self._last_copy_time = time.monotonic()",
         "lost-card",
         "card lost, denoise",
@@ -226,7 +227,7 @@ MUTATIONS = [
     Mutation(
         "a run that was cut off goes on where it was",
         "pipeline/autosave.py",
-        "resume=place.resume,",
+        "resume=target.resume,",
         "resume=False,",
         "recovery",
         "denoise",

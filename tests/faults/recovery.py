@@ -105,7 +105,7 @@ def main(what: str, task: str, folder: Path) -> None:
         viewer.add_image(tifffile.imread(folder / "in.tif"), name="cells")
         if task == "inpaint":
             viewer.add_labels(tifffile.imread(folder / "mask.tif"), name="holes")
-            dock.further.choose({"mask": "holes"})
+            dock.extra_inputs.choose({"mask": "holes"})
         for name, value in TASKS[task].items():
             widget = dock.form.widgets[name]
             widget.value = value if name in ("preset", "prior", "psf_size") else str(value)
@@ -113,10 +113,10 @@ def main(what: str, task: str, folder: Path) -> None:
     else:
         assert not dock.recovery.isHidden(), "nothing was offered"
         print(dock.recovery.message_label.text())
-        dock.recovery.go_on()
+        dock.recovery.resume()
     run, reports = None, []
     end = time.monotonic() + PATIENCE
-    while (dock.busy or not dock.run_bar.message_label.text().startswith("Done")) and (
+    while (dock.is_busy or not dock.run_bar.message_label.text().startswith("Done")) and (
         time.monotonic() < end
     ):
         application.processEvents()

@@ -322,29 +322,29 @@ class _Dock:
 
     def choose(self, recipe: Recipe, picture: Picture) -> None:
         self._dock.chooser.choose("picture", picture.axes)
-        self._dock.further.choose({name: name for name in picture.others})
+        self._dock.extra_inputs.choose({name: name for name in picture.others})
 
     def start(self) -> None:
         self._dock.start()
 
     def try_on(self, region: str) -> None:
-        self._dock.trying.regions.setCurrentText(region)
-        self._dock.trying.try_one()
+        self._dock.crop_preview.regions.setCurrentText(region)
+        self._dock.crop_preview.request_trial()
 
     def pixels(self, start: Callable[[], object]) -> Pixels:
         """Begin, let the event loop turn until the dock is idle, and take the new picture."""
         before, end = set(self.viewer.layers), time.monotonic() + PATIENCE
         start()
-        while self._dock.busy and time.monotonic() < end:
+        while self._dock.is_busy and time.monotonic() < end:
             _application().processEvents()
             time.sleep(0.002)
         made = [one for one in self.viewer.layers if one not in before and _is_result(one)]
-        if self._dock.busy or len(made) != 1:
+        if self._dock.is_busy or len(made) != 1:
             raise RuntimeError(f"the dock said: {self._dock.run_bar.message_label.text()}")
         return np.asarray(made[0].data)
 
     def close(self) -> None:
-        if self._dock.busy:
+        if self._dock.is_busy:
             self._dock.discard()
         self._dock.shut_down()
         self._dock.deleteLater()

@@ -107,7 +107,11 @@ def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_
     image = pixels(*shape, dtype=dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, **AS_COLOURS)
     spec = read_spec(tmp_path / "a.tif")
-    assert (spec.axes, spec.shape, spec.notes) == (guess_axes(shape), shape, ()) and spec.guessed
+    assert (spec.axes, spec.shape, spec.notes) == (
+        guess_axes(shape),
+        shape,
+        (),
+    ) and spec.has_guessed_axes
     np.testing.assert_array_equal(read_pixels(spec), image)
     np.testing.assert_array_equal(open_pixels(spec)[...], image)
 
@@ -123,7 +127,7 @@ def test_planes_that_tifffile_calls_colours_are_the_stack_that_napari_shows(tmp_
 def test_planes_that_are_meant_as_colours_stay_colours(tmp_path, dtype, settings):
     tifffile.imwrite(tmp_path / "a.tif", pixels(3, 20, 30, dtype=dtype), **AS_COLOURS, **settings)
     assert read_spec(tmp_path / "a.tif").axes == "SYX"
-    assert not read_spec(tmp_path / "a.tif").guessed
+    assert not read_spec(tmp_path / "a.tif").has_guessed_axes
 
 
 def test_a_plane_that_is_called_alpha_is_not_left_out_without_saying_how_to_keep_it(tmp_path):

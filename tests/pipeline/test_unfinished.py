@@ -60,7 +60,7 @@ def cut_off(place: AutosaveTarget, image: Any = IMAGE) -> None:
 def test_a_run_that_was_cut_off_goes_on_to_the_same_pixels_and_leaves_nothing(tmp_path):
     cut_off(place_in(tmp_path))
     (one,) = find_interrupted_runs(tmp_path, "denoise")
-    assert one.machine == MACHINE and one.exact and one.done >= 25
+    assert one.machine == MACHINE and one.is_resumable and one.completed_iterations >= 25
     assert "after 25 of at most 60 iterations" in one.describe()
     assert find_interrupted_runs(tmp_path, "inpaint") == ()
     pixels = read_run_inputs(one, {})["image"]

@@ -75,13 +75,13 @@ class Desk:
 
     def run(self) -> None:
         self.press(self.dock.run_bar.run_button)
-        assert self.dock.busy
+        assert self.dock.is_busy
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         self.qtbot.waitUntil(happened, timeout=PATIENCE)
 
     def wait_for_end(self) -> None:
-        self.wait_until(lambda: not self.dock.busy)
+        self.wait_until(lambda: not self.dock.is_busy)
 
     def wait_for_fit(self, points: int = 1) -> None:
         """Until the first points of the curve are in, so the network is being fitted."""
@@ -108,7 +108,7 @@ def desk(make_napari_viewer: Any, qtbot: Any, noisy: np.ndarray) -> Iterator[Des
     desk = Desk(viewer, dock, qtbot)
     desk.set(preset="fast", max_iterations="12")
     yield desk
-    if desk.dock is not None and desk.dock.busy:
+    if desk.dock is not None and desk.dock.is_busy:
         desk.dock.discard()
     desk.viewer = desk.dock = None  # pytest holds on to the desk until after the leak check
 

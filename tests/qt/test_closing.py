@@ -57,7 +57,7 @@ def test_hiding_the_dock_does_not_stop_the_run(long_run):
     long_run.run()
     long_run.wait_for_fit()
     long_run.dock.parentWidget().close()  # what the eye button of its title bar does
-    assert long_run.dock.busy
+    assert long_run.dock.is_busy
     points = long_run.dock.curve.count
     long_run.wait_for_fit(points + 1)
 
@@ -68,10 +68,10 @@ def test_floating_the_dock_does_not_stop_the_run(long_run):
     frame = long_run.dock.parentWidget()
     frame.setFloating(True)
     long_run.qtbot.wait(50)
-    assert long_run.dock.busy
+    assert long_run.dock.is_busy
     frame.setFloating(False)
     long_run.qtbot.wait(50)
-    assert long_run.dock.busy
+    assert long_run.dock.is_busy
 
 
 def test_closing_the_viewer_stops_the_run(short_steps):
@@ -107,7 +107,7 @@ dock = DenoiseDock(viewer)
 viewer.window.add_dock_widget(dock)
 dock.form.widgets["max_iterations"].value = "100000"
 dock.run_bar.run_button.click()
-assert dock.busy
+assert dock.is_busy
 {end}
 """
 

@@ -72,7 +72,7 @@ class User:
         self.qtbot.waitUntil(happened, timeout=PATIENCE)
 
     def wait_for_end(self) -> None:
-        self.wait_until(lambda: not self.dock.busy)
+        self.wait_until(lambda: not self.dock.is_busy)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def user(make_napari_viewer: Any, qtbot: Any, npe2pm: Any) -> Iterator[User]:
         npe2pm.register(PluginManifest.from_distribution("napari-dip"))
     user = User(qtbot, make_napari_viewer())
     yield user
-    if user.dock is not None and user.dock.busy:
+    if user.dock is not None and user.dock.is_busy:
         user.dock.discard()
     user.viewer = user.dock = None  # pytest holds on to the user until after the leak check
 
@@ -136,7 +136,7 @@ def test_a_mask_is_painted_with_the_mouse_filled_scrubbed_and_another_picture_ke
     assert 40 < painted.sum() < 400
     viewer.layers.selection.active = image
     user.open_dock("Inpaint")
-    assert user.dock.further.combos["mask"].currentText() == "my mask"
+    assert user.dock.extra_inputs.combos["mask"].currentText() == "my mask"
     user.set(max_iterations="40")
     user.press("Run")
     user.wait_for_end()
@@ -156,7 +156,7 @@ def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     viewer = user.viewer
     weak = viewer.layers.selection.active = viewer.layers[-1]
     user.open_dock("Restore with a guide")
-    assert user.dock.further.combos["guide"].currentText() == "guide"
+    assert user.dock.extra_inputs.combos["guide"].currentText() == "guide"
     user.set(max_iterations="12")
     user.press("Run")
     user.wait_for_end()
@@ -173,17 +173,17 @@ def test_a_preset_that_was_saved_is_there_when_napari_is_started_again(user, mak
     user.viewer.add_image(np.eye(32), name="cells")
     user.open_dock("Denoise")
     user.set(seed=21, gain="2.5", max_iterations="77")
-    wanted = user.dock.form.recipe()
+    wanted = user.dock.form.build_recipe()
     user.press("Repeat")
-    user.qtbot.keyClicks(user.dock.repeat.presets.line, "Cells at 30 C")
+    user.qtbot.keyClicks(user.dock.repeat.presets.name_edit, "Cells at 30 C")
     user.press("Save")
     user.viewer.close()
     settings._clear_plugin_settings_cache()  # what is in memory goes with a program
     user.viewer = make_napari_viewer()
     user.viewer.add_image(np.eye(32), name="other cells")
     user.open_dock("Denoise")
-    assert user.dock.form.recipe() != wanted
+    assert user.dock.form.build_recipe() != wanted
     user.press("Repeat")
     user.dock.repeat.presets.combo.setCurrentText("Cells at 30 C")
     user.press("Use")
-    assert user.dock.form.recipe() == wanted
+    assert user.dock.form.build_recipe() == wanted

@@ -57,9 +57,9 @@ def test_a_sample_is_taken_by_its_task_as_it_lies(make_napari_viewer, task, samp
     viewer.layers.selection.active = pictures[-1]
     dock = make_dock_class(task)(viewer)
     viewer.window.add_dock_widget(dock, name=task, area="right")
-    assert dock.run_bar.run_button.isEnabled(), dock.plan_line.text()
+    assert dock.run_bar.run_button.isEnabled(), dock.plan_label.text()
     assert [one.name for one in layers if isinstance(one, Labels)] in ([], ["mask"])
-    chosen = {key: combo.currentText() for key, combo in dock.further.combos.items()}
+    chosen = {key: combo.currentText() for key, combo in dock.extra_inputs.combos.items()}
     helpers = {"mask", "psf", "guide"}  # a second shot and maps of the camera are not made up
     assert {key: name for key, name in chosen.items() if name in helpers} == {
         key: key for key in helpers & chosen.keys()

@@ -18,7 +18,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.io.outputs import make_part_name
 from napari_dip.io.paths import gather, make_result_name
 from napari_dip.scale.batch.jobs import FileOutcome
@@ -86,7 +86,7 @@ def code_of(*arguments: object, **options: object) -> str:
 
 def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
     plan = plan_batch(RECIPE, filled(tmp_path / "in"), tmp_path / "out")
-    named = {source.name: no.code for source, no in plan.list_refused}
+    named = {source.name: no.code for source, no in plan.refused_files}
     assert named == {"bad_small.tif": "image-small", "bad_text.tif": "file-type"}
     assert len(list_remaining_plans(plan)) == 7 and not (tmp_path / "out").exists()
     assert plan.notes and "1" in str(plan.notes[0])  # the notes of the day are no image
@@ -338,7 +338,7 @@ def test_the_table_has_a_row_for_each_file_in_the_order_of_the_inputs(whole):
 
 
 def test_a_files_name_is_neither_markup_nor_a_formula():
-    no = refusal("file-missing", path="<script>")
+    no = make_refusal("file-missing", path="<script>")
     outcomes = [FileOutcome(source=Path("=1+1<script>.tif"), state="refused", refusal=no)]
     assert "script" not in Tags(render_batch_page(outcomes, RECIPE)).names
     (row,) = csv.DictReader(io.StringIO(format_batch_csv(outcomes)))

@@ -58,10 +58,10 @@ def scene(measurement: Tensor) -> FitInput:
         noise=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
         noise_level=0.01,
         measured_mask=torch.ones_like(measurement),
-        held_out=nothing,
-        guarded=nothing,
-        block=(1, 1),
-        granted=1.0,
+        validation_mask=nothing,
+        guard_mask=nothing,
+        blind_spot_size=(1, 1),
+        sure_noise_share=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,
@@ -69,8 +69,8 @@ def scene(measurement: Tensor) -> FitInput:
 
 
 def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = task.problem(task.prepare_fit_input(scene(measurement))).terms[0].operator
-    return operator.learned()  # type: ignore[attr-defined]
+    operator = task.make_problem(task.prepare_fit_input(scene(measurement))).terms[0].operator
+    return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("sigma", [1.2, 2.5])
@@ -127,7 +127,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
-        task.problem(task.prepare_fit_input(scene(measurement)))
+        task.make_problem(task.prepare_fit_input(scene(measurement)))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(psf_size=7))
     )
     assert all(one.requires_grad for one in free.terms[0].operator.parameters())
@@ -144,19 +144,19 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
     one = task.prepare_fit_input(scene(measurement))
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    prior = task.make_prior(one, torch.Generator().manual_seed(0))
     assert prior.grid == (48, 48)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert task.network_grid(spec, {}, "YX") == (48, 48)
+    assert task.compute_network_grid(spec, {}, "YX") == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
-    finished = task.problem(one).finish(whole)
+    finished = task.make_problem(one).finish(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
-    assert task.problem(one).terms[0].operator(whole.mean).shape == measurement.shape
+    assert task.make_problem(one).terms[0].operator(whole.mean).shape == measurement.shape
 
 
 @pytest.mark.parametrize(("asked", "side"), [(7, 7), (8, 9)])
 def test_an_even_width_counts_as_the_next_odd_one(asked: int, side: int) -> None:
-    assert BlindDeblur(psf_size=asked).side == side
+    assert BlindDeblur(psf_size=asked).psf_side == side
 
 
 def small(**settings: Any) -> dip.Restoration:

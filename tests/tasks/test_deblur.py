@@ -49,7 +49,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     one = scene(gaussian_psf((1.2, 1.2)))
     prior, problem = prior_of(task, one), seen_problem(task, one)
     beyond = 10 if border == "open" else 0
-    assert prior.grid == (24 + beyond, 32 + beyond) == task.network_grid(SOURCE, {}, "YX")
+    assert prior.grid == (24 + beyond, 32 + beyond) == task.compute_network_grid(SOURCE, {}, "YX")
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     finished = problem.finish(prior.estimate(picture)).mean
@@ -68,11 +68,11 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     one = scene(gaussian_psf((1.2, 1.2)))
     term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
-    assert float((term.fitted * term.held_out).sum()) == 0
-    assert float(term.measured.min()) == 1
-    other = one.measurement + one.held_out
+    assert float((term.fit_mask * term.validation_mask).sum()) == 0
+    assert float(term.measured_mask.min()) == 1
+    other = one.measurement + one.validation_mask
     estimate = Estimate(torch.zeros_like(other))
-    for fidelity, heard in ((term.fidelity, False), (term.released, True)):
+    for fidelity, heard in ((term.fidelity, False), (term.refit_fidelity, True)):
         assert fidelity is not None
         before, after = fidelity(estimate, one.measurement), fidelity(estimate, other)
         assert bool((before != after).any()) is heard
@@ -82,13 +82,13 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
 def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     kernel = gaussian_psf((1.2, 1.2))
     one, other = scene(kernel), scene(kernel)
-    other.measurement[other.held_out > 0] = 0.5
+    other.measurement[other.validation_mask > 0] = 0.5
     codes = []
     for measured in (one, other):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
         prior = prior_of(task, measured)
         assert isinstance(prior, RandomInputPrior)
-        codes.append(prior.code)
+        codes.append(prior.random_input)
     assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + len(LUCY_STEPS)
     torch.testing.assert_close(codes[0], codes[1])
 
@@ -97,7 +97,7 @@ def test_without_a_warm_start_the_code_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
     prior = prior_of(task, scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
-    assert prior.code.shape[1] == RANDOM_INPUT_CHANNELS
+    assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
     for sigma in (0.2, 1.0, 2.6):
-        assert Deblur(gaussian_sigma=sigma).psf_source.sizes(SOURCE, None, "YX") == tuple(
-            gaussian_psf((sigma, sigma)).shape
-        )
+        assert Deblur(gaussian_sigma=sigma).psf_source.compute_psf_sizes(
+            SOURCE, None, "YX"
+        ) == tuple(gaussian_psf((sigma, sigma)).shape)
 
 
 def test_the_pixel_size_of_the_file_will_do() -> None:
@@ -135,7 +135,7 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
     )
     task = Deblur(**WIDEFIELD)
     assert task.check(source, {}) is None
-    _, notes = task.psf_source.kernel(source, None, "YX")
+    _, notes = task.psf_source.make_kernel(source, None, "YX")
     assert "65 × 130 nm, as its file says" in str(notes[0])
     no = task.check(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {})
     assert no is not None

@@ -108,12 +108,12 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
-    assert prior.grid == task.network_grid(source, {}, "ZYX")
+    assert prior.grid == task.compute_network_grid(source, {}, "ZYX")
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
     assert isinstance(prior, RandomInputPrior)
-    assert prior.code.shape[1] == NOISE_IN_VOLUMES + 3  # first, best, and the one before it
+    assert prior.random_input.shape[1] == NOISE_IN_VOLUMES + 3  # first, best, and the one before it
 
 
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
@@ -192,7 +192,7 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitInput
 
 
 def guess_of(one: FitInput) -> FirstGuess:
-    guess = one.worked_out["guess"]
+    guess = one.precomputed["guess"]
     assert isinstance(guess, FirstGuess)
     return guess
 
@@ -205,12 +205,12 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
     task, one, truth = blurred_blobs(0.1)
     guess, smooth = guess_of(one), guess_of(one).smooth
     assert smooth is not None
-    assert not smooth.misfit
+    assert not smooth.has_misfit
     plain = (one.measurement, guess.candidates[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
-    prior, problem = task.prior_for(one, torch.Generator().manual_seed(0)), task.problem(one)
+    prior, problem = task.make_prior(one, torch.Generator().manual_seed(0)), task.make_problem(one)
     assert isinstance(prior, RandomInputPrior)
-    assert prior.start is guess.candidates[0]
+    assert prior.baseline is guess.candidates[0]
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
     assert float(pull(smooth.best)) == 0 < float(pull(guess.candidates[0]))
@@ -220,30 +220,30 @@ def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() ->
     task, one, _ = blurred_blobs(0.005, wrong=0.6)
     smooth = guess_of(one).smooth
     assert smooth is not None
-    assert smooth.misfit
+    assert smooth.has_misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
-    prior = task.prior_for(one, torch.Generator().manual_seed(0))
+    prior = task.make_prior(one, torch.Generator().manual_seed(0))
     assert isinstance(prior, RandomInputPrior)
-    assert prior.start is smooth.best
+    assert prior.baseline is smooth.best
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
     task, one, truth = blurred_blobs(0.1)
-    smooth, problem = guess_of(one).smooth, task.problem(one)
+    smooth, problem = guess_of(one).smooth, task.make_problem(one)
     assert smooth is not None
-    bad, good = torch.rand(truth.shape), truth - (smooth.whole - smooth.best)
-    alone = off(smooth.whole, truth)
+    bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
+    alone = off(smooth.full_data_best, truth)
     assert off(problem.finish(Estimate(bad)).mean, truth) < 1.02 * alone
     assert off(problem.finish(Estimate(good)).mean, truth) < 0.9 * alone
-    torch.testing.assert_close(problem.finish(Estimate(smooth.best)).mean, smooth.whole)
+    torch.testing.assert_close(problem.finish(Estimate(smooth.best)).mean, smooth.full_data_best)
 
 
 def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
     task, one, _ = blurred_blobs(0.1)
-    smooth, (term,) = guess_of(one).smooth, task.problem(one).terms
+    smooth, (term,) = guess_of(one).smooth, task.make_problem(one).terms
     assert smooth is not None
-    assert float((term.measured * one.held_out).sum()) == 0
-    assert off(smooth.whole, smooth.best) > 0
-    louder = replace(one, measurement=one.measurement + 5 * one.held_out, worked_out={})
+    assert float((term.measured_mask * one.validation_mask).sum()) == 0
+    assert off(smooth.full_data_best, smooth.best) > 0
+    louder = replace(one, measurement=one.measurement + 5 * one.validation_mask, precomputed={})
     other = guess_of(task.prepare_fit_input(louder)).candidates[0]
     torch.testing.assert_close(other, guess_of(one).candidates[0])

@@ -31,10 +31,10 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
         noise=noise,
         noise_level=0.2,
         measured_mask=torch.ones(1, 1, 24, 32),
-        held_out=guarded,
-        guarded=guarded,
-        block=block,
-        granted=0.6,
+        validation_mask=guarded,
+        guard_mask=guarded,
+        blind_spot_size=block,
+        sure_noise_share=0.6,
         prior=prior,
         widths=(4, 8),
         window=window,
@@ -42,22 +42,22 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
-    prior = Denoise().prior_for(scene("blind-spot", window=16), torch.Generator().manual_seed(0))
+    prior = Denoise().make_prior(scene("blind-spot", window=16), torch.Generator().manual_seed(0))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw(torch.Generator().manual_seed(0))
-    assert draw.code.shape == (1, 2, 16, 16)
-    estimate = prior.estimate(prior.net(draw.code))
+    assert draw.network_input.shape == (1, 2, 16, 16)
+    estimate = prior.estimate(prior.net(draw.network_input))
     assert estimate.log_variance is not None
     assert estimate.mean.shape == estimate.log_variance.shape == (1, 2, 16, 16)
 
 
 def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
-    prior = Denoise(prior="random-input").prior_for(
+    prior = Denoise(prior="random-input").make_prior(
         scene("random-input"), torch.Generator().manual_seed(0)
     )
     assert isinstance(prior, RandomInputPrior)
-    assert prior.code.shape == (1, 32, 24, 32)
-    assert 0 <= float(prior.code.min()) < float(prior.code.max()) <= 0.1
+    assert prior.random_input.shape == (1, 32, 24, 32)
+    assert 0 <= float(prior.random_input.min()) < float(prior.random_input.max()) <= 0.1
     assert prior.jitter == pytest.approx(1 / 30)
 
 
@@ -65,28 +65,28 @@ def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
 def test_only_wide_blocks_are_driven_by_more_than_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
-    prior = Denoise().prior_for(scene("blind-spot", block), torch.Generator().manual_seed(0))
+    prior = Denoise().make_prior(scene("blind-spot", block), torch.Generator().manual_seed(0))
     assert isinstance(prior, BlindSpotPrior)
     assert prior.core == core
 
 
 def test_guarded_pixels_never_drive() -> None:
-    problem = Denoise().problem(scene("random-input"))
+    problem = Denoise().make_problem(scene("random-input"))
     term = problem.terms[0]
-    assert float((term.fitted * scene("random-input").guarded).sum()) == 0
+    assert float((term.fit_mask * scene("random-input").guard_mask).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
     one = scene("blind-spot")
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
-    finished = Denoise().problem(one).finish(blind)
+    finished = Denoise().make_problem(one).finish(blind)
     torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
-    assert Denoise().problem(scene("random-input")).finish(blind) is blind
+    assert Denoise().make_problem(scene("random-input")).finish(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
-    assert Denoise().problem(scene("random-input")).penalties == ()
-    assert Denoise(smoothing=0.5).problem(scene("random-input")).penalties[0][0] == 0.5
+    assert Denoise().make_problem(scene("random-input")).penalties == ()
+    assert Denoise(smoothing=0.5).make_problem(scene("random-input")).penalties[0][0] == 0.5
 
 
 def test_the_kind_of_smoothing_is_the_users() -> None:
@@ -94,7 +94,7 @@ def test_the_kind_of_smoothing_is_the_users() -> None:
     costs = [
         float(
             Denoise(smoothing=0.5, smoothing_kind=kind)
-            .problem(scene("random-input"))
+            .make_problem(scene("random-input"))
             .penalties[0][1](diagonal)
         )
         for kind in ("isotropic", "anisotropic")
@@ -111,27 +111,27 @@ def movie_scene(prior: str) -> FitInput:
     before = PreviousFrame(
         picture=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
     )
-    return replace(one, neighbours=beside, before=before)
+    return replace(one, neighbours=beside, previous_frame=before)
 
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
     one = movie_scene("blind-spot")
-    prior = Denoise().prior_for(one, torch.Generator().manual_seed(0))
+    prior = Denoise().make_prior(one, torch.Generator().manual_seed(0))
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.window is not None
-    torch.testing.assert_close(draw.code[:, 2:], draw.window.of(one.neighbours))
-    assert prior.estimate(prior.net(draw.code)).mean.shape == (1, 2, 16, 16)
+    torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.neighbours))
+    assert prior.estimate(prior.net(draw.network_input)).mean.shape == (1, 2, 16, 16)
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     one = movie_scene("blind-spot")
-    assert one.before is not None
+    assert one.previous_frame is not None
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, -4.0))
     apart = [
         float(
             (
-                Denoise(temporal_smoothing=weight).problem(one).finish(blind).mean
-                - one.before.picture
+                Denoise(temporal_smoothing=weight).make_problem(one).finish(blind).mean
+                - one.previous_frame.picture
             )
             .abs()
             .mean()
@@ -145,15 +145,18 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
     one = movie_scene("random-input")
-    assert len(Denoise(temporal_smoothing=weight).problem(one).terms) == terms
-    assert isinstance(Denoise().prior_for(one, torch.Generator().manual_seed(0)), RandomInputPrior)
+    assert len(Denoise(temporal_smoothing=weight).make_problem(one).terms) == terms
+    assert isinstance(Denoise().make_prior(one, torch.Generator().manual_seed(0)), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
-    assert Denoise().looks_beside("blind-spot")
-    assert not Denoise().looks_beside("noise")
-    assert not Denoise(neighbouring_frames=False).looks_beside("blind-spot")
-    assert [Denoise(temporal_smoothing=one).looks_back() for one in (0.0, 1.0)] == [False, True]
+    assert Denoise().uses_neighbouring_frames("blind-spot")
+    assert not Denoise().uses_neighbouring_frames("noise")
+    assert not Denoise(neighbouring_frames=False).uses_neighbouring_frames("blind-spot")
+    assert [Denoise(temporal_smoothing=one).uses_previous_frame() for one in (0.0, 1.0)] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,10 @@ def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
 def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, together: bool) -> None:
     shape = tuple(3 if axis in "CS" else 64 for axis in axes)
     task = Denoise(channels=choice)  # type: ignore[arg-type]
-    assert task.together(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes)) is together
+    assert (
+        task.uses_joint_channels(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes))
+        is together
+    )
 
 
 def test_every_setting_is_explained_to_people() -> None:
@@ -181,9 +187,9 @@ def test_every_setting_is_explained_to_people() -> None:
 
 
 def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
-    assert Denoise().problem(scene("random-input", (5, 5))).unseen is not None
-    assert Denoise().problem(scene("random-input")).unseen is None
-    assert Denoise().problem(scene("blind-spot", (5, 5))).unseen is None
+    assert Denoise().make_problem(scene("random-input", (5, 5))).sure_term is not None
+    assert Denoise().make_problem(scene("random-input")).sure_term is None
+    assert Denoise().make_problem(scene("blind-spot", (5, 5))).sure_term is None
 
 
 @pytest.mark.parametrize(
@@ -200,7 +206,7 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
     assert (
-        Denoise().first_choice(
+        Denoise().choose_prior(
             ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes), volume=False
         )
         == chosen
@@ -208,17 +214,17 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
 
 
 @pytest.mark.parametrize(
-    ("doubted", "weak", "words"), [(True, False, "tell its noise"), (False, True, "weak")]
+    ("doubted", "weak", "words"), [(True, False, "could not be measured"), (False, True, "weak")]
 )
 def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     doubted: bool, weak: bool, words: str
 ) -> None:
-    assert Denoise().choose_prior_by_noise("r2r", doubted=False, weak=False) == ("r2r", "")
-    prior, why = Denoise().choose_prior_by_noise("r2r", doubted=doubted, weak=weak)
+    assert Denoise().choose_prior_by_noise("r2r", is_unreliable=False, is_weak=False) == ("r2r", "")
+    prior, why = Denoise().choose_prior_by_noise("r2r", is_unreliable=doubted, is_weak=weak)
     assert prior == "blind-spot"
     assert words in why
     asked = Denoise(prior="r2r")
-    assert asked.choose_prior_by_noise("r2r", doubted=doubted, weak=weak) == ("r2r", "")
+    assert asked.choose_prior_by_noise("r2r", is_unreliable=doubted, is_weak=weak) == ("r2r", "")
 
 
 def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:
@@ -236,4 +242,4 @@ def test_an_image_that_does_not_tell_its_noise_is_restored_with_hidden_pixels() 
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
     prior = dip.denoise(image, **quick).report["prior"]
     assert prior["chosen"] == "blind-spot"
-    assert "does not tell its noise" in prior["why"]
+    assert "could not be measured" in prior["why"]

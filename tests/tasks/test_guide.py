@@ -43,14 +43,14 @@ def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInp
         noise=NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.2,
         measured_mask=torch.ones(1, 1, *GRID),
-        held_out=guarded,
-        guarded=guarded,
-        block=(1, 1),
-        granted=0.6,
+        validation_mask=guarded,
+        guard_mask=guarded,
+        blind_spot_size=(1, 1),
+        sure_noise_share=0.6,
         prior=prior,
         widths=(4, 8),
         window=window,
-        others={"guide": torch.rand(channels, *GRID, generator=rng)},
+        extra_inputs={"guide": torch.rand(channels, *GRID, generator=rng)},
     )
 
 
@@ -59,7 +59,7 @@ def arranged(
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     header = ImageSpec(name="flash", shape=guide.shape, dtype="float32", axes=axes)
     task = Guide(**settings)
-    others, notes = task.arranged(
+    others, notes = task.prepare_extra_inputs(
         image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}, {"guide": header}
     )
     return others["guide"], notes
@@ -68,41 +68,49 @@ def arranged(
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
     one = scene(prior)
-    code = Guide().prior_for(one, torch.Generator().manual_seed(0))
+    code = Guide().make_prior(one, torch.Generator().manual_seed(0))
     assert isinstance(code, GuidedPrior)
-    for draw in (code.draw(torch.Generator().manual_seed(0)), code.glance(), *code.sweep()):
-        assert draw.code.shape == (1, fed, *GRID)
-        expected = one.others["guide"][None]
-        seen = draw.code[:, -2:]
+    for draw in (
+        code.draw(torch.Generator().manual_seed(0)),
+        code.make_prediction_input(),
+        *code.make_inference_inputs(),
+    ):
+        assert draw.network_input.shape == (1, fed, *GRID)
+        expected = one.extra_inputs["guide"][None]
+        seen = draw.network_input[:, -2:]
         if draw.window is not None:
             seen = seen.flip(draw.window.mirrored)
         torch.testing.assert_close(seen, expected)
-        assert code.estimate(code.net(draw.code)).mean.shape == (1, 1, *GRID)
+        assert code.estimate(code.net(draw.network_input)).mean.shape == (1, 1, *GRID)
 
 
 def test_the_guide_follows_window_and_mirror() -> None:
     one = scene("guided", window=16)
-    code = Guide().prior_for(one, torch.Generator().manual_seed(0))
-    guide, seen = one.others["guide"][None], set()
+    code = Guide().make_prior(one, torch.Generator().manual_seed(0))
+    guide, seen = one.extra_inputs["guide"][None], set()
     for seed in range(12):
         draw = code.draw(torch.Generator().manual_seed(seed))
         assert draw.window is not None
         seen.add(draw.window.mirrored)
-        torch.testing.assert_close(draw.code[:, -2:], draw.window.of(guide))
+        torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))
     assert len(seen) == 4
 
 
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
     rng = torch.Generator().manual_seed(0)
-    plain = dip.make_recipe("denoise").task.prior_for(scene("blind-spot"), rng)
-    left = Guide().prior_for(scene("blind-spot"), torch.Generator().manual_seed(0))
+    plain = dip.make_recipe("denoise").task.make_prior(scene("blind-spot"), rng)
+    left = Guide().make_prior(scene("blind-spot"), torch.Generator().manual_seed(0))
     for ours, theirs in zip(left.net.parameters(), plain.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_only_automatic_races() -> None:
-    assert Guide().contenders() == ("guided", "blind-spot")
-    assert Guide(prior="blind-spot").contenders() == Guide(prior="random-input").contenders() == ()
+    assert Guide().list_candidates() == ("guided", "blind-spot")
+    assert (
+        Guide(prior="blind-spot").list_candidates()
+        == Guide(prior="random-input").list_candidates()
+        == ()
+    )
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-6, 5e4])
@@ -231,20 +239,20 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> RunningF
     estimate = Estimate(mean, torch.zeros_like(mean))
     result = FitResult(
         estimate=estimate,
-        blind=estimate,
+        network_estimate=estimate,
         stop="done",
-        kept=kept,
-        broke_down=False,
+        is_ended_by_user=kept,
+        is_broken_down=False,
         best_iteration=1,
         iterations=1,
         history=(),
-        learned={},
+        learned_parameters={},
         weights={},
         notes=(),
     )
     ready = FitSetup(
         unit=None,
-        problem=Guide().problem(one),
+        problem=Guide().make_problem(one),
         prior=None,
         schedule=None,
         stop_rule=None,

@@ -58,10 +58,10 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
         noise=noise,
         noise_level=0.01,
         measured_mask=known,
-        held_out=held_out,
-        guarded=held_out,
-        block=(1, 1),
-        granted=0.6,
+        validation_mask=held_out,
+        guard_mask=held_out,
+        blind_spot_size=(1, 1),
+        sure_noise_share=0.6,
         prior=prior,
         widths=(4, 8),
         window=None,
@@ -108,11 +108,11 @@ def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     image = np.zeros((1, 2, 8, 8), np.float32)
     image[0, 1, 2, 3] = np.nan
-    holes = Inpaint().missing(image, {})
+    holes = Inpaint().find_missing_pixels(image, {})
     assert holes is not None and holes.sum() == 1 and holes[0, 1, 2, 3]
     mask = np.zeros((1, 1, 8, 8), np.float32)
     mask[..., 5, 5] = 1
-    both = Inpaint(grow=1).missing(image, {"mask": mask})
+    both = Inpaint(grow=1).find_missing_pixels(image, {"mask": mask})
     assert both is not None and both[0, 0].sum() == 5 and both[0, 1].sum() == 10
 
 
@@ -177,15 +177,18 @@ def test_beyond_the_border_nothing_is_known() -> None:
 def test_holes_never_drive_nor_enter_the_code() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         one = scene(prior, half_missing())
-        assert float((Inpaint().problem(one).terms[0].fitted * (1 - one.measured_mask)).sum()) == 0
+        assert (
+            float((Inpaint().make_problem(one).terms[0].fit_mask * (1 - one.measured_mask)).sum())
+            == 0
+        )
     one = scene("masked-input", half_missing())
     changed = scene("masked-input", half_missing())
     changed.measurement[:] = torch.where(changed.measured_mask > 0, changed.measurement, 1e3)
     codes = [
         Inpaint()
-        .prior_for(this, torch.Generator().manual_seed(0))
+        .make_prior(this, torch.Generator().manual_seed(0))
         .draw(torch.Generator().manual_seed(1))
-        .code
+        .network_input
         for this in (one, changed)
     ]
     assert torch.equal(*codes)
@@ -195,51 +198,57 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
     one = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
-        prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
+        prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
         draw = prior.draw(torch.Generator().manual_seed(1))
-        assert draw.driven is not None and draw.window is not None
+        assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
-        shift = draw.window.onto(draw.driven, one.grid)  # changes exactly what is foretold
+        shift = draw.window.place_on(draw.loss_mask, one.grid)  # changes exactly what is foretold
         one = replace(one, measurement=one.measurement + shift)
-    assert float(draws[0].driven.sum()) > 0
-    assert torch.equal(draws[0].code, draws[1].code)
+    assert float(draws[0].loss_mask.sum()) > 0
+    assert torch.equal(draws[0].network_input, draws[1].network_input)
 
 
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     one = scene("masked-input", half_missing())
-    prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
+    prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
     assert isinstance(prior, MaskedInputPrior)
-    seen = prior.glance().code[:, -1:]
-    assert torch.equal(seen, one.measured_mask - one.held_out - 0.5)
+    seen = prior.make_prediction_input().network_input[:, -1:]
+    assert torch.equal(seen, one.measured_mask - one.validation_mask - 0.5)
     draw = prior.draw(torch.Generator().manual_seed(1))
-    assert draw.driven is not None and draw.window is not None
-    held_out = draw.window.of(one.held_out)
-    assert bool((draw.driven[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
-    assert bool((draw.code[:, -1:][held_out > 0] == -0.5).all())
+    assert draw.loss_mask is not None and draw.window is not None
+    held_out = draw.window.crop(one.validation_mask)
+    assert bool((draw.loss_mask[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
+    assert bool((draw.network_input[:, -1:][held_out > 0] == -0.5).all())
 
 
 @pytest.mark.parametrize("known", ["keep", "denoise"])
 def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
     one = scene("masked-input", half_missing())
-    prior = Inpaint(unmasked=known).prior_for(one, torch.Generator().manual_seed(0))
+    prior = Inpaint(unmasked=known).make_prior(one, torch.Generator().manual_seed(0))
     total = torch.zeros_like(one.measured_mask)
-    for draw in prior.sweep():
-        assert draw.trusted is not None
-        hidden = draw.code[:, -1:] < 0
-        judging = one.held_out if draw.window is None else draw.window.of(one.held_out)
-        assert bool(hidden[(judging > 0) & (draw.trusted > 0)].all())
-        total += draw.trusted if draw.window is None else draw.window.onto(draw.trusted, prior.grid)
+    for draw in prior.make_inference_inputs():
+        assert draw.output_mask is not None
+        hidden = draw.network_input[:, -1:] < 0
+        judging = (
+            one.validation_mask if draw.window is None else draw.window.crop(one.validation_mask)
+        )
+        assert bool(hidden[(judging > 0) & (draw.output_mask > 0)].all())
+        total += (
+            draw.output_mask
+            if draw.window is None
+            else draw.window.place_on(draw.output_mask, prior.grid)
+        )
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     one = scene("masked-input-shapes", square(7))
-    prior = Inpaint().prior_for(one, torch.Generator().manual_seed(0))
-    assert isinstance(prior, MaskedInputPrior) and prior.copies
+    prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
+    assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
     draws = [prior.draw(rng) for _ in range(8)]
     blocks = [
-        -torch.nn.functional.max_pool2d(-draw.driven, 5, 1)  # type: ignore[operator]
+        -torch.nn.functional.max_pool2d(-draw.loss_mask, 5, 1)  # type: ignore[operator]
         for draw in draws
     ]
     assert any(float(block.max()) == 1 for block in blocks)  # 5 x 5 hidden pixels side by side
@@ -252,7 +261,7 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
 ) -> None:
-    made = Inpaint().prior_for(scene(prior, holes), torch.Generator().manual_seed(0))
+    made = Inpaint().make_prior(scene(prior, holes), torch.Generator().manual_seed(0))
     rng = torch.Generator().manual_seed(1)
     seen = {draw.window.mirrored for draw in (made.draw(rng) for _ in range(24)) if draw.window}
     assert len(seen) == ways
@@ -296,7 +305,7 @@ def test_the_report_says_which_prior_the_holes_asked_for() -> None:
 def test_finishing_keeps_what_was_measured() -> None:
     one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
-    finished = Inpaint().problem(one).finish(wrong)
+    finished = Inpaint().make_problem(one).finish(wrong)
     known = one.measured_mask.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())
@@ -309,7 +318,7 @@ def test_finishing_keeps_what_was_measured() -> None:
 )
 def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
     one = scene(prior, half_missing())
-    term = Inpaint().problem(one).terms[0]
+    term = Inpaint().make_problem(one).terms[0]
     off = one.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]
@@ -317,12 +326,12 @@ def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> 
 
 
 def test_the_deep_network_has_no_shortcuts() -> None:
-    prior = Inpaint(prior="random-input-no-skips").prior_for(
+    prior = Inpaint(prior="random-input-no-skips").make_prior(
         scene("random-input-no-skips", square(40)), torch.Generator().manual_seed(0)
     )
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0
-    assert prior.net.passes is False
+    assert prior.net.has_skips is False
 
 
 @pytest.mark.parametrize(

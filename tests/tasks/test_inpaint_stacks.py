@@ -223,14 +223,14 @@ def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
 
 def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:
     known = torch.ones(1, 1, 6, 32, 32)
-    assert Inpaint().judging(known[:, :, 0]) is None
+    assert Inpaint().choose_validation_patches(known[:, :, 0]) is None
     scattered = (torch.rand(known.shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    assert Inpaint().judging(scattered) is None
+    assert Inpaint().choose_validation_patches(scattered) is None
     known[:, :, 2, 10:13] = 0
-    lines = Inpaint().judging(known)
+    lines = Inpaint().choose_validation_patches(known)
     assert lines is not None and lines[0] == (1, 4, 4)
     known[:, :, 2] = 0
-    planes = Inpaint().judging(known)
+    planes = Inpaint().choose_validation_patches(known)
     assert planes is not None and planes[0] == (1, 8, 8)
     assert float(planes[1][:, :, 3].sum()) == 0  # its neighbour is missing
 

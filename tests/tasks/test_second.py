@@ -100,10 +100,10 @@ def scene() -> FitInput:
         noise=NoiseVariance(gain=0 * intercept, intercept=intercept, floor=0.1 * intercept),
         noise_level=0.1,
         measured_mask=torch.ones_like(mask),
-        held_out=mask,
-        guarded=mask,
-        block=(1, 1),
-        granted=1.0,
+        validation_mask=mask,
+        guard_mask=mask,
+        blind_spot_size=(1, 1),
+        sure_noise_share=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,
@@ -114,17 +114,17 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     one = average_exposures(scene())
     first, second = scene().measurement
     torch.testing.assert_close(one.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(one.noise.at(one.measurement).mean())
+    variance = float(one.noise.evaluate(one.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
     assert average_exposures(one) is one
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
-    first, second = Denoise(prior="random-input").problem(scene()).terms
-    assert float(first.held_out.sum()) == 0
-    assert float(first.fitted.min()) == 1
-    assert float((second.fitted * second.held_out).sum()) == 0
-    assert float(second.held_out.sum()) == 16
-    single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.of(0))
-    (only,) = Denoise(prior="random-input").problem(single).terms
-    assert float((only.fitted * only.held_out).sum()) == 0
+    first, second = Denoise(prior="random-input").make_problem(scene()).terms
+    assert float(first.validation_mask.sum()) == 0
+    assert float(first.fit_mask.min()) == 1
+    assert float((second.fit_mask * second.validation_mask).sum()) == 0
+    assert float(second.validation_mask.sum()) == 16
+    single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.select(0))
+    (only,) = Denoise(prior="random-input").make_problem(single).terms
+    assert float((only.fit_mask * only.validation_mask).sum()) == 0

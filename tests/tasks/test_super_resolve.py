@@ -70,7 +70,7 @@ def scene(height: int = 16, width: int = 20) -> FitInput:
 def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) -> None:
     task = SuperResolve(factor=given)
     assert task.factor == kept
-    assert task.factors("YX") == along
+    assert task.get_upscaling_factors("YX") == along
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
@@ -79,19 +79,19 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert prior.grid == task.network_grid(spec, {}, "YX")
+    assert prior.grid == task.compute_network_grid(spec, {}, "YX")
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     estimate = prior.estimate(picture)
-    result = tuple(n * f for n, f in zip(one.grid, task.factors("YX"), strict=True))
+    result = tuple(n * f for n, f in zip(one.grid, task.get_upscaling_factors("YX"), strict=True))
     assert problem.finish(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
-        drawn = SuperResolve(psf_sigma=sigma).network_grid(spec, {}, "YX")
+        drawn = SuperResolve(psf_sigma=sigma).compute_network_grid(spec, {}, "YX")
         sizes = gaussian_psf((sigma, sigma)).shape
         assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
@@ -102,18 +102,18 @@ def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
     prior = prior_of(task, scene())
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == jitter
-    assert prior.code.shape[1] == RANDOM_INPUT_CHANNELS
+    assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
 
 
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
 def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
     one, other = scene(), scene()
-    other.measurement[other.held_out > 0] = 9.0
+    other.measurement[other.validation_mask > 0] = 9.0
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(**settings), measured)
         assert isinstance(prior, RandomInputPrior)
-        codes.append(prior.code)
+        codes.append(prior.random_input)
     assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + 1
     torch.testing.assert_close(codes[0], codes[1])
 
@@ -123,19 +123,19 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
     one.measurement[...] = torch.arange(20.0)  # a ramp along X
     prior = prior_of(SuperResolve(factor="2"), one)
     assert isinstance(prior, RandomInputPrior)
-    ramp = prior.code[0, RANDOM_INPUT_CHANNELS, 8, 8:-8]
+    ramp = prior.random_input[0, RANDOM_INPUT_CHANNELS, 8, 8:-8]
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     term = seen_problem(SuperResolve(factor="4"), scene()).terms[0]
-    assert float((term.fitted * term.held_out).sum()) == 0
-    assert float(term.measured.min()) == 1
+    assert float((term.fit_mask * term.validation_mask).sum()) == 0
+    assert float(term.measured_mask.min()) == 1
 
 
 def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
     term = seen_problem(SuperResolve(factor="2"), scene()).terms[0]
-    assert float((term.measured * term.held_out).sum()) == 0
+    assert float((term.measured_mask * term.validation_mask).sum()) == 0
 
 
 def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
@@ -144,10 +144,10 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert SuperResolve(factor="4").first_choice(spec, volume=False) == ZSSR_PRIOR
+    assert SuperResolve(factor="4").choose_prior(spec, volume=False) == ZSSR_PRIOR
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
-        assert SuperResolve(**other).first_choice(spec, volume=False) == "random-input"
-    assert SuperResolve().first_choice(spec, volume=True) == "random-input"
+        assert SuperResolve(**other).choose_prior(spec, volume=False) == "random-input"
+    assert SuperResolve().choose_prior(spec, volume=True) == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 def test_patches_judge_and_drive_nothing() -> None:
     one = replace(scene(48, 64), prior=ZSSR_PRIOR)
     term = seen_problem(SuperResolve(), one).terms[0]
-    assert float((term.fitted * term.held_out).sum()) == 0
-    assert float((term.fitted + term.held_out).min()) == 1
-    assert 0.05 < float(term.held_out.mean()) < 0.25
-    patches = term.held_out.reshape(12, 4, 16, 4)
+    assert float((term.fit_mask * term.validation_mask).sum()) == 0
+    assert float((term.fit_mask + term.validation_mask).min()) == 1
+    assert 0.05 < float(term.validation_mask.mean()) < 0.25
+    patches = term.validation_mask.reshape(12, 4, 16, 4)
     torch.testing.assert_close(patches, patches[:, :1, :, :1].expand_as(patches))
 
 
@@ -235,7 +235,7 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0
-    down, right = SuperResolve(factor=factor).factors("YX")
+    down, right = SuperResolve(factor=factor).get_upscaling_factors("YX")
     result = read_spec(output)
     assert result.shape == (20 * down, 24 * right)
     assert result.scale == pytest.approx((0.2 / down, 0.1 / right))

@@ -65,8 +65,8 @@ def scene(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
 def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, along) -> None:
     task = SuperResolve(factor=factor)
     assert task.factor == kept
-    assert task.factors("ZYX") == along
-    assert task.factors("YXS") == (*along[1:], 1)
+    assert task.get_upscaling_factors("ZYX") == along
+    assert task.get_upscaling_factors("YXS") == (*along[1:], 1)
 
 
 @pytest.mark.parametrize(
@@ -94,22 +94,22 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="ZYX")
-    assert prior.grid == task.network_grid(spec, {}, "ZYX")
+    assert prior.grid == task.compute_network_grid(spec, {}, "ZYX")
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    result = tuple(n * f for n, f in zip(one.grid, task.factors("ZYX"), strict=True))
+    result = tuple(n * f for n, f in zip(one.grid, task.get_upscaling_factors("ZYX"), strict=True))
     assert problem.finish(prior.estimate(picture)).mean.shape[2:] == result
 
 
 def test_a_pixel_that_judges_is_not_in_the_code() -> None:
     one, other = scene(), scene()
-    other.measurement[other.held_out > 0] = 9.0
+    other.measurement[other.validation_mask > 0] = 9.0
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(factor="2,1,1"), measured)
         assert isinstance(prior, RandomInputPrior)
-        codes.append(prior.code)
+        codes.append(prior.random_input)
     assert codes[0].shape[1] == NOISE_IN_VOLUMES + 1
     torch.testing.assert_close(codes[0], codes[1])
 
@@ -160,15 +160,15 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     task = SuperResolve(factor="2,1,1", model="binning")
     prior, problem = prior_of(task, one), seen_problem(task, one)
     assert isinstance(prior, RandomInputPrior)
-    assert prior.start is not None
-    assert prior.reach < 0.5
+    assert prior.baseline is not None
+    assert prior.output_scale < 0.5
     operator = problem.terms[0].operator
-    cubic = task._interpolated(one, 1 - one.held_out)
+    cubic = task._interpolate(one, 1 - one.validation_mask)
     errors = [
-        float(((operator(picture) - coarse) * (1 - one.held_out)).square().mean())
-        for picture in (prior.start, cubic)
+        float(((operator(picture) - coarse) * (1 - one.validation_mask)).square().mean())
+        for picture in (prior.baseline, cubic)
     ]
     assert errors[0] < 0.2 * errors[1]
     # in the end the pixels that judged are begun from, too
-    finished = problem.finish(Estimate(prior.start)).mean
+    finished = problem.finish(Estimate(prior.baseline)).mean
     assert float((operator(finished) - coarse).square().mean()) < 0.2 * errors[1]

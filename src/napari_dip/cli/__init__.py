@@ -1,7 +1,7 @@
-"""The command line: one of the two doors.
+"""The command-line interface.
 
-Decided here: commands, options, exit codes, what is printed and where. Nothing imports this package
-but `python -m napari_dip`; it loads neither torch nor Qt before a run begins.
+The package decides on commands, options, exit codes, and what is printed to which stream. Only
+`python -m napari_dip` imports it. It loads neither torch nor Qt before a run begins.
 """
 
 from __future__ import annotations

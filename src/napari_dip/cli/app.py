@@ -1,6 +1,6 @@
-"""The commands and their exit codes.
+"""Define the commands of `napari-dip`, run one, and return its exit code.
 
-0 done · 2 refused before work began · 1 failed · 130 interrupted
+Exit codes: 0 done, 1 failed, 2 refused before work began, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from napari_dip.cli.terminal import (
     summarise_task,
     use_streams,
 )
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_lines_printable
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
@@ -59,7 +59,7 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What asks the parser itself to print.
+#: Options that the parser handles itself.
 _PARSER_OPTIONS = frozenset(("--help", "-h", "--version"))
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        What was typed after the program's name. Default: what the shell gave.
+        Arguments after the program's name. Default: those of this process.
 
     Returns
     -------
@@ -99,14 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print_message("Interrupted; nothing was saved.")
         return EXIT_INTERRUPT
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of our output is gone
         return EXIT_FAILURE
     except Exception as error:
         return _report_unexpected_error(error)
 
 
 def _run_command(tokens: list[str]) -> int:
-    """Carry out a command; help and version are printed by the parser, which knows no exit code."""
+    """Run a command; the parser prints help and version itself and returns no exit code."""
     try:
         outcome = _build_app()(tokens, exit_on_error=False, print_error=False)
     except OSError as error:
@@ -123,37 +123,46 @@ def _build_app() -> App:
     app = App(name="napari-dip", version=__version__, help=_ABOUT, result_action="return_value")
     plan = App(name="plan", help="Say what a run would do and cost, without running it.")
     for name, task in TASKS.items():
-        what = summarise_task(task)
-        values = [
+        summary = summarise_task(task)
+        input_options = [
             *make_input_arguments(name),
             *make_setting_arguments(name),
             *make_recipe_arguments(),
         ]
-        values = add_old_names(values, {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS})
-        arguments = sort_arguments([*values, *make_output_arguments(name)])
-        app.command(make_command(_make_restore_command(name), arguments, what), name=name)
+        input_options = add_old_names(input_options, {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS})
+        arguments = sort_arguments([*input_options, *make_output_arguments(name)])
+        app.command(make_command(_make_restore_command(name), arguments, summary), name=name)
         plan.command(
-            make_command(_make_plan_command(name), sort_arguments(values), what), name=name
+            make_command(_make_plan_command(name), sort_arguments(input_options), summary),
+            name=name,
         )
-    text = "Run one recipe on many files; what cannot be restored stops nothing else."
+    help_text = "Run one recipe on many files; what cannot be restored stops nothing else."
     arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
-    app.command(make_command(_call_batch, arguments, text), name="batch")
-    text = "Measure the noise of an image, without restoring it: gain, read noise, correlation."
-    app.command(make_command(_call_noise, make_noise_arguments(), text), name="noise")
-    text = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
-    app.command(make_command(_call_camera_maps, make_camera_arguments(), text), name="camera-maps")
+    app.command(make_command(_call_batch, arguments, help_text), name="batch")
+    help_text = (
+        "Measure the noise of an image, without restoring it: gain, read noise, correlation."
+    )
+    app.command(make_command(_call_noise, make_noise_arguments(), help_text), name="noise")
+    help_text = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
+    app.command(
+        make_command(_call_camera_maps, make_camera_arguments(), help_text), name="camera-maps"
+    )
     app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
-    for name, text in EXPERIMENT_SUMMARIES.items():
+    for name, help_text in EXPERIMENT_SUMMARIES.items():
         arguments = make_feature_arguments() if name == "features" else make_explore_arguments(name)
         arguments = add_old_names(arguments, OLD_EXPERIMENT_SETTINGS)
-        explore.command(make_command(_make_explore_command(name), arguments, text), name=name)
+        explore.command(make_command(_make_explore_command(name), arguments, help_text), name=name)
     app.command(explore)
-    text = "Write the methods section of a result: what was done, with what, and the references."
-    app.command(make_command(_call_methods, make_methods_arguments(), text), name="methods")
-    quiet = make_flag("json", "Print everything as JSON.")
-    about = "Look at this computer: versions, devices, memory, and how to mend what is missing."
-    app.command(make_command(_call_doctor, [quiet], about), name="doctor")
+    help_text = (
+        "Write the methods section of a result: what was done, with what, and the references."
+    )
+    app.command(make_command(_call_methods, make_methods_arguments(), help_text), name="methods")
+    json_flag = make_flag("json", "Print everything as JSON.")
+    doctor_help = (
+        "Look at this computer: versions, devices, memory, and how to mend what is missing."
+    )
+    app.command(make_command(_call_doctor, [json_flag], doctor_help), name="doctor")
     app.command(_call_demo, name="demo")
     return app
 
@@ -243,17 +252,17 @@ def _call_demo(
 
 
 def _report_unexpected_error(error: Exception) -> int:
-    """Say in one sentence what nobody foresaw, and keep the rest in a file for a report."""
+    """Print one sentence about an unexpected error, and write the traceback to a log file."""
     import tempfile
     import traceback
 
     from napari_dip.io.paths import describe_exception
 
     if is_memory_error(error):
-        print_message(refusal("memory-out", name="the image").message)
+        print_message(make_refusal("memory-out", name="the image").message)
         return EXIT_FAILURE
-    print_message(refusal("unexpected", why=describe_exception(error)).message)
-    with suppress(OSError):  # no room for it, either
+    print_message(make_refusal("unexpected", why=describe_exception(error)).message)
+    with suppress(OSError):  # the disk may be full
         with tempfile.NamedTemporaryFile(
             "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"
         ) as log:
@@ -263,7 +272,7 @@ def _report_unexpected_error(error: Exception) -> int:
 
 
 def _hush_libraries() -> None:
-    """Keep other people's warnings out of our sentences; `python -W` brings them back."""
+    """Silence the warnings of libraries; `python -W` brings them back."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.getLogger("tifffile").addHandler(logging.NullHandler())

@@ -1,7 +1,4 @@
-"""`napari-dip batch RECIPE IN... -o OUTDIR`: all refusals first, then file after file.
-
-Options of the command for many files.
-"""
+"""Run `napari-dip batch RECIPE IN... -o OUTDIR`, and define its options."""
 
 from __future__ import annotations
 
@@ -66,9 +63,9 @@ def run_batch_command(
     scheduler: str | None = None,
     threads: str | None = None,
     joint_training: bool = False,
-    **others: str | None,
+    **extra_paths: str | None,
 ) -> int:
-    """Carry out the command.
+    """Run the command `batch`.
 
     Parameters
     ----------
@@ -79,41 +76,46 @@ def run_batch_command(
     output : str
         Folder of the results.
     axes : str or None
-        Names of the axes of each file, if not those that it says.
+        Axes that override those in each file.
     resume, quiet, joint_training : bool
     workers, scheduler, threads : str or None
-        As they were typed.
-    **others : str or None
+        As typed.
+    **extra_paths : str or None
         Paths of further inputs, by name.
 
     Returns
     -------
     int
-        0 if every file has a result, 1 if some have none, 2 if nothing was begun, 130 if it was
-        interrupted.
+        0 if every file has a result, 1 if some have none, 2 if nothing was started, 130 if the
+        batch was interrupted.
 
     Raises
     ------
     Refused, Failed
         As `napari_dip.batch`.
     """
-    values = {name: path for name, path in others.items() if path}
+    values = {name: path for name, path in extra_paths.items() if path}
     values, notes = rename_keys(values, {**OLD_INPUTS, **OLD_SWITCHES})
     joint_training = bool(values.pop("joint_training", joint_training))
     if not quiet:
         for note in notes:
             print_message(note)
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
-    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": values}
-    with plan_with_workers(recipe, inputs, output, **how) as (plan, staff):
-        for source, no in plan.list_refused:
-            print_message(_describe_file_refusal(source, no))
-        if len(plan.list_refused) == len(plan.jobs):
+    options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
+    options |= {
+        "workers": workers,
+        "scheduler": scheduler,
+        "threads": threads,
+        "extra_paths": values,
+    }
+    with plan_with_workers(recipe, inputs, output, **options) as (plan, start_pool):
+        for source, refusal in plan.refused_files:
+            print_message(_describe_file_refusal(source, refusal))
+        if len(plan.refused_files) == len(plan.jobs):
             return EXIT_REFUSAL
-        with Interrupt(quiet=quiet, said=_STOPPING_MESSAGE) as interrupt:
+        with Interrupt(quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
             try:
-                with staff() as crew:
-                    result = _run_and_show_batch(plan, interrupt.control, crew, quiet=quiet)
+                with start_pool() as pool:
+                    result = _run_and_show_batch(plan, interrupt.poll_control, pool, quiet=quiet)
             except KeyboardInterrupt:
                 print_message(_ABORT_MESSAGE)
                 return EXIT_INTERRUPT
@@ -121,7 +123,7 @@ def run_batch_command(
 
 
 def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
-    """Say what came of it; the exit code."""
+    """Print the summary of a batch and return the exit code."""
     if not quiet:
         print_message(f"{summarise_batch_result(result)} Table: '{result.page}'.")
     if result.count("waiting"):
@@ -130,52 +132,52 @@ def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
     return EXIT_FAILURE if result.count("refused", "failed") else EXIT_SUCCESS
 
 
-def _describe_batch_plan(plan: BatchPlan, crew: DaskWorkerPool | None) -> list[str]:
-    if crew is None:
+def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[str]:
+    if pool is None:
         return [
             *map(str, plan.notes),
             f"{summarise_batch_plan(plan)} {PLAN_TIME_NOTE}"
             if list_remaining_plans(plan)
             else summarise_batch_plan(plan),
         ]
-    return [*map(str, (*plan.notes, *crew.notes)), summarise_batch_plan(plan, crew.count)]
+    return [*map(str, (*plan.notes, *pool.notes)), summarise_batch_plan(plan, pool.worker_count)]
 
 
 def _run_and_show_batch(
-    plan: BatchPlan, control: Callable[[], Control], crew: DaskWorkerPool | None, *, quiet: bool
+    plan: BatchPlan, control: Callable[[], Control], pool: DaskWorkerPool | None, *, quiet: bool
 ) -> BatchResult:
-    """Run to the end: how far each file is, where its result lies, or why there is none."""
-    said = {source for source, _ in plan.list_refused}
+    """Run the batch and print progress and outcome of each file."""
+    refused_sources = {source for source, _ in plan.refused_files}
     if not quiet:
-        for line in _describe_batch_plan(plan, crew):
+        for line in _describe_batch_plan(plan, pool):
             print_message(line)
     with closing(choose_reporter(quiet)) as reporter:
 
-        def see(event: BatchEvent) -> None:
+        def show_event(event: BatchEvent) -> None:
             if event.event is not None:
-                place = f"{event.number} of {event.count}, " if event.number else ""
-                text = f"{place}{event.source.name}: {event.event.message}"
+                position = f"{event.number} of {event.count}, " if event.number else ""
+                text = f"{position}{event.source.name}: {event.event.message}"
                 reporter.show(replace(event.event, message=text), event.number)
             if event.outcome is not None:
                 reporter.end(event.number)
-                if event.source not in said:
+                if event.source not in refused_sources:
                     _report_file_outcome(event.outcome, quiet=quiet)
 
-        return drain_generator(run_batch(plan, control=control, crew=crew), see)
+        return drain_generator(run_batch(plan, control=control, pool=pool), show_event)
 
 
 def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
-    """Say what became of a file that was worked on."""
+    """Print the result of a file, or why it has none."""
     if outcome.refusal is not None:
         print_message(_describe_file_refusal(outcome.source, outcome.refusal))
     elif outcome.result is not None and not quiet:
         print_result(str(outcome.result), saved=True)
 
 
-def _describe_file_refusal(source: Path, no: Refusal) -> str:
-    """Say of a file why it has no result; its path goes first, where the words do not hold it."""
+def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
+    """Return the message of a refusal, with the path in front if the message lacks it."""
     path = make_printable(str(source))
-    return no.message if path in no.facts.values() else f"{path}: {no.message}"
+    return refusal.message if path in refusal.facts.values() else f"{path}: {refusal.message}"
 
 
 JOINT_TRAINING_HELP = (
@@ -185,7 +187,7 @@ JOINT_TRAINING_HELP = (
 
 
 def make_batch_arguments() -> list[Argument]:
-    """Arguments of the command for many files; further inputs are those of all tasks."""
+    """Make the arguments of the command; its extra inputs are those of all tasks."""
     recipe = Parameter(name="RECIPE", help="A recipe, as --recipe or the dock saves it.")
     images = Parameter(
         name="IN", help="Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
@@ -193,8 +195,12 @@ def make_batch_arguments() -> list[Argument]:
     output = Parameter(
         name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
     )
-    inputs = [item for task in TASKS.values() for item in task.inputs[1:]]
-    further = {item.name: item.help for item in inputs if not item.measures}
+    inputs = [task_input for task in TASKS.values() for task_input in task.inputs[1:]]
+    extra_inputs = {
+        task_input.name: task_input.help
+        for task_input in inputs
+        if not task_input.is_repeated_exposure
+    }
     (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
     text = "Resume the batch in OUTDIR: what is done and still whole is left as it is."
     return [
@@ -202,8 +208,10 @@ def make_batch_arguments() -> list[Argument]:
         Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
         Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
         *(
-            make_text_option(name, f"{facts} One image file for all of IN.", "FILE", FILES_GROUP)
-            for name, facts in further.items()
+            make_text_option(
+                name, f"{help_text} One image file for all of IN.", "FILE", FILES_GROUP
+            )
+            for name, help_text in extra_inputs.items()
         ),
         axes,
         make_flag("joint_training", JOINT_TRAINING_HELP, FILES_GROUP),
@@ -215,7 +223,7 @@ def make_batch_arguments() -> list[Argument]:
 
 
 def _make_worker_arguments() -> list[Argument]:
-    """Arguments for work that is shared between processes."""
+    """Make the options for work on several workers."""
     return [
         make_text_option(
             "workers",

@@ -1,4 +1,4 @@
-"""`napari-dip demo`: the main job on the bundled image, with a window or without one."""
+"""Run `napari-dip demo`: denoise the bundled image, in napari or into a folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from napari_dip.cli.progress import run_and_show
 from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
-from napari_dip.errors import Failed, Refusal, Refused, refusal
-from napari_dip.errors.notes import report_stop
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.output.files import find_free_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import check_output
@@ -26,24 +26,24 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.samples import MITOCHONDRIA
 
-#: Where the pictures go, in the folder that the command is called from; numbered if it has some.
+#: Folder of the pictures, in the working folder; numbered if it already holds some.
 FOLDER = "demo"
 PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
 
 
 def run_demo_command(window: bool | None, preset: str) -> int:
-    """Show what this program does; returns the exit code.
+    """Run the demo and return the exit code.
 
     Parameters
     ----------
     window : bool or None
-        Whether to open napari; None: if that can work here.
+        Whether to open napari; None: if a display and napari are available.
     preset : str
         "fast", "balanced" or "best".
     """
     why = _explain_no_window()
     if window and why:
-        raise Refused(refusal("window-missing", why=why))
+        raise Refused(make_refusal("window-missing", why=why))
     if window or (window is None and not why):
         print_message("Opening napari with the sample; close its window to end the demo.")
         command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
@@ -54,7 +54,7 @@ def run_demo_command(window: bool | None, preset: str) -> int:
 
 
 def _explain_no_window() -> str:
-    """Why no window can be opened here, "" if one can."""
+    """Return why no window can be opened here, "" if one can."""
     if sys.platform not in ("win32", "darwin"):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return "there is no display"
@@ -68,7 +68,7 @@ def _explain_no_window() -> str:
 def _save_demo_pictures(preset: str) -> int:
     folder = Path(FOLDER)
     if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
-        folder = find_free_folder(".", FOLDER)  # an earlier demo, or files of the user's
+        folder = find_free_folder(".", FOLDER)  # the files may be those of an earlier demo
     picture, result_path = folder / PICTURE, folder / RESULT
     try:
         folder.mkdir(exist_ok=True)
@@ -83,16 +83,16 @@ def _save_demo_pictures(preset: str) -> int:
         raise Refused(plan)
     print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
-    if result is None:  # nobody asked it to end with nothing
-        raise Failed(refusal("unexpected", why="the run ended without a picture"))
-    facts = {"recipe": result.recipe.to_dict(), **report_stop(result.stop)}
-    write_image(result_path, result.image, axes="YX", provenance=facts)
+    if result is None:  # unreachable without a control that discards
+        raise Failed(make_refusal("unexpected", why="the run ended without a picture"))
+    provenance = {"recipe": result.recipe.to_dict(), **serialise_stop(result.stop)}
+    write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
-    drawn = draw_before_after(noisy, result.image, reference, titles=titles)
-    write_bytes(picture, drawn)
+    overview = draw_before_after(noisy, result.image, reference, titles=titles)
+    write_bytes(picture, overview)
     seconds = result.report.get("seconds")
-    took = f" in {format_duration(seconds)}" if seconds else ""
-    print_message(f"Done{took}, since {result.stop}. Before and after, and the restored image:")
+    duration = f" in {format_duration(seconds)}" if seconds else ""
+    print_message(f"Done{duration}, since {result.stop}. Before and after, and the restored image:")
     print_result(str(picture.resolve()), saved=True)
     print_result(str(result_path.resolve()), saved=True)
     return 0

@@ -1,4 +1,4 @@
-"""`napari-dip explore EXPERIMENT IMAGE -o FOLDER`: see the prior on one's own picture."""
+"""Run `napari-dip explore EXPERIMENT IMAGE -o FOLDER`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def explore(
     quiet: bool = False,
     **settings: Any,
 ) -> int:
-    """Carry out the command; 0 if all is saved.
+    """Run an experiment and save its report; return 0.
 
     Parameters
     ----------
     experiment : str
-        One of `EXPERIMENTS` in `cli.words`.
+        Key in `EXPERIMENT_SUMMARIES` of `cli.terminal`.
     image : str
         Path of the image.
     output : str
@@ -40,24 +40,24 @@ def explore(
     Raises
     ------
     Refused, Failed
-        As these.
+        As the functions of `napari_dip.explore`.
     """
     from napari_dip import explore as experiments
     from napari_dip.explore.output.files import check_experiment_folder
 
-    check_experiment_folder(experiment, output, overwrite=overwrite)  # says no before any work
+    check_experiment_folder(experiment, output, overwrite=overwrite)  # refuse before any work
     values = {name: value for name, value in settings.items() if value is not None}
-    if experiment != "features":  # whose network is one from a file
+    if experiment != "features":  # whose setting `network` has another meaning
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
         for note in () if quiet else notes:
             print_message(note)
-    call = getattr(experiments, experiment)
+    run_experiment = getattr(experiments, experiment)
     with OutputLock(output):
         check_experiment_folder(
             experiment, output, overwrite=overwrite
         )  # another run may have ended just now
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
-            result = call(image, progress=reporter.show, **values)
+            result = run_experiment(image, progress=reporter.show, **values)
         page: Path = result.save(output, overwrite=overwrite)
     if not quiet:
         for line in result.sentences:

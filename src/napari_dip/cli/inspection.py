@@ -1,11 +1,4 @@
-"""`napari-dip noise IN`: print what an image tells of its noise; nothing is restored.
-
-`napari-dip doctor`: print what was found on this computer.
-
-`napari-dip camera-maps --dark FILES --flat FILES -o FOLDER`: maps of a camera's pixels.
-
-`napari-dip methods RESULT`: print what to write about a result; nothing is restored.
-"""
+"""Run the commands that restore nothing: `noise`, `doctor`, `camera-maps` and `methods`."""
 
 from __future__ import annotations
 
@@ -42,53 +35,53 @@ def run_noise_command(
     report: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Measure and print; 0 if it could be done.
+    """Measure the noise of an image and print it; return 0.
 
     Parameters
     ----------
     image : str
         Path of the image.
     axes : str or None
-        Names of its axes, if not those that the file says.
+        Axes that override those in the file.
     dark, flat : str or None
-        Paths of the detector's own frames: without light, and of one even light.
+        Paths of camera frames: without light, and of even light.
     as_json : bool
-        Print figures instead of sentences.
+        Whether to print JSON instead of sentences.
     report : str or None
-        Where to write the figures as JSON.
+        Path for the figures as JSON.
     overwrite : bool
         Whether an earlier report may be replaced.
 
     Raises
     ------
     Refused
-        If the image or the report's name cannot be used.
+        If the image, or the path of the report, cannot be used.
     """
-    read_spec(image, axes)  # says no to the image before it looks at the report's name
+    read_spec(image, axes)  # refuse the image before the path of the report
     if report is not None:
-        inputs = [item for item in (image, dark, flat) if item is not None]
-        place = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
+        inputs = [path for path in (image, dark, flat) if path is not None]
+        report_path = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
     noise = measure_noise(image, axes, dark=dark, flat=flat)
-    text = format_json(noise.to_dict())
+    json_text = format_json(noise.to_dict())
     if report is not None:
-        write_text(place, text, overwrite=overwrite)
-    for line in [text.rstrip("\n")] if as_json else _noise_lines(noise):
+        write_text(report_path, json_text, overwrite=overwrite)
+    for line in [json_text.rstrip("\n")] if as_json else _noise_lines(noise):
         print_result(line, saved=report is not None)
     return 0
 
 
 def _noise_lines(report: NoiseReport) -> list[str]:
-    several = len(report.channels) > 1
-    rows = []
-    for number, item in enumerate(report.channels, 1):
-        begin = f"Channel {number}   " if several else ""
-        gain = "cannot tell" if item.doubt else format_interval(item.gain, item.gain_error)
-        rows.append(
-            f"{begin}Gain {gain}   Noise in the dark {item.noise_in_dark:.4g}   "
-            f"Read noise {_format_noise_value(item.read_noise, item.read_noise_error)}   "
-            f"Offset {_format_noise_value(item.offset, item.offset_error)}"
+    has_channels = len(report.channels) > 1
+    lines = []
+    for number, channel in enumerate(report.channels, 1):
+        prefix = f"Channel {number}   " if has_channels else ""
+        gain = "cannot tell" if channel.doubt else format_interval(channel.gain, channel.gain_error)
+        lines.append(
+            f"{prefix}Gain {gain}   Noise in the dark {channel.noise_in_dark:.4g}   "
+            f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "
+            f"Offset {_format_noise_value(channel.offset, channel.offset_error)}"
         )
-    return [*rows, *report.sentences]
+    return [*lines, *report.sentences]
 
 
 def _format_noise_value(figure: float | None, error: float) -> str:
@@ -102,7 +95,7 @@ def _format_noise_value(figure: float | None, error: float) -> str:
 
 
 def run_doctor_command(*, as_json: bool = False) -> int:
-    """Look at this computer and print it; 1 if nothing could be restored here, else 0."""
+    """Examine the installation and print it; return 1 if nothing can be restored here, else 0."""
     if not as_json:
         print_message("Trying PyTorch; this takes some seconds.")
     report = examine_installation()
@@ -144,12 +137,12 @@ def _computer_lines(report: InstallationReport) -> list[str]:
 def make_maps(
     dark: Sequence[str], flat: Sequence[str], *, output: str, overwrite: bool, quiet: bool
 ) -> int:
-    """Carry out the command; 0 if all is saved.
+    """Make the maps of a camera and save them; return 0.
 
     Parameters
     ----------
     dark, flat : sequence of str
-        Paths of the frames: without light, and of even light.
+        Paths of the frames without light, and of those with even light.
     output : str
         Folder of the maps.
     overwrite, quiet : bool
@@ -160,22 +153,22 @@ def make_maps(
         As `napari_dip.pipeline.camera_maps`.
     """
     inputs = (*dark, *flat)
-    check_camera_map_folder(output, inputs, overwrite=overwrite)  # says no before any work
+    check_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
     with OutputLock(output):
         report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
         check_camera_map_folder(
             output, inputs, overwrite=overwrite
         )  # another run may have ended just now
-        place = report.save(output, overwrite=overwrite)
+        saved_path = report.save(output, overwrite=overwrite)
     if not quiet:
         for line in report.sentences:
             print_message(line)
-        print_result(str(place), saved=True)
+        print_result(str(saved_path), saved=True)
     return 0
 
 
 def run_methods_command(result: str) -> int:
-    """Print the paragraph and its references; 0 if it could be done.
+    """Print the methods section of a result with its references; return 0.
 
     Parameters
     ----------
@@ -185,7 +178,7 @@ def run_methods_command(result: str) -> int:
     Raises
     ------
     Refused
-        If the file cannot be read or does not say how it was made.
+        If the file cannot be read, or holds no provenance.
     """
     print_result(write_methods_section(read_run_report(result)).rstrip("\n"))
     return 0

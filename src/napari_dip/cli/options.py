@@ -1,11 +1,7 @@
-"""Options made from the typed fields of tasks: a new task needs no line here.
+"""Make the options of all commands from the typed fields of tasks and run settings.
 
-Values go on as the text that was typed. The recipe checks them, so that a wrong value meets
-the same sentence from every door.
-
-How the help reads: what most runs need comes first, and no word is broken.
-
-Options of the comparison of layers: what it looks at, and the settings of the task behind it.
+A new task needs no code here. Values are passed on as text and validated by the recipe, so that
+every interface reports the same error. The module also decides the order of options in the help.
 """
 
 from __future__ import annotations
@@ -33,43 +29,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 FIRST_GROUP = Group("Used most", sort_key=0)
-#: In the order in which the help names them.
+#: Names in the group "Used most", in the order of the help.
 MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
-#: Letters that choices behind the name of an option may take: in a terminal of 80 columns names get
-#: 30 of them, and what is longer is broken anywhere.
+#: Maximum length of the choices after an option. In a terminal of 80 columns, names get 30 letters,
+#: and longer ones are broken anywhere.
 MAX_CHOICES_LENGTH = 24
 
 
 def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> list[Argument]:
-    """Add options of schema 1 of the recipes, which `--help` does not show.
+    """Add the hidden options of recipes of schema 1.
 
     Parameters
     ----------
     arguments : sequence of Argument
     names : mapping of str to str
-        Names of today, by the old ones.
+        Current names by the old ones.
     """
     hidden = Parameter(show=False)
-    today = {argument.name: argument for argument in arguments}
+    by_name = {argument.name: argument for argument in arguments}
     return [
         *arguments,
         *(
-            today[new].replace(name=old, annotation=Annotated[today[new].annotation, hidden])
+            by_name[new].replace(name=old, annotation=Annotated[by_name[new].annotation, hidden])
             for old, new in names.items()
-            if new in today
+            if new in by_name
         ),
     ]
 
 
 def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
-    """Put arguments that go by their place first, as Python wants them, then what is used most."""
+    """Sort positional arguments first, as Python requires, then options by frequency of use."""
     return sorted(
         map(_assign_group, arguments), key=lambda item: (item.kind, _rank_option(item.name))
     )
 
 
 def format_choices(text: str, values: Sequence[object]) -> tuple[str, str]:
-    """Give what stands behind the name of an option, and its text, which takes many choices."""
+    """Return the metavar of an option and its help, which lists the choices if there are many."""
     names = [str(value) for value in values]
     short = "|".join(names)
     return (
@@ -93,9 +89,9 @@ def _assign_group(argument: Argument) -> Argument:
 TASK_GROUP = Group("Settings of this task", sort_key=1)
 COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
-#: How the help calls the kinds of values.
+#: Metavar in the help for each type of value.
 _METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
-#: Files beside the result, with what they hold.
+#: Help of the outputs beside the result.
 EXTRA_FILES = {
     "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
     "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
@@ -105,37 +101,37 @@ EXTRA_FILES = {
 
 
 def make_setting_arguments(task: str) -> list[Argument]:
-    """Keyword arguments for all settings of a task and those that every task has."""
-    own = [
+    """Make the options for the settings of a task and those of every task."""
+    task_arguments = [
         _make_setting_argument(name, hint, TASKS[task], TASK_GROUP)
         for name, hint in _iter_fields(TASKS[task])
     ]
-    shared = [
+    run_arguments = [
         _make_setting_argument(name, hint, RunSettings, COMMON_GROUP)
         for name, hint in _iter_fields(RunSettings)
     ]
-    return own + shared
+    return task_arguments + run_arguments
 
 
 def make_input_arguments(task: str) -> list[Argument]:
-    """Arguments for the images that a task takes: the first by its place, others by name."""
-    others = TASKS[task].inputs[1:]
+    """Make the arguments for the input images of a task: the first positional, others by name."""
+    extra_inputs = TASKS[task].inputs[1:]
     arguments = [_make_image_argument("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
-    for other in others:
-        text = f"{other.help} An image file."
-        if other.optional:
-            arguments.append(make_text_option(other.name, text, "FILE", FILES_GROUP))
+    for extra_input in extra_inputs:
+        help_text = f"{extra_input.help} An image file."
+        if extra_input.optional:
+            arguments.append(make_text_option(extra_input.name, help_text, "FILE", FILES_GROUP))
             continue
-        mark = Parameter(help=text, metavar="FILE", group=FILES_GROUP)
+        parameter = Parameter(help=help_text, metavar="FILE", group=FILES_GROUP)
         kind = Argument.KEYWORD_ONLY
-        arguments.append(Argument(other.name, kind, annotation=Annotated[str, mark]))
+        arguments.append(Argument(extra_input.name, kind, annotation=Annotated[str, parameter]))
     return arguments + (
-        [make_network_argument()] if "series_training" in TASKS[task].setting_names() else []
+        [make_network_argument()] if "series_training" in TASKS[task].list_setting_names() else []
     )
 
 
 def make_noise_arguments() -> list[Argument]:
-    """Arguments of the command that only measures."""
+    """Make the arguments of the command `noise`."""
     (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
     return [
         _make_image_argument("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
@@ -153,43 +149,43 @@ def make_noise_arguments() -> list[Argument]:
 
 
 def make_camera_arguments() -> list[Argument]:
-    """Arguments of the command that makes maps of a camera."""
-    place = Parameter(
+    """Make the arguments of the command `camera-maps`."""
+    folder_option = Parameter(
         name=("--output", "-o"), help="Folder of the maps.", metavar="FOLDER", group=FILES_GROUP
     )
-    text = {
+    help_texts = {
         "dark": "Frames without light, as one stack or several files: they tell offset and noise.",
         "flat": "Frames of steady, even light, one stack for each of two levels or more: they tell "
         "the gain. Without them no gain map is made.",
     }
-    kind, some = Argument.KEYWORD_ONLY, list[str]
+    kind, file_list = Argument.KEYWORD_ONLY, list[str]
     dark, flat = (
         Parameter(
-            help=facts,
+            help=help_text,
             metavar="FILES",
             group=FILES_GROUP,
             consume_multiple=True,
             negative=(),
             show_default=False,
         )
-        for facts in text.values()
+        for help_text in help_texts.values()
     )
     return [
-        Argument("dark", kind, annotation=Annotated[some, dark]),
-        Argument("flat", kind, default=(), annotation=Annotated[some, flat]),
-        Argument("output", kind, annotation=Annotated[str, place]),
+        Argument("dark", kind, annotation=Annotated[file_list, dark]),
+        Argument("flat", kind, default=(), annotation=Annotated[file_list, flat]),
+        Argument("output", kind, annotation=Annotated[str, folder_option]),
         make_flag("overwrite", "Replace files that exist.", FILES_GROUP),
         make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
     ]
 
 
 def make_explore_arguments(experiment: str) -> list[Argument]:
-    """Arguments of an experiment: settings that fits have, and what it looks at."""
-    text = "Folder of the page, the pictures and the tables."
-    output = Parameter(name=("--output", "-o"), help=text, metavar="FOLDER", group=FILES_GROUP)
+    """Make the arguments of an experiment."""
+    help_text = "Folder of the page, the pictures and the tables."
+    output = Parameter(name=("--output", "-o"), help=help_text, metavar="FOLDER", group=FILES_GROUP)
     (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
     shared = ("seed", "device")
-    text = "Whose network is fitted: fast, balanced or best. Default: fast."
+    help_text = "Whose network is fitted: fast, balanced or best. Default: fast."
     count, side = (300, 128) if experiment == "architectures" else (500, 256)
     arguments = [
         _make_image_argument("The image: one plane, as TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
@@ -199,7 +195,7 @@ def make_explore_arguments(experiment: str) -> list[Argument]:
             for name, hint in _iter_fields(RunSettings)
             if name in shared
         ),
-        make_text_option("preset", text, "NAME", COMMON_GROUP),
+        make_text_option("preset", help_text, "NAME", COMMON_GROUP),
         make_text_option(
             "max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP
         ),
@@ -212,41 +208,41 @@ def make_explore_arguments(experiment: str) -> list[Argument]:
         axes,
     ]
     if experiment == "architectures":
-        text = "Architectures to compare with the preset's, with commas between. Default: all."
-        arguments.append(make_text_option("only", text, "NAMES", COMMON_GROUP))
-    elif experiment != "features":  # which has a network of another kind
-        text = (
+        help_text = "Architectures to compare with the preset's, with commas between. Default: all."
+        arguments.append(make_text_option("only", help_text, "NAMES", COMMON_GROUP))
+    elif experiment != "features":  # whose network is an imported one
+        help_text = (
             "Another network than the preset's: one of 'explore architectures', such as "
             "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
             "preset."
         )
-        arguments.append(make_text_option("architecture", text, "NAME", COMMON_GROUP))
+        arguments.append(make_text_option("architecture", help_text, "NAME", COMMON_GROUP))
     if experiment in ("architectures", "spectrum"):
-        text = "The same picture without noise: tells how good each estimate is."
-        arguments.append(make_text_option("truth", text, "FILE", FILES_GROUP))
+        help_text = "The same picture without noise: tells how good each estimate is."
+        arguments.append(make_text_option("truth", help_text, "FILE", FILES_GROUP))
     arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
     arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
     return arguments
 
 
 def make_methods_arguments() -> list[Argument]:
-    """Argument of the command that writes about a result."""
-    text = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
-    hint = Annotated[str, Parameter(name="RESULT", help=text)]
+    """Make the argument of the command `methods`."""
+    help_text = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
+    hint = Annotated[str, Parameter(name="RESULT", help=help_text)]
     return [Argument("result", Argument.POSITIONAL_ONLY, annotation=hint)]
 
 
 def make_network_argument() -> Argument:
-    """Argument for a network that was fitted before."""
-    text = (
+    """Make the option for a network that was fitted before."""
+    help_text = (
         "Apply a network that was fitted to other files of the series (batch --joint-training) "
         "instead of fitting one to the image."
     )
-    return make_text_option("network_file", text, "FILE", FILES_GROUP)
+    return make_text_option("network_file", help_text, "FILE", FILES_GROUP)
 
 
 def make_recipe_arguments() -> list[Argument]:
-    """How the image and its recipe are read."""
+    """Make the options for the recipe file and the axes."""
     return [
         make_text_option(
             "from_recipe",
@@ -265,22 +261,27 @@ def make_recipe_arguments() -> list[Argument]:
 
 
 def list_extra_outputs(task: str) -> dict[str, str]:
-    """Files beside the result: those of every task, and what this one finds along the way."""
-    entries = {f"{name}_out": f"{text} Saved as TIFF." for name, text in TASKS[task].gives.items()}
+    """Return the help of each output beside the result, including those of the task."""
+    entries = {
+        f"{name}_out": f"{help_text} Saved as TIFF."
+        for name, help_text in TASKS[task].extra_outputs.items()
+    }
     return {**EXTRA_FILES, **entries}
 
 
 def make_output_arguments(task: str) -> list[Argument]:
-    """Where results go, and how much is said meanwhile."""
-    mark = Parameter(
+    """Make the options for the outputs, and for interrupted and quiet runs."""
+    parameter = Parameter(
         name=("--output", "-o"),
         help="The result, as .tif or .ome.zarr.",
         metavar="OUT",
         group=FILES_GROUP,
     )
-    arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])]
+    arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, parameter])]
     files = list_extra_outputs(task).items()
-    arguments += [make_text_option(name, text, "FILE", FILES_GROUP) for name, text in files]
+    arguments += [
+        make_text_option(name, help_text, "FILE", FILES_GROUP) for name, help_text in files
+    ]
     label = (
         "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
@@ -297,13 +298,13 @@ def make_output_arguments(task: str) -> list[Argument]:
 def make_flag(name: str, text: str, group: Group | None = None) -> Argument:
     """Return an option without a value."""
     groups = (group,) if group else ()
-    mark = Parameter(help=text, negative=(), show_default=False, group=groups)
-    hint = Annotated[bool, mark]
+    parameter = Parameter(help=text, negative=(), show_default=False, group=groups)
+    hint = Annotated[bool, parameter]
     return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
 
 
 def make_command(function: Callable[..., int], arguments: list[Argument], text: str) -> Any:
-    """Give a function the signature and the help that make a command of it."""
+    """Return a function with the signature and the help of a command."""
 
     def command(*places: Any, **options: Any) -> int:
         return function(*places, **options)
@@ -323,22 +324,26 @@ def _iter_fields(kind: Any) -> Iterator[tuple[str, Any]]:
 def _make_setting_argument(name: str, hint: Any, kind: Any, group: Group) -> Argument:
     base, *marks = get_args(hint)
     setting = next(mark for mark in marks if isinstance(mark, Setting))
-    plain = _strip_annotations(base)
+    value_type = _strip_annotations(base)
     default = kind.__pydantic_fields__[name].default
-    usual = {True: "yes", False: "no"}[default] if plain is bool else default
-    text = setting.help if default in (None, "") else f"{setting.help} Default: {usual}."
-    if plain is bool:
-        annotation: Any = Annotated[bool | None, Parameter(help=text, group=group)]
-    else:  # the text itself goes on: rounding 1.5 to a whole number is not for a parser to do
-        values = get_args(plain) if get_origin(plain) is Literal else (_METAVARS[plain],)
-        metavar, text = format_choices(text, values)
-        mark = Parameter(help=text, group=group, metavar=metavar)
+    default_text = {True: "yes", False: "no"}[default] if value_type is bool else default
+    help_text = (
+        setting.help if default in (None, "") else f"{setting.help} Default: {default_text}."
+    )
+    if value_type is bool:
+        annotation: Any = Annotated[bool | None, Parameter(help=help_text, group=group)]
+    else:  # pass the text on: the recipe validates it, and the parser must not round 1.5
+        values = (
+            get_args(value_type) if get_origin(value_type) is Literal else (_METAVARS[value_type],)
+        )
+        metavar, help_text = format_choices(help_text, values)
+        mark = Parameter(help=help_text, group=group, metavar=metavar)
         annotation = Annotated[str | None, mark]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _strip_annotations(hint: Any) -> Any:
-    """Strip limits and None off a type."""
+    """Remove limits and None from a type."""
     if get_origin(hint) is Annotated:
         return _strip_annotations(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType):
@@ -353,12 +358,12 @@ def _make_image_argument(text: str) -> Argument:
 
 
 def make_text_option(name: str, text: str, metavar: str, group: Group) -> Argument:
-    """Return an option with a value, as it was typed."""
+    """Return an option whose value stays text."""
     hint = Annotated[str | None, Parameter(help=text, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
 
 
-#: Settings that the comparison chooses for each row, and those that fits of one plane do without.
+#: Task settings that are no options of the experiment: chosen per row, or useless for one plane.
 _EXCLUDED_SETTINGS = (
     "network",
     "layer",
@@ -370,7 +375,7 @@ _EXCLUDED_SETTINGS = (
     "tile",
     "dtype",
 )
-#: How the options of experiments are called here.
+#: Help of shared options whose meaning differs in this experiment.
 _OPTION_HELP = {
     "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
     "max_iterations": "Of each fit. Default: the preset's.",
@@ -378,32 +383,38 @@ _OPTION_HELP = {
 
 
 def make_feature_arguments() -> list[Argument]:
-    """Give the network and its layers, options that experiments have, and those of the task."""
+    """Make the arguments of the experiment `features`."""
     shared = [_override_help(argument) for argument in make_explore_arguments("features")]
-    existing = {*_EXCLUDED_SETTINGS, *(item.name for item in shared)}
-    own = [
+    existing = {*_EXCLUDED_SETTINGS, *(shared_argument.name for shared_argument in shared)}
+    task_arguments = [
         argument
         for argument in make_setting_arguments("invert-features")
         if argument.name not in existing
     ]
-    text = "A program of torch.export (.pt2), or an architecture of torchvision."
-    network = Parameter(help=text, metavar="FILE|NAME")
-    text = "Paths of modules, with commas between. Default: five, from the first to the last."
-    layers = Parameter(help=text, metavar="NAMES")
-    named = [
+    help_text = "A program of torch.export (.pt2), or an architecture of torchvision."
+    network = Parameter(help=help_text, metavar="FILE|NAME")
+    help_text = "Paths of modules, with commas between. Default: five, from the first to the last."
+    layers = Parameter(help=help_text, metavar="NAMES")
+    network_arguments = [
         Argument("network", Argument.KEYWORD_ONLY, annotation=Annotated[str, network]),
         Argument(
             "layers", Argument.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, layers]
         ),
     ]
-    selected = [item for item in shared if item.default is Argument.empty]
-    remaining = [item for item in shared if item.default is not Argument.empty]
-    return [*selected, *named, *remaining, *own]
+    required = [
+        shared_argument for shared_argument in shared if shared_argument.default is Argument.empty
+    ]
+    remaining = [
+        shared_argument
+        for shared_argument in shared
+        if shared_argument.default is not Argument.empty
+    ]
+    return [*required, *network_arguments, *remaining, *task_arguments]
 
 
 def _override_help(argument: Argument) -> Argument:
-    """Put the words in that hold here."""
+    """Replace the help of an option where `_OPTION_HELP` has another."""
     if argument.name not in _OPTION_HELP:
         return argument
-    mark = Parameter(help=_OPTION_HELP[argument.name], metavar="WHOLE")
-    return argument.replace(annotation=Annotated[str | None, mark])
+    parameter = Parameter(help=_OPTION_HELP[argument.name], metavar="WHOLE")
+    return argument.replace(annotation=Annotated[str | None, parameter])

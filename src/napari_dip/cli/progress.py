@@ -1,4 +1,4 @@
-"""How far work is, one run or several side by side: bars, lines now and then, or nothing."""
+"""Show the progress of one or several runs as bars, as log lines, or not at all."""
 
 from __future__ import annotations
 
@@ -17,96 +17,96 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event, Restoration
 
-#: Seconds between two lines in a pipe: enough to see that it lives, few enough for a log.
+#: Seconds between two lines in a pipe: enough to see progress, few enough for a log.
 LINE_SECONDS = 5.0
-#: The number of a run that is alone; those of a batch count from 1.
+#: Number of a run outside a batch; those of a batch start at 1.
 SINGLE_RUN = 0
 
 
 class Reporter(Protocol):
-    """Shows events of one run, or of several by their numbers, to whoever watches."""
+    """Show the events of one run, or of several by their numbers."""
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
-        """Take in one event of a run."""
+        """Show an event of a run."""
         ...
 
     def end(self, number: int) -> None:
-        """Take note that a run of several has come to its end."""
+        """Remove a finished run."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         ...
 
 
 def run_and_show(
     events: Generator[Event, None, Restoration | None], *, quiet: bool = False
 ) -> Restoration | None:
-    """Run to the end and show how far it is."""
+    """Run to the end and show the progress."""
     with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
         return drain_generator(events, reporter.show)
 
 
 def format_event(event: Event) -> str:
-    """One line about an event, as it is printed into a pipe."""
+    """Return the line that is printed into a pipe for an event."""
     return ", ".join((event.message, *list_event_facts(event)))
 
 
 def list_event_facts(event: Event) -> list[str]:
-    """Return what is known beside the words, which name the part where there are several."""
-    parts = []
+    """Return iteration, validation loss and remaining time of an event, where known."""
+    facts = []
     if event.iteration:
-        parts.append(f"iteration {event.iteration} of {event.iterations}")
-    if event.held_out_loss is not None:
-        parts.append(f"held-out loss {event.held_out_loss:.4f}")
+        facts.append(f"iteration {event.iteration} of {event.iterations}")
+    if event.validation_loss is not None:
+        facts.append(f"validation loss {event.validation_loss:.4f}")
     if event.seconds_left is not None:
-        parts.append(f"at most {format_duration(event.seconds_left)} left")
-    return parts
+        facts.append(f"at most {format_duration(event.seconds_left)} left")
+    return facts
 
 
 class SilentReporter:
-    """For --quiet."""
+    """Show nothing, for --quiet."""
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
     def end(self, number: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to leave."""
+        """Do nothing."""
 
 
 class LineReporter:
-    """A line at each new kind of work of a run, and one every few seconds for all together."""
+    """Print a line at each new step of a run, and else one every few seconds."""
 
     def __init__(self) -> None:
         self._last_lines: dict[int, tuple[str, float]] = {}
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
-        """Print the event if it is time for one."""
+        """Print the event if it is due."""
         now = time.monotonic()
         text, last = self._last_lines.get(number, ("", float("-inf")))
-        # many at once take turns, so that a log stays one
+        # parallel runs take turns, so that the log stays short
         if event.message != text or now - last >= LINE_SECONDS * max(1, len(self._last_lines)):
             print_message(format_event(event))
             self._last_lines[number] = event.message, now
 
     def end(self, number: int) -> None:
-        """Forget it."""
+        """Forget the run."""
         self._last_lines.pop(number, None)
 
     def close(self) -> None:
-        """Nothing to leave."""
+        """Do nothing."""
 
 
 class BarReporter:
-    """A bar for each run that is on, with iteration, held-out loss and time left.
+    """Show a bar for each run, with iteration, validation loss and remaining time.
 
     Parameters
     ----------
     *expected : int
-        Numbers of runs whose bars stand there before their first event.
+        Numbers of runs whose bars appear before their first event.
     """
 
     def __init__(self, *expected: int) -> None:
@@ -120,34 +120,34 @@ class BarReporter:
         ]
         console = Console(stderr=True)
         self._progress = Progress(*columns, console=console, transient=True)
-        self._bars = {number: self._added() for number in expected}
+        self._bars = {number: self._add_bar() for number in expected}
         self._progress.start()
 
-    def _added(self) -> Any:
+    def _add_bar(self) -> Any:
         return self._progress.add_task("Starting", total=1.0, facts="")
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
-        """Move the bar of this run."""
+        """Update the bar of this run."""
         if number not in self._bars:
-            self._bars[number] = self._added()
+            self._bars[number] = self._add_bar()
         facts = ", ".join(list_event_facts(event))
-        printable = make_printable(event.message)  # rich lets escapes through
+        printable = make_printable(event.message)  # rich does not filter escape sequences
         self._progress.update(
             self._bars[number], description=printable, completed=event.fraction, facts=facts
         )
 
     def end(self, number: int) -> None:
-        """Take its bar away."""
+        """Remove the bar of this run."""
         if number in self._bars:
             self._progress.remove_task(self._bars.pop(number))
 
     def close(self) -> None:
-        """Take all bars away; what there is to say stays."""
+        """Remove all bars; printed messages stay."""
         self._progress.stop()
 
 
 def choose_reporter(quiet: bool, *expected: int) -> Reporter:
-    """Choose how events are shown here."""
+    """Choose the reporter for this terminal."""
     if quiet:
         return SilentReporter()
     return BarReporter(*expected) if is_terminal(sys.stderr) else LineReporter()

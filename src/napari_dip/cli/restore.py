@@ -1,4 +1,4 @@
-"""Restore one file: all refusals first, then the work, then the files."""
+"""Restore one file, or plan it: all refusals first, then the run, then the output files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_dip.cli.terminal import (
     print_message,
     print_result,
 )
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
@@ -38,7 +38,7 @@ from napari_dip.io.reading import read_provenance, read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
-from napari_dip.pipeline.assess.quality_checks import cut_off_notes
+from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.execute.crop_preview import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
@@ -83,25 +83,25 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-#: Bytes on the disk for each value of a result in tiles: pictures and deviations of tiles, and
-#: picture, deviation and residual put together, beside the result itself.
+#: Bytes on the disk per value of a tiled result, beside the result itself: pictures and deviations
+#: of the tiles, and merged picture, deviation and residual.
 TILE_BYTES = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was asked for, split by who needs it.
+    """The options of a command, sorted by purpose.
 
     Attributes
     ----------
     settings : mapping of str to str
-        Settings that were given on the command line.
+        Settings from the command line.
     images : mapping of str to str
-        Paths of the images, by the task's names.
+        Paths of the images, by their names in the task.
     outputs : mapping of str to str
-        Paths of the results, "output" among them unless only a plan is wanted.
+        Paths of the outputs; includes "output" except for a plan.
     targets : mapping of str to Path
-        Where these led to when they were checked, so that nothing is written elsewhere.
+        Real paths of the outputs when they were checked, so that nothing is written elsewhere.
     from_recipe, axes, keep_after : str or None
     overwrite, resume, quiet : bool
     """
@@ -119,7 +119,7 @@ class Request:
 
 
 def run_restore_command(task: str, image: str, **options: Any) -> int:
-    """Carry out `napari-dip TASK IN -o OUT ...`; returns the exit code."""
+    """Run `napari-dip TASK IN -o OUT ...` and return the exit code."""
     request = _parse_options(task, image, options)
     recipe = _build_recipe(task, request)
     spec = read_spec(image, request.axes)
@@ -127,36 +127,36 @@ def run_restore_command(task: str, image: str, **options: Any) -> int:
     with ExitStack() as locks:
         for path in request.outputs.values():
             locks.enter_context(OutputLock(path))
-        # again: another run may have ended just now
+        # check again: another run may have ended just now
         targets = _check_outputs(request, recipe, spec)
         return _restore_locked(replace(request, targets=targets), recipe, spec)
 
 
 def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
-    """Restore with all outputs locked; returns the exit code."""
+    """Restore with all outputs locked, and return the exit code."""
     plan = _make_plan(recipe, spec, request)
     if plan.tiles:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
-    make_keep_after_control(request.keep_after)  # says no before any work
+    make_keep_after_control(request.keep_after)  # refuse a wrong value before any work
     plan = stamp_plan_files(plan)
     data = _load_pixels(plan)
-    before = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
+    printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     if not request.quiet:
-        for line in (f"{plan.summary} {PLAN_TIME_NOTE}", *before):
+        for line in (f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes):
             print_message(str(line))
     store = _open_run_store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
-        control = make_keep_after_control(request.keep_after, interrupt.control)
+        control = make_keep_after_control(request.keep_after, interrupt.poll_control)
         loop = run(plan, data, control=control, store=store)
         try:
             result = run_and_show(loop, quiet=request.quiet)
         except Failed as failure:
             raise _add_resume_hint(failure, store) from failure
-    _report_notes(request, result, store, before)
+    _report_notes(request, result, store, printed_notes)
     if interrupt.is_requested:
         return _keep(request, plan, result, store)
-    if result is None:  # only a control that says so can end a run with nothing
+    if result is None:  # unreachable without a control that discards
         raise RuntimeError("the run ended without a picture")
     _save_outputs(request, plan, result)
     store.remove()
@@ -169,20 +169,20 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
 def _report_notes(
     request: Request, result: Restoration | None, store: CheckpointStore, before: Sequence[Note]
 ) -> None:
-    """Say what went wrong with keeping, then notes and verdict that were not said at the start."""
-    for trouble in (store.fallback_notice, store.failure):
-        if trouble is not None:
-            print_message(trouble.message)
+    """Print problems with the checkpoint, and the notes that were not printed at the start."""
+    for problem in (store.fallback_notice, store.failure):
+        if problem is not None:
+            print_message(problem.message)
     if result is None or request.quiet:
         return
-    judged = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
-    for note in dict.fromkeys((*read_report_notes(result.report), *judged)):
+    quality_notes = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
+    for note in dict.fromkeys((*read_report_notes(result.report), *quality_notes)):
         if note not in before:
             print_message(str(note))
 
 
 def run_plan_command(task: str, image: str, **options: Any) -> int:
-    """Carry out `napari-dip plan TASK IN ...`; returns the exit code."""
+    """Run `napari-dip plan TASK IN ...` and return the exit code."""
     request = _parse_options(task, image, options)
     recipe = _build_recipe(task, request)
     plan = _make_plan(recipe, read_spec(image, request.axes), request)
@@ -195,17 +195,26 @@ def run_plan_command(task: str, image: str, **options: Any) -> int:
 def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request:
     values = {name: value for name, value in options.items() if value is not None}
     names = OLD_SETTINGS.get(task, {})
-    values, old = rename_keys(values, {**names, **OLD_INPUTS})
-    setting_names = {*(name for name in TASKS[task].setting_names()), *RunSettings.model_fields}
+    values, renaming_notes = rename_keys(values, {**names, **OLD_INPUTS})
+    setting_names = {
+        *(name for name in TASKS[task].list_setting_names()),
+        *RunSettings.model_fields,
+    }
     settings = {name: value for name, value in values.items() if name in setting_names}
     settings, notes = rename_settings(task, settings)
     if not values.get("quiet", False):
-        for note in (*old, *notes):
+        for note in (*renaming_notes, *notes):
             print_message(note)
-    others = [*(item.name for item in TASKS[task].inputs[1:]), SHARED_NETWORK_INPUT]
+    extra_input_names = [
+        *(task_input.name for task_input in TASKS[task].inputs[1:]),
+        SHARED_NETWORK_INPUT,
+    ]
     return Request(
         settings=settings,
-        images={"image": image, **{name: values[name] for name in others if name in values}},
+        images={
+            "image": image,
+            **{name: values[name] for name in extra_input_names if name in values},
+        },
         outputs={
             name: values[name] for name in ("output", *list_extra_outputs(task)) if name in values
         },
@@ -219,44 +228,48 @@ def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request
 
 
 def _build_recipe(task: str, request: Request) -> Recipe:
-    """Build the recipe from the options, on top of the one in a file if there is one."""
+    """Build the recipe from the options, on top of a recipe file if there is one."""
     if request.from_recipe is None:
         return make_recipe(task, **request.settings)
     base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
     if base.task.name != task:
         facts = {"path": request.from_recipe, "found": base.task.name, "wanted": task}
-        raise Refused(refusal("recipe-task", **facts))
+        raise Refused(make_refusal("recipe-task", **facts))
     raw = base.to_dict()
     for name, value in request.settings.items():
-        place = raw if name in RunSettings.model_fields else raw["settings"]
-        place[name] = value
+        fields = raw if name in RunSettings.model_fields else raw["settings"]
+        fields[name] = value
     return recipe_from_dict(raw)
 
 
 def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[str, Path]:
-    """Refuse outputs that cannot be; give where they lead to."""
+    """Check all outputs and return their real paths; raise `Refused` for an unusable one."""
     targets = {}
     inputs = list(request.images.values())
     if request.from_recipe:
         inputs.append(request.from_recipe)
-    images = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
+    image_count = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
     for name, path in request.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
-        room = 4 * spec.pixels * prod(recipe.task.factors(spec.axes)) * images
+        bytes_needed = (
+            4 * spec.pixels * prod(recipe.task.get_upscaling_factors(spec.axes)) * image_count
+        )
         targets[name] = check_output(
-            path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=room
+            path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
         )
     check_outputs_differ(request.outputs.values())
     return targets
 
 
 def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
-    named = {name: path for name, path in request.images.items() if name != "image"}
+    extra_paths = {name: path for name, path in request.images.items() if name != "image"}
     network = (
-        read_network(named.pop(SHARED_NETWORK_INPUT)) if SHARED_NETWORK_INPUT in named else None
+        read_network(extra_paths.pop(SHARED_NETWORK_INPUT))
+        if SHARED_NETWORK_INPUT in extra_paths
+        else None
     )
-    others = {name: read_spec(path) for name, path in named.items()}
-    plan = plan_with_network(preflight(recipe, spec, detect_machine(), others), network)
+    extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
+    plan = plan_with_network(preflight(recipe, spec, detect_machine(), extra_headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     return plan
@@ -267,15 +280,15 @@ def _list_plan_notes(plan: Plan) -> list[Note]:
 
 
 def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Say which pixels hold no brightness, before time is spent; after it, where some are holes."""
-    if plan.recipe.task.keeps_measured() or plan.tiles:
+    """Return notes about clipped pixels, before the run spends time on them."""
+    if plan.recipe.task.keeps_measured_pixels() or plan.tiles:
         return ()
-    return cut_off_notes(*detect_clipped_pixels(data["image"]))
+    return list_clipping_notes(*detect_clipped_pixels(data["image"]))
 
 
 def _load_pixels(plan: Plan) -> dict[str, Any]:
     data = open_plan_inputs(plan)
-    # the run asks again, but loads torch first
+    # the run checks the inputs, too, but only after it has loaded torch
     sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
     if isinstance(sorted_, Refusal):
         raise Refused(sorted_)
@@ -283,32 +296,32 @@ def _load_pixels(plan: Plan) -> dict[str, Any]:
 
 
 def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
-    """Write the result first: it is what the time went into; what fails holds up no other file."""
+    """Write all outputs, the result first; an error with one does not stop the others."""
     failures = []
     for name, write in _iter_writers(plan, result, request.overwrite):
         if name not in request.targets:
             continue
-        place = request.targets[name]
+        target = request.targets[name]
         try:
-            check_unmoved(place)
-            write(place)
-        except Exception as failure:  # hours of work must not end with a full disk or a slip
+            check_unmoved(target)
+            write(target)
+        except Exception as failure:  # a full disk must not cost the result of a long run
             is_picture = name == "output"
-            kept = rescue_result(failure, place, plan, result) if is_picture else None
-            failures.append(kept or convert_to_failure(failure, place))
+            rescue_failure = rescue_result(failure, target, plan, result) if is_picture else None
+            failures.append(rescue_failure or convert_to_failure(failure, target))
     if failures:
         raise failures[0]
     if not request.quiet:
         seconds = result.report.get("seconds")
-        took = f" in {format_duration(seconds)}" if seconds else ""
-        print_message(f"Done{took}, since {result.stop}.")
+        duration = f" in {format_duration(seconds)}" if seconds else ""
+        print_message(f"Done{duration}, since {result.stop}.")
         print_result(request.outputs["output"], saved=True)
 
 
 def _iter_writers(
     plan: Plan, result: Restoration, overwrite: bool
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
-    """Give what writes each output, by its name; the result first."""
+    """Yield the name of each output and the function that writes it, the result first."""
 
     def picture(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
         return lambda path: save_picture(path, image, spec, scale, result, overwrite)
@@ -316,12 +329,12 @@ def _iter_writers(
     def text(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
 
-    # brightness may count backwards, but errors do not
+    # brightness may be inverted (0 is white), but errors are not
     error = replace(plan.source, tags=replace(plan.source.tags, is_white_zero=False))
     yield "output", picture(result.image, plan.source, plan.result_scale)
     yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
     yield "residual", picture(result.residual, error, plan.source.scale)
-    for name in result.recipe.task.gives:
+    for name in result.recipe.task.extra_outputs:
         spec = make_plane_spec(plan.source, result.learned[name].shape)
         yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
     yield "report", text(format_json(result.report))
@@ -329,34 +342,42 @@ def _iter_writers(
 
 
 def _forget_partial(request: Request, result: Restoration) -> None:
-    """Remove the picture that an interrupted run of the same kind left, now that it is finished."""
-    before = insert_name_suffix(Path(request.outputs["output"]), "partial")
-    with suppress(Exception):  # whoever wrote it: what cannot be read is not ours
-        facts = migrate_record(read_provenance(before) or {})
-        same = facts.get("report", {}).get("input_sha256") == result.report["input_sha256"]
-        same = same and facts["recipe"] == result.recipe.to_dict()
-        if same and not before.is_symlink() and has_reported_pixels(before, facts["report"]):
-            remove_result(before)
+    """Remove the partial picture that the interrupted run left, now that the run is finished."""
+    partial_path = insert_name_suffix(Path(request.outputs["output"]), "partial")
+    with suppress(Exception):  # a file that cannot be read is not ours
+        provenance = migrate_record(read_provenance(partial_path) or {})
+        is_same_run = (
+            provenance.get("report", {}).get("input_sha256") == result.report["input_sha256"]
+        )
+        is_same_run = is_same_run and provenance["recipe"] == result.recipe.to_dict()
+        if (
+            is_same_run
+            and not partial_path.is_symlink()
+            and has_reported_pixels(partial_path, provenance["report"])
+        ):
+            remove_result(partial_path)
             if not request.quiet:
-                print_message(f"'{before}' of the interrupted run was removed.")
+                print_message(f"'{partial_path}' of the interrupted run was removed.")
 
 
 def _add_resume_hint(failure: Failed, store: CheckpointStore) -> Failed:
-    """Say that the same command goes on from there, if it does."""
+    """Add a hint on --resume to a failure if a checkpoint exists."""
     if not store.has_saved_state():
         return failure
     return add_to_failure(failure, make_note("resume-hint"))
 
 
 def _open_run_store(request: Request) -> CheckpointStore:
-    """Keep the checkpoint beside OUT, and say so if one lies there already."""
+    """Open the checkpoint store next to OUT, and print whether an earlier run is there."""
     output = Path(request.outputs["output"])
-    wanted = output.with_name(f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished")
-    store = CheckpointStore(wanted, resume=request.resume)
+    default_path = output.with_name(
+        f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished"
+    )
+    store = CheckpointStore(default_path, resume=request.resume)
     has_state = store.has_saved_state()
-    if store.path != wanted and not request.quiet:
+    if store.path != default_path and not request.quiet:
         print_message(
-            f"'{wanted}' is not of this program and stays; the run is kept in '{store.path}'."
+            f"'{default_path}' is not of this program and stays; the run is kept in '{store.path}'."
         )
     if request.resume and not has_state and not request.quiet:
         print_message(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
@@ -368,7 +389,7 @@ def _open_run_store(request: Request) -> CheckpointStore:
 
 
 def _keep(request: Request, plan: Plan, result: Restoration | None, store: CheckpointStore) -> int:
-    """Save what an interrupted run had, beside the result's own name and never over a file."""
+    """Save the picture of an interrupted run under a name of its own, without overwriting."""
     if result is None:
         print_message("Interrupted before there was a picture to keep; nothing was saved.")
         return EXIT_INTERRUPT
@@ -386,5 +407,5 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
 
 
 def find_partial_path(output: Path) -> Path:
-    """Name the picture of an interrupted run: OUT.partial.tif, or a numbered one if that exists."""
+    """Return a free path for the picture of an interrupted run: OUT.partial.tif, or numbered."""
     return choose_free_name(output, "partial")

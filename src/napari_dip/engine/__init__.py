@@ -1,6 +1,6 @@
-"""Fit one untrained network to one measurement, and nothing else.
+"""Fit one untrained network to one measurement.
 
-Decided here: networks, priors, operators, likelihoods, the loop, early stopping, noise
-statistics, deconvolution and the refinement at the end of a fit. Tensors come in and go out.
-It knows torch and the standard library only. `tasks` and `pipeline` import it; no door does.
+The package holds networks, priors, operators, likelihoods, the fit loop, early stopping, noise
+statistics, deconvolution and the refinement after a fit. Its inputs and outputs are tensors. It
+depends on torch and the standard library. `tasks` and `pipeline` import it; user interfaces do not.
 """

@@ -1,4 +1,4 @@
-"""What a person may ask of a running fit. Free of torch, so that every door can name it."""
+"""Define the user's commands to a running fit; free of torch, so any interface can import it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import Enum
 
 
 class Control(Enum):
-    """Polled at every step of the loop.
+    """Command that the fit loop polls before every iteration.
 
-    GO goes on; PAUSE waits without computing; KEEP ends with the best picture so far;
-    DISCARD ends with nothing.
+    GO continues. PAUSE waits without computing. KEEP ends the fit and returns the best picture so
+    far. DISCARD ends the fit without a result.
     """
 
     GO = "go"

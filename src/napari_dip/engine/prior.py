@@ -1,11 +1,7 @@
-"""Priors: an untrained network and the code that it is fed.
+"""Define priors: an untrained network, and the network input and masks of each training step.
 
-A `Draw` says what one step looks at and which pixels of its answer may be used for what.
-The fixed-noise code and the blind spot are two ways to draw, over the same loop.
-
-Which pixels judge and which only guard: drawn from global coordinates, so tiles agree.
-
-Part of the grid that a step looks at.
+Random input and blind spot are here; all others are in `engine.priors`. Validation pixels are drawn
+here as well, from global coordinates, so that overlapping tiles choose the same ones.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ from napari_dip.engine.problem import Estimate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Two odd multipliers and shifts of a well-mixed 32-bit hash (constants of Murmur3's finaliser).
+#: Two odd multipliers of a 32-bit integer hash, those of Murmur3's finaliser.
 _HASH_MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
 _UINT32_MASK = 0xFFFFFFFF
 
@@ -37,41 +33,41 @@ def draw_validation_centres(
     origin: tuple[int, ...] | None = None,
     patch: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """Choose the pixels that judge.
+    """Draw the validation pixels.
 
     Parameters
     ----------
     shape : tuple of int
         Size of the region, per axis.
     block : tuple of int, odd
-        Size of the hidden block around a centre: the centre judges, the rest guards it from
-        neighbours that share its noise.
+        Size of the hidden block. Its centre is a validation pixel; the rest is a guard band of
+        pixels whose noise is correlated with that of the centre.
     share : float, 0 to 1
-        Part of all pixels that centre and guard may take from the fit, at most.
+        Share of all pixels in validation blocks, guard bands included; an upper bound.
     seed : int
     origin : tuple of int or None
-        Global coordinates of the region's first pixel.
+        Global coordinates of the region's first pixel; None: zeros.
     patch : tuple of int or None
-        Size of the patches that share one fate; None: each pixel has its own.
+        Size of patches whose pixels are all drawn or all not; None: single pixels.
 
     Returns
     -------
     Tensor
-        (1, 1, *shape) float32, 1 at centres. A pixel's fate depends on its global
+        (1, 1, *shape) float32, 1 at validation pixels. Each value depends on the pixel's global
         coordinates and the seed alone.
     """
     origin, patch = origin or (0,) * len(shape), patch or (1,) * len(shape)
-    word = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _UINT32_MASK, dtype=torch.int64)
+    hashes = torch.full((), (seed * 0x9E3779B1 + 0x7F4A7C15) & _UINT32_MASK, dtype=torch.int64)
     for axis, (start, count) in enumerate(zip(origin, shape, strict=True)):
-        line = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
-        line = line.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        word = _hash_integers((word ^ line) + axis + 1)
-    chosen = word < int(share / prod(block) * (_UINT32_MASK + 1))
-    return chosen.to(torch.float32)[None, None]
+        coordinates = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
+        coordinates = coordinates.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        hashes = _hash_integers((hashes ^ coordinates) + axis + 1)
+    is_centre = hashes < int(share / prod(block) * (_UINT32_MASK + 1))
+    return is_centre.to(torch.float32)[None, None]
 
 
 def dilate_to_blocks(centres: Tensor, block: tuple[int, ...]) -> Tensor:
-    """Grow each centre (B, 1, *grid) to the block around it; same shape, 0 or 1."""
+    """Dilate each centre of (B, 1, *grid) to the block around it; same shape, 0 or 1."""
     pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
     if prod(block) == 1:
         return centres
@@ -79,7 +75,7 @@ def dilate_to_blocks(centres: Tensor, block: tuple[int, ...]) -> Tensor:
 
 
 def _hash_integers(word: Tensor) -> Tensor:
-    """Scatter neighbouring integers over 32 bits."""
+    """Hash integers to 32 bits, such that neighbouring ones become independent."""
     word = word & _UINT32_MASK
     for factor in _HASH_MULTIPLIERS:
         word = ((word ^ (word >> 15)) * factor) & _UINT32_MASK
@@ -88,18 +84,18 @@ def _hash_integers(word: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Part of the grid, possibly mirrored, that a step looks at.
+    """Part of the grid, possibly mirrored, that one training step uses.
 
     Attributes
     ----------
     start, size : tuple of int
         Per axis.
     mirrored : tuple of int
-        Tensor dimensions that are turned round.
+        Tensor dimensions that are flipped.
     planes : tuple of int or None
-        Which ones of the first axis, in any order, instead of those from `start` on.
+        Indices along the first axis, in any order; None: `size[0]` of them from `start[0]` on.
     member : int or None
-        Which one of several pictures, where B of them share a network; None: all B.
+        Index of one picture in a batch of B that share a network; None: all B.
     """
 
     start: tuple[int, ...]
@@ -108,9 +104,9 @@ class Window:
     planes: tuple[int, ...] | None = None
     member: int | None = None
 
-    def of(self, whole: Tensor) -> Tensor:
-        """Cut (B, C, *grid) down to (B, C, *size), or to (1, C, *size) of a member."""
-        whole = self.of_member(whole)
+    def crop(self, whole: Tensor) -> Tensor:
+        """Crop (B, C, *grid) to (B, C, *size), or to (1, C, *size) if there is a member."""
+        whole = self.select_member(whole)
         for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
             if self.planes is None or axis:
                 whole = whole.narrow(axis + 2, start, count)
@@ -118,25 +114,25 @@ class Window:
             whole = whole[:, :, list(self.planes)]
         return whole.flip(self.mirrored) if self.mirrored else whole
 
-    def of_member(self, whole: Tensor) -> Tensor:
-        """Give the one picture of (B, ...) that was drawn; all where none was, or B is 1."""
+    def select_member(self, whole: Tensor) -> Tensor:
+        """Return the member's picture of (B, ...); all of them if `member` is None or B is 1."""
         if self.member is None or len(whole) == 1:
             return whole
         return whole[self.member : self.member + 1]
 
-    def onto(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Put (B, C, *size) back where it was cut from: (B, C, *grid), 0 elsewhere."""
+    def place_on(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Undo the crop: place (B, C, *size) on (B, C, *grid), with 0 elsewhere."""
         part = part.flip(self.mirrored) if self.mirrored else part
         if self.size == grid and self.planes is None:
             return part
-        whole = part.new_zeros((*part.shape[:2], *grid))
-        place: list[slice | list[int]] = [
+        canvas = part.new_zeros((*part.shape[:2], *grid))
+        region: list[slice | list[int]] = [
             slice(first, first + n) for first, n in zip(self.start, self.size, strict=True)
         ]
         if self.planes is not None:
-            place[0] = list(self.planes)
-        whole[:, :, *place] = part
-        return whole
+            region[0] = list(self.planes)
+        canvas[:, :, *region] = part
+        return canvas
 
 
 def draw_random_window(
@@ -147,113 +143,120 @@ def draw_random_window(
     mirror: bool = True,
     members: int = 1,
 ) -> Window:
-    """Place a window of `size` at random within `grid`; mirror it at random along each axis.
+    """Draw a window of `size` at random within `grid`, mirrored at random along each axis.
 
-    Of several members, one is drawn as well.
+    With several members, one of them is drawn as well.
     """
-    dice = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
+    uniforms = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
     start = tuple(
-        int(die * (whole - part + 1)) for die, whole, part in zip(dice, grid, size, strict=False)
+        int(uniform * (grid_size - window_size + 1))
+        for uniform, grid_size, window_size in zip(uniforms, grid, size, strict=False)
     )
-    item = None
+    member = None
     if members > 1:
-        item = int(torch.randint(members, (), generator=rng, device=rng.device))
-    chosen = (axis + 2 for axis, die in enumerate(dice[len(grid) :]) if die < 0.5)
-    return Window(start=start, size=size, mirrored=tuple(chosen) if mirror else (), member=item)
+        member = int(torch.randint(members, (), generator=rng, device=rng.device))
+    mirrored = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
+    return Window(start=start, size=size, mirrored=tuple(mirrored) if mirror else (), member=member)
 
 
 class Draw(NamedTuple):
-    """What a step feeds the network.
+    """Network input and masks of one training or inference step.
 
     Attributes
     ----------
-    code : Tensor
+    network_input : Tensor
         (B, D, *size).
-    driven : Tensor or None
-        (B, 1, *size), 1 where the loss counts at this step; None: everywhere.
-    trusted : Tensor or None
-        (B, 1, *size), 1 where this output may enter the average; None: everywhere.
+    loss_mask : Tensor or None
+        (B, 1, *size), 1 where the loss of this step is computed; None: everywhere.
+    output_mask : Tensor or None
+        (B, 1, *size), 1 where this output is valid and enters the average; None: everywhere.
     window : Window or None
-        Where on the grid; None: all of it.
-    direct : bool
-        Whether the answer speaks of the measured pixels themselves, with no operator between;
-        `window` then is one of theirs.
-    taken : Tensor or None
-        (B, C, *size): what is taken from the measurement before the answer is held against it.
+        Part of the grid; None: all of it.
+    is_direct : bool
+        Whether the prediction is compared with the measurement without an operator. `window` is
+        then one of the measured grid.
+    target_noise : Tensor or None
+        (B, C, *size), noise that is subtracted from the measurement to get the target.
     """
 
-    code: Tensor
-    driven: Tensor | None = None
-    trusted: Tensor | None = None
+    network_input: Tensor
+    loss_mask: Tensor | None = None
+    output_mask: Tensor | None = None
     window: Window | None = None
-    direct: bool = False
-    taken: Tensor | None = None
+    is_direct: bool = False
+    target_noise: Tensor | None = None
 
 
 class Prior(Protocol):
-    """A network with a way to draw its code.
+    """A network, and the draws of its inputs.
 
     Attributes
     ----------
+    net : nn.Module
     grid : tuple of int
-        Size of the picture that it speaks of, per axis.
+        Size of the restored picture, per axis.
     covers_grid : bool
-        Whether each draw shows the whole grid and all of it is trusted. Then outputs are
-        averaged; else weights, since a step's output holds a window or a few trusted pixels.
-    reveals : bool
-        Whether the sweep shows the network what judges, so that only the glance is blind to it.
+        Whether each draw covers the whole grid and all its outputs are valid. Then outputs are
+        averaged. Otherwise weights are, since one output is a window or a few valid pixels.
+    reveals_validation : bool
+        Whether the inputs of the final inference contain validation pixels. Then only
+        `make_prediction_input` hides them.
     """
 
     net: nn.Module
     grid: tuple[int, ...]
     covers_grid: bool
-    reveals: bool = False
+    reveals_validation: bool = False
 
     def to(self, device: torch.device) -> None:
-        """Move the network and all that is drawn from."""
+        """Move the network and all tensors of the draws to a device."""
         ...
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Draw for one step of the fit."""
+        """Draw input and masks of one training step."""
         ...
 
-    def glance(self) -> Draw:
-        """Draw the whole grid at once, only held-out blocks hidden: to judge and to preview."""
+    def make_prediction_input(self) -> Draw:
+        """Return the input of the whole grid with only validation blocks hidden, for previews."""
         ...
 
-    def trial(self) -> Draw | None:
-        """Draw what held-out pixels judge, if not the glance; its answer speaks of them directly.
+    def make_validation_input(self) -> Draw | None:
+        """Return the input for the validation loss; None: that of `make_prediction_input`.
 
-        For networks that learn one thing and are then asked for another.
+        It is for networks that are trained on another task than they are applied to. The
+        prediction is then compared with the validation pixels without an operator.
         """
         return None
 
-    def sweep(self) -> Iterator[Draw]:
-        """Draws whose trusted pixels cover the grid: the best that the weights can say."""
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
         ...
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Read the network's output (B, *, *size) as a picture."""
+        """Convert the network's output (B, *, *size) to an estimate of the picture."""
         ...
 
 
 class RandomInputPrior(Prior):
-    """The paper's prior: fixed uniform noise, jittered at every step.
+    """Deep Image Prior: fixed uniform noise as input, with fresh noise added at each iteration.
 
     Parameters
     ----------
     net : nn.Module
-    code : Tensor
+    random_input : Tensor
         (1, D, *grid), drawn once.
     jitter : float or Tensor
-        Standard deviation of the fresh noise, in units of the code (1/30 in the paper); one for
-        each channel as (1, D, 1, ...).
-    reach : float
-        What one unit of the network's output is in the picture, which may span far more than the
-        measurement does: a point of light that a blur has spread. Weights that have to grow for
-        that take many steps.
-    start : Tensor or None
-        (1, C, *grid): what the output is added to; None: nothing.
+        Standard deviation of the fresh noise, in units of `random_input` (1/30 in the paper). One
+        value for each channel has the shape (1, D, 1, ...).
+    output_scale : float
+        Factor from the network's output to the picture. A deblurred picture may span far more
+        than the measurement, and weights need many iterations to grow to that range.
+    baseline : Tensor or None
+        (1, C, *grid), added to the output; None: 0.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep image prior, CVPR 2018, arXiv:1711.10925.
     """
 
     covers_grid = True
@@ -261,76 +264,77 @@ class RandomInputPrior(Prior):
     def __init__(
         self,
         net: nn.Module,
-        code: Tensor,
+        random_input: Tensor,
         jitter: float | Tensor,
-        reach: float = 1.0,
-        start: Tensor | None = None,
+        output_scale: float = 1.0,
+        baseline: Tensor | None = None,
     ) -> None:
         self.net = net
-        self.reach = reach
-        self.start = start
-        self.grid = tuple(code.shape[2:])
-        self.code = code
+        self.output_scale = output_scale
+        self.baseline = baseline
+        self.grid = tuple(random_input.shape[2:])
+        self.random_input = random_input
         self.jitter = jitter
 
     def to(self, device: torch.device) -> None:
-        """Move network and code."""
+        """Move network, random input, baseline and jitter to a device."""
         self.net.to(device)
-        self.code = self.code.to(device)
-        if self.start is not None:
-            self.start = self.start.to(device)
+        self.random_input = self.random_input.to(device)
+        if self.baseline is not None:
+            self.baseline = self.baseline.to(device)
         if isinstance(self.jitter, Tensor):
             self.jitter = self.jitter.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """All pixels count and all may be averaged."""
-        noise = torch.empty_like(self.code).normal_(generator=rng)
-        return Draw(self.code + self.jitter * noise)
+        """Return the random input plus fresh noise; no pixel is masked."""
+        noise = torch.empty_like(self.random_input).normal_(generator=rng)
+        return Draw(self.random_input + self.jitter * noise)
 
-    def glance(self) -> Draw:
-        """Show the code without jitter."""
-        return Draw(self.code)
+    def make_prediction_input(self) -> Draw:
+        """Return the random input without jitter."""
+        return Draw(self.random_input)
 
-    def sweep(self) -> Iterator[Draw]:
-        """One draw covers the grid."""
-        yield self.glance()
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the one input that covers the grid."""
+        yield self.make_prediction_input()
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Output is the picture, in units of its reach."""
-        picture = output * self.reach
-        return Estimate(picture if self.start is None else picture + self.start)
+        """Return the scaled output plus the baseline, without a variance."""
+        picture = output * self.output_scale
+        return Estimate(picture if self.baseline is None else picture + self.baseline)
 
 
 def split_mean_and_variance(output: Tensor) -> Estimate:
-    """Read (B, 2 C, *grid): first half the mean, second half the variance through a softplus."""
+    """Split (B, 2 C, *grid) into the mean and, through a softplus, the variance."""
     mean, raw = output.chunk(2, 1)
-    # 4 lower and halved: starts near 1 % of the squared range, below most noise
+    # shift and factor make the initial variance about 1 % of the squared range, below most noise
     return Estimate(mean, (0.5 * F.softplus(raw - 4) + 1e-9).log())
 
 
 class BlindSpotPrior(Prior):
-    """The measurement itself with blocks hidden afresh at each step; hidden centres drive the fit.
+    """Blind spot: predict hidden pixels of the measurement from their surroundings.
 
-    A pixel never sees itself nor neighbours that share its noise, so it can only learn what
-    the picture tells; held-out pixels and their guard band never enter the code at all.
+    Each training step hides other blocks, and the loss is computed at their cores. A block is
+    wider than the noise correlation, so no input pixel shares the noise of a predicted one.
+    Validation pixels and their guard band never enter the network input.
 
     Parameters
     ----------
     net : nn.Module
-        2 C channels out: mean, and a number whose softplus is the variance.
+        Its 2 C output channels are the mean and the variance before a softplus.
     measurement : Tensor
-        (B, C, *grid); of several pictures, each step looks at one.
-    held_out_blocks : Tensor
-        (B, 1, *grid), 1 at held-out pixels and their guard band.
-    block : tuple of int, odd
+        (B, C, *grid). If B > 1, each training step uses one picture of the batch.
+    validation_blocks : Tensor
+        (B, 1, *grid), 1 at validation pixels and their guard band.
+    blind_spot_size : tuple of int, odd
         Size of a hidden block, per axis: wider than the noise correlation.
     core : tuple of int, odd
-        Size of the middle of a block that drives and is trusted, per axis: what lies further from
-        anything visible than the noise reaches, or nearly so.
-    share : float
-        Part of the pixels hidden at a step, about.
+        Size of the middle of a block where the prediction is valid, per axis. Its distance to
+        visible pixels is about the correlation length or more.
+    masked_share : float
+        Approximate share of the pixels that one training step hides.
     window : tuple of int or None
-        Size of what a step looks at; None: the whole grid.
+        Size of the crop of one training step; None: the whole grid.
     """
 
     covers_grid = False
@@ -339,51 +343,57 @@ class BlindSpotPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        held_out_blocks: Tensor,
-        block: tuple[int, ...],
+        validation_blocks: Tensor,
+        blind_spot_size: tuple[int, ...],
         core: tuple[int, ...],
         *,
-        share: float,
+        masked_share: float,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
-        self.block = block
+        self.blind_spot_size = blind_spot_size
         self.core = core
-        self.share = share
-        self.visible = 1 - held_out_blocks
-        self.measurement = measurement * self.visible
+        self.masked_share = masked_share
+        self.visible_mask = 1 - validation_blocks
+        self.measurement = measurement * self.visible_mask
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
     def to(self, device: torch.device) -> None:
-        """Move network and measurement."""
+        """Move network, measurement and mask to a device."""
         self.net.to(device)
-        self.measurement, self.visible = self.measurement.to(device), self.visible.to(device)
+        self.measurement, self.visible_mask = (
+            self.measurement.to(device),
+            self.visible_mask.to(device),
+        )
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Hide blocks at random places of a random window, mirrored at random."""
+        """Draw a random window, mirrored at random, with blocks hidden at random positions."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
-        measurement, visible = window.of(self.measurement), window.of(self.visible)
-        density = self.share / prod(self.block)
+        measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
+        density = self.masked_share / prod(self.blind_spot_size)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
-        driven = dilate_to_blocks(centres, self.core) * visible
-        # held-out holes are filled afresh: their filling must not remember what is hidden now
+        predicted = dilate_to_blocks(centres, self.core) * visible
+        # validation blocks are filled anew: a fixed filling would contain the pixels hidden now
         code = fill_with_local_mean(
-            measurement, visible * (1 - dilate_to_blocks(centres, self.block)), self.block
+            measurement,
+            visible * (1 - dilate_to_blocks(centres, self.blind_spot_size)),
+            self.blind_spot_size,
         )
-        return Draw(code, driven=driven, trusted=driven, window=window)
+        return Draw(code, loss_mask=predicted, output_mask=predicted, window=window)
 
-    def glance(self) -> Draw:
-        """Nothing hidden but the held-out blocks, whose centres are as blind as ever."""
-        return Draw(fill_with_local_mean(self.measurement, self.visible, self.block))
+    def make_prediction_input(self) -> Draw:
+        """Return the measurement with only the validation blocks hidden."""
+        return Draw(fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size))
 
-    def sweep(self) -> Iterator[Draw]:
-        """Shift a lattice of hidden blocks until each pixel was in a trusted core once."""
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield inputs with a shifted lattice of hidden blocks, until the cores cover the grid."""
         grid = self.grid
         margin = [core // 2 for core in self.core]
-        # cores must tile the grid, and blocks keep a little of the picture between them
+        # cores must tile the grid, with at least two visible pixels between blocks
         pitch = [
-            core * ceil((size + 2) / core) for size, core in zip(self.block, self.core, strict=True)
+            core * ceil((size + 2) / core)
+            for size, core in zip(self.blind_spot_size, self.core, strict=True)
         ]
         canvas = [count + 2 * edge for count, edge in zip(grid, margin, strict=True)]
         inside = [slice(edge, edge + count) for edge, count in zip(margin, grid, strict=True)]
@@ -392,23 +402,25 @@ class BlindSpotPrior(Prior):
             for step, count, core in zip(pitch, canvas, self.core, strict=True)
         )
         for shift in product(*shifts):
-            centres = self.visible.new_zeros((1, 1, *canvas))
+            centres = self.visible_mask.new_zeros((1, 1, *canvas))
             lattice = [slice(first, None, step) for first, step in zip(shift, pitch, strict=True)]
             centres[:, :, *lattice] = 1
             trusted = dilate_to_blocks(centres, self.core)[:, :, *inside]
-            hidden = dilate_to_blocks(centres, self.block)[:, :, *inside]
+            hidden = dilate_to_blocks(centres, self.blind_spot_size)[:, :, *inside]
             yield Draw(
-                fill_with_local_mean(self.measurement, self.visible * (1 - hidden), self.block),
-                trusted=trusted,
+                fill_with_local_mean(
+                    self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
+                ),
+                output_mask=trusted,
             )
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance."""
+        """Split the output into mean and variance."""
         return split_mean_and_variance(output)
 
 
 def fill_with_local_mean(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:
-    """Replace what is hidden by the mean of the visible pixels around it.
+    """Replace hidden pixels by the mean of the visible pixels around them.
 
     Parameters
     ----------
@@ -417,15 +429,15 @@ def fill_with_local_mean(measurement: Tensor, visible: Tensor, block: tuple[int,
     visible : Tensor
         (B, 1, *grid), 0 where hidden.
     block : tuple of int
-        Size of the hidden blocks; the mean is taken over twice that and one.
+        Size of the hidden blocks; the mean is over 2 x block + 1 pixels, per axis.
     """
-    near = _compute_box_mean(measurement * visible, block)
+    local_sum = _compute_box_mean(measurement * visible, block)
     weight = _compute_box_mean(visible, block)
-    return torch.where(visible > 0, measurement, near / weight.clamp(min=1e-6))
+    return torch.where(visible > 0, measurement, local_sum / weight.clamp(min=1e-6))
 
 
 def _compute_box_mean(image: Tensor, block: tuple[int, ...]) -> Tensor:
-    """Mean over 2 x block + 1, one axis after the other; outside the grid counts as hidden."""
+    """Return the mean over 2 x block + 1 pixels, per axis; beyond the border are zeros."""
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(block)]
     for axis, size in enumerate(block):
         kernel = [1] * len(block)

@@ -1,9 +1,6 @@
-"""What is asked of a network: explain these measurements, through these operators, this well.
+"""Define the fit problem: measurements, operators, fidelity, penalties and the final steps.
 
-Operators: from the picture to what the detector saw of it.
-
-The plain ones are here; `resampling` makes pixels coarser, `convolution` blurs with a known
-kernel and `learned_blur` with one of `kernels` that is fitted along with the network.
+The identity and the chain of operators are here; all others are in `engine.operators`.
 """
 
 from __future__ import annotations
@@ -16,20 +13,20 @@ from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """The detector saw the picture itself, plus noise."""
+    """Operator of a detector that measures the picture itself, plus noise."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give the image back."""
+        """Return the image unchanged."""
         return image
 
 
 class Chain(nn.Module):
-    """One operator after the other: first the optics, then the detector's pixels.
+    """Operators in sequence, such as the blur of the optics and then the sampling by the pixels.
 
     Parameters
     ----------
     *operators : nn.Module
-        In the order in which they happened.
+        In the order in which they act on the picture.
     """
 
     def __init__(self, *operators: nn.Module) -> None:
@@ -37,26 +34,25 @@ class Chain(nn.Module):
         self.operators = nn.ModuleList(operators)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *measured) of the last operator."""
+        """Map (B, C, *grid) to (B, C, *measured) of the last operator."""
         for operator in self.operators:
             image = operator(image)
         return image
 
 
-#: Least variance of a prediction, in squared network units; where outputs are averaged their
-#: spread has the same bound.
+#: Lower bound of a predicted variance, in squared network units.
 MIN_PREDICTION_VARIANCE = 1e-9
 
 
 class Estimate(NamedTuple):
-    """A picture, and how sure the network is of it.
+    """Mean and variance of the restored picture.
 
     Attributes
     ----------
     mean : Tensor
         (B, C, *grid) float32, in network units.
     log_variance : Tensor or None
-        Of the error of `mean`, same shape; None where the network does not say.
+        Log of the variance of the error of `mean`, same shape; None if there is no variance.
     """
 
     mean: Tensor
@@ -64,28 +60,28 @@ class Estimate(NamedTuple):
 
 
 class Operator(Protocol):
-    """What happened to the picture on its way to the detector; any `nn.Module` fits."""
+    """Map from the picture to what the detector measures of it; any `nn.Module` of this form."""
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *measured)."""
+        """Map (B, C, *grid) to (B, C, *measured)."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Weights to be fitted along with the network; empty unless the operator is learned."""
+        """Return the weights to fit along with the network; none unless the operator is learned."""
         ...
 
 
 @runtime_checkable
 class LearnedOperator(Protocol):
-    """An operator that can say what it has learned."""
+    """An operator with parameters that are fitted along with the network."""
 
-    def learned(self) -> dict[str, Tensor]:
-        """Give what was fitted, by name, in the units of the picture's grid."""
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the fitted parameters by name, in units of the picture's grid."""
         ...
 
 
-#: (estimate, measurement) -> loss per pixel, without unit. Nothing is summed here, so the
-#: caller decides which pixels count.
+#: (estimate, measurement) -> dimensionless loss per pixel. It is not summed, so the caller can
+#: mask pixels.
 Fidelity = Callable[[Estimate, Tensor], Tensor]
 #: image (B, C, *grid) -> scalar.
 Penalty = Callable[[Tensor], Tensor]
@@ -93,7 +89,7 @@ Penalty = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Term:
-    """One measurement of the picture.
+    """One measurement of the picture, with its operator, losses and masks.
 
     Attributes
     ----------
@@ -101,29 +97,30 @@ class Term:
         (B, C, *measured) float32, in network units.
     operator : Operator
     fidelity : Fidelity
-        Its loss drives the weights.
+        Training loss.
     likelihood : Fidelity
-        Negative log-likelihood that judges; the common currency of stopping and of choosing.
-    fitted : Tensor
-        (B, 1, *measured) float32, 1 where a pixel may drive the weights.
-    held_out : Tensor
-        (B, 1, *measured) float32, 1 where a pixel only judges. A guard band around it is
-        neither fitted nor held out.
-    measured : Tensor
-        (B, 1, *measured) float32, 1 where there is a measurement: what may drive the weights
-        once the held-out pixels have judged.
-    released : Fidelity or None
-        Drives the weights then; needed where `fidelity` by itself leaves held-out pixels out.
+        Negative log-likelihood, which early stopping and the choice between priors compare.
+    fit_mask : Tensor
+        (B, 1, *measured) float32, 1 at training pixels.
+    validation_mask : Tensor
+        (B, 1, *measured) float32, 1 at validation pixels. The guard band around them is in
+        neither mask.
+    measured_mask : Tensor
+        (B, 1, *measured) float32, 1 at measured pixels. It replaces `fit_mask` in the refit on
+        training and validation pixels.
+    refit_fidelity : Fidelity or None
+        Training loss of that refit, for a `fidelity` that itself excludes validation pixels;
+        None: `fidelity`.
     """
 
     measurement: Tensor
     operator: Operator
     fidelity: Fidelity
     likelihood: Fidelity
-    fitted: Tensor
-    held_out: Tensor
-    measured: Tensor
-    released: Fidelity | None = None
+    fit_mask: Tensor
+    validation_mask: Tensor
+    measured_mask: Tensor
+    refit_fidelity: Fidelity | None = None
 
 
 def _return_unchanged(estimate: Estimate) -> Estimate:
@@ -132,7 +129,7 @@ def _return_unchanged(estimate: Estimate) -> Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Problem:
-    """All that a fit must explain.
+    """All that one fit has to explain.
 
     Attributes
     ----------
@@ -140,47 +137,48 @@ class Problem:
         One for each measurement of the same picture.
     penalties : tuple of (weight, Penalty)
     finish : callable
-        Last step from the averaged estimate to the picture, such as the posterior mean.
-    on_grid : callable
-        As much of `finish` as leaves the network's grid as it is, where it also cuts the frame
-        out: what the measurement is compared with in the end.
-    unseen : callable or None
-        What the held-out pixels cannot see and judging must add, such as noise taken over.
+        Final step from the averaged estimate to the picture, such as the posterior mean.
+    finish_on_grid : callable
+        The part of `finish` that keeps the network's grid, without the crop to the image. Its
+        result is compared with the measurement after the fit.
+    sure_term : callable or None
+        Term that is added to the validation loss for errors that validation pixels cannot
+        measure, such as noise that the network copies.
     refine : callable or None
-        Takes the place of `finish` at a fit's own end, where nobody waits for it: a better picture
-        that takes seconds.
+        Slower and better replacement of `finish`, used when the fit ends by itself. None:
+        `finish`. It is not used for previews, nor when the user ends the fit.
     """
 
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
     finish: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
-    on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
-    unseen: Callable[[Estimate], Tensor] | None = None
+    finish_on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    sure_term: Callable[[Estimate], Tensor] | None = None
     refine: Callable[[Estimate], Estimate] | None = None
 
 
 def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]) -> Problem:
-    """Add a last step to a problem, whichever way it ends.
+    """Return the problem with one more step after both `finish` and `refine`.
 
     Parameters
     ----------
     problem : Problem
     last : callable
-        (what the network said, what the steps before have made of it) -> picture.
+        (network's estimate, estimate after the earlier final steps) -> picture.
     """
 
-    def after(step: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
+    def append(step: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
         return lambda estimate: last(estimate, step(estimate))
 
-    refine = None if problem.refine is None else after(problem.refine)
-    return replace(problem, finish=after(problem.finish), refine=refine)
+    refine = None if problem.refine is None else append(problem.refine)
+    return replace(problem, finish=append(problem.finish), refine=refine)
 
 
 def predict_detected(term: Term, estimate: Estimate) -> Estimate:
-    """Give what the detector would see of an estimate, on the measured grid.
+    """Return what the detector would measure of an estimate, on the measured grid.
 
-    A variance goes through the operator as a picture does: exact for errors that are alike over
-    the operator's reach, which those of a network nearly are, and too much for others.
+    The variance goes through the operator like a picture. That is exact for errors that are
+    constant over the operator's kernel, as a network's nearly are, and too large for all others.
 
     Parameters
     ----------
@@ -192,31 +190,31 @@ def predict_detected(term: Term, estimate: Estimate) -> Estimate:
     if estimate.log_variance is None or isinstance(term.operator, Identity):
         return Estimate(mean, estimate.log_variance)
     variance = term.operator(estimate.log_variance.exp())
-    # a window with negative lobes can make a variance negative beside a steep rise
+    # a kernel with negative lobes can make a variance negative next to a steep edge
     return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
 
 
 def compute_validation_loss(
-    problem: Problem, estimate: Estimate, *, direct: bool = False
+    problem: Problem, estimate: Estimate, *, is_direct: bool = False
 ) -> Tensor:
-    """Mean negative log-likelihood of the held-out pixels, and what they cannot see.
+    """Return the mean negative log-likelihood of the validation pixels, plus the SURE term if any.
 
-    A scalar, NaN if none are held out.
+    A scalar, NaN if there are no validation pixels.
 
     Parameters
     ----------
     problem : Problem
     estimate : Estimate
         Of the whole grid.
-    direct : bool
-        Whether it speaks of the measured pixels themselves, with no operator between.
+    is_direct : bool
+        Whether the estimate is on the measured grid already, so that no operator is applied.
     """
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        prediction = estimate if direct else predict_detected(term, estimate)
-        loss = term.likelihood(prediction, term.measurement) * term.held_out
+        prediction = estimate if is_direct else predict_detected(term, estimate)
+        loss = term.likelihood(prediction, term.measurement) * term.validation_mask
         total = total + loss.sum()
-        count = count + term.held_out.sum() * loss.shape[1]
+        count = count + term.validation_mask.sum() * loss.shape[1]
     loss = total / count
-    return loss if problem.unseen is None else loss + problem.unseen(estimate)
+    return loss if problem.sure_term is None else loss + problem.sure_term(estimate)

@@ -1,11 +1,11 @@
-"""Everything that can go wrong for a user: one table of faults, and the values that carry them.
+"""Define all errors that are meant for users: a table of faults, and the values that carry them.
 
-    DipError                 anything this package raises for a user's eyes
-    ├── Refused              said no before any work began; holds a `Refusal`
-    └── Failed               work began and could not end well; holds a `Refusal` as well
+    DipError                 base of all errors meant for users
+    ├── Refused              refused before any work began; holds a `Refusal`
+    └── Failed               work began and failed; holds a `Refusal` as well
 
-A message is two sentences: what is wrong and where, then what to do. Both live in `FAULTS`,
-which the tests walk and the documentation prints.
+A message has two sentences: what is wrong and where, then what to do. Both are in `FAULTS`, which
+the tests check and the documentation lists.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A 'no' with its reason.
+    """The reason why something was refused or failed.
 
     Attributes
     ----------
     code : str
         Key in `FAULTS`.
     facts : mapping
-        What its sentences are filled with, in plain JSON types.
+        Values that fill the templates of the fault, in plain JSON types.
     further : tuple of Note
-        What follows the remedy.
+        Notes that follow the remedy.
     """
 
     code: str
@@ -73,20 +73,20 @@ class Refusal:
 
     @property
     def message(self) -> str:
-        """Both sentences, as people read them."""
+        """Both sentences."""
         return f"{self.sentence} {self.remedy}"
 
     def __hash__(self) -> int:
         return hash((self.code, self.message))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give code and facts in plain JSON types, and the sentences for those who read them."""
+        """Return code, sentences and facts in plain JSON types."""
         return {
             "code": self.code,
             "sentence": self.sentence,
             "remedy": self.remedy,
             "facts": dict(self.facts),
-            "further": [item.to_dict() for item in self.further],
+            "further": [note.to_dict() for note in self.further],
         }
 
     @property
@@ -97,64 +97,64 @@ class Refusal:
         return make_printable(render(template, self.facts))
 
 
-#: Facts of a refusal of which only the sentences are known, as an earlier version wrote them.
+#: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
 _WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
 _WRITTEN = Fault(sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}")
 
 
-def refusal(code: str, **facts: object) -> Refusal:
-    """Fill the fault `code` with the facts of this case, whoever wrote them and however long.
+def make_refusal(code: str, **facts: object) -> Refusal:
+    """Make a refusal from the fault `code` and the facts of this case.
 
     Raises
     ------
     KeyError
         If the code is not in `FAULTS`, or a fact is missing.
     """
-    no = Refusal(code=code, facts=simplify_facts(facts))
-    str(no.message)
-    return no
+    refusal = Refusal(code=code, facts=simplify_facts(facts))
+    str(refusal.message)
+    return refusal
 
 
 def read_refusal(raw: Mapping[str, Any]) -> Refusal:
-    """Read a refusal from JSON; one of an earlier version has its sentences only."""
+    """Read a refusal from JSON; one of an earlier version keeps its sentences."""
     code = str(raw["code"])
     try:
-        further = tuple(map(read_note, raw.get("further", ())))
-        no = Refusal(code=code, facts=simplify_facts(raw["facts"]), further=further)
-        str(no.message)
+        notes = tuple(map(read_note, raw.get("further", ())))
+        refusal = Refusal(code=code, facts=simplify_facts(raw["facts"]), further=notes)
+        str(refusal.message)
     except (KeyError, TypeError, ValueError):
-        text = {_WRITTEN_SENTENCE: raw["sentence"], _WRITTEN_REMEDY: raw["remedy"]}
-        return Refusal(code=code, facts=simplify_facts(text))
-    return no
+        sentences = {_WRITTEN_SENTENCE: raw["sentence"], _WRITTEN_REMEDY: raw["remedy"]}
+        return Refusal(code=code, facts=simplify_facts(sentences))
+    return refusal
 
 
 class DipError(Exception):
-    """Base of all errors that are meant for a user's eyes."""
+    """Base of all errors that are meant for users."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
 
     def __reduce__(self) -> tuple[type[DipError], tuple[Refusal]]:
-        """Travel between processes with the refusal, not only with its text."""
+        """Pickle the refusal, not only its message."""
         return type(self), (self.refusal,)
 
 
 class Refused(DipError):
-    """Said no before any work began."""
+    """Refused before any work began."""
 
 
 class Failed(DipError):
-    """Work began and could not end well."""
+    """Work began and failed."""
 
 
-def allowed(answer: Answer | Refusal) -> Answer:
-    """Hand on what was not refused.
+def raise_if_refused(answer: Answer | Refusal) -> Answer:
+    """Return the answer, or raise its refusal.
 
     Raises
     ------
     Refused
-        If it was.
+        If the answer is a refusal.
     """
     if isinstance(answer, Refusal):
         raise Refused(answer)

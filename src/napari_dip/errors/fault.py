@@ -1,7 +1,4 @@
-"""One kind of trouble, as the tables list it.
-
-Letters that a terminal, a label or a table may be shown; all others are replaced.
-"""
+"""Define a fault, and make texts of any origin safe to print."""
 
 from __future__ import annotations
 
@@ -12,23 +9,22 @@ from unicodedata import category
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble: templates for what is wrong and for what to do about it."""
+    """Templates of an error message: what is wrong, and what to do about it."""
 
     sentence: str
     remedy: str
 
 
-#: Letters shown whole: a file name has up to 255, the list of all architectures 560.
-#: Of a longer text both ends are shown, each of so many letters.
+#: Maximum letters of an unshortened text: a file name has up to 255, the list of all architectures
+#: 560. Of a longer text, this many letters at each end stay.
 _MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
 
 
 def make_printable(text: str) -> str:
-    """Replace what commands a terminal or hides what is there, such as escapes and line breaks.
+    """Replace characters that control a terminal or are invisible: escapes, line breaks and such.
 
-    Control characters of both sets, marks that turn the direction of writing, letters without
-    width and halves of surrogate pairs go. Spaces of all widths stay: macOS writes them into the
-    names of its screenshots.
+    These are control characters, marks of the writing direction, letters without width and halves
+    of surrogate pairs. Spaces of all widths stay, since macOS puts them into names of screenshots.
     """
     if text.isprintable():
         return text
@@ -39,12 +35,12 @@ def make_printable(text: str) -> str:
 
 
 def make_lines_printable(text: str) -> str:
-    """Replace the same, line by line, for a text of ours that has several lines."""
+    """Make each line of a text printable, and keep the line breaks."""
     return "\n".join(map(make_printable, text.split("\n")))
 
 
 def shorten_middle(text: str) -> str:
-    """Leave out the middle of a text so long that it would flood a terminal or a label."""
+    """Cut the middle out of a text that is too long for a terminal or a label."""
     return (
         text
         if len(text) <= _MAX_SHOWN_LENGTH
@@ -53,7 +49,7 @@ def shorten_middle(text: str) -> str:
 
 
 def shorten_repr(value: object) -> str:
-    """Show a value as Python writes it, cut where it is long or nested deeply."""
+    """Return Python's representation of a value, shortened if it is long or deeply nested."""
     return _SHORT_REPR.repr(value)
 
 

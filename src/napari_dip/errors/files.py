@@ -1,7 +1,4 @@
-"""What can go wrong with files.
-
-What can be wrong with pictures: known from the header, or from the pixels.
-"""
+"""List the faults of files and of images, by code."""
 
 from __future__ import annotations
 
@@ -193,11 +190,11 @@ PIXEL_FAULTS = {
     ),
     "array-broken": Fault(
         "The pixels of '{name}' could not be computed: {why}.",
-        "Mend what makes its blocks, or save it as a file first.",
+        "Fix the code that computes its blocks, or save it as a file first.",
     ),
     "array-other": Fault(
-        "'{name}' said that it holds {said}, but came to {found}.",
-        "Mend what makes its blocks, or compute it first and give the NumPy array.",
+        "'{name}' announces {said}, but its blocks give {found}.",
+        "Fix the code that computes its blocks, or compute it first and give the NumPy array.",
     ),
     "image-masked": Fault(
         "{count} of the {total} pixels of '{name}' are masked out.",

@@ -1,4 +1,4 @@
-"""The sentences of notes, by their codes, and the words for the end of a fit, by its reason.
+"""List the sentences of notes by code, and the words for the end of a fit by reason.
 
 `{fact:?this|that}` chooses between two texts by a fact.
 """
@@ -28,12 +28,15 @@ class StopReason(StrEnum):
     OTHER = "other"
 
 
-#: Words for the end of a fit, to follow "since".
+#: As reports of an earlier version word `StopReason.PLATEAU`, without its code.
+EARLIER_PLATEAU = "the pixels held out from the fit were explained no better{by} iterations"
+
+#: Words for the end of a fit, which follow "since".
 STOPS: Mapping[StopReason, str] = MappingProxyType(
     {
         StopReason.USER: "you kept the picture",
         StopReason.HISTORY: "you kept the picture of {place} from the history of the run",
-        StopReason.PLATEAU: "the pixels held out from the fit were explained no better"
+        StopReason.PLATEAU: "the validation pixels were explained no better"
         "{smoothed:? on the whole} for {waited} iterations",
         StopReason.ITERATIONS: "all {count} iterations{refitted:? before the last phase} were used",
         StopReason.BREAKDOWN: "the fit broke down {count} times in a row",
@@ -46,7 +49,7 @@ STOPS: Mapping[StopReason, str] = MappingProxyType(
 )
 
 
-#: Of files and folders.
+#: Notes about files and folders.
 _FILE_NOTES = {
     "files-skipped": "Files in '{folder}' that are no images by their names were left out: "
     "{count}.",
@@ -80,7 +83,7 @@ _FILE_NOTES = {
     "axes-guessed": "'{name}' does not name its axes; they are taken for {axes}. If they are "
     "others, name them, such as --axes TYX for a movie.",
 }
-#: Of a plan, from headers alone.
+#: Notes of a plan, from headers alone.
 _PLAN_NOTES = {
     "depth-assumed": "The axis of {count} planes was taken for depth. "
     "{others:?If it is none, write in 'Axes' (--axes): {others}.|Name the axes in 'Axes' (--axes) "
@@ -117,7 +120,7 @@ _PLAN_NOTES = {
     "which slows them down: --threads {fewer} would be faster, with pixels that differ in their "
     "last digits.",
 }
-#: Why an image cannot tell its noise, by `UNRELIABLE_REASONS` of the engine, and what to do then.
+#: Why the noise of an image cannot be measured, by `UNRELIABLE_REASONS` of the engine; remedies.
 _NOISE_DOUBTS = {
     "blocks": "The noise cannot be told from this image: too little of it was measured "
     "in one piece, so it is taken to be even and weak.",
@@ -137,7 +140,7 @@ _NOISE_DOUBTS = {
     "smoothed, interpolated or compressed, so what was measured may be too little.",
 }
 _NOISE_REMEDY = "Where you know read noise or gain, enter them."
-#: Of what the pixels tell of their noise; first those doubts, then the `CAUTIONS` of the engine.
+#: Notes about the noise measurement: first the reasons above, then the `CAUTIONS` of the engine.
 _NOISE_NOTES = {
     **{f"noise-doubt-{key}": f"{text} {_NOISE_REMEDY}" for key, text in _NOISE_DOUBTS.items()},
     "noise-caution-resampled": "Noise is stronger in every second row or column, or so, as after "
@@ -152,7 +155,7 @@ _NOISE_NOTES = {
     "noise-caution-cut": "Most of the image was cut off at its darkest or brightest grey value: "
     "the noise near there is a guess.",
     "noise-caution-uneven": "At some brightness the variance of the noise is a third more or less "
-    "than was reckoned: after a gamma curve, or for want of flat places.",
+    "than was estimated: after a gamma curve, or for want of flat places.",
     "noise-caution-ends": "In the darkest or brightest tenth of the image the variance of the "
     "noise is known within a fifth only.",
     "noise-caution-colours": "Neighbouring pixels share noise in this colour picture: how strong "
@@ -187,7 +190,7 @@ _NOISE_NOTES = {
     "stripes-likely": "{rows:?Rows|Columns} are offset against each other, with a standard "
     "deviation of {deviation:.3g}: the noise model 'Stripes' (--noise stripes) takes that out.",
 }
-#: Of the pixels and of further inputs.
+#: Notes about the pixels and about extra inputs.
 _INPUT_NOTES = {
     "half-resolution": "The image has more pixels than detail: what is finer than two pixels holds "
     "neither picture nor noise. It was fitted at half its size, and enlarged again.",
@@ -223,13 +226,13 @@ _INPUT_NOTES = {
     "network-only": "No pixel was fitted: what the activations leave open, the prior has filled "
     "in.",
 }
-#: Words for what pixels that the fit never saw say of detail.
+#: Words for the evidence of the validation pixels about detail.
 _ANSWER = (
     "{weak:?it is too weak for the pixels that the fit never saw to tell|at pixels that the fit "
     "never saw, the measurement confirms {share} of it}{bounded:?, but it may be {little:?as "
     "little as }{least}}"
 )
-#: Of a result.
+#: Notes about a result.
 _RESULT_NOTES = {
     "residual-unjudged": "What was taken out is no noise from pixel to pixel, so it was not "
     "judged.",
@@ -274,7 +277,7 @@ _RESULT_NOTES = {
     "that makes the result {slight:?less than {share:.1%} brighter or darker|{share:.1%} "
     "{brighter:?brighter|darker}}.",
 }
-#: Of a run.
+#: Notes about a run.
 _RUN_NOTES = {
     "breakdown": "The fit broke down at iteration {broke_at}; it went back to iteration "
     "{iteration} and goes on half as fast.",
@@ -297,7 +300,7 @@ _RUN_NOTES = {
     "before the first picture}; the best picture so far was kept.",
     "shared-network": "One network was fitted to {members} parts of the data, and shown all of it.",
     "sharing-tried": "Going on with each alone, tried on {trials}, changed the log-likelihood of a "
-    "pixel that was held out by {mean:+.4f} ± {error:.4f}: {pays:?so all went on|so none went on}.",
+    "validation pixel by {mean:+.4f} ± {error:.4f}: {pays:?so all went on|so none went on}.",
     "trial-region": "This is a trial on rows {top} to {bottom} and columns {left} to {right}; "
     "range and noise were measured on the whole image.",
     "regions-sampled": "What is said of residual, detail and intensity was measured on {count} "

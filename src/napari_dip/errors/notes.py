@@ -1,9 +1,9 @@
-"""What a user should know of a run, and why a fit ended: values, and one table of their sentences.
+"""Define notes about a run and the reason why a fit ended, as values with templates for sentences.
 
-    Note         something to know, by its code in `NOTES`
+    Note         something that the user should know, by its code in `NOTES`
     StopReason   why a fit ended; a `Stop` holds it with its numbers
 
-Code compares, finds and drops these by code. Only the doors (command line, dock, report, methods)
+Code compares notes and reasons by code. Only the interfaces (command line, dock, report, methods)
 render them, with `str`.
 """
 
@@ -16,18 +16,18 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.fault import shorten_middle
-from napari_dip.errors.note_texts import NOTES, STOPS
+from napari_dip.errors.note_texts import EARLIER_PLATEAU, NOTES, STOPS
 from napari_dip.errors.note_texts import StopReason as StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Code of a note of which only the sentence is known, as an earlier version wrote it.
+#: Code of a note of an earlier version, which holds only the sentence.
 TEXT_CODE = "text"
 
 
 class _Template(Formatter):
-    """Fill in as `str.format` does; `{fact:?this|that}` chooses between two texts."""
+    """Format as `str.format` does; `{fact:?this|that}` chooses between two texts."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec[:1] != "?":
@@ -48,7 +48,7 @@ def render(template: str, facts: Mapping[str, object]) -> str:
 
 
 def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:
-    """Turn facts into plain JSON types; long texts lose their middle."""
+    """Convert facts to plain JSON types; shorten long texts."""
     return {name: _simplify(fact) for name, fact in facts.items()}
 
 
@@ -62,15 +62,15 @@ def _simplify(fact: object) -> object:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """Something that the user should know of a run.
+    """Something that the user should know about a run.
 
     Attributes
     ----------
     code : str
         Key in `NOTES`.
     facts : mapping
-        What its sentence is filled with, in plain JSON types. `channel_number` names the channel
-        that the note is about, where there are several.
+        Values that fill the template of the note, in plain JSON types. `channel_number` names the
+        channel of the note, if there are several.
     """
 
     code: str
@@ -86,12 +86,12 @@ class Note:
         return hash((self.code, tuple(sorted(self.facts.items(), key=repr))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give code and facts in plain JSON types."""
+        """Return code and facts in plain JSON types."""
         return {"code": self.code, "facts": dict(self.facts)}
 
 
 def make_note(code: str, /, **facts: object) -> Note:
-    """Make a note of the facts of this case.
+    """Make a note from the facts of this case.
 
     Raises
     ------
@@ -104,17 +104,17 @@ def make_note(code: str, /, **facts: object) -> Note:
 
 
 def make_text_note(text: str) -> Note:
-    """Make a note of which only the sentence is known."""
+    """Make a note from a sentence."""
     return Note(code=TEXT_CODE, facts={"text": text})
 
 
 def read_note(raw: Any) -> Note:
-    """Read a note from JSON: by its code or, as earlier versions wrote it, its sentence.
+    """Read a note from JSON: its code and facts or, from an earlier version, its sentence.
 
     Raises
     ------
     KeyError
-        If it has neither a known code nor all its facts.
+        If its code or a fact is unknown.
     """
     if isinstance(raw, str):
         return make_text_note(raw)
@@ -124,15 +124,15 @@ def read_note(raw: Any) -> Note:
 
 
 def read_report_notes(report: Mapping[str, Any]) -> tuple[Note, ...]:
-    """Read the notes of a report; of an earlier version's it has the sentences only."""
+    """Read the notes of a report; a report of an earlier version has only their sentences."""
     try:
         return tuple(map(read_note, report["note_codes"]))
     except (KeyError, TypeError, ValueError):
         return tuple(make_text_note(str(text)) for text in report.get("notes", ()))
 
 
-def report_notes(notes: Iterable[Note]) -> dict[str, Any]:
-    """Give the fields of a report for notes: sentences to be read, codes to be compared."""
+def serialise_notes(notes: Iterable[Note]) -> dict[str, Any]:
+    """Return the fields of a report for notes: sentences for people, codes for programs."""
     notes = list(notes)
     return {"notes": list(map(str, notes)), "note_codes": [note.to_dict() for note in notes]}
 
@@ -145,7 +145,7 @@ class Stop:
     ----------
     reason : StopReason
     facts : mapping
-        What its words are filled with. `text` holds the words of an earlier version.
+        Values that fill the template of the reason. `text` holds the words of an earlier version.
     """
 
     reason: StopReason
@@ -156,26 +156,26 @@ class Stop:
         return render("{text}" if "text" in self.facts else STOPS[self.reason], self.facts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give reason and facts in plain JSON types."""
+        """Return reason and facts in plain JSON types."""
         return {"reason": str(self.reason), "facts": dict(self.facts)}
 
 
 def make_stop(reason: StopReason, **facts: object) -> Stop:
-    """Note why a fit ended; raises `KeyError` if a fact is missing."""
+    """Make a `Stop` from the facts of this case; raise `KeyError` if a fact is missing."""
     stop = Stop(reason=reason, facts=simplify_facts(facts))
     str(stop)
     return stop
 
 
 def read_stop(raw: Any) -> Stop:
-    """Read from JSON why a fit ended: by its code or, as earlier versions wrote it, its words."""
+    """Read a `Stop` from JSON: its reason and facts or, from an earlier version, its words."""
     if isinstance(raw, str):
         return Stop(reason=_find_stop_reason(raw), facts={"text": raw})
     return make_stop(StopReason(raw["reason"]), **raw["facts"])
 
 
 def read_report_stop(report: Mapping[str, Any]) -> Stop:
-    """Read why the fit of a report ended; of an earlier version's it has the words only."""
+    """Read why the fit of a report ended; a report of an earlier version has only the words."""
     text = str(report.get("stop_reason") or "")
     try:
         return Stop(reason=StopReason(report["stop_code"]), facts={"text": text})
@@ -183,14 +183,14 @@ def read_report_stop(report: Mapping[str, Any]) -> Stop:
         return read_stop(text)
 
 
-def report_stop(stop: Stop) -> dict[str, str]:
-    """Give the fields of a report for the end of a fit: words to be read, a code to be compared."""
+def serialise_stop(stop: Stop) -> dict[str, str]:
+    """Return the fields of a report for the end of a fit: words for people, a code for programs."""
     return {"stop_reason": str(stop), "stop_code": str(stop.reason)}
 
 
 def _find_stop_reason(text: str) -> StopReason:
-    """Find the reason whose template an earlier version has filled to this text."""
-    for reason, template in STOPS.items():
+    """Return the reason whose template could have produced the words of an earlier version."""
+    for reason, template in (*STOPS.items(), (StopReason.PLATEAU, EARLIER_PLATEAU)):
         parts = (re.escape(literal) for literal, *_ in Formatter().parse(template))
         if reason is not StopReason.OTHER and re.fullmatch(".*".join(parts), text):
             return reason

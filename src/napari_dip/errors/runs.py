@@ -1,11 +1,4 @@
-"""What can go wrong with recipes, settings and the command line, and while a run is on.
-
-What can be wrong with a network whose activations are to be inverted.
-
-What can be wrong with one network for the files of a series.
-
-What can go wrong with the processes and computers that share a batch.
-"""
+"""List the faults of settings, runs, imported networks, joint training and workers, by code."""
 
 from __future__ import annotations
 
@@ -106,7 +99,7 @@ RUN_FAULTS = {
         "Please report it with the text in the log, and try another image in the meantime.",
     ),
 }
-#: How such a network is made; ends several remedies.
+#: Instruction for exporting a network; ends several remedies.
 _JOINT_TRAINING_COMMAND = "napari-dip batch RECIPE IN... -o FOLDER --joint-training"
 SERIES_FAULTS = {
     "series-alone": Fault(
@@ -303,7 +296,7 @@ SETTING_FAULTS = {
         "Choose 'auto' or 'cpu', or run 'napari-dip doctor' to see what is missing.",
     ),
 }
-#: How a network becomes a file that holds no code; ends several remedies.
+#: Instruction for saving a network without code; ends several remedies.
 _EXPORT_HINT = (
     "torch.export.save(torch.export.export(network.eval(), (example,)), 'network.pt2') in a Python "
     "of yours, with an example of the image's size"

@@ -1,4 +1,4 @@
-"""See the prior: why an untrained network restores, shown on a picture of one's own.
+"""Show why an untrained network restores an image, with experiments on the user's own picture.
 
     from napari_dip import explore
 
@@ -7,7 +7,7 @@
     explore.architectures("cells.tif").save("architectures")
     explore.features("cells.tif", "network.pt2").save("features")
 
-Importing this loads no torch.
+Importing this package loads no torch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
+    """Import a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,7 +1,4 @@
-"""The Python door of the experiments: an image in, figures out.
-
-The Python door of the comparison of layers: an image and a network in, figures out.
-"""
+"""Run the experiments from Python: an image in, figures out."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
     make_experiment_setup,
@@ -44,8 +41,7 @@ if TYPE_CHECKING:
 
     Rows = tuple[tuple[FeatureInversion, ...], ...]
 
-#: A comparison fits every design twice: pixels along a side, and iterations, unless others are
-#: asked for.
+#: Crop in pixels and number of iterations of a comparison, which fits every architecture twice.
 COMPARISON_DEFAULTS = {"crop": 128, "max_iterations": 300}
 
 
@@ -57,18 +53,18 @@ def impedance(
     Parameters
     ----------
     image : array-like or path
-        One plane, grey or in colours, which are averaged.
+        One plane, grey or colour; colours are averaged.
     progress : callable, optional
         Called with an `Event` after each iteration.
     **settings
-        `preset` ("fast"), `architecture` ("preset"; or one by its name, such as "lipschitz-1.7" or
-        "decoder+lipschitz-2"), `max_iterations` (500), `seed` (0), `device` ("auto"), `crop` (256:
-        of a larger image the middle is looked at), `axes`.
+        `preset` ("fast"), `architecture` ("preset"; or the name of another, such as "lipschitz-1.7"
+        or "decoder+lipschitz-2"), `max_iterations` (500), `seed` (0), `device` ("auto"), `crop`
+        (256; a larger image is cropped to its centre), `axes`.
 
     Returns
     -------
     Impedance
-        Its `save(folder)` writes page, picture and table.
+        Its `save(folder)` writes page, figures and table.
 
     Raises
     ------
@@ -80,10 +76,10 @@ def impedance(
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
     figure "learning curves for the reconstruction task".
     """
-    subject = make_experiment_setup(image, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS))
+    setup = make_experiment_setup(image, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS))
     from napari_dip.explore.noise_impedance import explore_impedance
 
-    impedance: Impedance = _run_with_progress(explore_impedance(subject), progress)
+    impedance: Impedance = _run_with_progress(explore_impedance(setup), progress)
     return impedance
 
 
@@ -94,14 +90,14 @@ def spectrum(
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
 ) -> Spectrum:
-    """Watch which frequencies an untrained network learns when, and where to stop.
+    """Measure when an untrained network learns which frequencies, and where to stop the fit.
 
     Parameters
     ----------
     image : array-like or path
-        One plane, noisy as it is.
+        One noisy plane.
     truth : array-like or path, optional
-        The same without noise, in the same units: tells the PSNR of each output.
+        The same plane without noise, in the same units. With it, each output gets a PSNR.
     progress : callable, optional
         Called with an `Event` after each iteration.
     **settings
@@ -110,7 +106,7 @@ def spectrum(
     Returns
     -------
     Spectrum
-        Its `save(folder)` writes page, pictures and tables.
+        Its `save(folder)` writes page, figures and tables.
 
     Raises
     ------
@@ -122,11 +118,11 @@ def spectrum(
     Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
     prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.
     """
-    subject = make_experiment_setup(image, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS))
-    clean = None if truth is None else read_truth(truth, subject)
+    setup = make_experiment_setup(image, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS))
+    clean = None if truth is None else read_truth(truth, setup)
     from napari_dip.explore.spectra import explore_spectrum
 
-    spectrum: Spectrum = _run_with_progress(explore_spectrum(subject, clean), progress)
+    spectrum: Spectrum = _run_with_progress(explore_spectrum(setup, clean), progress)
     return spectrum
 
 
@@ -138,16 +134,16 @@ def architectures(
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
 ) -> Architectures:
-    """Fit several networks to an image, and say which prior suits it.
+    """Fit several networks to an image, and choose the prior that suits it.
 
     Parameters
     ----------
     image : array-like or path
-        One plane, noisy as it is.
+        One noisy plane.
     truth : array-like or path, optional
-        The same without noise, in the same units: tells the PSNR of each design.
+        The same plane without noise, in the same units. With it, each architecture gets a PSNR.
     only : str or iterable of str, optional
-        Names of the designs to be compared with that of the preset; default: all.
+        Names of the architectures to compare with that of the preset; default: all.
     progress : callable, optional
         Called with an `Event` after each iteration.
     **settings
@@ -156,7 +152,7 @@ def architectures(
     Returns
     -------
     Architectures
-        Its `verdict` says which prior suits the image; its `save(folder)` writes page, pictures
+        Its `verdict` names the prior that suits the image; its `save(folder)` writes page, figures
         and tables.
 
     Raises
@@ -169,13 +165,13 @@ def architectures(
     Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
     networks, ICLR 2019, arXiv:1810.03982.
     """
-    subject = make_experiment_setup(image, **{**COMPARISON_DEFAULTS, **settings})
-    clean = None if truth is None else read_truth(truth, subject)
-    designs = choose_architectures(subject, only)
+    setup = make_experiment_setup(image, **{**COMPARISON_DEFAULTS, **settings})
+    clean = None if truth is None else read_truth(truth, setup)
+    designs = choose_architectures(setup, only)
     from napari_dip.explore.comparison import explore_architectures
 
     architectures: Architectures = _run_with_progress(
-        explore_architectures(subject, designs, clean), progress
+        explore_architectures(setup, designs, clean), progress
     )
     return architectures
 
@@ -183,19 +179,19 @@ def architectures(
 def _run_with_progress(
     steps: Generator[tuple[Any, ...], None, Any], progress: Callable[[Event], object] | None
 ) -> Any:
-    """Run to the end, with the event of each step for `progress`."""
-    import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
+    """Run an experiment to its end and pass its events to `progress`."""
+    import napari_dip.explore.output.files  # noqa: F401 (registers the writer of `save`)
 
     result = drain_generator(map_generator(steps, itemgetter(0)), progress)
-    if result is None:  # only a control that says so can end it with nothing
+    if result is None:  # unreachable without a control that discards
         why = "the experiment ended before its last iteration"
-        raise Failed(refusal("unexpected", why=why))
+        raise Failed(make_refusal("unexpected", why=why))
     return result
 
 
-#: Pixels along a side of what is looked at, unless more are asked for: each layer takes three fits.
+#: Default crop in pixels: each layer takes three fits.
 FEATURE_CROP = 128
-#: Layers that are looked at, unless some are named: from the first to the last, evenly.
+#: Default number of layers, evenly spaced from the first to the last.
 DEFAULT_LAYER_COUNT = 5
 
 
@@ -214,24 +210,24 @@ def features(
     Parameters
     ----------
     image : array-like or path
-        One plane, grey or in colours.
+        One plane, grey or colour.
     network : str
-        Path of a program of torch.export (.pt2), or name of an architecture of torchvision.
+        Path of a torch.export program (.pt2), or name of a torchvision architecture.
     layers : str or iterable of str, optional
-        Paths of modules; in one text with commas between. Default: five, from first to last.
+        Paths of modules, in one string separated by commas. Default: five, from first to last.
     crop : int
-        Pixels along a side: of a larger image the middle is looked at.
+        Side in pixels; a larger image is cropped to its centre.
     axes : str, optional
         One letter for each axis of the image.
     progress : callable, optional
-        Called with an `Event` now and then.
+        Called with an `Event` at intervals.
     **settings
         As for `napari_dip.invert_features`, but `preset` "fast".
 
     Returns
     -------
     FeatureRows
-        A row for each layer; its `save(folder)` writes page, picture and table.
+        One row per layer; its `save(folder)` writes page, figure and table.
 
     Raises
     ------
@@ -243,16 +239,28 @@ def features(
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
     section on feature inversion.
     """
-    chosen = {"preset": "fast", "network": str(network), **settings}
+    task_settings = {"preset": "fast", "network": str(network), **settings}
     spec, pixels = _read_centre_crop(image, axes, crop)
-    file = NetworkFile(network=str(network).strip(), weights=settings.get("weights") or None)
-    result = list_network_layers(file, spec.grid)
-    if isinstance(result, Refusal):
-        raise Refused(result)
-    names = _choose_even_layers([path for path, _ in result]) if layers is None else _split(layers)
-    plans, answers = _plan_inversions(names, chosen, spec, pixels)
-    rows = _run_inversions(pixels, plans, answers, progress)
-    recipe = {**chosen, "layers": list(names), "crop": crop, "axes": axes, "image": spec.name}
+    network_file = NetworkFile(
+        network=str(network).strip(), weights=settings.get("weights") or None
+    )
+    network_layers = list_network_layers(network_file, spec.grid)
+    if isinstance(network_layers, Refusal):
+        raise Refused(network_layers)
+    names = (
+        _choose_even_layers([path for path, _ in network_layers])
+        if layers is None
+        else _split(layers)
+    )
+    plans, activation_sizes = _plan_inversions(names, task_settings, spec, pixels)
+    rows = _run_inversions(pixels, plans, activation_sizes, progress)
+    recipe = {
+        **task_settings,
+        "layers": list(names),
+        "crop": crop,
+        "axes": axes,
+        "image": spec.name,
+    }
     notes = tuple(dict.fromkeys(note for row in plans for _, plan in row for note in plan.notes))
     return FeatureRows(
         name=spec.name,
@@ -271,21 +279,21 @@ def _run_inversions(
     progress: Callable[[Event], object] | None,
 ) -> Rows:
     """Run all fits to their ends."""
-    import napari_dip.explore.output.files  # noqa: F401 (outcomes can be saved from now on)
+    import napari_dip.explore.output.files  # noqa: F401 (registers the writer of `save`)
 
     steps = explore_features(pixels, plans, answers)
     rows = drain_generator(map_generator(steps, itemgetter(0)), progress)
-    if rows is None:  # only a control that says so can end it with nothing
+    if rows is None:  # unreachable without a control that discards
         why = "the experiment ended before its last layer"
-        raise Failed(refusal("unexpected", why=why))
+        raise Failed(make_refusal("unexpected", why=why))
     return rows
 
 
 def _read_centre_crop(
     image: Any, axes: str | None, crop: int | str
 ) -> tuple[ImageSpec, npt.NDArray[Any]]:
-    """Read the image, and cut its middle out."""
-    spec, read = describe_input("image", image, axes)
+    """Read the image and crop it to its centre."""
+    spec, load_pixels = describe_input("image", image, axes)
     try:
         side = int(crop)
     except ValueError:
@@ -293,23 +301,23 @@ def _read_centre_crop(
     if side < 1:
         facts = {"field": "crop", "value": repr(crop), "hint": "Leave it out for 128 pixels."}
         why = "it should be a whole number of pixels"
-        raise Refused(refusal("setting-wrong", why=why, **facts))
-    pixels = np.asarray(read())
+        raise Refused(make_refusal("setting-wrong", why=why, **facts))
+    pixels = np.asarray(load_pixels())
     if len(spec.axes) != pixels.ndim:
-        return spec, pixels  # the header gate says what is wrong with it
-    cuts = []
-    for axis, count in zip(spec.axes, pixels.shape, strict=True):
-        most = side if axis in "YX" else count
-        begin = max(0, count - most) // 2
-        cuts.append(slice(begin, begin + min(most, count)))
-    part = np.ascontiguousarray(pixels[tuple(cuts)])
-    return replace(spec, shape=part.shape), part
+        return spec, pixels  # the header check reports the error
+    slices = []
+    for axis, length in zip(spec.axes, pixels.shape, strict=True):
+        size = side if axis in "YX" else length
+        start = max(0, length - size) // 2
+        slices.append(slice(start, start + min(size, length)))
+    cropped = np.ascontiguousarray(pixels[tuple(slices)])
+    return replace(spec, shape=cropped.shape), cropped
 
 
 def _plan_inversions(
     names: list[str], chosen: dict[str, Any], spec: ImageSpec, pixels: npt.NDArray[Any]
 ) -> tuple[Plans, dict[str, str]]:
-    """Plan each fit, with the size of each layer's answer; say no before the first fit."""
+    """Plan all fits, and return the plans with the size of each layer's activations."""
     machine, plans, answers = detect_machine(), [], {}
     for name in names:
         row = []
@@ -319,28 +327,30 @@ def _plan_inversions(
             if isinstance(plan, Refusal):
                 raise Refused(plan)
             row.append((prior, plan))
-        no = sort_inputs(row[0][1], {"image": pixels})
-        if isinstance(no, Refusal):
-            raise Refused(no)
+        sorted_inputs = sort_inputs(row[0][1], {"image": pixels})
+        if isinstance(sorted_inputs, Refusal):
+            raise Refused(sorted_inputs)
         task = row[0][1].recipe.task
         assert isinstance(task, InvertFeatures)
-        answers[name] = task.answer(spec.grid)
+        answers[name] = task.describe_layer_size(spec.grid)
         plans.append(tuple(row))
     return tuple(plans), answers
 
 
 def _split(layers: str | Iterable[str]) -> list[str]:
-    named = layers.split(",") if isinstance(layers, str) else layers
-    return list(dict.fromkeys(filter(None, (str(item).strip() for item in named))))
+    names = layers.split(",") if isinstance(layers, str) else layers
+    return list(dict.fromkeys(filter(None, (str(name).strip() for name in names))))
 
 
 def _choose_even_layers(paths: list[str]) -> list[str]:
-    """Choose modules that hold no others, from the first to the last."""
-    inner = [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
-    if len(inner) <= DEFAULT_LAYER_COUNT:
-        return inner
-    places = [
-        round(place * (len(inner) - 1) / (DEFAULT_LAYER_COUNT - 1))
-        for place in range(DEFAULT_LAYER_COUNT)
+    """Choose modules without submodules, evenly spaced from the first to the last."""
+    leaf_modules = [
+        path for path in paths if not any(other.startswith(f"{path}.") for other in paths)
     ]
-    return [inner[place] for place in places]
+    if len(leaf_modules) <= DEFAULT_LAYER_COUNT:
+        return leaf_modules
+    indices = [
+        round(index * (len(leaf_modules) - 1) / (DEFAULT_LAYER_COUNT - 1))
+        for index in range(DEFAULT_LAYER_COUNT)
+    ]
+    return [leaf_modules[index] for index in indices]

@@ -1,7 +1,4 @@
-"""Fits one design to a picture and to noise, the same pixels held out of both.
-
-What one design does with a picture: how soon it learns what, and where its stop lies.
-"""
+"""Fit one architecture to a picture and to noise, with the same validation pixels for both."""
 
 from __future__ import annotations
 
@@ -42,37 +39,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TrialFit:
-    """One design, fitted to the picture and to noise.
+    """One architecture, fitted to the picture and to noise.
 
     Attributes
     ----------
-    design : Architecture
+    architecture : Architecture
     weights : int
-        That are fitted.
+        Number of fitted weights.
     energy, noise : ndarray (iterations,)
         Mean square of output minus target, of the picture and of noise, in variances of the target.
     correspondence : ndarray (iterations, 5)
-        Of the running average with the picture; lowest band first.
-    held_out : ndarray (iterations,)
-        Mean square of running average minus picture at held-out pixels, in variances of the
+        Band correspondence of the running average with the picture, lowest band first.
+    validation_errors : ndarray (iterations,)
+        Mean square of running average minus picture at the validation pixels, in variances of the
         picture.
     psnr : ndarray (iterations,) or None
-        Of the running average against the truth, in dB.
-    stop : Stop
+        PSNR of the running average against the truth, in dB.
+    stop : TrialStop
     picture : ndarray (Y, X)
-        The running average that held-out pixels take, in the image's units.
-    errors : ndarray (held-out pixels,)
-        Its squared errors there.
+        Running average at the selected iteration, in the image's units.
+    errors : ndarray (validation pixels,)
+        Squared errors of `picture` at the validation pixels.
     seconds : float
-        Time of the processor per iteration.
+        CPU time per iteration.
     """
 
-    design: Architecture
+    architecture: Architecture
     weights: int
     energy: Curve
     noise: Curve
     correspondence: Curve
-    held_out: Curve
+    validation_errors: Curve
     psnr: Curve | None
     stop: TrialStop
     picture: Picture
@@ -86,84 +83,90 @@ class TrialFit:
 
     @property
     def band_score(self) -> float:
-        """Area between the correspondences of the lowest and the highest band, measured alike."""
+        """Area between the correspondences of the lowest and the highest band."""
         return compute_impedance(self.correspondence[:, 0], self.correspondence[:, -1])
 
     @property
-    def held_out_error(self) -> float:
-        """Mean square at held-out pixels of the picture that is taken."""
-        return float(self.held_out[self.stop.taken - 1])
+    def validation_error(self) -> float:
+        """Mean square error of the selected picture at the validation pixels."""
+        return float(self.validation_errors[self.stop.selected_iteration - 1])
 
     @property
-    def oracle(self) -> float | None:
-        """PSNR of the best running average, which only the truth knows; dB."""
+    def best_psnr(self) -> float | None:
+        """Maximum PSNR of the running average over all iterations, in dB; None without a truth."""
         return None if self.psnr is None else float(self.psnr.max())
 
     @property
-    def taken_psnr(self) -> float | None:
-        """PSNR of the picture that is taken; dB."""
-        return None if self.psnr is None else float(self.psnr[self.stop.taken - 1])
+    def selected_psnr(self) -> float | None:
+        """PSNR of the selected picture in dB; None without a truth."""
+        return None if self.psnr is None else float(self.psnr[self.stop.selected_iteration - 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialStop:
-    """Where a fit would have ended, and which picture it would have handed over; iterations."""
+    """Iteration at which a fit would have ended, and the iteration of its selected picture."""
 
-    ended: int
-    taken: int
+    stop_iteration: int
+    selected_iteration: int
 
 
 def find_stop(held_out: Sequence[float]) -> TrialStop:
-    """Stop as fits stop: judged now and then, patient, the best of what was judged is taken.
+    """Apply the usual early stopping to a complete fit, and select its best validated iteration.
 
     Parameters
     ----------
     held_out : sequence of float
-        Mean squares at iterations 1, 2, ... of a fit that went on to its last iteration.
+        Validation errors at iterations 1, 2, ... of a fit that was not stopped early.
     """
     count = len(held_out)
     rule = make_validation_stop_rule(compute_patience(count, VALIDATION_INTERVAL))
-    places = [*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count]
+    iterations = [*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count]
     history: list[ValidationRecord] = []
-    for place in places:
+    for iteration in iterations:
         history.append(
             ValidationRecord(
-                iteration=place, fitted=float("nan"), held_out=float(held_out[place - 1])
+                iteration=iteration,
+                fit_loss=float("nan"),
+                validation_loss=float(held_out[iteration - 1]),
             )
         )
         if rule(history):
             break
-    best = min(reversed(history), key=lambda item: item.held_out)  # of equals the later
-    return TrialStop(ended=history[-1].iteration, taken=best.iteration)
+    best = min(reversed(history), key=lambda item: item.validation_loss)  # the last of equals
+    return TrialStop(stop_iteration=history[-1].iteration, selected_iteration=best.iteration)
 
 
 def is_significantly_worse(item: Curve, other: Curve, sure: float) -> bool:
-    """Whether one picture's held-out errors exceed another's by more than chance.
+    """Return whether one picture's validation errors exceed another's significantly.
 
     Parameters
     ----------
-    item, other : ndarray (held-out pixels,)
+    item, other : ndarray (validation pixels,)
         Squared errors at the same pixels.
     sure : float
-        Standard errors of the mean difference.
+        Required mean difference, in standard errors.
     """
-    apart = item - other
-    error = float(apart.std(ddof=1)) / np.sqrt(apart.size) if apart.size > 1 else np.inf
-    return bool(apart.mean() > sure * error)
+    differences = item - other
+    standard_error = (
+        float(differences.std(ddof=1)) / np.sqrt(differences.size)
+        if differences.size > 1
+        else np.inf
+    )
+    return bool(differences.mean() > sure * standard_error)
 
 
 class ArchitectureProgress(NamedTuple):
-    """How far the trial of a design is.
+    """Progress of the two fits of one architecture.
 
     Attributes
     ----------
     done : float
-        Share of both fits.
+        Fraction of both fits that is done.
     iteration : int
     target : str
         "image" or "noise".
     energy : float
-        Of the target there.
+        Energy of that target.
     picture : ndarray (Y, X) float32 or None
         The running average, in the image's units.
     """
@@ -176,27 +179,27 @@ class ArchitectureProgress(NamedTuple):
 
 
 def fit_architecture(
-    design: Architecture,
-    subject: ExperimentSetup,
+    architecture: Architecture,
+    setup: ExperimentSetup,
     truth: Picture | None,
     block: tuple[int, int],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     noise: ProgressCurve | None = None,
 ) -> Generator[ArchitectureProgress, None, TrialFit | None]:
-    """Fit a design to the picture, then to noise.
+    """Fit an architecture to the picture, then to noise.
 
     Parameters
     ----------
-    design : Architecture
-    subject : ExperimentSetup
+    architecture : Architecture
+    setup : ExperimentSetup
     truth : ndarray (Y, X) or None
     block : tuple of int
-        Size of the blocks around held-out pixels, which are the same for all designs.
+        Size of the guard blocks around validation pixels, the same for all architectures.
     control : callable
     noise : ndarray (iterations,) or None
-        Energies of noise, where they are known already: with the same seed, size and block they are
-        the same for all pictures.
+        Energies of the fit to noise, if known. For the same seed, shape and block they are the same
+        for all pictures.
 
     Yields
     ------
@@ -206,101 +209,105 @@ def fit_architecture(
     Returns
     -------
     TrialFit or None
-        None if it was ended.
+        None if the user ended it.
 
     Raises
     ------
     Failed
-        If a fit broke down.
+        If a fit diverged.
     """
-    begun, count = time.process_time(), subject.iterations
-    ways: dict[str, Any] = {"control": control, "design": design, "block": block}
-    ways["average"] = compute_output_decay(count)
-    targets = make_targets(subject.picture, subject.seed)
+    start_time, count = time.process_time(), setup.iterations
+    fit_options: dict[str, Any] = {"control": control, "architecture": architecture, "block": block}
+    fit_options["average"] = compute_output_decay(count)
+    targets = make_targets(setup.picture, setup.seed)
     image = targets["image"]
-    watch = _FitRecorder(subject, truth, image)
+    recorder = _FitRecorder(setup, truth, image)
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
-        picture = watch.see(record)
+        picture = recorder.record(record)
         done = 0.5 * record.iteration / count
         return ArchitectureProgress(done, record.iteration, "image", record.energy, picture)
 
-    if not (yield from map_generator(iter_fit(image, subject, pictures=True, **ways), make_update)):
+    if not (
+        yield from map_generator(iter_fit(image, setup, pictures=True, **fit_options), make_update)
+    ):
         return None
-    seconds = (time.process_time() - begun) / count
+    seconds = (time.process_time() - start_time) / count
     if noise is None:
-        noise = yield from _fit_noise(targets["noise"], subject, ways)
+        noise = yield from _fit_noise(targets["noise"], setup, fit_options)
         if noise is None:
             return None
-    judges = choose_validation_pixels(image.shape, subject, block)
-    return watch.ended(design, count_weights(design, image.shape), noise, judges, seconds)
+    validation_mask = choose_validation_pixels(image.shape, setup, block)
+    return recorder.make_result(
+        architecture, count_weights(architecture, image.shape), noise, validation_mask, seconds
+    )
 
 
 def _fit_noise(
-    target: Picture, subject: ExperimentSetup, ways: dict[str, Any]
+    target: Picture, setup: ExperimentSetup, fit_options: dict[str, Any]
 ) -> Generator[ArchitectureProgress, None, ProgressCurve | None]:
-    """Fit to noise: its energies, or None if it was ended."""
+    """Fit to noise and return the energies; None if the user ended the fit."""
     energies: list[float] = []
 
-    def resisted(record: IterationRecord) -> ArchitectureProgress:
+    def make_update(record: IterationRecord) -> ArchitectureProgress:
         energies.append(record.energy)
-        done = 0.5 + 0.5 * record.iteration / subject.iterations
+        done = 0.5 + 0.5 * record.iteration / setup.iterations
         return ArchitectureProgress(done, record.iteration, "noise", record.energy)
 
-    whole = yield from map_generator(iter_fit(target, subject, **ways), resisted)
-    return np.array(energies) if whole else None
+    is_complete = yield from map_generator(iter_fit(target, setup, **fit_options), make_update)
+    return np.array(energies) if is_complete else None
 
 
 class _FitRecorder:
-    """Gathers what each iteration shows."""
+    """Collect the measurements of each iteration."""
 
-    def __init__(self, subject: ExperimentSetup, truth: Picture | None, image: Picture) -> None:
+    def __init__(self, setup: ExperimentSetup, truth: Picture | None, image: Picture) -> None:
         self._truth, self._image = truth, image
-        self._offset, self._unit = float(subject.picture.mean()), float(subject.picture.std())
+        self._offset, self._unit = float(setup.picture.mean()), float(setup.picture.std())
         self._correspondence = Correspondence(image)
-        self._readings: list[IterationRecord] = []
+        self._records: list[IterationRecord] = []
         self._bands: list[ProgressCurve] = []
         self._psnr: list[float] = []
 
-    def see(self, record: IterationRecord) -> Picture:
-        """Measure the running average of one iteration; gives it in the image's units."""
+    def record(self, record: IterationRecord) -> Picture:
+        """Measure the running average of one iteration and return it in the image's units."""
         assert record.picture is not None
-        self._readings.append(record)
-        self._bands.append(self._correspondence.of(record.picture))
-        picture = self._in_units(record.picture)
+        self._records.append(record)
+        self._bands.append(self._correspondence.compute(record.picture))
+        picture = self._restore_units(record.picture)
         if self._truth is not None:
             self._psnr.append(compute_psnr(picture, self._truth))
         return picture
 
-    def ended(
+    def make_result(
         self,
-        design: Architecture,
+        architecture: Architecture,
         weights: int,
         noise: ProgressCurve,
         judges: npt.NDArray[np.bool_],
         seconds: float,
     ) -> TrialFit:
-        """Put all together."""
+        """Combine all measurements into a `TrialFit`."""
         energy, held_out = (
-            np.array([attrgetter(name)(reading) for reading in self._readings])
+            np.array([attrgetter(name)(reading) for reading in self._records])
             for name in ("energy", "held_out")
         )
         stop = find_stop(held_out.tolist())
-        picture = self._readings[stop.taken - 1].picture
+        picture = self._records[stop.selected_iteration - 1].picture
         assert picture is not None
         return TrialFit(
-            design=design,
+            architecture=architecture,
             weights=weights,
             energy=energy,
             noise=noise,
             correspondence=np.array(self._bands),
-            held_out=held_out,
+            validation_errors=held_out,
             psnr=np.array(self._psnr) if self._psnr else None,
             stop=stop,
-            picture=self._in_units(picture),
+            picture=self._restore_units(picture),
             errors=(picture - self._image)[judges].astype(np.float64) ** 2,
             seconds=seconds,
         )
 
-    def _in_units(self, picture: Picture) -> Picture:
+    def _restore_units(self, picture: Picture) -> Picture:
         return np.asarray(picture * self._unit + self._offset, np.float32)

@@ -1,4 +1,4 @@
-"""Architectures: several networks fitted to one picture, and which of them suits it."""
+"""Compare architectures: fit several networks to one picture and choose the one that suits it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed
-from napari_dip.errors.notes import report_notes
+from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
     describe_architecture,
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
-#: Standard errors beyond which held-out pixels tell two designs apart.
+#: Minimum difference of two validation errors, in standard errors, that counts as significant.
 TIE_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Architectures(ExperimentResult):
-    """Designs on one picture.
+    """Comparison of architectures on one picture.
 
     Attributes
     ----------
     subject : ExperimentSetup
     truth : ndarray (Y, X) or None
     block : tuple of int
-        Size of the blocks around held-out pixels.
+        Size of the guard blocks around validation pixels.
     fits : tuple of TrialFit
-        That of the preset first.
-    broken : tuple of str
-        Designs whose fit broke down.
-    left_out : tuple of str
-        Designs that were not fitted, since someone ended the comparison.
+        One fit per architecture, that of the preset first.
+    failed_architectures : tuple of str
+        Architectures whose fit diverged.
+    skipped_architectures : tuple of str
+        Architectures that were not fitted because the user ended the comparison.
     """
 
     experiment: ClassVar[str] = "architectures"
@@ -58,17 +58,17 @@ class Architectures(ExperimentResult):
     truth: Picture | None
     block: tuple[int, int]
     fits: tuple[TrialFit, ...]
-    broken: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    failed_architectures: tuple[str, ...]
+    skipped_architectures: tuple[str, ...] = ()
 
     @property
     def best(self) -> TrialFit:
-        """The design that explains the held-out pixels best."""
-        return min(self.fits, key=lambda item: item.held_out_error)
+        """Fit with the smallest validation error."""
+        return min(self.fits, key=lambda item: item.validation_error)
 
     @property
-    def level(self) -> tuple[TrialFit, ...]:
-        """Designs that the held-out pixels cannot tell from the best one."""
+    def equivalent_fits(self) -> tuple[TrialFit, ...]:
+        """Fits whose validation errors do not differ significantly from the best one's."""
         best = self.best
         return tuple(
             fit
@@ -78,190 +78,207 @@ class Architectures(ExperimentResult):
         )
 
     @property
-    def suits(self) -> TrialFit:
-        """The design to take: the best one, but that of the preset where it is level with it."""
+    def recommended_fit(self) -> TrialFit:
+        """Recommended fit: the best one, or that of the preset if it is not significantly worse."""
         first = self.fits[0]
-        return first if first in self.level else self.best
+        return first if first in self.equivalent_fits else self.best
 
     @property
-    def denoising(self) -> Recipe:
-        """A recipe that restores with that design, as far as a recipe can say it."""
+    def denoising_recipe(self) -> Recipe:
+        """Recipe that denoises with the recommended network, as far as a recipe can express it."""
         recipe = self.subject.plan.recipe
-        network = get_denoising_network(self.suits.design) or PRESET
+        network = get_denoising_network(self.recommended_fit.architecture) or PRESET
         common = {"preset": recipe.run_settings.preset, "seed": recipe.run_settings.seed}
         return make_recipe("denoise", prior="random-input", architecture=network, **common)
 
     @property
     def verdict(self) -> str:
-        """Which prior suits this picture, in a sentence."""
-        best, level = self.best, self.level
-        others = ", ".join(item.design.name for item in level if item.design.name != PRESET)
-        text = f"its held-out error is {best.held_out_error:.4f}"
-        if best.design.name == PRESET:
-            label = f"The network of the preset suits this image: {text}, the least of all."
-        elif any(item.design.name == PRESET for item in level):
+        """Sentence that names the prior that suits this picture."""
+        best, equivalent = self.best, self.equivalent_fits
+        others = ", ".join(
+            item.architecture.name for item in equivalent if item.architecture.name != PRESET
+        )
+        error_text = f"its validation error is {best.validation_error:.4f}"
+        if best.architecture.name == PRESET:
+            label = f"The network of the preset suits this image: {error_text}, the least of all."
+        elif any(item.architecture.name == PRESET for item in equivalent):
             return (
-                "The network of the preset suits this image: held-out pixels cannot tell it from "
-                f"the best of {len(self.fits)} designs. Level are {best.design.name}"
+                "The network of the preset suits this image: validation pixels cannot tell it from "
+                f"the best of {len(self.fits)} designs. Level are {best.architecture.name}"
                 f"{', ' if others else ''}{others}."
             )
         else:
-            share = 1 - best.held_out_error / self.fits[0].held_out_error
+            improvement = 1 - best.validation_error / self.fits[0].validation_error
             label = (
-                f"'{best.design.name}' ({best.design.label}) suits this image best: {text}, "
-                f"{share:.1%} below that of the preset's network."
+                f"'{best.architecture.name}' ({best.architecture.label}) suits this image best: "
+                f"{error_text}, {improvement:.1%} below that of the preset's network."
             )
         return f"{label} Not to be told from it: {others}." if others else label
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The outcome in words."""
-        said = [self.verdict]
+        """Sentences that summarise the comparison."""
+        lines = [self.verdict]
         if self.truth is not None:
-            oracle = max(self.fits, key=lambda item: item.oracle or 0)
-            said.append(
-                f"By the truth: its picture has {self.suits.taken_psnr:.2f} dB; the best that any "
-                f"design came by is {oracle.oracle:.2f} dB ('{oracle.design.name}')."
+            oracle = max(self.fits, key=lambda item: item.best_psnr or 0)
+            lines.append(
+                f"By the truth: its picture has {self.recommended_fit.selected_psnr:.2f} dB; the "
+                "best that any "
+                f"design came by is {oracle.best_psnr:.2f} dB ('{oracle.architecture.name}')."
             )
-        if self.broken:
-            said.append(f"Broke down: {', '.join(self.broken)}.")
-        if self.left_out:
-            said.append(f"Ended by hand; not fitted: {', '.join(self.left_out)}.")
-        said.append(self._kept())
-        return tuple(said)
+        if self.failed_architectures:
+            lines.append(f"Broke down: {', '.join(self.failed_architectures)}.")
+        if self.skipped_architectures:
+            lines.append(f"Ended by hand; not fitted: {', '.join(self.skipped_architectures)}.")
+        lines.append(self._describe_recipe())
+        return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give recipe and figures in plain JSON types."""
+        """Return recipe and figures in plain JSON types."""
         return {
             "experiment": self.experiment,
             "recipe": dict(self.subject.recipe),
-            **report_notes(self.subject.notes),
+            **serialise_notes(self.subject.notes),
             "block": list(self.block),
-            "best": self.best.design.name,
-            "level": [item.design.name for item in self.level],
-            "broken": list(self.broken),
-            "left_out": list(self.left_out),
-            "suits": self.suits.design.name,
+            "best": self.best.architecture.name,
+            "level": [fit.architecture.name for fit in self.equivalent_fits],
+            "broken": list(self.failed_architectures),
+            "left_out": list(self.skipped_architectures),
+            "suits": self.recommended_fit.architecture.name,
             "designs": [
-                {**describe_architecture(item.design), **row, "held_out": item.held_out.tolist()}
-                for item, row in zip(self.fits, make_comparison_rows(self), strict=True)
+                {
+                    **describe_architecture(fit.architecture),
+                    **row,
+                    "held_out": fit.validation_errors.tolist(),
+                }
+                for fit, row in zip(self.fits, make_comparison_rows(self), strict=True)
             ],
         }
 
-    def _kept(self) -> str:
-        """How to restore with it."""
-        name = self.suits.design.name
-        text = "denoising.json is a recipe for denoising with random input and"
+    def _describe_recipe(self) -> str:
+        """Describe the denoising recipe in a sentence."""
+        name = self.recommended_fit.architecture.name
+        sentence = "denoising.json is a recipe for denoising with random input and"
         if name == PRESET:
-            return f"{text} the preset's network."
-        if get_denoising_network(self.suits.design):
-            return f"{text} the architecture '{name}'."
-        lost = "the optimiser" if self.suits.design.optimiser != ADAM else "the numbers"
-        return f"{text} the preset's network: a recipe has no place for {lost} of '{name}'."
+            return f"{sentence} the preset's network."
+        if get_denoising_network(self.recommended_fit.architecture):
+            return f"{sentence} the architecture '{name}'."
+        omitted = (
+            "the optimiser"
+            if self.recommended_fit.architecture.optimiser != ADAM
+            else "the numbers"
+        )
+        return f"{sentence} the preset's network: a recipe has no place for {omitted} of '{name}'."
 
 
 def make_comparison_rows(architectures: Architectures) -> list[dict[str, Any]]:
-    """Give the table: a line for each design, with all digits."""
+    """Return the table of a comparison, one row per architecture, with all digits."""
     rows = []
     for fit in architectures.fits:
         row: dict[str, Any] = {
-            "name": fit.design.name,
+            "name": fit.architecture.name,
             "weights": fit.weights,
             "weights_per_pixel": fit.weights / architectures.subject.picture.size,
             "impedance": fit.impedance,
             "band_score": fit.band_score,
-            "held_out_error": fit.held_out_error,
-            "taken": fit.stop.taken,
-            "ended": fit.stop.ended,
+            "held_out_error": fit.validation_error,
+            "taken": fit.stop.selected_iteration,
+            "ended": fit.stop.stop_iteration,
             "milliseconds": 1000 * fit.seconds,
         }
         if fit.psnr is not None:
-            row |= {"oracle_psnr": fit.oracle, "taken_psnr": fit.taken_psnr}
+            row |= {"oracle_psnr": fit.best_psnr, "taken_psnr": fit.selected_psnr}
             row["oracle_iteration"] = int(fit.psnr.argmax()) + 1
         rows.append(row)
     return rows
 
 
 def explore_architectures(
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     designs: Iterable[Architecture],
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, Architectures | None]:
-    """Fit each design to the picture and to noise, the same pixels held out of all.
+    """Fit each architecture to the picture and to noise, with the same validation pixels.
 
     Parameters
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     designs : iterable of Architecture
     truth : ndarray (Y, X) or None
-        What the picture should have been, in its units.
+        Picture without noise, in its units.
     control : callable
-        Polled at each iteration. Keeping ends the comparison with the designs that are done.
+        Polled at each iteration. KEEP ends the comparison with the finished architectures.
 
     Yields
     ------
     IterationUpdate
-        After each iteration: an energy of the design that is being fitted.
+        After each iteration: the energy of the current fit.
 
     Returns
     -------
     Architectures or None
-        None if it was discarded, or ended before the first design was done.
+        None if it was discarded, or ended before the first architecture was finished.
     """
     load_torch()
-    steps = _fit_architectures(subject, tuple(designs), truth, control)
-    return (yield from run_in_default_state(steps, subject.plan.threads))
+    steps = _fit_architectures(setup, tuple(designs), truth, control)
+    return (yield from run_in_default_state(steps, setup.plan.threads))
 
 
 def _fit_architectures(
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     architectures: tuple[Architecture, ...],
     truth: Picture | None,
     control: Callable[[], Control],
 ) -> Generator[IterationUpdate, None, Architectures | None]:
-    block = measure_validation_block(subject)
+    block = measure_validation_block(setup)
     fits: list[TrialFit] = []
-    broken: list[str] = []
+    failed: list[str] = []
     for number, design in enumerate(architectures):
-        steps = fit_architecture(design, subject, truth, block, control=control)
-        facts = partial(
-            _make_comparison_update, design, number, len(architectures), subject.iterations
+        steps = fit_architecture(design, setup, truth, block, control=control)
+        make_update = partial(
+            _make_comparison_update, design, number, len(architectures), setup.iterations
         )
         try:
-            fitted = yield from map_generator(steps, facts)
+            fitted = yield from map_generator(steps, make_update)
         except Failed:
             if design.name == PRESET:
                 raise
-            broken.append(design.name)  # no reason to lose what the others say
+            failed.append(design.name)  # keep the results of the others
             continue
         if fitted is None:
             break
         fits.append(fitted)
     if not fits or control() is Control.DISCARD:
         return None
-    done = len(fits) + len(broken)
-    left_out = tuple(item.name for item in architectures[done:])
+    done = len(fits) + len(failed)
+    skipped = tuple(architecture.name for architecture in architectures[done:])
     return Architectures(
-        subject=subject,
+        subject=setup,
         truth=truth,
         block=block,
         fits=tuple(fits),
-        broken=tuple(broken),
-        left_out=left_out,
+        failed_architectures=tuple(failed),
+        skipped_architectures=skipped,
     )
 
 
 def _make_comparison_update(
-    design: Architecture, number: int, designs: int, count: int, progress: ArchitectureProgress
+    architecture: Architecture,
+    number: int,
+    designs: int,
+    count: int,
+    progress: ArchitectureProgress,
 ) -> IterationUpdate:
-    """Tell how far the whole comparison is from how far a design's two fits are."""
-    text = f"Fitting network {number + 1} of {designs}: {label_architecture(design)}"
+    """Convert the progress of one architecture's fits to that of the whole comparison."""
+    message = f"Fitting network {number + 1} of {designs}: {label_architecture(architecture)}"
     event = Event(
-        message=text,
+        message=message,
         fraction=(number + progress.done) / designs,
         iteration=progress.iteration,
         iterations=count,
     )
-    return IterationUpdate(event, {progress.target: progress.energy}, design.name, progress.picture)
+    return IterationUpdate(
+        event, {progress.target: progress.energy}, architecture.name, progress.picture
+    )

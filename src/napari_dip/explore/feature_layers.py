@@ -1,4 +1,4 @@
-"""What each layer of a network keeps of an image: a row for each layer, with three priors."""
+"""Invert the layers of a network with three priors, to see what each layer keeps of an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import StopReason, report_notes
+from napari_dip.errors.notes import StopReason, serialise_notes
 from napari_dip.explore.progress import ExperimentResult
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Picture = npt.NDArray[np.float32]
 
-#: The priors, as settings have them, with what figures call them.
+#: Prior as in the settings -> its label in figures.
 PRIOR_LABELS = {
     "random-input": "Untrained network",
     "total-variation": "Total variation",
@@ -35,21 +35,22 @@ PRIOR_LABELS = {
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FeatureInversion:
-    """What came back from one layer with one prior.
+    """Inversion of one layer with one prior.
 
     Attributes
     ----------
     layer : str
     answer : str
-        Size of the layer's answer.
+        Size of the layer's activations.
     prior : str
         Key in `PRIOR_LABELS`.
     picture : ndarray
-        In the axes and units of the image.
+        Picture in the axes and units of the image.
     correlation : float
-        With the image, over all pixels and channels.
+        Correlation with the image over all pixels and channels.
     distance : float
-        Squared distance of the activations in the last iterations, in their own mean square.
+        Squared distance of the activations in the last iterations, relative to the mean square of
+        the target's activations.
     """
 
     layer: str
@@ -62,19 +63,19 @@ class FeatureInversion:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FeatureRows(ExperimentResult):
-    """Layers of one network on one image.
+    """Inversions of several layers of one network for one image.
 
     Attributes
     ----------
     name : str
-        Of the image.
+        Name of the image.
     image : ndarray
-        What was looked at.
+        The image after the crop.
     axes : str
     rows : tuple of tuple of FeatureInversion
-        One for each layer, the priors in the order of `PRIOR_LABELS`.
+        One row for each layer, with the priors in the order of `PRIOR_LABELS`.
     recipe : mapping
-        In plain JSON types: what repeats it.
+        Settings that repeat the experiment, in plain JSON types.
     notes : tuple of Note
     """
 
@@ -88,37 +89,40 @@ class FeatureRows(ExperimentResult):
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Say for each layer which prior came nearest."""
-        said = []
+        """Sentences that name the prior with the highest correlation for each layer."""
+        lines = []
         for row in self.rows:
             best = max(row, key=lambda item: item.correlation)
-            text = ", ".join(
+            correlations = ", ".join(
                 f"{PRIOR_LABELS[item.prior].lower()} {item.correlation:.2f}" for item in row
             )
-            said.append(
-                f"'{best.layer}' ({best.answer}): correlation with the image {text}; best: "
+            lines.append(
+                f"'{best.layer}' ({best.answer}): correlation with the image {correlations}; best: "
                 f"{PRIOR_LABELS[best.prior].lower()}."
             )
-        return tuple(said)
+        return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give recipe and figures in plain JSON types."""
+        """Return recipe and figures in plain JSON types."""
         return {
             "experiment": self.experiment,
             "recipe": dict(self.recipe),
-            **report_notes(self.notes),
+            **serialise_notes(self.notes),
             "layers": make_feature_rows(self),
         }
 
 
 def make_feature_rows(rows: FeatureRows) -> list[dict[str, Any]]:
-    """Give a line for each layer, with all digits."""
+    """Return one row of figures per layer, with all digits."""
     lines = []
     for row in rows.rows:
         line: dict[str, Any] = {"layer": row[0].layer, "answer": row[0].answer}
-        for item in row:
-            name = item.prior.replace("-", "_")
-            line |= {f"{name}_correlation": item.correlation, f"{name}_distance": item.distance}
+        for inversion in row:
+            name = inversion.prior.replace("-", "_")
+            line |= {
+                f"{name}_correlation": inversion.correlation,
+                f"{name}_distance": inversion.distance,
+            }
         lines.append(line)
     return lines
 
@@ -130,7 +134,7 @@ def explore_features(
     *,
     control: Callable[[], Control] = lambda: Control.GO,
 ) -> Generator[tuple[Event, str], None, tuple[tuple[FeatureInversion, ...], ...] | None]:
-    """Invert each layer with each prior, as the task does.
+    """Invert each layer with each prior, as the task `invert-features` does.
 
     Parameters
     ----------
@@ -138,28 +142,30 @@ def explore_features(
     plans : tuple of rows of (prior, Plan)
         One row for each layer.
     answers : mapping of str to str
-        Size of each layer's answer.
+        Size of each layer's activations.
     control : callable
-        Polled at each iteration; anything but going on or a pause ends the experiment.
+        Polled at each iteration; KEEP and DISCARD end the experiment.
 
     Yields
     ------
     (Event, str)
-        How far it is, and which layer is looked at.
+        Progress, and the current layer.
 
     Returns
     -------
     rows or None
-        None if it was ended.
+        None if the user ended it.
     """
     count, done = sum(map(len, plans)), 0
     rows = []
-    for planned in plans:
+    for layer_plans in plans:
         row = []
-        for prior, plan in planned:
+        for prior, plan in layer_plans:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            facts = partial(_make_feature_event, layer, prior, done / count, 1 / count)
-            result = yield from map_generator(run(plan, {"image": image}, control=control), facts)
+            make_event = partial(_make_feature_event, layer, prior, done / count, 1 / count)
+            result = yield from map_generator(
+                run(plan, {"image": image}, control=control), make_event
+            )
             if result is None or result.stop_reason is StopReason.USER:
                 return None
             row.append(_make_inversion(layer, answers.get(layer, ""), prior, image, result))
@@ -169,8 +175,8 @@ def explore_features(
 
 
 def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Pearson's coefficient over all pixels and channels; 0 where one is even."""
-    first, second = (part.astype(np.float64).ravel() for part in (item, other))
+    """Return Pearson's correlation over all pixels and channels; 0 if either image is constant."""
+    first, second = (image.astype(np.float64).ravel() for image in (item, other))
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first**2).sum() * (second**2).sum()))
     return float((first * second).sum()) / norm if norm else 0.0
@@ -179,13 +185,13 @@ def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> floa
 def _make_inversion(
     layer: str, answer: str, prior: str, image: npt.NDArray[Any], result: Restoration
 ) -> FeatureInversion:
-    alike = compute_correlation(result.image, image)
+    correlation = compute_correlation(result.image, image)
     return FeatureInversion(
         layer=layer,
         answer=answer,
         prior=prior,
         picture=result.image,
-        correlation=alike,
+        correlation=correlation,
         distance=result.history[-1][1],
     )
 
@@ -193,7 +199,9 @@ def _make_inversion(
 def _make_feature_event(
     layer: str, prior: str, began: float, span: float, event: Event
 ) -> tuple[Event, str]:
-    """Tell how far all of it is from how far one fit is."""
-    text = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
-    whole = replace(event, message=text, fraction=began + span * event.fraction, seconds_left=None)
-    return whole, layer
+    """Convert the progress of one fit to that of the whole experiment."""
+    message = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
+    overall_event = replace(
+        event, message=message, fraction=began + span * event.fraction, seconds_left=None
+    )
+    return overall_event, layer

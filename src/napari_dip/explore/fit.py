@@ -1,6 +1,6 @@
-"""One fit of a network to fixed noise, watched at each iteration, through the loop of all fits.
+"""Fit a network to a target from random input, with every iteration reported.
 
-How a design's weights move, and how many there are.
+The fits use the same loop as restorations, with a constant learning rate and without jitter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from napari_dip.engine.fit.schedule import Phase, Schedule, make_gradient_descen
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed, make_refusal
 from napari_dip.pipeline.calibrate.calibration import compute_validation_share
 from napari_dip.pipeline.calibrate.prepare import (
     compute_output_decay,
@@ -45,36 +45,36 @@ if TYPE_CHECKING:
 
 
 class OptimiserSpec(NamedTuple):
-    """An optimiser, and the longest gradient that it is given."""
+    """An optimiser and the maximum norm of its gradients."""
 
     make: Optimiser
-    clip: float
+    max_gradient_norm: float
 
 
-#: All but Adam, which is the usual one. A gradient that was cut short would tell L-BFGS a curvature
-#: that is none.
+#: Optimisers other than Adam, the default. L-BFGS gets unclipped gradients, since clipping would
+#: distort its estimate of the curvature.
 OPTIMISERS = {
     "sgd": OptimiserSpec(make_gradient_descent, 1.0),
     "l-bfgs": OptimiserSpec(make_lbfgs, inf),
 }
 
 
-def count_weights(design: Architecture, grid: tuple[int, ...]) -> int:
-    """Count the weights that are fitted."""
-    net = build_from_architecture(design, grid, torch.Generator().manual_seed(0)).net
+def count_weights(architecture: Architecture, grid: tuple[int, ...]) -> int:
+    """Count the fitted weights of an architecture."""
+    net = build_from_architecture(architecture, grid, torch.Generator().manual_seed(0)).net
     return sum(weight.numel() for weight in net.parameters())
 
 
-#: The rate stays where it is, as in the paper, so that what happens at iteration 50 does not
-#: depend on how many iterations are to follow: this many times the fit is the cosine's horizon.
-#: What rounding is left of that moves the energy of noise at 128 x 128 by 1 % there.
+#: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
+#: in the paper, so that iteration 50 does not depend on the total number of iterations. The
+#: remaining decay changes the energy of noise at 128 x 128 by 1 %.
 _COSINE_HORIZON_FACTOR = 1000
-#: Iterations between two judgements of held-out pixels, as in all fits.
+#: Iterations between two validations, as in all fits.
 VALIDATION_INTERVAL = 25
 
 
 class IterationRecord(NamedTuple):
-    """What one iteration showed.
+    """Measurements of one iteration.
 
     Attributes
     ----------
@@ -83,10 +83,9 @@ class IterationRecord(NamedTuple):
     energy : float
         Mean square of output minus target, in variances of the target.
     picture : ndarray (Y, X) float32 or None
-        The output itself, or its running average, in units of the target; only where pictures are
-        asked for.
+        The output itself, or its running average, in units of the target; only if requested.
     held_out : float
-        The same mean square of that picture at held-out pixels; NaN if there are none.
+        Mean square of that picture minus the target at the validation pixels; NaN without them.
     """
 
     iteration: int
@@ -97,21 +96,21 @@ class IterationRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ValidationStop:
-    """Where held-out pixels end a fit.
+    """Early stop of a fit by its validation pixels.
 
     Attributes
     ----------
-    judged : tuple of (iteration, mean square error of the held-out pixels)
+    validation_errors : tuple of (iteration, mean square error of the validation pixels)
     best_iteration : int
-        Whose running average is taken.
+        Iteration of the selected running average.
     iterations : int
-        Done when the rule, or the budget, ended the fit.
+        Iterations until the stopping rule, or the budget, ended the fit.
     reason : str
     picture : ndarray (Y, X) float32
-        The running average that is taken, in units of the target.
+        The selected running average, in units of the target.
     """
 
-    judged: tuple[tuple[int, float], ...]
+    validation_errors: tuple[tuple[int, float], ...]
     best_iteration: int
     iterations: int
     reason: str
@@ -120,94 +119,103 @@ class ValidationStop:
 
 def iter_fit(
     target: Picture,
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     *,
     control: Callable[[], Control],
     pictures: bool = False,
-    design: Architecture | None = None,
+    architecture: Architecture | None = None,
     block: tuple[int, int] | None = None,
     average: float = 0.0,
 ) -> Generator[IterationRecord, None, bool]:
-    """Fit to a target without jitter, to the last iteration, whatever held-out pixels say.
+    """Fit to a target without jitter up to the last iteration, without early stopping.
 
     Parameters
     ----------
     target : ndarray (Y, X) float32
-        Of zero mean and unit variance.
-    subject : ExperimentSetup
-        The network; the same seed gives the same weights and the same code for each target.
+        Target of zero mean and unit variance.
+    setup : ExperimentSetup
+        Setup with the network; the same seed gives the same weights and random input each time.
     control : callable
     pictures : bool
-        Whether each output is wanted, too.
-    design : Architecture or None
-        The network; None: that of the subject.
+        Whether to yield the outputs, too.
+    architecture : Architecture or None
+        Architecture of the network; None: that of the subject.
     block : tuple of int or None
-        Size of the blocks around held-out pixels; None: nothing is held out.
+        Size of the guard blocks around validation pixels; None: no validation pixels.
     average : float
-        Decay of the running average that is pictured; 0: the output itself.
+        Decay of the running average that is yielded; 0: the output itself.
 
     Returns
     -------
     bool
-        False if someone ended it before the last iteration.
+        False if the user ended it before the last iteration.
 
     Raises
     ------
     Failed
-        If the fit broke down.
+        If the fit diverged.
     """
-    design = design or subject.design
-    problem, prior = _build_experiment_problem(target, subject, block, design)
-    schedule = _make_schedule(subject, design, average=average, report_every=1)
-    looks = (lambda _: True) if pictures else (lambda _: False)
+    architecture = architecture or setup.architecture
+    problem, prior = _build_experiment_problem(target, setup, block, architecture)
+    schedule = _make_schedule(setup, architecture, average=average, report_every=1)
+    is_preview_due = (lambda _: True) if pictures else (lambda _: False)
     loop = fit(
-        problem, prior, schedule, never_stop, seed=subject.seed, control=control, preview_due=looks
+        problem,
+        prior,
+        schedule,
+        never_stop,
+        seed=setup.seed,
+        control=control,
+        preview_due=is_preview_due,
     )
     result = yield from _read_iterations(loop, pictures=pictures)
-    if result is None or result.kept:
+    if result is None or result.is_ended_by_user:
         return False
-    if result.broke_down:
-        raise Failed(refusal("diverged", name=subject.name, count=MAX_ROLLBACKS))
+    if result.is_broken_down:
+        raise Failed(make_refusal("diverged", name=setup.name, count=MAX_ROLLBACKS))
     return True
 
 
 def find_validation_stop(
     target: Picture,
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     block: tuple[int, int],
     *,
     control: Callable[[], Control],
 ) -> Generator[int, None, ValidationStop | None]:
-    """Fit once more with some pixels held out, and end as other fits end; yields iterations.
+    """Fit once more with validation pixels and the usual early stopping; yield iterations.
 
-    Network, code and rate are those of `iter_fit`; the running average is judged.
+    Network, random input and rate are those of `iter_fit`. The running average is validated.
 
     Parameters
     ----------
-    target, subject, control : as for `iter_fit`
+    target, setup, control : as for `iter_fit`
     block : tuple of int
-        Size of the blocks around held-out pixels, per axis: wider than the noise is correlated.
+        Size of the guard blocks around validation pixels, per axis: wider than the noise
+        correlation.
 
     Returns
     -------
     ValidationStop or None
         None if it was discarded.
     """
-    problem, prior = _build_experiment_problem(target, subject, block, subject.design)
-    average = compute_output_decay(subject.iterations)
+    problem, prior = _build_experiment_problem(target, setup, block, setup.architecture)
+    average = compute_output_decay(setup.iterations)
     schedule = _make_schedule(
-        subject, subject.design, average=average, report_every=VALIDATION_INTERVAL
+        setup, setup.architecture, average=average, report_every=VALIDATION_INTERVAL
     )
-    stop = make_validation_stop_rule(compute_patience(subject.iterations, VALIDATION_INTERVAL))
-    loop = fit(problem, prior, schedule, stop, seed=subject.seed, control=control)
+    stop = make_validation_stop_rule(compute_patience(setup.iterations, VALIDATION_INTERVAL))
+    loop = fit(problem, prior, schedule, stop, seed=setup.seed, control=control)
     result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:
         return None
-    judged = tuple((item.iteration, item.held_out) for item in result.history)
+    validation_errors = tuple(
+        (record.iteration, record.validation_loss) for record in result.history
+    )
     picture = _to_picture(result.estimate.mean)
-    reason = "it was ended by hand" if result.kept else str(result.stop)
+    reason = "it was ended by hand" if result.is_ended_by_user else str(result.stop)
     return ValidationStop(
-        judged=judged,
+        validation_errors=validation_errors,
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         reason=reason,
@@ -216,105 +224,117 @@ def find_validation_stop(
 
 
 def choose_validation_pixels(
-    shape: tuple[int, ...], subject: ExperimentSetup, block: tuple[int, int]
+    shape: tuple[int, ...], setup: ExperimentSetup, block: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Tell which pixels judge: (Y, X), True where one does."""
+    """Return the mask (Y, X) of the validation pixels."""
     pixels = select_validation_pixels(
-        shape, block, compute_validation_share(block, prod(shape)), subject.seed
+        shape, block, compute_validation_share(block, prod(shape)), setup.seed
     )
     return np.asarray(pixels[0, 0].numpy() > 0)
 
 
 def _build_experiment_problem(
     target: Picture,
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     block: tuple[int, int] | None,
-    design: Architecture,
+    architecture: Architecture,
 ) -> tuple[Problem, Prior]:
-    """Ask for the target itself by plain squares, and make the network that is asked."""
-    scene = _make_fit_input(target, subject, block)
+    """Build the least-squares problem for a target, and the network that is fitted to it."""
+    fit_input = _make_fit_input(target, setup, block)
     error = least_squares(1.0)
     term = Term(
-        measurement=scene.measurement,
+        measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=error,
         likelihood=error,
-        fitted=scene.measured_mask * (1 - scene.guarded),
-        held_out=scene.held_out,
-        measured=scene.measured_mask,
+        fit_mask=fit_input.measured_mask * (1 - fit_input.guard_mask),
+        validation_mask=fit_input.validation_mask,
+        measured_mask=fit_input.measured_mask,
     )
-    rng = torch.Generator().manual_seed(subject.seed)
-    prior = build_from_architecture(design, scene.grid, rng)
-    prior.to(scene.measurement.device)
+    rng = torch.Generator().manual_seed(setup.seed)
+    prior = build_from_architecture(architecture, fit_input.grid, rng)
+    prior.to(fit_input.measurement.device)
     prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Problem(terms=(term,)), prior
 
 
 def _make_fit_input(
-    target: Picture, subject: ExperimentSetup, block: tuple[int, int] | None
+    target: Picture, setup: ExperimentSetup, block: tuple[int, int] | None
 ) -> FitInput:
-    device = torch.device(subject.plan.device)
+    device = torch.device(setup.plan.device)
     measurement = torch.from_numpy(target)[None, None].to(device)
     all_pixels = torch.ones_like(measurement)
-    held_out = torch.zeros_like(all_pixels)
+    validation_mask = torch.zeros_like(all_pixels)
     if block is not None:
-        chosen = choose_validation_pixels(target.shape, subject, block)
-        held_out = torch.from_numpy(chosen.astype(np.float32))[None, None].to(device)
-    item = measurement.new_ones((1, 1, 1, 1))
+        validation_pixels = choose_validation_pixels(target.shape, setup, block)
+        validation_mask = torch.from_numpy(validation_pixels.astype(np.float32))[None, None].to(
+            device
+        )
+    unit = measurement.new_ones((1, 1, 1, 1))
     return FitInput(
         measurement=measurement,
-        noise=NoiseVariance(gain=0 * item, intercept=item, floor=item),
+        noise=NoiseVariance(gain=0 * unit, intercept=unit, floor=unit),
         noise_level=1.0,
         measured_mask=all_pixels,
-        held_out=held_out,
-        guarded=held_out if block is None else dilate_to_blocks(held_out, block),
-        block=block or (1, 1),
-        granted=1.0,
+        validation_mask=validation_mask,
+        guard_mask=validation_mask if block is None else dilate_to_blocks(validation_mask, block),
+        blind_spot_size=block or (1, 1),
+        sure_noise_share=1.0,
         prior="random-input",
-        widths=subject.plan.budget.widths,
+        widths=setup.plan.budget.widths,
         window=None,
     )
 
 
 def _make_schedule(
-    subject: ExperimentSetup, design: Architecture, *, average: float, report_every: int
+    setup: ExperimentSetup, architecture: Architecture, *, average: float, report_every: int
 ) -> Schedule:
-    """Take the rate and the optimiser of a design; where that is Adam, the device's own."""
-    count = subject.iterations
+    """Make the schedule with the rate and the optimiser of an architecture."""
+    count = setup.iterations
     schedule = Schedule(
-        phases=(Phase(iterations=count, learning_rate=design.rate),),
+        phases=(Phase(iterations=count, learning_rate=architecture.rate),),
         horizon=_COSINE_HORIZON_FACTOR * count,
         stop_at=count,
         warm_up=0.0,
         average=average,
         report_every=report_every,
     )
-    moved = OPTIMISERS.get(design.optimiser)
-    return schedule if moved is None else replace(schedule, optimiser=moved.make, clip=moved.clip)
+    optimiser_spec = OPTIMISERS.get(architecture.optimiser)
+    return (
+        schedule
+        if optimiser_spec is None
+        else replace(
+            schedule,
+            optimiser=optimiser_spec.make,
+            max_gradient_norm=optimiser_spec.max_gradient_norm,
+        )
+    )
 
 
 def _read_iterations(
     loop: Generator[FitProgress, None, FitResult | None], *, pictures: bool
 ) -> Generator[IterationRecord, None, FitResult | None]:
-    """Give each iteration once, with its picture where that is wanted."""
-    reading = None
+    """Yield each iteration once, with its picture if requested."""
+    record = None
     while True:
         try:
             progress = next(loop)
         except StopIteration as stop:
             result: FitResult | None = stop.value
             return result
-        if progress.note:  # it broke down, and that iteration comes again
-            reading = None
+        if progress.note:  # the fit was rolled back and repeats that iteration
+            record = None
         elif progress.estimate is None:
-            judgement = progress.judgement
-            reading = IterationRecord(
-                judgement.iteration, judgement.fitted, held_out=judgement.held_out
+            validation_record = progress.validation_record
+            record = IterationRecord(
+                validation_record.iteration,
+                validation_record.fit_loss,
+                held_out=validation_record.validation_loss,
             )
             if not pictures:
-                yield reading
-        elif reading is not None:
-            yield reading._replace(picture=_to_picture(progress.estimate.mean))
+                yield record
+        elif record is not None:
+            yield record._replace(picture=_to_picture(progress.estimate.mean))
 
 
 def _to_picture(mean: Tensor) -> Picture:

@@ -1,4 +1,4 @@
-"""Impedance: a network resists noise and yields to an image, told by how its energy falls."""
+"""Measure the impedance of a network: how much slower it learns noise than an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import report_notes
+from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.experiment_setup import ADDED_NOISE, TARGETS, standardise
 from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.progress import (
@@ -54,8 +54,8 @@ class Impedance(ExperimentResult):
     energies : mapping of str to ndarray (iterations,) float64
         Mean square of output minus target at iterations 1, 2, ...
     score : float
-        The area between the curves of noise and of image over the logarithm of the iteration,
-        divided by its length: see `compute_impedance`.
+        Area between the curves of noise and image over the logarithm of the iteration, divided by
+        the length of that axis: see `compute_impedance`.
     """
 
     experiment: ClassVar[str] = "impedance"
@@ -64,19 +64,19 @@ class Impedance(ExperimentResult):
     energies: Mapping[str, Curve]
     score: float
 
-    def at(self, iteration: int) -> dict[str, float]:
-        """Give the energies at a 1-based iteration, by target."""
+    def get_energies(self, iteration: int) -> dict[str, float]:
+        """Return the energies at a 1-based iteration, by target."""
         return {name: float(curve[iteration - 1]) for name, curve in self.energies.items()}
 
-    def ordered(self, iteration: int) -> bool:
-        """Whether image < image + noise < both noise and shuffled pixels there."""
-        result = self.at(iteration)
-        last = min(result["shuffled"], result["noise"])
-        return result["image"] < result["image_and_noise"] < last
+    def is_ordered(self, iteration: int) -> bool:
+        """Return whether image < image + noise < both noise and shuffled pixels at an iteration."""
+        energies = self.get_energies(iteration)
+        upper_limit = min(energies["shuffled"], energies["noise"])
+        return energies["image"] < energies["image_and_noise"] < upper_limit
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The outcome in words."""
+        """Sentences that summarise the experiment."""
         count = self.subject.iterations
         return (
             f"Impedance score {self.score:.3f} over {count} iterations (0: noise is learned as "
@@ -84,18 +84,18 @@ class Impedance(ExperimentResult):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give recipe and figures in plain JSON types."""
+        """Return recipe and figures in plain JSON types."""
         return {
             "experiment": self.experiment,
             "recipe": dict(self.subject.recipe),
-            **report_notes(self.subject.notes),
+            **serialise_notes(self.subject.notes),
             "score": self.score,
             "energies": {name: curve.tolist() for name, curve in self.energies.items()},
         }
 
 
 def make_targets(picture: Picture, seed: int) -> dict[str, Picture]:
-    """Make the four targets: the image, noisy, its pixels shuffled, and noise alone.
+    """Make the four targets: image, image with noise, shuffled pixels, and noise alone.
 
     Parameters
     ----------
@@ -108,15 +108,15 @@ def make_targets(picture: Picture, seed: int) -> dict[str, Picture]:
     shuffled = rng.permutation(image.ravel()).reshape(image.shape)
     noise = rng.standard_normal(image.shape)
     targets: tuple[npt.NDArray[Any], ...] = (image, noisy, shuffled, noise)
-    return {name: standardise(item) for name, item in zip(TARGETS, targets, strict=True)}
+    return {name: standardise(target) for name, target in zip(TARGETS, targets, strict=True)}
 
 
 def compute_impedance(noise: Curve, image: Curve) -> float:
-    """Mean distance of two energy curves over the logarithm of the iteration.
+    """Return the mean distance of two energy curves over the logarithm of the iteration.
 
-    The logarithm, as the paper's figure has it: a network that learns twice as fast has the same
-    curves moved sideways there, and so the same score. Over plain iterations the score would be
-    that of the last ones, and would depend on how many there are.
+    As in the paper's figure, the axis is logarithmic. A network that learns twice as fast then has
+    the same curves, shifted, and the same score. Over a linear axis the last iterations would
+    dominate the score, which would depend on their number.
 
     Parameters
     ----------
@@ -126,24 +126,28 @@ def compute_impedance(noise: Curve, image: Curve) -> float:
     Returns
     -------
     float
-        0: the network learns both alike; 1: the image at once, and noise never.
+        0: the network learns both equally fast; 1: the image at once, and noise never.
     """
     if len(noise) < 2:
         return float(noise[0] - image[0])
-    place, apart = np.log(np.arange(1, len(noise) + 1)), noise - image
-    return float(np.sum(np.diff(place) * (apart[1:] + apart[:-1])) / 2 / place[-1])
+    log_iterations, differences = np.log(np.arange(1, len(noise) + 1)), noise - image
+    return float(
+        np.sum(np.diff(log_iterations) * (differences[1:] + differences[:-1]))
+        / 2
+        / log_iterations[-1]
+    )
 
 
 def explore_impedance(
-    subject: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
+    setup: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, Impedance | None]:
-    """Fit the same network from the same start to each target, all of them side by side.
+    """Fit the same network from the same initial weights to each target, in parallel.
 
     Parameters
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     control : callable
-        Polled at each iteration. Keeping ends the experiment with what it has come to.
+        Polled at each iteration. KEEP ends the experiment with the iterations so far.
 
     Yields
     ------
@@ -153,45 +157,51 @@ def explore_impedance(
     Returns
     -------
     Impedance or None
-        None if it was discarded, or ended before there was anything to be seen.
+        None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
     load_torch()
-    return (yield from run_in_default_state(_fit_targets(subject, control), subject.plan.threads))
+    return (yield from run_in_default_state(_fit_targets(setup, control), setup.plan.threads))
 
 
 def _fit_targets(
-    subject: ExperimentSetup, control: Callable[[], Control]
+    setup: ExperimentSetup, control: Callable[[], Control]
 ) -> Generator[IterationUpdate, None, Impedance | None]:
-    targets, count = make_targets(subject.picture, subject.seed), subject.iterations
+    targets, count = make_targets(setup.picture, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
     with ExitStack() as ends:
-        whole = delay_keep(control)
-        fits = {name: iter_fit(item, subject, control=whole) for name, item in targets.items()}
+        control_without_keep = delay_keep(control)
+        fits = {
+            name: iter_fit(target, setup, control=control_without_keep)
+            for name, target in targets.items()
+        }
         for fit in fits.values():
             ends.callback(fit.close)
-        for at in range(1, count + 1):
+        for iteration in range(1, count + 1):
             if control() is Control.KEEP:
                 break
             for name, fit in fits.items():
-                reading = next(fit, None)
-                if reading is None:  # discarded
+                record = next(fit, None)
+                if record is None:  # discarded
                     return None
-                curves[name].append(reading.energy)
+                curves[name].append(record.energy)
             points = {name: curve[-1] for name, curve in curves.items()}
             yield IterationUpdate(
                 Event(
                     message="Fitting image and noise",
-                    fraction=at / count,
-                    iteration=at,
+                    fraction=iteration / count,
+                    iteration=iteration,
                     iterations=count,
                 ),
                 points,
             )
-    reached = len(curves["noise"])
-    if reached < min(count, MIN_KEPT_ITERATIONS):
+    iterations_done = len(curves["noise"])
+    if iterations_done < min(count, MIN_KEPT_ITERATIONS):
         return None
     energies = {name: np.array(curve) for name, curve in curves.items()}
     score = compute_impedance(energies["noise"], energies["image"])
     return Impedance(
-        subject=mark_ended_early(subject, reached), targets=targets, energies=energies, score=score
+        subject=mark_ended_early(setup, iterations_done),
+        targets=targets,
+        energies=energies,
+        score=score,
     )

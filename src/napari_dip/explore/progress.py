@@ -1,7 +1,4 @@
-"""What an experiment shows while it runs, to whoever watches; and how it is ended by hand.
-
-What every experiment hands over: figures that are saved in one way, whatever they hold.
-"""
+"""Define what every experiment reports while it runs, and how its outcome is saved."""
 
 from __future__ import annotations
 
@@ -19,23 +16,23 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.pipeline.events import Event
 
-#: Fewest iterations that are worth keeping: before them hardly anything is learned.
+#: Minimum number of iterations to keep: before that, a network has hardly learned anything.
 MIN_KEPT_ITERATIONS = 10
 
 
 class IterationUpdate(NamedTuple):
-    """One iteration.
+    """Report of one iteration.
 
     Attributes
     ----------
     event : Event
-        How far the experiment is.
+        Progress of the experiment.
     points : mapping of str to float
-        Values at `event.iteration`, by the curves that they belong to.
+        Values at `event.iteration`, by curve.
     group : str
-        Whose curves these are, where several networks are fitted one after another.
+        Network that the curves belong to, if several are fitted one after another.
     picture : ndarray (Y, X) float32 or None
-        What the network says now, in the image's units.
+        Current output of the network, in the image's units.
     """
 
     event: Event
@@ -45,69 +42,69 @@ class IterationUpdate(NamedTuple):
 
 
 def delay_keep(control: Callable[[], Control]) -> Callable[[], Control]:
-    """Let what belongs together come to its end before a wish to keep is heard."""
+    """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
 
     def poll_control() -> Control:
-        result = control()
-        return Control.GO if result is Control.KEEP else result
+        answer = control()
+        return Control.GO if answer is Control.KEEP else answer
 
     return poll_control
 
 
-def mark_ended_early(subject: ExperimentSetup, count: int) -> ExperimentSetup:
-    """Say of a subject how far its fits went, where someone ended them.
+def mark_ended_early(setup: ExperimentSetup, count: int) -> ExperimentSetup:
+    """Return a setup that notes how many iterations its fits had, if the user ended them.
 
     Parameters
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     count : int
         Iterations of each fit.
     """
-    if count >= subject.iterations:
-        return subject
-    note = make_note("experiment-ended", count=count, total=subject.iterations)
-    recipe = {**subject.recipe, "ended_after": count}
-    return replace(subject, ended_after=count, recipe=recipe, notes=(*subject.notes, note))
+    if count >= setup.iterations:
+        return setup
+    note = make_note("experiment-ended", count=count, total=setup.iterations)
+    recipe = {**setup.recipe, "ended_after": count}
+    return replace(setup, stop_iteration=count, recipe=recipe, notes=(*setup.notes, note))
 
 
 class Writer(Protocol):
-    """Whatever saves an outcome."""
+    """Function that saves an outcome."""
 
     def __call__(
         self, outcome: ExperimentResult, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> Path:
-        """Save page, pictures, tables and recipe; gives the page."""
+        """Save page, figures, tables and recipe; return the path of the page."""
 
 
-#: The latest is taken.
+#: Registered writers; the last one is used.
 _WRITERS: list[Writer] = []
 
 
 class ExperimentResult:
-    """Figures of one experiment.
+    """Outcome of one experiment.
 
     Attributes
     ----------
     experiment : str
-        As the command calls it; a key in `place.FILES`.
+        Name of the experiment; a key in `EXPERIMENT_FILES` of `explore.output.files`.
     """
 
     __slots__ = ()
     experiment: ClassVar[str]
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Save page, pictures, tables and recipe; gives the page.
+        """Save page, figures, tables and recipe; return the path of the page.
 
         Raises
         ------
         Refused
-            If the folder cannot be used, or holds such files already.
+            If the folder cannot be used, or already holds such files.
         Failed
-            If the disk does not take them.
+            If the files cannot be written.
         """
         return _WRITERS[-1](self, folder, overwrite=overwrite)
 
 
 def set_writer(writer: Writer) -> None:
-    """Let `writer` save outcomes: the modules that draw pages stand above the experiments."""
+    """Register the writer of outcomes; the modules that write pages import the experiments."""
     _WRITERS.append(writer)

@@ -1,13 +1,9 @@
-"""Spectrum: which frequencies a network learns when, and where that says to stop.
+"""Measure when a network learns which frequencies, and find the iteration to stop at.
 
-Frequencies: radially averaged power, and how much of each band an estimate has learned.
-
-Radial frequency is in cycles per pixel, up to 0.5, which is the finest along an axis; the corners
-of the spectrum beyond are left out, as in the code of Shi et al.
-
-The stop of Shi et al.: the ratio of blurriness to sharpness no longer changes.
-
-It needs neither the truth nor held-out pixels, only the estimates themselves.
+Power is averaged over rings of radial frequency, in cycles per pixel up to 0.5, the Nyquist
+frequency along an axis. The corners of the spectrum beyond are ignored, as in the code of Shi et
+al. Their stopping rule waits until the ratio of blurriness to sharpness no longer changes. It needs
+neither the truth nor validation pixels, only the outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import report_notes
+from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
 from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.progress import (
@@ -46,26 +42,26 @@ if TYPE_CHECKING:
 
     Curve = npt.NDArray[np.float64]
 
-#: Bands of equal width, as Shi et al. have them.
+#: Number of bands of equal width, as in Shi et al.
 BAND_COUNT = 5
-#: Shares of a band whose iteration is told: half of it, and nearly all.
+#: Correspondences whose first iteration is reported: half of a band, and nearly all of it.
 LEVELS = (0.5, 0.9)
-#: As tables name them, lowest first.
+#: Names of the bands in tables, lowest first.
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
-#: Finest radial frequency that is looked at, in cycles per pixel.
+#: Maximum radial frequency, in cycles per pixel.
 NYQUIST_FREQUENCY = 0.5
 
 
 def compute_band_edges() -> BandCurve:
-    """Limits of the bands in cycles per pixel, lowest first: one more than there are bands."""
+    """Return the edges of the bands in cycles per pixel, lowest first."""
     return np.linspace(0, NYQUIST_FREQUENCY, BAND_COUNT + 1)
 
 
 def compute_radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
-    """Power spectral density, averaged over rings of equal radial frequency.
+    """Return the power spectral density, averaged over rings of equal radial frequency.
 
-    The mean is taken off and a Hann window laid on, so that the picture's border, where it does
-    not continue on the other side, adds no power of its own.
+    The mean is subtracted and a Hann window applied, so that the discontinuity at the border of the
+    picture adds no power.
 
     Parameters
     ----------
@@ -76,32 +72,35 @@ def compute_radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
     frequency : ndarray (rings,)
         Mean radial frequency of each ring, in cycles per pixel.
     power : ndarray (rings,)
-        In squared units of the picture; of white noise it is the variance.
+        In squared units of the picture; for white noise, it equals the variance.
     """
     window = np.outer(*(np.hanning(count + 2)[1:-1] for count in picture.shape))
     centred = (picture - picture.mean(dtype=np.float64)) * window
     density = np.abs(np.fft.fft2(centred)) ** 2 / (window**2).sum()
     radius = _compute_radial_frequency(picture.shape)
-    rings = min(picture.shape) // 2
-    place = np.ceil(radius / NYQUIST_FREQUENCY * rings).astype(int)  # ring 0 is the mean alone
-    inside = (place > 0) & (place <= rings)
-    count = np.bincount(place[inside], minlength=rings + 1)[1:]
-    power = np.bincount(place[inside], density[inside], minlength=rings + 1)[1:]
-    frequency = np.bincount(place[inside], radius[inside], minlength=rings + 1)[1:]
+    ring_count = min(picture.shape) // 2
+    # ring 0 is the mean only
+    ring_index = np.ceil(radius / NYQUIST_FREQUENCY * ring_count).astype(int)
+    is_in_ring = (ring_index > 0) & (ring_index <= ring_count)
+    count = np.bincount(ring_index[is_in_ring], minlength=ring_count + 1)[1:]
+    power = np.bincount(ring_index[is_in_ring], density[is_in_ring], minlength=ring_count + 1)[1:]
+    frequency = np.bincount(ring_index[is_in_ring], radius[is_in_ring], minlength=ring_count + 1)[
+        1:
+    ]
     return frequency / count, power / count
 
 
 class Correspondence:
-    """Frequency-band correspondence of estimates with one target.
+    """Compute the frequency-band correspondence of estimates with one target.
 
-    The mean over a band of |F(estimate)| / |F(target)|, each clipped to 1: 0 where nothing of the
-    band is there yet, 1 where it is as strong as in the target. The mean of the picture is left
-    out, since it is 0 in a standardised target.
+    It is the mean over a band of |F(estimate)| / |F(target)|, each clipped to 1: 0 where the
+    estimate has nothing of the band, 1 where it is as strong as in the target. The mean of the
+    picture is excluded, since it is 0 in a standardised target.
 
     Parameters
     ----------
     target : ndarray (Y, X)
-        What is fitted, noise included.
+        Target of the fit, noise included.
 
     References
     ----------
@@ -114,24 +113,24 @@ class Correspondence:
         self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
         radius = _compute_radial_frequency(target.shape)
         place = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
-        self._place = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
-        self._count = np.bincount(self._place.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
+        self._band_index = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
+        self._count = np.bincount(self._band_index.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
 
-    def of(self, estimate: Picture) -> BandCurve:
-        """Correspondence of each band, lowest first: (5,) between 0 and 1."""
+    def compute(self, estimate: Picture) -> BandCurve:
+        """Return the correspondence of each band, lowest first: (5,) between 0 and 1."""
         strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
         ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
-        total = np.bincount(self._place.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)[
+        total = np.bincount(self._band_index.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)[
             :BAND_COUNT
         ]
         return np.asarray(total / self._count)
 
 
 def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int, ...]:
-    """Tell at which iteration each band first has so much of its target, 0 if never.
+    """Return the iteration at which each band first reaches a level, 0 if never.
 
-    Counted from where a band has least of it: what an untrained network says before its first
-    steps is as strong as any picture, and has nothing to do with the target.
+    The search starts at the minimum of a band. Before the first iterations, the output of an
+    untrained network is as strong as any picture and unrelated to the target.
 
     Parameters
     ----------
@@ -140,9 +139,9 @@ def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int,
     """
     iterations = []
     for band in correspondence.T:
-        least = int(np.argmin(band))
-        reached = np.flatnonzero(band[least:] >= level)
-        iterations.append(least + int(reached[0]) + 1 if reached.size else 0)
+        start = int(np.argmin(band))
+        above_level = np.flatnonzero(band[start:] >= level)
+        iterations.append(start + int(above_level[0]) + 1 if above_level.size else 0)
     return tuple(iterations)
 
 
@@ -151,26 +150,26 @@ def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
     return np.asarray(np.hypot(down[:, None], across[None]))
 
 
-#: Iterations over which the ratio is averaged, and the change of that average that counts as
-#: none: n of equation 8 and the threshold in the code of Shi et al.
+#: Number of iterations over which the ratio is averaged, and the maximum change of a settled
+#: average: n of equation 8 and the threshold in the code of Shi et al.
 RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
-#: Length of the filter that blurs once more, in pixels; as in their code.
+#: Length of the blur filter in pixels, as in their code.
 _FILTER = 9
-#: The largest variations that count, and how fast their weight falls with their rank; as in
-#: their code, which follows that of Bahrami and Kot.
+#: Number of the largest local variations, and the decay of their weight with rank, as in their
+#: code, which follows that of Bahrami and Kot.
 _LARGEST, _FALL = 1000, 0.01
 
 
 class SharpnessMetrics(NamedTuple):
-    """How an estimate looks by itself.
+    """Blurriness and sharpness of one estimate.
 
     Attributes
     ----------
     blurriness : float, 0 to 1
-        After Crete et al.: share of the edges that one more blur leaves as they are.
+        After Crete et al.: share of the edge strength that survives one more blur.
     sharpness : float, > 0
-        After Bahrami and Kot: root mean square of the largest steps between neighbours, weighted
-        by rank, in ranges of the target.
+        After Bahrami and Kot: root mean square of the largest differences of neighbouring pixels,
+        weighted by rank, in ranges of the target.
     """
 
     blurriness: float
@@ -183,12 +182,12 @@ class SharpnessMetrics(NamedTuple):
 
 
 def measure_sharpness(picture: Picture) -> SharpnessMetrics:
-    """Measure blurriness and sharpness.
+    """Measure blurriness and sharpness of a picture.
 
     Parameters
     ----------
     picture : ndarray (Y, X)
-        Scaled so that the target spans 0 to 1, as the authors' 8-bit images do: the ratio, and
+        Scaled so that the target spans 0 to 1, as the authors' 8-bit images do. The ratio, and
         with it the stop, depends on that scale.
 
     References
@@ -201,8 +200,8 @@ def measure_sharpness(picture: Picture) -> SharpnessMetrics:
     """
     from skimage.measure import blur_effect
 
-    whole = picture.astype(np.float64)
-    blurriness = float(blur_effect(whole, h_size=_FILTER))  # type: ignore[no-untyped-call]
+    picture_float64 = picture.astype(np.float64)
+    blurriness = float(blur_effect(picture_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
     largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_LARGEST]
     weight = np.exp(-_FALL * np.arange(largest.size))
     return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
@@ -211,16 +210,16 @@ def measure_sharpness(picture: Picture) -> SharpnessMetrics:
 def find_ratio_stop(
     ratios: Sequence[float], count: int = RATIO_WINDOW, change: float = RATIO_TOLERANCE
 ) -> int:
-    """Tell at which iteration the ratio's average has settled; 0 if it has not.
+    """Return the iteration at which the average ratio has settled; 0 if it never does.
 
     Parameters
     ----------
     ratios : sequence of float
-        At iterations 1, 2, ...
+        Ratios at iterations 1, 2, ...
     count : int
-        The means of the last `count` ratios and of the `count` before are compared.
+        Number of ratios per mean; the last two consecutive means are compared.
     change : float
-        They differ by less.
+        Their difference is smaller than this once settled.
 
     References
     ----------
@@ -234,25 +233,25 @@ def find_ratio_stop(
 
 
 def _compute_local_variation(picture: Picture) -> Picture:
-    """Largest step from each inner pixel to one of its eight neighbours."""
+    """Return the largest difference of each inner pixel to its eight neighbours."""
     height, width = picture.shape
-    inner = picture[1:-1, 1:-1]
+    centre = picture[1:-1, 1:-1]
     steps = [
-        np.abs(picture[down : height - 2 + down, across : width - 2 + across] - inner)
+        np.abs(picture[down : height - 2 + down, across : width - 2 + across] - centre)
         for down in range(3)
         for across in range(3)
     ]
     return np.asarray(np.max(steps, 0), np.float32)
 
 
-#: Estimates whose power and pictures are shown, and those that are kept to be looked through:
-#: evenly spread over the logarithm of the iteration, the former from a fiftieth of the fit on.
+#: Number of estimates with power and picture in the report, and number of recorded estimates, both
+#: evenly spaced in log(iteration). The former start at a fiftieth of the fit.
 _DRAWN_ESTIMATES, _RECORDED_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 24, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Spectrum(ExperimentResult):
-    """What the frequencies of the output did while one network was fitted to one picture.
+    """Frequencies of the output during the fit of one network to one picture.
 
     Attributes
     ----------
@@ -261,24 +260,24 @@ class Spectrum(ExperimentResult):
     energy : ndarray (iterations,)
         Mean square of output minus target, in variances of the target.
     correspondence : ndarray (iterations, 5)
-        With the target; lowest band first.
+        Correspondence with the target, lowest band first.
     blurriness, sharpness : ndarray (iterations,)
     psnr : ndarray (iterations,) or None
-        Against the truth, in dB; the peak is the truth's range.
+        PSNR against the truth, in dB; the peak is the truth's range.
     pictures : mapping of int to ndarray (Y, X) float32
-        Outputs by iteration, in the image's units: those of the report.
+        Outputs in the report, by iteration, in the image's units.
     evolution : mapping of int to ndarray (Y, X) float32
-        These and more.
+        All recorded outputs, by iteration.
     frequency : ndarray (rings,)
         In cycles per pixel.
     power : mapping of str to ndarray (rings,)
-        In squared units of the image; "target", "truth" if there is one, and iterations.
+        Power in squared units of the image, for "target", "truth" if there is one, and iterations.
     ratio_stop : int
-        Where the ratio of blurriness to sharpness has settled; 0 if it has not.
-    held_out : ValidationStop
-        Where held-out pixels end a fit of the same network.
-    held_out_psnr : float or None
-        Of the picture that is taken there.
+        Iteration at which the ratio of blurriness to sharpness settles; 0 if it never does.
+    validation_stop : ValidationStop
+        Early stop of a fit of the same network with validation pixels.
+    validation_psnr : float or None
+        PSNR of the picture that this fit selects.
     """
 
     experiment: ClassVar[str] = "spectrum"
@@ -294,8 +293,8 @@ class Spectrum(ExperimentResult):
     frequency: Curve
     power: Mapping[str, Curve]
     ratio_stop: int
-    held_out: ValidationStop
-    held_out_psnr: float | None
+    validation_stop: ValidationStop
+    validation_psnr: float | None
 
     @property
     def ratio(self) -> Curve:
@@ -304,29 +303,30 @@ class Spectrum(ExperimentResult):
 
     @property
     def best_iteration(self) -> int:
-        """Iteration of the output nearest to the truth; 0 without a truth."""
+        """Iteration of the output with the highest PSNR; 0 without a truth."""
         return 0 if self.psnr is None else int(np.argmax(self.psnr)) + 1
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The outcome in words."""
-        halves = (
-            str(at or "never") for at in find_level_iterations(self.correspondence, LEVELS[0])
+        """Sentences that summarise the experiment."""
+        half_iterations = (
+            str(iteration or "never")
+            for iteration in find_level_iterations(self.correspondence, LEVELS[0])
         )
         stop = f"settles at iteration {self.ratio_stop}" if self.ratio_stop else "never settles"
         return (
-            f"Half of each band, lowest first, is there at iteration {', '.join(halves)}.",
-            f"Blurriness over sharpness {stop}; held-out pixels take iteration "
-            f"{self.held_out.best_iteration}.",
+            f"Half of each band, lowest first, is there at iteration {', '.join(half_iterations)}.",
+            f"Blurriness over sharpness {stop}; validation pixels take iteration "
+            f"{self.validation_stop.best_iteration}.",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give recipe and figures in plain JSON types."""
-        stop = self.held_out
+        """Return recipe and figures in plain JSON types."""
+        stop = self.validation_stop
         return {
             "experiment": self.experiment,
             "recipe": dict(self.subject.recipe),
-            **report_notes(self.subject.notes),
+            **serialise_notes(self.subject.notes),
             "band_edges": compute_band_edges().tolist(),
             "reached": {
                 str(level): find_level_iterations(self.correspondence, level) for level in LEVELS
@@ -336,28 +336,28 @@ class Spectrum(ExperimentResult):
                 "best_iteration": stop.best_iteration,
                 "iterations": stop.iterations,
                 "reason": stop.reason,
-                "judged": [list(item) for item in stop.judged],
-                "psnr": self.held_out_psnr,
+                "judged": [list(item) for item in stop.validation_errors],
+                "psnr": self.validation_psnr,
             },
             "best_iteration": self.best_iteration,
         }
 
 
 def explore_spectrum(
-    subject: ExperimentSetup,
+    setup: ExperimentSetup,
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, Spectrum | None]:
-    """Fit with nothing held out and look at each output; beside it once with pixels held out.
+    """Fit to all pixels and measure each output, in parallel with a fit with validation pixels.
 
     Parameters
     ----------
-    subject : ExperimentSetup
+    setup : ExperimentSetup
     truth : ndarray (Y, X) or None
-        What the picture should have been, in its units.
+        Picture without noise, in its units.
     control : callable
-        Polled at each iteration. Keeping ends the experiment with what it has come to.
+        Polled at each iteration. KEEP ends the experiment with the iterations so far.
 
     Yields
     ------
@@ -367,84 +367,82 @@ def explore_spectrum(
     Returns
     -------
     Spectrum or None
-        None if it was discarded, or ended before there was anything to be seen.
+        None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
     load_torch()
     return (
-        yield from run_in_default_state(
-            _fit_spectrum(subject, truth, control), subject.plan.threads
-        )
+        yield from run_in_default_state(_fit_spectrum(setup, truth, control), setup.plan.threads)
     )
 
 
 def _fit_spectrum(
-    subject: ExperimentSetup, truth: Picture | None, control: Callable[[], Control]
+    setup: ExperimentSetup, truth: Picture | None, control: Callable[[], Control]
 ) -> Generator[IterationUpdate, None, Spectrum | None]:
-    target, count = standardise(subject.picture), subject.iterations
-    watch, block = _SpectrumRecorder(subject, truth), measure_validation_block(subject)
-    fitted = iter_fit(target, subject, control=delay_keep(control), pictures=True)
-    judged = find_validation_stop(target, subject, block, control=control)
-    with closing(fitted), closing(judged):
-        judge = _ValidationFit(judged)
-        for at in range(1, count + 1):
-            judge.follow(at)
-            reading = None if control() is Control.KEEP else next(fitted, None)
-            if reading is None:
+    target, count = standardise(setup.picture), setup.iterations
+    recorder, block = _SpectrumRecorder(setup, truth), measure_validation_block(setup)
+    fit_steps = iter_fit(target, setup, control=delay_keep(control), pictures=True)
+    validation_steps = find_validation_stop(target, setup, block, control=control)
+    with closing(fit_steps), closing(validation_steps):
+        validation_fit = _ValidationFit(validation_steps)
+        for iteration in range(1, count + 1):
+            validation_fit.advance_to(iteration)
+            record = None if control() is Control.KEEP else next(fit_steps, None)
+            if record is None:
                 break
-            points, picture = watch.see(reading)
+            points, picture = recorder.record(record)
             event = Event(
                 message="Watching the frequencies",
-                fraction=at / count,
-                iteration=at,
+                fraction=iteration / count,
+                iteration=iteration,
                 iterations=count,
             )
             yield IterationUpdate(event, points, picture=picture)
-        if control() is Control.DISCARD or watch.count < min(count, MIN_KEPT_ITERATIONS):
+        if control() is Control.DISCARD or recorder.count < min(count, MIN_KEPT_ITERATIONS):
             return None
-        held_out = judge.last()
-    if held_out is None:
+        validation_stop = validation_fit.finish()
+    if validation_stop is None:
         return None
-    return watch.ended(held_out, mark_ended_early(subject, watch.count))
+    return recorder.make_result(validation_stop, mark_ended_early(setup, recorder.count))
 
 
 class _ValidationFit:
-    """Runs the fit that is judged beside the one that is watched, never far ahead of it."""
+    """Run the fit with validation pixels in step with the measured one."""
 
     def __init__(self, fit: Generator[int, None, ValidationStop | None]) -> None:
         self._fit = fit
-        self._at, self._over = 0, False
+        self._iteration, self._is_finished = 0, False
         self._validation_stop: ValidationStop | None = None
 
-    def follow(self, at: int) -> None:
-        """Go on to the next judgement behind an iteration."""
-        while not self._over and self._at < at:
-            self._go_on()
+    def advance_to(self, at: int) -> None:
+        """Continue up to the next validation after an iteration."""
+        while not self._is_finished and self._iteration < at:
+            self._advance()
 
-    def last(self) -> ValidationStop | None:
-        """Come to the end: by the rule, by the budget or, if someone asks for it, now."""
-        while not self._over:
-            self._go_on()
+    def finish(self) -> ValidationStop | None:
+        """Run the fit to its end and return its early stop."""
+        while not self._is_finished:
+            self._advance()
         return self._validation_stop
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         try:
-            self._at = next(self._fit)
+            self._iteration = next(self._fit)
         except StopIteration as end:
-            self._validation_stop, self._over = end.value, True
+            self._validation_stop, self._is_finished = end.value, True
 
 
 class _SpectrumRecorder:
-    """Gathers what each output shows."""
+    """Collect the measurements of each output."""
 
-    def __init__(self, subject: ExperimentSetup, truth: Picture | None) -> None:
-        self._subject, self._truth = subject, truth
-        picture = subject.picture
+    def __init__(self, setup: ExperimentSetup, truth: Picture | None) -> None:
+        self._subject, self._truth = setup, truth
+        picture = setup.picture
         self._offset, self._unit = float(picture.mean()), float(picture.std())
         self._low, high = np.percentile(picture, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
         self._correspondence = Correspondence(standardise(picture))
-        count = subject.iterations
-        self._preview_iterations, self._kept = (
+        count = setup.iterations
+        self._preview_iterations, self._evolution_iterations = (
             {int(item) for item in np.round(np.geomspace(first, count, many))}
             for first, many in (
                 (max(1, count // _FIRST_ESTIMATE_DIVISOR), _DRAWN_ESTIMATES),
@@ -458,56 +456,61 @@ class _SpectrumRecorder:
 
     @property
     def count(self) -> int:
-        """Iterations that were seen."""
+        """Number of recorded iterations."""
         return len(self._rows)
 
-    def see(self, record: IterationRecord) -> tuple[dict[str, float], Picture]:
-        """Measure the output of one iteration; its bands by their names, and the picture."""
+    def record(self, record: IterationRecord) -> tuple[dict[str, float], Picture]:
+        """Measure the output of one iteration; return its bands by name, and the picture."""
         assert record.picture is not None
-        picture = self._in_units(record.picture)
+        picture = self._restore_units(record.picture)
         sharpness = measure_sharpness((picture - self._low) / self._range)
         psnr = self._psnr(picture)
         self._rows.append((record.energy, sharpness.blurriness, sharpness.sharpness, psnr))
-        self._bands.append(self._correspondence.of(record.picture))
-        if record.iteration in self._kept | self._preview_iterations:
+        self._bands.append(self._correspondence.compute(record.picture))
+        if record.iteration in self._evolution_iterations | self._preview_iterations:
             self._pictures[record.iteration] = picture
         self._last = picture
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
-    def ended(self, held_out: ValidationStop, subject: ExperimentSetup) -> Spectrum:
-        """Put all together."""
+    def make_result(self, held_out: ValidationStop, setup: ExperimentSetup) -> Spectrum:
+        """Combine all measurements into a `Spectrum`."""
         assert self._last is not None
         evolution = {**self._pictures, self.count: self._last}
-        facts = {
-            at: item
-            for at, item in evolution.items()
-            if at in self._preview_iterations | {self.count}
+        report_pictures = {
+            iteration: estimate
+            for iteration, estimate in evolution.items()
+            if iteration in self._preview_iterations | {self.count}
         }
         energy, blurriness, sharpness, psnr = np.array(self._rows).T
         frequency, target = compute_radial_power(self._subject.picture)
         power = {"target": target}
         if self._truth is not None:
             power["truth"] = compute_radial_power(self._truth)[1]
-        power |= {str(at): compute_radial_power(item)[1] for at, item in facts.items()}
-        mask = self._truth is not None
+        power |= {
+            str(iteration): compute_radial_power(estimate)[1]
+            for iteration, estimate in report_pictures.items()
+        }
+        has_truth = self._truth is not None
         return Spectrum(
-            subject=subject,
+            subject=setup,
             truth=self._truth,
             energy=energy,
             correspondence=np.array(self._bands),
             blurriness=blurriness,
             sharpness=sharpness,
-            psnr=psnr if mask else None,
-            pictures=facts,
+            psnr=psnr if has_truth else None,
+            pictures=report_pictures,
             evolution=evolution,
             frequency=frequency,
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
-            held_out=held_out,
-            held_out_psnr=self._psnr(self._in_units(held_out.picture)) if mask else None,
+            validation_stop=held_out,
+            validation_psnr=self._psnr(self._restore_units(held_out.picture))
+            if has_truth
+            else None,
         )
 
-    def _in_units(self, picture: Picture) -> Picture:
+    def _restore_units(self, picture: Picture) -> Picture:
         return np.asarray(picture * self._unit + self._offset, np.float32)
 
     def _psnr(self, picture: Picture) -> float:

@@ -1,8 +1,8 @@
-"""Files in and out: headers, pixels, results.
+"""Read image headers and pixels, and write results.
 
-Decided here: what may be read and how results are saved, whole or not at all. `ImageSpec` and
-`guess_axes` cost nothing to import; readers and writers live in their own modules, so that planning
-never loads a file format. Everything above imports this package; it knows `errors` alone.
+This package decides which files can be read, and saves each result completely or not at all.
+`ImageSpec` and `guess_axes` are cheap to import. Readers and writers have modules of their own, so
+that planning a run loads no file format. The package imports only `errors`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
-"""Image headers: what an image is, known without reading its pixels.
+"""Describe an image by its header: shape, axes, pixel size, units and OME metadata.
 
-What the OME-XML of a TIFF says: sizes, files, channels and planes; read, and written again.
-
-The schema is at https://www.openmicroscopy.org/Schemas/OME/2016-06.
-
-Names of length and time units, as files write them and as they are named here.
+The module also parses OME-XML and converts the names of units. The schema of OME-XML is at
+https://www.openmicroscopy.org/Schemas/OME/2016-06.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 
@@ -27,25 +24,25 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
 
-#: Planes of an image at most. Movies of 20,000 frames are in use; 50,000 of 256 × 256 pixels take
-#: two cores several days, and the header of a TIFF that holds as many is read in 2 s.
+#: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
+#: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTags:
-    """What a result takes over from the header of its input, beside axes and sizes.
+    """Header entries other than axes and pixel sizes that a result copies from its input.
 
     Attributes
     ----------
     is_white_zero : bool
-        Whether viewers are to show 0 as white.
+        Whether viewers should display 0 as white.
     orientation : int
-        How viewers are to turn the image, as TIFF and EXIF number it; 1 is upright.
+        How viewers should rotate the image, as TIFF and EXIF number it; 1 is upright.
     ome : OmeMetadata or None
-        Channels, positions, times and the like of an OME-TIFF.
+        Channels, stage positions, times and other metadata of an OME-TIFF.
     origin : tuple of float or None
-        Where the middle of the first pixel of an OME-Zarr lies along each axis, in its units.
+        Centre of the first pixel of an OME-Zarr along each axis, in the units of the axis.
     """
 
     is_white_zero: bool = False
@@ -56,34 +53,33 @@ class SourceTags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """The header of an image: all that preflight may know.
+    """The header of an image: all that preflight uses.
 
     Attributes
     ----------
     name : str
-        As the user knows it: file name or layer name.
+        File name or layer name.
     shape : tuple of int
-        In file order.
+        Size of each axis, in file order.
     dtype : str
         NumPy's name for the type, such as "uint16".
     axes : str
         One letter for each axis, in file order, out of T, C, Z, Y, X and S
         (S = colour samples red, green, blue), as TIFF names them.
     path : str or None
-        Where the file lies; None for a layer or an array.
+        Path of the file; None for a layer or an array.
     scale : tuple of float or None
         Size of a pixel along each axis, in `units`.
     units : tuple of str or None
-        Unit of each axis, such as "micrometer"; "pixel" where the file says none.
-    guessed : bool
-        Whether the axes were not named by anybody, but guessed from their number.
+        Unit of each axis, such as "micrometer"; "pixel" where the file states none.
     notes : tuple of Note
-        About what reading leaves out, such as an alpha channel.
+        What reading ignores, such as an alpha channel.
+    has_guessed_axes : bool
+        Whether the axes were guessed from their number, because neither file nor user named them.
     tags : SourceTags
     stamp : str
-        What `napari_dip.io.integrity.make_file_stamp` said of the file before its pixels were read;
-        "" if
-        nobody asked.
+        `napari_dip.io.integrity.make_file_stamp` of the file before its pixels were read; "" where
+        no stamp was needed.
     """
 
     name: str
@@ -94,43 +90,47 @@ class ImageSpec:
     scale: tuple[float, ...] | None = None
     units: tuple[str, ...] | None = None
     notes: tuple[Note, ...] = ()
-    guessed: bool = False
+    has_guessed_axes: bool = False
     tags: SourceTags = SourceTags()
     stamp: str = field(default="", compare=False)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the picture plane, in pixels."""
+        """Height and width of one plane, in pixels."""
         return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
 
-    def along(self, axes: str) -> tuple[int, ...]:
-        """Size along each of these axes, in pixels."""
+    def get_sizes(self, axes: str) -> tuple[int, ...]:
+        """Return the size along each of these axes, in pixels."""
         return tuple(self.shape[self.axes.index(axis)] for axis in axes)
 
     @property
     def pixels(self) -> int:
-        """Number of values, colour samples and channels counted apart."""
+        """Number of values; each channel and colour sample counts separately."""
         return prod(self.shape)
 
 
 def make_orientation_note(name: str, number: int) -> list[Note]:
-    """Say that an image is stored turned, where it is."""
+    """Return a note if an image is stored rotated (`number` is not 1), else no notes."""
     return [make_note("orientation", name=name, number=number)] if number != 1 else []
 
 
 def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
-    """Describe another picture with pixels of the same size: a plane, or one for each channel.
+    """Return the header of a float32 plane with the pixel size of another image.
 
     Parameters
     ----------
     source : ImageSpec
+        Image whose pixel size along Y and X applies.
     shape : tuple of int
-        (Y, X) or (C, Y, X).
+        (Y, X), or (C, Y, X) for one plane per channel.
     """
-    places = [source.axes.index(axis) for axis in "YX"]
-    apart = len(shape) - len(places)
-    scale = source.scale and (*[1.0] * apart, *(source.scale[place] for place in places))
-    units = source.units and (*["pixel"] * apart, *(source.units[place] for place in places))
+    plane_axes = [source.axes.index(axis) for axis in "YX"]
+    extra_axes = len(shape) - len(plane_axes)
+    scale = source.scale and (*[1.0] * extra_axes, *(source.scale[place] for place in plane_axes))
+    units = source.units and (
+        *["pixel"] * extra_axes,
+        *(source.units[place] for place in plane_axes),
+    )
     axes = "CYX"[-len(shape) :]
     return ImageSpec(
         name=source.name, shape=shape, dtype="float32", axes=axes, scale=scale, units=units
@@ -138,43 +138,43 @@ def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
 
 
 def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
-    """Name the axes of an image that a further picture of that shape has, pixel on pixel.
+    """Match the shape of an extra input, such as a mask or guide, to the axes of the image.
 
     Parameters
     ----------
     source : ImageSpec
     shape : tuple of int
-        Axes of one element do not count.
+        Shape of the extra input. Axes of size 1 are ignored.
 
     Returns
     -------
     str
-        All of them, all but channels, or those of the picture plane alone; "" if none fits.
-        Never colour samples, which share their pixels.
+        All axes of the image, all but channels, or only Y and X; "" if none fits. Never the colour
+        samples, which belong to one pixel.
     """
-    without = "".join(axis for axis in source.axes if axis not in "CS")
+    without_channels = "".join(axis for axis in source.axes if axis not in "CS")
     plane = "".join(axis for axis in source.axes if axis in "YX")
     sizes = [count for count in shape if count > 1]
-    for axes in (without if "S" in source.axes else source.axes, without, plane):
-        if [count for count in source.along(axes) if count > 1] == sizes:
+    for axes in (without_channels if "S" in source.axes else source.axes, without_channels, plane):
+        if [count for count in source.get_sizes(axes) if count > 1] == sizes:
             return axes
     return ""
 
 
 def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
-    """Name the axes of an array that comes without names.
+    """Guess the axes of an array from its number of axes.
 
     Parameters
     ----------
     shape : tuple of int
     rgb : bool
-        Whether the last axis holds red, green and blue; never guessed from the shape.
+        Whether the last axis holds red, green and blue. It is never guessed from the shape.
 
     Returns
     -------
     str
-        One letter for each axis; more than five axes get letters for the last five only,
-        so that preflight sees and says that they do not fit.
+        One letter for each axis. More than five axes get letters for the last five only, so that
+        preflight refuses the array.
     """
     if rgb:
         return guess_axes(shape[:-1]) + "S"
@@ -182,7 +182,7 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
     return full.get(len(shape), "TCZYX")
 
 
-#: What files write -> name used here, which is also what napari understands.
+#: Spelling of a unit in files -> name in this package, which napari understands, too.
 _UNIT_ALIASES = {
     "µm": "micrometer",
     "μm": "micrometer",  # the Greek letter, which looks the same
@@ -210,7 +210,7 @@ _UNIT_ALIASES = {
     "pixels": "pixel",
     "": "pixel",
 }
-#: Metres in one unit of length.
+#: Metres per unit of length.
 _METERS = {
     "picometer": 1e-12,
     "angstrom": 1e-10,
@@ -236,14 +236,14 @@ _SYMBOLS = {
     "hour": "h",
     "pixel": "pixel",
 }
-#: How ImageJ writes a letter that is not of ASCII.
+#: Escape sequence of a non-ASCII letter in ImageJ's metadata.
 _ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
 
 
 def normalise_unit(written: str) -> str:
-    """Name a unit in one way, whichever way a file writes it; unknown ones stay as they are."""
-    text = _ESCAPE_PATTERN.sub(_unescape_letter, written).strip()
-    return _UNIT_ALIASES.get(text, _UNIT_ALIASES.get(text.lower(), text))
+    """Convert a file's spelling of a unit to this package's name; keep unknown units unchanged."""
+    unit = _ESCAPE_PATTERN.sub(_unescape_letter, written).strip()
+    return _UNIT_ALIASES.get(unit, _UNIT_ALIASES.get(unit.lower(), unit))
 
 
 def _unescape_letter(escaped: re.Match[str]) -> str:
@@ -252,8 +252,10 @@ def _unescape_letter(escaped: re.Match[str]) -> str:
 
 
 def escape_unit(name: str) -> str:
-    """Write a unit as ImageJ does: in ASCII, other letters by their four digits."""
-    letters = (item for item in name if item <= "\uffff")  # ImageJ, too, leaves out what is beyond
+    """Write a unit in ASCII as ImageJ does, with other letters as four hexadecimal digits."""
+    letters = (
+        character for character in name if character <= "\uffff"
+    )  # ImageJ, too, drops higher code points
     return "".join(
         letter
         if letter.isprintable() and letter.isascii() and letter != "\\"
@@ -263,18 +265,18 @@ def escape_unit(name: str) -> str:
 
 
 def get_unit_symbol(name: str) -> str | None:
-    """Abbreviate a unit as OME-XML wants it; None for a unit it does not know."""
+    """Return the OME-XML symbol of a unit; None for an unknown unit."""
     return _SYMBOLS.get(name)
 
 
 def get_unit_meters(name: str) -> float | None:
-    """Metres in one unit; None where the unit is no length."""
+    """Return the metres per unit; None where the unit is no length."""
     return _METERS.get(name)
 
 
-#: Names and values as the file writes them, so that no digit of a number changes.
+#: XML attributes as strings, as the file writes them, so that no digit of a number changes.
 Attributes = tuple[tuple[str, str], ...]
-#: What tifffile writes of a channel and of a plane.
+#: Attributes of a channel and of a plane that tifffile can write.
 _CHANNEL_ATTRIBUTES = frozenset(
     "Name AcquisitionMode Color ContrastMethod EmissionWavelength EmissionWavelengthUnit "
     "ExcitationWavelength ExcitationWavelengthUnit Fluor IlluminationType NDFilter PinholeSize "
@@ -284,7 +286,7 @@ _PLANE_ATTRIBUTES = frozenset(
     "DeltaT DeltaTUnit ExposureTime ExposureTimeUnit PositionX PositionXUnit PositionY "
     "PositionYUnit PositionZ PositionZUnit".split()
 )
-#: What the schema lets an objective say that tells how the image was formed.
+#: Attributes of an objective in the OME schema that describe the image formation.
 _OBJECTIVE_ATTRIBUTES = frozenset(
     "Manufacturer Model Correction Immersion LensNA NominalMagnification CalibratedMagnification "
     "WorkingDistance WorkingDistanceUnit".split()
@@ -293,12 +295,12 @@ _OBJECTIVE_ATTRIBUTES = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OmePlane:
-    """Where and when a plane was taken.
+    """Position and time of acquisition of one plane.
 
     Attributes
     ----------
     channel, depth, frame : int
-        Its place along C, Z and T.
+        Index along C, Z and T.
     attributes : tuple of (str, str)
     """
 
@@ -310,75 +312,84 @@ class OmePlane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OmeMetadata:
-    """What an OME-TIFF says of an image beside its axes and pixel sizes.
+    """Metadata of an OME-TIFF other than axes and pixel sizes.
 
     Attributes
     ----------
-    name, description, acquired : str or None
+    name, description, acquisition_date : str or None
     channels : tuple of tuple of (str, str)
-        Names, wavelengths, colours and the like, channel by channel.
+        Name, wavelengths, colour and other attributes of each channel.
     planes : tuple of OmePlane
     counts : tuple of int
-        Channels, planes along Z and frames of the image that they belong to.
+        Number of channels, Z planes and frames of the image.
     objective : tuple of (str, str)
+        Attributes of the objective.
     """
 
     name: str | None = None
     description: str | None = None
-    acquired: str | None = None
+    acquisition_date: str | None = None
     channels: tuple[Attributes, ...] = ()
     planes: tuple[OmePlane, ...] = ()
     counts: tuple[int, int, int] = (1, 1, 1)
     objective: Attributes = ()
 
-    def without_places(self) -> OmeMetadata:
-        """Leave out what belongs to single channels and planes, since they are taken for others."""
+    def drop_plane_metadata(self) -> OmeMetadata:
+        """Return a copy without channel and plane metadata, which no longer fit the axes."""
         return replace(self, channels=(), planes=())
 
-    def options(self, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Write it as tifffile wants it for a result.
+    def make_tifffile_options(self, axes: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the metadata of a result as options for tifffile.
 
         Parameters
         ----------
         axes : str
-            Of the result, colours or channels of one pixel last.
+            Axes of the result.
         shape : tuple of int
-            Where it has so many times more planes along Z, what is said of one holds for those
-            that it was divided into, but for its position in Z.
+            Shape of the result. If it has n times as many Z planes as the input, n planes share the
+            attributes of one input plane, except its Z position.
         """
-        named = {"Name": self.name, "Description": self.description}
-        dated = {**named, "AcquisitionDate": self.acquired}
-        result: dict[str, Any] = {key: value for key, value in dated.items() if value}
+        text_fields = {"Name": self.name, "Description": self.description}
+        all_fields = {**text_fields, "AcquisitionDate": self.acquisition_date}
+        options: dict[str, Any] = {key: value for key, value in all_fields.items() if value}
         sizes = dict(zip(axes, shape, strict=True))
         channels = 1 if axes.endswith("YXC") else sizes.get("C", 1)
         if any(self.channels) and len(self.channels) == channels:
-            result["Channel"] = [dict(channel) for channel in self.channels]
+            options["Channel"] = [dict(channel) for channel in self.channels]
         planes = self._planes(axes, sizes, channels)
         if any(planes):
-            result["Plane"] = planes
-        return result
+            options["Plane"] = planes
+        return options
 
     def _planes(self, axes: str, sizes: Mapping[str, int], channels: int) -> list[dict[str, str]]:
-        finer, rest = divmod(sizes.get("Z", 1), self.counts[1])
+        planes_per_input, rest = divmod(sizes.get("Z", 1), self.counts[1])
         if rest or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
             return []
         values = {
             (plane.channel, plane.depth, plane.frame): plane.attributes for plane in self.planes
         }
         outer = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
-        listed = []
-        for place in product(*(range(sizes[axis]) for axis in outer)):
-            at = dict(zip(outer, place, strict=True))
-            which = at.get("C", 0), at.get("Z", 0) // finer, at.get("T", 0)
-            facts = values.get(which, ())
-            listed.append(
-                {key: value for key, value in facts if finer == 1 or key[:9] != "PositionZ"}
+        entries = []
+        for index in product(*(range(sizes[axis]) for axis in outer)):
+            indices = dict(zip(outer, index, strict=True))
+            input_indices = (
+                indices.get("C", 0),
+                indices.get("Z", 0) // planes_per_input,
+                indices.get("T", 0),
             )
-        return listed
+            attributes = values.get(input_indices, ())
+            entries.append(
+                {
+                    key: value
+                    for key, value in attributes
+                    if planes_per_input == 1 or key[:9] != "PositionZ"
+                }
+            )
+        return entries
 
 
 def read_ome(xml: str) -> OmeMetadata:
-    """Read what is said of the first image."""
+    """Parse the metadata of the first image in OME-XML."""
     root = ElementTree.fromstring(xml)
     image = _find_first_child(root, "Image")
     pixels = _find_first_child(image, "Pixels")
@@ -388,32 +399,32 @@ def read_ome(xml: str) -> OmeMetadata:
         for child in _find_children(pixels, "Channel")
     )
     planes = []
-    for entry in _find_children(pixels, "Plane"):
-        if attributes := _select_attributes(entry, _PLANE_ATTRIBUTES):
-            channel, depth, frame = (int(entry.get(f"The{axis}", "0")) for axis in "CZT")
+    for plane_element in _find_children(pixels, "Plane"):
+        if attributes := _select_attributes(plane_element, _PLANE_ATTRIBUTES):
+            channel, depth, frame = (int(plane_element.get(f"The{axis}", "0")) for axis in "CZT")
             planes.append(
                 OmePlane(channel=channel, depth=depth, frame=frame, attributes=attributes)
             )
     samples = int(_find_first_child(pixels, "Channel").get("SamplesPerPixel", "1"))
-    used = _find_first_child(image, "ObjectiveSettings").get("ID")
-    lenses = [
-        item
-        for item in root.iter()
-        if _get_local_tag(item) == "Objective" and item.get("ID") == used
+    objective_id = _find_first_child(image, "ObjectiveSettings").get("ID")
+    objectives = [
+        element
+        for element in root.iter()
+        if _get_local_tag(element) == "Objective" and element.get("ID") == objective_id
     ]
     return OmeMetadata(
         name=image.get("Name"),
         description=_find_first_child(image, "Description").text,
-        acquired=_find_first_child(image, "AcquisitionDate").text,
+        acquisition_date=_find_first_child(image, "AcquisitionDate").text,
         channels=channels,
         planes=tuple(planes),
         counts=(counts[0] // max(1, samples), counts[1], counts[2]),
-        objective=_select_attributes(lenses[0], _OBJECTIVE_ATTRIBUTES) if lenses else (),
+        objective=_select_attributes(objectives[0], _OBJECTIVE_ATTRIBUTES) if objectives else (),
     )
 
 
 def list_ome_pixels(xml: str) -> list[dict[str, Any]]:
-    """Return the entries about pixels, one for each image that the OME-XML tells of."""
+    """Return the `Pixels` entry of each image in OME-XML."""
     from tifffile import xml2dict
 
     images = xml2dict(xml).get("OME", {}).get("Image", {})
@@ -421,24 +432,24 @@ def list_ome_pixels(xml: str) -> list[dict[str, Any]]:
 
 
 def list_ome_files(xml: str) -> set[str]:
-    """Name the files that hold planes of an image, as its OME-XML tells; it need not be sound."""
+    """List the files that hold planes of an image, by its OME-XML, which may be malformed."""
     coded = re.findall(r"""FileName\s*=\s*(?:"([^"]*)"|'([^']*)')""", xml)
     return {html.unescape(item or other) for item, other in coded} - {""}
 
 
 def count_ome_planes(xml: str) -> int:
-    """Count the planes of all images that it speaks of."""
-    sizes = ([entry.get(f"Size{axis}", 1) for axis in "ZCT"] for entry in list_ome_pixels(xml))
+    """Count the planes of all images in OME-XML."""
+    sizes = ([pixels.get(f"Size{axis}", 1) for axis in "ZCT"] for pixels in list_ome_pixels(xml))
     return sum(prod(size for size in image if isinstance(size, int)) for image in sizes)
 
 
 def check_sizes(xml: str, path: Path) -> None:
-    """Make sure that each image has the axes of the schema, each with a size.
+    """Check that each image in OME-XML has the axes of the schema, each with a size.
 
     Raises
     ------
     Refused
-        With the axis that is wrong or missing.
+        If an axis is unknown or missing, or has no positive size.
     """
     for pixels in filter(None, list_ome_pixels(xml)):
         order = str(pixels.get("DimensionOrder", ""))
@@ -453,11 +464,11 @@ def check_sizes(xml: str, path: Path) -> None:
                 break
         if why:
             facts = {"path": make_printable(str(path)), "why": make_printable(why)}
-            raise Refused(refusal("file-broken", **facts))
+            raise Refused(make_refusal("file-broken", **facts))
 
 
 def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:
-    """Size and unit of a pixel along each axis that the first image has one for."""
+    """Return size and unit of a pixel along each axis for which the first image states them."""
     pixels = list_ome_pixels(xml)[0]
     sizes = {}
     for axis in "XYZ":
@@ -471,7 +482,7 @@ def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:
 
 
 def is_positive(value: object) -> bool:
-    """Whether something read from a file is a size."""
+    """Return whether a value from a file is a finite positive number."""
     return isinstance(value, int | float) and isfinite(value) and value > 0
 
 
@@ -480,11 +491,11 @@ def _get_local_tag(element: ElementTree.Element) -> str:
 
 
 def _find_children(element: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
-    return [item for item in element if _get_local_tag(item) == tag]
+    return [child for child in element if _get_local_tag(child) == tag]
 
 
 def _find_first_child(element: ElementTree.Element, tag: str) -> ElementTree.Element:
-    """Give the first child of that name, or one that says nothing."""
+    """Return the first child with a tag, or an empty element if there is none."""
     return next(iter(_find_children(element, tag)), ElementTree.Element(tag))
 
 

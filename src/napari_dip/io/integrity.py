@@ -1,7 +1,4 @@
-"""Hashes of files: whether one is still what it was.
-
-JSON that a stranger may have written, read as the standard has it.
-"""
+"""Hash files to detect changes, and parse JSON from untrusted files strictly."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import describe_exception
 
@@ -20,65 +17,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: Bytes that are hashed between two questions whether to go on: some milliseconds' worth.
+#: Bytes hashed between two calls of `check`, which take some milliseconds.
 _HASH_CHUNK_BYTES = 2**22
-#: Opening a pipe would wait for ever without this, which Windows neither knows nor needs.
+#: Flags against blocking on a pipe; Windows neither has nor needs `O_NONBLOCK`.
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def compute_file_sha256(
-    path: Path, check: Callable[[], object] = lambda: None, *, most: int | None = None
+    path: Path, check: Callable[[], object] = lambda: None, *, max_bytes: int | None = None
 ) -> str:
-    """Hash a file's bytes; of a folder, the names and hashes of all files in it, in order.
+    """Hash the bytes of a file, or the names and hashes of all files in a folder.
 
     Parameters
     ----------
     path : Path
     check : callable
-        Called between two parts of a file, and between two files; raises what is to end it.
-    most : int, optional
-        Bytes that it may hold. If it is given, no link is followed.
+        Called between chunks and between files; may raise an exception to stop.
+    max_bytes : int, optional
+        Maximum size in bytes. If set, links are refused.
 
     Raises
     ------
     Refused
-        If it cannot be read, holds more, is a pipe or a device, or has links where none may be.
+        If it cannot be read, is too large, is a pipe or device, or contains a forbidden link.
     """
     try:
-        if path.is_symlink() and most is not None:
+        if path.is_symlink() and max_bytes is not None:
             raise OSError(errno.ELOOP, "it is a link")
         if path.is_dir():
-            whole = hashlib.sha256()
-            for inner in _list_files(path, most):
+            hasher = hashlib.sha256()
+            for file_path in _list_files(path, max_bytes):
                 check()
-                details = _hash_bytes(inner, check)
-                whole.update(f"{inner.relative_to(path).as_posix()}\0{details}\n".encode())
-            return whole.hexdigest()
-        if most is not None and path.stat().st_size > most:
+                digest = _hash_bytes(file_path, check)
+                hasher.update(f"{file_path.relative_to(path).as_posix()}\0{digest}\n".encode())
+            return hasher.hexdigest()
+        if max_bytes is not None and path.stat().st_size > max_bytes:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
         return _hash_bytes(path, check)
     except OSError as error:
         facts = {"path": make_printable(str(path)), "why": describe_exception(error)}
-        raise Refused(refusal("file-unreadable", **facts)) from None
+        raise Refused(make_refusal("file-unreadable", **facts)) from None
 
 
 def make_file_stamp(path: Path) -> str:
-    """Name what a write to a file changes: its size, its time, and which file it is.
+    """Return a stamp of a file that each write changes: size, modification time and inode.
 
     Returns
     -------
     str
-        Of a folder, a digest of that of all files in it; "" where nothing can be looked at.
+        For a folder, a digest of the stamps of all its files; "" where a file is not accessible.
     """
     try:
         if not path.is_dir():
             return _format_stamp(path.stat())
-        whole = hashlib.sha256()
-        for inner in sorted(path for path in path.rglob("*") if path.is_file()):
-            whole.update(
-                f"{inner.relative_to(path).as_posix()}\0{_format_stamp(inner.stat())}\n".encode()
+        hasher = hashlib.sha256()
+        for file_path in sorted(path for path in path.rglob("*") if path.is_file()):
+            hasher.update(
+                f"{file_path.relative_to(path).as_posix()}\0{_format_stamp(file_path.stat())}\n".encode()
             )
-        return whole.hexdigest()
+        return hasher.hexdigest()
     except OSError:
         return ""
 
@@ -87,15 +84,15 @@ def _format_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
-def _list_files(folder: Path, most: int | None) -> list[Path]:
-    """List the files below a folder, in order."""
-    inner = sorted(folder.rglob("*"))
-    if most is not None:
-        if any(item.is_symlink() for item in inner):
+def _list_files(folder: Path, max_bytes: int | None) -> list[Path]:
+    """List the files below a folder, sorted by path."""
+    entries = sorted(folder.rglob("*"))
+    if max_bytes is not None:
+        if any(entry.is_symlink() for entry in entries):
             raise OSError(errno.ELOOP, "there is a link in it")
-        if sum(item.lstat().st_size for item in inner) > most:
+        if sum(entry.lstat().st_size for entry in entries) > max_bytes:
             raise OSError(errno.EFBIG, "it is far larger than what was written")
-    return [item for item in inner if item.is_file()]
+    return [entry for entry in entries if entry.is_file()]
 
 
 def _hash_bytes(path: Path, check: Callable[[], object]) -> str:
@@ -103,21 +100,21 @@ def _hash_bytes(path: Path, check: Callable[[], object]) -> str:
     with os.fdopen(handle, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is a pipe or a device")
-        whole = hashlib.sha256()
-        while part := file.read(_HASH_CHUNK_BYTES):
-            whole.update(part)
-            if len(part) == _HASH_CHUNK_BYTES:
+        hasher = hashlib.sha256()
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            hasher.update(chunk)
+            if len(chunk) == _HASH_CHUNK_BYTES:
                 check()
-        return whole.hexdigest()
+        return hasher.hexdigest()
 
 
 def parse_strict_json(text: str) -> Any:
-    """Read JSON in which each name stands once and all numbers are finite.
+    """Parse JSON without duplicate names, NaN and infinity.
 
     Raises
     ------
     ValueError
-        If it is no such JSON, or nested more deeply than anything of ours.
+        If the text is no such JSON, or is nested too deeply.
     """
     try:
         return json.loads(
@@ -135,6 +132,6 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it gives '{twice[:100]}' twice")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it gives '{duplicate[:100]}' twice")
     return fields

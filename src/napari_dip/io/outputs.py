@@ -1,8 +1,6 @@
-"""Where results may go: all that can be wrong with it, said before any work begins.
+"""Check where results can be written, lock them against other runs, and remove abandoned files.
 
-Locks on files, which the system lets go of when their process ends, however that happens.
-
-What a killed program left half-written: told from what a living one writes, and removed.
+A lock ends with the process that holds it. Parts that a killed process left behind are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
@@ -31,29 +29,29 @@ if TYPE_CHECKING:
 
     from napari_dip.errors import Refusal
 
-#: Byte that is locked on Windows, where nobody else may read what is locked: beyond all content.
+#: Offset of the locked byte on Windows, which lets nobody else read it: beyond all content.
 _BYTE = 2**30
-#: Bytes of a lock's file that are read: it names one process.
+#: Maximum bytes read from a lock file, which names one process.
 _MAX_LOCK_BYTES = 1000
-#: Times that a lock's file may have gone while it was being locked; then the disk names files in a
-#: way of its own, and knows no locks.
+#: Maximum number of attempts to lock a file that others keep removing. After that, the file system
+#: is taken to support no locks.
 _MAX_LOCK_ATTEMPTS = 100
-#: Not through a link, and never waiting for a pipe; Windows knows neither.
+#: Flags against following links and blocking on a pipe; Windows has neither.
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class OutputLock:
-    """Keeps other runs from a result, on this computer and on others that share its disk.
+    """Lock a result against other runs, on this computer and on others that share its disk.
 
     Parameters
     ----------
     path : path of the result
-        A hidden file beside it is locked. Where none can be, nothing is: a disk may know no locks.
+        A hidden file next to it is locked. Without support for locks on the disk, nothing is.
 
     Raises
     ------
     Refused
-        If a run that lives has locked it.
+        If a running process has locked it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -71,7 +69,7 @@ class OutputLock:
             except OSError:
                 os.close(handle)
                 return
-            if _is_at(handle, self._place):  # not one that its last owner has just removed
+            if _is_at(handle, self._place):  # not a file that its last owner has just removed
                 self._handle = handle
                 break
             os.close(handle)
@@ -90,17 +88,17 @@ class OutputLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.let_go()
+        self.release()
 
-    def let_go(self) -> None:
-        """Let others have it; may be called twice."""
+    def release(self) -> None:
+        """Release the lock; a second call does nothing."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             _release_lock_file(handle, self._place)
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raise `Refused` if another program's run has locked a result; leaves nothing on the disk."""
+    """Raise `Refused` if another process has locked a result; create no file."""
     try:
         handle = os.open(find_lock_path(path), _LOCK_FLAGS)
     except OSError:
@@ -116,22 +114,22 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
 
 def remove_if_free(place: Path) -> None:
-    """Remove the file of a lock that a killed program has left."""
+    """Remove a lock file that no running process holds."""
     with suppress(OSError):
         handle = os.open(place, _LOCK_FLAGS)
         try:
-            free = _read_lock_owner(handle) is not None
+            is_free = _read_lock_owner(handle) is not None
             lock(handle)
         except OSError:
-            free = False
-        if free and _is_at(handle, place):
+            is_free = False
+        if is_free and _is_at(handle, place):
             _release_lock_file(handle, place)
         else:
             os.close(handle)
 
 
 def find_lock_path(path: str | os.PathLike[str]) -> Path:
-    """Name the file that is locked for a result, however the result is reached."""
+    """Return the path of the lock file of a result, the same for all paths to that result."""
     target = resolve_target(Path(path))
     digest = hashlib.sha256(os.path.normcase(target.name).encode("utf-8", "surrogateescape"))
     return target.parent / f".napari-dip-{digest.hexdigest()[:16]}.lock"
@@ -143,14 +141,14 @@ def lock(handle: int) -> None:
     Parameters
     ----------
     handle : int
-        Closing it lets go.
+        File descriptor; closing it releases the lock.
 
     Raises
     ------
     BlockingIOError, PermissionError
-        If another one has locked it.
+        If another process has locked the file.
     OSError
-        If the disk knows no locks.
+        If the file system supports no locks.
     """
     if sys.platform == "win32":
         import msvcrt
@@ -167,12 +165,12 @@ def lock(handle: int) -> None:
 
 
 def format_lock_owner() -> str:
-    """Name this process and its computer, as one line of JSON."""
+    """Return process id and host name of this process, as one line of JSON."""
     return json.dumps({"process": os.getpid(), "host": socket.gethostname()})
 
 
 def _read_lock_owner(handle: int) -> tuple[int, str] | None:
-    """Read who has locked a file; None where that is not said as we say it."""
+    """Read process id and host name of a lock's owner; None where the content is not ours."""
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         os.lseek(handle, 0, os.SEEK_SET)
         data = json.loads(os.read(handle, _MAX_LOCK_BYTES))
@@ -188,11 +186,11 @@ def _make_busy_refusal(path: str | os.PathLike[str], handle: int) -> Refusal:
         "process": process,
         "host": make_printable(str(host)),
     }
-    return refusal("output-busy", **facts)
+    return make_refusal("output-busy", **facts)
 
 
 def _is_at(handle: int, place: Path) -> bool:
-    """Whether an open file still has its name."""
+    """Return whether an open file still has its name."""
     try:
         return os.path.samestat(os.fstat(handle), place.lstat())
     except OSError:
@@ -200,7 +198,7 @@ def _is_at(handle: int, place: Path) -> bool:
 
 
 def _release_lock_file(handle: int, place: Path) -> None:
-    """Remove the file and let go; Windows removes none that is open."""
+    """Remove and unlock the file; Windows cannot remove an open file."""
     if sys.platform == "win32":
         os.close(handle)
         with suppress(OSError):
@@ -215,20 +213,20 @@ _PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}
 
 
 def make_part_name() -> str:
-    """Name a file or folder that is still being written, after this computer and process.
+    """Return a random name for a file or folder in progress, with computer and process id.
 
-    Nobody can foresee it, so that no link can lie there.
+    The name cannot be foreseen, so nobody can place a link there.
     """
     return f".napari-dip-{_identify_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what processes of this computer left that live no more, and their locks.
+    """Remove the parts and locks that ended processes of this computer left in a folder.
 
     Parameters
     ----------
     folder : Path
-        What other computers write there is theirs.
+        Files of other computers stay.
     """
     with suppress(OSError):
         for entry in list(folder.glob(".napari-dip-*")):
@@ -240,7 +238,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether a name is that of a part whose process was on this computer and lives no more."""
+    """Return whether a name is that of a part whose process on this computer has ended."""
     import psutil
 
     match = _PART_NAME_PATTERN.fullmatch(name)
@@ -252,7 +250,7 @@ def is_abandoned(name: str) -> bool:
 
 
 def remove_result(path: Path) -> None:
-    """Remove a file, or the folder of an OME-Zarr; of a link, only the link."""
+    """Remove a file or the folder of an OME-Zarr; of a link, only the link itself."""
     if stat.S_ISDIR(path.lstat().st_mode):
         shutil.rmtree(path)
     else:
@@ -261,15 +259,15 @@ def remove_result(path: Path) -> None:
 
 @cache
 def _identify_computer() -> str:
-    """Tell computers apart, and containers, which count their processes each for itself."""
-    facts = socket.gethostname()
+    """Return a digest of the host name and, for containers, of the process namespace."""
+    identity = socket.gethostname()
     with suppress(OSError):
-        facts += os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(facts.encode()).hexdigest()[:12]
+        identity += os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
-#: The ending of results that are folders.
+#: Suffix of results that are folders.
 FOLDER_SUFFIX = ".zarr"
 JSON_SUFFIXES = (".json",)
 
@@ -282,23 +280,23 @@ def check_output(
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
     bytes_needed: int = 0,
 ) -> Path:
-    """Make sure that a result can be saved under a name without harm to anything.
+    """Check that a result can be saved under a name without damage to other files.
 
     Parameters
     ----------
     path : path of the result
-    inputs : paths that must never be replaced, however they are reached
+    inputs : paths that must never be replaced, also not through links
     overwrite : bool
         Whether an earlier file of that name may be replaced.
     suffixes : tuple of str
-        Endings that the name may have, in small letters.
+        Allowed suffixes, in lower case.
     bytes_needed : int
-        Free space that must be there.
+        Required free space.
 
     Returns
     -------
     Path
-        Where it is to be written: links that are there now are followed.
+        Path to write to, with all links followed.
 
     Raises
     ------
@@ -309,19 +307,19 @@ def check_output(
     printable = make_printable(str(output))
     zarr = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
-        raise Refused(refusal("output-is-folder", path=printable, suffix=suffixes[0]))
+        raise Refused(make_refusal("output-is-folder", path=printable, suffix=suffixes[0]))
     if output.name.lower().removeprefix(".ome") in suffixes:
-        raise Refused(refusal("output-nameless", path=printable, suffix=output.name.lower()))
+        raise Refused(make_refusal("output-nameless", path=printable, suffix=output.name.lower()))
     if output.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise Refused(refusal(code, path=printable, suffix=make_printable(output.suffix)))
-    special = status is not None and not stat.S_ISREG(status.st_mode)
-    if special and not (zarr and output.is_dir()):
-        raise Refused(refusal("output-special", path=printable))
+        raise Refused(make_refusal(code, path=printable, suffix=make_printable(output.suffix)))
+    is_special = status is not None and not stat.S_ISREG(status.st_mode)
+    if is_special and not (zarr and output.is_dir()):
+        raise Refused(make_refusal("output-special", path=printable))
     if any(_is_same_or_inside(output, other) for other in inputs):
-        raise Refused(refusal("output-is-input", path=printable))
+        raise Refused(make_refusal("output-is-input", path=printable))
     if os.path.lexists(output) and not overwrite:
-        raise Refused(refusal("output-exists", path=printable))
+        raise Refused(make_refusal("output-exists", path=printable))
     if zarr:
         _check_zarr(output, status)
     target = resolve_target(output)
@@ -330,80 +328,82 @@ def check_output(
 
 
 def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
-    """Make sure that results can be saved in a folder, which need not be there yet.
+    """Check that results can be saved in a folder, which need not exist yet.
 
     Raises
     ------
     Refused
-        If it is no folder, the folder above it is missing, or files cannot be written there.
+        If it is no folder, its parent is missing, or files cannot be written there.
     """
     folder, status = stat_path(path)
     if status is not None and not stat.S_ISDIR(status.st_mode):
-        raise Refused(refusal("folder-is-file", path=make_printable(str(folder))))
-    place = resolve_target(folder)
-    _check_folder(place if status is not None else place.parent, False, folder, bytes_needed)
+        raise Refused(make_refusal("folder-is-file", path=make_printable(str(folder))))
+    target = resolve_target(folder)
+    _check_folder(target if status is not None else target.parent, False, folder, bytes_needed)
     return folder
 
 
 def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse two results under one name.
+    """Check that no two results have the same path.
 
     Raises
     ------
     Refused
         If two of the paths lead to one file.
     """
-    earlier: set[str] = set()
+    seen_targets: set[str] = set()
     for path in paths:
-        place = os.path.normcase(resolve_target(Path(path)))
-        if place in earlier:
-            raise Refused(refusal("output-twice", path=make_printable(str(path))))
-        earlier.add(place)
+        target = os.path.normcase(resolve_target(Path(path)))
+        if target in seen_targets:
+            raise Refused(make_refusal("output-twice", path=make_printable(str(path))))
+        seen_targets.add(target)
 
 
 def resolve_folder(path: Path) -> Path:
-    """Follow links to the folder that is really written into, but not one of the name itself."""
+    """Follow links in the path of the folder, but not in the file name itself."""
     return resolve_target(path.parent) / path.name
 
 
 def check_unmoved(target: Path) -> None:
-    """Raise `Failed` if the way to a place that `check_output` gave leads elsewhere by now."""
+    """Raise `Failed` if the folder of a path from `check_output` leads elsewhere by now."""
     if resolve_folder(target) != target:
-        raise Failed(refusal("output-moved", path=make_printable(str(target.parent))))
+        raise Failed(make_refusal("output-moved", path=make_printable(str(target.parent))))
 
 
 def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
-    """Whether one is the other, or lies in the folder that it is."""
+    """Return whether two paths are the same file, or one lies inside the other."""
     with suppress(OSError, ValueError):
         if os.path.lexists(path) and os.path.samefile(path, other):
             return True
-        here, other_path = os.path.realpath(path), os.path.realpath(other)
-        if os.path.isdir(other_path) and here.startswith(other_path + os.sep):
+        real_path, other_path = os.path.realpath(path), os.path.realpath(other)
+        if os.path.isdir(other_path) and real_path.startswith(other_path + os.sep):
             return True
-        return os.path.isdir(here) and other_path.startswith(here + os.sep)
+        return os.path.isdir(real_path) and other_path.startswith(real_path + os.sep)
     return False
 
 
 def _check_zarr(path: Path, status: os.stat_result | None) -> None:
-    """Say no where Zarr cannot be written, or something else would be replaced by it."""
+    """Raise `Refused` if Zarr cannot be written here, or would replace something else."""
     from napari_dip.io.formats.zarr import check_zarr
     from napari_dip.io.formats.zarr_metadata import find_foreign_file
 
     check_zarr(path)
     printable = make_printable(str(path))
     if status is not None and not path.is_dir():
-        raise Refused(refusal("folder-is-file", path=printable))
+        raise Refused(make_refusal("folder-is-file", path=printable))
     if status is not None and any(path.iterdir()) and not is_zarr(path):
-        raise Refused(refusal("zarr-foreign", path=printable))
+        raise Refused(make_refusal("zarr-foreign", path=printable))
     if status is not None and (other := find_foreign_file(path)):
-        raise Refused(refusal("zarr-shared", path=printable, other=make_printable(other)))
+        raise Refused(make_refusal("zarr-shared", path=printable, other=make_printable(other)))
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
-    """Try the folder by making a file in it, which is the only proof that holds everywhere."""
+    """Create a file in the folder, the only reliable test whether it is writable."""
     printable = make_printable(str(folder))
     if not folder.is_dir():
-        raise Refused(refusal("output-folder-missing", folder=make_printable(str(path.parent))))
+        raise Refused(
+            make_refusal("output-folder-missing", folder=make_printable(str(path.parent)))
+        )
     try:
         trial = folder / make_part_name()
         trial.touch(exist_ok=False)
@@ -415,4 +415,4 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
         raise Refused(make_folder_refusal(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused(refusal("output-full", folder=printable, why=why))
+        raise Refused(make_refusal("output-full", folder=printable, why=why))

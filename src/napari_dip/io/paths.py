@@ -1,6 +1,6 @@
-"""Paths as people type them: what may lie behind one, told before anything opens it.
+"""Check paths, read small text files, and expand folders and patterns into input files.
 
-From what was typed to files: folders and patterns spelled out, in order, each file once.
+The module also turns operating-system errors into refusals with a remedy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 
@@ -44,19 +44,19 @@ __all__ = [
     "shorten_name",
     "stat_path",
 ]
-#: Most bytes that a file of settings holds, and one that tells how a run went: a recipe has some
-#: hundred bytes, the report of a movie of a thousand frames about ten million.
+#: Maximum bytes of a settings file and of a report: a recipe has some hundred bytes, the report of
+#: a movie of a thousand frames about ten million.
 MAX_SETTINGS_BYTES, MAX_REPORT_BYTES = 2**20, 2**28
-#: How addresses begin, also where a path was made of one; a drive of Windows has one letter.
+#: Start of a URL, also after conversion to a path; a Windows drive has only one letter.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-#: Errors that blame the path itself rather than what lies behind it.
+#: Errors caused by the path itself rather than by what it leads to.
 _PATH_ERRNOS = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
-#: Bytes that a name has at most on nearly all disks.
+#: Maximum bytes of a file name on nearly all file systems.
 _MAX_NAME_BYTES = 255
 _DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _MISSING_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
-#: Faults by the errors that have a remedy of their own.
+#: Error number -> code of the fault with a remedy of its own.
 _SAVE_FAULTS = {
     **dict.fromkeys(_DISK_FULL_ERRNOS, "disk-full"),
     **dict.fromkeys(_READ_ONLY_ERRNOS, "save-readonly"),
@@ -75,19 +75,19 @@ _OUTPUT_FAULTS = {
 
 
 def shorten_name(name: str, room: int) -> str:
-    """Shorten a file's name so that more can follow it; different names stay different.
+    """Shorten a file name so that a suffix fits; different names stay different.
 
     Parameters
     ----------
     name : str
     room : int
-        Bytes that are to follow.
+        Bytes reserved for the suffix.
     """
-    coded, most = os.fsencode(name), _MAX_NAME_BYTES - room
-    if len(coded) <= most:
+    encoded, max_bytes = os.fsencode(name), _MAX_NAME_BYTES - room
+    if len(encoded) <= max_bytes:
         return name
-    digest = hashlib.sha256(coded).hexdigest()[:12]
-    return f"{coded[: most - 13].decode('utf-8', 'ignore')}-{digest}"
+    digest = hashlib.sha256(encoded).hexdigest()[:12]
+    return f"{encoded[: max_bytes - 13].decode('utf-8', 'ignore')}-{digest}"
 
 
 def resolve_target(path: Path) -> Path:
@@ -99,38 +99,40 @@ def resolve_target(path: Path) -> Path:
 
 
 def check_working_folder() -> None:
-    """Raise `Refused` if the folder that this process works in was deleted.
+    """Raise `Refused` if the working folder of this process was deleted.
 
-    PyTorch's libraries end a process there without a word.
+    PyTorch's libraries would end the process there without a message.
     """
     try:
         os.getcwd()
     except OSError:
-        raise Refused(refusal("folder-gone")) from None
+        raise Refused(make_refusal("folder-gone")) from None
 
 
 def describe_exception(error: BaseException) -> str:
-    """Say in a few words what an error says, fit for the middle of a sentence."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    first = make_printable(text.strip().splitlines()[0] if text.strip() else type(error).__name__)
-    first = first.rstrip(".")
-    return first[:1].lower() + first[1:] if first[1:2].islower() else first
+    """Return a short description of an error, fit for the middle of a sentence."""
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    description = make_printable(
+        message.strip().splitlines()[0] if message.strip() else type(error).__name__
+    )
+    description = description.rstrip(".")
+    return description[:1].lower() + description[1:] if description[1:2].islower() else description
 
 
 def make_save_refusal(path: str | os.PathLike[str], error: Exception) -> Refusal:
-    """Say that a file could not be saved, with what helps against this very error."""
+    """Return the refusal for a file that could not be saved, with a remedy for this error."""
     number = error.errno if isinstance(error, OSError) else None
     code = _SAVE_FAULTS.get(number or 0, "save-failed")
-    return refusal(code, path=make_printable(os.fspath(path)), why=describe_write_error(error))
+    return make_refusal(code, path=make_printable(os.fspath(path)), why=describe_write_error(error))
 
 
 def make_folder(place: Path, *, parents: bool = False) -> None:
-    """Make a folder that results go to; one that is there stays as it is.
+    """Create a folder for results; keep an existing folder.
 
     Raises
     ------
     Refused
-        If it cannot be made.
+        If it cannot be created.
     """
     try:
         place.mkdir(parents=parents, exist_ok=True)
@@ -139,57 +141,57 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
 
 
 def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
-    """Say that a folder takes no files, with what helps against this very error."""
+    """Return the refusal for a folder that cannot be written to, with a remedy for this error."""
     printable = make_printable(os.fspath(folder))
     code = _OUTPUT_FAULTS.get(error.errno or 0, "output-failed")
-    if code == "output-folder-missing" and os.path.isdir(folder):  # as '/proc' says it
+    if code == "output-folder-missing" and os.path.isdir(folder):  # '/proc' reports it as missing
         code = "output-readonly"
-    return refusal(code, folder=printable, path=printable, why=describe_write_error(error))
+    return make_refusal(code, folder=printable, path=printable, why=describe_write_error(error))
 
 
 def describe_write_error(error: Exception) -> str:
-    """Say why a disk did not take something, which not all writers tell."""
+    """Describe a write error, also where the error itself has no text."""
     silent = isinstance(error, OSError) and not error.strerror
     return "the disk did not take it" if silent else describe_exception(error)
 
 
 def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
-    """Find out what lies behind a path; follows links.
+    """Return a path and its status, with links followed.
 
     Returns
     -------
     Path, os.stat_result or None
-        None where nothing lies there.
+        None where nothing exists there.
 
     Raises
     ------
     Refused
-        If no file can have that name, or the way to it is barred.
+        If no file can have that name, or the path is not accessible.
     """
-    text = os.fspath(path)
-    if not text:
-        raise Refused(refusal("path-empty"))
-    printable = make_printable(text)
+    typed_path = os.fspath(path)
+    if not typed_path:
+        raise Refused(make_refusal("path-empty"))
+    printable = make_printable(typed_path)
     try:
-        return Path(text), os.stat(text)
+        return Path(typed_path), os.stat(typed_path)
     except (FileNotFoundError, NotADirectoryError):
-        if _ADDRESS.match(text):
+        if _ADDRESS.match(typed_path):
             raise Refused(
-                refusal("path-url", path=printable, hint=_suggest_local_path(text))
+                make_refusal("path-url", path=printable, hint=_suggest_local_path(typed_path))
             ) from None
-        return Path(text), None
+        return Path(typed_path), None
     except ValueError as error:
         raise Refused(
-            refusal("path-wrong", path=printable, why=describe_exception(error))
+            make_refusal("path-wrong", path=printable, why=describe_exception(error))
         ) from None
     except OSError as error:
         code = "path-wrong" if error.errno in _PATH_ERRNOS else "file-unreadable"
-        raise Refused(refusal(code, path=printable, why=describe_exception(error))) from None
+        raise Refused(make_refusal(code, path=printable, why=describe_exception(error))) from None
 
 
 def _suggest_local_path(address: str) -> str:
-    """Say what to name instead of an address."""
-    from urllib.request import url2pathname  # brings all of HTTP along
+    """Return a hint on what to use instead of a URL."""
+    from urllib.request import url2pathname  # imports all of HTTP
 
     parts = urlsplit(address)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
@@ -198,48 +200,48 @@ def _suggest_local_path(address: str) -> str:
 
 
 def is_zarr(folder: Path) -> bool:
-    """Whether a folder says that it is a Zarr, of either format."""
-    with suppress(OSError, ValueError):  # a name that nothing can have; who opens it will say so
+    """Return whether a folder holds the metadata of a Zarr, of either format."""
+    with suppress(OSError, ValueError):  # an impossible name; opening it reports the error
         return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))
     return False
 
 
-def read_small_text(path: str | os.PathLike[str], kind: str, most: int) -> str:
-    """Read a text file that is no longer than those of its kind are; a BOM is no part of it.
+def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> str:
+    """Read a text file in UTF-8, without its BOM, up to a maximum size.
 
     Parameters
     ----------
     path : path
     kind : str
-        What it should be, such as "a recipe".
-    most : int
-        Bytes that it may have.
+        What the file should be, such as "a recipe".
+    max_bytes : int
+        Maximum size in bytes.
 
     Raises
     ------
     Refused
-        If it cannot be opened, or is longer.
+        If it cannot be opened, or is larger.
     ValueError
-        If it is no text in UTF-8, in words.
+        If it is not valid UTF-8.
     """
-    place, count = check_readable_file(path)
-    printable = make_printable(str(place))
-    if count > most:
+    file_path, count = check_readable_file(path)
+    printable = make_printable(str(file_path))
+    if count > max_bytes:
         facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
-        raise Refused(refusal("file-long", path=printable, **facts))
+        raise Refused(make_refusal("file-long", path=printable, **facts))
     try:
-        text = place.read_bytes().decode("utf-8")
-        return text.removeprefix("\ufeff")  # a mark that editors of Windows put before it
+        text = file_path.read_bytes().decode("utf-8")
+        return text.removeprefix("\ufeff")  # the BOM that Windows editors add
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
         raise Refused(
-            refusal("file-unreadable", path=printable, why=describe_exception(error))
+            make_refusal("file-unreadable", path=printable, why=describe_exception(error))
         ) from None
 
 
 def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
-    """Make sure that a path leads to a regular file with bytes in it.
+    """Check that a path leads to a regular file that is not empty and can be opened.
 
     Returns
     -------
@@ -251,42 +253,42 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
     Refused
         If it is missing, a folder, a pipe or device, empty, or cannot be opened.
     """
-    place, status = stat_path(path)
-    printable = make_printable(str(place))
+    file_path, status = stat_path(path)
+    printable = make_printable(str(file_path))
     if status is None:
-        raise Refused(refusal("file-missing", path=printable))
+        raise Refused(make_refusal("file-missing", path=printable))
     if stat.S_ISDIR(status.st_mode):
-        raise Refused(refusal("file-is-folder", path=printable))
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise Refused(refusal("file-type", path=printable, why="it is a pipe or a device"))
+        raise Refused(make_refusal("file-is-folder", path=printable))
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
+        raise Refused(make_refusal("file-type", path=printable, why="it is a pipe or a device"))
     if status.st_size == 0:
-        raise Refused(refusal("file-empty", path=printable))
+        raise Refused(make_refusal("file-empty", path=printable))
     try:
-        with place.open("rb"):
-            return place, status.st_size
+        with file_path.open("rb"):
+            return file_path, status.st_size
     except OSError as error:
         raise Refused(
-            refusal("file-unreadable", path=printable, why=describe_exception(error))
+            make_refusal("file-unreadable", path=printable, why=describe_exception(error))
         ) from None
 
 
-#: What counts as an image in a folder; a file that is named by itself may be called anything.
+#: Suffixes of images in a folder; a file that is named directly may have any suffix.
 _INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
-#: A folder that is one image.
+#: Suffix of a folder that is one image.
 _FOLDER_INPUT_SUFFIX = ".zarr"
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFiles:
-    """The files that were meant.
+    """The input files after expansion of folders and patterns.
 
     Attributes
     ----------
     files : tuple of Path
-        As they were named, in that order; those of one folder or pattern by their names.
+        In the order of the inputs; those of one folder or pattern sorted by name.
     notes : tuple of Note
-        One for each folder that holds something else as well.
+        One for each folder that also holds other files.
     """
 
     files: tuple[Path, ...]
@@ -294,86 +296,85 @@ class InputFiles:
 
 
 def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
-    """Spell out folders and patterns.
+    """Expand folders and patterns into input files.
 
-    A folder stands for the images that lie in it, not for those in folders below; a pattern for
-    all files that it matches, with ``**`` for any folders. A file that is named by itself is
-    taken as it is, whether it exists or not: reading its header will tell.
+    A folder stands for the images directly in it. A pattern stands for all files that it matches,
+    with ``**`` for any folders. A file that is named directly is passed on unchecked; reading its
+    header reports errors.
 
     Parameters
     ----------
     inputs : iterable of path or pattern
     results : Path
-        The folder of the results, whose files never become inputs by folder or pattern.
+        Folder of the results; folders and patterns never match its files.
 
     Raises
     ------
     Refused
-        If nothing was named, a folder or pattern comes to nothing, or the results would lie among
-        the inputs.
+        If there are no inputs, a folder or pattern matches nothing, or all matches are results.
     """
     files: dict[str, Path] = {}
     notes: list[Note] = []
-    own = os.path.realpath(results)
-    named = [os.fspath(item) for item in inputs]
-    if not named:
-        raise Refused(refusal("batch-none"))
-    for text in named:
-        if _GLOB_CHARACTERS & set(text) and not os.path.lexists(
-            text
+    results_folder = os.path.realpath(results)
+    patterns = [os.fspath(item) for item in inputs]
+    if not patterns:
+        raise Refused(make_refusal("batch-none"))
+    for pattern in patterns:
+        if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(
+            pattern
         ):  # a file may have such a name, too
-            meant = sorted(Path(path) for path in glob.glob(text, recursive=True))
-            meant = [item for item in meant if _is_image(item) or not item.is_dir()]
+            matches = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
+            matches = [item for item in matches if _is_image(item) or not item.is_dir()]
         else:
-            place, status = stat_path(text)
+            place, status = stat_path(pattern)
             if status is None or not place.is_dir() or _is_image(place):
                 files.setdefault(os.path.realpath(place), place)
                 continue
-            meant, remaining = _list_folder_images(place)
+            matches, remaining = _list_folder_images(place)
             if remaining:
                 notes.append(
-                    make_note("files-skipped", count=remaining, folder=make_printable(text))
+                    make_note("files-skipped", count=remaining, folder=make_printable(pattern))
                 )
-        if not meant:
-            raise Refused(refusal("batch-empty", pattern=make_printable(text)))
-        apart = [item for item in meant if os.path.realpath(item.parent) != own]
-        if not apart:
-            raise Refused(refusal("batch-among", folder=make_printable(str(results))))
-        for entry in apart:
-            files.setdefault(os.path.realpath(entry), entry)
+        if not matches:
+            raise Refused(make_refusal("batch-empty", pattern=make_printable(pattern)))
+        input_paths = [item for item in matches if os.path.realpath(item.parent) != results_folder]
+        if not input_paths:
+            raise Refused(make_refusal("batch-among", folder=make_printable(str(results))))
+        for input_path in input_paths:
+            files.setdefault(os.path.realpath(input_path), input_path)
     return InputFiles(files=tuple(files.values()), notes=tuple(notes))
 
 
 def make_result_name(source: Path) -> str:
-    """Name the result of a file, in a folder of its own: as the input, but TIFF or OME-TIFF."""
-    name, low = source.name, source.name.lower()
+    """Return the file name of a result: as the input, but with the suffix of TIFF or OME-TIFF."""
+    name, lower_name = source.name, source.name.lower()
     for suffix in (*_INPUT_SUFFIXES, _FOLDER_INPUT_SUFFIX):
-        if low.endswith(".ome" + suffix):
+        if lower_name.endswith(".ome" + suffix):
             return name[: -len(".ome" + suffix)] + ".ome.tif"
-        if low.endswith(suffix):
+        if lower_name.endswith(suffix):
             return name[: -len(suffix)] + ".tif"
     return shorten_name(name, len(".tif")) + ".tif"
 
 
 def check_names_differ(sources: Iterable[Path]) -> None:
-    """Refuse inputs whose results would have one name, on whichever disk they are written.
+    """Check that the results of all inputs get different names, on any file system.
 
     Raises
     ------
     Refused
-        With the first two of them; capitals and ways to code an accent do not tell names apart.
+        If two names are equal up to case and the encoding of accents; names the first two.
     """
-    earlier: dict[str, Path] = {}
+    sources_by_key: dict[str, Path] = {}
     for source in sources:
         name = make_result_name(source)
-        place = unicodedata.normalize("NFC", name).casefold()
-        if place in earlier:
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in sources_by_key:
             pair = {
-                "first": make_printable(str(earlier[place])),
+                "first": make_printable(str(sources_by_key[key])),
                 "second": make_printable(str(source)),
             }
-            raise Refused(refusal("batch-names", **pair, name=make_printable(name)))
-        earlier[place] = source
+            raise Refused(make_refusal("batch-names", **pair, name=make_printable(name)))
+        sources_by_key[key] = source
 
 
 def _is_image(folder: Path) -> bool:
@@ -381,12 +382,12 @@ def _is_image(folder: Path) -> bool:
 
 
 def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
-    """List the images in a folder by name, and count the other files; hidden ones are neither."""
+    """List the images in a folder by name and count the other files; ignore hidden files."""
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         facts = {"path": make_printable(str(folder)), "why": describe_exception(error)}
-        raise Refused(refusal("file-unreadable", **facts)) from None
+        raise Refused(make_refusal("file-unreadable", **facts)) from None
     files = [entry for entry in entries if _is_image(entry) or not entry.is_dir()]
     images = [file for file in files if _is_image(file) or file.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

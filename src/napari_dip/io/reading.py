@@ -1,10 +1,8 @@
-"""Read images: the header first, the pixels once a plan says yes.
+"""Read the header, the pixels and the provenance of an image file.
 
-The kind of a file is told by its first bytes, never by its name; what they mean beyond that
-is left to tifffile, Pillow, zarr and bioio. These parsers meet hostile bytes here, so whatever
-they raise becomes a `Refused` that names the file.
-
-What a file says of how it was made: the counterpart of what `write_image` puts there.
+The first bytes of a file decide its format, never its name. tifffile, Pillow, zarr and bioio do the
+parsing. The files may be damaged or hostile, so every parser error becomes a `Refused` that names
+the file.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.formats.region_reader import convert_parser_errors
 from napari_dip.io.integrity import parse_strict_json
@@ -31,56 +29,57 @@ if TYPE_CHECKING:
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-#: No lossless codec in use packs real pixels tighter than this; deflate and LZW cannot at all.
+#: Maximum ratio of image bytes to file bytes. No lossless codec in use compresses real pixels
+#: further; deflate and LZW cannot reach it at all.
 _MAX_COMPRESSION_RATIO = 2000
 
 
 def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpec:
-    """Read the header of an image file, and nothing else.
+    """Read the header of an image file, without its pixels.
 
     Parameters
     ----------
     path : path of a TIFF, OME-TIFF, PNG, JPEG, CZI, ND2 or LIF file, or of an OME-Zarr's folder
     axes : str, optional
-        Overrides the file's own axes: one letter each out of T, C, Z, Y, X and S.
+        Axes that override those in the file: one letter each out of T, C, Z, Y, X and S.
 
     Returns
     -------
     ImageSpec
-        Alpha channels are left out of its shape, with a note.
+        Its shape excludes alpha channels; a note says so.
 
     Raises
     ------
     Refused
-        If the file is missing, of another kind, cut off, or its header cannot be true.
+        If the file is missing, truncated or of an unknown format, or its header is implausible.
     """
     letters = axes.upper() if axes else None
     if _is_folder(path):
         from napari_dip.io.formats import zarr as zarr_reading
 
         return zarr_reading.read_spec(Path(path), letters)
-    place, count = check_readable_file(path)
-    with convert_parser_errors(place):
-        spec: ImageSpec = _choose_reader(place).read_spec(place, letters)
-    if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * count:
+    file_path, file_size = check_readable_file(path)
+    with convert_parser_errors(file_path):
+        spec: ImageSpec = _choose_reader(file_path).read_spec(file_path, letters)
+    if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * file_size:
         sizes = " × ".join(str(side) for side in spec.shape)
-        why = f"its header speaks of {sizes} pixels, but it holds {count} bytes"
-        raise Refused(refusal("file-broken", path=make_printable(str(place)), why=why))
+        why = f"its header speaks of {sizes} pixels, but it holds {file_size} bytes"
+        raise Refused(make_refusal("file-broken", path=make_printable(str(file_path)), why=why))
     return spec
 
 
 def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
-    """Read the pixels of the image that a header describes.
+    """Read all pixels of an image file.
 
     Parameters
     ----------
     spec : ImageSpec
-        From `read_spec`.
+        Header from `read_spec`.
 
     Returns
     -------
     ndarray
-        Shape and axes of `spec`, in the byte order of this computer.
+        Has the shape and axes of `spec`, in native byte order.
 
     Raises
     ------
@@ -96,24 +95,24 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
 
         raw = zarr_reading.read_pixels(Path(spec.path))
     else:
-        place, _ = check_readable_file(spec.path)
-        with convert_parser_errors(place):
-            raw = _choose_reader(place).read_pixels(place, spec)
+        file_path, _ = check_readable_file(spec.path)
+        with convert_parser_errors(file_path):
+            raw = _choose_reader(file_path).read_pixels(file_path, spec)
     pixels = _drop_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(refusal("file-broken", path=make_printable(spec.path), why=why))
+        raise Refused(make_refusal("file-broken", path=make_printable(spec.path), why=why))
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def _is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to a folder that is one image."""
-    place, status = stat_path(path)
-    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(place)
+    """Return whether a path leads to a Zarr folder, which counts as one image."""
+    folder, status = stat_path(path)
+    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(folder)
 
 
 def is_lazy(path: Path) -> bool:
-    """Whether a file is of a kind whose own reader reads it by regions."""
+    """Return whether a file is a CZI, ND2 or LIF file, which bioio reads by regions."""
     from napari_dip.io.formats.bioio import detect_bioio_format
 
     with path.open("rb") as file:
@@ -121,13 +120,13 @@ def is_lazy(path: Path) -> bool:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF does."""
+    """Return whether a file starts with the magic number of a TIFF."""
     with path.open("rb") as file:
         return file.read(8).startswith(_TIFF_MAGIC)
 
 
 def _choose_reader(path: Path) -> Any:
-    """Choose the module that reads this kind of file, by its first bytes."""
+    """Choose the module that reads a file, by the file's first bytes."""
     from napari_dip.io.formats import bioio as bioio_reading
     from napari_dip.io.formats import png_jpeg as picture
     from napari_dip.io.formats import tiff
@@ -141,12 +140,12 @@ def _choose_reader(path: Path) -> Any:
     if bioio_reading.detect_bioio_format(start):
         return bioio_reading
     why = "it starts like none of them"
-    raise Refused(refusal("file-type", path=make_printable(str(path)), why=why))
+    raise Refused(make_refusal("file-type", path=make_printable(str(path)), why=why))
 
 
 def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
-    """Drop the samples that the header leaves out: they come after the colours."""
-    if raw.ndim == len(spec.shape) + 1:  # grey and alpha: the axis itself goes
+    """Drop the alpha samples, which follow the colours and which the header excludes."""
+    if raw.ndim == len(spec.shape) + 1:  # grey and alpha: only grey remains, so drop the axis
         return raw[..., 0]
     if "S" in spec.axes and raw.ndim == len(spec.shape):
         axis = spec.axes.index("S")
@@ -155,33 +154,33 @@ def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read what `napari_dip.io.writing.write_image` was given as provenance.
+    """Read the provenance that `napari_dip.io.writing.write_image` saved with an image.
 
     Parameters
     ----------
-    path : path of a TIFF file, or of an OME-Zarr, that can be read
+    path : path of a readable TIFF file or OME-Zarr
 
     Returns
     -------
     dict or None
-        Plain JSON types; None if it holds nothing of the kind.
+        Plain JSON types; None if the file holds no provenance.
     """
     if os.path.isdir(path):
         from napari_dip.io.formats.zarr_metadata import read_group_attributes
 
-        inside = read_group_attributes(Path(path)).get("napari_dip")
-        return inside if isinstance(inside, dict) and "recipe" in inside else None
+        provenance = read_group_attributes(Path(path)).get("napari_dip")
+        return provenance if isinstance(provenance, dict) and "recipe" in provenance else None
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        texts = [
+        json_texts = [
             *_read_imagej_provenance(file),
             *_read_shaped_provenance(file),
             *_read_ome_provenance(file),
         ]
-    for text in texts:
+    for json_text in json_texts:
         try:
-            strict_json = parse_strict_json(text)
+            strict_json = parse_strict_json(json_text)
         except ValueError:
             continue
         if isinstance(strict_json, dict) and "recipe" in strict_json:
@@ -195,7 +194,9 @@ def _read_imagej_provenance(file: TiffFile) -> list[str]:
 
 
 def _read_shaped_provenance(file: TiffFile) -> list[str]:
-    return [str(item.get("napari_dip", "")) for item in file.shaped_metadata or ()]
+    return [
+        str(page_metadata.get("napari_dip", "")) for page_metadata in file.shaped_metadata or ()
+    ]
 
 
 def _read_ome_provenance(file: TiffFile) -> list[str]:
@@ -205,4 +206,4 @@ def _read_ome_provenance(file: TiffFile) -> list[str]:
         root = ElementTree.fromstring(file.ome_metadata)
     except ElementTree.ParseError:
         return []
-    return [item.text or "" for item in root.iter() if item.get("K") == "provenance"]
+    return [element.text or "" for element in root.iter() if element.get("K") == "provenance"]

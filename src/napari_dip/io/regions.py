@@ -1,4 +1,4 @@
-"""Images on a disk, read region by region: none of it stays in memory."""
+"""Read images on the disk region by region, without loading them whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.formats import bioio as bioio_reading
 from napari_dip.io.formats.region_reader import convert_parser_errors
@@ -29,74 +29,74 @@ if TYPE_CHECKING:
     from napari_dip.io.formats.region_reader import LazyImage
     from napari_dip.io.header import ImageSpec
 
-#: Bytes of an image that are held at a time while all of it is gone through.
+#: Maximum bytes in memory while all pixels of an image are iterated.
 CHUNK = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMappedImage:
-    """Pixels that lie in a file as they are, one after the other.
+    """Uncompressed, contiguous pixels in a file.
 
-    Reads as an array does, by slices: each reading maps the file, copies what is asked for and
-    lets go of the rest, so that memory holds no more than that.
+    Slicing works as for an array. Each access maps the file, copies the region and unmaps the file,
+    so that only the region stays in memory.
 
     Attributes
     ----------
     path : Path
     offset : int
-        Of the first pixel, in bytes.
+        Position of the first pixel in the file, in bytes.
     shape : tuple of int
-    stored : str
-        NumPy's name for the type with its byte order, such as ">u2".
-    keeper : object
-        What deletes the file once nobody reads it any more.
+    stored_dtype : str
+        NumPy name of the type with its byte order, such as ">u2".
+    file_owner : object
+        Object that deletes a temporary file when it is garbage-collected.
     """
 
     path: Path
     offset: int
     shape: tuple[int, ...]
-    stored: str
-    keeper: object = None
+    stored_dtype: str
+    file_owner: object = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type in this computer's byte order, as pixels are handed over."""
-        return np.dtype(self.stored).newbyteorder("=")
+        """Type of the returned pixels, in native byte order."""
+        return np.dtype(self.stored_dtype).newbyteorder("=")
 
     @property
     def ndim(self) -> int:
-        """Count the axes."""
+        """Number of axes."""
         return len(self.shape)
 
     def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        """Read a region; a copy."""
-        whole = np.memmap(self.path, self.stored, "r", self.offset, self.shape)
-        return np.array(whole[place], dtype=self.dtype)
+        """Return a copy of a region."""
+        mapped = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.shape)
+        return np.array(mapped[place], dtype=self.dtype)
 
     def __setitem__(self, place: Any, pixels: npt.ArrayLike) -> None:
         """Write a region."""
-        whole = np.memmap(self.path, self.stored, "r+", self.offset, self.shape)
-        whole[place] = pixels
+        mapped = np.memmap(self.path, self.stored_dtype, "r+", self.offset, self.shape)
+        mapped[place] = pixels
 
-    def mapped(self, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
-        """Give all of it as an array that stays on the disk."""
-        return np.memmap(self.path, self.stored, mode, self.offset, self.shape)
+    def make_memmap(self, mode: Literal["r", "r+"] = "r") -> np.memmap[Any, Any]:
+        """Return all pixels as a memory-mapped array."""
+        return np.memmap(self.path, self.stored_dtype, mode, self.offset, self.shape)
 
 
 def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[Any]:
-    """Get at the pixels of a file without reading them.
+    """Open the pixels of a file without reading them where the format allows it.
 
     Parameters
     ----------
     spec : ImageSpec
-        From `read_spec`.
+        Header from `read_spec`.
 
     Returns
     -------
     MemoryMappedImage, LazyImage or ndarray
-        A TIFF whose pixels lie one after the other is read where it is; one that is compressed is
-        unpacked into a temporary file first. OME-Zarr, CZI, ND2 and LIF are read where they are.
-        Other kinds of files are read whole.
+        An uncompressed, contiguous TIFF is mapped; other TIFFs that can be unpacked are unpacked
+        into a temporary file. OME-Zarr, CZI, ND2 and LIF are read region by region. Other files
+        are read whole.
 
     Raises
     ------
@@ -117,28 +117,31 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
             return read_pixels(spec)
         if location.offset is not None:
             return MemoryMappedImage(
-                path=path, offset=location.offset, shape=location.shape, stored=location.dtype.str
+                path=path,
+                offset=location.offset,
+                shape=location.shape,
+                stored_dtype=location.dtype.str,
             )
-        keeper = _TemporaryFolder()
+        temporary_folder = _TemporaryFolder()
         try:
             raw = create_mapped_image(
-                keeper.path / "pixels", location.shape, location.dtype.newbyteorder("=")
+                temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
             )
         except OSError as error:
-            raise Refused(make_save_refusal(keeper.path, error)) from None
-        location.unpack(raw.mapped("r+"))
-        return replace(raw, keeper=keeper)
+            raise Refused(make_save_refusal(temporary_folder.path, error)) from None
+        location.unpack(raw.make_memmap("r+"))
+        return replace(raw, file_owner=temporary_folder)
 
 
 def _check_unchanged(path: Path, spec: ImageSpec, image: LazyImage) -> LazyImage:
     if image.shape != spec.shape or image.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
+        raise Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
     return image
 
 
 class _TemporaryFolder:
-    """A temporary folder that goes with the last one who holds this."""
+    """A temporary folder that is deleted with the last reference to this object."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="napari-dip-"))
@@ -150,39 +153,39 @@ class _TemporaryFolder:
 def create_mapped_image(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> MemoryMappedImage:
-    """Make room for pixels in a new file.
+    """Create a file with room for the pixels of an image.
 
     Raises
     ------
     OSError
-        If the disk has no room for all of it; no file is left then.
+        If the disk is too full; no file remains then.
     """
-    path.unlink(missing_ok=True)  # a link there would lead elsewhere
+    path.unlink(missing_ok=True)  # never write through a link
     try:
         with path.open("xb") as file:
             _reserve(file, prod(shape) * dtype.itemsize)
     except OSError:
         path.unlink(missing_ok=True)
         raise
-    return MemoryMappedImage(path=path, offset=0, shape=shape, stored=dtype.str)
+    return MemoryMappedImage(path=path, offset=0, shape=shape, stored_dtype=dtype.str)
 
 
 def _reserve(file: IO[bytes], count: int) -> None:
-    """Take so many bytes now: on a full disk, writing into a mapped gap ends the process."""
+    """Allocate bytes now: on a full disk, a write into a mapped hole kills the process."""
     reserve = getattr(os, "posix_fallocate", None)  # not on macOS and Windows
     if reserve is not None:
         try:
             reserve(file.fileno(), 0, count)
             return
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # what some disks cannot do
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # unsupported by the disk
                 raise
     for first in range(0, count, CHUNK):
         file.write(bytes(min(CHUNK, count - first)))
 
 
 def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
-    """Go through all pixels in order, a part of them at a time.
+    """Iterate over all pixels in order, in chunks of at most `CHUNK` bytes where possible.
 
     Parameters
     ----------
@@ -194,11 +197,11 @@ def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
 def _iter_outer_chunks(
     image: Any, shape: tuple[int, ...], outer: tuple[int, ...]
 ) -> Iterator[npt.NDArray[Any]]:
-    each = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
-    if each > CHUNK and len(shape) > 1:
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
+    if row_bytes > CHUNK and len(shape) > 1:
         for number in range(shape[0]):
             yield from _iter_outer_chunks(image, shape[1:], (*outer, number))
         return
-    some = max(1, CHUNK // max(1, each))
-    for first in range(0, shape[0], some):
-        yield np.ascontiguousarray(image[(*outer, slice(first, first + some))])
+    row_count = max(1, CHUNK // max(1, row_bytes))
+    for first in range(0, shape[0], row_count):
+        yield np.ascontiguousarray(image[(*outer, slice(first, first + row_count))])

@@ -1,7 +1,7 @@
-"""Save results so that an earlier file is either whole or replaced by a whole one.
+"""Write images, text and bytes atomically.
 
-Everything is written beside its place under another name, forced to the disk, and only then
-put in place in one step.
+Each file is written under a temporary name in the same folder and synced to the disk. It then
+replaces the earlier file in one step, so that a crash never leaves a partial result.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: What ImageJ's own flavour of TIFF can hold, which is what most microscopists open next.
+#: Pixel types of ImageJ's TIFF flavour, which most microscopists open next.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
-#: Number of the tag.
+#: Number of the TIFF tag for the orientation.
 _TIFF_ORIENTATION_TAG = 274
-#: Classic TIFF counts bytes in 32 bits; some room is left for the header.
+#: Maximum bytes of pixels in a classic TIFF, whose offsets have 32 bits; the header needs the rest.
 _MAX_CLASSIC_TIFF_BYTES = 2**32 - 2**25
 
 
@@ -45,35 +45,35 @@ def write_image(
     like: str | None = None,
     tags: SourceTags | None = None,
 ) -> Path:
-    """Save an image as TIFF or OME-Zarr, with the size of its pixels and how it came about.
+    """Save an image as TIFF or OME-Zarr, with its pixel size and provenance.
 
     Parameters
     ----------
     path : path ending in .tif, .tiff, .zarr; .ome.tif and .ome.tiff make an OME-TIFF
-        A link of that name is not followed: `check_output` says where one leads.
+        Symbolic links are not followed; `check_output` returns the path that a link leads to.
     image : ndarray of integers or float32
-        One that stays on the disk is copied part by part.
+        A memory-mapped array is copied chunk by chunk.
     axes : str
         One letter for each axis out of T, C, Z, Y, X and S.
     scale, units : tuples as in `ImageSpec`
     provenance : mapping in plain JSON types
-        Goes into the file as text that ImageJ shows (Image, Show Info) or as OME annotation.
+        Saved as text that ImageJ shows (Image, Show Info) or as an OME annotation.
     overwrite : bool
         Whether a file of that name may be replaced.
     like : str, optional
-        Path of an OME-Zarr whose version one is to have.
+        Path of an OME-Zarr whose format version the result should have.
     tags : SourceTags, optional
-        Of the input, for the result to say the same.
+        Header entries of the input that the result copies.
 
     Returns
     -------
     Path
-        Where it was saved.
+        Path of the saved file, as passed in.
 
     Raises
     ------
     Failed
-        If the disk does not take it; what was there before is untouched.
+        If the file cannot be written; an earlier file stays unchanged.
     """
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
@@ -82,13 +82,15 @@ def write_image(
         from napari_dip.io.zarr_writing import write_zarr
 
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
-        facts: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
+        zarr_options: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
         pixels = _make_contiguous(image)
         return write_zarr(
-            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **facts
+            Path(path), pixels, axes, sizes, origin=origin, overwrite=overwrite, **zarr_options
         )
-    text = json.dumps(dict(provenance or {}), ensure_ascii=True)
-    return _write_tiff(Path(path), image, axes, sizes, text, tags or SourceTags(), overwrite)
+    provenance_json = json.dumps(dict(provenance or {}), ensure_ascii=True)
+    return _write_tiff(
+        Path(path), image, axes, sizes, provenance_json, tags or SourceTags(), overwrite
+    )
 
 
 def _write_tiff(
@@ -102,38 +104,40 @@ def _write_tiff(
 ) -> Path:
     ome = str(path).lower().endswith((".ome.tif", ".ome.tiff"))
     imagej = not ome and _is_imagej_compatible(image, axes)
-    if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF knows no other order
-        order = [axis for axis in "TCZYXS" if axis in axes]
-        image, axes = image.transpose([axes.index(axis) for axis in order]), "".join(order)
+    if ome and not axes.endswith(("YX", "YXS", "YXC")):  # OME-TIFF has a fixed order of axes
+        ome_axes = [axis for axis in "TCZYXS" if axis in axes]
+        image, axes = image.transpose([axes.index(axis) for axis in ome_axes]), "".join(ome_axes)
     pixels = _make_contiguous(image)
-    kind = _make_ome_options if ome else _make_imagej_options if imagej else _make_plain_options
-    options = kind(image, axes, sizes, text)
+    make_options = (
+        _make_ome_options if ome else _make_imagej_options if imagej else _make_plain_options
+    )
+    options = make_options(image, axes, sizes, text)
     if ome and tags.ome is not None:
-        options["metadata"] |= tags.ome.options(axes, image.shape)
+        options["metadata"] |= tags.ome.make_tifffile_options(axes, image.shape)
         if tags.ome.objective:
             lens = ", ".join(f"{key} {value}" for key, value in tags.ome.objective)
             options["metadata"]["MapAnnotation"]["objective"] = lens
-    if axes.endswith(("S", "YXC")):  # samples of a pixel lie together
+    if axes.endswith(("S", "YXC")):  # interleaved samples
         options["planarconfig"] = "contig"
     grey = "miniswhite" if tags.is_white_zero else "minisblack"
     options["photometric"] = "rgb" if "S" in axes else grey
     if tags.orientation != 1:
         options["extratags"] = [(_TIFF_ORIENTATION_TAG, "H", 1, tags.orientation, False)]
-    big = image.nbytes > _MAX_CLASSIC_TIFF_BYTES and not imagej
-    flavour = {"ome": ome, "imagej": imagej, "bigtiff": big}
+    is_bigtiff = image.nbytes > _MAX_CLASSIC_TIFF_BYTES and not imagej
+    flavour = {"ome": ome, "imagej": imagej, "bigtiff": is_bigtiff}
     return _write_atomically(
         path, lambda file: _write_tiff_pages(file, pixels, flavour, options), overwrite
     )
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
-    """Save text in UTF-8; raises as `write_image` does."""
+    """Save text in UTF-8; raise `Failed` as `write_image` does."""
     content = text.encode("utf-8")
     return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
-    """Save bytes as they are; raises as `write_image` does."""
+    """Save bytes; raise `Failed` as `write_image` does."""
     return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
 
 
@@ -143,28 +147,28 @@ def _write_tiff_pages(
     flavour: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
-    """Write header and pixels; those on the disk part by part."""
+    """Write header and pixels; memory-mapped pixels chunk by chunk."""
     from tifffile import TiffWriter
 
     with TiffWriter(file, **flavour) as tiff:
         if isinstance(pixels, np.ndarray):
             tiff.write(pixels, **options)
             return
-        shape, kind = pixels.shape, pixels.dtype
-        place = tiff.write(None, shape=shape, dtype=kind, returnoffset=True, **options)
-    assert place is not None  # nothing is compressed
-    file.seek(place[0])
-    for part in iter_chunks(pixels):
-        file.write(part.tobytes())
+        shape, dtype = pixels.shape, pixels.dtype
+        location = tiff.write(None, shape=shape, dtype=dtype, returnoffset=True, **options)
+    assert location is not None  # only compressed pixels have no offset
+    file.seek(location[0])
+    for chunk in iter_chunks(pixels):
+        file.write(chunk.tobytes())
 
 
 def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMappedImage:
-    """Give pixels one after the other; as they lie on the disk, if they do so there."""
+    """Return contiguous pixels, without a copy if they are already contiguous on the disk."""
     if isinstance(image, np.memmap) and image.flags.c_contiguous and image.filename is not None:
         path = Path(image.filename)
         if path.exists():
             return MemoryMappedImage(
-                path=path, offset=image.offset, shape=image.shape, stored=image.dtype.str
+                path=path, offset=image.offset, shape=image.shape, stored_dtype=image.dtype.str
             )
     return np.ascontiguousarray(image)
 
@@ -174,28 +178,28 @@ def _write_content(file: IO[bytes], content: bytes) -> None:
 
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
-    part = ""
+    part_name = ""
     target = resolve_folder(path)
     try:
-        name = target.parent / make_part_name()
-        with name.open("x+b") as file:
-            part = str(name)
+        part_path = target.parent / make_part_name()
+        with part_path.open("x+b") as file:
+            part_name = str(part_path)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileNotFoundError):  # an earlier file hands on its permissions
-            os.chmod(part, target.lstat().st_mode & 0o777)
+        with suppress(FileNotFoundError):  # keep the permissions of an earlier file
+            os.chmod(part_name, target.lstat().st_mode & 0o777)
         if target.is_symlink():
             raise FileExistsError(errno.EEXIST, "a link of that name appeared meanwhile")
         if overwrite:
-            os.replace(part, target)
+            os.replace(part_name, target)
         else:
-            _place_new(part, target)
+            _place_new(part_name, target)
         _sync_folder(target.parent)
-    except BaseException as error:  # an interrupt must not leave a part behind either
-        if part:
+    except BaseException as error:  # an interrupt, too, must remove the temporary file
+        if part_name:
             with suppress(OSError):
-                os.unlink(part)
+                os.unlink(part_name)
         if isinstance(error, OSError):
             raise Failed(make_save_refusal(path, error)) from error
         raise
@@ -203,12 +207,12 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], None], overwrite:
 
 
 def _place_new(part: str, target: Path) -> None:
-    """Put a file in place unless one appeared there in the meantime."""
+    """Move a file into place unless another file appeared there in the meantime."""
     try:
         os.link(part, target)
     except FileExistsError:
         raise
-    except OSError:  # no hard links on this disk
+    except OSError:  # the file system has no hard links
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "a file of that name appeared meanwhile") from None
         os.replace(part, target)
@@ -217,7 +221,7 @@ def _place_new(part: str, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk, where folders can be opened for that."""
+    """Sync a folder, where the system allows to open it, so that the new name is on the disk."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -236,7 +240,7 @@ def _make_size_mapping(
 
 
 def _is_imagej_compatible(image: npt.NDArray[Any], axes: str) -> bool:
-    """Whether ImageJ's flavour holds it: few types, fixed order, colours in 8 bits only."""
+    """Return whether ImageJ's flavour can hold an image: few types, fixed order, 8-bit colours."""
     if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _MAX_CLASSIC_TIFF_BYTES:
         return False
     if "S" in axes and (image.dtype != np.uint8 or not axes.endswith("YXS")):
@@ -268,11 +272,11 @@ def _make_plain_options(
     options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
     if "X" in sizes and "Y" in sizes:
         (across, unit), (down, _) = sizes["X"], sizes["Y"]
-        length = get_unit_meters(unit)
-        named = "INCH" if unit == "inch" else "CENTIMETER" if length else "NONE"
-        factor = length * 100 if length and unit != "inch" else 1.0
+        meters = get_unit_meters(unit)
+        resolution_unit = "INCH" if unit == "inch" else "CENTIMETER" if meters else "NONE"
+        factor = meters * 100 if meters and unit != "inch" else 1.0
         options["resolution"] = (1 / (across * factor), 1 / (down * factor))
-        options["resolutionunit"] = named
+        options["resolutionunit"] = resolution_unit
     return options
 
 
@@ -282,11 +286,11 @@ def _make_ome_options(
     import hashlib
     import uuid
 
-    # tifffile would put the time and this computer's network address into the identifier
-    whole = hashlib.sha256()
-    for part in iter_chunks(image):
-        whole.update(part.tobytes())
-    digest = whole.hexdigest()
+    # tifffile would derive the identifier from the time and the network address of the computer
+    hasher = hashlib.sha256()
+    for chunk in iter_chunks(image):
+        hasher.update(chunk.tobytes())
+    digest = hasher.hexdigest()
     metadata: dict[str, Any] = {
         "axes": axes,
         "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, digest)),

@@ -1,7 +1,7 @@
-"""Save results as OME-Zarr, a folder of chunks, so that it appears whole or not at all.
+"""Write results as OME-Zarr, a folder of chunks, atomically.
 
-It is written beside its place under another name, chunk by chunk, with coarser levels made of the
-finer ones, forced to the disk, and only then put in place.
+The image is written under a temporary name, chunk by chunk, with coarser levels averaged from the
+finer ones. It is synced to the disk and only then renamed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: Pixels of a chunk: 4 MB in single precision, in one plane or in four of a stack, so that a plane
-#: is shown without unpacking many others.
+#: Shape of a chunk in pixels, 4 MB in single precision: one plane, or four of a stack, so that a
+#: viewer can show a plane without decompressing many others.
 _PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
-#: The coarsest level has no longer side in the picture plane: it is shown at once.
+#: Maximum side of a plane of the coarsest level, which viewers show at once.
 _MAX_COARSEST_SIDE = 256
-#: Widest voxel along Z, in pixels of the plane, for which depth is halved along with the plane.
+#: Maximum ratio of voxel depth to width up to which the depth is halved along with the plane.
 _MAX_ISOTROPIC_RATIO = 1.5
 
 
@@ -48,7 +48,7 @@ def write_zarr(
     origin: Mapping[str, float] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Save an image with all its levels.
+    """Write an image with all its levels.
 
     Parameters
     ----------
@@ -60,42 +60,42 @@ def write_zarr(
     sizes : mapping of str to (float, str)
         Size of a pixel and its unit, of the axes that have one.
     provenance : dict in plain JSON types
-        Goes into the attributes as "napari_dip".
+        Saved in the attributes as "napari_dip".
     like : str, optional
-        Path of an OME-Zarr whose version it is to have; else it has the newest one.
+        Path of an OME-Zarr whose version the result should have; default: the newest version.
     origin : mapping of str to float, optional
-        Where the middle of the first pixel lies, of the axes that have one.
+        Centre of the first pixel, for the axes that have one.
     overwrite : bool
-        Whether what is there may be replaced.
+        Whether an earlier image may be replaced.
 
     Returns
     -------
     Path
-        Where it was saved.
+        Path of the saved image, as passed in.
 
     Raises
     ------
     Refused
-        If what writes Zarr is not installed.
+        If the package for Zarr is not installed.
     Failed
-        If the disk does not take it; what was there before is untouched.
+        If it cannot be written; an earlier image stays unchanged.
     """
     check_zarr(path)
     target = resolve_folder(path)
-    part = target.parent / make_part_name()
+    part_folder = target.parent / make_part_name()
     try:
         _write_levels(
-            part,
+            part_folder,
             _ReorderedImage(image, axes),
             sizes,
             provenance,
             get_ome_version(like),
             origin or {},
         )
-        _sync_tree(part)
-        _rename_into_place(part, target, overwrite)
-    except BaseException as error:  # an interrupt must not leave a part behind either
-        shutil.rmtree(part, ignore_errors=True)
+        _sync_tree(part_folder)
+        _rename_into_place(part_folder, target, overwrite)
+    except BaseException as error:  # an interrupt, too, must remove the temporary folder
+        shutil.rmtree(part_folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise Failed(make_save_refusal(path, error)) from error
         raise
@@ -103,20 +103,20 @@ def write_zarr(
 
 
 class _ReorderedImage:
-    """An image with its axes in the order that OME-Zarr wants."""
+    """View of an image with its axes in the order of OME-Zarr."""
 
     def __init__(self, image: Any, axes: str) -> None:
         self._image = image
-        self._places = [axes.index(axis) for axis in "TCSZYX" if axis in axes]
-        self.axes = "".join(axes[place] for place in self._places).replace("S", "C")
-        self.shape = tuple(int(image.shape[place]) for place in self._places)
+        self._axis_order = [axes.index(axis) for axis in "TCSZYX" if axis in axes]
+        self.axes = "".join(axes[place] for place in self._axis_order).replace("S", "C")
+        self.shape = tuple(int(image.shape[place]) for place in self._axis_order)
         self.dtype = np.dtype(image.dtype).newbyteorder("=")
 
     def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
         source_region = [slice(None)] * len(region)
-        for item, place in zip(region, self._places, strict=True):
-            source_region[place] = item
-        return np.asarray(self._image[tuple(source_region)]).transpose(self._places)
+        for side_slice, axis in zip(region, self._axis_order, strict=True):
+            source_region[axis] = side_slice
+        return np.asarray(self._image[tuple(source_region)]).transpose(self._axis_order)
 
 
 def _write_levels(
@@ -137,22 +137,25 @@ def _write_levels(
         if axis in axes and get_unit_symbol(unit) and unit != "pixel"
     }
     group = zarr.open_group(part, mode="w-", zarr_format=FORMATS[version])
-    levels, above = [finest], _create_level(group, 0, image.shape, image, version)
-    for region in _iter_chunk_regions(above):
-        above[region] = image[region]
-    while max(above.shape[-2:]) > _MAX_COARSEST_SIDE:
-        steps = _choose_level_factors(axes, above.shape, levels[-1], deep="Z" in units)
+    levels, level = [finest], _create_level(group, 0, image.shape, image, version)
+    for region in _iter_chunk_regions(level):
+        level[region] = image[region]
+    while max(level.shape[-2:]) > _MAX_COARSEST_SIDE:
+        steps = _choose_level_factors(axes, level.shape, levels[-1], deep="Z" in units)
         levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
-        above = _write_coarser_level(group, len(levels) - 1, above, steps, image, version)
-    name, first = str(provenance.get("source", "image")), [origin.get(axis, 0.0) for axis in axes]
-    multiscales = build_multiscales(axes, levels, units, name, version, first)
+        level = _write_coarser_level(group, len(levels) - 1, level, steps, image, version)
+    name, first_pixel = (
+        str(provenance.get("source", "image")),
+        [origin.get(axis, 0.0) for axis in axes],
+    )
+    multiscales = build_multiscales(axes, levels, units, name, version, first_pixel)
     group.attrs.update({**multiscales, "napari_dip": provenance})
 
 
 def _create_level(
     group: Any, number: int, shape: tuple[int, ...], image: _ReorderedImage, version: str
 ) -> Any:
-    """Make room for one level."""
+    """Create the array of one level."""
     from numcodecs import Blosc
     from zarr.codecs import BloscCodec
 
@@ -178,7 +181,7 @@ def _create_level(
         ),
         dtype=image.dtype,
         fill_value=0,
-        config={"write_empty_chunks": True},  # what is missing is known to be lost, then
+        config={"write_empty_chunks": True},  # so that a missing chunk means data loss
         **options,
     )
 
@@ -186,21 +189,21 @@ def _create_level(
 def _write_coarser_level(
     group: Any, number: int, above: Any, steps: list[int], image: _ReorderedImage, version: str
 ) -> Any:
-    """Write a level of means over blocks of the one above."""
+    """Write a level of block means of the level above."""
     shape = tuple(-(-side // step) for side, step in zip(above.shape, steps, strict=True))
-    below = _create_level(group, number, shape, image, version)
-    for region in _iter_chunk_regions(below):
+    coarse_level = _create_level(group, number, shape, image, version)
+    for region in _iter_chunk_regions(coarse_level):
         fine = tuple(
-            slice(item.start * step, min(side, item.stop * step))
-            for item, step, side in zip(region, steps, above.shape, strict=True)
+            slice(side_slice.start * step, min(side, side_slice.stop * step))
+            for side_slice, step, side in zip(region, steps, above.shape, strict=True)
         )
         means = _average_blocks(above[fine], steps)
-        below[region] = np.rint(means) if image.dtype.kind in "iu" else means
-    return below
+        coarse_level[region] = np.rint(means) if image.dtype.kind in "iu" else means
+    return coarse_level
 
 
 def _average_blocks(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[np.float64]:
-    """Means over blocks; those at the far border of what is there."""
+    """Return block means; blocks at the far border may be smaller."""
     averaged = pixels.astype(np.float64)
     for axis, step in enumerate(steps):
         if step > 1:
@@ -216,29 +219,29 @@ def _average_blocks(pixels: npt.NDArray[Any], steps: list[int]) -> npt.NDArray[n
 def _choose_level_factors(
     axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool
 ) -> list[int]:
-    """Halve the plane, and the depth where voxels are no deeper than wide."""
+    """Return the factors of the next level: halve the plane, and the depth of isotropic voxels."""
     width = sizes[-1]
     steps = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
     if "Z" in axes:
-        place = axes.index("Z")
-        if deep and shape[place] > 1 and sizes[place] <= _MAX_ISOTROPIC_RATIO * width:
-            steps[place] = 2
+        z_axis = axes.index("Z")
+        if deep and shape[z_axis] > 1 and sizes[z_axis] <= _MAX_ISOTROPIC_RATIO * width:
+            steps[z_axis] = 2
     return steps
 
 
 def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
-    """Go through an array chunk by chunk."""
-    for place in product(
+    """Iterate over the regions of an array's chunks."""
+    for corner in product(
         *(range(0, side, step) for side, step in zip(array.shape, array.chunks, strict=True))
     ):
         yield tuple(
             slice(start, min(side, start + step))
-            for start, side, step in zip(place, array.shape, array.chunks, strict=True)
+            for start, side, step in zip(corner, array.shape, array.chunks, strict=True)
         )
 
 
 def _sync_tree(folder: Path) -> None:
-    """Force all files to the disk: a name must not stand for what a crash would empty."""
+    """Sync all files to the disk, so that a crash after the rename leaves no empty ones."""
     for root, _, names in os.walk(folder):
         for name in names:
             with open(os.path.join(root, name), "rb") as file:
@@ -246,12 +249,12 @@ def _sync_tree(folder: Path) -> None:
 
 
 def _rename_into_place(part: Path, target: Path, overwrite: bool) -> None:
-    """Give the folder its name; an earlier one goes once the new one is there."""
+    """Rename the folder; remove an earlier one after that."""
     if not os.path.lexists(target):
         os.rename(part, target)
         return
-    foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if foreign or target.is_symlink() or not overwrite or find_foreign_file(target):
+    is_foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
+    if is_foreign or target.is_symlink() or not overwrite or find_foreign_file(target):
         raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
     earlier = target.parent / make_part_name().replace(".part", ".earlier")
     os.rename(target, earlier)

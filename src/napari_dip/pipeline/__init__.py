@@ -1,5 +1,6 @@
-"""From a file to a result: one run, whichever door asked for it.
+"""Run a restoration: from a file or an array and a recipe to a result.
 
-Order of the folders: plan, calibrate, assess, store, execute, reproduce; beside them the recipe,
-events, the machine, and the Python functions. `scale`, `explore`, `cli` and `qt` import this one.
+Folders, in the order of their imports: plan, calibrate, assess, store, execute, reproduce. The
+modules here hold the recipe, events, the machine and the Python functions. `scale`, `explore`,
+`cli` and `qt` import this package.
 """

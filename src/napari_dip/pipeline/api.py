@@ -1,4 +1,4 @@
-"""The Python door: from an array or a file and a recipe to a restored picture."""
+"""Python entry point: restore an image, given as an array or a file, by a recipe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.events import drain_generator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event, Restoration
 
-#: Seconds between the pictures that `progress` is shown; drawing more often slows the fit.
+#: Minimum time between two previews for `progress`, in seconds; more of them slow the fit.
 _PREVIEW_SECONDS = 0.2
 
 
@@ -39,22 +39,24 @@ def restore(
     keep_after: int | None = None,
     **inputs: Any,
 ) -> Restoration:
-    """Run a recipe on an image; what all other calls of this kind come down to.
+    """Restore an image by a recipe; the functions of the single tasks call this one.
 
     Parameters
     ----------
     image : array-like or path
-    recipe : Recipe, path of a recipe file, JSON text or the mapping it holds
+    recipe : Recipe, str or path
+        A recipe, its JSON text, or the path of a recipe file. A mapping as in the JSON text is
+        accepted, too.
     progress : callable, optional
-        Called with each `Event`, in this thread.
+        Called with each `Event`, in the calling thread.
     axes : str, optional
-        One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
-        "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
+        One letter of T, C, Z, Y, X and S (S: red, green, blue) for each axis, such as "YXS" for
+        a colour image. Default: the axes that a file names; for arrays "YX" or "ZYX".
     keep_after : int, optional
-        Iterations after which the best picture so far is kept, as by "Stop and keep": repeats a
-        run that was ended so.
+        Iterations after which the run ends with the best result so far, as by "Stop and keep".
+        With it, a run that a user has ended can be repeated.
     **inputs : array-like or path
-        Further images that the task takes, by name; ``network_file``: see `denoise`.
+        Further inputs of the task, by name; for ``network_file`` see `denoise`.
 
     Returns
     -------
@@ -63,9 +65,9 @@ def restore(
     Raises
     ------
     Refused
-        If a picture or a setting cannot be used; nothing was computed.
+        If an image or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
     """
     from napari_dip.pipeline.execute.crop_preview import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
@@ -78,40 +80,46 @@ def restore(
         read_network,
     )
 
-    choice, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
+    parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
     network = (
-        None if (named := inputs.pop(SHARED_NETWORK_INPUT, None)) is None else read_network(named)
+        None
+        if (network_path := inputs.pop(SHARED_NETWORK_INPUT, None)) is None
+        else read_network(network_path)
     )
-    _check_names(choice, inputs)
+    _check_names(parsed_recipe, inputs)
     control = make_keep_after_control(keep_after)
     spec, pixels = describe_input("image", image, axes)
-    others = {
-        name: describe_input(name, item, None) for name, item in inputs.items() if item is not None
+    extra_inputs = {
+        name: describe_input(name, value, None)
+        for name, value in inputs.items()
+        if value is not None
     }
-    headers = {name: header for name, (header, _) in others.items()}
-    plan = plan_with_network(preflight(choice, spec, detect_machine(), headers), network)
+    headers = {name: header for name, (header, _) in extra_inputs.items()}
+    plan = plan_with_network(preflight(parsed_recipe, spec, detect_machine(), headers), network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     plan = stamp_plan_files(plan)
     image = open_pixels(spec) if plan.tiles and spec.path else pixels()
-    data = {"image": image, **{name: read() for name, (_, read) in others.items()}}
+    data = {"image": image, **{name: read() for name, (_, read) in extra_inputs.items()}}
     check_unchanged(plan)
-    seconds = _PREVIEW_SECONDS if progress else None
-    result = drain_generator(run(plan, data, control=control, preview_seconds=seconds), progress)
-    if result is None:  # only a control that says so can end a run with nothing
-        raise Failed(refusal("unexpected", why="the run ended without a picture"))
+    preview_seconds = _PREVIEW_SECONDS if progress else None
+    result = drain_generator(
+        run(plan, data, control=control, preview_seconds=preview_seconds), progress
+    )
+    if result is None:  # the run was ended before there was any result
+        raise Failed(make_refusal("unexpected", why="the run ended without a picture"))
     return result
 
 
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
-    names = [item.name for item in recipe.task.inputs]
+    names = [task_input.name for task_input in recipe.task.inputs]
     if unknown := set(inputs) - set(names):
         facts = {"field": min(unknown), "known": ", ".join(names)}
-        raise Refused(refusal("setting-unknown", **facts))
+        raise Refused(make_refusal("setting-unknown", **facts))
 
 
 def load_recipe(recipe: object) -> Recipe:
-    """Take a recipe in any of the forms that people keep it in.
+    """Return a recipe, given as one, as JSON text, as a mapping, or as the path of a recipe file.
 
     Raises
     ------
@@ -136,18 +144,18 @@ def _read_recipe_file(path: str) -> Recipe:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
         raise Refused(
-            refusal("recipe-broken", path=printable, why=describe_exception(error))
+            make_refusal("recipe-broken", path=printable, why=describe_exception(error))
         ) from None
     return recipe_from_json(text, origin=printable)
 
 
 def parse_axes(axes: object) -> str | None:
-    """Read names of axes, as one text or as a sequence of letters.
+    """Return the letters of axes in upper case, given as a text or a list; None if not given.
 
     Raises
     ------
     Refused
-        If they are neither.
+        If they are neither a text nor a list of texts.
     """
     letters = axes if isinstance(axes, list | tuple) else [axes]
     if axes is None:
@@ -155,15 +163,27 @@ def parse_axes(axes: object) -> str | None:
     if not all(isinstance(letter, str) for letter in letters):
         why = "it should be one letter for each axis"
         hint = "Give a text such as 'ZYX', or a list of such letters."
-        raise Refused(refusal("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint))
+        raise Refused(
+            make_refusal("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
+        )
     return "".join(map(str, letters)).upper()
 
 
 def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
-    """Describe an image, and say how to get at its pixels once a plan says yes."""
+    """Return the header of an image, and a function that reads its pixels.
+
+    Pixels of a file are read only when that function is called.
+
+    Raises
+    ------
+    Refused
+        If the image is no array and no readable file.
+    """
     axes = parse_axes(axes)
     if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
-        raise Refused(refusal("image-not-array", name=name, why="it is a text of several lines"))
+        raise Refused(
+            make_refusal("image-not-array", name=name, why="it is a text of several lines")
+        )
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
@@ -172,21 +192,25 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
     array = _convert_to_array(name, image)
     try:
         shape = tuple(int(side) for side in array.shape)
-    except (TypeError, ValueError):  # dask arrays may not know their size yet
+    except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
         why = "its size is not known yet"
-        raise Refused(refusal("image-not-array", name=name, why=why)) from None
-    named = axes or ("" if axes is not None else guess_axes(shape))
+        raise Refused(make_refusal("image-not-array", name=name, why=why)) from None
+    axis_letters = axes or ("" if axes is not None else guess_axes(shape))
     spec = ImageSpec(
-        name=name, shape=shape, dtype=str(array.dtype.name), axes=named, guessed=axes is None
+        name=name,
+        shape=shape,
+        dtype=str(array.dtype.name),
+        axes=axis_letters,
+        has_guessed_axes=axes is None,
     )
     pixels = LazyPixels(name, array) if is_dask_array(array) else array
     return spec, lambda: pixels
 
 
 def _convert_to_array(name: str, value: Any) -> Any:
-    """Make an array of whatever can be one; dask arrays stay lazy."""
+    """Convert a value to an array in native byte order; dask arrays stay lazy."""
     if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
-        raise Refused(refusal("image-not-array", name=name, why=_describe_type(value)))
+        raise Refused(make_refusal("image-not-array", name=name, why=_describe_type(value)))
     if is_dask_array(value):
         return value
     import numpy as np
@@ -195,22 +219,22 @@ def _convert_to_array(name: str, value: Any) -> Any:
         array: npt.NDArray[Any] = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
-        raise Refused(refusal("image-not-array", name=name, why=why)) from None
+        raise Refused(make_refusal("image-not-array", name=name, why=why)) from None
     if array.dtype == object and not array.ndim:
-        raise Refused(refusal("image-not-array", name=name, why=_describe_type(value)))
+        raise Refused(make_refusal("image-not-array", name=name, why=_describe_type(value)))
     if array.dtype.kind in "US" and array.ndim < 2:
         why = "it holds texts, and several files are restored by napari_dip.batch"
-        raise Refused(refusal("image-not-array", name=name, why=why))
+        raise Refused(make_refusal("image-not-array", name=name, why=why))
     if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
         facts = {"count": hidden, "total": array.size, "name": name}
-        raise Refused(refusal("image-masked", **facts))
+        raise Refused(make_refusal("image-masked", **facts))
     if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
         return array.astype(array.dtype.newbyteorder("="))
     return array
 
 
 def _describe_type(value: object) -> str:
-    """Say what was given that is no array."""
+    """Return a clause for the user on why a value is no array."""
     if isinstance(value, Mapping):
         return f"it is a mapping (type {type(value).__name__}), so give one of its values"
     if isinstance(value, Iterator):

@@ -1,10 +1,8 @@
-"""Run as ever, and keep on the disk what it takes to go on after a crash; and read it back.
+"""Save a run while it goes on, so that it can be resumed after a crash, and find such runs.
 
-Runs that have not ended, kept on the disk so that a crash costs a few seconds of work.
-
-Each lies in a folder of its own: what was asked for (run.json), the pixels of inputs that no file
-holds, and a checkpoint. The process that is at it holds the folder; once none does and the folder
-is still there, the run was cut off. A run that ends by itself takes its folder away.
+Each run has a folder with its manifest (run.json), the pixels of inputs that are in no file, and a
+checkpoint. The running process locks the folder. A folder without a lock is an interrupted run. A
+run that ends normally removes its folder.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import read_small_text
@@ -58,20 +56,20 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
-#: Raised by one whenever what was kept before could not be read.
+#: Version of the manifest; it grows by one when older manifests can no longer be read.
 RUN_MANIFEST_SCHEMA = 1
-#: The file that makes a folder an unfinished run; written after the inputs, and all of it at once.
+#: File that marks a folder as an interrupted run; written atomically, after the inputs.
 RUN_MANIFEST_FILE = "run.json"
 CHECKPOINT_FILE = "checkpoint"
-#: Bytes that run.json may have: recipe and look of a few layers take some thousand.
+#: Maximum size of run.json in bytes; a usual one has a few thousand.
 _MAX_RUN_MANIFEST_BYTES = 1_000_000
-#: Seconds after which a folder that holds no run is what a crash has left of its beginning.
+#: Age in seconds from which a folder without a manifest is taken for the rest of a crash.
 _STALE_FOLDER_SECONDS = 60.0
-#: Runs that are kept at most; each may hold a gigabyte of pixels.
+#: Maximum number of interrupted runs that are kept; each may hold a gigabyte of pixels.
 MAX_SAVED_RUNS = 5
-#: What is raised where a checkpoint's header is none.
+#: Errors from reading a damaged checkpoint header.
 _HEADER_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
-#: Part of `Machine` that a plan depends on.
+#: Fields of the machine in a manifest.
 _MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
 
 
@@ -87,7 +85,7 @@ class _InputFields(StrictModel):
 
 
 class _RunFields(StrictModel):
-    """What run.json must hold."""
+    """Schema of run.json."""
 
     schema_version: Literal[1] = Field(alias="schema")
     version: TextField
@@ -103,13 +101,13 @@ class _RunFields(StrictModel):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class InterruptedRun:
-    """A run that was cut off.
+    """A run that was interrupted, and can be resumed.
 
     Attributes
     ----------
     folder : Path
     manifest : mapping
-        What `summarise_run` has written down.
+        Content of run.json: the output of `summarise_run`, versions and inputs.
     """
 
     folder: Path
@@ -117,33 +115,33 @@ class InterruptedRun:
 
     @property
     def inputs(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is known of each input: layer, sha256, axes, and path or file."""
+        """Description of each input, by name: at least layer, sha256, path and file."""
         inputs: Mapping[str, Mapping[str, Any]] = self.manifest["inputs"]
         return inputs
 
     @property
     def machine(self) -> Machine:
-        """What the computer offered when the run was planned, so that the plan comes out again."""
+        """The machine that the run was planned for; it gives the same plan again."""
         return TypeAdapter(Machine).validate_python(self.manifest["machine"])
 
     @property
-    def exact(self) -> bool:
-        """Whether it can be gone on with: by the same version of this package and of torch."""
+    def is_resumable(self) -> bool:
+        """Whether the run can be resumed: versions of this package and of torch are the same."""
         return all(self.manifest[name] == value for name, value in get_pixel_versions().items())
 
     @property
-    def begun(self) -> datetime:
-        """When it was begun."""
+    def start_time(self) -> datetime:
+        """Start of the run."""
         return datetime.fromisoformat(self.manifest["begun"])
 
     @property
-    def done(self) -> int:
-        """Iterations of which something is kept; those of tiles in progress alone."""
+    def completed_iterations(self) -> int:
+        """Iterations in the checkpoint; 0 if it cannot be read. Finished tiles are not counted."""
         try:
             header = read_header(self.folder / CHECKPOINT_FILE)
-            fit, ended = header["fit"], header["outcomes"]
-            last = 0 if fit is None else int(fit["history"][-1][0])
-            return last + sum(int(item["iterations"]) for item in ended)
+            fit, outcomes = header["fit"], header["outcomes"]
+            current_iterations = 0 if fit is None else int(fit["history"][-1][0])
+            return current_iterations + sum(int(outcome["iterations"]) for outcome in outcomes)
         except (
             OSError,
             ValueError,
@@ -157,61 +155,63 @@ class InterruptedRun:
 
     @property
     def tiles(self) -> int:
-        """Tiles that are done."""
-        text = (self.folder / f"{CHECKPOINT_FILE}.tiles").glob("*.json")
-        return sum(path.stem.isdigit() for path in text)
+        """Number of finished tiles."""
+        tile_files = (self.folder / f"{CHECKPOINT_FILE}.tiles").glob("*.json")
+        return sum(path.stem.isdigit() for path in tile_files)
 
     def describe(self) -> str:
-        """Say what it is, when it was begun, and how far it came, in one sentence."""
-        began = self.begun.astimezone()
-        when = f"{began.day} {began:%B %Y at %H:%M}"
-        far = f"{self.done:,} of at most {self.manifest['iterations']:,} iterations"
+        """Return a sentence for the user: label, start and progress of the run."""
+        start = self.start_time.astimezone()
+        date = f"{start.day} {start:%B %Y at %H:%M}"
+        progress = (
+            f"{self.completed_iterations:,} of at most {self.manifest['iterations']:,} iterations"
+        )
         if self.manifest["tiles"]:
-            far = f"{self.tiles} of {self.manifest['tiles']} tiles"
+            progress = f"{self.tiles} of {self.manifest['tiles']} tiles"
         return make_printable(
-            f"{self.manifest['label']}, begun on {when}, was cut off after {far}."
+            f"{self.manifest['label']}, begun on {date}, was cut off after {progress}."
         )
 
     def remove(self) -> None:
-        """Delete all that runs have written there; what makes it a run first."""
-        with suppress(OSError):  # what was read as a run is one, by whichever version
+        """Delete the files of the run, the manifest first."""
+        with suppress(OSError):  # locking marks folders of other versions as run folders, too
             FolderLock(self.folder).release()
             (self.folder / RUN_MANIFEST_FILE).unlink(missing_ok=True)
         remove_run_folder(self.folder)
 
 
 def get_pixel_versions() -> dict[str, str]:
-    """Give the versions that pixels depend on."""
+    """Return the versions of this package and of torch, which determine the pixels."""
     from napari_dip.version import __version__
 
     return {"version": __version__, "torch": get_torch_version()}
 
 
 def find_interrupted_runs(home: Path, task: str) -> tuple[InterruptedRun, ...]:
-    """List the runs of a task that were cut off, latest first; takes no pixel and loads no torch.
+    """Return the interrupted runs of a task, latest first, without reading pixels.
 
     Parameters
     ----------
     home : Path
-        Folder of the folders; need not be there.
+        Folder that holds the folders of the runs; need not exist.
     task : str
         Key in `TASKS`.
     """
-    folders = [
+    all_runs = [
         _read_run_folder(folder)
         for folder in _list_subfolders(home)
         if not is_folder_locked(folder)
     ]
     runs = [
-        item for item in folders if item is not None and item.manifest["recipe"]["task"] == task
+        item for item in all_runs if item is not None and item.manifest["recipe"]["task"] == task
     ]
     return tuple(sorted(runs, key=lambda item: item.manifest["begun"], reverse=True))
 
 
 def remove_stale_runs(home: Path) -> None:
-    """Remove what a crash has left of a beginning, and the oldest runs where there are many.
+    """Remove rests of runs that crashed at their start, and the oldest of too many runs.
 
-    What no run has written stays.
+    Folders and files that no run has written are not touched.
     """
     old = time.time() - _STALE_FOLDER_SECONDS
     runs = []
@@ -228,35 +228,35 @@ def remove_stale_runs(home: Path) -> None:
 
 
 def write_run_manifest(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Make a folder an unfinished run.
+    """Write run.json, which marks a folder as an interrupted run.
 
     Parameters
     ----------
     folder : Path
     about : mapping
-        By `summarise_run`.
+        Output of `summarise_run`.
     inputs : mapping of str to mapping
-        Of each input, what is known of it.
+        Description of each input, by name.
 
     Raises
     ------
     Failed
-        If the disk does not take it.
+        If the file cannot be written.
     """
     facts = {"schema": RUN_MANIFEST_SCHEMA, **get_pixel_versions(), **about, "inputs": inputs}
     write_text(folder / RUN_MANIFEST_FILE, json.dumps(facts, indent=1), overwrite=True)
 
 
 def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
-    """Write down what was asked for, in plain JSON types.
+    """Return recipe, label, start, size and machine of a run in plain JSON types.
 
     Parameters
     ----------
     plan : Plan
     label : str
-        How the run is called, such as "Denoise cells".
+        Name of the run for the user, such as "Denoise cells".
     machine : Machine
-        That it was planned for.
+        The machine that the run was planned for.
     """
     return {
         "recipe": plan.recipe.to_dict(),
@@ -276,49 +276,49 @@ def _list_subfolders(home: Path) -> list[Path]:
 
 
 def _read_run_folder(folder: Path) -> InterruptedRun | None:
-    """Read a folder's run; None if it holds none that can be read."""
+    """Return the run in a folder; None if there is none that can be read."""
     try:
-        strict_json = parse_strict_json(
+        manifest = parse_strict_json(
             read_small_text(
                 folder / RUN_MANIFEST_FILE, "an unfinished run", _MAX_RUN_MANIFEST_BYTES
             )
         )
-        strict_json = migrate_record(strict_json) if isinstance(strict_json, dict) else strict_json
-        if find_field_fault(strict_json, _RunFields) or set(strict_json["machine"]) != set(
+        manifest = migrate_record(manifest) if isinstance(manifest, dict) else manifest
+        if find_field_fault(manifest, _RunFields) or set(manifest["machine"]) != set(
             _MACHINE_FIELDS
         ):
             return None
-        run = InterruptedRun(folder=folder, manifest=strict_json)
+        run = InterruptedRun(folder=folder, manifest=manifest)
         run.describe(), run.machine
-    except (DipError, OSError, ValueError, OverflowError):  # a date of another age
+    except (DipError, OSError, ValueError, OverflowError):  # OverflowError: a date out of range
         return None
-    files = [noted["file"] for noted in run.inputs.values()]
-    elsewhere = any(file is not None and Path(file).name != file for file in files)
-    return None if elsewhere else run
+    files = [description["file"] for description in run.inputs.values()]
+    has_outside_files = any(file is not None and Path(file).name != file for file in files)
+    return None if has_outside_files else run
 
 
-#: Seconds before anything is kept: a run that is over by then is soon made again.
+#: Seconds after the start at which saving begins; shorter runs are quickly repeated.
 AUTOSAVE_DELAY_SECONDS = 5.0
-#: Bytes of pixels that are copied at most, where no file holds them: a quarter of the memory of
-#: small computers. A run of larger ones is not kept.
+#: Maximum bytes of pixels that are copied because they are in no file: a quarter of the memory of
+#: small computers. A run with more is not saved.
 MAX_COPIED_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class AutosaveTarget:
-    """Where a run is kept, and what is written down of it.
+    """Folder of an autosave, and the description of its run.
 
     Attributes
     ----------
     folder : Path
-        Its own.
+        Folder of this run alone.
     run_summary : mapping
-        By `napari_dip.pipeline.autosave.summarise_run`.
+        Output of `summarise_run`.
     inputs : mapping of str to mapping
-        Of each input, in plain JSON types: "layer", "path" of the file behind it or None, and
-        whatever else who reads it back wants to know.
+        Description of each input, by name, in plain JSON types: "layer", "path" of its file or
+        None, and further fields of the caller.
     resume : bool
-        Whether to go on from what lies there.
+        Whether to resume the run in that folder.
     """
 
     folder: Path
@@ -328,118 +328,123 @@ class AutosaveTarget:
 
 
 def run_with_autosave(
-    place: AutosaveTarget,
+    target: AutosaveTarget,
     plan: Plan,
     data: Mapping[str, Any],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     preview_seconds: float | None = None,
 ) -> Generator[Event, None, Restoration | None]:
-    """Restore as `run` does, which says what is yielded, returned and raised.
+    """Restore as `run` does, with autosave; yields, returns and raises as `run` does.
 
-    What is kept goes when the run ends, by itself or by a person; it stays after a crash, or where
-    the run failed and may go on once there is memory, or another device.
+    The saved files are removed when the run ends normally or is ended by the user. They stay after
+    a crash or a failure, since the run may be resumed with more memory or on another device.
     """
-    wishes: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
+    run_options: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
     try:
-        locked = _lock_run_folder(place, plan, data)
-    except OSError:  # the picture is worth more than the means to go on
-        return (yield from run(plan, data, **wishes))
+        folder_lock = _lock_run_folder(target, plan, data)
+    except OSError:  # run without autosave rather than not at all
+        return (yield from run(plan, data, **run_options))
 
     def keep() -> None:
-        if not plan.tiles:  # those of tiles lie there by now
-            _save_inputs(place, plan, data, store.identity["inputs"])
+        if not plan.tiles:  # inputs of tiles were saved at the start
+            _save_inputs(target, plan, data, store.identity["inputs"])
 
-    path = place.folder / CHECKPOINT_FILE
+    path = target.folder / CHECKPOINT_FILE
     store = CheckpointStore(
-        path, resume=place.resume, after=AUTOSAVE_DELAY_SECONDS, before=keep, lasting=False
+        path, resume=target.resume, after=AUTOSAVE_DELAY_SECONDS, before=keep, lasting=False
     )
-    over = False
+    is_finished = False
     try:
-        result = yield from run(plan, data, store=store, **wishes)
-        over = True
+        result = yield from run(plan, data, store=store, **run_options)
+        is_finished = True
         return result
     except Refused:
-        over = not place.resume
+        is_finished = not target.resume
         raise
     finally:
-        locked.release()
-        if over or not store.has_saved_state():
-            InterruptedRun(folder=place.folder, manifest={}).remove()
+        folder_lock.release()
+        if is_finished or not store.has_saved_state():
+            InterruptedRun(folder=target.folder, manifest={}).remove()
 
 
-def _lock_run_folder(place: AutosaveTarget, plan: Plan, data: Mapping[str, Any]) -> FolderLock:
-    """Make the folder this process's own; raises OSError if nothing can be kept there."""
-    if place.resume:
-        return FolderLock(place.folder)
-    place.folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_runs(place.folder.parent)
-    if os.path.lexists(place.folder):
+def _lock_run_folder(target: AutosaveTarget, plan: Plan, data: Mapping[str, Any]) -> FolderLock:
+    """Create and lock the folder of a run; raises OSError if nothing can be saved there."""
+    if target.resume:
+        return FolderLock(target.folder)
+    target.folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_runs(target.folder.parent)
+    if os.path.lexists(target.folder):
         raise FileExistsError(17, "a folder of that name is there")
-    make_run_folder(place.folder, 0o700)
+    make_run_folder(target.folder, 0o700)
     lock = None
     try:
-        lock = FolderLock(place.folder)
-        if plan.tiles:  # which lie there from the start
-            _save_inputs(place, plan, data)
+        lock = FolderLock(target.folder)
+        if plan.tiles:  # tiles are read during the run, so inputs are saved at the start
+            _save_inputs(target, plan, data)
         return lock
     except OSError:
         if lock is not None:
             lock.release()
-        remove_run_folder(place.folder)
+        remove_run_folder(target.folder)
         raise
 
 
 def _save_inputs(
-    place: AutosaveTarget,
+    target: AutosaveTarget,
     plan: Plan,
     data: Mapping[str, Any],
     hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Copy the pixels that no file holds, and write down the rest.
+    """Copy the pixels that are in no file, and write the manifest.
 
     Parameters
     ----------
-    place, plan, data
+    target, plan, data
         As for `run_with_autosave`.
     hashes : mapping of str to str, optional
-        Of the inputs that the run has read.
+        SHA-256 of the inputs that the run has read, by name.
 
     Raises
     ------
     OSError
-        If they are too many, have changed since they were read, or the disk does not take them.
+        If the pixels are too many, have changed since they were read, or cannot be written.
     """
-    if place.resume:
+    if target.resume:
         return
-    noted = {
-        name: _describe_saved_input(name, item, data[name]) for name, item in place.inputs.items()
+    descriptions = {
+        name: _describe_saved_input(name, described, data[name])
+        for name, described in target.inputs.items()
     }
-    for name, entry in noted.items():
+    for name, entry in descriptions.items():
         if entry["sha256"] != (hashes or {}).get(name, entry["sha256"]):
             raise OSError(f"the pixels of '{entry['layer']}' have changed since they were read")
-    copied = {name: np.asarray(data[name]) for name, item in noted.items() if item["file"]}
-    count = sum(array.nbytes for array in copied.values())
-    if count > MAX_COPIED_BYTES:
+    copied = {
+        name: np.asarray(data[name])
+        for name, described in descriptions.items()
+        if described["file"]
+    }
+    byte_count = sum(array.nbytes for array in copied.values())
+    if byte_count > MAX_COPIED_BYTES:
         raise OSError(
-            f"{format_bytes(count)} of pixels lie in no file, and "
+            f"{format_bytes(byte_count)} of pixels lie in no file, and "
             f"{format_bytes(MAX_COPIED_BYTES)} is the most"
         )
-    if shutil.disk_usage(place.folder).free < 2 * (count + plan.peak_bytes):
+    if shutil.disk_usage(target.folder).free < 2 * (byte_count + plan.peak_bytes):
         raise OSError("no space left beside what it would take")
     for name, array in copied.items():
-        with (place.folder / f"{name}.npy").open("wb") as file:
+        with (target.folder / f"{name}.npy").open("wb") as file:
             np.save(file, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
     try:
-        write_run_manifest(place.folder, place.run_summary, noted)
+        write_run_manifest(target.folder, target.run_summary, descriptions)
     except DipError as error:
         raise OSError(str(error)) from error
 
 
 def _describe_saved_input(name: str, item: Mapping[str, Any], array: Any) -> dict[str, Any]:
-    """Say how the pixels of an input are found again: in a file that holds them, or a copy."""
+    """Return the description of an input, with its hash and the file that holds its pixels."""
     digest = compute_sha256(array)
     path = item.get("path")
     if path is not None and hash_file_pixels(path, tuple(array.shape)) != digest:
@@ -448,40 +453,40 @@ def _describe_saved_input(name: str, item: Mapping[str, Any], array: Any) -> dic
 
 
 def read_run_inputs(run: InterruptedRun, layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Find the inputs of a run again.
+    """Return the inputs of an interrupted run.
 
     Parameters
     ----------
     run : InterruptedRun
     layers : mapping of str to array
-        Pixels that may be those of an input already, by its name.
+        Pixels of open layers that may be those of an input, by the name of the input.
 
     Returns
     -------
     dict of str to ndarray or None
-        Pixels of each input; None where those that are there are the same.
+        Pixels of each input; None where the open layer holds the same pixels.
 
     Raises
     ------
     Refused
-        If they are gone, or others.
+        If the pixels are missing, or have changed.
     """
     return {name: _find_input_pixels(run, name, layers.get(name)) for name in run.inputs}
 
 
 def _find_input_pixels(run: InterruptedRun, name: str, layer: Any) -> Any:
-    noted = run.inputs[name]
-    if layer is not None and compute_sha256(np.asarray(layer)) == noted["sha256"]:
+    description = run.inputs[name]
+    if layer is not None and compute_sha256(np.asarray(layer)) == description["sha256"]:
         return None
-    where = noted["path"] or str(run.folder / noted["file"])
+    location = description["path"] or str(run.folder / description["file"])
     try:
-        if noted["path"]:
-            pixels = np.asarray(open_pixels(read_spec(noted["path"]))[...])
+        if description["path"]:
+            pixels = np.asarray(open_pixels(read_spec(description["path"]))[...])
         else:
-            pixels = np.load(run.folder / noted["file"], allow_pickle=False)
+            pixels = np.load(run.folder / description["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:
-        facts = {"layer": noted["layer"], "path": where}
-        raise Refused(refusal("unfinished-gone", **facts)) from error
-    if compute_sha256(pixels) != noted["sha256"]:
-        raise Refused(refusal("unfinished-changed", layer=noted["layer"], path=where))
+        facts = {"layer": description["layer"], "path": location}
+        raise Refused(make_refusal("unfinished-gone", **facts)) from error
+    if compute_sha256(pixels) != description["sha256"]:
+        raise Refused(make_refusal("unfinished-changed", layer=description["layer"], path=location))
     return pixels

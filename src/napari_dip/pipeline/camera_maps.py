@@ -1,7 +1,4 @@
-"""Maps of a camera from frames without light and of even light, pixel by pixel.
-
-The photon transfer plot of a camera: variance against light, and how its pixels differ.
-"""
+"""Measure offset, gain and read noise of each pixel of a camera from dark and flat frames."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
 from napari_dip.io.regions import open_pixels
@@ -33,31 +30,31 @@ if TYPE_CHECKING:
 
     Numbers = npt.NDArray[np.float64]
 
-#: Files of the maps and the plot.
+#: File names of the maps and of the photon transfer plot.
 CAMERA_MAP_FILES = ("offset.tif", "gain.tif", "noise.tif", "photon_transfer.png")
-#: Frames without light from which on a pixel's read noise is known to 16 %, 1 / sqrt(2 (n - 1)).
+#: Minimum number of dark frames for a read noise known to 16 %, 1 / sqrt(2 (n - 1)).
 MIN_RELIABLE_DARK_FRAMES = 20
-#: Variance of rounding to whole grey values: no pixel reads with less noise.
+#: Variance of rounding to whole grey values, the minimum of any pixel of an integer image.
 QUANTISATION_VARIANCE = 1 / 12
-#: Least gain of a pixel, as a share of the camera's, whatever its few frames say.
+#: Minimum gain of a pixel, as a share of the camera's gain.
 MIN_GAIN_SHARE = 0.1
-#: Quantiles of a normal law at one standard deviation to each side.
+#: Quantiles of a normal distribution at one standard deviation to each side.
 ONE_SIGMA_QUANTILES = (0.1587, 0.8413)
-#: Share of a level's variance that may lie off the line before it is said: the lamp flickers in
-#: parts of the picture, or the pixels are saturated.
+#: Maximum relative deviation of a level's variance from the line without a warning. More means an
+#: unsteady lamp or saturated pixels.
 MAX_LINE_DEVIATION = 0.2
 
 
 class LightLevel(NamedTuple):
-    """Frames of one light.
+    """Mean and variance of the frames of one light level.
 
     Attributes
     ----------
     name : str
     frames : int
-        How many there are.
+        Number of frames.
     mean, variance : ndarray
-        (Y, X), of each pixel over the frames.
+        (Y, X): of each pixel over the frames.
     """
 
     name: str
@@ -68,22 +65,25 @@ class LightLevel(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CameraReport:
-    """Maps of a camera, in its grey values, and how they came about.
+    """Maps of a camera, in its grey values, and the measurements behind them.
 
     Attributes
     ----------
     offset, noise : ndarray
-        (Y, X) float32: what each pixel reads without light, and the standard deviation there.
+        (Y, X) float32: what each pixel reads without light, and its read noise.
     gain : ndarray or None
-        (Y, X) float32, grey values for a photo-electron; None without flat frames.
+        (Y, X) float32, grey values per photo-electron; None without flat frames.
     dark : LightLevel
+        Of the dark frames.
     flats : tuple of LightLevel
+        One for each stack of flat frames.
     camera_gain : float
-        Mean of the gain map; 0 without one.
+        Weighted mean of the measured gains; 0 without flat frames.
     gain_spread, gain_error : float
-        True spread of the pixels' gains, and standard error of a single one, as shares of it.
+        Spread of the pixels' gains without measurement errors, and standard error of a single
+        one, as shares of the camera's gain.
     raw_gain : ndarray or None
-        (Y, X), before it was drawn to the camera's gain.
+        (Y, X): measured gains, before shrinkage towards the camera's gain.
     """
 
     offset: Map
@@ -98,51 +98,57 @@ class CameraReport:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """All of it in words, for people."""
-        count, usual = self.dark.frames, float(np.median(self.noise))
-        hot = float((self.noise**2 > 2 * usual**2).mean())
+        """Return the report as sentences for the user."""
+        count, median_noise = self.dark.frames, float(np.median(self.noise))
+        hot_share = float((self.noise**2 > 2 * median_noise**2).mean())
         low, high = np.quantile(self.offset, ONE_SIGMA_QUANTILES)
         error = 1 / np.sqrt(2 * (count - 1))
-        said = [
+        lines = [
             f"From {count} dark frames of {self.offset.shape[1]} × {self.offset.shape[0]} pixels: "
             f"offset {np.median(self.offset):.4g} ± {(high - low) / 2:.2g}, read noise "
-            f"{usual:.3g} grey values in the median; {hot:.2%} of the pixels have more than twice "
+            f"{median_noise:.3g} grey values in the median; {hot_share:.2%} of the "
+            "pixels have more than twice "
             "that variance.",
-            f"A pixel's offset is known to {usual / np.sqrt(count):.2g} grey values, and its read "
+            f"A pixel's offset is known to {median_noise / np.sqrt(count):.2g} grey "
+            "values, and its read "
             f"noise to {error:.0%}.",
         ]
         if count < MIN_RELIABLE_DARK_FRAMES:
-            said.append(
+            lines.append(
                 f"That is uncertain: with fewer than {MIN_RELIABLE_DARK_FRAMES} dark frames, "
                 "chance makes quiet "
                 "pixels look noisy. Take hundreds if you can."
             )
-        return (*said, *self._describe_gain())
+        return (*lines, *self._describe_gain())
 
     def _describe_gain(self) -> list[str]:
         if self.gain is None:
             return ["No gain map was made, since no flat frames were given."]
-        kept = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
-        said = [
+        retained_share = self.gain_spread**2 / (self.gain_spread**2 + self.gain_error**2)
+        lines = [
             f"From flat frames of {len(self.flats)} light levels: {self.camera_gain:.4g} grey "
             f"values for a photo-electron. Pixels differ by {self.gain_spread:.1%}, and one is "
-            f"measured to {self.gain_error:.1%}, so {kept:.0%} of what is measured of each was "
+            f"measured to {self.gain_error:.1%}, so {retained_share:.0%} of what is "
+            "measured of each was "
             "kept."
         ]
         for flat in self.flats:
             light, variance = (
                 float(np.median(value)) for value in (flat.mean - self.offset, flat.variance)
             )
-            off = variance / (self.camera_gain * light + float(np.median(self.noise)) ** 2) - 1
-            if abs(off) > MAX_LINE_DEVIATION:
-                said.append(
-                    f"The variance of '{flat.name}' lies {off:+.0%} off the line: check that it is "
+            deviation = (
+                variance / (self.camera_gain * light + float(np.median(self.noise)) ** 2) - 1
+            )
+            if abs(deviation) > MAX_LINE_DEVIATION:
+                lines.append(
+                    f"The variance of '{flat.name}' lies {deviation:+.0%} off the line: "
+                    "check that it is "
                     "not saturated, and that its light is steady."
                 )
-        return said
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Give what was found in plain JSON types."""
+        """Return the report, without maps, in plain JSON types."""
         return {
             "dark_frames": self.dark.frames,
             "flat_frames": {flat.name: flat.frames for flat in self.flats},
@@ -153,24 +159,24 @@ class CameraReport:
         }
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the maps as 32-bit TIFF, and the photon transfer plot; gives the folder.
+        """Write the maps as 32-bit TIFF, and the photon transfer plot; return the folder.
 
         Raises
         ------
         Refused
-            If the folder cannot be used, or holds such files already.
+            If the folder cannot be used, or already holds files of these names.
         Failed
-            If the disk does not take them.
+            If the files cannot be written.
         """
-        place = check_camera_map_folder(folder, overwrite=overwrite)
-        make_folder(place)
+        path = check_camera_map_folder(folder, overwrite=overwrite)
+        make_folder(path)
         maps = {"offset.tif": self.offset, "gain.tif": self.gain, "noise.tif": self.noise}
         for name, array in maps.items():
             if array is not None:
                 facts = {"napari_dip_camera_maps": self.to_dict()}
-                write_image(place / name, array, axes="YX", provenance=facts, overwrite=overwrite)
-        write_bytes(place / CAMERA_MAP_FILES[-1], draw_photon_transfer(self), overwrite=overwrite)
-        return place
+                write_image(path / name, array, axes="YX", provenance=facts, overwrite=overwrite)
+        write_bytes(path / CAMERA_MAP_FILES[-1], draw_photon_transfer(self), overwrite=overwrite)
+        return path
 
 
 def check_camera_map_folder(
@@ -179,18 +185,18 @@ def check_camera_map_folder(
     *,
     overwrite: bool,
 ) -> Path:
-    """Make sure that the maps can be saved in a folder, which need not be there yet.
+    """Check that the maps can be saved in a folder, which need not exist; return its path.
 
     Raises
     ------
     Refused
-        If it is no folder, cannot be written to, or holds such files or the frames themselves.
+        If it is no folder, cannot be written to, or holds files of these names or the frames.
     """
-    place = check_folder(folder)
-    if place.is_dir():
+    path = check_folder(folder)
+    if path.is_dir():
         for name in CAMERA_MAP_FILES:
-            check_output(place / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
-    return place
+            check_output(path / name, inputs, overwrite, suffixes=(os.path.splitext(name)[1],))
+    return path
 
 
 def camera_maps(
@@ -198,24 +204,24 @@ def camera_maps(
 ) -> CameraReport:
     """Measure offset, read noise and gain of each pixel of a camera.
 
-    The mean brightness of each frame is taken out first, so that neither a drift of the offset nor
-    a flickering lamp counts as noise. Frames are read one at a time.
+    The mean brightness of each frame is subtracted first, so that neither a drift of the offset
+    nor a flickering lamp counts as noise. Frames are read one at a time.
 
-    A pixel's gain is the slope of its variance against its mean, fitted by least squares through
-    its own dark point, each level weighed by the error of a variance. From few frames that slope
-    is uncertain, so it is drawn to the camera's gain: its difference is multiplied by
-    t² / (t² + e²), with its standard error e and the pixels' true spread t, which is the spread
-    that is seen less what the errors alone would make.
+    The gain of a pixel is the slope of its variance against its mean. It is fitted by weighted
+    least squares through the pixel's dark point, with the error of each level's variance. From few
+    frames the slope is uncertain, so it is shrunk towards the camera's gain. Its difference from
+    that gain is multiplied by t² / (t² + e²), with its standard error e and the true spread t of
+    the pixels. t² is the observed variance of the slopes minus the squared median error.
 
     Parameters
     ----------
     dark : path or array-like, or a list of these
-        Frames without light, (N, Y, X) each, or single ones; all are taken together.
+        Frames without light: stacks (N, Y, X) or single frames, which are pooled.
     flat : list of path or array-like
-        Frames of steady, even light: a stack for each of two levels or more. Without any there is
-        no gain map.
+        Frames of steady, even light: one stack for each of two or more levels. Without flat frames
+        there is no gain map.
     progress : callable, optional
-        Called with a sentence before each stack is read.
+        Called with a sentence for the user before each stack is read.
 
     Returns
     -------
@@ -234,66 +240,67 @@ def camera_maps(
     """
     darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:
-        raise Refused(refusal("camera-levels", name=flats[0][0].name))
+        raise Refused(make_refusal("camera-levels", name=flats[0][0].name))
     for spec, _ in (*darks, *flats):
         _check_frames(spec, darks[0][0])
-    tell = progress or (lambda _: None)
-    without = _measure_level(darks, darks[0][0].name, tell)
-    variance = np.maximum(without.variance, _get_quantisation_variance(darks[0][0]))
-    without = without._replace(variance=variance)
-    offset, noise = without.mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+    report_progress = progress or (lambda _: None)
+    dark_level = _measure_level(darks, darks[0][0].name, report_progress)
+    variance = np.maximum(dark_level.variance, _get_quantisation_variance(darks[0][0]))
+    dark_level = dark_level._replace(variance=variance)
+    offset, noise = dark_level.mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
     if not flats:
-        return CameraReport(offset=offset, noise=noise, gain=None, dark=without, flats=())
-    levels = tuple(_measure_level([flat], flat[0].name, tell) for flat in flats)
+        return CameraReport(offset=offset, noise=noise, gain=None, dark=dark_level, flats=())
+    levels = tuple(_measure_level([flat], flat[0].name, report_progress) for flat in flats)
     for level in levels:
-        if float(np.median(level.mean - without.mean)) <= float(np.median(noise)):
-            raise Refused(refusal("camera-not-lit", name=level.name, dark=without.name))
-    raw, errors = _fit_gains(without, levels)
-    camera = float((raw / errors**2).sum() / (1 / errors**2).sum())
-    low, high = np.quantile(raw, ONE_SIGMA_QUANTILES)
+        if float(np.median(level.mean - dark_level.mean)) <= float(np.median(noise)):
+            raise Refused(make_refusal("camera-not-lit", name=level.name, dark=dark_level.name))
+    raw_gains, errors = _fit_gains(dark_level, levels)
+    camera_gain = float((raw_gains / errors**2).sum() / (1 / errors**2).sum())
+    low, high = np.quantile(raw_gains, ONE_SIGMA_QUANTILES)
     error = float(np.median(errors))
     spread = max(((high - low) / 2) ** 2 - error**2, 0.0)
-    drawn = camera + spread / (spread + errors**2) * (raw - camera)
+    shrunk_gains = camera_gain + spread / (spread + errors**2) * (raw_gains - camera_gain)
     return CameraReport(
         offset=offset,
         noise=noise,
-        gain=np.maximum(drawn, MIN_GAIN_SHARE * camera).astype(np.float32),
-        dark=without,
+        gain=np.maximum(shrunk_gains, MIN_GAIN_SHARE * camera_gain).astype(np.float32),
+        dark=dark_level,
         flats=levels,
-        camera_gain=camera,
-        gain_spread=float(np.sqrt(spread)) / camera,
-        gain_error=error / camera,
-        raw_gain=raw,
+        camera_gain=camera_gain,
+        gain_spread=float(np.sqrt(spread)) / camera_gain,
+        gain_error=error / camera_gain,
+        raw_gain=raw_gains,
     )
 
 
+#: Header and pixels of a stack of frames.
 FrameStack = tuple["ImageSpec", Any]
 
 
 def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
-    """Describe stacks of frames; files are read later, frame by frame."""
-    several = isinstance(frames, Sequence) and not isinstance(frames, str)
+    """Return header and pixels of each stack; files are read later, frame by frame."""
+    is_list = isinstance(frames, Sequence) and not isinstance(frames, str)
     specs = []
-    for frame in frames if several else [frames]:
+    for frame in frames if is_list else [frames]:
         spec, pixels = describe_input(name, frame, None)
         specs.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
     return specs
 
 
 def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
-    """Refuse what is no frame of the same camera, from the headers alone."""
-    if no := check_header(spec):
-        raise Refused(no)
+    """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
+    if fault := check_header(spec):
+        raise Refused(fault)
     if spec.grid != first.grid:
-        sizes = [" × ".join(map(str, item.grid)) for item in (spec, first)]
+        sizes = [" × ".join(map(str, header.grid)) for header in (spec, first)]
         facts = {"name": spec.name, "size": sizes[0], "other": first.name, "want": sizes[1]}
-        raise Refused(refusal("frames-size", **facts))
+        raise Refused(make_refusal("frames-size", **facts))
 
 
 def _measure_level(
-    stacks: Sequence[FrameStack], name: str, tell: Callable[[str], object]
+    stacks: Sequence[FrameStack], name: str, send: Callable[[str], object]
 ) -> LightLevel:
-    """Accumulate mean and variance of each pixel over all frames of some stacks.
+    """Measure mean and variance of each pixel over all frames of some stacks.
 
     References
     ----------
@@ -301,29 +308,29 @@ def _measure_level(
     Technometrics 4(3), 1962, doi:10.1080/00401706.1962.10490022.
     """
     grid = stacks[0][0].grid
-    mean, squares, bright, count = np.zeros(grid), np.zeros(grid), 0.0, 0
+    mean, squares, level_sum, count = np.zeros(grid), np.zeros(grid), 0.0, 0
     for spec, array in stacks:
         frames = [n for axis, n in zip(spec.axes, spec.shape, strict=True) if axis not in "YX"]
-        tell(f"Reading the frames of '{spec.name}'.")
-        turned = spec.axes.index("X") < spec.axes.index("Y")
-        for place in np.ndindex(*frames):
-            at = iter(place)
-            whole = tuple(slice(None) if axis in "YX" else next(at) for axis in spec.axes)
-            frame = np.asarray(array[whole], np.float64)
-            frame = frame.T if turned else frame
+        send(f"Reading the frames of '{spec.name}'.")
+        is_transposed = spec.axes.index("X") < spec.axes.index("Y")
+        for frame_index in np.ndindex(*frames):
+            indices = iter(frame_index)
+            selection = tuple(slice(None) if axis in "YX" else next(indices) for axis in spec.axes)
+            frame = np.asarray(array[selection], np.float64)
+            frame = frame.T if is_transposed else frame
             level = float(frame.mean())
             if not np.isfinite(level):
-                raise Refused(refusal("frames-constant", name=spec.name))
+                raise Refused(make_refusal("frames-constant", name=spec.name))
             count += 1
-            bright += level
-            away = frame - level - mean
-            mean += away / count
-            squares += away * (frame - level - mean)
+            level_sum += level
+            deviation = frame - level - mean
+            mean += deviation / count
+            squares += deviation * (frame - level - mean)
     if count < 2:
-        raise Refused(refusal("frames-few", name=name, count=count, least=2))
+        raise Refused(make_refusal("frames-few", name=name, count=count, least=2))
     if not squares.any():
-        raise Refused(refusal("frames-constant", name=name))
-    return LightLevel(name, count, mean + bright / count, squares / (count - 1))
+        raise Refused(make_refusal("frames-constant", name=name))
+    return LightLevel(name, count, mean + level_sum / count, squares / (count - 1))
 
 
 def _get_quantisation_variance(spec: ImageSpec) -> float:
@@ -331,29 +338,29 @@ def _get_quantisation_variance(spec: ImageSpec) -> float:
 
 
 def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, Numbers]:
-    """Fit each pixel's gain through its dark point: slopes and their standard errors, (Y, X)."""
+    """Fit the gain of each pixel through its dark point; return gains and errors, (Y, X)."""
     lights = [flat.mean - dark.mean for flat in flats]
     excess = [flat.variance - dark.variance for flat in flats]
-    usual = float(np.median(sum(excess)) / np.median(sum(lights)))
-    of_dark = 2 * dark.variance**2 / (dark.frames - 1)
-    above, below = np.zeros_like(dark.mean), np.zeros_like(dark.mean)
-    for item, light, variance in zip(flats, lights, excess, strict=True):
-        foretold = np.maximum(usual * light, 0) + dark.variance
-        weight = light / (2 * foretold**2 / (item.frames - 1) + of_dark)
-        above += weight * variance
-        below += weight * light
-    below = np.maximum(below, np.finfo(np.float64).tiny)
-    return above / below, 1 / np.sqrt(below)
+    typical_gain = float(np.median(sum(excess)) / np.median(sum(lights)))
+    dark_error_variance = 2 * dark.variance**2 / (dark.frames - 1)
+    numerator, denominator = np.zeros_like(dark.mean), np.zeros_like(dark.mean)
+    for level, light, variance in zip(flats, lights, excess, strict=True):
+        expected_variance = np.maximum(typical_gain * light, 0) + dark.variance
+        weight = light / (2 * expected_variance**2 / (level.frames - 1) + dark_error_variance)
+        numerator += weight * variance
+        denominator += weight * light
+    denominator = np.maximum(denominator, np.finfo(np.float64).tiny)
+    return numerator / denominator, 1 / np.sqrt(denominator)
 
 
-#: Pixels of a level that are drawn as dots.
+#: Maximum number of pixels of a light level that are plotted.
 MAX_PLOTTED_PIXELS = 1500
 BLUE, ORANGE = "#1f77b4", "#d95f02"
 
 
 @use_default_style
 def draw_photon_transfer(report: CameraReport) -> bytes:
-    """Draw the levels with their line, the read noise and the gains of all pixels; a PNG file."""
+    """Plot light levels with their line, read noise and gains; return the bytes of a PNG file."""
     count = 3 if report.gain is not None else 1
     figure = make_figure(3.6 * count, 3.2)
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -368,20 +375,26 @@ def draw_photon_transfer(report: CameraReport) -> bytes:
 
 
 def _draw_levels(axes: Axes, report: CameraReport) -> None:
-    """Draw variance against light, and the line of the whole camera."""
-    usual = float(np.median(report.noise)) ** 2
-    some = np.linspace(
+    """Plot variance against light, with the line of the camera."""
+    read_variance = float(np.median(report.noise)) ** 2
+    plotted_pixels = np.linspace(
         0, report.offset.size - 1, min(MAX_PLOTTED_PIXELS, report.offset.size)
     ).astype(int)
-    for item in report.flats:
-        light = (item.mean - report.offset).ravel()
-        dots = light[some], item.variance.ravel()[some]
+    for level in report.flats:
+        light = (level.mean - report.offset).ravel()
+        dots = light[plotted_pixels], level.variance.ravel()[plotted_pixels]
         axes.plot(*dots, ".", color=BLUE, markersize=1.5, alpha=0.15, rasterized=True)
-        axes.plot(np.median(light), np.median(item.variance), "o", color=ORANGE, markersize=5)
-    ends = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
-    along = np.geomspace(min(ends) / 3, max(ends) * 1.5, 200)
-    label = f"{report.camera_gain:.3g} × light + {usual:.3g}"
-    axes.plot(along, report.camera_gain * along + usual, color="black", linewidth=1, label=label)
+        axes.plot(np.median(light), np.median(level.variance), "o", color=ORANGE, markersize=5)
+    light_levels = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
+    light_axis = np.geomspace(min(light_levels) / 3, max(light_levels) * 1.5, 200)
+    label = f"{report.camera_gain:.3g} × light + {read_variance:.3g}"
+    axes.plot(
+        light_axis,
+        report.camera_gain * light_axis + read_variance,
+        color="black",
+        linewidth=1,
+        label=label,
+    )
     axes.set(xscale="log", yscale="log")
     axes.set_title("Photon transfer", fontsize=9)
     axes.set_xlabel("Light: grey values above the offset", fontsize=8)
@@ -390,12 +403,12 @@ def _draw_levels(axes: Axes, report: CameraReport) -> None:
 
 
 def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
-    """Draw how many pixels read with how much noise."""
+    """Plot a histogram of the pixels' read noise."""
     low, high = float(report.noise.min()), float(report.noise.max())
     bins = np.geomspace(low, max(high, 1.01 * low), 60).tolist()
     axes.hist(report.noise.ravel(), bins, color=BLUE)
-    usual = float(np.median(report.noise))
-    axes.axvline(usual, color=ORANGE, linewidth=1, label=f"median {usual:.3g}")
+    median_noise = float(np.median(report.noise))
+    axes.axvline(median_noise, color=ORANGE, linewidth=1, label=f"median {median_noise:.3g}")
     axes.set(xscale="log", yscale="log")
     axes.set_title("Read noise", fontsize=9)
     axes.set_xlabel("Standard deviation, grey values", fontsize=8)
@@ -404,7 +417,7 @@ def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
 
 
 def _draw_gains(axes: Axes, report: CameraReport) -> None:
-    """Draw the pixels' gains as they were measured, and as the map has them."""
+    """Plot histograms of the measured gains and of those of the map."""
     assert report.gain is not None and report.raw_gain is not None
     low, high = np.quantile(report.raw_gain, [0.001, 0.999])
     bins = np.linspace(float(low), float(high), 80).tolist()

@@ -1,4 +1,4 @@
-"""Look at this computer: what is installed, what is found, and the line that mends the rest."""
+"""Check the installation: versions, devices, and a command for each problem."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from napari_dip.pipeline.machine import (
     is_cpu_build,
 )
 
-#: Bindings of Qt that napari runs on, in the order it looks for them.
+#: Qt bindings that napari supports, in its order of preference.
 QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-#: Said of Apple graphics.
+#: Note for the user on Apple GPUs.
 MPS_FALLBACK_NOTE = (
     f"What the Apple GPU cannot compute is done by the CPU ({MPS_FALLBACK_VARIABLE}=1)."
 )
-#: Asked in a process of its own: a torch with a broken library takes its process down.
+#: Program that tests torch in a separate process, which a broken library may end.
 _TORCH_PROBE = """
 import json, torch
 devices = ["cpu"]
@@ -46,7 +46,7 @@ print(json.dumps(facts))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """Something missing, and the command that puts it right."""
+    """A problem of the installation, and the command that solves it."""
 
     trouble: str
     command: str
@@ -54,7 +54,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallationReport:
-    """What was found.
+    """Versions, devices and problems of an installation.
 
     Attributes
     ----------
@@ -62,19 +62,20 @@ class InstallationReport:
     torch : str
         Version of PyTorch; "" where it is missing or broken.
     build : str
-        CUDA that it is built for; "" for CPUs only.
+        CUDA version that PyTorch is built for; "" for CPUs only.
     devices : tuple of str
-        Devices that were tried with a small sum, best first.
+        Devices that passed a small computation, best first; empty if PyTorch does not work.
     cards : tuple of str
         Names of the GPUs.
     no_card : str
-        Why there is no GPU among the devices, in words; "" if there is one.
+        Reason, for the user, why there is no GPU among the devices; "" if there is one.
     cores : int
     memory_bytes : int
-        Free now.
+        Free memory.
     napari, qt : str
-        Versions, "" where missing.
+        Versions, "" where missing; for Qt with the name of the binding.
     mends : tuple of Repair
+        Problems with their commands.
     """
 
     version: str
@@ -93,21 +94,21 @@ class InstallationReport:
 
     @property
     def works(self) -> bool:
-        """Whether anything can be restored here."""
+        """Whether any device can restore an image."""
         return bool(self.devices)
 
     @property
     def bridge(self) -> str:
-        """What stands in for operations that a device lacks, in words; "" where none does."""
+        """Note for the user on operations that the GPU leaves to the CPU; "" if none."""
         return MPS_FALLBACK_NOTE if "mps" in self.devices else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the report in plain JSON types."""
         return {**asdict(self), "works": self.works}
 
 
 def examine_installation() -> InstallationReport:
-    """Look at this computer; takes some seconds, since it starts PyTorch once to try it."""
+    """Check the installation; takes some seconds, since PyTorch is started for a test."""
     from napari_dip.version import __version__
 
     machine = detect_machine()
@@ -144,40 +145,42 @@ def _list_repairs(
     machine: Machine, devices: tuple[str, ...], trouble: str, napari: str, qt: str
 ) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
-    mends = []
+    repairs = []
     if not machine.torch:
-        mends.append(Repair(trouble="PyTorch is not installed", command=f"{pip} torch"))
+        repairs.append(Repair(trouble="PyTorch is not installed", command=f"{pip} torch"))
     elif not devices:
-        mends.append(
+        repairs.append(
             Repair(
                 trouble=f"PyTorch does not work: {trouble}",
                 command=f"{pip} --force-reinstall torch",
             )
         )
     elif "cuda" in machine.devices and "cuda" not in devices:
-        mends.append(Repair(trouble=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
+        repairs.append(Repair(trouble=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
     elif machine.missing and is_cpu_build(machine.torch) and has_nvidia_driver():
-        # uv reads the driver's version and takes the build that fits it
+        # uv reads the driver's version and chooses the matching build
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"
-        mends.append(
+        repairs.append(
             Repair(trouble="There is an NVIDIA card, but PyTorch cannot use it", command=command)
         )
     if not napari or not qt:
-        what = "napari" if not napari else "a Qt binding for napari"
-        mends.append(Repair(trouble=f"{what} is not installed", command=f'{pip} "napari[pyqt6]"'))
-    return mends
+        package = "napari" if not napari else "a Qt binding for napari"
+        repairs.append(
+            Repair(trouble=f"{package} is not installed", command=f'{pip} "napari[pyqt6]"')
+        )
+    return repairs
 
 
 def _probe_torch() -> tuple[dict[str, Any], str]:
     command = [sys.executable, "-W", "ignore", "-c", _TORCH_PROBE]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-        return dict(json.loads(answer.stdout.splitlines()[-1])), ""
+        process = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+        return dict(json.loads(process.stdout.splitlines()[-1])), ""
     except subprocess.TimeoutExpired:
         return {}, "it does not answer within three minutes"
     except (IndexError, ValueError):
-        lines = answer.stderr.strip().splitlines() or [f"it ends with code {answer.returncode}"]
+        lines = process.stderr.strip().splitlines() or [f"it ends with code {process.returncode}"]
         return {}, lines[-1].rstrip(".")
     except OSError as error:
         return {}, str(error)

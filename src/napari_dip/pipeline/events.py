@@ -1,7 +1,4 @@
-"""What a run says while it works and what it leaves behind: the values that every door reads.
-
-Running a generator to its end, or inside another one, with its answer handed on.
-"""
+"""Events of a run, its result, and helpers that consume or map a generator of events."""
 
 from __future__ import annotations
 
@@ -25,34 +22,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Event:
-    """One report of a running restoration.
+    """Progress of a running restoration.
 
     Attributes
     ----------
     message : str
-        What is being done now, for the user: "Measuring the noise", "Restoring part 1 of 3".
+        Current step, for the user: "Measuring the noise", "Restoring part 1 of 3".
     fraction : float, 0 to 1
-        Share of the whole run that is done; a run that stops early jumps to 1.
+        Share of the run that is done; it jumps to 1 if the run stops early.
     iteration, iterations : int
-        Iterations done and planned in the fit now running, 0 outside a fit.
-    fitted_loss, held_out_loss : float or None
-        Negative log-likelihood per pixel, without unit; None where not measured.
+        Iterations done and planned in the current fit; 0 outside a fit.
+    training_loss, validation_loss : float or None
+        Training and validation loss: negative log-likelihood per pixel; None if not measured.
     best_iteration : int
-        Iteration of the least held-out loss so far, 0 before the first judgement.
-    seconds, seconds_left : float
-        Since the start, and an upper bound of what is left; None while unknown.
+        Iteration with the lowest validation loss so far; 0 before the first validation.
+    seconds : float
+        Time since the start.
+    seconds_left : float or None
+        Upper bound of the remaining time; None while unknown.
     preview : ndarray or None
-        The picture so far: shape and intensity units of the input, float32.
+        Current estimate, float32, in intensity units of the input.
     unit, units : int
-        Which part of the run this is, 1-based, and how many there are.
+        Number of the current work unit, 1-based, and their count.
     """
 
     message: str
     fraction: float = 0.0
     iteration: int = 0
     iterations: int = 0
-    fitted_loss: float | None = None
-    held_out_loss: float | None = None
+    training_loss: float | None = None
+    validation_loss: float | None = None
     best_iteration: int = 0
     seconds: float = 0.0
     seconds_left: float | None = None
@@ -63,31 +62,30 @@ class Event:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Restoration:
-    """The answer: a picture, how sure it is, and how it came about.
+    """Result of a run: image, uncertainty and report.
 
     Attributes
     ----------
     image : ndarray
-        Axes and intensity units of the input, and its shape, or times the factor of a
-        super-resolution. float32, or the input's own type
-        where the recipe asks for it.
+        In the axes and intensity units of the input; its shape is that of the input, times the
+        upscaling factor. float32, or the input's type if the recipe asks for it.
     uncertainty : ndarray
-        Standard deviation of each pixel of `image`, in intensity units.
+        Standard deviation of each pixel of `image`, in the same units.
     stop : Stop
-        Why the fit ended: `stop.reason` is to be compared, `str(stop)` to be read.
+        Why the fit ended: `stop.reason` is a value to compare, `str(stop)` a text for the user.
     best_iteration : int
-        Iteration that the picture was taken from.
-    history : tuple of (iteration, fitted loss, held-out loss)
-        Of the first unit's first restart; NaN where not measured.
+        Iteration that the image was taken from.
+    history : tuple of (iteration, training loss, validation loss)
+        Of the first restart of the first work unit; NaN where not measured.
     recipe : Recipe
-        Repeats this run.
+        Recipe of this run.
     learned : mapping of str to ndarray
-        What else was fitted, such as {"psf": ...}.
+        Other fitted quantities, such as {"psf": ...}.
     report : mapping
         The report of the run in plain JSON types.
     residual : ndarray or None
-        Measured pixels less what the detector would have seen of `image`, in the input's shape
-        and intensity units; 0 where nothing was measured.
+        Measurement minus the operator's output for `image`, in the input's shape and intensity
+        units; 0 where nothing was measured.
     """
 
     image: npt.NDArray[Any]
@@ -102,11 +100,11 @@ class Restoration:
 
     @property
     def stop_reason(self) -> StopReason:
-        """Why the fit ended, as a value to compare; `str(result.stop)` has it in words."""
+        """Why the fit ended, as a value to compare; `str(result.stop)` is a text for the user."""
         return self.stop.reason
 
     def __repr__(self) -> str:
-        """Show in one line what came out, without its arrays."""
+        """Return one line: task, shape, type and stop reason."""
         size = " × ".join(map(str, self.image.shape))
         task = self.recipe.task.name
         return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop}>"
@@ -118,36 +116,36 @@ ReturnT = TypeVar("ReturnT")
 
 
 def drain_generator(
-    steps: Generator[ItemT, None, ReturnT], see: Callable[[ItemT], object] | None = None
+    steps: Generator[ItemT, None, ReturnT], on_item: Callable[[ItemT], object] | None = None
 ) -> ReturnT:
-    """Run to the end; an interrupt or an error in `see` closes the run on its way out.
+    """Run a generator to its end and return its result; an interrupt or error closes it.
 
     Parameters
     ----------
     steps : generator
-    see : callable or None
-        Called with each step.
+    on_item : callable or None
+        Called with each value that the generator yields.
     """
     with closing(steps):
         while True:
             try:
                 step = next(steps)
             except StopIteration as stop:
-                answer: ReturnT = stop.value
-                return answer
-            if see is not None:
-                see(step)
+                result: ReturnT = stop.value
+                return result
+            if on_item is not None:
+                on_item(step)
 
 
 def map_generator(
     steps: Generator[ItemT, None, ReturnT], change: Callable[[ItemT], MappedT]
 ) -> Generator[MappedT, None, ReturnT]:
-    """Yield each step changed, and return what the steps return; closed, it closes them."""
+    """Yield the mapped values of a generator and return its result; closing closes both."""
     with closing(steps):
         while True:
             try:
                 step = next(steps)
             except StopIteration as stop:
-                answer: ReturnT = stop.value
-                return answer
+                result: ReturnT = stop.value
+                return result
             yield change(step)

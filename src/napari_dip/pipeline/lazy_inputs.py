@@ -1,7 +1,4 @@
-"""Arrays that are computed where they are read, and may come to something else than they said.
-
-Inputs that change while a run goes on: what is restored and hashed is what was read before.
-"""
+"""Read dask arrays, and detect inputs that change during a run."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.errors.notes import make_note, read_report_notes, report_notes
+from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io.integrity import make_file_stamp
 from napari_dip.io.paths import describe_exception
 from napari_dip.io.reading import read_spec
@@ -33,18 +30,19 @@ if TYPE_CHECKING:
 
 
 def is_dask_array(value: object) -> bool:
-    """Whether something is a dask array, or looks like one."""
+    """Return whether a value is a dask array, or has its interface."""
     return hasattr(value, "dask") and hasattr(value, "compute")
 
 
 class LazyPixels:
-    """A dask array by its name: reads as an array does, by slices or whole.
+    """A dask array with a name; slices and the whole are computed when they are read.
 
-    Whatever its blocks raise, or come to instead of what they said, is refused in words.
+    Raises `Refused` if computing fails, or gives another shape or type than the array declares.
 
     Parameters
     ----------
     name : str
+        Name of the input in messages.
     array : dask array
 
     Attributes
@@ -61,40 +59,42 @@ class LazyPixels:
         self._name, self._array = name, array
 
     def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        """Compute a region."""
+        """Compute and return a region."""
         return self._compute(self._array[place])
 
     def __array__(
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
-        """Compute all of it."""
-        whole = self._compute(self._array)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        """Compute and return the whole array."""
+        pixels = self._compute(self._array)
+        return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
     def _compute(self, part: Any) -> npt.NDArray[Any]:
         try:
             block = np.asarray(part.compute())
-        except Exception as error:  # blocks are anybody's code
-            if is_memory_error(error):  # of this computer, not of the array
+        except Exception as error:  # tasks of dask may raise anything
+            if is_memory_error(error):  # not a fault of the array
                 raise
             facts = {"name": self._name, "why": describe_exception(error)}
-            raise Refused(refusal("array-broken", **facts)) from error
+            raise Refused(make_refusal("array-broken", **facts)) from error
         shape = tuple(part.shape)
         if block.shape != shape or block.dtype != self.dtype:
             facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
             raise Refused(
-                refusal("array-other", found=_format_array_type(block.shape, block.dtype), **facts)
+                make_refusal(
+                    "array-other", found=_format_array_type(block.shape, block.dtype), **facts
+                )
             )
         return block
 
 
 def load_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Make an array of one that may be computed here and now; raises `Refused` as reading it does.
+    """Return a value as a NumPy array, computed if it is a dask array; may raise `Refused`.
 
     Parameters
     ----------
     name : str
-        As the user knows it.
+        Name of the input in messages.
     value : array-like
     """
     return np.asarray(LazyPixels(name, value) if is_dask_array(value) else value)
@@ -105,33 +105,33 @@ def _format_array_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 
 def copy_pixels(array: Any) -> npt.NDArray[Any]:
-    """Copy pixels that others may write into meanwhile: an array in memory, or on a disk."""
+    """Copy an array in memory or on disk, since it may be written to during the run."""
     return np.array(array)
 
 
 def stamp_plan_files(plan: Plan) -> Plan:
-    """Note what the files of a plan are now, just before their pixels are read."""
-    others = {name: _stamp_spec(spec) for name, spec in plan.extra_inputs.items()}
-    return replace(plan, source=_stamp_spec(plan.source), extra_inputs=others)
+    """Return the plan with the present stamps of its files, taken before pixels are read."""
+    extra_inputs = {name: _stamp_spec(spec) for name, spec in plan.extra_inputs.items()}
+    return replace(plan, source=_stamp_spec(plan.source), extra_inputs=extra_inputs)
 
 
 def check_unchanged(plan: Plan) -> None:
-    """Raise `Refused` where a file was written to since its plan was stamped, while it was read."""
+    """Raise `Refused` if a file of the plan was written to after `stamp_plan_files`."""
     for spec in (plan.source, *plan.extra_inputs.values()):
         if spec.path is not None and _is_file_changed(spec):
             why = "it was written to while it was being read"
-            raise Refused(refusal("file-broken", path=make_printable(spec.path), why=why))
+            raise Refused(make_refusal("file-broken", path=make_printable(spec.path), why=why))
 
 
 def add_change_notes(plan: Plan, data: Mapping[str, Any], result: Restoration) -> Restoration:
-    """Name the inputs in the report that are no longer what was restored.
+    """Return the result with a note in its report for each input that changed during the run.
 
     Parameters
     ----------
     plan : Plan
-        By `stamp_plan_files`.
+        Output of `stamp_plan_files`.
     data : mapping
-        The inputs of the run, as they were handed over.
+        The inputs of the run, by name.
     result : Restoration
     """
     changed = [spec.name for spec in plan.extra_inputs.values() if _is_file_changed(spec)]
@@ -139,14 +139,14 @@ def add_change_notes(plan: Plan, data: Mapping[str, Any], result: Restoration) -
         changed.insert(0, plan.source.name)
     if not changed:
         return result
-    # tiles are read one after another, so that some may be of what came later
+    # tiles are read one after another, so some may show the changed pixels
     code = "input-changed-in-tiles" if plan.tiles else "input-changed"
     notes = (*read_report_notes(result.report), *(make_note(code, name=name) for name in changed))
-    return replace(result, report={**result.report, **report_notes(notes)})
+    return replace(result, report={**result.report, **serialise_notes(notes)})
 
 
 def hash_file_pixels(path: str, shape: tuple[int, ...]) -> str:
-    """Hash the pixels that a file holds; empty if it does not hold any of that shape."""
+    """Return the SHA-256 of a file's pixels; "" if unreadable or of another shape."""
     with suppress(DipError, OSError, ValueError):
         spec = read_spec(path)
         if spec.shape == shape:
@@ -168,7 +168,7 @@ def _is_file_changed(spec: ImageSpec) -> bool:
 
 
 def _is_input_changed(source: ImageSpec, image: Any, digest: str) -> bool:
-    """Whether pixels are others than those of a hash; a file that was only touched is not."""
+    """Return whether pixels differ from a hash; a file is hashed only if its stamp has changed."""
     if source.path is not None:
         return _is_file_changed(source) and hash_file_pixels(source.path, source.shape) != digest
     return isinstance(image, np.ndarray) and compute_sha256(image) != digest

@@ -1,15 +1,11 @@
-"""What this computer offers, found out without loading torch.
+"""Detect cores, memory and devices without loading torch, and set up its memory and threads.
 
-How the C library of a process keeps memory that is freed and wanted again at the next step.
-
-Idle threads of torch that wait, where torch was loaded before anyone told them to.
-
-GNU's OpenMP reads its wait policy when it loads. Without one, an idle thread spins for a
-millisecond or so after each operation, and takes the cores from threads that compute: beside two
-busy programs on two cores, a run of 64 x 64 pixels took 88 s instead of 7 to 14. Spinning is cut
-to a three-hundredth as long as the process has more such threads than there are cores
-(`do_spin` in libgomp's config/linux/wait.h), so that a few more, which sleep, end it. The number
-of threads that compute, and with it the pixels, stay as planned.
+GNU's OpenMP reads its wait policy when it is loaded. Without a policy, an idle thread spins for
+about a millisecond after each operation and takes the cores from computing threads. Beside two
+busy programs on two cores, a run of 64 x 64 pixels took 88 s instead of 7 to 14 s. While a process
+has more OpenMP threads than cores, threads spin only a three-hundredth as long (`do_spin` in
+libgomp's config/linux/wait.h). So where torch was loaded before this package, a few sleeping
+threads are added. The number of computing threads does not change, and neither do the pixels.
 """
 
 from __future__ import annotations
@@ -29,25 +25,25 @@ from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed, make_refusal
 from napari_dip.io.paths import check_working_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
-#: Names of glibc's `mallopt`, and bytes. Blocks up to the first are taken from what was freed, as
-#: glibc does by itself in time (mallopt(3)); so much of it is kept that is at the end of the heap,
-#: where glibc keeps 64 MiB, and 64 kB in a worker of dask, which says so. Pictures of 512, 1,024
-#: and 2,048 pixels a side took 13.3, 12.5 and 14.3 CPU seconds a megapixel at three iterations, and
-#: 14.5, 13.5 and 16.2 without, the peaks within 6 % (`benchmarks/tiles.py`). Larger blocks kept as
-#: well save one to two seconds more of large ones, and take 9 to 24 % more memory.
+#: Parameters of glibc's `mallopt`, see mallopt(3). Images of 512, 1,024 and 2,048 pixels a side
+#: took 13.3, 12.5 and 14.3 CPU seconds per megapixel at three iterations with the settings below,
+#: and 14.5, 13.5 and 16.2 without; peak memory differed by at most 6 % (`benchmarks/tiles.py`).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-#: A thread that is not the first one, such as a worker of napari, has heaps of 64 MiB of its own,
-#: which glibc gives back as soon as they are empty, unless that left less than this spare. Of runs
-#: of 100 iterations on 256 x 256 pixels one in three then took 650,000 page faults and 19 % more
-#: processor time than on the first thread; with this, a thousand, and as long.
+#: Bytes kept free at the end of a heap. Each thread but the main one, such as a worker of napari,
+#: has heaps of 64 MiB, which glibc returns to the system when they are empty. Without this setting
+#: one in three runs of 100 iterations on 256 x 256 pixels took 650,000 page faults and 19 % more
+#: CPU time than on the main thread; with it, 1,000 page faults and the same time.
 _THREAD_HEAP_BYTES = 64 * 2**20
+#: Bytes by parameter: blocks up to the first limit are reused from freed memory, and up to the
+#: second limit is kept at the end of the heap. A larger first limit saves 1 to 2 s more on large
+#: images, and takes 9 to 24 % more memory.
 _MALLOC_SETTINGS = {
     _MMAP_THRESHOLD: 32 * 2**20,
     _TRIM_THRESHOLD: 256 * 2**20,
@@ -56,12 +52,12 @@ _MALLOC_SETTINGS = {
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory for the next step, instead of having it cleared by the system anew.
+    """Make the C library reuse freed memory, which the system would otherwise clear again.
 
     Returns
     -------
     bool
-        Whether that was to be set here, and was.
+        True if all settings were accepted; False on systems without glibc.
     """
     if sys.platform != "linux":
         return False
@@ -69,62 +65,62 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    taken = [
+    accepted = [
         mallopt(name, size) == 1 for name, size in _MALLOC_SETTINGS.items()
-    ]  # both, in any case
-    return all(taken)
+    ]  # a list: all are set, even if one is refused
+    return all(accepted)
 
 
-#: What people set who want to say themselves how threads wait.
+#: Environment variables by which users choose how idle threads wait.
 _WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-#: Whether idle threads spin, found out once: the environment says nothing of it later.
+#: Whether idle threads spin, detected once; at most one element. The environment may change later.
 _spinning_state: list[bool] = []
 
 
 def detect_thread_spinning() -> None:
-    """Find out whether idle threads spin: it is too late for a policy once torch has loaded."""
+    """Record whether idle threads spin: torch was loaded before a wait policy could be set."""
     if not _spinning_state:
-        late = "torch" in sys.modules
+        is_torch_loaded = "torch" in sys.modules
         _spinning_state.append(
-            late and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
+            is_torch_loaded and not any(name in os.environ for name in _WAIT_POLICY_VARIABLES)
         )
 
 
 @contextmanager
 def suppress_thread_spinning(threads: int) -> Iterator[None]:
-    """Keep idle threads of torch from spinning meanwhile.
+    """Keep idle threads of torch from spinning within the context.
 
     Parameters
     ----------
     threads : int
-        That compute; one has no others to wait for.
+        Number of computing threads; with 1 nothing is done, since no thread waits.
     """
     libraries = _load_openmp_libraries() if threads > 1 and any(_spinning_state) else []
     if not libraries:
         yield
         return
-    over, asleep = threading.Event(), threading.Event()
+    finished, started = threading.Event(), threading.Event()
 
     def hold() -> None:
         try:
             for library in libraries:
                 _start_threads(library)
         finally:
-            asleep.set()
-        over.wait()  # they go with the thread that started them
+            started.set()
+        finished.wait()  # the OpenMP threads end with the thread that started them
 
     holder = threading.Thread(target=hold, name="napari-dip-openmp", daemon=True)
     holder.start()
-    asleep.wait()
+    started.wait()
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         holder.join()
 
 
 def _load_openmp_libraries() -> list[ctypes.CDLL]:
-    """Find the copies of GNU's OpenMP in this process; none on other systems."""
+    """Return all copies of GNU's OpenMP in this process; empty on systems without /proc."""
     with suppress(OSError):
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
         columns = [line.split(maxsplit=5) for line in lines]
@@ -134,46 +130,44 @@ def _load_openmp_libraries() -> list[ctypes.CDLL]:
 
 
 def _start_threads(library: ctypes.CDLL) -> None:
-    """Start one thread more than there are cores, by an operation that does nothing."""
+    """Start one more thread than there are cores, by a parallel region without work."""
     with suppress(AttributeError):  # another library of that name
-        begin = library.GOMP_parallel
-        begin.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-        begin.restype = None
-        nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-        begin(nothing, None, library.omp_get_num_procs() + 1, 0)
+        start_parallel = library.GOMP_parallel
+        start_parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        start_parallel.restype = None
+        no_operation = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
+        start_parallel(no_operation, None, library.omp_get_num_procs() + 1, 0)
 
 
-#: Cores and image size decide the threads. Two were measured to be 1.8 times as fast as one
-#: (256 x 256 crops); more than two were not measured. This many are a guess: past some number
-#: the layers of so narrow a network are too small to share out.
+#: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
+#: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
 MAX_THREADS = 8
-#: Asks torch to do on the processor what Apple graphics cannot.
+#: Environment variable by which torch computes on the CPU what the Apple GPU cannot.
 MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
-#: What torch's libraries read from the environment when they load, unless it says otherwise.
+#: Environment variables for torch's libraries while they load, unless the user has set them.
 _TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
-#: What torch says when its memory is full.
+#: Parts of torch's messages when memory is full.
 _MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Cores, memory and devices.
+    """Cores, memory and devices of a computer.
 
     Attributes
     ----------
     cores : int
         Cores that this process may use.
     memory_bytes : int
-        Memory that is free now.
+        Free memory at the time of detection.
     devices : tuple of str
         Devices that look usable, best first; always ends in "cpu".
     torch : str
-        Version of the torch that is installed, "" if there is none.
+        Version of the installed torch, "" if none.
     missing : str
-        Why there is no GPU among the devices, in words; "" if there is one.
+        Reason, for the user, why there is no GPU among the devices; "" if there is one.
     half : bool
-        Whether the processor says that it multiplies matrices of bfloat16 by instructions of its
-        own; it is only asked on Linux.
+        Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
     """
 
     cores: int
@@ -185,7 +179,7 @@ class Machine:
 
 
 def detect_machine() -> Machine:
-    """Look at this computer; takes milliseconds and imports nothing heavy."""
+    """Detect what this computer offers; takes milliseconds and does not import torch."""
     version = get_torch_version()
     devices, missing = _detect_devices(version)
     return Machine(
@@ -199,22 +193,22 @@ def detect_machine() -> Machine:
 
 
 def load_torch() -> ModuleType:
-    """Import torch so that its idle threads wait instead of spinning, and keep freed memory.
+    """Import and return torch, with idle threads that sleep, and with reuse of freed memory.
 
-    Spinning gains nothing on an idle machine and costs a factor of 4 to 7 beside other programs
-    (one forward and backward pass at 256 x 256: 0.17 to 0.24 s against 0.72 to 1.1 s).
+    Spinning threads gain nothing on an idle machine. Beside other programs they cost a factor of
+    4 to 7 (one forward and backward pass at 256 x 256: 0.72 to 1.1 s instead of 0.17 to 0.24 s).
 
     Raises
     ------
     Refused
-        If the working folder was deleted: its libraries end the process there.
+        If the working folder was deleted, where torch's libraries would end the process.
     Failed
-        If Python ends: only threads that outlive the main one still run then.
+        If Python is shutting down.
     """
     check_working_folder()
     detect_thread_spinning()
     keep_freed_memory()
-    if "torch" in sys.modules:  # its libraries have read the environment
+    if "torch" in sys.modules:  # too late: its libraries have read the environment
         return sys.modules["torch"]
     try:
         with _set_default_environment(_TORCH_ENVIRONMENT):
@@ -222,55 +216,57 @@ def load_torch() -> ModuleType:
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
-        raise Failed(refusal("program-ends")) from error
+        raise Failed(make_refusal("program-ends")) from error
     return torch
 
 
 @contextmanager
 def _set_default_environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Set what the environment does not say, and take it out again: the program has its own."""
-    new = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(new)
+    """Set environment variables that are not set, and remove them again at the end."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in new:
+        for name in added:
             os.environ.pop(name, None)
 
 
 def is_memory_error(error: BaseException) -> bool:
-    """Tell a full memory from other errors, by what numpy, torch and the system raise.
+    """Return whether an error of NumPy, torch or the system means that memory is full.
 
-    torch raises OutOfMemoryError on a card and RuntimeError on a processor; asking by name and
-    text leaves torch unloaded.
+    torch raises OutOfMemoryError on a GPU and RuntimeError on the CPU. They are recognised by name
+    and message, so that torch need not be loaded.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(label in text for label in _MEMORY_ERROR_TEXTS)
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        fragment in message for fragment in _MEMORY_ERROR_TEXTS
+    )
 
 
 def choose_thread_count(cores: int, pixels: int) -> int:
-    """Threads for a fit of that many pixels: a fixed table, so that pixels repeat.
+    """Return the number of CPU threads for a fit; it depends on these two numbers alone.
 
     Parameters
     ----------
     cores : int
     pixels : int
-        Pixels of the picture plane.
+        Pixels of one plane.
     """
-    if pixels < 64 * 64:  # a layer then takes less time than waking a second thread
+    if pixels < 64 * 64:  # waking a second thread takes longer than a layer
         return 1
     return max(1, min(cores, MAX_THREADS))
 
 
 def get_torch_version() -> str:
-    """Version of the torch that is installed, "" if there is none."""
+    """Return the version of the installed torch, "" if none."""
     try:
         return metadata.version("torch")
-    except metadata.PackageNotFoundError:  # frozen programs need not have a package's notes
+    except metadata.PackageNotFoundError:  # frozen programs may lack package metadata
         return str(load_torch().__version__) if find_spec("torch") else ""
 
 
@@ -287,7 +283,7 @@ def _detect_devices(version: str) -> tuple[tuple[str, ...], str]:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether the driver of an NVIDIA card is there; nothing is loaded."""
+    """Return whether an NVIDIA driver is installed, without loading it."""
     return (
         Path("/proc/driver/nvidia/version").exists()
         or Path("/dev/nvidia0").exists()
@@ -296,7 +292,7 @@ def has_nvidia_driver() -> bool:
 
 
 def is_cpu_build(version: str) -> bool:
-    """Whether that version of PyTorch is built for CPUs only."""
+    """Return whether a version of PyTorch is built for CPUs only."""
     return "+cpu" in version
 
 
@@ -307,7 +303,7 @@ def _count_cores() -> int:
 
 
 def _has_bfloat16_instructions() -> bool:
-    """As `engine.precision` asks torch, which is not to be loaded for a plan."""
+    """Return what `engine.precision` gets from torch, which is not loaded for a plan."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:
@@ -317,10 +313,10 @@ def _has_bfloat16_instructions() -> bool:
 
 def _get_free_memory() -> int:
     try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
         return next(
             int(line.split()[1]) * 1024
-            for line in text.splitlines()
+            for line in meminfo.splitlines()
             if line.startswith("MemAvailable")
         )
     except (OSError, StopIteration, ValueError):
@@ -330,18 +326,18 @@ def _get_free_memory() -> int:
 
 
 def convert_nan_to_none(value: float) -> float | None:
-    """None instead of NaN, which JSON does not have."""
+    """Return None for NaN and infinity, which JSON does not have, else the value."""
     return value if isfinite(value) else None
 
 
 def format_bytes(count: float, whole: Callable[[float], int] = ceil) -> str:
-    """Bytes in words, rounded up: most are bounds; `whole=floor` for what is there to be used."""
+    """Format bytes as MB or GB, rounded up; with `whole=floor` rounded down."""
     megabytes = max(1, whole(count / 1e6))
     return f"{megabytes} MB" if megabytes < 1000 else f"{whole(count / 1e8) / 10:.1f} GB"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in words, always rounded up: most are upper bounds."""
+    """Format seconds for the user, rounded up, since most are upper bounds."""
     if seconds <= 90:
         return f"{max(1, ceil(seconds))} s"
     return f"{ceil(seconds / 60)} min" if seconds <= 5400 else f"{ceil(seconds / 360) / 10:.1f} h"

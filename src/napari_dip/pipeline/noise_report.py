@@ -1,7 +1,4 @@
-"""The noise of an image, measured without restoring anything, for people to look at.
-
-What a detector tells of itself: frames without light, and frames of one even light.
-"""
+"""Measure the noise of an image, or of a detector from dark and flat frames, for a report."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
-from napari_dip.pipeline.assess.quality_checks import cut_off_notes
+from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_to_six_digits
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.calibration import Planes
 
-#: Why an image cannot tell its noise, in words for each of the engine's `DOUBTS`.
+#: Texts for the user on why the measured noise is unreliable, by `NoiseEstimate.unreliable_reason`.
 UNRELIABLE_REASON_TEXTS = {
     "blocks": "too few parts of it are without holes",
     "clipped": "almost all of it was cut off at an end of its range",
@@ -58,24 +55,25 @@ class ChannelNoise:
     Attributes
     ----------
     gain : float
-        How much the variance grows for each unit of brightness.
+        Noise variance per unit of brightness.
     intercept : float
         The variance at signal m is `gain * m + intercept`.
     noise_in_dark : float
-        Standard deviation where the image is darkest, light that there may be included.
+        Standard deviation of the noise at the darkest percentile of the image.
     offset, read_noise : float or None
-        What the detector reads without light, and the standard deviation there; the most that they
-        can be if even light fell on the darkest part; None if the image has none to tell them by.
+        Value that the detector reads without light, and its standard deviation. From an image
+        alone they are upper bounds, since light may have fallen on its darkest part. None if the
+        image has no part that is surely dark.
     along_y, along_x : tuple of float
-        Autocorrelation at lags 1, 2, ... pixels.
+        Autocorrelation of the noise at lags 1, 2, ... pixels.
     points : tuple of (mean, variance)
-        Of the flattest blocks of the image.
+        Mean and variance of the flattest blocks of the image.
     doubt : str
-        Why the image cannot tell, in words; "" if it can.
+        Reason, for the user, why the noise is unreliable; "" if it is reliable.
     caution : str
-        What should be known of figures that stand, in a sentence; "" if nothing.
+        Sentence for the user on reliable figures; "" if there is nothing to note.
     gain_error, offset_error, read_noise_error : float
-        Standard errors: 0 where the detector's own frames tell, infinite where nothing does.
+        Standard errors: 0 where detector frames were measured, infinite where unknown.
     """
 
     gain: float
@@ -95,63 +93,66 @@ class ChannelNoise:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NoiseReport:
-    """What an image tells of its noise.
+    """Measured noise of an image.
 
     Attributes
     ----------
     channels : tuple of ChannelNoise
-        In the image's order; a channel of one value only is left out.
+        In the order of the image, without channels that hold one value only.
     hidden_block : tuple of int
-        Size along Y and X of the blocks that a restoration hides from its network.
-    least, largest : ClippedPixels
-        Pixels at the ends of the range that were cut off there.
+        Size of the hidden block of a blind spot, along Y and X.
+    lower_clipping, upper_clipping : ClippedPixels
+        Clipped pixels at the lower and the upper end of the range.
     """
 
     channels: tuple[ChannelNoise, ...]
     hidden_block: tuple[int, int]
-    least: ClippedPixels
-    largest: ClippedPixels
+    lower_clipping: ClippedPixels
+    upper_clipping: ClippedPixels
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """All of it in words, for people."""
+        """Return the report as sentences for the user."""
         several = len(self.channels) > 1
-        said = []
-        for number, item in enumerate(self.channels, 1):
-            begin = f"Channel {number}: " if several else ""
-            said.append(begin + describe_noise_strength(item))
-            said.append(begin + describe_detector_offset(item))
-            if item.doubt:
-                said.append(f"{begin}These are guesses: the image cannot tell, as {item.doubt}.")
-            if item.caution:
-                said.append(begin + item.caution)
+        lines = []
+        for number, channel in enumerate(self.channels, 1):
+            prefix = f"Channel {number}: " if several else ""
+            lines.append(prefix + describe_noise_strength(channel))
+            lines.append(prefix + describe_detector_offset(channel))
+            if channel.doubt:
+                lines.append(
+                    f"{prefix}These are guesses: the image cannot tell, as {channel.doubt}."
+                )
+            if channel.caution:
+                lines.append(prefix + channel.caution)
         return (
-            *said,
+            *lines,
             self.correlation_sentence,
-            *map(str, cut_off_notes(self.least, self.largest)),
+            *map(str, list_clipping_notes(self.lower_clipping, self.upper_clipping)),
         )
 
     @property
     def correlation_sentence(self) -> str:
-        """How far the noise of a pixel reaches, and what a restoration makes of it."""
+        """Return a sentence on the correlation of the noise, and on the hidden block."""
         height, width = self.hidden_block
         if height * width == 1:
             return (
                 "Neighbouring pixels do not share noise: when the image is restored, single "
                 "pixels are hidden from the network."
             )
-        most_y, most_x = (
+        correlation_y, correlation_x = (
             max((channel.along_y if axis == 0 else channel.along_x)[0] for channel in self.channels)
             for axis in (0, 1)
         )
         return (
-            f"Neighbouring pixels share noise ({most_y:.0%} along Y, {most_x:.0%} along X): when "
+            f"Neighbouring pixels share noise ({correlation_y:.0%} along Y, "
+            f"{correlation_x:.0%} along X): when "
             f"the image is restored, blocks of {width} × {height} pixels are hidden from the "
             "network."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything in plain JSON types."""
+        """Return the report in plain JSON types."""
         return {
             "channels": [
                 {
@@ -185,12 +186,12 @@ class NoiseReport:
             "blind_spot_block": list(self.hidden_block),
             "cut_off": {
                 "least": {
-                    "share": round_to_six_digits(self.least.share),
-                    "value": self.least.value,
+                    "share": round_to_six_digits(self.lower_clipping.share),
+                    "value": self.lower_clipping.value,
                 },
                 "largest": {
-                    "share": round_to_six_digits(self.largest.share),
-                    "value": self.largest.value,
+                    "share": round_to_six_digits(self.upper_clipping.share),
+                    "value": self.upper_clipping.value,
                 },
             },
             "sentences": list(self.sentences),
@@ -200,18 +201,18 @@ class NoiseReport:
 def measure_noise(
     image: Any, axes: str | None = None, *, dark: Any = None, flat: Any = None
 ) -> NoiseReport:
-    """Measure the noise of an image; nothing is restored.
+    """Measure the noise of an image without restoring it.
 
     Parameters
     ----------
     image : array-like or path
-        As for `napari_dip.denoise`. Of a stack, planes from all over it are looked at.
+        As for `napari_dip.denoise`. Of a stack, evenly spaced planes are measured.
     axes : str, optional
         One letter for each axis out of T, C, Z, Y, X and S.
     dark : array-like or path, optional
-        Frames of the same detector without light: they tell its offset and its read noise.
+        Frames of the same detector without light, for its offset and read noise.
     flat : array-like or path, optional
-        Two frames or more of one steady, even light: they tell its gain.
+        Two or more frames of one steady, even light, for its gain.
 
     Returns
     -------
@@ -223,7 +224,9 @@ def measure_noise(
         If the image or the frames cannot be used.
     """
     spec, pixels = _describe_checked_input("image", image, axes)
-    frames = [_read_detector_frames(name, item) for name, item in (("dark", dark), ("flat", flat))]
+    frames = [
+        _read_detector_frames(name, source) for name, source in (("dark", dark), ("flat", flat))
+    ]
     load_torch()
     with use_default_torch_state():
         detector = measure_detector(*frames)
@@ -237,13 +240,13 @@ def _describe_checked_input(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageSpec, Callable[[], Any]]:
     spec, pixels = describe_input(name, image, axes)
-    if no := check_header(spec):
-        raise Refused(no)
+    if fault := check_header(spec):
+        raise Refused(fault)
     return spec, pixels
 
 
 def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
-    """Read a detector's own frames, if there are any."""
+    """Read detector frames; None if there are none."""
     if frames is None:
         return None
     spec, pixels = _describe_checked_input(name, frames, None)
@@ -253,17 +256,20 @@ def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
 def make_noise_report(
     spec: ImageSpec, array: npt.NDArray[Any], detector: DetectorCalibration | None = None
 ) -> NoiseReport | Refusal:
-    """Measure the noise of pixels whose header has been found to be good.
-
-    torch has the state of a run meanwhile.
+    """Measure the noise of an image whose header was checked, with torch in its default state.
 
     Parameters
     ----------
     spec : ImageSpec
     array : ndarray
-        In its axes and shape; NaN where nothing was measured.
+        In the axes and shape of `spec`; NaN where nothing was measured.
     detector : DetectorCalibration or None
-        What its own frames tell, which goes before what the image tells.
+        Measured on detector frames; its figures replace those of the image.
+
+    Returns
+    -------
+    NoiseReport or Refusal
+        A refusal if the pixels cannot be used, such as those of a constant image.
     """
     load_torch()
     with use_default_torch_state():
@@ -278,11 +284,11 @@ def _measure_report(
     layout = make_layout(spec, volume=False)
     parts = split_into_parts(array, spec.axes, layout)
     mask = None
-    if (gone := np.isnan(parts)).any():
-        mask = ~gone
+    if (missing := np.isnan(parts)).any():
+        mask = ~missing
     measured = array if mask is None else parts[mask]
-    if no := check_content(measured, spec.name):
-        return no
+    if fault := check_content(measured, spec.name):
+        return fault
     least, largest = detect_clipped_pixels(measured)
     if mask is not None:
         parts = np.where(mask, parts, np.nanmean(parts)).astype(np.float32)
@@ -292,25 +298,29 @@ def _measure_report(
         stack=parts, extra_inputs={}, measured_mask=mask, grey_level_step=step, layout=layout
     )
     noise = measure_channel_noise(inputs, parts, constant, NoiseRequest())[0]
-    noise = noise if detector is None else tuple(detector.said_of(item) for item in noise)
-    kept = [c for c in range(len(noise)) if c not in constant]
+    noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
+    varied = [c for c in range(len(noise)) if c not in constant]
     return NoiseReport(
         channels=tuple(
             _make_channel_noise(noise[c], parts[:, c], None if mask is None else mask[:, c])
-            for c in kept
+            for c in varied
         ),
-        hidden_block=compute_blind_spot_size([noise[c] for c in kept], spec.grid),
-        least=least,
-        largest=largest,
+        hidden_block=compute_blind_spot_size([noise[c] for c in varied], spec.grid),
+        lower_clipping=least,
+        upper_clipping=largest,
     )
 
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
-    """Say how strong the noise is, and how surely its growth is known."""
+    """Return a sentence on the noise in the dark and on the gain."""
     if noise.gain == 0:
-        grown = format_interval(0.0, noise.gain_error)
-        sure = f" (growth for each unit of brightness: {grown})" if " ± " in grown else ""
-        return f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}{sure}."
+        interval = format_interval(0.0, noise.gain_error)
+        interval_clause = (
+            f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
+        )
+        return (
+            f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}{interval_clause}."
+        )
     return (
         f"The noise is {noise.noise_in_dark:.3g} in the dark, and its variance grows by "
         f"{format_interval(noise.gain, noise.gain_error)} for each unit of brightness."
@@ -318,7 +328,7 @@ def describe_noise_strength(noise: ChannelNoise) -> str:
 
 
 def describe_detector_offset(noise: ChannelNoise) -> str:
-    """Say where the detector's zero is, or that the image cannot tell."""
+    """Return a sentence on the detector's offset and read noise."""
     if noise.offset is None or noise.read_noise is None:
         return "The detector's offset and read noise: cannot tell, as no part is surely dark."
     offset = format_interval(noise.offset, noise.offset_error)
@@ -332,7 +342,7 @@ def describe_detector_offset(noise: ChannelNoise) -> str:
 
 
 def format_interval(figure: float, error: float) -> str:
-    """Write two standard errors beside a figure, where they are known."""
+    """Format a figure, with two standard errors where these are known and not 0."""
     return f"{figure:.4g} ± {2 * error:.2g}" if 0 < error < inf else f"{figure:.4g}"
 
 
@@ -343,21 +353,23 @@ def _round_finite_error(error: float) -> float | None:
 def _make_channel_noise(
     noise: NoiseEstimate, planes: Planes, measured_mask: npt.NDArray[np.bool_] | None
 ) -> Any:
-    """Put one channel's noise into the figures that people know."""
-    flat = planes.reshape(-1, *planes.shape[-2:])
-    dark = float(np.percentile(flat if measured_mask is None else planes[measured_mask], 1))
+    """Convert the noise estimate of one channel for the report."""
+    plane_stack = planes.reshape(-1, *planes.shape[-2:])
+    dark_level = float(
+        np.percentile(plane_stack if measured_mask is None else planes[measured_mask], 1)
+    )
     return ChannelNoise(
         gain=noise.gain,
         intercept=noise.intercept,
-        noise_in_dark=float(np.sqrt(compute_noise_variance(noise, dark))),
+        noise_in_dark=float(np.sqrt(compute_noise_variance(noise, dark_level))),
         offset=noise.offset,
         read_noise=noise.read_noise,
         along_y=noise.along_y,
         along_x=noise.along_x,
         points=compute_variance_points(
-            flat, None if measured_mask is None else measured_mask.reshape(flat.shape)
+            plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
         ),
-        doubt=UNRELIABLE_REASON_TEXTS.get(noise.doubt, noise.doubt),
+        doubt=UNRELIABLE_REASON_TEXTS.get(noise.unreliable_reason, noise.unreliable_reason),
         caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
@@ -367,16 +379,16 @@ def _make_channel_noise(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorCalibration:
-    """Figures of a detector, in its grey values; None where no frames tell them.
+    """Noise figures of a detector, in its grey values; None where no frames were measured.
 
     Attributes
     ----------
     gain : float or None
-        How much the variance grows for each unit of brightness: from flat frames.
+        Noise variance per unit of brightness, from flat frames.
     offset, read_noise : float or None
-        What is read without light, and its standard deviation: from dark frames.
+        Value read without light, and its standard deviation, from dark frames.
     intercept : float or None
-        The variance at signal m is `gain * m + intercept`: from flat frames.
+        The variance at signal m is `gain * m + intercept`; from flat frames.
     """
 
     gain: float | None = None
@@ -384,8 +396,8 @@ class DetectorCalibration:
     read_noise: float | None = None
     intercept: float | None = None
 
-    def said_of(self, noise: NoiseEstimate) -> NoiseEstimate:
-        """Put what the detector's own frames tell in place of what an image tells."""
+    def apply_to(self, noise: NoiseEstimate) -> NoiseEstimate:
+        """Return the noise estimate of an image with the figures of the detector put in."""
         gain = noise.gain if self.gain is None else self.gain
         intercept = self.intercept
         if intercept is None and self.offset is not None and self.read_noise is not None:
@@ -395,7 +407,7 @@ class DetectorCalibration:
             gain=gain,
             intercept=noise.intercept if intercept is None else intercept,
             floor=noise.floor if not self.read_noise else self.read_noise**2,
-            doubt=noise.doubt if self.gain is None else "",
+            unreliable_reason=noise.unreliable_reason if self.gain is None else "",
             gain_error=noise.gain_error if self.gain is None else 0.0,
             offset_error=noise.offset_error if self.offset is None else 0.0,
             read_noise_error=noise.read_noise_error if self.read_noise is None else 0.0,
@@ -407,14 +419,14 @@ class DetectorCalibration:
 def measure_detector(
     dark: DetectorFrames | None, flat: DetectorFrames | None
 ) -> DetectorCalibration:
-    """Measure a detector by frames without light and of even light.
+    """Measure offset, read noise and gain of a detector from dark and flat frames.
 
     Parameters
     ----------
     dark : (ImageSpec, ndarray) or None
-        One frame or more.
+        One or more frames without light.
     flat : (ImageSpec, ndarray) or None
-        Two frames or more of one steady light.
+        Two or more frames of one steady, even light.
 
     Raises
     ------
@@ -425,26 +437,31 @@ def measure_detector(
 
     from napari_dip.engine.noise.variance_model import measure_dark, measure_flat
 
-    offset = read_noise = gain = intercept = gain_error = None
+    offset = read_noise = gain = intercept = dark_frames_noise = None
     if dark is not None:
-        gain_error = measure_dark(torch.from_numpy(_stack_frames(dark, least=1)))
-        offset, read_noise = gain_error.offset, gain_error.read_noise
+        dark_frames_noise = measure_dark(torch.from_numpy(_stack_frames(dark, min_count=1)))
+        offset, read_noise = dark_frames_noise.offset, dark_frames_noise.read_noise
     if flat is not None:
-        gain, intercept = measure_flat(torch.from_numpy(_stack_frames(flat, least=2)), gain_error)
+        gain, intercept = measure_flat(
+            torch.from_numpy(_stack_frames(flat, min_count=2)), dark_frames_noise
+        )
     return DetectorCalibration(gain=gain, offset=offset, read_noise=read_noise, intercept=intercept)
 
 
+#: Header and pixels of detector frames.
 DetectorFrames = tuple["ImageSpec", "npt.NDArray[Any]"]
 
 
-def _stack_frames(frames: DetectorFrames, least: int) -> npt.NDArray[np.float64]:
-    """Lay frames one upon another: (N, Y, X)."""
+def _stack_frames(frames: DetectorFrames, min_count: int) -> npt.NDArray[np.float64]:
+    """Return frames as a stack (N, Y, X); refuse fewer than `min_count`, and constant ones."""
     spec, array = frames
-    last = [spec.axes.index(axis) for axis in "YX"]
-    planes = np.moveaxis(np.asarray(array, np.float64), last, (-2, -1))
+    plane_axes = [spec.axes.index(axis) for axis in "YX"]
+    planes = np.moveaxis(np.asarray(array, np.float64), plane_axes, (-2, -1))
     planes = planes.reshape(-1, *planes.shape[-2:])
-    if len(planes) < least:
-        raise Refused(refusal("frames-few", name=spec.name, count=len(planes), least=least))
+    if len(planes) < min_count:
+        raise Refused(
+            make_refusal("frames-few", name=spec.name, count=len(planes), least=min_count)
+        )
     if not np.isfinite(planes).all() or planes.min() == planes.max():
-        raise Refused(refusal("frames-constant", name=spec.name))
+        raise Refused(make_refusal("frames-constant", name=spec.name))
     return planes

@@ -1,4 +1,4 @@
-"""The recipe: all that repeating a run needs besides the pixels, as a value and as JSON."""
+"""Recipe: the task and the settings that repeat a run, as a value and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import shorten_repr
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import describe_exception
@@ -18,11 +18,11 @@ from napari_dip.tasks import TASKS, Setting, Task
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Raised by one whenever a recipe written before would be read differently. Schema 2 has the names
-#: of docs/glossary.md; `rename_settings` and `migrate_record` translate those of schema 1, for one
-#: version of the program.
+#: Version of the recipe format; it grows by one when an older recipe would be read differently.
+#: Schema 2 has the names of docs/glossary.md. `rename_settings` and `migrate_record` translate
+#: schema 1, for one version of the program.
 RECIPE_SCHEMA = 2
-#: Names of settings in schema 1, by task.
+#: New name of each setting that was renamed after schema 1, by task and old name.
 OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "denoise": {
         "network": "architecture",
@@ -34,7 +34,7 @@ OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "super-resolve": {"start": "initial_estimate"},
     "deblur": {"start": "initial_estimate"},
 }
-#: Values in schema 1, by task and by the setting's name in schema 2.
+#: New value of each value that was renamed, by (task, setting in schema 2) and old value.
 OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("denoise", "prior"): {"recorrupted": "r2r", "noise": "random-input"},
     ("denoise", "architecture"): {"gaussian-code": "gaussian-input"},
@@ -53,12 +53,12 @@ OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("guide", "prior"): {"noise": "random-input"},
     ("invert-features", "prior"): {"deep": "random-input"},
 }
-#: Names of further inputs, and of the switch of a batch, in schema 1.
+#: New names of further inputs and of the switch of a batch, by their names in schema 1.
 OLD_INPUTS: Mapping[str, str] = {"second": "repeated_exposure", "shared_network": "network_file"}
 OLD_SWITCHES: Mapping[str, str] = {"one_network": "joint_training"}
-#: Of the experiments.
+#: New names of settings of the experiments, by their names in schema 1.
 OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = {"network": "architecture"}
-#: Fields of a report in schema 1, by the part of the report that they stand in.
+#: New names of report fields, by section of the report ("": top level) and name in schema 1.
 _OLD_FIELDS: Mapping[str, Mapping[str, str]] = {
     "": {"held_out": "validation_loss"},
     "noise": {"hidden_block": "blind_spot_block"},
@@ -71,7 +71,7 @@ _OLD_FIELDS: Mapping[str, Mapping[str, str]] = {
     },
     "fit.joint_training": {"shown": "inference", "went_on": "fine_tuned", "file": "network_file"},
 }
-#: Priors as the reports of schema 1 name them.
+#: New names of priors in reports, by their names in schema 1.
 _OLD_PRIORS: Mapping[str, str] = {
     "recorrupted": "r2r",
     "noise": "random-input",
@@ -81,8 +81,8 @@ _OLD_PRIORS: Mapping[str, str] = {
     "coarser-scales": "zssr",
     "guided-noise": "guided-random-input",
 }
-#: What is wanted instead of a value, by pydantic's name for what is wrong with it. Other words of
-#: pydantic's are plain enough.
+#: Expected value for the user, by pydantic's error type; for other types pydantic's own text is
+#: used.
 _EXPECTED_VALUE_TEXTS = {
     "float_parsing": "a number",
     "float_type": "a number",
@@ -99,7 +99,7 @@ _EXPECTED_VALUE_TEXTS = {
 
 
 class RunSettings(BaseModel):
-    """Settings that every task has, with how they are shown."""
+    """Settings that all tasks have, with their labels and help texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -118,8 +118,8 @@ class RunSettings(BaseModel):
         Setting(
             "Seed",
             "Start of the random numbers: the same seed gives the same pixels.",
-            least=0,
-            most=2**31 - 1,
+            minimum=0,
+            maximum=2**31 - 1,
         ),
     ] = 0
     device: Annotated[
@@ -141,9 +141,9 @@ class RunSettings(BaseModel):
             "Restarts",
             "Independent fits that are averaged; their spread adds to the uncertainty. "
             "Empty: the preset's.",
-            least=1,
-            most=64,
-            written="{:g} independent fits averaged",
+            minimum=1,
+            maximum=64,
+            report_template="{:g} independent fits averaged",
         ),
     ] = None
     max_iterations: Annotated[
@@ -151,8 +151,8 @@ class RunSettings(BaseModel):
         Setting(
             "Max. iterations",
             "Limit of each fit; it may stop earlier by itself. Empty: the preset's.",
-            least=1,
-            most=1_000_000,
+            minimum=1,
+            maximum=1_000_000,
         ),
     ] = None
     time_limit: Annotated[
@@ -160,9 +160,9 @@ class RunSettings(BaseModel):
         Setting(
             "Time limit",
             "Seconds after which the best picture so far is kept. Empty: none.",
-            least=1,
-            most=1e7,
-            written="time limit of {:g} s",
+            minimum=1,
+            maximum=1e7,
+            report_template="time limit of {:g} s",
         ),
     ] = None
     stacks: Annotated[
@@ -182,9 +182,9 @@ class RunSettings(BaseModel):
             "Pixels along a side of the parts that a large plane is restored in, one after "
             "another; they overlap and blend into each other. Empty: the whole at once, or as many "
             "parts as the memory asks for.",
-            least=128,
-            most=2**16,
-            written="tiles of {:g} pixels along a side",
+            minimum=128,
+            maximum=2**16,
+            report_template="tiles of {:g} pixels along a side",
         ),
     ] = None
     dtype: Annotated[
@@ -197,13 +197,13 @@ class RunSettings(BaseModel):
     ] = "float32"
 
 
-#: What a recipe has that asks for nothing in particular.
+#: Run settings of a recipe that changes none of them.
 DEFAULT_RUN_SETTINGS = RunSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A task with its settings and those that all tasks have.
+    """A task with its settings, and the run settings that all tasks have.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class Recipe:
     run_settings: RunSettings = DEFAULT_RUN_SETTINGS
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; settings left at their default are left out."""
+        """Return the recipe in plain JSON types, without settings that have their default value."""
         return {
             "schema": RECIPE_SCHEMA,
             "task": self.task.name,
@@ -224,11 +224,11 @@ class Recipe:
         }
 
     def to_json(self) -> str:
-        """As it is written to disk and into layers."""
+        """Return the recipe as JSON text, as in files and in the metadata of layers."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def replace_run_settings(self, **changes: Any) -> Recipe:
-        """Return the same recipe with other common settings; checks them again."""
+        """Return the recipe with changed run settings, which are validated."""
         return replace(
             self,
             run_settings=_validate_settings(
@@ -238,16 +238,16 @@ class Recipe:
 
 
 def make_recipe(task: str, /, **settings: Any) -> Recipe:
-    """Build a recipe from settings by name, those of the task and the common ones mixed.
+    """Build a recipe from settings by name; task and run settings may be mixed.
 
     Raises
     ------
     Refused
-        If a setting does not exist, or its value is not allowed.
+        If the task or a setting does not exist, or a value is not allowed.
     """
     if task not in TASKS:
         raise Refused(
-            refusal(
+            make_refusal(
                 "setting-wrong",
                 field="task",
                 value=shorten_repr(task),
@@ -258,10 +258,12 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
     settings, notes = rename_settings(task, settings)
     for note in notes:
         warnings.warn(note, FutureWarning, stacklevel=3)
-    common = {key: settings.pop(key) for key in list(settings) if key in RunSettings.model_fields}
+    run_settings = {
+        key: settings.pop(key) for key in list(settings) if key in RunSettings.model_fields
+    }
     return Recipe(
         task=_validate_settings(TASKS[task], settings),
-        run_settings=_validate_settings(RunSettings, common),
+        run_settings=_validate_settings(RunSettings, run_settings),
     )
 
 
@@ -279,19 +281,23 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         or "task" not in raw
     ):
         raise Refused(
-            refusal("recipe-broken", path=origin, why="it does not name a task and its settings")
+            make_refusal(
+                "recipe-broken", path=origin, why="it does not name a task and its settings"
+            )
         )
     fields = dict(raw)
     schema = fields.pop("schema", None)
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise Refused(refusal("recipe-broken", path=origin, why="its schema version is missing"))
+        raise Refused(
+            make_refusal("recipe-broken", path=origin, why="its schema version is missing")
+        )
     if schema > RECIPE_SCHEMA:
-        raise Refused(refusal("recipe-newer", found=schema, known=RECIPE_SCHEMA))
+        raise Refused(make_refusal("recipe-newer", found=schema, known=RECIPE_SCHEMA))
     task, settings = str(fields.pop("task")), fields.pop("settings", {})
-    settings, _ = rename_settings(task, {str(key): item for key, item in settings.items()})
+    settings, _ = rename_settings(task, {str(key): setting for key, setting in settings.items()})
     if clash := set(fields) & set(settings):
         raise Refused(
-            refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
+            make_refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
         )
     return make_recipe(task, **settings, **{str(key): value for key, value in fields.items()})
 
@@ -299,102 +305,109 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
 def rename_settings(
     task: str, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Translate settings of schema 1 to those of today.
+    """Translate the settings of a task from schema 1 to the present names and values.
 
     Parameters
     ----------
     task : str
     settings : mapping of str to object
-        By their names of today or of schema 1.
+        By their present names or those of schema 1.
 
     Returns
     -------
     settings : dict
     notes : tuple of str
-        One sentence for each name or value that has changed.
+        One sentence for each name or value that was translated.
 
     Raises
     ------
     Refused
-        If a setting stands there under both of its names.
+        If a setting occurs under both its old and its new name.
     """
-    result, notes = rename_keys(settings, OLD_SETTINGS.get(task, {}))
-    for name, value in result.items():
-        new = OLD_VALUES.get((task, name), {}).get(value) if isinstance(value, str) else None
-        if new is not None:
-            result[name] = new
-            notes = (*notes, f"The value '{value}' of '{name}' is called '{new}' now.")
-    return result, notes
+    renamed, notes = rename_keys(settings, OLD_SETTINGS.get(task, {}))
+    for name, value in renamed.items():
+        new_value = OLD_VALUES.get((task, name), {}).get(value) if isinstance(value, str) else None
+        if new_value is not None:
+            renamed[name] = new_value
+            notes = (*notes, f"The value '{value}' of '{name}' is called '{new_value}' now.")
+    return renamed, notes
 
 
 def rename_keys(
     named: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Replace old keys by those of today; returns and raises as `rename_settings` does."""
+    """Replace old keys by new ones; returns and raises as `rename_settings` does."""
     for old, new in names.items():
         if old in named and new in named:
             why = f"'{new}' is another name of it and stands there as well"
             facts = {"field": old, "value": shorten_repr(named[old]), "why": why}
-            raise Refused(refusal("setting-wrong", **facts, hint=f"Leave '{old}' out."))
+            raise Refused(make_refusal("setting-wrong", **facts, hint=f"Leave '{old}' out."))
     notes = tuple(f"'{old}' is called '{names[old]}' now." for old in named if old in names)
     return {names.get(key, key): value for key, value in named.items()}, notes
 
 
 def accept_old_names(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Rename keywords of a Python function, with a warning for each old one."""
-    result, notes = rename_keys(named, names)
+    """Rename old keywords of a Python function, with a `FutureWarning` for each."""
+    renamed, notes = rename_keys(named, names)
     for note in notes:
         warnings.warn(note, FutureWarning, stacklevel=4)
-    return result
+    return renamed
 
 
 def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate what holds a recipe of schema 1 to the names of today.
+    """Translate a record with a recipe of schema 1 to the present names.
 
     Parameters
     ----------
     record : mapping
-        A report, the record of a file, the list of a batch, or what a result tells of its making.
-        One of today, or one that is damaged, comes back as it is: whoever reads it checks it.
+        A report, the record of a file, the list of a batch, or the metadata of a result.
+
+    Returns
+    -------
+    dict
+        A copy. A record with a recipe of the present schema, or with a damaged one, is not
+        translated; its reader validates it.
     """
-    result = dict(record)
-    raw = result.get("recipe")
+    migrated = dict(record)
+    raw = migrated.get("recipe")
     if not isinstance(raw, dict) or raw.get("schema") != 1:
-        return result
+        return migrated
     try:
-        result["recipe"] = recipe_from_dict(raw).to_dict()
+        migrated["recipe"] = recipe_from_dict(raw).to_dict()
     except Refused:
-        return result
-    result = _rename(result, OLD_SWITCHES)
-    _rename_within(result, ("inputs", "inputs_sha256"), OLD_INPUTS)
-    if isinstance(result.get("report"), dict):
-        result["report"] = _migrate_report(result["report"])
-    return _migrate_report(result) if "prior" in result else result
+        return migrated
+    migrated = _rename(migrated, OLD_SWITCHES)
+    _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)
+    if isinstance(migrated.get("report"), dict):
+        migrated["report"] = _migrate_report(migrated["report"])
+    return _migrate_report(migrated) if "prior" in migrated else migrated
 
 
 def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the fields of a report, and the names of priors and inputs in them."""
-    result = _rename(report, _OLD_FIELDS[""])
-    _rename_within(result, ("noise",), _OLD_FIELDS["noise"])
-    _rename_within(result, ("fit",), _OLD_FIELDS["fit"])
-    if isinstance(recipe := result.get("recipe"), dict):
-        result |= migrate_record({"recipe": recipe})
-    prior, fit = result.get("prior"), result.get("fit")
+    """Translate the fields of a report, and the names of priors and inputs in its values."""
+    migrated = _rename(report, _OLD_FIELDS[""])
+    _rename_within(migrated, ("noise",), _OLD_FIELDS["noise"])
+    _rename_within(migrated, ("fit",), _OLD_FIELDS["fit"])
+    if isinstance(recipe := migrated.get("recipe"), dict):
+        migrated |= migrate_record({"recipe": recipe})
+    prior, fit = migrated.get("prior"), migrated.get("fit")
     if isinstance(prior, dict) and isinstance(chosen := prior.get("chosen"), str):
-        result["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
+        migrated["prior"] = {**prior, "chosen": _OLD_PRIORS.get(chosen, chosen)}
     if isinstance(fit, dict):
         _rename_within(fit, ("joint_training",), _OLD_FIELDS["fit.joint_training"])
         if isinstance(inputs := fit.get("inputs"), list):
-            fit["inputs"] = [OLD_INPUTS.get(str(item), item) for item in inputs]
-    return result
+            fit["inputs"] = [OLD_INPUTS.get(str(input_name), input_name) for input_name in inputs]
+    return migrated
 
 
 def _rename_within(
     record: dict[str, Any], parts: tuple[str, ...], names: Mapping[str, str]
 ) -> None:
-    """Replace old keys in those parts of a record that are mappings."""
+    """Replace old keys within the given sections of a record, where these are dicts."""
     record |= {
-        part: _rename(record[part], names) for part in parts if isinstance(record.get(part), dict)
+        section: _rename(record[section], names)
+        for section in parts
+        if isinstance(record.get(section), dict)
     }
 
 
@@ -403,19 +416,19 @@ def _rename(named: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
 
 
 def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
-    """Read a recipe from its JSON text; raises as `recipe_from_dict` does."""
+    """Read a recipe from JSON text; raises as `recipe_from_dict` does."""
     try:
         raw = parse_strict_json(text)
     except ValueError as error:
         raise Refused(
-            refusal("recipe-broken", path=origin, why=describe_exception(error))
+            make_refusal("recipe-broken", path=origin, why=describe_exception(error))
         ) from None
     return recipe_from_dict(raw, origin=origin)
 
 
 def _validate_settings(kind: type[Any], settings: dict[str, Any]) -> Any:
     numbers = [name for name, value in settings.items() if _is_bool_for_number(kind, name, value)]
-    if numbers:  # pydantic takes yes for the number 1
+    if numbers:  # pydantic accepts True as the number 1
         raise Refused(_make_setting_refusal(numbers[0], settings[numbers[0]], "a number"))
     try:
         return kind(**settings)
@@ -427,30 +440,30 @@ def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal
     first = error.errors()[0]
     field = str(first["loc"][0])[:100] if first["loc"] else "?"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        own = [] if kind is RunSettings else [field.name for field in fields(kind)]
-        names = sorted({*own, *RunSettings.model_fields})
-        return refusal("setting-unknown", field=field, known=", ".join(names))
-    if wanted := _EXPECTED_VALUE_TEXTS.get(first["type"]):
-        why = wanted.format(**first.get("ctx", {}))
-    else:  # not to be formatted: it may hold braces of the user's
+        task_settings = [] if kind is RunSettings else [field.name for field in fields(kind)]
+        names = sorted({*task_settings, *RunSettings.model_fields})
+        return make_refusal("setting-unknown", field=field, known=", ".join(names))
+    if expected := _EXPECTED_VALUE_TEXTS.get(first["type"]):
+        why = expected.format(**first.get("ctx", {}))
+    else:  # not formatted: it may contain braces from the user
         why = first["msg"].removeprefix("Input should be ").replace("'", "")
     return _make_setting_refusal(field, first["input"], why)
 
 
 def _is_bool_for_number(kind: type[Any], name: str, value: object) -> bool:
-    """Whether yes or no stands where a number does; by its name, since NumPy has one of its own."""
+    """Return whether a number setting got a bool; by type name, to include NumPy's bool."""
     if type(value).__name__ not in ("bool", "bool_") or name not in kind.__pydantic_fields__:
         return False
     annotation = kind.__pydantic_fields__[name].annotation
-    kinds = {
+    types = {
         annotation,
-        *(get_args(get_arg)[0] for get_arg in get_args(annotation) if get_args(get_arg)),
+        *(get_args(member)[0] for member in get_args(annotation) if get_args(member)),
     }
-    return not kinds.isdisjoint((int, float))
+    return not types.isdisjoint((int, float))
 
 
 def _make_setting_refusal(field: str, value: object, wanted: str) -> Refusal:
-    return refusal(
+    return make_refusal(
         "setting-wrong",
         field=field,
         value=shorten_repr(value),

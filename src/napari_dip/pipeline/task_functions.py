@@ -1,7 +1,4 @@
-"""One Python function for each task.
-
-The Python function of the task that takes a network.
-"""
+"""Python functions of the tasks: each builds a recipe and restores an image by it."""
 
 from __future__ import annotations
 
@@ -30,30 +27,31 @@ def denoise(
     network_file: Any = None,
     **settings: Any,
 ) -> Restoration:
-    """Remove the noise of one image, with nothing learned from any other unless you ask for it.
+    """Remove the noise of one image; without `network_file` nothing is learned from other images.
 
     Parameters
     ----------
     image : array-like or path
-        Numbers of any type: NumPy or dask array, nested lists, or the path of an image file.
+        NumPy or dask array, nested lists of numbers, or the path of an image file.
     preset : {"fast", "balanced", "best"}
     seed : int
-        The same seed gives the same pixels on the same kind of machine.
+        The same seed gives the same pixels on the same kind of computer.
     device : {"auto", "cpu", "cuda", "mps"}
     progress : callable, optional
-        Called with each `Event`, in this thread.
+        Called with each `Event`, in the calling thread.
     axes : str, optional
-        One letter for each axis out of T, C, Z, Y, X and S (S = red, green, blue), such as
-        "YXS" for a colour image. Default: "YX" for two axes, "ZYX" for three; a file's own.
+        One letter of T, C, Z, Y, X and S (S: red, green, blue) for each axis, such as "YXS" for
+        a colour image. Default: the axes that a file names; for arrays "YX" or "ZYX".
     repeated_exposure : array-like or path, optional
-        Another shot of the same object, of the same shape; its exposure may differ.
+        Another measurement of the same, unmoved object, of the same shape; its exposure time may
+        differ.
     offset_map, gain_map, noise_map : array-like or path, optional
-        Of an sCMOS camera, one plane each of the image's size: what a pixel reads without light,
-        its grey values for a photo-electron, and the standard deviation of its read noise in grey
-        values. Offset and gain are corrected first, and noisy pixels count for less.
+        Maps of an sCMOS camera, each one plane of the image's size. They hold what a pixel reads
+        without light, its grey values per photo-electron, and its read noise in grey values.
+        Offset and gain are corrected first, and noisy pixels get less weight.
     network_file : path, optional
-        A network that was fitted to files of the same series (``batch(..., joint_training=True)``),
-        which is then applied to this image.
+        A network that was fitted to files of the same series by
+        ``batch(..., joint_training=True)``; it is applied to this image.
     **settings
         Any other setting of a recipe, such as ``prior="random-input"`` or ``max_iterations=200``.
 
@@ -67,18 +65,21 @@ def denoise(
     Refused
         If the image or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
 
     References
     ----------
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
     """
-    old = {name: settings.pop(name) for name in OLD_INPUTS if name in settings}
+    renamed_inputs = {name: settings.pop(name) for name in OLD_INPUTS if name in settings}
     recipe = make_recipe("denoise", preset=preset, seed=seed, device=device, **settings)
     maps = {"offset_map": offset_map, "gain_map": gain_map, "noise_map": noise_map}
-    further = {"repeated_exposure": repeated_exposure, "network_file": network_file, **maps}
-    others = {**{name: item for name, item in further.items() if item is not None}, **old}
-    return restore(image, recipe, progress=progress, axes=axes, **others)
+    named_inputs = {"repeated_exposure": repeated_exposure, "network_file": network_file, **maps}
+    extra_inputs = {
+        **{name: value for name, value in named_inputs.items() if value is not None},
+        **renamed_inputs,
+    }
+    return restore(image, recipe, progress=progress, axes=axes, **extra_inputs)
 
 
 def inpaint(
@@ -91,15 +92,15 @@ def inpaint(
     axes: str | None = None,
     **settings: Any,
 ) -> Restoration:
-    """Fill in missing pixels from all the others, with nothing learned from any other image.
+    """Fill in missing pixels from the rest of the image, without learning from other images.
 
     Parameters
     ----------
     image : array-like or path
-        Pixels that are not a number (NaN) are filled in, too.
+        Pixels of value NaN are filled in, too.
     mask : array-like or path, optional
-        Above 0 where pixels are to be filled in: of the image's shape, with or without channels,
-        or (Y, X) for all planes. May be left out if there are NaN.
+        Above 0 where pixels are to be filled in. Its shape is that of the image, with or without
+        channels, or (Y, X) for all planes. It may be omitted if the image has NaN.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -109,8 +110,8 @@ def inpaint(
     Returns
     -------
     Restoration
-        Its ``image`` has shape and intensity units of the input. Pixels that were measured keep
-        their values, unless ``unmasked="denoise"``.
+        Its ``image`` has shape and intensity units of the input. Unmasked pixels keep their
+        values, unless ``unmasked="denoise"``.
 
     Raises
     ------
@@ -135,15 +136,16 @@ def guide(
     axes: str | None = None,
     **settings: Any,
 ) -> Restoration:
-    """Restore a noisy picture with the help of a clean one of the same place.
+    """Restore a noisy image with the help of a clean image of the same place.
 
     Parameters
     ----------
     image : array-like or path
-        The noisy picture.
+        The noisy image.
     guide : array-like or path
-        Same height and width: a brighter channel, or the photograph with flash. It may have
-        several channels: a file's own axes say so, or ``planes_are_channels=True``.
+        A clean image of the same height and width: a brighter channel, or a photograph with
+        flash. It may have several channels, by the axes of its file or with
+        ``planes_are_channels=True``.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -152,15 +154,15 @@ def guide(
     Returns
     -------
     Restoration
-        Its ``image`` has shape and intensity units of the input; ``report["prior"]`` says whether
-        the guide was of use.
+        Its ``image`` has shape and intensity units of the input; ``report["prior"]`` tells whether
+        the guide was used.
 
     Raises
     ------
     Refused
-        If a picture or a setting cannot be used; nothing was computed.
+        If an image or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
     """
     recipe = make_recipe("guide", preset=preset, seed=seed, device=device, **settings)
     return restore(image, recipe, progress=progress, axes=axes, guide=guide)
@@ -176,14 +178,15 @@ def super_resolve(
     axes: str | None = None,
     **settings: Any,
 ) -> Restoration:
-    """Give a finer picture that explains a coarse one.
+    """Estimate an image with finer pixels that explains a coarse one.
 
     Parameters
     ----------
     image : array-like or path
     factor : int or tuple of int
-        2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X), or as (Z, Y, X) for a
-        stack; one or two numbers leave the distance of its planes as it is.
+        Upscaling factor: 2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as (Y, X), or as
+        (Z, Y, X) for a stack. One or two numbers do not change the distance of its planes. A
+        text such as that of the command line is accepted, too.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -199,14 +202,14 @@ def super_resolve(
     Refused
         If the image or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
 
     References
     ----------
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018.
     """
-    chosen = {"preset": preset, "seed": seed, "device": device, **settings}
-    recipe = make_recipe("super-resolve", factor=factor, **chosen)
+    other_settings = {"preset": preset, "seed": seed, "device": device, **settings}
+    recipe = make_recipe("super-resolve", factor=factor, **other_settings)
     return restore(image, recipe, progress=progress, axes=axes)
 
 
@@ -226,8 +229,8 @@ def deblur(
     ----------
     image : array-like or path
     psf : array-like or path, optional
-        Picture of the PSF, of any sum; of three axes for a volume. Instead of it:
-        ``gaussian_sigma`` and ``gaussian_sigma_z`` in pixels, or ``model`` ("widefield" or
+        Image of the PSF, of any sum; with three axes for a volume. The PSF can also be given by
+        ``gaussian_sigma`` and ``gaussian_sigma_z`` in pixels, or by ``model`` ("widefield" or
         "confocal") with ``na``, ``wavelength``, ``pixel_size`` and ``z_step`` in nm.
     preset, seed, device, progress, axes
         As for `denoise`.
@@ -244,7 +247,7 @@ def deblur(
     Refused
         If the image, the PSF or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
     """
     recipe = make_recipe("deblur", preset=preset, seed=seed, device=device, **settings)
     return restore(image, recipe, progress=progress, axes=axes, psf=psf)
@@ -260,13 +263,13 @@ def blind_deblur(
     axes: str | None = None,
     **settings: Any,
 ) -> Restoration:
-    """Undo a blur that nobody has measured, and find out what it was.
+    """Undo a blur whose point spread function (PSF) is unknown, and estimate the PSF.
 
     Parameters
     ----------
     image : array-like or path
     psf_size : int
-        Width of the PSF in pixels: rather too wide than too narrow.
+        Width of the estimated PSF in pixels; choose it rather too wide than too narrow.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -275,16 +278,16 @@ def blind_deblur(
     Returns
     -------
     Restoration
-        Its ``learned["psf"]`` is the PSF that was found: (Y, X), or one for each channel that was
-        restored by itself, non-negative and of sum one. The figures of a known kind of blur lie
-        beside it: "sigmas", "length" and "angle", or "radius".
+        Its ``learned["psf"]`` is the estimated PSF, non-negative and of sum one: (Y, X), or one
+        for each channel that was restored independently. For a parametric blur ``learned`` also
+        has "sigmas", "length" and "angle", or "radius".
 
     Raises
     ------
     Refused
         If the image or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
 
     References
     ----------
@@ -307,16 +310,16 @@ def invert_features(
     axes: str | None = None,
     **settings: Any,
 ) -> Restoration:
-    """Restore an image from what a layer of a network answers to it: see what the layer keeps.
+    """Restore an image from the activations of one layer of a network, to see what it preserves.
 
     Parameters
     ----------
     image : array-like or path
-        One plane, grey, in colours or in as many channels as the network takes.
+        One plane: grey, in colour, or with as many channels as the network takes.
     network : str
-        Path of a program of torch.export (.pt2), or name of an architecture of torchvision.
+        Path of a torch.export program (.pt2), or name of a torchvision architecture.
     layer : str
-        Path of the module whose result is inverted; "list" is refused with the names of all.
+        Path of the module whose output is inverted; "list" raises `Refused` with all names.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -334,12 +337,12 @@ def invert_features(
     Refused
         If the image, the network or a setting cannot be used; nothing was computed.
     Failed
-        If the work began and could not end well.
+        If the run failed after work had begun.
 
     References
     ----------
     Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4.
     """
-    chosen = {"preset": preset, "seed": seed, "device": device, **settings}
-    recipe = make_recipe("invert-features", network=str(network), layer=layer, **chosen)
+    other_settings = {"preset": preset, "seed": seed, "device": device, **settings}
+    recipe = make_recipe("invert-features", network=str(network), layer=layer, **other_settings)
     return restore(image, recipe, progress=progress, axes=axes)

@@ -1,9 +1,8 @@
-"""torch and NumPy as a run wants them, whatever the program around has set for itself.
+"""Run with default settings of torch and NumPy, and restore those of the caller at each yield.
 
-Autocast, no gradients, another default type or device, and warnings that are errors are settings
-of a process or a thread: they would change pixels, or end a run. A run has its own while it
-computes; each yield finds the program's own again. Global random numbers are left alone: runs draw
-from generators of their own.
+Autocast, disabled gradients, default type and device, and NumPy errors are settings of a process
+or a thread. Those of the caller could change pixels or end a run. The state of global random
+generators is not changed, since runs have their own generators.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 StepT = TypeVar("StepT")
 AnswerT = TypeVar("AnswerT")
-#: Precisions that a program may have lowered: module of torch.backends, name, and torch's default.
-#: Some are newer than the oldest torch that is taken.
+#: Settings of torch.backends that affect pixels: submodule, attribute, and torch's default value.
+#: Some are missing in the oldest supported torch.
 _BACKEND_DEFAULTS = (
     ("", "fp32_precision", "none"),
     ("mkldnn.conv", "fp32_precision", "none"),
@@ -37,21 +36,21 @@ _BACKEND_DEFAULTS = (
     ("cudnn", "benchmark", False),
     ("cudnn", "deterministic", False),
 )
-#: Devices whose autocast is asked for.
+#: Devices whose autocast is switched off.
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
 def run_in_default_state(
     steps: Generator[StepT, None, AnswerT], threads: int
 ) -> Generator[StepT, None, AnswerT]:
-    """Run a generator in a state of its own, and be back in the caller's whenever it waits.
+    """Run a generator in the default state, and restore the caller's state at each yield.
 
     Parameters
     ----------
     steps : generator
-        Must not wait within a `with` that changes this state.
+        Must not yield within a `with` that changes this state.
     threads : int
-        Of torch.
+        CPU threads of torch.
     """
     with suppress_thread_spinning(threads):
         try:
@@ -60,8 +59,8 @@ def run_in_default_state(
                     try:
                         step = next(steps)
                     except StopIteration as stop:
-                        answer: AnswerT = stop.value
-                        return answer
+                        result: AnswerT = stop.value
+                        return result
                 yield step
         finally:
             with use_default_torch_state(threads):
@@ -70,12 +69,12 @@ def run_in_default_state(
 
 @contextmanager
 def use_default_torch_state(threads: int | None = None) -> Iterator[None]:
-    """Have torch and NumPy as they are when nobody has set anything, and put all of it back.
+    """Set torch and NumPy to their defaults within the context, and restore them at its end.
 
     Parameters
     ----------
     threads : int, optional
-        Of torch; as they are if left out.
+        CPU threads of torch; None: unchanged.
     """
     import torch
 
@@ -85,19 +84,19 @@ def use_default_torch_state(threads: int | None = None) -> Iterator[None]:
         ends.enter_context(torch.enable_grad())
         if torch.get_default_device().type != "cpu":
             ends.enter_context(torch.device("cpu"))
-        for read, write, wanted in (*_iter_global_settings(threads), *_iter_backend_settings()):
-            _change_setting(ends, read, write, wanted)
-        # NumPy's own; "raise" would end a run at the first number that is too small
+        for read, write, default in (*_iter_global_settings(threads), *_iter_backend_settings()):
+            _change_setting(ends, read, write, default)
+        # NumPy's defaults; "raise" for underflow would end a run
         errors = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")
         ends.enter_context(errors)
         yield
 
 
 def _change_setting(ends: ExitStack, read: Callable[[], Any], write: Any, wanted: Any) -> None:
-    """Change a setting until the end, if it is another one."""
+    """Change a setting, and restore it when `ends` closes."""
     try:
         before = read()
-    except (RuntimeError, AttributeError, TypeError):  # this torch has none of that name
+    except (RuntimeError, AttributeError, TypeError):  # this version of torch lacks it
         return
     if before != wanted:
         write(wanted)
@@ -125,14 +124,14 @@ def _iter_global_settings(threads: int | None) -> Iterator[Setting]:
 
 
 def _iter_backend_settings() -> Iterator[Setting]:
-    """Give settings in an order in which each is read when those that it follows are plain."""
+    """Yield (read, write, value) of each backend setting, the ones that others depend on first."""
     import torch
 
-    # sets those of single devices too, which are put back after it
+    # setting it changes those of single devices, too, which are restored after it
     mode = torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
-    for path, name, wanted in _BACKEND_DEFAULTS:
-        home: Any = torch.backends
-        for part in filter(None, path.split(".")):
-            home = getattr(home, part, None)
-        yield partial(getattr, home, name), partial(setattr, home, name), wanted
+    for path, name, default in _BACKEND_DEFAULTS:
+        module: Any = torch.backends
+        for submodule in filter(None, path.split(".")):
+            module = getattr(module, submodule, None)
+        yield partial(getattr, module, name), partial(setattr, module, name), default
     yield *mode, "highest"

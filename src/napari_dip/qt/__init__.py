@@ -1,5 +1,6 @@
-"""The docks in napari.
+"""The docks in napari: forms, runs in the background, and results as layers.
 
-Order of the folders: shell, results, task, batch, explorer. Only this package knows Qt, magicgui
-and napari; the GUI thread neither imports torch nor waits. Nothing imports this package.
+A subpackage imports only those before it: shell, results, task, batch, explorer. No other package
+imports Qt, magicgui or napari, and none imports this one. The GUI thread never imports torch and
+never waits for a computation.
 """

@@ -1,4 +1,4 @@
-"""The dock 'Check my computer': what is there to compute with, and the line that mends the rest."""
+"""The dock 'Check my computer': usable devices, and commands that install what is missing."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _DEVICE_NAMES = {
 
 
 class CheckMyComputer(DockWidget):
-    """Sentences about this computer, looked up in another thread as soon as the dock is seen.
+    """A dock with a description of this computer, collected in a background thread.
 
     Parameters
     ----------
-    look : callable
-        What finds it out; takes some seconds.
+    examine : callable
+        Examines the installation; takes some seconds.
     """
 
-    def __init__(self, look: Callable[[], InstallationReport] = examine_installation) -> None:
+    def __init__(self, examine: Callable[[], InstallationReport] = examine_installation) -> None:
         super().__init__()
-        self._look = look
+        self._examine = examine
         self._call: BackgroundCall | None = None
-        self._lines: list[str] = []
+        self._install_commands: list[str] = []
         self.message_label = make_message_label()
         self.check_button = make_button("Check again", "Try PyTorch and look for GPUs once more")
         self.copy_button = make_button("Copy", "Copy all of it, to send it to somebody")
@@ -57,73 +57,73 @@ class CheckMyComputer(DockWidget):
         layout.addStretch()
         self.check_button.clicked.connect(self.check)
         self.copy_button.clicked.connect(lambda: _copy(self.message_label.text()))
-        self.line_button.clicked.connect(lambda: _copy("\n".join(self._lines)))
+        self.line_button.clicked.connect(lambda: _copy("\n".join(self._install_commands)))
         self.copy_button.setEnabled(False)
         self.line_button.setVisible(False)
         self.setMinimumWidth(MIN_DOCK_WIDTH)
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Look at once, the first time."""
+        """Start the examination when the dock first appears."""
         super().showEvent(event)
         if not self.message_label.text():
             self.check()
 
     def check(self) -> None:
-        """Look; the answer comes later."""
+        """Start the examination in the background."""
         self.check_button.setEnabled(False)
         self.message_label.setText("Trying PyTorch; this takes some seconds.")
-        self._call = BackgroundCall(partial(_run_examination, self._look), self)
-        self._call.ended.connect(self._on_found)
+        self._call = BackgroundCall(partial(_run_examination, self._examine), self)
+        self._call.ended.connect(self._on_report)
         self._call.start()
 
     def shut_down(self) -> None:
-        """Wait for no answer any more."""
+        """Ignore the result of a running examination."""
         if self._call is not None:
             self._call.discard()
         self._call = None
 
-    def _on_found(self, report: InstallationReport | Refusal) -> None:
+    def _on_report(self, report: InstallationReport | Refusal) -> None:
         self._call = None
         self.check_button.setEnabled(True)
         self.copy_button.setEnabled(True)
         if isinstance(report, Refusal):
-            self._lines, message = [], report.message
+            self._install_commands, message = [], report.message
         else:
-            self._lines = [mend.command for mend in report.mends]
+            self._install_commands = [mend.command for mend in report.mends]
             message = "\n\n".join(describe_examination(report))
-        self.line_button.setVisible(bool(self._lines))
+        self.line_button.setVisible(bool(self._install_commands))
         self.message_label.setText(message)
 
 
 def describe_examination(report: InstallationReport) -> list[str]:
-    """Say what was found, what it means for restorations, and how to mend what is missing."""
+    """Return paragraphs on devices, versions and missing parts, with commands to install them."""
     names = [_DEVICE_NAMES[device] for device in report.devices]
     if report.cards and report.devices:
         names[0] += f" ({', '.join(report.cards)})"
-    on = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
-    others = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
-    built = report.build or "CPUs only"
-    said = [f"{on}{others}."]
+    device_sentence = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
+    alternatives = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
+    torch_build = report.build or "CPUs only"
+    paragraphs = [f"{device_sentence}{alternatives}."]
     if report.no_card:
-        said.append(f"No GPU is used: {report.no_card}.")
+        paragraphs.append(f"No GPU is used: {report.no_card}.")
     if report.torch:
-        said.append(f"PyTorch {report.torch}, built for {built}.")
+        paragraphs.append(f"PyTorch {report.torch}, built for {torch_build}.")
     memory = format_bytes(report.memory_bytes, floor)
     cores = "1 CPU core" if report.cores == 1 else f"{report.cores} CPU cores"
-    said += [
+    paragraphs += [
         f"{cores}, {memory} of memory free.",
         f"napari-dip {report.version}, napari {report.napari or 'missing'}, "
         f"{report.qt or 'no Qt binding'}, Python {report.python}, {report.system}.",
     ]
     if not report.mends:
-        return [*said, "All that is needed is there."]
-    return said + [f"{mend.trouble}. To mend it:\n{mend.command}" for mend in report.mends]
+        return [*paragraphs, "All that is needed is there."]
+    return paragraphs + [f"{mend.trouble}. To mend it:\n{mend.command}" for mend in report.mends]
 
 
 def _run_examination(
-    look: Callable[[], InstallationReport], _: Switch
+    examine: Callable[[], InstallationReport], _: Switch
 ) -> InstallationReport | Refusal:
-    return catch_errors(look, "Looking at", "this computer")
+    return catch_errors(examine, "Looking at", "this computer")
 
 
 def _copy(text: str) -> None:

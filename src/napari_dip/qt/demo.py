@@ -1,7 +1,4 @@
-"""Open napari with the sample and the dock, and press Run: `python -m napari_dip.qt.demo`.
-
-Sample data in napari: the shipped pictures, and what was made worse of them for each task.
-"""
+"""Sample data for napari, and a demo that runs Denoise: `python -m napari_dip.qt.demo`."""
 
 from __future__ import annotations
 
@@ -17,14 +14,14 @@ from napari_dip.samples.degraded import Spoilt, blurred, coarse, holed, movie, s
 if TYPE_CHECKING:
     import napari.types
 
-#: Further inputs that are labels and not pictures.
+#: Extra inputs that become labels layers.
 _LABEL_INPUTS = ("mask",)
 
 
 def mitochondria() -> list[napari.types.LayerData]:
-    """Mitochondria in a confocal microscope: one noisy shot, and a long exposure to compare.
+    """Return confocal mitochondria: a noisy exposure, and a long exposure for comparison.
 
-    The long exposure is hidden at first and never used by a restoration.
+    The long exposure is a hidden layer, and no restoration uses it.
     """
     import tifffile
 
@@ -36,60 +33,62 @@ def mitochondria() -> list[napari.types.LayerData]:
 
 
 def scratched() -> list[napari.types.LayerData]:
-    """Mitochondria under scratches and dust, which a labels layer marks."""
+    """Return mitochondria with scratches and dust, and a labels layer that marks them."""
     return _make_sample_layers(holed())
 
 
 def coarse_pixels() -> list[napari.types.LayerData]:
-    """Mitochondria in coarse pixels, laid over the fine ones that they were binned from."""
+    """Return mitochondria in coarse pixels, and the fine pixels that they were binned from."""
     return _make_sample_layers(coarse())
 
 
 def blurred_with_psf() -> list[napari.types.LayerData]:
-    """Blurred mitochondria, and the PSF."""
+    """Return blurred mitochondria and the PSF."""
     return _make_sample_layers(blurred())
 
 
 def weak_beside_clean() -> list[napari.types.LayerData]:
-    """Show a channel of few photons, and a clean one of the same cell."""
+    """Return a channel with few photons, and a clean channel of the same cell."""
     return _make_sample_layers(weak_channel())
 
 
 def noisy_movie() -> list[napari.types.LayerData]:
-    """Nuclei that wander, in few photons."""
+    """Return a movie of moving nuclei with few photons."""
     return _make_sample_layers(movie())
 
 
 def noisy_stack() -> list[napari.types.LayerData]:
-    """Show an embryo's cell walls, in few photons."""
+    """Return a stack of an embryo's cell walls with few photons."""
     return _make_sample_layers(stack())
 
 
 def _make_sample_layers(sample: Spoilt) -> list[napari.types.LayerData]:
-    """Truth, hidden; further inputs; on top what is to be restored."""
+    """Return the layers of a sample: hidden ground truth, extra inputs, image, labels."""
     finer = sample.truth.shape[-1] // sample.image.shape[-1]
-    # pixel j of the finer grid has its centre at (j + 0.5) / finer - 0.5 of the coarse one's
-    place = {"scale": (1 / finer,) * 2, "translate": (0.5 / finer - 0.5,) * 2} if finer > 1 else {}
-    named = {"axis_labels": tuple(sample.axes.lower())}
-    truth = {"name": f"{sample.name}, truth", "visible": False, **named, **place}
+    # pixel j of the fine grid has its centre at (j + 0.5) / finer - 0.5 in coarse pixels
+    placement = (
+        {"scale": (1 / finer,) * 2, "translate": (0.5 / finer - 0.5,) * 2} if finer > 1 else {}
+    )
+    axis_labels = {"axis_labels": tuple(sample.axes.lower())}
+    truth = {"name": f"{sample.name}, truth", "visible": False, **axis_labels, **placement}
     layers: list[napari.types.LayerData] = [(sample.truth, truth, "image")]
     labels: list[napari.types.LayerData] = []
-    for key, pixels in sample.others.items():
+    for key, pixels in sample.extra_inputs.items():
         if key in _LABEL_INPUTS:
             labels.append((pixels, {"name": key}, "labels"))
         else:
-            # a PSF is no second picture of the field, and would lie in its corner
-            look = {"name": key, "visible": pixels.shape == sample.image.shape[-2:]}
-            layers.append((pixels, look, "image"))
-    return [*layers, (sample.image, {"name": sample.name, **named}, "image"), *labels]
+            # a PSF shows no part of the field and would cover its corner
+            attributes = {"name": key, "visible": pixels.shape == sample.image.shape[-2:]}
+            layers.append((pixels, attributes, "image"))
+    return [*layers, (sample.image, {"name": sample.name, **axis_labels}, "image"), *labels]
 
 
-#: Time for the window to appear before the button is pressed.
+#: Seconds for the window to appear before the button is pressed.
 _WINDOW_SECONDS = 1.0
 
 
 def main(preset: str = "fast") -> None:
-    """Show the demo; returns when its window is closed.
+    """Run the demo until its window is closed.
 
     Parameters
     ----------
@@ -99,8 +98,8 @@ def main(preset: str = "fast") -> None:
     import napari
 
     viewer = napari.Viewer(title="napari-dip")
-    for pixels, look, _ in mitochondria():
-        viewer.add_image(pixels, **look)
+    for pixels, attributes, _ in mitochondria():
+        viewer.add_image(pixels, **attributes)
     dock = DenoiseDock(viewer)
     dock.form.widgets["preset"].value = preset
     viewer.window.add_dock_widget(dock, name="Denoise (Deep Image Prior)", area="right")

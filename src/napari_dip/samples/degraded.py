@@ -42,7 +42,7 @@ class Spoilt:
     axes : str
     truth : ndarray
         On the image's grid, or on the finer one of the result.
-    others : mapping of str to ndarray
+    extra_inputs : mapping of str to ndarray
         The task's further inputs, by name.
     """
 
@@ -50,7 +50,9 @@ class Spoilt:
     image: npt.NDArray[Any]
     axes: str
     truth: npt.NDArray[Any]
-    others: Mapping[str, npt.NDArray[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    extra_inputs: Mapping[str, npt.NDArray[Any]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 def holed() -> Spoilt:
@@ -70,7 +72,7 @@ def holed() -> Spoilt:
         image=np.where(mask, 0, truth),
         axes="YX",
         truth=truth,
-        others={"mask": mask},
+        extra_inputs={"mask": mask},
     )
 
 
@@ -102,7 +104,7 @@ def blurred() -> Spoilt:
         image=shot.astype(np.float32),
         axes="YX",
         truth=truth,
-        others=others,
+        extra_inputs=others,
     )
 
 
@@ -113,7 +115,11 @@ def weak_channel() -> Spoilt:
     shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
     others = {"guide": guide.astype(np.uint16)}
     return Spoilt(
-        name="weak channel", image=shot, axes="YX", truth=truth.astype(np.float32), others=others
+        name="weak channel",
+        image=shot,
+        axes="YX",
+        truth=truth.astype(np.float32),
+        extra_inputs=others,
     )
 
 

@@ -1,5 +1,5 @@
-"""Many files and many machines, by the same recipe.
+"""Run one recipe on many files, in this process or on the workers of a dask cluster.
 
-Decided here: batches, one network for a series of files, workers of a dask cluster.
-It imports the pipeline. `cli` and `qt` import it.
+The package decides how batches, joint training for a series of files, and workers proceed. It
+imports the pipeline. `cli` and `qt` import it.
 """

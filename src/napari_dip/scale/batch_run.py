@@ -1,6 +1,6 @@
-"""Many files by one recipe: each restored, refused or failed by itself, and none twice.
+"""Run a batch: one recipe on many files, each restored, refused or failed on its own.
 
-What a batch says of itself as a whole, before and after; the same at every door.
+The module also summarises a batch in one sentence, before and after, for all interfaces.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refusal, Refused, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import OutputLock, remove_parts
 from napari_dip.io.paths import make_folder_refusal
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What became of a batch.
+    """The outcome of a batch.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class BatchResult:
     outcomes : tuple of FileOutcome
         One for each file, in the order of the inputs.
     table, page : Path
-        The same as CSV, and as HTML with pictures.
+        The outcomes as CSV, and as HTML with pictures.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class BatchResult:
     page: Path
 
     def count(self, *states: FileState) -> int:
-        """Count the files that came to one of these ends."""
+        """Count the files in any of these states."""
         return sum(outcome.state in states for outcome in self.outcomes)
 
 
@@ -78,9 +78,9 @@ def batch(
     scheduler: str | None = None,
     threads: int | None = None,
     joint_training: bool = False,
-    **others: str | os.PathLike[str],
+    **extra_paths: str | os.PathLike[str],
 ) -> BatchResult:
-    """Run a recipe on many files; one that cannot be restored never stops the others.
+    """Run a recipe on many files; a file that fails never stops the others.
 
     Parameters
     ----------
@@ -88,24 +88,26 @@ def batch(
     inputs : path, pattern, or several of them
         Files, folders (the images in them) and patterns such as ``data/*.tif``.
     outdir : path
-        Folder of the results, named as their inputs; made if its own folder is there.
+        Folder of the results, which are named as their inputs. Created if its parent exists.
     resume : bool
-        Go on: results whose records still hold stay. Without it nothing that exists is replaced.
+        Keep results whose records are still valid. Without it, no existing file is replaced.
     progress : callable, optional
-        Called with each `BatchEvent`, in this thread.
+        Called with each `BatchEvent`, in the calling thread.
     axes : str, optional
-        Names of the axes of each file, as for `restore`. Default: as the files say.
+        Axes of each file, as for `restore`. Default: those in the files.
     workers : int, optional
-        Processes to start here that work side by side. In a script this call must then stand
-        below ``if __name__ == "__main__":``, since each of them reads the script.
+        Number of worker processes to start. A script must then make this call below
+        ``if __name__ == "__main__":``, since each worker imports the script.
     scheduler : str, optional
-        Address of a running dask scheduler, whose workers see the same files.
+        Address of a running dask scheduler whose workers can access the same files.
     threads : int, optional
-        Most threads of a fit; last digits depend on them. Default: the cores, shared, or as begun.
+        Maximum threads of a fit; the last digits of the pixels depend on it. Default: an equal
+        share of the cores, or as in the resumed batch.
     joint_training : bool
-        Whether one network is fitted to up to 32 of the files first, and then shown each.
-    **others : path
-        Further inputs of the task by name, one file for all; ``network_file``: fitted before.
+        Whether to fit one network to up to 32 of the files first, and apply it to each.
+    **extra_paths : path
+        Further inputs of the task by name, one file for all. ``network_file`` is a network that
+        was fitted before.
 
     Returns
     -------
@@ -114,38 +116,43 @@ def batch(
     Raises
     ------
     Refused
-        If the batch as a whole cannot be done, or none of its files; nothing was computed.
+        If the batch as a whole, or every file of it, is refused; nothing was computed.
     Failed
         If lists or tables cannot be written.
     """
     from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 
-    others = accept_old_names(others, {**OLD_INPUTS, **OLD_SWITCHES})
-    joint_training = bool(others.pop("joint_training", joint_training))
-    how: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
-    how |= {"workers": workers, "scheduler": scheduler, "threads": threads, "others": others}
-    with plan_with_workers(recipe, inputs, outdir, **how) as (plan, staff):
+    extra_paths = accept_old_names(extra_paths, {**OLD_INPUTS, **OLD_SWITCHES})
+    joint_training = bool(extra_paths.pop("joint_training", joint_training))
+    options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
+    options |= {
+        "workers": workers,
+        "scheduler": scheduler,
+        "threads": threads,
+        "extra_paths": extra_paths,
+    }
+    with plan_with_workers(recipe, inputs, outdir, **options) as (plan, start_pool):
         check_any_restorable(plan)
-        with staff() as crew:
-            return drain_generator(run_batch(plan, crew=crew), progress)
+        with start_pool() as pool:
+            return drain_generator(run_batch(plan, pool=pool), progress)
 
 
 def run_batch(
     plan: BatchPlan,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-    crew: WorkerPool | None = None,
+    pool: WorkerPool | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
-    """Do what was planned: file after file in the order of the inputs, or side by side.
+    """Run a planned batch: file after file in the order of the inputs, or in parallel.
 
     Parameters
     ----------
     plan : BatchPlan
     control : callable
-        Polled at every step of every file. Once it says keep or discard, the file in progress
-        leaves a checkpoint, and the tables are written for what is done.
-    crew : WorkerPool, optional
-        Workers to hand the files to.
+        Polled at every iteration of every file. Once it returns keep or discard, the current file
+        leaves a checkpoint, and the tables are written for the finished files.
+    pool : WorkerPool, optional
+        Workers that restore the files.
 
     Yields
     ------
@@ -158,34 +165,36 @@ def run_batch(
     Raises
     ------
     Failed
-        If lists or tables cannot be written, or all workers are lost; what is done is kept.
+        If lists or tables cannot be written, or all workers are lost; finished results stay.
     """
     if plan.network is not None and plan.network.sha256:
-        read_network_weights(plan.network)  # damage is said once, before any work
+        read_network_weights(plan.network)  # report damage once, before any work
     with _lock_batch_folder(plan):
-        return (yield from _run_planned_files(plan, control, crew))
+        return (yield from _run_planned_files(plan, control, pool))
 
 
 def _run_planned_files(
-    plan: BatchPlan, control: Callable[[], Control], crew: WorkerPool | None
+    plan: BatchPlan, control: Callable[[], Control], pool: WorkerPool | None
 ) -> Generator[BatchEvent, None, BatchResult]:
-    """Do what was planned, in a folder that is this process's own."""
+    """Run a planned batch in a folder that this process has locked."""
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 
-    going_on = plan
+    trained_plan = plan
     if plan.joint_training is not None:
-        say = partial(_make_event, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
-        going_on = (
-            yield from map_generator(fit_batch_network(plan, plan.joint_training, control), say)
+        make_event = partial(_make_event, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
+        trained_plan = (
+            yield from map_generator(
+                fit_batch_network(plan, plan.joint_training, control), make_event
+            )
         ) or plan
-    if going_on.joint_training is not None:  # it was ended
+    if trained_plan.joint_training is not None:  # the user ended the joint training
         outcomes = yield from _restore_sequentially(plan, _return_keep)
-    elif crew is None:
-        outcomes = yield from _restore_sequentially(going_on, control)
+    elif pool is None:
+        outcomes = yield from _restore_sequentially(trained_plan, control)
     else:
         from napari_dip.scale.cluster.batch import restore_in_parallel
 
-        outcomes = yield from restore_in_parallel(going_on, control, crew)
+        outcomes = yield from restore_in_parallel(trained_plan, control, pool)
     result = BatchResult(
         folder=plan.folder,
         outcomes=outcomes,
@@ -196,17 +205,17 @@ def _run_planned_files(
     write_text(result.page, render_batch_page(result.outcomes, plan.recipe), overwrite=True)
     for folder in (plan.folder, find_records_folder(plan.folder)):
         remove_parts(folder)
-    if crew is not None and crew.connection_failure is not None:
-        raise Failed(crew.connection_failure)
+    if pool is not None and pool.connection_failure is not None:
+        raise Failed(pool.connection_failure)
     return result
 
 
 def check_any_restorable(plan: BatchPlan) -> None:
-    """Raise `Refused` where no file of a plan can be restored."""
-    if len(plan.list_refused) == len(plan.jobs):
-        no = plan.list_refused[0][1]
-        facts = {"count": len(plan.jobs), "sentence": no.sentence, "remedy": no.remedy}
-        raise Refused(refusal("batch-refused", **facts))
+    """Raise `Refused` if every file of a plan is refused."""
+    if len(plan.refused_files) == len(plan.jobs):
+        refusal = plan.refused_files[0][1]
+        facts = {"count": len(plan.jobs), "sentence": refusal.sentence, "remedy": refusal.remedy}
+        raise Refused(make_refusal("batch-refused", **facts))
 
 
 def _make_event(
@@ -225,9 +234,9 @@ def _restore_sequentially(
     """Restore all files in this process."""
     outcomes = []
     for number, job in enumerate(plan.jobs, 1):
-        say = partial(_make_event, number, len(plan.jobs), job.source)
-        outcomes.append((yield from _restore_or_skip(plan, job, control, say)))
-        yield say(None, outcomes[-1])
+        make_event = partial(_make_event, number, len(plan.jobs), job.source)
+        outcomes.append((yield from _restore_or_skip(plan, job, control, make_event)))
+        yield make_event(None, outcomes[-1])
     return tuple(outcomes)
 
 
@@ -237,7 +246,7 @@ def _restore_or_skip(
     control: Callable[[], Control],
     say: Callable[[Event], BatchEvent],
 ) -> Generator[BatchEvent, None, FileOutcome]:
-    """Restore one file, unless it was refused or the batch is to end."""
+    """Restore one file, unless it is refused or the batch is ending."""
     if isinstance(job.plan, Refusal):
         return FileOutcome(source=job.source, state="refused", refusal=job.plan)
     if control() in ENDING_CONTROLS:
@@ -252,7 +261,7 @@ def _return_keep() -> Control:
 
 @contextmanager
 def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
-    """Make the folders, keep others out, and write down which files will be this batch's own."""
+    """Create the folder of the results, lock it, and write the manifest."""
     try:
         plan.folder.mkdir(exist_ok=True)
         lock = OutputLock(plan.folder / MANIFEST_FILE)
@@ -264,14 +273,21 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
 
 
 def _record_batch(plan: BatchPlan) -> None:
-    if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another one was faster
+    if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another run was faster
         raise Refused(
-            refusal("batch-exists", path=make_printable(str(plan.folder / MANIFEST_FILE)))
+            make_refusal("batch-exists", path=make_printable(str(plan.folder / MANIFEST_FILE)))
         )
     try:
-        own = plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE
+        has_own_network = (
+            plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE
+        )
         write_batch_manifest(
-            plan.folder, plan.recipe, plan.files, plan.list_refused, plan.machine.cores, own
+            plan.folder,
+            plan.recipe,
+            plan.files,
+            plan.refused_files,
+            plan.machine.cores,
+            has_own_network,
         )
         find_records_folder(plan.folder).mkdir(exist_ok=True)
     except OSError as error:
@@ -279,31 +295,33 @@ def _record_batch(plan: BatchPlan) -> None:
 
 
 def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
-    """Say how many files will be restored, how many not, and how long that takes at most.
+    """Summarise a plan: number of files to restore, finished and refused, and maximum time.
 
     Parameters
     ----------
     plan : BatchPlan
     workers : int or None
-        Processes that work side by side; None: this one alone.
+        Number of worker processes; None: this process alone.
     """
-    prepared = len(plan.jobs) - len(plan.list_refused)
+    prepared = len(plan.jobs) - len(plan.refused_files)
     plans = list_remaining_plans(plan)
     parts = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
     if prepared > len(plans):
         parts.append(f"{prepared - len(plans)} done before")
-    if plan.list_refused:
-        parts.append(f"{len(plan.list_refused)} refused")
-    by = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
-    seconds = sum(item.seconds for item in plans) / max(1, min(workers or 1, len(plans)))
+    if plan.refused_files:
+        parts.append(f"{len(plan.refused_files)} refused")
+    worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
+    seconds = sum(remaining_plan.seconds for remaining_plan in plans) / max(
+        1, min(workers or 1, len(plans))
+    )
     if plans and plan.joint_training is not None:
         seconds += plan.joint_training.seconds
-    time = f": up to {format_duration(seconds)}" if plans else ""
-    return f"{', '.join(parts)}, {len(plans)} to restore{by}{time}."
+    duration = f": up to {format_duration(seconds)}" if plans else ""
+    return f"{', '.join(parts)}, {len(plans)} to restore{worker_text}{duration}."
 
 
 def summarise_batch_result(result: BatchResult) -> str:
-    """Say what became of the files."""
+    """Summarise the outcomes of a batch in one sentence."""
     parts = {
         "restored": result.count("restored"),
         "done before": result.count("kept"),
@@ -311,6 +329,6 @@ def summarise_batch_result(result: BatchResult) -> str:
         "failed": result.count("failed"),
         "left": result.count("waiting"),
     }
-    counts = ", ".join(f"{count} {text}" for text, count in parts.items() if count)
+    counts = ", ".join(f"{count} {label}" for label, count in parts.items() if count)
     files = f"{len(result.outcomes)} file{'s' * (len(result.outcomes) != 1)}"
     return f"Of {files}: {counts}."

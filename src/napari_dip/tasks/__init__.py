@@ -1,8 +1,7 @@
-"""What a user wants: the tasks by name, their settings, and how they become a problem.
+"""Tasks: what a user can do with an image; each has settings, a prior and a problem.
 
-Decided here: which tasks there are, in the order of menus; a new task adds its line. The folders
-below hold priors, noise models, PSFs and imported networks. The pipeline and the doors import this
-package; it knows the engine, and no run.
+`TASKS` lists the tasks in the order of the menus; a new task is added there. The subfolders hold
+priors, noise models, PSFs and imported networks. Tasks use the engine and know nothing of runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What a task is: a frozen value whose typed fields become the form, the command and the recipe.
+"""Base types of tasks: settings, inputs, the calibrated input of a fit, and the class `Task`.
 
-What a task asks for: settings, pictures, and what the user knows of the noise.
-
-The scene of a fit: one unit's pixels, calibrated, as tasks see them.
+The typed fields of a task become its form, its command-line options and its recipe.
 """
 
 from __future__ import annotations
@@ -31,62 +29,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a field of a task is shown to people; goes into `typing.Annotated`.
+    """Describe how a field of a task appears in the dock and on the command line.
+
+    An instance is attached to the field's type with `typing.Annotated`.
 
     Attributes
     ----------
     label : str
-        Its name in the dock.
+        Name in the dock.
     help : str
-        Tooltip and command-line help, in the user's words, with units.
-    choices : mapping of value to words
-        Names of the values of a `Literal` field, as the dock shows them.
-    least, most, step : float or None
-        Limits and step of a number, in its unit.
+        Tooltip and command-line help, with units.
+    choices : mapping of str to str, or None
+        Label of each value of a `Literal` field.
+    minimum, maximum, step : float or None
+        Limits and increment of a number, in its unit.
     advanced : bool
-        Folded away at first.
-    files : str
-        Of a text that names a file: which files to show, such as "Networks (*.pt2)".
-    offered : bool
-        Whether `Task.offers` lists what may stand in a text.
-    written : str
-        How the methods text writes a number, with its unit and meaning, "{:g}" in its place;
-        empty: the label, a colon and the value say it.
+        Whether the dock hides the setting among the advanced ones.
+    file_filter : str
+        Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
+    has_suggestions : bool
+        Whether `Task.list_suggestions` lists values for a text field.
+    report_template : str
+        How the methods text states a number, with its unit and "{:g}" for the value. If empty, the
+        methods text states label, colon and value.
     """
 
     label: str
     help: str
     choices: Mapping[str, str] | None = None
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     step: float | None = None
     advanced: bool = True
-    files: str = ""
-    offered: bool = False
-    written: str = ""
+    file_filter: str = ""
+    has_suggestions: bool = False
+    report_template: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A picture that a task takes.
+    """Describe an image, mask or map that a task takes as input.
 
     Attributes
     ----------
     name : str
-        Key of its pixels, and its option on the command line.
+        Key of its pixels, and name of its command-line option.
     label, help : str
-        As the dock and the command line show it.
+        Texts in the dock and on the command line.
     layers : tuple of str
-        Kinds of napari layers that it may come from: "image", "labels", "shapes".
+        Types of napari layers that it accepts: "image", "labels", "shapes".
     optional : bool
-    measures : bool
-        Whether it is another measurement of what the image shows, and so is laid out, calibrated
-        and explained as the image is.
-    overlays : bool
-        Whether it lies on the image pixel by pixel, in all of its axes or in some, and so is laid
-        out as the image is: (parts, C, *grid), one channel where it has none.
-    calibrates : bool
-        Whether it is a map of the detector, which corrects and weighs what was measured.
+    is_repeated_exposure : bool
+        Whether it is another measurement of the same object. It is then laid out, calibrated and
+        explained like the image.
+    is_overlay : bool
+        Whether it covers the image pixel by pixel, in some or all of its axes. It is then laid out
+        like the image, (N, C, *grid), with C = 1 if it has no channels.
+    is_detector_map : bool
+        Whether it is a map of the detector's pixels, which corrects and weights the measurement.
     """
 
     name: str
@@ -94,12 +94,12 @@ class Input:
     help: str
     layers: tuple[str, ...] = ("image",)
     optional: bool = False
-    measures: bool = False
-    overlays: bool = False
-    calibrates: bool = False
+    is_repeated_exposure: bool = False
+    is_overlay: bool = False
+    is_detector_map: bool = False
 
 
-#: What every task restores.
+#: The image, which is the first input of every task.
 IMAGE = Input(
     name="image",
     label="Image",
@@ -109,9 +109,10 @@ IMAGE = Input(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseRequest:
-    """What the user knows of the noise, in the image's units; None and "auto": to be measured.
+    """Hold the user's settings of the noise, in units of the image.
 
-    Where it is `white`, all that neighbouring pixels share is taken for picture.
+    None and "auto" mean that the value is measured. With `white`, the noise is taken to be white:
+    all correlation between neighbouring pixels is attributed to the picture.
     """
 
     model: str = "auto"
@@ -122,100 +123,105 @@ class NoiseRequest:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitInput:
-    """What a task builds its problem and its prior from: one unit's pixels, calibrated.
+    """Hold the calibrated pixels of one work unit, from which a task builds problem and prior.
 
     Attributes
     ----------
     measurement : Tensor
-        (B, C, *grid), in network units; 0 where nothing was measured. B counts the measurements
-        of one picture, in the first one's intensities: 1, or 2 with a second shot.
+        (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
+        exposure, which is scaled to the intensities of the first. In joint training, B is the
+        number of images or regions, in the masks and in `neighbours` as well.
     noise : NoiseVariance
-        In network units; one of each measurement where there are two.
+        In network units; one for each repeated exposure.
     noise_level : float
-        Mean standard deviation of the noise, in network units.
+        Square root of the mean noise variance, in network units.
     measured_mask : Tensor
-        (1, 1, *grid): 1 where there is a measurement.
-    held_out, guarded : Tensor
-        (1, 1, *grid): 1 at pixels that judge, and at those with their guard band.
-    block : tuple of int
-        Size of hidden blocks, per axis of the grid.
-    granted : float
-        Share of the measured noise that the fit takes for certain; less where the network itself
-        says how far a pixel may lie off.
+        (1, 1, *grid): 1 at measured pixels.
+    validation_mask, guard_mask : Tensor
+        (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
+    blind_spot_size : tuple of int
+        Size of a hidden block, per axis of the grid.
+    sure_noise_share : float
+        Share of the measured noise variance that the likelihood takes as certain. It is below 1 for
+        priors whose network predicts a variance of its own.
     prior : str
         Such as "random-input" or "blind-spot".
     widths : tuple of int
-        Channels of the network at each scale.
+        Channels of the network at each scale, finest first.
     window : int or None
-        Side of what a step looks at; None: the whole grid.
-    others : mapping of str to Tensor
-        The task's further inputs by name, float32, as they came.
+        Side of the crop that one iteration is trained on; None: the whole grid.
+    extra_inputs : mapping of str to Tensor
+        The task's further inputs by name, float32, as `Task.prepare_extra_inputs` returned them.
+        `Task.prepare_fit_input` may add more.
     zero, unit : Tensor or None
-        (1, C, 1, ...): where the image's units have their zero, and how long one of them is.
+        (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
     neighbours : Tensor or None
-        (1, 2 C, *grid): the frames or planes before and after, laid onto this one.
-    before : PreviousFrame or None
-        The picture of the frame before, laid onto this one.
-    correlation : tuple of two tuples of float or None
+        (1, 2 C, *grid): the previous and the next frame or plane; frames are registered.
+    previous_frame : PreviousFrame or None
+        Result of the previous frame, registered onto this one.
+    noise_correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X, in pixels of the grid; None
-        where it is taken to be white.
-    enlarged : tuple of int or None
-        Size that the picture is to have, where the grid holds an oversampled image at half its
-        size; None: that of the grid.
-    camera : CameraNoise or None
-        The noise of red, green and blue together, where it is a colour camera's.
-    full_size : Tensor or None
-        (1, 3, *enlarged): the measurement, where the noise is a colour camera's.
-    noises : NoiseVariance or None
-        Of each of B pictures that a network is fitted to together, where they do not share one:
-        `noise` then is their mean.
-    trust : Tensor or None
-        (1, 1, *grid), up to 1: how much a pixel counts beside those of usual read noise; None: all
-        count alike.
-    worked_out : mapping of str to object
-        What `Task.seen` has worked out from all this, for both prior and problem.
+        for white noise.
+    upscaled_grid : tuple of int or None
+        Size of the result of a half-resolution fit; None: that of the grid.
+    camera_noise : CameraNoise or None
+        Joint noise model of red, green and blue, for a colour camera.
+    full_size_measurement : Tensor or None
+        (1, 3, *upscaled_grid): the measurement at full size, for a colour camera.
+    image_noises : NoiseVariance or None
+        Noise of each of the B images of a joint training, where they differ; `noise` is then their
+        mean.
+    reliability : Tensor or None
+        (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
+        all.
+    precomputed : mapping of str to object
+        Values that `Task.prepare_fit_input` computed once for both prior and problem.
     """
 
     measurement: Tensor
     noise: NoiseVariance
     noise_level: float
     measured_mask: Tensor
-    held_out: Tensor
-    guarded: Tensor
-    block: tuple[int, ...]
-    granted: float
+    validation_mask: Tensor
+    guard_mask: Tensor
+    blind_spot_size: tuple[int, ...]
+    sure_noise_share: float
     prior: str
     widths: tuple[int, ...]
     window: int | None
-    others: Mapping[str, Tensor] = field(default_factory=dict)
+    extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     zero: Tensor | None = None
     unit: Tensor | None = None
     neighbours: Tensor | None = None
-    before: PreviousFrame | None = None
-    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    enlarged: tuple[int, ...] | None = None
-    camera: CameraNoise | None = None
-    full_size: Tensor | None = None
-    noises: NoiseVariance | None = None
-    trust: Tensor | None = None
-    worked_out: Mapping[str, object] = field(default_factory=dict)
+    previous_frame: PreviousFrame | None = None
+    noise_correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    upscaled_grid: tuple[int, ...] | None = None
+    camera_noise: CameraNoise | None = None
+    full_size_measurement: Tensor | None = None
+    image_noises: NoiseVariance | None = None
+    reliability: Tensor | None = None
+    precomputed: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Size of the measurement, per axis."""
+        """Return the size of the measurement, per axis."""
         return tuple(self.measurement.shape[2:])
 
     @property
     def weight(self) -> Tensor:
-        """Weight of each pixel: 0 where nothing was measured, less than 1 where it is noisy."""
-        return self.measured_mask if self.trust is None else self.measured_mask * self.trust
+        """Return the weight of each pixel: 0 if not measured, below 1 if noisier than usual."""
+        return (
+            self.measured_mask
+            if self.reliability is None
+            else self.measured_mask * self.reliability
+        )
 
     @property
-    def quiet(self) -> Tensor:
-        """Measured pixels, 1, but for those that are much noisier than others."""
-        if self.trust is None:
+    def low_noise_mask(self) -> Tensor:
+        """Return a mask of the measured pixels, without those much noisier than usual."""
+        if self.reliability is None:
             return self.measured_mask
-        return self.measured_mask * (self.trust >= MIN_PIXEL_WEIGHT)
+        return self.measured_mask * (self.reliability >= MIN_PIXEL_WEIGHT)
 
 
 __all__ = [
@@ -227,133 +233,144 @@ __all__ = [
     "Setting",
     "Task",
 ]
-#: Pixels around a place that most of what a network says of it comes from; patches that look alike
-#: are looked for over 16.
+#: Pixels around a position that determine most of a network's prediction there. The search for
+#: similar patches in BM3D reaches 16 pixels.
 RECEPTIVE_FIELD_RADIUS = 32
 
 
 class Task(ABC):
-    """One thing a user wants. Subclasses are frozen pydantic dataclasses.
+    """Base class of the tasks; subclasses are frozen pydantic dataclasses.
 
-    The methods here answer for the simplest task: one image in, one of the same size out, every
-    pixel measured. A subclass says what differs, and always `problem` and `prior_for`.
+    The methods here suit the simplest task: one image, a result of the same size, every pixel
+    measured. A subclass overrides what differs, and always `make_problem` and `make_prior`.
 
     Attributes
     ----------
     name : str
-        Of the command, the recipe and the docs page.
+        Name of the command, of the recipe and of the docs page.
     title : str
-        In menus.
+        Name in menus.
     inputs : tuple of Input
         The image first.
-    stacks : bool
-        Whether stacks and movies are taken, too.
-    least_depth : int
-        Fewest planes that are fitted together.
-    done : str
-        Goes behind the input's name to name the result.
-    same_pixels : bool
-        Whether the result has the pixels of the image, each where it was measured.
-    gives : dict of str to str
-        What is found beside the picture: its key in `Restoration.learned`, and what it is.
+    accepts_stacks : bool
+        Whether stacks and movies are accepted.
+    min_depth : int
+        Smallest number of planes that can be fitted together.
+    result_suffix : str
+        Appended to the image's name to name the result.
+    has_same_pixels : bool
+        Whether the result has the same pixel grid as the image.
+    extra_outputs : dict of str to str
+        Results besides the image: key in `Restoration.learned`, and description.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE,)
-    done: ClassVar[str]
-    gives: ClassVar[dict[str, str]] = {}
-    same_pixels: ClassVar[bool] = True
-    stacks: ClassVar[bool] = False
-    least_depth: ClassVar[int] = 4  # the network halves the depth at least once
+    result_suffix: ClassVar[str]
+    extra_outputs: ClassVar[dict[str, str]] = {}
+    has_same_pixels: ClassVar[bool] = True
+    accepts_stacks: ClassVar[bool] = False
+    min_depth: ClassVar[int] = 4  # the network halves the depth at least once
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to pictures that this task cannot take, from their headers alone."""
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Check headers; return a refusal of images that this task cannot take, else None."""
         return None
 
-    def admit(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    def check_extra_pixels(
+        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
-        """Say no to further inputs for what their pixels hold."""
+        """Check the pixel values of the further inputs; return a refusal or None."""
         return None
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
-        """Say what the user should know of these headers; goes to the notes of the plan."""
+    def list_header_notes(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
+    ) -> tuple[Note, ...]:
+        """Return notes for the plan that follow from the headers."""
         return ()
 
-    def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
-        """Say no to an image (parts, C, *grid) for what its pixels hold."""
+    def check_image_pixels(
+        self, source: ImageSpec, stack: npt.NDArray[np.float32]
+    ) -> Refusal | None:
+        """Check the pixel values of an image (N, C, *grid); return a refusal or None."""
         return None
 
-    def missing(
-        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+    def find_missing_pixels(
+        self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
-        """Pixels of the image, (parts, C, *grid), that hold no measurement; None if all do."""
+        """Return a mask of the pixels without a measurement, (N, C, *grid); None if none."""
         return None
 
-    def check_known(
+    def check_measured_mask(
         self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
     ) -> Refusal | None:
-        """Say no for where there is a measurement, (parts, C, *grid); None: everywhere."""
+        """Check the mask of measured pixels, (N, C, *grid); None: all are measured."""
         return None
 
-    def judging(self, measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
-        """Size of patches that judge as one, and where they may lie; None: pixels, anywhere.
+    def choose_validation_patches(
+        self, measured_mask: Tensor
+    ) -> tuple[tuple[int, ...], Tensor] | None:
+        """Return size and allowed places of validation patches; None: single pixels, anywhere.
 
         Parameters
         ----------
         measured_mask : Tensor
-            (1, 1, *grid), 1 where there is a measurement; what is given back fits it.
+            (1, 1, *grid), 1 at measured pixels. The mask of allowed places has the same shape.
         """
         return None
 
     def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-        """Say what the user should know of where there is a measurement, (parts, C, *grid)."""
+        """Return notes on the missing pixels, given the mask (N, C, *grid) of measured ones."""
         return ()
 
-    def keeps_measured(self) -> bool:
-        """Whether pixels that were measured come back as they were, not as they were fitted."""
+    def keeps_measured_pixels(self) -> bool:
+        """Return whether measured pixels keep their values in the result."""
         return False
 
-    def fits_pixels(self) -> bool:
-        """Whether the image's own pixels are explained, so that what is left of them is noise."""
+    def has_pixel_residual(self) -> bool:
+        """Return whether the fit explains the image's own pixels, so that a residual exists."""
         return True
 
-    def together(self, source: ImageSpec) -> bool:
-        """Whether one fit takes all channels at once: colours share edges, channels need not."""
+    def uses_joint_channels(self, source: ImageSpec) -> bool:
+        """Return whether one fit takes all channels at once.
+
+        Colour samples share edges; fluorescence channels need not.
+        """
         return "S" in source.axes
 
-    def stacked(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    def choose_stack_mode(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
-        """How a stack is restored where the user leaves that open; "auto": the plan chooses."""
+        """Return how a stack is restored by default; "auto": the plan decides."""
         return "auto"
 
     def check_axes(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
-        """Say no to the axes that one fit is to have: "YX", "ZYX" or "TYX"."""
+        """Check the axes of one fit, "YX", "ZYX" or "TYX"; return a refusal or None."""
         return None
 
-    def factors(self, axes: str) -> tuple[int, ...]:
-        """How many times finer than the image the result is, along each of these axes."""
+    def get_upscaling_factors(self, axes: str) -> tuple[int, ...]:
+        """Return the upscaling factor along each of these axes."""
         return (1,) * len(axes)
 
-    def network_grid(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    def compute_network_grid(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> tuple[int, ...]:
-        """Size, along each of the axes of a fit, of what the network speaks of."""
-        return source.along(axes)
+        """Return the size of the network's output along each axis of a fit."""
+        return source.get_sizes(axes)
 
-    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
-        """How far beyond itself part of a plane has to see, in pixels, to be restored by itself.
+    def compute_halo(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> int | None:
+        """Return the halo of a tile in pixels; None if a plane cannot be divided into tiles.
 
-        None where parts cannot be: the whole then has to fit into the memory.
+        Without tiles, the whole plane has to fit into memory.
         """
         return None
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Prior to plan with: the user's, or what suits most images; a row of the presets.
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return the prior to plan with: the one that the user chose, or the default.
 
         Parameters
         ----------
@@ -363,125 +380,139 @@ class Task(ABC):
         """
         return "random-input"
 
-    def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the network's channels at each grid, finest first, from those of the preset."""
+    def choose_widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the network's channels at each scale, finest first, given those of the preset."""
         return preset
 
     def choose_prior_by_mask(
         self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
     ) -> tuple[str, str]:
-        """Choose the prior anew by where there is a measurement, (parts, C, *grid); and say why.
+        """Return prior and reason, given the mask (N, C, *grid) of measured pixels.
 
-        Without words, what `why` says holds.
+        With an empty reason, the report takes that of `explain_prior`.
         """
         return prior, ""
 
-    def choose_prior_by_noise(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
-        """Choose the prior anew by whether the noise is in doubt, or weak; and say why."""
+    def choose_prior_by_noise(
+        self, prior: str, *, is_unreliable: bool, is_weak: bool
+    ) -> tuple[str, str]:
+        """Return prior and reason, given whether the noise is unreliable or weak."""
         return prior, ""
 
-    def contenders(self) -> tuple[str, ...]:
-        """Priors that are all fitted and then chosen from, the first at a draw; none: no race."""
+    def list_candidates(self) -> tuple[str, ...]:
+        """Return the priors of a model selection; empty if there is none.
+
+        All of them are fitted. The first wins a tie.
+        """
         return ()
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Bring further inputs into the form that the fits want, once for all of them.
+        """Convert the further inputs to the form that the fits need, once for all fits.
 
         Parameters
         ----------
         image : ndarray
-            (C, Y, X), in its own units.
-        others, headers : mapping
-            Further inputs as they came, by name.
+            (C, *grid), in its own units.
+        extra_inputs, headers : mapping
+            Pixels of the further inputs as loaded, and all headers, by name.
 
         Returns
         -------
         others, notes
-            What `Scene.others` will hold, and what the user should know of it.
+            What `FitInput.extra_inputs` will hold, and notes for the user.
         """
-        return others, ()
+        return extra_inputs, ()
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say why that prior runs, and how."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return the reason for a prior, for the report."""
         return "it is the one that this task uses"
 
     def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
-        """Say in words what else was fitted to one unit, for the report."""
+        """Return notes on the parameters that were fitted besides the image, for the report."""
         return ()
 
-    def looks_beside(self, prior: str) -> bool:
-        """Whether the frames or planes beside the one that is restored are of use to a prior."""
+    def uses_neighbouring_frames(self, prior: str) -> bool:
+        """Return whether a prior takes the neighbouring frames or planes as input."""
         return False
 
-    def looks_back(self) -> bool:
-        """Whether the picture of the frame before is of use, too."""
+    def uses_previous_frame(self) -> bool:
+        """Return whether the result of the previous frame enters the fit."""
         return False
 
-    def offers(self, name: str) -> tuple[str, ...] | Refusal:
-        """List what may stand in a setting whose values come from elsewhere; may take a second."""
+    def list_suggestions(self, name: str) -> tuple[str, ...] | Refusal:
+        """Return suggested values of a text setting, or a refusal; may take a second."""
         return ()
 
-    def shares(
+    def choose_sharing(
         self, prior: str, count: int, *, tiles: bool = False
     ) -> Literal["joint", "warm-start", "independent"]:
-        """How so many planes or frames, or `tiles`, share what is learned."""
+        """Return how `count` planes or frames share a network.
+
+        With `tiles`, `count` is a number of tiles.
+        """
         return "warm-start"
 
-    def serves(self, prior: str) -> bool:
-        """Whether a network of that prior is shown the image, and so may serve other images."""
+    def has_reusable_network(self, prior: str) -> bool:
+        """Return whether a prior's network takes the image as input.
+
+        Such a network can be applied to other images.
+        """
         return False
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the user knows about the noise."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the user's settings of the noise."""
         return NoiseRequest()
 
-    def doubts_noise(self) -> bool:
-        """Whether the notes are to say where an image cannot tell its noise."""
+    def reports_unreliable_noise(self) -> bool:
+        """Return whether the notes report that an image's noise could not be measured reliably."""
         return False
 
-    def unclips(self) -> bool:
-        """Whether what is cut off of the noise, at black or white, is reckoned back."""
+    def uses_clipping_correction(self) -> bool:
+        """Return whether noise that was clipped at black or white is corrected."""
         return False
 
-    def halves(self) -> bool:
-        """Whether an oversampled image may be fitted at half its size."""
+    def uses_half_resolution(self) -> bool:
+        """Return whether an oversampled image may be fitted at half its size."""
         return False
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Size of hidden blocks, along Y and X, where the noise's correlation asks for that one."""
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of hidden blocks along Y and X.
+
+        `measured` is the size that follows from the noise correlation.
+        """
         return measured
 
-    def prepare_fit_input(self, scene: FitInput) -> FitInput:
-        """Change what a fit is made of, once it is laid out."""
-        return scene
+    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+        """Return the input of a fit with task-specific changes."""
+        return fit_input
 
     @abstractmethod
-    def problem(self, scene: FitInput) -> Problem:
-        """Say what has to be explained."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem: terms, penalties and final steps."""
 
     @abstractmethod
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Make the untrained network and its code."""
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build the untrained network and its input."""
 
     @classmethod
-    def setting_names(cls) -> tuple[str, ...]:
-        """Names of the settings, in the order of the form."""
+    def list_setting_names(cls) -> tuple[str, ...]:
+        """Return the names of the settings, in the order of the form."""
         assert is_dataclass(cls)
         return tuple(field.name for field in fields(cls))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the settings that differ from their defaults, in plain JSON types."""
+        """Return the settings that differ from their defaults, in plain JSON types."""
         assert is_dataclass(self)
         return {
             key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
         }
 
 
-#: Share of the usual weight below which a pixel neither judges nor is shown to a network: the
-#: prediction from its neighbours is then surer than the pixel.
+#: Weight below which a pixel is neither a validation pixel nor part of the network input: the
+#: prediction from its neighbours is then more certain than the pixel.
 MIN_PIXEL_WEIGHT = 0.5

@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
-#: Steps between the widths that are tried first, as a factor, and the least of them in pixels.
+#: Ratio of successive candidate widths, and the smallest width in pixels.
 WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
-#: Directions that are tried first: 15 degrees apart, a third of what tells two lines of ten
-#: pixels apart.
+#: Number of candidate directions: 15 degrees apart, a third of the angle that separates two lines
+#: of ten pixels.
 DIRECTIONS = 12
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class BlindDeblur(Task):
-    """Settings of a blind deblurring."""
+    """Settings of blind deblurring: kind of blur and size of the PSF."""
 
     name: ClassVar[str] = "blind-deblur"
     title: ClassVar[str] = "Blind deblur"
-    done: ClassVar[str] = "deblurred blindly"
-    same_pixels: ClassVar[bool] = False
-    gives: ClassVar[dict[str, str]] = {"psf": "The PSF that was found."}
+    result_suffix: ClassVar[str] = "deblurred blindly"
+    has_same_pixels: ClassVar[bool] = False
+    extra_outputs: ClassVar[dict[str, str]] = {"psf": "The PSF that was found."}
 
     blur: Annotated[
         Literal["gaussian", "motion", "defocus", "free"],
@@ -67,11 +67,11 @@ class BlindDeblur(Task):
             "PSF size",
             "Width of the PSF in pixels: rather too wide than too narrow. An even number counts "
             "as the next odd one.",
-            least=3,
-            most=201,
+            minimum=3,
+            maximum=201,
             step=2,
             advanced=False,
-            written="PSF size: {:g} pixels",
+            report_template="PSF size: {:g} pixels",
         ),
     ] = 31
     noise: NoiseModel = "auto"
@@ -79,69 +79,73 @@ class BlindDeblur(Task):
     gain: CameraGain = None
 
     @property
-    def side(self) -> int:
-        """Width of the PSF in pixels: odd, so that it has a middle."""
+    def psf_side(self) -> int:
+        """Return the width of the PSF in pixels, made odd so that it has a centre."""
         return self.psf_size | 1
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Want a PSF that is no larger than the image."""
-        return check_size(source, (self.side, self.side), "YX")
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Refuse a PSF larger than the image."""
+        return check_size(source, (self.psf_side, self.psf_side), "YX")
 
-    def network_grid(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    def compute_network_grid(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> tuple[int, ...]:
-        """Speak of all that sends light into the frame."""
+        """Return the size of the object: the frame and the PSF's margin."""
         return compute_object_size(source.grid, self._margin)
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say as deblurring with a known PSF does."""
-        return self._deblurring.why(prior, block)
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return the same reason as deblurring with a known PSF."""
+        return self._deblurring.explain_prior(prior, block)
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the settings hold."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the noise settings."""
         return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Hide single pixels: a blur alone makes neighbours alike, whatever the noise."""
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return single pixels: blur alone correlates neighbouring pixels, whatever the noise."""
         return 1, 1
 
     def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
-        """Say in words which blur was found."""
-        figures = {name: float(values.flat[0]) for name, values in learned.items()}
-        if "sigmas" in figures:
-            return (make_note("blur-gaussian", sigma=figures["sigmas"]),)
-        if "length" in figures:
-            turned = figures["angle"] * 180 / pi
-            return (make_note("blur-line", length=figures["length"], angle=turned),)
-        if "radius" in figures:
-            return (make_note("blur-disc", radius=figures["radius"]),)
+        """Return a note on the blur that was estimated."""
+        parameters = {name: float(values.flat[0]) for name, values in learned.items()}
+        if "sigmas" in parameters:
+            return (make_note("blur-gaussian", sigma=parameters["sigmas"]),)
+        if "length" in parameters:
+            degrees = parameters["angle"] * 180 / pi
+            return (make_note("blur-line", length=parameters["length"], angle=degrees),)
+        if "radius" in parameters:
+            return (make_note("blur-disc", radius=parameters["radius"]),)
         return ()
 
-    def prepare_fit_input(self, scene: FitInput) -> FitInput:
-        """Find the blur that the measurement alone makes likely; the rest is deblurring with it."""
-        kernel, blur = self._any_shape(scene) if self.blur == "free" else self._likely(scene)
-        facts = self._deblurring.prepare_fit_input(
-            replace(scene, others={**scene.others, "psf": kernel})
+    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+        """Estimate the blur from the measurement, then prepare as for a known PSF."""
+        kernel, blur = (
+            self._estimate_free_kernel(fit_input)
+            if self.blur == "free"
+            else self._find_likeliest_kernel(fit_input)
         )
-        return replace(facts, worked_out={**facts.worked_out, "blur": blur})
+        prepared = self._deblurring.prepare_fit_input(
+            replace(fit_input, extra_inputs={**fit_input.extra_inputs, "psf": kernel})
+        )
+        return replace(prepared, precomputed={**prepared.precomputed, "blur": blur})
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the picture as a sharper one under that blur."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem of deblurring, with an operator that holds the estimated blur."""
         from torch import nn
 
         from napari_dip.engine.operators.convolution import LearnedConvolution
 
-        blur = scene.worked_out["blur"]
+        blur = fit_input.precomputed["blur"]
         assert isinstance(blur, nn.Module)
-        operator = LearnedConvolution(blur).to(scene.measurement.device)
-        problem = self._deblurring.problem(scene)
+        operator = LearnedConvolution(blur).to(fit_input.measurement.device)
+        problem = self._deblurring.make_problem(fit_input)
         return replace(
             problem, terms=tuple(replace(term, operator=operator) for term in problem.terms)
         )
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Draw as deblurring with a known PSF does."""
-        return self._deblurring.prior_for(scene, rng)
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build the same prior as deblurring with a known PSF."""
+        return self._deblurring.make_prior(fit_input, rng)
 
     @property
     def _deblurring(self) -> Deblur:
@@ -149,10 +153,10 @@ class BlindDeblur(Task):
 
     @property
     def _margin(self) -> tuple[int, int]:
-        return self.side // 2, self.side // 2
+        return self.psf_side // 2, self.psf_side // 2
 
-    def _any_shape(self, scene: FitInput) -> tuple[Tensor, nn.Module]:
-        """Guess a kernel of any shape, and make a network that goes on learning from it."""
+    def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
+        """Estimate a kernel of any shape, and build a network that refines it during the fit."""
         import torch
 
         from napari_dip.engine.deconvolution.blur_estimation import estimate_kernel_from_edges
@@ -162,25 +166,27 @@ class BlindDeblur(Task):
             compute_kernel_logits,
         )
 
-        kernel, weights = (
-            estimate_kernel_from_edges(scene.measurement, self.side),
+        kernel, rng = (
+            estimate_kernel_from_edges(fit_input.measurement, self.psf_side),
             torch.Generator(),
         )
-        start = compute_kernel_logits(kernel.cpu())
-        network = KernelNetwork(tuple(kernel.shape), weights.manual_seed(0), start)
+        initial_logits = compute_kernel_logits(kernel.cpu())
+        network = KernelNetwork(tuple(kernel.shape), rng.manual_seed(0), initial_logits)
         return kernel, SoftmaxKernel(network)
 
-    def _likely(self, scene: FitInput) -> tuple[Tensor, nn.Module]:
-        """Give the blur of the chosen kind that fits the spectrum best, which stays as it is."""
+    def _find_likeliest_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
+        """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
         from napari_dip.engine.deconvolution.blur_estimation import find_most_likely_blur
 
-        variance = scene.noise.at(scene.measurement).mean((0, 2, 3))
-        blur = find_most_likely_blur(scene.measurement, variance, self._candidates())
-        # fitted along with the picture, the width drifts: a blurred picture is easier to draw
+        variance = fit_input.noise.evaluate(fit_input.measurement).mean((0, 2, 3))
+        blur = find_most_likely_blur(
+            fit_input.measurement, variance, self._list_candidate_kernels()
+        )
+        # fitted together with the image, the width drifts, since a blurred image is easier to fit
         return blur().detach(), blur.requires_grad_(False)
 
-    def _candidates(self) -> list[Callable[[], nn.Module]]:
-        """Blurs of the chosen kind, from narrow to as wide as the PSF may be."""
+    def _list_candidate_kernels(self) -> list[Callable[[], nn.Module]]:
+        """List kernels of the chosen kind, from narrow to as wide as the PSF may be."""
         from functools import partial
 
         from napari_dip.engine.deconvolution.kernels import (
@@ -189,16 +195,18 @@ class BlindDeblur(Task):
             MotionKernel,
         )
 
-        sizes = (self.side, self.side)
+        sizes = (self.psf_side, self.psf_side)
         widths, width = [], MIN_PSF_WIDTH
-        while width < self.side / 2:
+        while width < self.psf_side / 2:
             widths.append(width)
             width *= WIDTH_STEP_FACTOR
-        if self.blur == "gaussian":  # wider ones would be cut off at three deviations
+        if self.blur == "gaussian":  # wider ones would be truncated below three standard deviations
             return [
-                partial(GaussianKernel, sizes, width) for width in widths if width <= self.side / 6
+                partial(GaussianKernel, sizes, width)
+                for width in widths
+                if width <= self.psf_side / 6
             ]
-        if self.blur == "defocus":  # a disc below half a pixel is a point, which nothing moves
+        if self.blur == "defocus":  # a disc below half a pixel is a point, without gradient
             return [partial(DefocusKernel, sizes, width) for width in widths if width > 0.7]
         return [
             partial(MotionKernel, sizes, 2 * width, pi * turn / DIRECTIONS)

@@ -60,21 +60,22 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
-#: Power of the blur below which nothing is made stronger, at least; 0.03 learns more slowly. Where
-#: the noise has a larger share of the image's variance, that share, as in a Wiener filter.
+#: Minimum floor of the blur's power: frequencies below it are not amplified further. With 0.03 the
+#: fit is slower. If the noise has a larger share of the image's variance, that share is the floor,
+#: as in a Wiener filter.
 MIN_BLUR_POWER = 0.01
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Deblur(Task):
-    """Settings of a deblurring: where the PSF comes from, and how the image ends."""
+    """Settings of deblurring: source of the PSF, border, initial estimate and penalties."""
 
     name: ClassVar[str] = "deblur"
     title: ClassVar[str] = "Deblur"
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE, PSF)
-    done: ClassVar[str] = "deblurred"
-    same_pixels: ClassVar[bool] = False
-    stacks: ClassVar[bool] = True
+    result_suffix: ClassVar[str] = "deblurred"
+    has_same_pixels: ClassVar[bool] = False
+    accepts_stacks: ClassVar[bool] = True
 
     gaussian_sigma: GaussianWidth = None
     gaussian_sigma_z: GaussianDepth = None
@@ -111,8 +112,8 @@ class Deblur(Task):
             "Smoothing",
             "Weight of a total-variation penalty added to the fit, without unit. Noise that the "
             "blur hides is kept down by it; 0: none, 1 is strong.",
-            least=0,
-            most=100,
+            minimum=0,
+            maximum=100,
             step=0.05,
         ),
     ] = 0.1
@@ -130,8 +131,8 @@ class Deblur(Task):
             "Background",
             "Value of a pixel without light, in intensity units of the image. Empty: 0, or the "
             "least value of an image with negative ones.",
-            least=-1e9,
-            most=1e9,
+            minimum=-1e9,
+            maximum=1e9,
         ),
     ] = None
     noise: NoiseModel = "auto"
@@ -140,7 +141,7 @@ class Deblur(Task):
 
     @property
     def psf_source(self) -> PsfSource:
-        """Where the PSF comes from."""
+        """Return the source of the PSF that the settings name."""
         optics = Optics(
             model=self.model,
             na=self.na,
@@ -153,99 +154,110 @@ class Deblur(Task):
         )
         return PsfSource(sigma=self.gaussian_sigma, sigma_z=self.gaussian_sigma_z, optics=optics)
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Want one PSF, whole and possible."""
-        return self.psf_source.check(source, others.get("psf"))
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Refuse settings that name no PSF, more than one, or an impossible one."""
+        return self.psf_source.check(source, extra_headers.get("psf"))
 
-    def stacked(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    def choose_stack_mode(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["planes", "volume"]:
-        """Blur along Z asks for a volume; a PSF of one plane acts in each plane by itself."""
-        deep = get_fit_axes(source, 3) == "ZYX" and self.psf_source.stacked(
-            source, others.get("psf")
+        """Choose a volume if the PSF extends along Z, else planes."""
+        is_volume = get_fit_axes(source, 3) == "ZYX" and self.psf_source.is_volumetric(
+            source, extra_headers.get("psf")
         )
-        return "volume" if deep else "planes"
+        return "volume" if is_volume else "planes"
 
     def check_axes(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
-        """Want a PSF that fits one plane, or one volume, and is no larger."""
-        return self.psf_source.check_axes(source, others.get("psf"), axes)
+        """Refuse a PSF that does not fit the axes of one fit, or is larger than the image."""
+        return self.psf_source.check_axes(source, extra_headers.get("psf"), axes)
 
-    def admit(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    def check_extra_pixels(
+        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
-        """Want a PSF of light, no larger than the image once its empty border is cut off."""
+        """Refuse a PSF image without light, or larger than the image after cropping."""
         from napari_dip.errors import Refusal
 
-        if "psf" not in others:
+        if "psf" not in extra_inputs:
             return None
         import torch
 
-        cleaned = clean_psf_image(torch.from_numpy(others["psf"]))
+        cleaned = clean_psf_image(torch.from_numpy(extra_inputs["psf"]))
         if isinstance(cleaned, Refusal):
             return cleaned
         return check_size(source, tuple(cleaned[0].shape), "ZYX"[-cleaned[0].ndim :])
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Clean or compute the PSF once; what was done is told to the user."""
+        """Clean or compute the PSF, and return it with notes on what was done."""
         import torch
 
-        picture = torch.from_numpy(others["psf"]) if "psf" in others else None
+        picture = torch.from_numpy(extra_inputs["psf"]) if "psf" in extra_inputs else None
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = self.psf_source.kernel(headers["image"], picture, axes)
+        kernel, notes = self.psf_source.make_kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
-    def network_grid(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    def compute_network_grid(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> tuple[int, ...]:
-        """Speak of all that sends light into the frame."""
-        frame = source.along(axes)
-        sizes = self.psf_source.sizes(source, others.get("psf"), axes)
+        """Return the size of the object: the frame, and for an open border the PSF's margin."""
+        frame = source.get_sizes(axes)
+        sizes = self.psf_source.compute_psf_sizes(source, extra_headers.get("psf"), axes)
         return (
             frame
             if self.border == "circular"
             else compute_object_size(frame, compute_object_margin(frame, sizes))
         )
 
-    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
-        """As far as light comes from, and then as far as a network sees."""
-        return None if self.border == "circular" else self.psf_source.reach(source, others, axes)
+    def compute_halo(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> int | None:
+        """Return the PSF's radius plus that of the receptive field; None for a circular border."""
+        return (
+            None
+            if self.border == "circular"
+            else self.psf_source.compute_halo(source, extra_headers, axes)
+        )
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Name the paper's prior."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return the reason for the random input."""
         return "random input, as in the Deep Image Prior paper, is what this task uses"
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the settings hold."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the noise settings."""
         return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Hide single pixels: a blur alone makes neighbours alike, whatever the noise.
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return single pixels: blur alone correlates neighbouring pixels, whatever the noise.
 
-        On five of six Set12 images, blurred and with white noise added, blocks up to 7 x 7 were
-        measured, which would take a quarter of the pixels from the fit.
+        On five of six Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were
+        measured. These would take a quarter of the pixels from the fit.
         """
         return 1, 1
 
-    def prepare_fit_input(self, scene: FitInput) -> FitInput:
-        """Deconvolve once, for prior and problem."""
+    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+        """Add the initial estimate, which both prior and problem use."""
         if self.initial_estimate == "none":
-            return scene
-        grid, dark = compute_object_size(scene.grid, self._margin(scene)), self._darkness(scene)
-        guess = compute_first_guess(scene, self._operator(scene), grid, dark)
-        return replace(scene, worked_out={"guess": guess})
+            return fit_input
+        grid, dark = (
+            compute_object_size(fit_input.grid, self._compute_margin(fit_input)),
+            self._compute_dark_level(fit_input),
+        )
+        initial_estimate = compute_first_guess(
+            fit_input, self._make_operator(fit_input), grid, dark
+        )
+        return replace(fit_input, precomputed={"guess": initial_estimate})
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the blurred image.
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem: the blurred prediction explains the image.
 
-        Network units are (pixel - offset) / scale. A kernel of sum one leaves a constant as it
-        is, so an even background needs no term of its own: it lies in the offset.
+        Network units are (pixel - offset) / scale. A PSF of sum one does not change a constant, so
+        an even background is part of the offset and needs no term.
         """
         from napari_dip.engine.likelihood.fidelity import (
             gaussian_likelihood,
@@ -254,81 +266,95 @@ class Deblur(Task):
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
-        visible = scene.measured_mask * (1 - scene.guarded)
-        smooth = None if self.initial_estimate == "none" else _get_first_guess(scene).smooth
+        visible = fit_input.measured_mask * (1 - fit_input.guard_mask)
+        volume_estimate = (
+            None if self.initial_estimate == "none" else _get_initial_estimate(fit_input).smooth
+        )
 
-        def residual(valid: Tensor) -> Fidelity:
-            kernel, wraps = scene.others["psf"], self.border == "circular"
-            floor = self._floor(scene)
-            return make_backprojection_fidelity(scene.noise, kernel, valid, floor, circular=wraps)
+        def make_fidelity(valid: Tensor) -> Fidelity:
+            kernel, is_circular = fit_input.extra_inputs["psf"], self.border == "circular"
+            floor = self._compute_power_floor(fit_input)
+            return make_backprojection_fidelity(
+                fit_input.noise, kernel, valid, floor, circular=is_circular
+            )
 
         term = Term(
-            measurement=scene.measurement,
-            operator=self._operator(scene),
-            fidelity=residual(visible),
-            likelihood=gaussian_likelihood(scene.noise),
-            fitted=visible,
-            held_out=scene.held_out,
-            # where the last step adds what the judges tell, they must not drive as well
-            measured=scene.measured_mask if smooth is None else visible,
-            released=residual(scene.measured_mask if smooth is None else visible),
+            measurement=fit_input.measurement,
+            operator=self._make_operator(fit_input),
+            fidelity=make_fidelity(visible),
+            likelihood=gaussian_likelihood(fit_input.noise),
+            fit_mask=visible,
+            validation_mask=fit_input.validation_mask,
+            # in a volume, the final step adds the validation pixels instead of the refit
+            measured_mask=fit_input.measured_mask if volume_estimate is None else visible,
+            refit_fidelity=make_fidelity(
+                fit_input.measured_mask if volume_estimate is None else visible
+            ),
         )
-        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
+        penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += ((1.0, lower_bound_penalty(self._darkness(scene), scene.noise_level)),)
+            penalties += (
+                (
+                    1.0,
+                    lower_bound_penalty(self._compute_dark_level(fit_input), fit_input.noise_level),
+                ),
+            )
         if self.initial_estimate != "none":
-            penalties += make_first_guess_penalty(_get_first_guess(scene))
-        finish = make_crop_to_frame(self._margin(scene))
-        if smooth is None:
+            penalties += make_first_guess_penalty(_get_initial_estimate(fit_input))
+        finish = make_crop_to_frame(self._compute_margin(fit_input))
+        if volume_estimate is None:
             return Problem(terms=(term,), penalties=penalties, finish=finish)
-        dark = self._darkness(scene) if self.non_negative else None
-        mixed = make_validated_mixture(smooth, scene, term.operator, dark)
+        dark = self._compute_dark_level(fit_input) if self.non_negative else None
+        mix = make_validated_mixture(volume_estimate, fit_input, term.operator, dark)
         return Problem(
             terms=(term,),
             penalties=penalties,
-            finish=lambda estimate: finish(mixed(estimate)),
-            on_grid=mixed,
+            finish=lambda estimate: finish(mix(estimate)),
+            finish_on_grid=mix,
         )
 
-    def _floor(self, scene: FitInput) -> float:
-        """Power of the blur below which there is more noise than picture."""
+    def _compute_power_floor(self, fit_input: FitInput) -> float:
+        """Return the floor of the blur's power, at which noise outweighs the image."""
         return max(
-            MIN_BLUR_POWER, scene.noise_level**2 / max(float(scene.measurement.var()), 1e-12)
+            MIN_BLUR_POWER,
+            fit_input.noise_level**2 / max(float(fit_input.measurement.var()), 1e-12),
         )
 
-    def _darkness(self, scene: FitInput) -> Tensor:
-        """Where there is no light, in network units: (1, C, 1, ...)."""
-        axes = tuple(range(2, scene.measurement.ndim))
-        least = scene.measurement.amin(axes, keepdim=True)
-        if scene.zero is None or scene.unit is None:
-            return least
+    def _compute_dark_level(self, fit_input: FitInput) -> Tensor:
+        """Return the value of a pixel without light, in network units: (1, C, 1, ...)."""
+        axes = tuple(range(2, fit_input.measurement.ndim))
+        minimum = fit_input.measurement.amin(axes, keepdim=True)
+        if fit_input.zero is None or fit_input.unit is None:
+            return minimum
         if self.background is not None:
-            return scene.zero + self.background * scene.unit
-        return scene.zero.minimum(least)
+            return fit_input.zero + self.background * fit_input.unit
+        return fit_input.zero.minimum(minimum)
 
-    def _margin(self, scene: FitInput) -> tuple[int, ...]:
+    def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
-            return (0,) * len(scene.grid)
-        return compute_object_margin(scene.grid, tuple(scene.others["psf"].shape))
+            return (0,) * len(fit_input.grid)
+        return compute_object_margin(fit_input.grid, tuple(fit_input.extra_inputs["psf"].shape))
 
-    def _operator(self, scene: FitInput) -> nn.Module:
+    def _make_operator(self, fit_input: FitInput) -> nn.Module:
         from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 
         if self.border == "circular":
-            return CircularConvolution(scene.others["psf"])
-        return ValidConvolution(scene.others["psf"], margin=self._margin(scene))
+            return CircularConvolution(fit_input.extra_inputs["psf"])
+        return ValidConvolution(
+            fit_input.extra_inputs["psf"], margin=self._compute_margin(fit_input)
+        )
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Draw from fixed noise, as large as the object, with first guesses beside it."""
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build random input on the grid of the object, with the initial estimates beside it."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        grid = compute_object_size(scene.grid, self._margin(scene))
+        grid = compute_object_size(fit_input.grid, self._compute_margin(fit_input))
         if self.initial_estimate == "none":
-            return build_random_input_prior(scene, grid, rng)
-        return build_first_guess_prior(_get_first_guess(scene), scene, grid, rng)
+            return build_random_input_prior(fit_input, grid, rng)
+        return build_first_guess_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)
 
 
-def _get_first_guess(scene: FitInput) -> FirstGuess:
-    guess = scene.worked_out["guess"]
-    assert isinstance(guess, FirstGuess)
-    return guess
+def _get_initial_estimate(fit_input: FitInput) -> FirstGuess:
+    initial_estimate = fit_input.precomputed["guess"]
+    assert isinstance(initial_estimate, FirstGuess)
+    return initial_estimate

@@ -1,6 +1,6 @@
 """Denoise: remove the noise of a single image, judged by the image itself.
 
-An oversampled image is fitted at half its size, and handed over in full.
+An oversampled image is fitted at half its size, and the result is upscaled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
     IMAGE,
     RECEPTIVE_FIELD_RADIUS,
@@ -104,31 +104,33 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
 
 
-def enlarge_to_full_resolution(scene: FitInput, problem: Problem) -> Problem:
-    """Enlarge what a problem ends with, where the scene is smaller than the picture is to be."""
+def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
+    """Append upscaling to the final steps of a problem, if the fit runs at half resolution."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.problem import append_final_step
 
-    if scene.enlarged is None:
+    if fit_input.upscaled_grid is None:
         return problem
-    full = append_final_step(problem, lambda _, done: upscale_estimate(done, scene.enlarged))
-    # a camera's noise is filtered at full size
-    return full if scene.camera is None else replace(full, refine=problem.refine)
+    upscaled = append_final_step(
+        problem, lambda _, done: upscale_estimate(done, fit_input.upscaled_grid)
+    )
+    # BM3D of a colour camera runs at full size
+    return upscaled if fit_input.camera_noise is None else replace(upscaled, refine=problem.refine)
 
 
-#: Noise that a camera makes, in contrast to what lies on the picture.
+#: Noise models of a detector; all others describe artefacts of the image.
 DETECTOR = ("auto", "gaussian", "poisson-gaussian")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Denoise(Task):
-    """Settings of a denoising, each with a default that suits most images."""
+    """Settings of a denoising; the defaults suit most images."""
 
     name: ClassVar[str] = "denoise"
     title: ClassVar[str] = "Denoise"
     inputs: ClassVar[tuple[Input, ...]] = (IMAGE, REPEATED_EXPOSURE, *CAMERA_MAPS)
-    done: ClassVar[str] = "denoised"
-    stacks: ClassVar[bool] = True
+    result_suffix: ClassVar[str] = "denoised"
+    accepts_stacks: ClassVar[bool] = True
 
     prior: Annotated[
         Literal["auto", "r2r", "blind-spot", "random-input"],
@@ -166,205 +168,232 @@ class Denoise(Task):
         ),
     ] = "auto"
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to a repeated exposure of another size, or to what was never compressed so."""
-        no = check_jpeg(source, others) if self.noise == "jpeg" else None
-        no = no or check_named_noise(self.noise, others)
-        no = no or check_architecture(self.architecture, self.prior, self.noise)
-        no = no or check_maps(source, others, of_detector=self.noise in DETECTOR)
-        return no or (
-            check_exposure_header(source, others["repeated_exposure"])
-            if "repeated_exposure" in others
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Check headers: repeated exposure, compression, architecture and camera maps."""
+        fault = check_jpeg(source, extra_headers) if self.noise == "jpeg" else None
+        fault = fault or check_named_noise(self.noise, extra_headers)
+        fault = fault or check_architecture(self.architecture, self.prior, self.noise)
+        fault = fault or check_maps(source, extra_headers, of_detector=self.noise in DETECTOR)
+        return fault or (
+            check_exposure_header(source, extra_headers["repeated_exposure"])
+            if "repeated_exposure" in extra_headers
             else None
         )
 
-    def admit(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    def check_extra_pixels(
+        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
-        """Say no to maps of a camera that hold what no camera has."""
-        return admit_maps(others)
+        """Refuse camera maps with values that no camera has."""
+        return admit_maps(extra_inputs)
 
     def check_axes(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
-        """Say no to volumes of what is compressed plane by plane."""
+        """Refuse volumes where the noise model works on single planes."""
         if self.noise == "jpeg" and axes != "YX":
-            return refusal("jpeg-volume", name=source.name)
+            return make_refusal("jpeg-volume", name=source.name)
         if self.noise == SALT_AND_PEPPER and axes != "YX":
-            return refusal("impulses-volume", name=source.name)
+            return make_refusal("impulses-volume", name=source.name)
         return None
 
-    def stacked(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    def choose_stack_mode(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
-        """Plane by plane where planes were compressed, have impulses, or lie far apart."""
-        alone = self.noise in ("jpeg", SALT_AND_PEPPER)
-        return "planes" if alone or self._apart(source) else "auto"
+        """Choose planes for noise models of single planes and for distant planes."""
+        is_planar_noise = self.noise in ("jpeg", SALT_AND_PEPPER)
+        return "planes" if is_planar_noise or self._has_distant_planes(source) else "auto"
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
-        """Say that planes lie far apart."""
-        return (describe_distant_planes(source),) if self._apart(source) else ()
+    def list_header_notes(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
+    ) -> tuple[Note, ...]:
+        """Return a note if the planes lie far apart."""
+        return (describe_distant_planes(source),) if self._has_distant_planes(source) else ()
 
-    def _apart(self, source: ImageSpec) -> bool:
-        """Whether planes are better seen one by one, each beside its neighbours."""
-        return self.looks_beside(self.first_choice(source, volume=False)) and has_distant_planes(
-            source
-        )
+    def _has_distant_planes(self, source: ImageSpec) -> bool:
+        """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
+        return self.uses_neighbouring_frames(
+            self.choose_prior(source, volume=False)
+        ) and has_distant_planes(source)
 
-    def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
-        """Say no to undoing a compression that is not there, or to speckle below 0."""
+    def check_image_pixels(
+        self, source: ImageSpec, stack: npt.NDArray[np.float32]
+    ) -> Refusal | None:
+        """Refuse images without traces of JPEG, or with negative values under speckle."""
         if self.noise == SPECKLE:
-            return admit_speckle(source.name, parts)
-        return admit_jpeg(parts[0], source.name) if self.noise == "jpeg" else None
+            return admit_speckle(source.name, stack)
+        return admit_jpeg(stack[0], source.name) if self.noise == "jpeg" else None
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Read how the picture was compressed, or say what else was found of a named noise."""
+        """Read the traces of JPEG compression, or return notes on a named noise."""
         if self.noise == "jpeg":
             return read_jpeg_traces(image)
         if self.noise == STRIPES:
-            return others, (describe_stripes(image),)
-        return others, list_noise_hints(
+            return extra_inputs, (describe_stripes(image),)
+        return extra_inputs, list_noise_hints(
             image
         ) if self.noise == "auto" and "repeated_exposure" not in headers else ()
 
-    def missing(
-        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+    def find_missing_pixels(
+        self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
-        """Find impulses, if that is the noise: they tell nothing of the picture."""
+        """Return a mask of the impulses, if the noise is salt and pepper."""
         from napari_dip.tasks.noise_models.impulses import find_stack_impulses
 
-        return find_stack_impulses(parts) if self.noise == SALT_AND_PEPPER else None
+        return find_stack_impulses(stack) if self.noise == SALT_AND_PEPPER else None
 
     def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-        """Say how many impulses were found."""
+        """Return a note on how many impulses were found."""
         return (describe_impulses(measured_mask),)
 
     def choose_prior_by_mask(
         self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
     ) -> tuple[str, str]:
-        """Restore a picture without impulses as if none had been looked for."""
+        """Return the blind spot for images without impulses, else the prior as it is."""
         if prior == MASKED_INPUT_PRIOR and has_no_impulses(measured_mask):
             return "blind-spot", "no impulses were found, so there is nothing to fill in"
         return prior, ""
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Hide single pixels where impulses are filled: what neighbours tell is wanted there."""
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return single pixels where impulses are filled in, else the measured size.
+
+        Filling in needs the closest neighbours.
+        """
         return (1, 1) if self.noise == SALT_AND_PEPPER and self.prior == "auto" else measured
 
-    def doubts_noise(self) -> bool:
-        """Say so: nothing but the noise has to be known here."""
+    def reports_unreliable_noise(self) -> bool:
+        """Return True: denoising depends on the measured noise."""
         return True
 
-    def unclips(self) -> bool:
-        """Where a detector made the noise: each pixel's own is cut, before anything else."""
+    def uses_clipping_correction(self) -> bool:
+        """Return whether the noise is that of a detector."""
         return self.noise in DETECTOR
 
-    def halves(self) -> bool:
-        """Where all that the user says of the noise holds for coarser pixels, too."""
+    def uses_half_resolution(self) -> bool:
+        """Return whether the user's noise settings also hold for binned pixels."""
         return self.noise in DETECTOR and self.read_noise is None and self.gain is None
 
-    def reach(self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str) -> int | None:
-        """As far as a network sees; what is found of whole lines or blocks needs the whole."""
-        return RECEPTIVE_FIELD_RADIUS if self.noise in DETECTOR and not others else None
+    def compute_halo(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> int | None:
+        """Return the receptive field's radius; None where the noise model needs the whole plane.
 
-    def prepare_fit_input(self, scene: FitInput) -> FitInput:
-        """Let whole blocks judge where compression is to be undone; take stripes out."""
-        return remove_stripes(scene) if self.noise == STRIPES else clear_validation_pixels(scene)
+        So do repeated exposures and camera maps.
+        """
+        return RECEPTIVE_FIELD_RADIUS if self.noise in DETECTOR and not extra_headers else None
 
-    def together(self, source: ImageSpec) -> bool:
-        """Couple the fit of colour samples, which share edges; a microscope's channels need not."""
-        if self.channels == "auto" or self.noise == "jpeg":  # which mixes the colours
+    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+        """Remove stripes; clear the validation pixels where whole JPEG blocks replace them."""
+        return (
+            remove_stripes(fit_input)
+            if self.noise == STRIPES
+            else clear_validation_pixels(fit_input)
+        )
+
+    def uses_joint_channels(self, source: ImageSpec) -> bool:
+        """Return whether channels are fitted together; by default, colour samples only."""
+        if self.channels == "auto" or self.noise == "jpeg":  # JPEG mixes the colours
             return "S" in source.axes
         return self.channels == "together"
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Blind spot, unless the user wants the paper's prior."""
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return the user's prior, that of a named noise, R2R, or the blind spot."""
         if self.prior != "auto" or self.architecture != PRESET:
             return "random-input" if self.prior == "auto" else self.prior
-        named = {"jpeg": RECOMPRESSION, SALT_AND_PEPPER: MASKED_INPUT_PRIOR}.get(self.noise)
-        return named or (R2R_PRIOR if self._simple(source, volume) else "blind-spot")
+        prior_of_noise = {"jpeg": RECOMPRESSION, SALT_AND_PEPPER: MASKED_INPUT_PRIOR}.get(
+            self.noise
+        )
+        return prior_of_noise or (R2R_PRIOR if self._allows_r2r(source, volume) else "blind-spot")
 
-    def widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of the network that was asked for."""
+    def choose_widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the channel widths of the chosen architecture."""
         return compute_channel_widths(self.architecture, prior, preset)
 
-    def _simple(self, source: ImageSpec, volume: bool) -> bool:
-        """Whether the noise is a detector's, in a plane or in a movie with one network for all."""
-        count = count_planes(source)  # of planes along depth, hidden pixels tell more: ADR 0012
-        many = not volume and is_movie(source) and self.shares(R2R_PRIOR, count) == "joint"
-        return self.noise in DETECTOR and (count == 1 or many)
+    def _allows_r2r(self, source: ImageSpec, volume: bool) -> bool:
+        """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
+        count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
+        is_joint_movie = (
+            not volume and is_movie(source) and self.choose_sharing(R2R_PRIOR, count) == "joint"
+        )
+        return self.noise in DETECTOR and (count == 1 or is_joint_movie)
 
-    def shares(self, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
-        """As the setting says, where a network is shown the noise of a detector."""
+    def choose_sharing(self, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
+        """Return the training mode of a series from the setting and the number of frames."""
         return choose_sharing_mode(
-            self.series_training, count, sees_image=self.serves(prior), tiles=tiles
+            self.series_training, count, sees_image=self.has_reusable_network(prior), tiles=tiles
         )
 
-    def serves(self, prior: str) -> bool:
-        """Where it is shown the noise of a detector."""
+    def has_reusable_network(self, prior: str) -> bool:
+        """Return whether the network's input is the image with a detector's noise."""
         return prior in NEIGHBOUR_FRAME_PRIORS and self.noise in DETECTOR
 
-    def choose_prior_by_noise(self, prior: str, *, doubted: bool, weak: bool) -> tuple[str, str]:
-        """Hide pixels where the noise is too little known, or too weak, to be put on top."""
-        if prior != R2R_PRIOR or self.prior != "auto" or not (doubted or weak):
+    def choose_prior_by_noise(
+        self, prior: str, *, is_unreliable: bool, is_weak: bool
+    ) -> tuple[str, str]:
+        """Replace R2R by the blind spot where the noise is unreliable or weak."""
+        if prior != R2R_PRIOR or self.prior != "auto" or not (is_unreliable or is_weak):
             return prior, ""
-        return "blind-spot", UNRELIABLE_NOISE_REASON if doubted else WEAK_NOISE_REASON
+        return "blind-spot", UNRELIABLE_NOISE_REASON if is_unreliable else WEAK_NOISE_REASON
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say why this prior runs, and how it hides."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return why this prior runs, and the size of its hidden blocks."""
         is_chosen = self.prior != "auto"
         if prior == RECOMPRESSION:
             return "it learns to undo the compression that was found, on the picture itself"
         if prior == MASKED_INPUT_PRIOR:
             return "it learns to fill pixels in from those around, as the impulses need"
-        chosen = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
+        reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
         if prior == R2R_PRIOR:
-            return f"{chosen} where the noise is known" if not is_chosen else chosen
+            return f"{reason} where the noise is known" if not is_chosen else reason
         if prior != "blind-spot":
-            return chosen
-        return f"{chosen}; {describe_blind_spot(block)}"
+            return reason
+        return f"{reason}; {describe_blind_spot(block)}"
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the settings hold."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the noise settings."""
         return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
-    def looks_beside(self, prior: str) -> bool:
-        """Only a prior that is fed the image can be fed more of it."""
+    def uses_neighbouring_frames(self, prior: str) -> bool:
+        """Return whether the setting is on and the prior takes the image as input."""
         return self.neighbouring_frames and prior in NEIGHBOUR_FRAME_PRIORS
 
-    def looks_back(self) -> bool:
-        """Where the result is to be steady."""
+    def uses_previous_frame(self) -> bool:
+        """Return whether temporal smoothing is on."""
         return self.temporal_smoothing > 0
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the image as picture plus noise; the pixel's own word comes in at the end."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem: the measurement is the image plus noise.
+
+        The final steps add temporal smoothing, upscaling and the JPEG projection where they apply.
+        """
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
-        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
-        if scene.prior == RECOMPRESSION:
-            return build_recompression_problem(scene, penalties)
+        penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
+        if fit_input.prior == RECOMPRESSION:
+            return build_recompression_problem(fit_input, penalties)
         if self.noise == SALT_AND_PEPPER:
-            problem = build_impulse_problem(scene, penalties)
+            problem = build_impulse_problem(fit_input, penalties)
         else:
-            values = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
-            problem = values.get(scene.prior, build_random_input_problem)(scene, penalties)
-        problem = enlarge_to_full_resolution(scene, add_line_offsets(scene, problem))
-        problem = add_temporal_smoothing(problem, scene, self.temporal_smoothing)
-        return add_jpeg_projection(scene, problem) if self.noise == "jpeg" else problem
+            builders = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
+            problem = builders.get(fit_input.prior, build_random_input_problem)(
+                fit_input, penalties
+            )
+        problem = enlarge_to_full_resolution(fit_input, add_line_offsets(fit_input, problem))
+        problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
+        return add_jpeg_projection(fit_input, problem) if self.noise == "jpeg" else problem
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Blind spot, the paper's fixed noise, or the picture compressed once more."""
-        if scene.prior == RECOMPRESSION:
-            return build_recompression_prior(scene, rng)
-        if scene.prior == MASKED_INPUT_PRIOR:
-            return build_impulse_prior(scene, rng)
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build the prior that was chosen."""
+        if fit_input.prior == RECOMPRESSION:
+            return build_recompression_prior(fit_input, rng)
+        if fit_input.prior == MASKED_INPUT_PRIOR:
+            return build_impulse_prior(fit_input, rng)
         if self.noise == SALT_AND_PEPPER:
-            scene = exclude_impulses(scene)
-        if scene.prior in NEIGHBOUR_FRAME_PRIORS:
-            return build_neighbour_frame_prior(scene, rng)
-        return build_architecture_prior(self.architecture, scene, rng)
+            fit_input = exclude_impulses(fit_input)
+        if fit_input.prior in NEIGHBOUR_FRAME_PRIORS:
+            return build_neighbour_frame_prior(fit_input, rng)
+        return build_architecture_prior(self.architecture, fit_input, rng)

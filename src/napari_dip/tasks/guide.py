@@ -1,6 +1,6 @@
 """Guide: restore a noisy channel with the help of a clean picture of the same place.
 
-How far two pictures of one scene lie apart, and how one is laid onto the other.
+The guide can be registered onto the image first, by phase correlation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
 from napari_dip.tasks.priors.blind_spot import (
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
-#: Percentiles of the guide that are brought to a range of one, hot and dead pixels left out.
+#: Percentiles of the guide that are scaled to a range of one, so that hot and dead pixels do not
+#: set it.
 GUIDE_PERCENTILES = (0.5, 99.5)
-#: Furthest that a hot pixel of the guide may lie outside that range, in ranges.
+#: Maximum distance of a guide pixel outside that range, in multiples of the range.
 MAX_GUIDE_OUTLIER = 1.0
 
 
@@ -62,7 +63,7 @@ class Guide(Task):
             "with flash. It may have several channels.",
         ),
     )
-    done: ClassVar[str] = "guided"
+    result_suffix: ClassVar[str] = "guided"
 
     prior: Annotated[
         Literal["auto", "blind-spot", "random-input"],
@@ -100,19 +101,19 @@ class Guide(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to a guide that is a stack, or of another size."""
-        guide = others["guide"]
-        axes = self._axes(guide)
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Refuse a guide that is a stack, or of another size."""
+        guide = extra_headers["guide"]
+        axes = self._get_guide_axes(guide)
         sizes = " × ".join(map(str, guide.shape))
-        flat = [axis for axis, count in zip(axes, guide.shape, strict=False) if count > 1]
+        long_axes = [axis for axis, count in zip(axes, guide.shape, strict=False) if count > 1]
         if (
             len(axes) != len(guide.shape)
             or not {"Y", "X"} <= set(axes)
-            or set(flat) - set("CSYX")
-            or {"C", "S"} <= set(flat)
+            or set(long_axes) - set("CSYX")
+            or {"C", "S"} <= set(long_axes)
         ):
-            return refusal("guide-stack", name=guide.name, axes=axes, shape=sizes)
+            return make_refusal("guide-stack", name=guide.name, axes=axes, shape=sizes)
         grid = tuple(guide.shape[axes.index(axis)] for axis in "YX")
         if grid != source.grid:
             facts = {
@@ -121,28 +122,28 @@ class Guide(Task):
                 "other_height": source.grid[0],
                 "other_width": source.grid[1],
             }
-            return refusal("guide-size", name=guide.name, image=source.name, **facts)
+            return make_refusal("guide-size", name=guide.name, image=source.name, **facts)
         return None
 
-    def admit(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    def check_extra_pixels(
+        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
-        """Say no to a guide that shows nothing."""
-        guide = others["guide"]
+        """Refuse a constant guide."""
+        guide = extra_inputs["guide"]
         if guide.min() == guide.max():
-            return refusal("guide-constant", value=f"{guide.min():g}")
+            return make_refusal("guide-constant", value=f"{guide.min():g}")
         return None
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Bring the guide to (G, Y, X) and a range of one, and onto the image if wished."""
+        """Return the guide as (G, Y, X) with a range of one, registered if the user asks for it."""
         import numpy as np
 
-        raw, axes = others["guide"], self._axes(headers["guide"])
+        raw, axes = extra_inputs["guide"], self._get_guide_axes(headers["guide"])
         order = sorted(range(len(axes)), key=lambda axis: "TZCSYX".index(axes[axis]))
         planes = np.transpose(raw, order).reshape(-1, *image.shape[1:])
         guide = np.stack(
@@ -153,16 +154,16 @@ class Guide(Task):
         guide, note = _align_guide(guide, image)
         return {"guide": guide}, (note,)
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Guide and blind spot, unless the user wants the paper's prior."""
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return guide and blind spot, or guide and random input if the user chose that."""
         return "guided-random-input" if self.prior == "random-input" else "guided"
 
-    def contenders(self) -> tuple[str, ...]:
-        """With and without the guide, unless the user has chosen."""
+    def list_candidates(self) -> tuple[str, ...]:
+        """Return the blind spot with and without the guide, unless the user chose a prior."""
         return ("guided", "blind-spot") if self.prior == "auto" else ()
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say why this prior runs, and how it hides."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return why this prior runs, and the size of its hidden blocks."""
         if prior == "guided-random-input":
             return "you chose it"
         if self.prior != "auto":
@@ -174,63 +175,66 @@ class Guide(Task):
         )
         return f"{verdict}; {describe_blind_spot(block)}"
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the settings hold."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the noise settings."""
         return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the image as picture plus noise, as denoising does."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem of denoising: the measurement is the image plus noise."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
-        penalties = make_total_variation_penalty(scene, self.smoothing, self.smoothing_kind)
-        if scene.prior == "guided-random-input":
-            return build_random_input_problem(scene, penalties)
-        # under the few photons that call for a guide, a pixel's own word brings in more noise than
-        # picture: on three pairs of channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
-        return build_blind_spot_problem(scene, penalties, own_word=scene.prior == "blind-spot")
+        penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
+        if fit_input.prior == "guided-random-input":
+            return build_random_input_problem(fit_input, penalties)
+        # with few photons, the posterior mean adds more noise than detail: on three pairs of
+        # channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
+        return build_blind_spot_problem(
+            fit_input, penalties, uses_measured_pixel=fit_input.prior == "blind-spot"
+        )
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Blind spot or fixed noise, with the guide beside it; or the blind spot alone."""
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build the blind spot or random input with the guide, or the blind spot alone."""
         from napari_dip.engine.priors.guided import GuidedPrior, zero_last_channels
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        if scene.prior == "blind-spot":
-            return build_blind_spot_prior(scene, rng)
-        guide = scene.others["guide"][None]
+        if fit_input.prior == "blind-spot":
+            return build_blind_spot_prior(fit_input, rng)
+        guide = fit_input.extra_inputs["guide"][None]
         channels = guide.shape[1]
-        if scene.prior == "guided-random-input":
+        if fit_input.prior == "guided-random-input":
             return GuidedPrior(
-                build_random_input_prior(scene, scene.grid, rng, further=channels), guide
+                build_random_input_prior(fit_input, fit_input.grid, rng, extra_channels=channels),
+                guide,
             )
-        code = build_blind_spot_prior(scene, rng, further=channels)
-        zero_last_channels(code.net, channels)
-        return GuidedPrior(code, guide)
+        prior = build_blind_spot_prior(fit_input, rng, extra_channels=channels)
+        zero_last_channels(prior.net, channels)
+        return GuidedPrior(prior, guide)
 
-    def _axes(self, guide: ImageSpec) -> str:
-        """Axes of the guide; those of a stack are channels if the user says so."""
+    def _get_guide_axes(self, guide: ImageSpec) -> str:
+        """Return the axes of the guide; with `planes_are_channels`, planes become channels."""
         if self.planes_are_channels and len(guide.shape) == 3 and guide.axes.endswith("YX"):
             return "CYX"
         return guide.axes
 
 
 def _normalise_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Bring the bulk of the pixels to a range of one around their mean."""
+    """Scale the bulk of the pixels to a range of one, around a mean of 0."""
     import numpy as np
 
     low, high = (float(value) for value in np.percentile(plane, GUIDE_PERCENTILES))
-    if high <= low:  # almost all pixels alike: a few bright points on black
+    if high <= low:  # almost constant, such as a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     span = high - low
-    within = np.clip(
+    clipped = np.clip(
         plane.astype(np.float64), low - MAX_GUIDE_OUTLIER * span, high + MAX_GUIDE_OUTLIER * span
     )
-    return np.asarray((within - within.mean()) / span, np.float32)
+    return np.asarray((clipped - clipped.mean()) / span, np.float32)
 
 
 def _align_guide(
     guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], Note]:
-    """Move the guide onto the image, where a shift was found that can be believed in."""
+    """Shift the guide onto the image, if the measured shift is plausible; return a note, too."""
     import numpy as np
 
     shift = phase_correlate(image.mean(0), guide.mean(0))
@@ -243,22 +247,22 @@ def _align_guide(
     return moved, make_note("guide-moved", down=down, right=right)
 
 
-#: Steps per pixel in which a shift is looked for: 0.05 pixels move an edge by less than noise does.
+#: Steps per pixel of the registration: a shift of 0.05 pixels changes an edge by less than noise.
 SHIFT_STEPS = 20
-#: Shifts below this part of a pixel are not worth the blur of an interpolation.
+#: Minimum shift in pixels that is worth the blur of an interpolation.
 MIN_SHIFT = 0.1
-#: Part of the side over which each border is faded out. On 26 noisy pairs of 48 x 48 and 64 x 64
-#: pixels an eighth left errors of 0.18 pixels, a quarter 0.19, half of it (a Hann window) 0.22.
+#: Fraction of the side over which each border is tapered. On 26 noisy pairs of 48 x 48 and 64 x 64
+#: pixels, 1/8 gave errors of 0.18 pixels, 1/4 0.19, and 1/2 (a Hann window) 0.22.
 TAPER_FRACTION = 1 / 8
-#: Rounds in which what was moved is looked at again: the faded border, which both pictures share,
-#: makes the first shift too short (with one round 0.21 pixels in place of 0.18).
+#: Rounds of registration of the shifted image: the tapered border, which both images share, makes
+#: the first shift too short (one round: 0.21 pixels in place of 0.18).
 REGISTRATION_ROUNDS = 4
-#: Largest shift to believe in, as a share of the side: beyond it, the overlap is too small.
+#: Maximum plausible shift, as a fraction of the side; beyond it, the overlap is too small.
 MAX_SHIFT_FRACTION = 0.1
 
 
 def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[float, ...]:
-    """Find the shift that lays one picture onto the other: where their spectra agree in phase.
+    """Measure the shift between two images by phase correlation.
 
     Parameters
     ----------
@@ -268,14 +272,13 @@ def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[
     Returns
     -------
     tuple of float
-        Pixels along each axis, to be given to `shift_image` with `moving`. All 0 if one of the
-        pictures
-        holds one value only.
+        Pixels along each axis by which `shift_image` has to move `moving`. All 0 if one of the
+        images is constant.
 
     References
     ----------
     Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration algorithms, Optics
-    Letters 33(2), 2008, doi:10.1364/OL.33.000156 (as scikit-image has it).
+    Letters 33(2), 2008, doi:10.1364/OL.33.000156 (as implemented in scikit-image).
     """
     from skimage.registration import phase_cross_correlation
 
@@ -283,34 +286,34 @@ def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[
     for _ in range(REGISTRATION_ROUNDS):
         if any(item.min() == item.max() for item in (fixed, aligned)):
             break
-        # not normalised by the magnitudes: noise would count as much as structure
-        rest, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+        # without normalisation by the magnitudes, as noise would count as much as structure
+        remaining, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
             _taper_border(fixed),
             _taper_border(aligned),
             upsample_factor=SHIFT_STEPS,
             normalization=None,
         )
-        shift = tuple(item + float(more) for item, more in zip(shift, rest, strict=True))
-        if is_near(tuple(rest)) or is_far(shift, fixed.shape):
+        shift = tuple(item + float(more) for item, more in zip(shift, remaining, strict=True))
+        if is_near(tuple(remaining)) or is_far(shift, fixed.shape):
             break
         aligned = shift_image(moving, shift)
     return shift
 
 
 def is_far(shift: tuple[float, ...], grid: tuple[int, ...]) -> bool:
-    """Whether a shift is too large to believe in."""
+    """Return whether a shift is too large to be plausible."""
     return any(
-        abs(item) > MAX_SHIFT_FRACTION * side for item, side in zip(shift, grid, strict=True)
+        abs(pixels) > MAX_SHIFT_FRACTION * side for pixels, side in zip(shift, grid, strict=True)
     )
 
 
 def is_near(shift: tuple[float, ...]) -> bool:
-    """Whether a shift is too small to be worth an interpolation."""
-    return all(abs(item) < MIN_SHIFT for item in shift)
+    """Return whether a shift is too small to be worth an interpolation."""
+    return all(abs(pixels) < MIN_SHIFT for pixels in shift)
 
 
 def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    """Move a picture by parts of a pixel, with cubic splines; its border is continued.
+    """Shift an image by fractions of a pixel, with cubic splines and edge values beyond the border.
 
     Parameters
     ----------
@@ -322,21 +325,21 @@ def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDAr
     import numpy as np
     from skimage.transform import warp
 
-    places = np.indices(picture.shape, np.float64)
-    places -= np.reshape(shift, (-1, *[1] * picture.ndim))
-    plain = picture.astype(np.float64)
-    shifted = warp(plain, places, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
+    coordinates = np.indices(picture.shape, np.float64)
+    coordinates -= np.reshape(shift, (-1, *[1] * picture.ndim))
+    image = picture.astype(np.float64)
+    shifted = warp(image, coordinates, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
     return np.asarray(shifted, np.float32)
 
 
 def _taper_border(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Fade to the mean at the border, which would otherwise agree with itself at no shift."""
+    """Taper the border to the mean, as equal borders would correlate at zero shift."""
     import numpy as np
 
-    plain = picture - picture.mean(dtype=np.float64)
+    tapered = picture - picture.mean(dtype=np.float64)
     for axis, side in enumerate(picture.shape):
-        place = np.arange(side) + 0.5
-        inward = np.minimum(place, side - place) / (TAPER_FRACTION * side)
-        window = np.where(inward < 1, 0.5 - 0.5 * np.cos(np.pi * inward), 1.0)
-        plain = plain * window.reshape(-1, *[1] * (picture.ndim - axis - 1))
-    return np.asarray(plain, np.float64)
+        position = np.arange(side) + 0.5
+        distance = np.minimum(position, side - position) / (TAPER_FRACTION * side)
+        window = np.where(distance < 1, 0.5 - 0.5 * np.cos(np.pi * distance), 1.0)
+        tapered = tapered * window.reshape(-1, *[1] * (picture.ndim - axis - 1))
+    return np.asarray(tapered, np.float64)

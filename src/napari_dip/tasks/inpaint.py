@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE, FitInput, Input, Setting, Task
 from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS, build_blind_spot_problem
@@ -45,29 +45,30 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
-#: Depth of a hole, in pixels from its rim inwards, from which on nothing near by tells what belongs
-#: there; scratches and letters are narrower.
-#: Tried on the published examples (docs/benchmarks/inpainting.md).
+#: Depth of a hole from its rim inwards, in pixels, from which on its surroundings do not predict
+#: its interior. Scratches and letters are narrower. Chosen on the published examples
+#: (docs/benchmarks/inpainting.md).
 MIN_DEEP_HOLE = 12
-#: Widest patch that judges the filling of a stack: with pixels by themselves as judges, what a fit
-#: has learned of their neighbours in the plane speaks for them. Patches of 16 are too few on small
-#: crops (0.1 dB less on 15 x 64 x 64 of a movie).
+#: Maximum side of a validation patch in a stack, in pixels. Single pixels would be predicted from
+#: fitted neighbours in the plane. Patches of 16 are too few on small crops (0.1 dB less on 15 x 64
+#: x 64 of a movie).
 MAX_VALIDATION_PATCH = 8
-#: Jitter of the noise code, and of the network without skips, which the paper leaves without.
+#: Standard deviation of the jitter of the random input, with and without skip connections; the
+#: paper uses none without.
 INPAINT_JITTER, NO_SKIP_JITTER = 0.03, 0.0
-#: Channels that a skip of the noise code passes on.
+#: Channels of each skip connection with random input.
 INPAINT_SKIP_CHANNELS = 16
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Inpaint(Task):
-    """Settings of filling in: which pixels, and what becomes of the others."""
+    """Settings of inpainting: which pixels to fill in, and whether to denoise the others."""
 
     name: ClassVar[str] = "inpaint"
     title: ClassVar[str] = "Inpaint"
-    done: ClassVar[str] = "inpainted"
-    stacks: ClassVar[bool] = True
-    least_depth: ClassVar[int] = 2
+    result_suffix: ClassVar[str] = "inpainted"
+    accepts_stacks: ClassVar[bool] = True
+    min_depth: ClassVar[int] = 2
     inputs: ClassVar[tuple[Input, ...]] = (
         IMAGE,
         Input(
@@ -79,7 +80,7 @@ class Inpaint(Task):
             "size, or one plane for all.",
             layers=("labels", "shapes", "image"),
             optional=True,
-            overlays=True,
+            is_overlay=True,
         ),
     )
 
@@ -97,8 +98,8 @@ class Inpaint(Task):
             "Only this label",
             "Fill in the pixels that have this value in the mask, and no others. Empty: all "
             "above 0.",
-            least=1,
-            most=2**24,
+            minimum=1,
+            maximum=2**24,
             advanced=False,
         ),
     ] = None
@@ -108,11 +109,11 @@ class Inpaint(Task):
             "Grow by",
             "Pixels by which the holes are widened on all sides, so that the rim of a stain goes "
             "with it.",
-            least=0,
-            most=64,
+            minimum=0,
+            maximum=64,
             step=1,
             advanced=False,
-            written="holes widened by {:g} pixels on all sides",
+            report_template="holes widened by {:g} pixels on all sides",
         ),
     ] = 0
     unmasked: Annotated[
@@ -141,45 +142,57 @@ class Inpaint(Task):
         ),
     ] = "auto"
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to a mask of another size, and to an image that cannot have holes."""
-        if "mask" in others:
-            return check_mask(source, others["mask"])
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Refuse a mask of another size, and integer images without a mask."""
+        if "mask" in extra_headers:
+            return check_mask(source, extra_headers["mask"])
         if self.label is not None or self.invert_mask:
-            return refusal("mask-missing", name=source.name)
-        return None if source.dtype.startswith("float") else refusal("holes-none", name=source.name)
+            return make_refusal("mask-missing", name=source.name)
+        return (
+            None
+            if source.dtype.startswith("float")
+            else make_refusal("holes-none", name=source.name)
+        )
 
-    def admit(
-        self, source: ImageSpec, others: Mapping[str, npt.NDArray[np.float32]]
+    def check_extra_pixels(
+        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
-        """Say no to a mask that marks nothing, or all."""
-        if "mask" not in others:
+        """Refuse a mask that marks no pixel, or every pixel."""
+        if "mask" not in extra_inputs:
             return None
-        return refuse_marks(others["mask"], source.name, self.label, self._marked(others))
+        return refuse_marks(
+            extra_inputs["mask"], source.name, self.label, self._make_hole_mask(extra_inputs)
+        )
 
-    def check_known(
+    def check_measured_mask(
         self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
     ) -> Refusal | None:
-        """Say no to an image without holes."""
-        return refusal("holes-none", name=source.name) if measured_mask is None else None
+        """Refuse an image without holes."""
+        return make_refusal("holes-none", name=source.name) if measured_mask is None else None
 
-    def stacked(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    def choose_stack_mode(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
-        """Together: the planes before and after tell most of what is missing in one."""
+        """Choose a volume: neighbouring planes show most of what is missing in a plane."""
         return "volume"
 
-    def remarks(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> tuple[Note, ...]:
-        """Say that a mask of one plane holds for all."""
-        if "mask" not in others or prod(others["mask"].shape) > prod(source.grid):
+    def list_header_notes(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
+    ) -> tuple[Note, ...]:
+        """Return a note if a mask of one plane is applied to all planes."""
+        if "mask" not in extra_headers or prod(extra_headers["mask"].shape) > prod(source.grid):
             return ()
-        count = prod(source.along("".join(axis for axis in source.axes if axis in "TZ")))
+        count = prod(source.get_sizes("".join(axis for axis in source.axes if axis in "TZ")))
         return (make_note("mask-one-plane", count=count),) * (count > 1)
 
-    def judging(self, measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
-        """Patches as wide as the holes, in planes whose neighbours are as far as a missing one's.
+    def choose_validation_patches(
+        self, measured_mask: Tensor
+    ) -> tuple[tuple[int, ...], Tensor] | None:
+        """Return patches as wide as the holes, in suitable planes of a stack.
 
-        What fits one pixel of a plane fits the next one, too.
+        Return None for a single plane and for scattered holes. Suitable planes are as far from
+        their measured neighbours as a missing plane is. Single pixels would not do: a network that
+        fits one pixel of a plane predicts its neighbours, too.
         """
         if measured_mask.ndim < 5:
             return None
@@ -187,58 +200,64 @@ class Inpaint(Task):
 
         side = measure_widest_hole(measured_mask[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
         return (
-            ((1, side, side), StackHoles(measured_mask).like_missing(measured_mask))
+            ((1, side, side), StackHoles(measured_mask).mask_similar_planes(measured_mask))
             if side
             else None
         )
 
     def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-        """Say how many planes were made from nothing but others."""
-        gone, total = count_missing_planes(measured_mask)
-        if not gone:
+        """Return a note on how many planes are missing entirely."""
+        missing, total = count_missing_planes(measured_mask)
+        if not missing:
             return ()
-        return (make_note("planes-missing", count=gone, total=total),)
+        return (make_note("planes-missing", count=missing, total=total),)
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Nothing: what the mask says is known by then."""
+        """Return no further inputs: the mask is already part of the measured mask."""
         return {}, ()
 
-    def missing(
-        self, parts: npt.NDArray[Any], others: Mapping[str, npt.NDArray[np.float32]]
+    def find_missing_pixels(
+        self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
-        """Pixels that are marked or not a number, and those around them if wished."""
-        holes: npt.NDArray[np.bool_] = np.isnan(parts)
+        """Return a mask of the marked and NaN pixels, dilated by `grow`."""
+        holes: npt.NDArray[np.bool_] = np.isnan(stack)
         holes = dilate_holes(holes, self.grow)
-        return holes | self._marked(others) if "mask" in others else holes
+        return holes | self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else holes
 
-    def keeps_measured(self) -> bool:
-        """As the user wishes; without a wish, nothing that was measured is changed."""
+    def keeps_measured_pixels(self) -> bool:
+        """Return whether unmasked pixels keep their values."""
         return self.unmasked == "keep"
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Hide single pixels: what neighbours tell of a hole is wanted here, noise and all."""
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return single pixels: filling in needs the closest neighbours.
+
+        This holds even where they share noise.
+        """
         return 1, 1
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Image-fed, unless the user or a large hole says otherwise."""
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return the user's prior, or the masked input, which the mask may change later."""
         return "masked-input" if self.prior == "auto" else self.prior
 
     def choose_prior_by_mask(
         self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
     ) -> tuple[str, str]:
-        """Choose by the holes: scattered or narrow ones have neighbours to tell, deep ones not."""
+        """Choose by the holes: masked input for scattered or narrow ones, else random input."""
         if prior in ("random-input", "random-input-no-skips") or measured_mask is None:
             return prior, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(measured_mask)
-        holes = [item for item in np.any(~measured_mask, axis=1) if item.any()]
+        holes = [hole_mask for hole_mask in np.any(~measured_mask, axis=1) if hole_mask.any()]
         if all(is_scattered(hole) for hole in holes):
-            return "masked-input", "the missing pixels are scattered, so neighbours tell of each"
+            return (
+                "masked-input",
+                "the missing pixels are scattered, so their neighbours predict them",
+            )
         if self.prior == "masked-input":
             return (
                 "masked-input-shapes",
@@ -248,59 +267,72 @@ class Inpaint(Task):
         if deepest > MIN_DEEP_HOLE:
             return (
                 "random-input-no-skips",
-                f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide for its rim to "
-                "tell",
+                f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
+                "predicted from its edge",
             )
         return (
             "masked-input-shapes",
-            f"the widest hole is about {2 * deepest} pixels wide, so its rim tells",
+            f"the widest hole is about {2 * deepest} pixels wide, narrow enough to be predicted "
+            "from its edge",
         )
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain what was measured; the mask multiplies the residual, so holes ask for nothing."""
-        fed = scene.prior in IMAGE_INPUT_PRIORS
-        explained = (
-            build_blind_spot_problem(scene, ()) if fed else build_random_input_problem(scene, ())
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem: the residual is masked, so the holes do not enter the loss."""
+        takes_image = fit_input.prior in IMAGE_INPUT_PRIORS
+        unvalidated = (
+            build_blind_spot_problem(fit_input, ())
+            if takes_image
+            else build_random_input_problem(fit_input, ())
         )
-        problem = validate_by_squared_error(scene, explained)
+        problem = validate_by_squared_error(fit_input, unvalidated)
 
         def finish(estimate: Estimate) -> Estimate:
             restored = problem.finish(estimate) if self.unmasked == "denoise" else None
-            return self._finished(scene, estimate, restored)
+            return self._insert_measured_pixels(fit_input, estimate, restored)
 
         return replace(problem, finish=finish, refine=None)
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Feed the network the image with more of it hidden, or noise."""
-        if scene.prior in IMAGE_INPUT_PRIORS:
-            code = build_masked_stack_prior if len(scene.grid) > 2 else build_masked_input_prior
-            return code(scene, rng, foretell=self.unmasked == "denoise")
-        if scene.prior == "random-input-no-skips":
-            return build_random_input_prior(scene, scene.grid, rng, skip=0, jitter=NO_SKIP_JITTER)
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build the masked input or the random input."""
+        if fit_input.prior in IMAGE_INPUT_PRIORS:
+            build_prior = (
+                build_masked_stack_prior if len(fit_input.grid) > 2 else build_masked_input_prior
+            )
+            return build_prior(fit_input, rng, predicts_measured=self.unmasked == "denoise")
+        if fit_input.prior == "random-input-no-skips":
+            return build_random_input_prior(
+                fit_input, fit_input.grid, rng, skip=0, jitter=NO_SKIP_JITTER
+            )
         return build_random_input_prior(
-            scene, scene.grid, rng, skip=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
+            fit_input, fit_input.grid, rng, skip=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
         )
 
-    def _marked(self, others: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.bool_]:
-        holes = parse_mask(others["mask"], self.label, invert=self.invert_mask)
+    def _make_hole_mask(
+        self, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.bool_]:
+        holes = parse_mask(extra_inputs["mask"], self.label, invert=self.invert_mask)
         return dilate_holes(holes, self.grow)
 
-    def _finished(self, scene: FitInput, blind: Estimate, restored: Estimate | None) -> Estimate:
-        """Put what was restored, or else what was measured, where there is a measurement."""
+    def _insert_measured_pixels(
+        self, fit_input: FitInput, blind: Estimate, restored: Estimate | None
+    ) -> Estimate:
+        """Insert the measurement, or its denoised values, where pixels were measured."""
         from torch import where
 
-        mask, kind = scene.measured_mask > 0, type(blind)
-        at_known = restored or kind(scene.measurement, scene.noise.at(scene.measurement).log())
-        mean = where(mask, at_known.mean, blind.mean)
-        if at_known.log_variance is None or blind.log_variance is None:
-            return kind(mean)
-        return kind(mean, where(mask, at_known.log_variance, blind.log_variance))
+        mask, estimate_type = fit_input.measured_mask > 0, type(blind)
+        measured = restored or estimate_type(
+            fit_input.measurement, fit_input.noise.evaluate(fit_input.measurement).log()
+        )
+        mean = where(mask, measured.mean, blind.mean)
+        if measured.log_variance is None or blind.log_variance is None:
+            return estimate_type(mean)
+        return estimate_type(mean, where(mask, measured.log_variance, blind.log_variance))
 
 
 def _choose_stack_prior(measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]:
-    """Choose between the priors that fill planes from planes, for holes in (parts, C, *grid)."""
-    gone, total = count_missing_planes(measured_mask)
-    if gone:
-        why = f"{gone} of {total} planes are missing, so those before and after tell of them"
+    """Choose the prior of a stack, given the mask (N, C, *grid) of measured pixels."""
+    missing, total = count_missing_planes(measured_mask)
+    if missing:
+        why = f"{missing} of {total} planes are missing, so those before and after tell of them"
         return "masked-input", why
     return "masked-input-shapes", "the planes before and after tell, too, of what is missing in one"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import FitInput, Setting, Task
 from napari_dip.tasks.network_import.loading import (
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.network_import.loading import ImportedNetwork
 
-#: Prior of each choice, as reports and presets name it.
+#: Name of each prior in reports and presets.
 PRIORS = {"random-input": "random-input", "total-variation": "total-variation", "none": "pixels"}
-#: Standard deviation of the pixels at the start where there is no network, of what goes into the
-#: sigmoid: a nearly even grey, as in Mahendran, Vedaldi 2015.
+#: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
+#: nearly uniform grey, as in Mahendran, Vedaldi 2015.
 PIXEL_START_SIGMA = 0.1
-#: Pixels along Y and X for which layers are listed where no image is looked at: what architectures
-#: of torchvision were trained on.
+#: Height and width for which layers are listed without an image: the training size of torchvision
+#: architectures.
 SIZE = (224, 224)
 LimitedText = Annotated[str, Field(max_length=4096)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class InvertFeatures(Task):
-    """Settings of a restoration from activations: which network, which layer, which prior."""
+    """Settings of feature inversion: network, layer, prior and normalisation."""
 
     name: ClassVar[str] = "invert-features"
     title: ClassVar[str] = "Invert features"
-    done: ClassVar[str] = "inverted"
-    same_pixels: ClassVar[bool] = False
+    result_suffix: ClassVar[str] = "inverted"
+    has_same_pixels: ClassVar[bool] = False
 
     network: Annotated[
         LimitedText,
@@ -61,7 +61,7 @@ class InvertFeatures(Task):
             "A program of torch.export on the disk (.pt2), or the name of an architecture of "
             "torchvision, such as vgg16, whose weights are named as well.",
             advanced=False,
-            files="Programs of torch.export (*.pt2)",
+            file_filter="Programs of torch.export (*.pt2)",
         ),
     ] = ""
     layer: Annotated[
@@ -71,7 +71,7 @@ class InvertFeatures(Task):
             "Path of the module whose result is inverted, such as features.5; 'list' says which "
             "there are.",
             advanced=False,
-            offered=True,
+            has_suggestions=True,
         ),
     ] = ""
     prior: Annotated[
@@ -94,7 +94,7 @@ class InvertFeatures(Task):
             "Weights",
             "Weights of an architecture of torchvision, as safetensors. Empty for a program, which "
             "brings its own.",
-            files="Weights (*.safetensors)",
+            file_filter="Weights (*.safetensors)",
         ),
     ] = ""
     normalisation: Annotated[
@@ -128,8 +128,8 @@ class InvertFeatures(Task):
             "Black",
             "Value of the image that the network takes for 0. Empty: automatic, 0 for images of 8 "
             "bits and for those from 0 to 1, else the least value.",
-            least=-1e9,
-            most=1e9,
+            minimum=-1e9,
+            maximum=1e9,
         ),
     ] = None
     white: Annotated[
@@ -138,8 +138,8 @@ class InvertFeatures(Task):
             "White",
             "Value of the image that the network takes for 1. Empty: automatic, 255 or 1 for such "
             "images, else the largest value.",
-            least=-1e9,
-            most=1e9,
+            minimum=-1e9,
+            maximum=1e9,
         ),
     ] = None
     smoothing: Annotated[
@@ -147,92 +147,102 @@ class InvertFeatures(Task):
         Setting(
             "Smoothing",
             "Weight of the total variation where that is the prior, without unit.",
-            least=0,
-            most=1000,
+            minimum=0,
+            maximum=1000,
             step=0.05,
         ),
     ] = 1.0
 
     @property
     def file(self) -> NetworkFile:
-        """Where the network comes from."""
+        """Return where the network comes from."""
         return NetworkFile(network=self.network.strip(), weights=self.weights.strip() or None)
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Want a network, a layer, and a range that is one; opens no file."""
-        if no := self.file.check():
-            return no
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Check network, layer and value range without opening a file; return a refusal or None."""
+        if fault := self.file.check():
+            return fault
         if not self.layer.strip():
-            return refusal("layer-missing")
+            return make_refusal("layer-missing")
         black, white = self.black, self.white
         if black is not None and white is not None and black >= white:
             why = f"it should lie above black, {black:g}"
             hint = "Leave both empty for the automatic range."
             facts = {"field": "white", "value": f"{white:g}"}
-            return refusal("setting-wrong", why=why, hint=hint, **facts)
+            return make_refusal("setting-wrong", why=why, hint=hint, **facts)
         return None
 
-    def admit_image(self, source: ImageSpec, parts: npt.NDArray[np.float32]) -> Refusal | None:
-        """Read the network, and say no where it cannot be used with this image."""
-        network = self._network(source.grid)
+    def check_image_pixels(
+        self, source: ImageSpec, stack: npt.NDArray[np.float32]
+    ) -> Refusal | None:
+        """Load the network, and refuse images that it cannot take."""
+        network = self._load_network(source.grid)
         if isinstance(network, Refusal):
             return network
-        count = parts.shape[1]
+        count = stack.shape[1]
         if count not in (1, network.channels) and network.channels != 1:
             facts = {"wanted": network.channels, "name": source.name, "count": count}
-            return refusal("network-channels", **facts)
-        even = [c for c in range(count) if parts[:, c].min() == parts[:, c].max()]
-        if even:  # it would be left out of the fit, and the network wants all
-            return refusal("network-constant", name=source.name, channel=even[0] + 1)
-        return self._numbers(network).check(network.channels)
+            return make_refusal("network-channels", **facts)
+        constant_channels = [c for c in range(count) if stack[:, c].min() == stack[:, c].max()]
+        if constant_channels:  # they would not be fitted, but the network needs all channels
+            return make_refusal(
+                "network-constant", name=source.name, channel=constant_channels[0] + 1
+            )
+        return self._choose_normalisation(network).check(network.channels)
 
-    def fits_pixels(self) -> bool:
-        """Only activations are explained."""
+    def has_pixel_residual(self) -> bool:
+        """Return False: the fit explains activations, not pixels."""
         return False
 
-    def together(self, source: ImageSpec) -> bool:
-        """One look of the network takes all channels."""
+    def uses_joint_channels(self, source: ImageSpec) -> bool:
+        """Return whether there are channels or colours: the network takes all of them at once."""
         return "S" in source.axes or "C" in source.axes
 
-    def arranged(
+    def prepare_extra_inputs(
         self,
         image: npt.NDArray[np.float32],
-        others: Mapping[str, npt.NDArray[np.float32]],
+        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Find the range that the network is to see, and say what it sees."""
+        """Return the value range of the network's input, and notes on network and range.
+
+        Raises
+        ------
+        Refused
+            If the network cannot be used.
+        """
         import numpy as np
 
         source = headers["image"]
         black, white = choose_value_range(image, source.dtype, self.black, self.white)
-        network = self._network(source.grid)
+        network = self._load_network(source.grid)
         if isinstance(network, Refusal):
             raise Refused(network)
-        facts = (
+        notes = (
             make_note(
                 "network-cut",
                 network=self.network,
                 sha256=network.sha256[:12],
                 layer=self.layer,
-                answer=self.answer(source.grid),
+                answer=self.describe_layer_size(source.grid),
                 count=image.size,
             ),
             make_note(
                 "network-range",
                 black=black,
                 white=white,
-                normalisation=self._numbers(network).description,
+                normalisation=self._choose_normalisation(network).description,
             ),
             make_note("network-only"),
         )
-        return {**others, "range": np.array([black, white], np.float32)}, facts
+        return {**extra_inputs, "range": np.array([black, white], np.float32)}, notes
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Take the prior that the user has chosen."""
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return the user's prior."""
         return PRIORS[self.prior]
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say what tells the picture apart."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return what the prior adds to the activations."""
         return {
             "random-input": "the structure of an untrained network, fed random numbers, fills in "
             "what the activations leave open",
@@ -240,82 +250,88 @@ class InvertFeatures(Task):
             "pixels": "you chose it; nothing fills in what the activations leave open",
         }[prior]
 
-    def offers(self, name: str) -> tuple[str, ...] | Refusal:
-        """List the layers of the network."""
+    def list_suggestions(self, name: str) -> tuple[str, ...] | Refusal:
+        """List the layers of the network, or return a refusal."""
         layers = list_network_layers(self.file, SIZE)
         return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
 
-    def answer(self, size: tuple[int, ...]) -> str:
-        """Tell the size of the layer's answer to an image of that size, in words.
+    def describe_layer_size(self, size: tuple[int, ...]) -> str:
+        """Return the size of the layer's activations for an image of that size, as text.
 
         Raises
         ------
         Refused
             If the network cannot be used.
         """
-        network = self._network(size)
+        network = self._load_network(size)
         if isinstance(network, Refusal):
             raise Refused(network)
         return " × ".join(map(str, network.shape))
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the activations, and no pixel."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem, whose loss compares activations, not pixels."""
         from napari_dip.engine.likelihood.penalties import total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
-        operator = self._operator(scene)
+        operator = self._make_operator(fit_input)
         # in units of the network's range, so that a weight means the same for every image
-        steps = total_variation(float(operator.get_buffer("unit").mean()))
-        penalties = ((self.smoothing, steps),) if scene.prior == "total-variation" else ()
-        problem = make_feature_inversion_problem(scene.measurement, operator, penalties)
+        penalty = total_variation(float(operator.get_buffer("unit").mean()))
+        penalties = ((self.smoothing, penalty),) if fit_input.prior == "total-variation" else ()
+        problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
-            raise Refused(refusal("layer-silent", layer=self.layer, name="the image"))
+            raise Refused(make_refusal("layer-silent", layer=self.layer, name="the image"))
         return problem
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Make the untrained network and its code, or pixels that are free."""
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build random input, or free pixels; both are bounded to the value range."""
         import torch
 
         from napari_dip.engine.prior import RandomInputPrior
         from napari_dip.engine.priors.feature_inversion import BoundedRangePrior, PixelParameters
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        zero, unit = _get_network_range(scene)
-        if scene.prior == "random-input":
+        zero, unit = _get_network_range(fit_input)
+        if fit_input.prior == "random-input":
             return BoundedRangePrior(
-                build_random_input_prior(scene, scene.grid, rng), zero, zero + unit
+                build_random_input_prior(fit_input, fit_input.grid, rng), zero, zero + unit
             )
-        net = PixelParameters(scene.measurement.shape[1], scene.grid, PIXEL_START_SIGMA, rng)
+        net = PixelParameters(
+            fit_input.measurement.shape[1], fit_input.grid, PIXEL_START_SIGMA, rng
+        )
         return BoundedRangePrior(
-            RandomInputPrior(net, torch.zeros(1, 1, *scene.grid), 0.0), zero, zero + unit
+            RandomInputPrior(net, torch.zeros(1, 1, *fit_input.grid), 0.0), zero, zero + unit
         )
 
-    def _operator(self, scene: FitInput) -> FeatureOperator:
+    def _make_operator(self, fit_input: FitInput) -> FeatureOperator:
         import torch
 
         from napari_dip.engine.operators.network_features import FeatureGraph, FeatureOperator
 
-        network = self._network(scene.grid)
+        network = self._load_network(fit_input.grid)
         if isinstance(network, Refusal):
             raise Refused(network)
         tensors = {name: torch.from_numpy(array) for name, array in network.tensors.items()}
         graph = FeatureGraph(network.description, tensors)
-        numbers = self._numbers(network)
+        normalisation = self._choose_normalisation(network)
         operator = FeatureOperator(
-            graph, *_get_network_range(scene), network.channels, numbers.mean, numbers.deviation
+            graph,
+            *_get_network_range(fit_input),
+            network.channels,
+            normalisation.mean,
+            normalisation.deviation,
         )
-        return operator.to(scene.measurement.device)
+        return operator.to(fit_input.measurement.device)
 
-    def _network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
+    def _load_network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
         return load_network(self.file, self.layer.strip(), size)
 
-    def _numbers(self, network: ImportedNetwork) -> Normalisation:
+    def _choose_normalisation(self, network: ImportedNetwork) -> Normalisation:
         program = self.file.is_program
         return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
 
 
-def _get_network_range(scene: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give what the network takes for 0, and the length of its range: (1, C, 1, 1) each."""
-    assert scene.zero is not None and scene.unit is not None
-    black, white = (float(value) for value in scene.others["range"])
-    return scene.zero + black * scene.unit, (white - black) * scene.unit
+def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
+    assert fit_input.zero is not None and fit_input.unit is not None
+    black, white = (float(value) for value in fit_input.extra_inputs["range"])
+    return fit_input.zero + black * fit_input.unit, (white - black) * fit_input.unit

@@ -1,8 +1,6 @@
 """Super-resolve: make a finer picture that explains the coarse one.
 
-What a user can say of an enlargement: how much finer, what made the pixels coarse, and how.
-
-How many times finer, along each axis, as recipes keep it and people write it.
+The settings state the upscaling factor along each axis, and how the image was downsampled.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
 from napari_dip.tasks.optics.psf_settings import (
     GAUSSIAN_RADIUS_SIGMAS,
@@ -43,12 +41,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.io import ImageSpec
 
-#: Factors of one axis; the paper shows 4 and 8.
+#: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
 ALLOWED_FACTORS = (1, 2, 3, 4, 8)
 
 
 def normalise_factor(value: object) -> str:
-    """Bring a factor, or one for each axis, to the text that recipes keep, such as "2" or "1,4".
+    """Convert a factor, or one for each axis, to its text in recipes, such as "2" or "1,4".
 
     Parameters
     ----------
@@ -73,8 +71,8 @@ def normalise_factor(value: object) -> str:
             "factor",
             "Input should be 2, 3, 4 or 8, or one of 1, 2, 3, 4, 8 for each axis as Y,X or Z,Y,X",
         )
-    even = len(numbers) < 3 and len(set(numbers)) == 1
-    return str(numbers[0]) if even else ",".join(map(str, numbers))
+    is_isotropic = len(numbers) < 3 and len(set(numbers)) == 1
+    return str(numbers[0]) if is_isotropic else ",".join(map(str, numbers))
 
 
 Factor = Annotated[
@@ -105,10 +103,10 @@ PsfWidth = Annotated[
         "PSF width",
         "Standard deviation of the microscope's blur, in pixels of the result; the result is "
         "freed from it. 0: none.",
-        least=0,
-        most=20,
+        minimum=0,
+        maximum=20,
         step=0.05,
-        written="Gaussian blur of standard deviation {:g} pixels of the result",
+        report_template="Gaussian blur of standard deviation {:g} pixels of the result",
     ),
 ]
 PsfDepth = Annotated[
@@ -116,10 +114,10 @@ PsfDepth = Annotated[
     Setting(
         "PSF width along Z",
         "The same along Z, in planes of the result, where a stack is one volume.",
-        least=0,
-        most=20,
+        minimum=0,
+        maximum=20,
         step=0.05,
-        written="along Z of standard deviation {:g} planes of the result",
+        report_template="along Z of standard deviation {:g} planes of the result",
     ),
 ]
 SuperResolutionPrior = Annotated[
@@ -146,32 +144,33 @@ WarmStart = Annotated[
         choices={"interpolated": "Interpolated image", "none": "None (paper)"},
     ),
 ]
-#: Standard deviation of the code's jitter up to that factor, and beyond: the paper's 0.03 for 4
-#: and 0.05 for 8.
+#: Standard deviation of the jitter of the random input for small and for large factors, and the
+#: largest small factor. The paper uses 0.03 for 4 and 0.05 for 8.
 SMALL_FACTOR_JITTER, LARGE_FACTOR_JITTER, MAX_SMALL_FACTOR = 0.03, 0.05, 4
-#: Jitter of the interpolated image, which has a range of about one.
+#: Standard deviation of the jitter of the interpolated image, whose range is about one.
 INTERPOLATED_INPUT_JITTER = 0.1
-#: A volume's fit begins with the interpolated one, since its few steps would not get there from a
-#: random one (embryo, 32 x 64 x 64, planes made twice as many: cubics 41.1 dB, 29.1 dB after 100
-#: steps from random ones), and with what that leaves unexplained added. What the network adds is
-#: taken to be that many times as large.
+#: Range of the network's correction, as a multiple of the RMS change by back-projection. The fit of
+#: a volume starts from the back-projected image, since its few iterations do not get there from a
+#: random start (embryo, 32 x 64 x 64, twice as many planes: 29.1 dB after 100 iterations from a
+#: random start, cubic interpolation 41.1 dB).
 CORRECTION = 4.0
-#: Largest factor of a plane that such a beginning is better for (192 x 192 of mitochondria, halved:
-#: off by 51 grey values, 72 without it after 250 steps, 60 after 1250, cubics by 52).
+#: Largest factor at which a plane starts from the back-projected image, too (192 x 192 of
+#: mitochondria, downsampled by 2: error of 51 grey values; from a random start 72 after 250
+#: iterations and 60 after 1250; cubic interpolation 52).
 MAX_INTERPOLATED_START_FACTOR = 2
-#: Least reach of what the network adds, in network units: a picture without any detail.
+#: Minimum range of the network's correction, in network units, for images without detail.
 MIN_CORRECTION_RANGE = 1e-4
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class SuperResolve(Task):
-    """Settings of a super-resolution: how much finer, and what made the pixels coarse."""
+    """Settings of super-resolution: upscaling factor, downsampling model, PSF and prior."""
 
     name: ClassVar[str] = "super-resolve"
     title: ClassVar[str] = "Super-resolve"
-    done: ClassVar[str] = "super-resolved"
-    same_pixels: ClassVar[bool] = False
-    stacks: ClassVar[bool] = True
+    result_suffix: ClassVar[str] = "super-resolved"
+    has_same_pixels: ClassVar[bool] = False
+    accepts_stacks: ClassVar[bool] = True
 
     factor: Factor = "2"
     model: CoarsePixels = "lanczos"
@@ -183,141 +182,157 @@ class SuperResolve(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def factors(self, axes: str) -> tuple[int, ...]:
-        """As the user wants it; one number is for Y and X."""
+    def get_upscaling_factors(self, axes: str) -> tuple[int, ...]:
+        """Return the factor of each axis; a single number holds for Y and X."""
         numbers = [int(part) for part in self.factor.split(",")]
-        deep = numbers[0] if len(numbers) > 2 else 1
-        chosen = {"Z": deep, "Y": numbers[-2:][0], "X": numbers[-1]}
-        return tuple(chosen.get(axis, 1) for axis in axes)
+        factor_z = numbers[0] if len(numbers) > 2 else 1
+        factors = {"Z": factor_z, "Y": numbers[-2:][0], "X": numbers[-1]}
+        return tuple(factors.get(axis, 1) for axis in axes)
 
-    def stacked(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec]
+    def choose_stack_mode(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["planes", "volume"]:
-        """Finer planes, or blur along Z, ask for a volume; all else costs less plane by plane."""
-        return "volume" if self._deep and get_fit_axes(source, 3) == "ZYX" else "planes"
+        """Choose a volume for a factor or a PSF along Z, else planes, which cost less."""
+        return "volume" if self._is_volume and get_fit_axes(source, 3) == "ZYX" else "planes"
 
     @property
-    def _deep(self) -> bool:
+    def _is_volume(self) -> bool:
         return self.factor.count(",") > 1 or self.psf_sigma_z > 0
 
     def check_axes(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
-        """Want depth where there is a factor for it."""
-        if not self._deep or axes == "ZYX":
+        """Refuse single planes where there is a factor or a PSF along Z."""
+        if not self._is_volume or axes == "ZYX":
             return None
         if self.factor.count(",") > 1:
-            return refusal("factor-depth", factor=self.factor, name=source.name)
-        return refusal("gaussian-depth", name=source.name)
+            return make_refusal("factor-depth", factor=self.factor, name=source.name)
+        return make_refusal("gaussian-depth", name=source.name)
 
-    def network_grid(
-        self, source: ImageSpec, others: Mapping[str, ImageSpec], axes: str
+    def compute_network_grid(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> tuple[int, ...]:
-        """Speak of the fine grid, and of what the PSF brings in."""
-        frame, factors = source.along(axes), self.factors(axes)
-        return compute_object_size(_multiply_sizes(frame, factors), self._margin(axes))
+        """Return the size of the fine grid, with the PSF's margin."""
+        frame, factors = source.get_sizes(axes), self.get_upscaling_factors(axes)
+        return compute_object_size(_multiply_sizes(frame, factors), self._compute_margin(axes))
 
-    def _sigmas(self, axes: str) -> tuple[float, ...]:
-        """Give the standard deviation of the PSF along each of these axes, in fine pixels."""
+    def _get_psf_sigmas(self, axes: str) -> tuple[float, ...]:
+        """Return the standard deviation of the PSF along each axis, in fine pixels."""
         values = {"Z": self.psf_sigma_z, "Y": self.psf_sigma, "X": self.psf_sigma}
         return tuple(values.get(axis, 0.0) for axis in axes)
 
-    def _margin(self, axes: str) -> tuple[int, ...]:
-        """Fine pixels beyond the frame from which the PSF brings light, on either side."""
-        return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._sigmas(axes))
+    def _compute_margin(self, axes: str) -> tuple[int, ...]:
+        """Return the fine pixels beyond the frame that the PSF reaches, on either side."""
+        return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._get_psf_sigmas(axes))
 
-    def check(self, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Say no to a prior that has nothing to learn from."""
+    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        """Refuse zero-shot super-resolution of an image without usable coarser scales."""
         if self.prior == "zssr" and not self._has_scales(source):
-            return refusal("scales-none", name=source.name)
+            return make_refusal("scales-none", name=source.name)
         return None
 
-    def first_choice(self, source: ImageSpec, *, volume: bool) -> str:
-        """Coarser scales, where the picture has some that were made as its own pixels were."""
+    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
+        """Return ZSSR or random input; by default ZSSR for planes with usable coarser scales."""
         if self.prior == "random-input" or (self.prior == "auto" and volume):
             return "random-input"
         return ZSSR_PRIOR if self._has_scales(source) else "random-input"
 
     def _has_scales(self, source: ImageSpec) -> bool:
-        equal = split_into_stages(self.factors(source.axes))
-        sharp = not (self.psf_sigma or self.psf_sigma_z)
-        return sharp and equal is not None and min(source.grid) >= MIN_ZSSR_SIDE
+        stages = split_into_stages(self.get_upscaling_factors(source.axes))
+        has_no_psf = not (self.psf_sigma or self.psf_sigma_z)
+        return has_no_psf and stages is not None and min(source.grid) >= MIN_ZSSR_SIDE
 
-    def why(self, prior: str, block: tuple[int, ...]) -> str:
-        """Say what it learns from, or name the paper's choice."""
+    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
+        """Return what the prior learns from."""
         if prior == ZSSR_PRIOR:
             return "it learns on the picture, made coarser still, what finer pixels look like"
         return "it is the one that the Deep Image Prior paper enlarges with"
 
-    def noise_wish(self) -> NoiseRequest:
-        """Say what the settings hold; what coarse pixels share is picture, nearly always."""
+    def make_noise_request(self) -> NoiseRequest:
+        """Return the noise settings, with white noise.
+
+        Correlation between coarse pixels nearly always belongs to the picture.
+        """
         return NoiseRequest(
             model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
         )
 
-    def block(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Hide single pixels: each stands for many fine ones, and a clean image looks correlated.
+    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
+        """Return single pixels: the noise correlation of a coarse image is not reliable.
 
-        A guard band of 7 x 7 coarse pixels would take a quarter of a small image from the fit.
+        Each coarse pixel covers many fine ones, and a clean image looks correlated. A guard band of
+        7 x 7 coarse pixels would take a quarter of a small image from the fit.
         """
         return 1, 1
 
-    def prepare_fit_input(self, scene: FitInput) -> FitInput:
-        """Interpolate once, and explain the pixels seen, for prior and problem."""
-        if scene.prior == ZSSR_PRIOR:
-            stage = _get_stage_factors(self.factors(_get_spatial_axes(scene)))
-            return set_validation_patches(scene, self._decimation(stage), stage)
+    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+        """Add the interpolated and the back-projected image, or the patches of ZSSR."""
+        if fit_input.prior == ZSSR_PRIOR:
+            stage = _get_stage_factors(self.get_upscaling_factors(_get_spatial_axes(fit_input)))
+            return set_validation_patches(fit_input, self._make_downsampling(stage), stage)
         if self.initial_estimate == "none":
-            return scene
-        interpolated, begun = self._explaining(scene, scene.measured_mask * (1 - scene.guarded))
-        return replace(scene, others={**scene.others, "shown": interpolated, "begun": begun})
+            return fit_input
+        interpolated, backprojected = self._fit_interpolation(
+            fit_input, fit_input.measured_mask * (1 - fit_input.guard_mask)
+        )
+        return replace(
+            fit_input,
+            extra_inputs={**fit_input.extra_inputs, "shown": interpolated, "begun": backprojected},
+        )
 
-    def problem(self, scene: FitInput) -> Problem:
-        """Explain the coarse pixels; those held out judge."""
+    def make_problem(self, fit_input: FitInput) -> Problem:
+        """Build the problem: the downsampled prediction explains the coarse pixels."""
         from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
-        if scene.prior == ZSSR_PRIOR:
-            return build_zssr_problem(scene, *self._ways(scene))
+        if fit_input.prior == ZSSR_PRIOR:
+            return build_zssr_problem(fit_input, *self._make_resamplers(fit_input))
         term = Term(
-            measurement=scene.measurement,
-            operator=self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
-            fidelity=weighted_residual(scene.noise),
-            likelihood=gaussian_likelihood(scene.noise),
-            fitted=scene.measured_mask * (1 - scene.guarded),
-            held_out=scene.held_out,
-            # where the last step adds what the judges tell, they must not drive as well
-            measured=scene.measured_mask * (1 - scene.guarded)
-            if self._begins(scene)
-            else scene.measured_mask,
+            measurement=fit_input.measurement,
+            operator=self._make_operator(_get_spatial_axes(fit_input)).to(
+                fit_input.measurement.device
+            ),
+            fidelity=weighted_residual(fit_input.noise),
+            likelihood=gaussian_likelihood(fit_input.noise),
+            fit_mask=fit_input.measured_mask * (1 - fit_input.guard_mask),
+            validation_mask=fit_input.validation_mask,
+            # after a warm start, the final step adds the validation pixels instead of the refit
+            measured_mask=fit_input.measured_mask * (1 - fit_input.guard_mask)
+            if self._has_warm_start(fit_input)
+            else fit_input.measured_mask,
         )
-        return Problem(terms=(term,), finish=self._finish(scene))
+        return Problem(terms=(term,), finish=self._make_finish(fit_input))
 
-    def _begins(self, scene: FitInput) -> bool:
-        """Whether the fit begins with a picture that explains the pixels seen (see BEGUN)."""
-        small = (
-            len(scene.grid) > 2
-            or max(self.factors(_get_spatial_axes(scene))) <= MAX_INTERPOLATED_START_FACTOR
+    def _has_warm_start(self, fit_input: FitInput) -> bool:
+        """Return whether the fit starts from the back-projected image (see `CORRECTION`)."""
+        allows_warm_start = (
+            len(fit_input.grid) > 2
+            or max(self.get_upscaling_factors(_get_spatial_axes(fit_input)))
+            <= MAX_INTERPOLATED_START_FACTOR
         )
-        return small and self.initial_estimate != "none"
+        return allows_warm_start and self.initial_estimate != "none"
 
-    def _operator(self, axes: str) -> nn.Module:
-        """First the optics, then the pixels."""
+    def _make_operator(self, axes: str) -> nn.Module:
+        """Return the blur by the PSF followed by the downsampling."""
         from napari_dip.engine.deconvolution.psf import gaussian_psf
         from napari_dip.engine.operators.convolution import ValidConvolution
         from napari_dip.engine.problem import Chain
 
-        coarser = self._decimation(self.factors(axes))
-        sigmas = self._sigmas(axes)
-        return Chain(ValidConvolution(gaussian_psf(sigmas)), coarser) if any(sigmas) else coarser
+        downsampling = self._make_downsampling(self.get_upscaling_factors(axes))
+        sigmas = self._get_psf_sigmas(axes)
+        return (
+            Chain(ValidConvolution(gaussian_psf(sigmas)), downsampling)
+            if any(sigmas)
+            else downsampling
+        )
 
-    def _decimation(self, factors: tuple[int, ...]) -> nn.Module:
+    def _make_downsampling(self, factors: tuple[int, ...]) -> nn.Module:
         from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
-    def prior_for(self, scene: FitInput, rng: torch.Generator) -> Prior:
-        """Draw from fixed noise on the fine grid, with the interpolated image beside it."""
+    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+        """Build ZSSR, or random input on the fine grid with the interpolated image beside it."""
         from torch import cat
 
         from napari_dip.tasks.priors.deep_image_prior import (
@@ -326,74 +341,101 @@ class SuperResolve(Task):
             build_random_input_prior,
         )
 
-        axes = _get_spatial_axes(scene)
-        factors = self.factors(axes)
-        if scene.prior == ZSSR_PRIOR:
+        axes = _get_spatial_axes(fit_input)
+        factors = self.get_upscaling_factors(axes)
+        if fit_input.prior == ZSSR_PRIOR:
             return build_zssr_prior(
-                scene, self._decimation(_get_stage_factors(factors)), factors, rng
+                fit_input, self._make_downsampling(_get_stage_factors(factors)), factors, rng
             )
         jitter = SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER
-        grid = compute_object_size(_multiply_sizes(scene.grid, factors), self._margin(axes))
+        grid = compute_object_size(
+            _multiply_sizes(fit_input.grid, factors), self._compute_margin(axes)
+        )
         channels = NOISE_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
-        noise: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
+        options: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
         if self.initial_estimate == "none":
-            return build_random_input_prior(scene, grid, rng, **noise)
-        interpolated, begun = scene.others["shown"], scene.others["begun"]
-        noise |= {"extra_input_jitter": INTERPOLATED_INPUT_JITTER}
-        if not self._begins(scene):
+            return build_random_input_prior(fit_input, grid, rng, **options)
+        interpolated, backprojected = (
+            fit_input.extra_inputs["shown"],
+            fit_input.extra_inputs["begun"],
+        )
+        options |= {"extra_input_jitter": INTERPOLATED_INPUT_JITTER}
+        if not self._has_warm_start(fit_input):
             return build_random_input_prior(
-                scene, grid, rng, extra_input=cat([interpolated, begun], 1), **noise
+                fit_input, grid, rng, extra_input=cat([interpolated, backprojected], 1), **options
             )
-        noise["extra_input"] = interpolated
-        reach = CORRECTION * float((begun - interpolated).square().mean().sqrt())
+        options["extra_input"] = interpolated
+        correction_range = CORRECTION * float((backprojected - interpolated).square().mean().sqrt())
         return build_random_input_prior(
-            scene, grid, rng, start=begun, reach=max(reach, MIN_CORRECTION_RANGE), **noise
+            fit_input,
+            grid,
+            rng,
+            baseline=backprojected,
+            output_scale=max(correction_range, MIN_CORRECTION_RANGE),
+            **options,
         )
 
-    def _interpolated(self, scene: FitInput, visible: Tensor) -> Tensor:
-        """Cubic interpolation (1, C, *grid) of the visible pixels."""
+    def _interpolate(self, fit_input: FitInput, visible: Tensor) -> Tensor:
+        """Return the cubic interpolation (1, C, *grid) of the visible pixels."""
         from napari_dip.engine.prior import fill_with_local_mean
 
-        return self._finer(
-            scene, fill_with_local_mean(scene.measurement * visible, visible, scene.block)
+        return self._upsample(
+            fit_input,
+            fill_with_local_mean(
+                fit_input.measurement * visible, visible, fit_input.blind_spot_size
+            ),
         )
 
-    def _ways(self, scene: FitInput) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """Give what makes pixels coarse, and what interpolates finer ones."""
-        operator = self._operator(_get_spatial_axes(scene)).to(scene.measurement.device)
-        return operator, lambda coarse: self._finer(scene, coarse)
+    def _make_resamplers(self, fit_input: FitInput) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """Return the downsampling operator and the interpolation to the fine grid."""
+        operator = self._make_operator(_get_spatial_axes(fit_input)).to(
+            fit_input.measurement.device
+        )
+        return operator, lambda coarse: self._upsample(fit_input, coarse)
 
-    def _finer(self, scene: FitInput, coarse: Tensor) -> Tensor:
+    def _upsample(self, fit_input: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
         from napari_dip.engine.operators.detector import interpolate_cubic
 
-        axes = _get_spatial_axes(scene)
-        sides = [side for far in reversed(self._margin(axes)) for side in (far, far)]
+        axes = _get_spatial_axes(fit_input)
+        sides = [
+            side for margin in reversed(self._compute_margin(axes)) for side in (margin, margin)
+        ]
         return functional.pad(
-            interpolate_cubic(coarse, self.factors(axes)), sides, mode="replicate"
+            interpolate_cubic(coarse, self.get_upscaling_factors(axes)), sides, mode="replicate"
         )
 
-    def _explaining(self, scene: FitInput, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolate, and add to that, a few times over, what it leaves unexplained; give both."""
+    def _fit_interpolation(self, fit_input: FitInput, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the cubic interpolation, without and with iterative back-projection.
+
+        Back-projection repeatedly adds the interpolated residual of the visible pixels.
+        """
         from napari_dip.engine.operators.detector import apply_iterative_backprojection
 
-        interpolation = self._interpolated(scene, visible)
-        picture = apply_iterative_backprojection(
+        interpolation = self._interpolate(fit_input, visible)
+        backprojected = apply_iterative_backprojection(
             interpolation,
-            scene.measurement,
-            self._operator(_get_spatial_axes(scene)).to(scene.measurement.device),
-            lambda residual: self._finer(scene, residual * visible),
+            fit_input.measurement,
+            self._make_operator(_get_spatial_axes(fit_input)).to(fit_input.measurement.device),
+            lambda residual: self._upsample(fit_input, residual * visible),
         )
-        return interpolation, picture
+        return interpolation, backprojected
 
-    def _finish(self, scene: FitInput) -> Callable[[Estimate], Estimate]:
-        """Cut to the frame; where the fit begins with a picture, add what the judges tell."""
-        cut = make_crop_to_frame(self._margin(_get_spatial_axes(scene)))
-        if not self._begins(scene):
-            return cut
-        judges = self._explaining(scene, scene.measured_mask)[1] - scene.others["begun"]
-        return lambda estimate: cut(estimate._replace(mean=estimate.mean + judges))
+    def _make_finish(self, fit_input: FitInput) -> Callable[[Estimate], Estimate]:
+        """Return the final step: crop to the frame.
+
+        After a warm start it also adds what the validation pixels change in the back-projected
+        image.
+        """
+        crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
+        if not self._has_warm_start(fit_input):
+            return crop
+        validation_change = (
+            self._fit_interpolation(fit_input, fit_input.measured_mask)[1]
+            - fit_input.extra_inputs["begun"]
+        )
+        return lambda estimate: crop(estimate._replace(mean=estimate.mean + validation_change))
 
 
 def _multiply_sizes(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
@@ -402,10 +444,10 @@ def _multiply_sizes(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[i
 
 def _get_stage_factors(factors: tuple[int, ...]) -> tuple[int, ...]:
     stages = split_into_stages(factors)
-    assert stages is not None  # or another prior were chosen
+    assert stages is not None  # else another prior was chosen
     return stages[0]
 
 
-def _get_spatial_axes(scene: FitInput) -> str:
-    """Axes of a fit; those of a movie's volume count alike, as nothing here speaks of time."""
-    return "ZYX"[-len(scene.grid) :]
+def _get_spatial_axes(fit_input: FitInput) -> str:
+    """Return the axes of a fit; T counts as Z, since no setting here concerns time."""
+    return "ZYX"[-len(fit_input.grid) :]

@@ -52,11 +52,11 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
         operator=Identity(),
         fidelity=least_squares(0.01),
         likelihood=likelihood,
-        fitted=driving,
-        held_out=held_out,
-        measured=everywhere,
+        fit_mask=driving,
+        validation_mask=held_out,
+        measured_mask=everywhere,
     )
-    net = Hourglass(2, 2, 1, (4, 8), skip=None, normalised=False, rng=rng)
+    net = Hourglass(2, 2, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
     return Problem(terms=(term,)), RandomInputPrior(
         net, torch.rand(1, 2, side, side, generator=rng), 0.1
     )
@@ -64,8 +64,10 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
 
 def learner(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
-    made = EagerTrainStep(problem, prior, optimizer, clip=1.0, half=False)
-    made.rate((1e-2,))
+    made = EagerTrainStep(
+        problem, prior, optimizer, max_gradient_norm=1.0, uses_half_precision=False
+    )
+    made.set_rates((1e-2,))
     return made
 
 
@@ -97,7 +99,7 @@ def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
     problem, prior = scene()
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
     chosen = make_train_step(
-        problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, half=False
+        problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, uses_half_precision=False
     )
     assert isinstance(chosen, EagerTrainStep)
     assert chosen.note is None
@@ -113,8 +115,14 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
     # torch itself refuses to record where there is no card
     monkeypatch.setattr(
         "napari_dip.engine.fit.trainer.make_train_step",
-        lambda problem, prior, _, optimizer, half: CudaGraphTrainStep(
-            EagerTrainStep(problem, prior, optimizer, clip=schedule.clip, half=half)
+        lambda problem, prior, _, optimizer, uses_half_precision: CudaGraphTrainStep(
+            EagerTrainStep(
+                problem,
+                prior,
+                optimizer,
+                max_gradient_norm=schedule.max_gradient_norm,
+                uses_half_precision=uses_half_precision,
+            )
         ),
     )
     said, answer = ended(fit(*scene(), schedule, never_stop, seed=0))
@@ -128,7 +136,7 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
     problem, prior = scene()
     taught = learner(problem, prior)
     look = make_training_batch(
-        problem, prior.draw(torch.Generator().manual_seed(1)), released=False
+        problem, prior.draw(torch.Generator().manual_seed(1)), uses_validation_pixels=False
     )
     for _ in range(2):  # with an optimiser that has not begun, and with one that has
         weights = [weight.detach().clone() for weight in taught.weights]
@@ -151,15 +159,15 @@ def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
     problem, prior = scene()
     larger, other = scene(side=24)
     rng = torch.Generator().manual_seed(0)
-    first = make_training_batch(problem, prior.draw(rng), released=False)
-    again = make_training_batch(problem, prior.draw(rng), released=False)
-    assert bool((first.code != again.code).any())
+    first = make_training_batch(problem, prior.draw(rng), uses_validation_pixels=False)
+    again = make_training_batch(problem, prior.draw(rng), uses_validation_pixels=False)
+    assert bool((first.network_input != again.network_input).any())
     assert make_graph_key(first) == make_graph_key(again)
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(problem, prior.draw(rng), released=True)
+        make_training_batch(problem, prior.draw(rng), uses_validation_pixels=True)
     )
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(larger, other.draw(rng), released=False)
+        make_training_batch(larger, other.draw(rng), uses_validation_pixels=False)
     )
 
 
@@ -170,7 +178,9 @@ def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
     problem, prior = scene()
     step = CudaGraphTrainStep(learner(problem, prior))
     step.learn(
-        make_training_batch(problem, prior.draw(torch.Generator().manual_seed(1)), released=False)
+        make_training_batch(
+            problem, prior.draw(torch.Generator().manual_seed(1)), uses_validation_pixels=False
+        )
     )
     assert graph_step.DYNAMIC_SHAPES_REASON in str(step.note)
-    assert isinstance(step.drawing(), nullcontext)
+    assert isinstance(step.draw_context(), nullcontext)

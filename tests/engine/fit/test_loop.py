@@ -55,20 +55,22 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         operator=Identity(),
         fidelity=fidelity,
         likelihood=gaussian_likelihood(noise),
-        fitted=everywhere - held_out,
-        held_out=held_out,
-        measured=everywhere,
+        fit_mask=everywhere - held_out,
+        validation_mask=held_out,
+        measured_mask=everywhere,
     )
     if kind == "noise":
-        net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, normalised=True, rng=rng)
+        net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, is_normalised=True, rng=rng)
         code = torch.rand(1, 4, *grid, generator=rng) / 10
         return Problem(terms=(term,)), RandomInputPrior(net, code, 1 / 30), truth
-    net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, normalised=False, rng=rng)
+    net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, is_normalised=False, rng=rng)
     block = (1,) * len(grid)
-    prior = BlindSpotPrior(net, measurement, held_out, block, block, share=0.15, window=None)
+    prior = BlindSpotPrior(net, measurement, held_out, block, block, masked_share=0.15, window=None)
 
     def finish(estimate: Estimate) -> Estimate:
-        return compute_posterior(noise, measurement, estimate, granted=1.0, judges=held_out)
+        return compute_posterior(
+            noise, measurement, estimate, sure_noise_share=1.0, validation_mask=held_out
+        )
 
     return Problem(terms=(term,), finish=finish), prior, truth
 
@@ -166,7 +168,7 @@ def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_t
 def test_an_early_stop_learns_at_the_same_rates() -> None:
     whole = make_single_phase_schedule(100, 0.01)
     early = Schedule(phases=whole.phases, horizon=whole.horizon, stop_at=40)
-    assert [early.rate(i) for i in range(1, 41)] == [whole.rate(i) for i in range(1, 41)]
+    assert [early.get_rates(i) for i in range(1, 41)] == [whole.get_rates(i) for i in range(1, 41)]
 
 
 def after(count: int, wish: Control) -> Callable[[], Control]:
@@ -192,7 +194,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
     )
     _, result = drain(loop)
     assert result is not None
-    assert result.kept
+    assert result.is_ended_by_user
     assert result.iterations == 110
     assert error(result.estimate, truth) < SIGMA
 
@@ -290,8 +292,8 @@ def test_a_picture_that_was_just_judged_is_shown_without_another_look() -> None:
     looks = []
     for due in (lambda _: False, lambda at_hand: at_hand, lambda _: True):
         problem, prior, _ = scene((24, 24))
-        glance, taken = prior.glance, []
-        prior.glance = lambda taken=taken, glance=glance: taken.append(1) or glance()
+        glance, taken = prior.make_prediction_input, []
+        prior.make_prediction_input = lambda taken=taken, glance=glance: taken.append(1) or glance()
         drain(
             fit(
                 problem,
@@ -343,7 +345,7 @@ def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert "broke down" in str(result.stop)
-    assert result.broke_down
+    assert result.is_broken_down
     assert error(result.estimate, truth) < SIGMA
 
 
@@ -352,7 +354,7 @@ def test_held_out_pixels_do_not_drive_the_noise_code() -> None:
     for offset in (0.0, 5.0):
         problem, prior, _ = scene((24, 24), "noise")
         term = problem.terms[0]
-        changed = term.measurement + offset * term.held_out
+        changed = term.measurement + offset * term.validation_mask
         spoiled = replace(term, measurement=changed)
         _, result = drain(
             fit(
@@ -415,16 +417,19 @@ def test_history_is_judged_on_the_average() -> None:
     assert result is not None
     assert [entry.iteration for entry in result.history] == [10, 20, 30]
     assert isinstance(result.history[0], ValidationRecord)
-    assert result.best_iteration == min(result.history, key=lambda entry: entry.held_out).iteration
+    assert (
+        result.best_iteration
+        == min(result.history, key=lambda entry: entry.validation_loss).iteration
+    )
     assert seen[0].iteration == 10
 
 
 def kept_iteration(losses: list[float], *, reveals: bool) -> int:
     """Fit for as many reports as there are losses, which are judged instead of the picture's."""
     problem, prior, _ = scene((24, 24))
-    prior.reveals = reveals
+    prior.reveals_validation = reveals
     told = iter(losses)
-    judged = replace(problem, unseen=lambda _: torch.tensor(1e3 * next(told)))
+    judged = replace(problem, sure_term=lambda _: torch.tensor(1e3 * next(told)))
     schedule = make_single_phase_schedule(10 * len(losses), 0.005, report_every=10)
     _, result = drain(fit(judged, prior, schedule, never_stop, seed=0))
     assert result is not None
@@ -449,10 +454,10 @@ def test_released_pixels_pull_the_picture_to_them() -> None:
     for release in (0, 40):
         problem, prior, _ = scene((24, 24), "noise")
         term = problem.terms[0]
-        schedule = make_single_phase_schedule(100, 0.01, release=release)
+        schedule = make_single_phase_schedule(100, 0.01, refit_iterations=release)
         _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
         assert result is not None
-        off = (result.estimate.mean - term.measurement) * term.held_out
+        off = (result.estimate.mean - term.measurement) * term.validation_mask
         distances.append(float(off.square().sum()))
         assert result.history[-1].iteration == 100  # nothing is judged by pixels that drive
     assert distances[1] < 0.9 * distances[0]
@@ -461,8 +466,8 @@ def test_released_pixels_pull_the_picture_to_them() -> None:
 def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     looks = iter(range(100))
-    worse = replace(problem, unseen=lambda _: torch.tensor(10.0 * next(looks)))
-    schedule = make_single_phase_schedule(200, 0.01, release=40, report_every=10)
+    worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
+    schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, report_every=10)
     _, result = drain(fit(worse, prior, schedule, make_validation_stop_rule(30), seed=0))
     assert result is not None
     assert result.best_iteration == 10
@@ -472,7 +477,7 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
 def test_discarding_in_the_last_phase_leaves_nothing() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     asked = iter([Control.GO] * 35 + [Control.DISCARD])
-    schedule = make_single_phase_schedule(30, 0.01, release=40)
+    schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
         fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
     )
@@ -482,7 +487,7 @@ def test_discarding_in_the_last_phase_leaves_nothing() -> None:
 def test_keeping_in_the_last_phase_gives_a_picture() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     asked = iter([Control.GO] * 35 + [Control.KEEP] * 9)
-    schedule = make_single_phase_schedule(30, 0.01, release=40)
+    schedule = make_single_phase_schedule(30, 0.01, refit_iterations=40)
     _, result = drain(
         fit(problem, prior, schedule, never_stop, seed=0, control=lambda: next(asked))
     )

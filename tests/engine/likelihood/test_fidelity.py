@@ -39,7 +39,11 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
 
 def test_the_variance_never_falls_below_its_floor() -> None:
     noise = NoiseVariance(gain=constant(1.0), intercept=constant(-50.0), floor=constant(4.0))
-    assert noise.at(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [4.0, 4.0, 10.0]
+    assert noise.evaluate(torch.tensor([[[[0.0, 49.0, 60.0]]]])).flatten().tolist() == [
+        4.0,
+        4.0,
+        10.0,
+    ]
 
 
 def test_darkening_the_picture_does_not_lower_the_weighted_residual() -> None:
@@ -80,7 +84,9 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = by_brightness((10.0, 4.0 * factor))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
-    answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    answer = compute_posterior(
+        measured, mean + 8.0, blind, sure_noise_share=0.6, validation_mask=NOBODY
+    )
     share = 12.0 / (12.0 + 4.0 * factor)
     moved = answer.mean - mean
     assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * share] * 60, rel=1e-3)
@@ -94,7 +100,9 @@ def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
-    answer = compute_posterior(measured, mean + 8.0, blind, granted=0.6, judges=NOBODY)
+    answer = compute_posterior(
+        measured, mean + 8.0, blind, sure_noise_share=0.6, validation_mask=NOBODY
+    )
     assert float((answer.mean - mean)[:, :, :25, :12].max()) < 0.3
     assert float((answer.mean - mean)[:, :, 35:, :12].max()) < 0.3
 
@@ -103,7 +111,9 @@ def test_no_prediction_is_taken_for_certain() -> None:
     measured = NoiseVariance(gain=constant(0.0), intercept=constant(4.0), floor=constant(1e-3))
     mean, _ = by_brightness((10.0, 4.0))
     blind = Estimate(mean, torch.full_like(mean, -30.0))
-    answer = compute_posterior(measured, mean + 1.0, blind, granted=1.0, judges=NOBODY)
+    answer = compute_posterior(
+        measured, mean + 1.0, blind, sure_noise_share=1.0, validation_mask=NOBODY
+    )
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
 
@@ -114,13 +124,19 @@ def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
     measurement = mean + 30.0
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     judges = torch.ones_like(mean)
-    answer = compute_posterior(measured, measurement, blind, granted=0.6, judges=judges)
+    answer = compute_posterior(
+        measured, measurement, blind, sure_noise_share=0.6, validation_mask=judges
+    )
     assert float((answer.mean - measurement).abs().max()) < 0.5
 
 
 def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
     blind = Estimate(torch.rand(1, 1, 4, 4))
     answer = compute_posterior(
-        camera(), torch.rand(1, 1, 4, 4), blind, granted=1.0, judges=torch.zeros(1, 1, 4, 4)
+        camera(),
+        torch.rand(1, 1, 4, 4),
+        blind,
+        sure_noise_share=1.0,
+        validation_mask=torch.zeros(1, 1, 4, 4),
     )
     assert answer is blind

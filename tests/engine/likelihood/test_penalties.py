@@ -91,9 +91,9 @@ def coarse_term(operator: torch.nn.Module, side: int) -> Term:
         operator=operator,
         fidelity=weighted_residual(noise),
         likelihood=likelihood,
-        fitted=all_pixels,
-        held_out=all_pixels,
-        measured=all_pixels,
+        fit_mask=all_pixels,
+        validation_mask=all_pixels,
+        measured_mask=all_pixels,
     )
 
 

@@ -114,9 +114,9 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         operator=Identity(),
         fidelity=weighted_residual(noise),
         likelihood=gaussian_likelihood(noise),
-        fitted=ones,
-        held_out=ones,
-        measured=ones,
+        fit_mask=ones,
+        validation_mask=ones,
+        measured_mask=ones,
     )
     still = make_temporal_term(
         PreviousFrame(picture=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is

@@ -34,7 +34,7 @@ def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, siz
 def _strength_at_the_head(even: bool) -> float:
     """Root of the mean square of what the last layer is given, for a code of about one."""
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 8, 1, (16, 32, 32), skip=None, normalised=False, rng=rng, even=even)
+    net = Hourglass(2, 8, 1, (16, 32, 32), skip=None, is_normalised=False, rng=rng, even=even)
     given: list[torch.Tensor] = []
     net.head.register_forward_pre_hook(lambda _, fed: given.append(fed[0]))
     with torch.no_grad():
@@ -49,5 +49,5 @@ def test_signals_reach_the_head_of_an_even_network_and_fade_in_torchs_own() -> N
 
 def test_an_even_network_begins_with_nothing_to_be_changed() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 8, 1, (16, 32), skip=None, normalised=False, rng=rng, even=True)
+    net = Hourglass(2, 8, 1, (16, 32), skip=None, is_normalised=False, rng=rng, even=True)
     assert bool((net(torch.randn(1, 8, 16, 16, generator=rng)) == 0).all())

@@ -18,7 +18,7 @@ from napari_dip.engine.train_step import apply_network
 def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
     """Make a network whose first answer is not zero."""
     rng = torch.Generator().manual_seed(0)
-    wish: dict[str, object] = {"skip": None, "normalised": False, "even": True, **told}
+    wish: dict[str, object] = {"skip": None, "is_normalised": False, "even": True, **told}
     net = Hourglass(2, 1, 2, widths, rng=rng, **wish)  # type: ignore[arg-type]
     nn.init.normal_(net.head.weight, generator=rng)
     return net
@@ -42,16 +42,16 @@ def seen(net: nn.Module, at: int, side: int) -> int:
 @pytest.mark.parametrize("widths", [(4, 4), (4, 4, 4), (4, 4, 4, 4)])
 def test_a_network_sees_as_far_as_it_says_and_no_further(widths: tuple[int, ...]) -> None:
     net = hourglass(widths)
-    assert net.reach is not None
-    farthest = max(seen(net, at, 192) for at in range(88, 88 + net.grain))
-    assert net.reach - net.grain < farthest <= net.reach
+    assert net.receptive_field_radius is not None
+    farthest = max(seen(net, at, 192) for at in range(88, 88 + net.coarsest_stride))
+    assert net.receptive_field_radius - net.coarsest_stride < farthest <= net.receptive_field_radius
 
 
 def test_a_network_that_fills_sees_one_pixel_further() -> None:
     net, plain = filling((4, 4)), hourglass((4, 4))
-    assert plain.reach is not None
-    assert net.reach == plain.reach + 1
-    assert net.grain == 2
+    assert plain.receptive_field_radius is not None
+    assert net.receptive_field_radius == plain.receptive_field_radius + 1
+    assert net.coarsest_stride == 2
 
 
 class Recorded(nn.Module):
@@ -59,7 +59,11 @@ class Recorded(nn.Module):
 
     def __init__(self, net: Hourglass) -> None:
         super().__init__()
-        self.net, self.reach, self.grain = net, net.reach, net.grain
+        self.net, self.receptive_field_radius, self.coarsest_stride = (
+            net,
+            net.receptive_field_radius,
+            net.coarsest_stride,
+        )
         self.sizes: list[tuple[int, ...]] = []
 
     def forward(self, code: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ def test_the_answer_in_pieces_is_that_of_the_whole(
         said = apply_network(net, code)
         shown = max(max(one) for one in net.sizes)
         whole = net.net(F.pad(code, (0, -size[1] % 8, 0, -size[0] % 8), mode="reflect"))
-    margin, core = compute_tile_size(net.reach or 0, net.grain)
+    margin, core = compute_tile_size(net.receptive_field_radius or 0, net.coarsest_stride)
     assert said.shape == (1, 2, *size)
     assert len(net.sizes) > 1
     assert shown <= core + 2 * margin
@@ -98,7 +102,7 @@ def test_pictures_of_a_megapixel_are_shown_as_they_are() -> None:
 @pytest.mark.parametrize(
     "net",
     [
-        hourglass((4, 4), normalised=True),
+        hourglass((4, 4), is_normalised=True),
         hourglass((4, 4), upsampling=make_gaussian_upsampling(0.5)),
         ResidualChain(2, 1, 2, 4, 1, rng=torch.Generator().manual_seed(0)),
     ],

@@ -18,7 +18,14 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 def hourglass() -> Hourglass:
     return Hourglass(
-        2, 6, 1, (4, 8), skip=2, normalised=True, rng=drawn(), upsampling=make_transposed_upsampling
+        2,
+        6,
+        1,
+        (4, 8),
+        skip=2,
+        is_normalised=True,
+        rng=drawn(),
+        upsampling=make_transposed_upsampling,
     )
 
 

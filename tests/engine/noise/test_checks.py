@@ -18,7 +18,9 @@ ROWS, COLUMNS = np.mgrid[:SIDE, :SIDE] / SIDE
 
 
 def doubt(picture: Picture) -> str:
-    return estimate_noise(torch.from_numpy(np.asarray(picture, np.float64))[None], 0).doubt
+    return estimate_noise(
+        torch.from_numpy(np.asarray(picture, np.float64))[None], 0
+    ).unreliable_reason
 
 
 def rng() -> np.random.Generator:
@@ -55,7 +57,7 @@ def test_noise_blurred_by_less_than_a_pixel_is_no_contradiction() -> None:
 def test_texture_of_one_kind_everywhere_is_not_taken_for_noise() -> None:
     picture = torch.from_numpy(texture() + rng().normal(0, 20, (SIDE, SIDE)))[None]
     found = estimate_noise(picture, 0)
-    assert found.doubt == "correlation"
+    assert found.unreliable_reason == "correlation"
     assert compute_blind_spot_size([found], (SIDE, SIDE)) == (1, 1)
     assert found.gain * 0 + found.intercept == pytest.approx(400, rel=0.15)  # once 2 to 20 times
 
@@ -113,7 +115,7 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
     picture = 300 * discs() + 20 * blotches / blotches.std() + white
     found = estimate_noise(torch.from_numpy(picture)[None], 0)
     assert found.caution == "blotches"
-    assert not found.doubt  # its figures stand: they are those of the white part
+    assert not found.unreliable_reason  # its figures stand: they are those of the white part
     assert found.intercept == pytest.approx(400, rel=0.15)
 
 
@@ -121,7 +123,7 @@ def test_wide_blotches_on_white_noise_are_told_of_and_not_measured(wide: int) ->
 def test_an_enlarged_picture_is_told_of(factor: float) -> None:
     picture = zoom(300 * discs() + rng().normal(0, 20, (SIDE, SIDE)), factor, order=1)
     found = estimate_noise(torch.from_numpy(picture)[None], 0)
-    assert found.doubt or found.caution == "resampled"
+    assert found.unreliable_reason or found.caution == "resampled"
 
 
 def test_lines_of_a_detector_that_differ_in_noise_are_told_of() -> None:

@@ -61,13 +61,13 @@ def test_a_picture_without_noise_has_too_few_blocks_to_tell() -> None:
 
 
 def test_noise_is_expressed_in_other_units() -> None:
-    halves = NOISE.in_units_of(2.0)
+    halves = NOISE.convert_units(2.0)
     assert halves.std == pytest.approx((3.0, 2.0, 1.5))
     assert halves.covariance()[0].max() == pytest.approx(9.0)
 
 
 def test_the_variance_of_channels_sums_to_that_of_components() -> None:
-    variances, along = NOISE.of_channels()
+    variances, along = NOISE.compute_channel_noise()
     assert sum(variances) == pytest.approx(sum(std**2 for std in NOISE.std))
     assert 0.65 < along[0] < 0.88
     assert sorted(along, reverse=True) == list(along)

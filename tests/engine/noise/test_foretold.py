@@ -56,7 +56,7 @@ def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() 
     )
     assert compute_blind_spot_size([measured], (256, 256)) != (1, 1)
     corrected = correct_by_prediction(measured, plane, 1.0)
-    assert corrected.doubt == "texture"
+    assert corrected.unreliable_reason == "texture"
     assert compute_blind_spot_size([corrected], (256, 256)) == (1, 1)
     level = [one.gain * float(plane.mean()) + one.intercept for one in (measured, corrected)]
     assert abs(level[1] - 64) < 0.6 * abs(level[0] - 64)
@@ -89,4 +89,4 @@ def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
         plane,
         1.0,
     )
-    assert white.doubt == "correlation"
+    assert white.unreliable_reason == "correlation"

@@ -40,7 +40,7 @@ def test_gain_is_found_on_structured_pictures(
 ) -> None:
     light = 300 * scene(name)
     found = estimate_noise(planes(shot(light, gain, read, offset)), 0)
-    assert not found.doubt
+    assert not found.unreliable_reason
     assert found.gain == pytest.approx(gain, rel=0.1)
     middle = gain * float(np.median(light)) + offset
     true = gain * (middle - offset) + read**2
@@ -101,8 +101,8 @@ def test_images_without_visible_noise_are_not_guessed_at(
     image: Picture, step: float, doubt: str | None
 ) -> None:
     found = estimate_noise(planes(image), step)
-    assert found.doubt in UNRELIABLE_REASONS
-    assert doubt is None or found.doubt == doubt
+    assert found.unreliable_reason in UNRELIABLE_REASONS
+    assert doubt is None or found.unreliable_reason == doubt
     assert np.isfinite([found.gain, found.intercept, found.floor]).all()
     assert found.floor > 0
 
@@ -110,14 +110,14 @@ def test_images_without_visible_noise_are_not_guessed_at(
 def test_scattered_holes_are_a_doubt() -> None:
     image = 100 + np.random.default_rng(0).normal(0, 5, (128, 128))
     known = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
-    assert estimate_noise(planes(image), 0, known).doubt == "blocks"
+    assert estimate_noise(planes(image), 0, known).unreliable_reason == "blocks"
 
 
 def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:
     found = estimate_noise(planes(100 + np.random.default_rng(0).normal(0, 5, (256, 256))), 0)
     assert found.gain * 100 + found.intercept == pytest.approx(25, rel=0.05)
     assert found.gain < 4 * found.gain_error
-    assert not found.doubt
+    assert not found.unreliable_reason
 
 
 def test_the_standard_error_of_the_gain_is_of_the_right_size() -> None:
@@ -143,4 +143,4 @@ def test_a_picture_without_its_finest_frequencies_is_no_crash() -> None:
     faint = 1e-4 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     estimate = estimate_noise((smooth + faint)[None], 0)
     assert 0 < estimate.floor < float("inf")
-    assert estimate.doubt
+    assert estimate.unreliable_reason

@@ -33,8 +33,8 @@ def test_the_variance_of_speckle_grows_with_the_squared_signal():
     one = torch.ones(1, 1, 1, 1)
     noise = NoiseVariance(gain=0 * one, intercept=0 * one, floor=1e-9 * one, square=0.25 * one)
     signal = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
-    torch.testing.assert_close(noise.at(signal), 0.25 * signal**2)
-    torch.testing.assert_close(noise.times(3).of(0).at(signal), 0.75 * signal**2)
+    torch.testing.assert_close(noise.evaluate(signal), 0.25 * signal**2)
+    torch.testing.assert_close(noise.scale(3).select(0).evaluate(signal), 0.75 * signal**2)
 
 
 def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_units():
@@ -43,4 +43,6 @@ def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_unit
     picture = torch.rand(1, 1, 4, 3)
     torch.testing.assert_close(operator(picture), picture)
     torch.testing.assert_close(operator.detected(picture) - picture, offsets.expand(1, 1, 4, 3))
-    torch.testing.assert_close(operator.learned()["line_offsets"], 2 * torch.arange(4.0))
+    torch.testing.assert_close(
+        operator.get_learned_parameters()["line_offsets"], 2 * torch.arange(4.0)
+    )

@@ -91,7 +91,7 @@ def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
         again.advance()
     for one, other in zip(first.prior.net.parameters(), again.prior.net.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert first.read() < 1  # and it has learned
+    assert first.read_loss() < 1  # and it has learned
 
 
 def stepper(make):
@@ -103,9 +103,9 @@ def stepper(make):
         operator=Identity(),
         fidelity=error,
         likelihood=error,
-        fitted=there,
-        held_out=held_out,
-        measured=there,
+        fit_mask=there,
+        validation_mask=held_out,
+        measured_mask=there,
     )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
     prior = CoarseInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))

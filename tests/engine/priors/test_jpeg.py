@@ -44,7 +44,7 @@ def saved(picture: np.ndarray, quality: int, **how: int) -> tuple[torch.Tensor, 
     steps = torch.tensor(np.array(tables), dtype=torch.float32).reshape(-1, 8, 8)
     halved = bool(how.get("subsampling")) and picture.ndim == 3
     return planes(np.asarray(opened)), JpegCompression(
-        start=(0, 0), steps=steps, halved=(halved, halved)
+        block_offset=(0, 0), quantisation_tables=steps, has_half_chroma=(halved, halved)
     )
 
 
@@ -95,7 +95,7 @@ def test_what_is_consistent_compresses_to_the_same_file() -> None:
 
 def test_blocks_that_the_border_cuts_are_left_alone() -> None:
     _, how = saved(grey(), 20)
-    cut = JpegCompression(start=(5, 3), steps=how.steps)
+    cut = JpegCompression(block_offset=(5, 3), quantisation_tables=how.quantisation_tables)
     picture = planes(grey())
     inside = mask_whole_blocks(picture, cut)
     assert float(inside[..., :5, :].sum()) == float(inside[..., :3].sum()) == 0
@@ -106,7 +106,10 @@ def test_blocks_that_the_border_cuts_are_left_alone() -> None:
 
 def test_pixels_of_a_block_share_its_number() -> None:
     _, how = saved(grey(), 20)
-    numbers = number_blocks(planes(grey()), JpegCompression(start=(4, 0), steps=how.steps))
+    numbers = number_blocks(
+        planes(grey()),
+        JpegCompression(block_offset=(4, 0), quantisation_tables=how.quantisation_tables),
+    )
     assert len(numbers.unique()) == 7 * 6
     assert len(numbers[4:12, 8:16].unique()) == 1
     assert numbers[3, 0] != numbers[4, 0]
@@ -115,16 +118,18 @@ def test_pixels_of_a_block_share_its_number() -> None:
 def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_picture() -> None:
     opened, how = saved(grey(), 10)
     rng = torch.Generator().manual_seed(0)
-    hourglass = Hourglass(2, 2, 1, (4, 8), skip=None, normalised=False, rng=rng)
+    hourglass = Hourglass(2, 2, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
     prior = RecompressionPrior(net, opened / 200, how, *shift, window=(32, 32))
     draw = prior.draw(rng)
-    assert draw.code.shape == (1, 2, 32, 32)
-    assert draw.driven is draw.trusted is None
-    (last,) = prior.sweep()
-    torch.testing.assert_close(last.code[:, 1:] * 200, opened)
-    torch.testing.assert_close(prior.glance().code, last.code)
-    assert error(prior.trial().code, last.code) > 0
-    untrained = prior.estimate(prior.net(last.code))
-    torch.testing.assert_close(untrained.mean, last.code[:, :1])  # a picture from the start
+    assert draw.network_input.shape == (1, 2, 32, 32)
+    assert draw.loss_mask is draw.output_mask is None
+    (last,) = prior.make_inference_inputs()
+    torch.testing.assert_close(last.network_input[:, 1:] * 200, opened)
+    torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)
+    assert error(prior.make_validation_input().network_input, last.network_input) > 0
+    untrained = prior.estimate(prior.net(last.network_input))
+    torch.testing.assert_close(
+        untrained.mean, last.network_input[:, :1]
+    )  # a picture from the start

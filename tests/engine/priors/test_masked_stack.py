@@ -48,22 +48,22 @@ def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> Ma
         stack() / 80,
         known,
         held_out,
-        share=0.3,
-        foretell=foretell,
+        max_masked_share=0.3,
+        predicts_measured=foretell,
         window=(planes, SIDE, SIDE),
     )
 
 
 def test_a_missing_plane_lies_on_the_line_between_its_neighbours() -> None:
     told = found(without(3, 4), 3)
-    torch.testing.assert_close(told.between, stack()[0, 0, 3][None, None])
+    torch.testing.assert_close(told.interpolated, stack()[0, 0, 3][None, None])
     torch.testing.assert_close(told.nearness[0, :, 0, 0], torch.tensor([1.0, 0.5]))
 
 
 def test_neighbours_come_in_the_order_of_their_distance() -> None:
     values = found(without(4), 4).values[0, :, 0, 0]
     assert values.tolist() == [30, 20, 50, 60]
-    assert found(without(4), 4).reversed().values[0, :, 0, 0].tolist() == [50, 60, 30, 20]
+    assert found(without(4), 4).reverse().values[0, :, 0, 0].tolist() == [50, 60, 30, 20]
 
 
 def test_looking_further_away_passes_over_the_nearest() -> None:
@@ -73,7 +73,7 @@ def test_looking_further_away_passes_over_the_nearest() -> None:
 @pytest.mark.parametrize(("plane", "nearest"), [(0, 10), (PLANES - 1, 10 * (PLANES - 2))])
 def test_at_either_end_the_one_side_tells(plane: int, nearest: int) -> None:
     told = found(without(plane), plane)
-    assert float(told.between[0, 0, 0, 0]) == nearest
+    assert float(told.interpolated[0, 0, 0, 0]) == nearest
     assert sorted(told.nearness[0, :, 0, 0].tolist()) == [0, 1]
     assert float(told.values.min()) >= min(nearest, 20)
 
@@ -82,22 +82,26 @@ def test_where_no_plane_shows_a_pixel_nothing_is_told() -> None:
     known = without()
     known[..., 3, 3] = 0
     told = found(known, 4)
-    assert float(told.between[0, 0, 3, 3]) == 0
+    assert float(told.interpolated[0, 0, 3, 3]) == 0
     assert float(told.nearness[0, :, 3, 3].sum()) == 0
-    assert float(told.between[0, 0, 3, 4]) > 0
+    assert float(told.interpolated[0, 0, 3, 4]) > 0
 
 
 def test_planes_are_hidden_whose_neighbours_are_as_far_as_those_of_the_missing_one() -> None:
     holes = StackHoles(without(3))
-    assert holes.planes == [3] and holes.whole == [True]
-    assert holes.suited(0) == [1, 5, 6]  # at the ends, and beside the missing one, one side lacks
-    assert StackHoles(without(0)).suited(0) == [1, 2, 3, 4, 5, 6]
+    assert holes.planes == [3] and holes.is_plane_missing == [True]
+    assert holes.find_similar_planes(0) == [
+        1,
+        5,
+        6,
+    ]  # at the ends, and beside the missing one, one side lacks
+    assert StackHoles(without(0)).find_similar_planes(0) == [1, 2, 3, 4, 5, 6]
 
 
 def test_partly_missing_planes_may_be_imitated_anywhere() -> None:
     known = without()
     known[:, :, 2, 5] = 0
-    assert StackHoles(known).suited(0) == list(range(PLANES))
+    assert StackHoles(known).find_similar_planes(0) == list(range(PLANES))
 
 
 @pytest.mark.parametrize("gone", ["plane", "line", "nothing"])
@@ -107,23 +111,23 @@ def test_a_plane_that_is_foretold_does_not_see_what_is_foretold(gone: str) -> No
         known[:, :, 3, 5:7] = 0
     one = prior(known)
     draw = one.draw(torch.Generator().manual_seed(1))
-    assert draw.driven is not None and draw.window is not None
-    assert float(draw.driven.sum()) > 0
-    one.measurement = one.measurement + draw.window.onto(draw.driven, one.grid)
+    assert draw.loss_mask is not None and draw.window is not None
+    assert float(draw.loss_mask.sum()) > 0
+    one.measurement = one.measurement + draw.window.place_on(draw.loss_mask, one.grid)
     again = one.draw(torch.Generator().manual_seed(1))
-    assert torch.equal(draw.code, again.code)
+    assert torch.equal(draw.network_input, again.network_input)
 
 
 def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
     whole = prior(without(3)).draw(torch.Generator().manual_seed(1))
-    assert whole.driven is not None
-    assert float(whole.driven.mean()) == 1
+    assert whole.loss_mask is not None
+    assert float(whole.loss_mask.mean()) == 1
     known = without()
     known[:, :, 3, 5:7] = 0
     lines = prior(known).draw(torch.Generator().manual_seed(1))
-    assert lines.driven is not None
-    rows = lines.driven[0, 0, 0].mean(-1)
-    assert 0 < float(lines.driven.mean()) < 0.7
+    assert lines.loss_mask is not None
+    rows = lines.loss_mask[0, 0, 0].mean(-1)
+    assert 0 < float(lines.loss_mask.mean()) < 0.7
     assert bool((rows == 1).any())
 
 
@@ -134,22 +138,30 @@ def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell
     if gone == "line":
         known[:, :, 3, 5:7] = 0
     one = prior(known, foretell=foretell)
-    total, asked = torch.zeros_like(known), 1 - known + (known if foretell else one.held_out)
-    for draw in one.sweep():
-        assert draw.trusted is not None
-        seen = draw.code[:, -1:] > 0
-        judging = one.held_out if draw.window is None else draw.window.of(one.held_out)
-        assert not bool(seen[(judging > 0) & (draw.trusted > 0)].any())
-        total += draw.trusted if draw.window is None else draw.window.onto(draw.trusted, one.grid)
+    total, asked = torch.zeros_like(known), 1 - known + (known if foretell else one.validation_mask)
+    for draw in one.make_inference_inputs():
+        assert draw.output_mask is not None
+        seen = draw.network_input[:, -1:] > 0
+        judging = (
+            one.validation_mask if draw.window is None else draw.window.crop(one.validation_mask)
+        )
+        assert not bool(seen[(judging > 0) & (draw.output_mask > 0)].any())
+        total += (
+            draw.output_mask
+            if draw.window is None
+            else draw.window.place_on(draw.output_mask, one.grid)
+        )
     torch.testing.assert_close(total, asked)
 
 
 def test_where_planes_are_missing_judging_goes_by_other_planes_alone() -> None:
-    assert float((prior(without(3)).glance().code[:, -1:] > 0).sum()) == 0
+    assert float((prior(without(3)).make_prediction_input().network_input[:, -1:] > 0).sum()) == 0
     known = without()
     known[:, :, 3, 5:7] = 0
     one = prior(known)
-    assert torch.equal((one.glance().code[:, -1:] > 0).float(), known - one.held_out)
+    assert torch.equal(
+        (one.make_prediction_input().network_input[:, -1:] > 0).float(), known - one.validation_mask
+    )
 
 
 def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_answer() -> None:
@@ -164,13 +176,13 @@ def test_a_look_sends_planes_through_the_network_a_few_at_a_time_to_the_same_ans
 def test_a_window_of_chosen_planes_puts_them_back_where_they_were() -> None:
     window = Window(start=(0, 2, 3), size=(2, 5, 6), mirrored=(4,), planes=(6, 1))
     whole = torch.rand(1, 1, PLANES, SIDE, SIDE)
-    back = window.onto(window.of(whole), whole.shape[2:])
+    back = window.place_on(window.crop(whole), whole.shape[2:])
     assert torch.equal(back[:, :, [6, 1], 2:7, 3:9], whole[:, :, [6, 1], 2:7, 3:9])
-    assert float(back.abs().sum()) == pytest.approx(float(window.of(whole).sum()), rel=1e-5)
+    assert float(back.abs().sum()) == pytest.approx(float(window.crop(whole).sum()), rel=1e-5)
 
 
 def test_the_code_has_as_many_channels_as_are_counted() -> None:
-    code = prior(without(3)).glance().code
+    code = prior(without(3)).make_prediction_input().network_input
     assert code.shape == (1, count_stack_input_channels(1), PLANES, SIDE, SIDE)
     assert count_stack_input_channels(2) - count_stack_input_channels(1) == 5 + len(
         make_filling_windows(2)
@@ -190,10 +202,10 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
             pixels,
             known,
             held_out,
-            share=0.3,
-            foretell=False,
+            max_masked_share=0.3,
+            predicts_measured=False,
             window=(4, SIDE, SIDE),
-        ).others_word
+        ).neighbour_weight
         for pixels in (grain, slopes)
     ]
     assert words[0] > 0.95
@@ -202,8 +214,8 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
 
 def test_what_judges_lies_in_planes_like_the_missing_ones() -> None:
     known = without(3)
-    alike = StackHoles(known).like_missing(known)
+    alike = StackHoles(known).mask_similar_planes(known)
     assert alike.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist() == [1, 5, 6]
     known = without()
     known[:, :, 3, 5:7] = 0
-    assert torch.equal(StackHoles(known).like_missing(known), known)
+    assert torch.equal(StackHoles(known).mask_similar_planes(known), known)

@@ -45,10 +45,12 @@ def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
     prior, rng = code(window=window), torch.Generator().manual_seed(1)
     for _ in range(20):
         draw = prior.draw(rng)
-        assert draw.direct
-        wanted = draw.window.of(picture())
-        torch.testing.assert_close(draw.code, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0)
-        answer = prior.estimate(prior.net(draw.code))
+        assert draw.is_direct
+        wanted = draw.window.crop(picture())
+        torch.testing.assert_close(
+            draw.network_input, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0
+        )
+        answer = prior.estimate(prior.net(draw.network_input))
         assert answer.mean.shape == wanted.shape
 
 
@@ -58,28 +60,30 @@ def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
     grains = []
     for _ in range(200):
         draw = prior.draw(rng)
-        grains.append(draw.code - clean(draw.window.of(picture())))
+        grains.append(draw.network_input - clean(draw.window.crop(picture())))
     # a quarter of the variance is in the coarse pixels already
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
 
 
 def test_the_picture_goes_all_the_way_and_what_is_made_coarse_one_stage() -> None:
     prior = code()
-    whole = prior.estimate(prior.net(prior.glance().code))
+    whole = prior.estimate(prior.net(prior.make_prediction_input().network_input))
     assert whole.mean.shape[2:] == prior.grid == (72, 88)
-    trial = prior.trial()
-    assert prior.estimate(prior.net(trial.code)).mean.shape[2:] == trial.window.size == GRID
+    trial = prior.make_validation_input()
+    assert (
+        prior.estimate(prior.net(trial.network_input)).mean.shape[2:] == trial.window.size == GRID
+    )
 
 
 def test_a_picture_that_is_no_multiple_of_the_factor_is_tried_but_for_its_rim() -> None:
     prior = code(factors=(4, 4), stages=1)
-    assert prior.trial().window.size == (16, 20)
+    assert prior.make_validation_input().window.size == (16, 20)
     assert prior.grid == (72, 88)
 
 
 def test_an_untrained_network_interpolates_and_explains_the_picture() -> None:
     prior = code(stages=1)
-    start = prior.estimate(prior.net(prior.glance().code)).mean
+    start = prior.estimate(prior.net(prior.make_prediction_input().network_input)).mean
     coarse = BinnedDownsample((2, 2))
     left = (coarse(start) - picture()).square().mean()
     assert left < 0.02 * (coarse(interpolate_cubic(picture(), (2, 2))) - picture()).square().mean()
@@ -96,7 +100,7 @@ class Slanted(nn.Module):
 def test_what_favours_an_axis_is_averaged_out_of_the_answer() -> None:
     net = enlarging(stages=1)
     net.net = Slanted()
-    wrong = net(picture()).chunk(2, 1)[0] - net._interpolated(picture())
+    wrong = net(picture()).chunk(2, 1)[0] - net._interpolate(picture())
     torch.testing.assert_close(wrong, torch.zeros_like(wrong), atol=1e-5, rtol=0)
 
 

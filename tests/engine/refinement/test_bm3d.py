@@ -173,7 +173,9 @@ def test_a_pilot_that_knows_more_than_the_measurement_guides_alone() -> None:
     measured, known = shot(truth()), torch.ones(1, 1, 64, 72)
     pilot = truth() + 0.1 * (shot(truth(), seed=1) - truth())
     told, alone = (
-        error(refine_collaboratively(noise(), measured, pilot, known, informed=informed).mean)
+        error(
+            refine_collaboratively(noise(), measured, pilot, known, uses_pilot_only=informed).mean
+        )
         for informed in (False, True)
     )
     assert alone < 0.95 * told

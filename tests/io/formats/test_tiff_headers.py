@@ -91,7 +91,7 @@ def test_planes_that_an_ome_header_does_not_place_are_taken_in_order_with_a_note
         tmp_path / "a.ome.tif", lambda xml: re.sub("<TiffData[^>]*/>", tag, xml), ome=True
     )
     spec = read_spec(tmp_path / "a.ome.tif")
-    assert spec.shape == (10, 20, 30) and spec.guessed
+    assert spec.shape == (10, 20, 30) and spec.has_guessed_axes
     assert "all 10 are taken, in the order in which they are stored" in str(spec.notes[0])
     np.testing.assert_array_equal(read_pixels(spec), image)
 

@@ -106,8 +106,8 @@ def test_a_result_on_the_disk_in_other_axes_is_saved_in_the_order_of_the_format(
     picture = np.arange(20 * 24 * 3, dtype=np.float32).reshape(20, 24, 3)
     (tmp_path / "raw").write_bytes(picture.tobytes())
     mapped = MemoryMappedImage(
-        path=tmp_path / "raw", offset=0, shape=picture.shape, stored="<f4"
-    ).mapped()
+        path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
+    ).make_memmap()
     path = saved(tmp_path, "0.5", mapped, axes="YXS", scale=None, units=None)
     spec = read_spec(path)
     assert (spec.axes, spec.shape, spec.units) == ("CYX", (3, 20, 24), None)

@@ -1,4 +1,4 @@
-"""Held-out pixels confirm what is there and deny what is not, whatever the fit says of itself."""
+"""Validation pixels confirm what is there and deny what is not, whatever the fit says of itself."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def test_a_picture_of_nothing_is_denied_as_a_whole(ready):
 
 def test_pixels_that_drove_the_fit_in_the_end_are_no_witnesses(ready):
     fit, picture = ready
-    released = replace(fit, schedule=replace(fit.schedule, release=10))
+    released = replace(fit, schedule=replace(fit.schedule, refit_iterations=10))
     assert evidence(released, picture) == ()

@@ -17,7 +17,7 @@ from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 GOOD = ResultMetrics(
     residual=ResidualMetrics(excess=0.01, strength=0.97, pixels=256 * 256),
     bias=1e-7,
-    put_back=0.003,
+    mean_correction=0.003,
     detail=ConfirmedDetail(share=0.97, error=0.05, strength=0.05),
     contrast=ConfirmedDetail(share=1.0, error=0.01, strength=0.25),
 )
@@ -141,27 +141,31 @@ def test_without_held_out_pixels_it_says_that_detail_was_not_checked():
 
 
 def test_large_holes_warn_and_small_ones_are_called_a_guess():
-    large = {"residual": None, "filled": 0.17, "far": 0.16}
+    large = {"residual": None, "filled_share": 0.17, "distant_share": 0.16}
     assert "16% of the filled pixels lie far" in warned(**large)
-    assert "is a guess" in said(residual=None, filled=0.3) and not warned(residual=None, filled=0.3)
-    assert "confirms" not in said(**large)  # held-out pixels know nothing of holes
+    assert "is a guess" in said(residual=None, filled_share=0.3) and not warned(
+        residual=None, filled_share=0.3
+    )
+    assert "confirms" not in said(**large)  # validation pixels know nothing of holes
 
 
 def test_cut_off_values_warn():
     assert "2% of the pixels are saturated, at 255" in warned(
-        largest=ClippedPixels(share=0.02, value=255.0)
+        upper_clipping=ClippedPixels(share=0.02, value=255.0)
     )
     assert "0.05% of the pixels have the least value, 0" in warned(
-        least=ClippedPixels(share=0.0005, value=0.0)
+        lower_clipping=ClippedPixels(share=0.0005, value=0.0)
     )
 
 
 def test_a_finer_result_says_that_nothing_confirms_its_finest_detail():
-    assert "finer than the measured pixels" in said(finer=True)
+    assert "finer than the measured pixels" in said(is_upscaled=True)
 
 
 def test_warnings_come_first_and_all_of_it_is_plain_json():
-    told = check_quality(replace(GOOD, bias=0.1, largest=ClippedPixels(share=0.1, value=4095.0)))
+    told = check_quality(
+        replace(GOOD, bias=0.1, upper_clipping=ClippedPixels(share=0.1, value=4095.0))
+    )
     assert told["sentences"][: len(told["warnings"])] == told["warnings"]
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["figures"]["bias"] == 0.1

@@ -43,7 +43,7 @@ def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None
         NoiseEstimate(gain=0, intercept=9, floor=1, along_y=(0.0,) * 5, along_x=(0.0,) * 5),
         NoiseEstimate(gain=0, intercept=9, floor=1, along_y=lags, along_x=lags),
     )
-    doubted = replace(shared, doubt="smoothed")
+    doubted = replace(shared, unreliable_reason="smoothed")
     told = flag_correlated_colours((white, shared, doubted), (64, 64))
     assert [one.caution for one in told] == ["", "colours", ""]
 
@@ -89,7 +89,7 @@ def test_what_the_user_knows_of_the_noise_goes_first() -> None:
 
 
 def test_the_noise_is_that_of_luminance_and_colours_together() -> None:
-    variances, _ = NOISE.of_channels()
+    variances, _ = NOISE.compute_channel_noise()
     assert sum(variances) == pytest.approx(36 + 16 + 9)
 
 

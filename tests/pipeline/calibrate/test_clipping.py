@@ -59,7 +59,12 @@ def measured(**wishes):
 @pytest.mark.parametrize("signal", [0.0, 10.0, 60.0])
 def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
     noise = NoiseEstimate(
-        gain=gain, intercept=100.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(0.0, inf)
+        gain=gain,
+        intercept=100.0,
+        floor=1.0,
+        along_y=(0.0,),
+        along_x=(0.0,),
+        clipping_limits=(0.0, inf),
     )
     rng = np.random.default_rng(0)
     light = gain * rng.poisson(signal / gain, 1_000_000) if gain else signal
@@ -72,7 +77,12 @@ def test_the_mean_of_what_is_measured_is_that_of_a_million_draws(signal, gain):
 
 def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
     noise = NoiseEstimate(
-        gain=2.0, intercept=100.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(-inf, 255.0)
+        gain=2.0,
+        intercept=100.0,
+        floor=1.0,
+        along_y=(0.0,),
+        along_x=(0.0,),
+        clipping_limits=(-inf, 255.0),
     )
     rng = np.random.default_rng(0)
     draws = np.minimum(2 * rng.poisson(125, 1_000_000) + rng.normal(0, 10, 1_000_000), 255)
@@ -82,7 +92,12 @@ def test_bright_places_are_darker_on_average_where_white_cuts_their_noise():
 
 def test_photons_that_are_none_are_not_cut_off():
     noise = NoiseEstimate(
-        gain=60.0, intercept=0.0, floor=1.0, along_y=(0.0,), along_x=(0.0,), cut_off=(0.0, inf)
+        gain=60.0,
+        intercept=0.0,
+        floor=1.0,
+        along_y=(0.0,),
+        along_x=(0.0,),
+        clipping_limits=(0.0, inf),
     )
     signals = np.array([0.0, 5.0, 30.0, 200.0])
     assert (compute_clipped_mean(noise, signals) == signals).all()
@@ -91,8 +106,8 @@ def test_photons_that_are_none_are_not_cut_off():
 def test_grey_values_where_noise_ends_are_found():
     truth, noisy = quarters()
     whole = np.random.default_rng(1).normal(truth + 200, LEVEL)
-    assert estimate_noise(torch.from_numpy(noisy)[None], 1.0).cut_off == (0.0, inf)
-    assert estimate_noise(torch.from_numpy(whole)[None], 0.0).cut_off == (-inf, inf)
+    assert estimate_noise(torch.from_numpy(noisy)[None], 1.0).clipping_limits == (0.0, inf)
+    assert estimate_noise(torch.from_numpy(whole)[None], 0.0).clipping_limits == (-inf, inf)
 
 
 def test_the_way_there_and_back_ends_where_it_began():
@@ -151,7 +166,7 @@ def at_random(seed: int):
         floor=0.1 * read**2,
         along_y=none,
         along_x=none,
-        cut_off=(0.0, high),
+        clipping_limits=(0.0, high),
     )
     return truth + offset, measured[None].astype(np.float32), noise
 
@@ -166,7 +181,7 @@ def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
 def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_noise(first):
     for seed in range(first, first + 100):
         truth, measured, noise = at_random(seed)
-        low, high = noise.cut_off
+        low, high = noise.clipping_limits
         noise = calibrate_clipping_limits(noise, measured, None)
         picture = np.clip(truth, low, high)
         answer = corrected(noise, picture)
@@ -191,15 +206,17 @@ def corrected_back(noise: NoiseEstimate, signal: np.ndarray) -> np.ndarray:
 def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_can():
     for seed in range(100):
         truth, measured, noise = at_random(seed)
-        picture = np.clip(truth, *noise.cut_off)
+        picture = np.clip(truth, *noise.clipping_limits)
         more = measured.copy()
-        more.flat[int(measured.argmax())] = noise.cut_off[1]
-        more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.cut_off[1]
+        more.flat[int(measured.argmax())] = noise.clipping_limits[1]
+        more.flat[int(np.random.default_rng(seed).integers(more.size))] = noise.clipping_limits[1]
         means = [
             corrected_back(calibrate_clipping_limits(noise, one, None), picture).mean()
             for one in (measured, more)
         ]
-        one_pixel = 6 * np.sqrt(compute_noise_variance(noise, noise.cut_off[1])) / measured.size
+        one_pixel = (
+            6 * np.sqrt(compute_noise_variance(noise, noise.clipping_limits[1])) / measured.size
+        )
         assert abs(means[0] - means[1]) < one_pixel, seed
 
 
@@ -212,14 +229,20 @@ def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
     result = dip.denoise(noisy, preset="fast", max_iterations=20)
     assert result.image.mean() == pytest.approx(noisy.mean(), rel=0.01)
     figures = result.report["verdict"]["figures"]
-    assert figures["corrected"] == pytest.approx(result.image.mean() / noisy.mean() - 1, abs=0.005)
-    assert figures["unexplained"] == 0
+    assert figures["clipping_correction"] == pytest.approx(
+        result.image.mean() / noisy.mean() - 1, abs=0.005
+    )
+    assert figures["unexplained_bias"] == 0
 
 
 def test_brightness_is_judged_against_the_input_as_it_came():
     """A correction that lifts the result beyond what the cut-off pixels explain is a warning."""
     found = ResultMetrics(
-        residual=None, bias=0.0, reckoned=(255.0,), corrected=0.06, unexplained=0.05
+        residual=None,
+        bias=0.0,
+        corrected_limits=(255.0,),
+        clipping_correction=0.06,
+        unexplained_bias=0.05,
     )
     said = check_quality(found)
     assert "On average the result is 5.0% brighter than the input." in said["warnings"]

@@ -16,7 +16,7 @@ NONE = (0.0,) * 5
 
 def told(doubt: str) -> NoiseEstimate:
     return NoiseEstimate(
-        gain=1.0, intercept=1.0, floor=1.0, along_y=NONE, along_x=NONE, doubt=doubt
+        gain=1.0, intercept=1.0, floor=1.0, along_y=NONE, along_x=NONE, unreliable_reason=doubt
     )
 
 

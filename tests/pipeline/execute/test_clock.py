@@ -53,7 +53,7 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
 
 def progress(iteration: int) -> FitProgress:
     return FitProgress(
-        judgement=ValidationRecord(iteration=iteration, fitted=1.0, held_out=1.0),
+        validation_record=ValidationRecord(iteration=iteration, fit_loss=1.0, validation_loss=1.0),
         iteration=iteration,
         best_iteration=iteration,
     )

@@ -71,7 +71,7 @@ def volume() -> Restoration:
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_shares_of_all_tiles_sum_to_one_at_each_voxel(apart: bool) -> None:
     total = np.zeros((70, 100, 90))
-    tiles = cut_stack_tiles(total.shape, (24, 64), (8, 16), apart=apart)
+    tiles = cut_stack_tiles(total.shape, (24, 64), (8, 16), is_separate=apart)
     for tile in tiles:
         total[tile.get_slices("ZYX")] += tile.compute_weights()
     assert len(tiles) == len({tile.index for tile in tiles}) > 8

@@ -16,7 +16,7 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import Checkpoint
 from napari_dip.engine.fit.trainer import EagerTrainer
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.execute.device_recovery import (
     MAX_TRIES,
@@ -143,7 +143,7 @@ def there(iteration: int) -> Checkpoint:
         rollback=state,
         best=state,
         best_iteration=iteration,
-        history=(ValidationRecord(iteration=iteration, fitted=0.0, held_out=0.0),),
+        history=(ValidationRecord(iteration=iteration, fit_loss=0.0, validation_loss=0.0),),
         rollbacks=0,
     )
 
@@ -204,7 +204,7 @@ def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
 @pytest.mark.parametrize("spare", [True, False])
 def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp_path, spare):
     folder, away = tmp_path / "tiles", tmp_path / "pulled out"
-    shelf = TileFolder(folder, {}, resume=False, others=[tmp_path] if spare else [])
+    shelf = TileFolder(folder, {}, resume=False, other_folders=[tmp_path] if spare else [])
     shelf.save(0, PIECE)
     assert shelf.make_fallback_notice() is None
     folder.rename(away)
@@ -254,7 +254,9 @@ def test_a_picture_has_all_its_room_before_it_is_written_into(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert not list(tmp_path.iterdir())
     assert (
-        create_mapped_image(tmp_path / "picture.raw", (9, 9), np.dtype(np.float32)).mapped().sum()
+        create_mapped_image(tmp_path / "picture.raw", (9, 9), np.dtype(np.float32))
+        .make_memmap()
+        .sum()
         == 0
     )
     status = (tmp_path / "picture.raw").stat()
@@ -273,7 +275,7 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    full_disk = Failed(refusal("disk-full", path="far/out.tif", why="no space left on device"))
+    full_disk = Failed(make_refusal("disk-full", path="far/out.tif", why="no space left on device"))
     said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
     kept = tmp_path / "out.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)
@@ -295,7 +297,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     tmp_path.chmod(mode)
     before = os.umask(0o022)
     try:
-        full_disk = Failed(refusal("disk-full", path=name, why="no space left on device"))
+        full_disk = Failed(make_refusal("disk-full", path=name, why="no space left on device"))
         rescue_result(full_disk, tmp_path / "far" / name, PLAN, whole)
         assert os.umask(0o022) == 0o022
     finally:

@@ -128,7 +128,7 @@ def test_a_single_picture_or_volume_has_no_neighbour() -> None:
     plans = [plan_for(stack[:1], "TYX"), plan_for(stack, "ZYX"), plan_for(stack[0])]
     plans.append(plan_for(stack, "CYX"))
     for plan in plans:
-        assert {unit.list_neighbours for unit in plan.units} == {()}
+        assert {unit.neighbours for unit in plan.units} == {()}
 
 
 def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() -> None:
@@ -145,7 +145,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
 
 def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
     plan = plan_for(np.stack([shot(32)] * 3)[None], "TZYX", stacks="planes")
-    assert [unit.list_neighbours for unit in plan.units] == [(1,), (0, 2), (1,)]
+    assert [unit.neighbours for unit in plan.units] == [(1,), (0, 2), (1,)]
     assert not any(unit.has_time_neighbours for unit in plan.units)
 
 
@@ -168,7 +168,13 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     calibration, parts = laid_out(movie)
     merge = ResultMerger(plan, calibration, parts, movie)
     done = UnitOutcome(
-        unit="p0c0r0", stop="", kept=False, best_iteration=1, iterations=1, history=(), notes=()
+        unit="p0c0r0",
+        stop="",
+        is_ended_by_user=False,
+        best_iteration=1,
+        iterations=1,
+        history=(),
+        notes=(),
     )
     picture = np.full((1, 32, 32), 7.0, np.float32)
     merge.add(plan.units[0], picture, picture / 7, picture, done)
@@ -237,12 +243,12 @@ def test_a_channel_of_one_value_does_not_stand_in_the_way() -> None:
 def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     first, second, third = plan_for(movie, "TYX").units
-    assert (first.list_neighbours, second.list_neighbours, third.list_neighbours) == (
+    assert (first.neighbours, second.neighbours, third.neighbours) == (
         (1,),
         (0, 2),
         (1,),
     )
-    assert replace(second, previous_part=None).list_neighbours == (2,)
+    assert replace(second, previous_part=None).neighbours == (2,)
 
 
 def test_a_long_movie_begins_anew_with_each_segment() -> None:
@@ -253,7 +259,7 @@ def test_a_long_movie_begins_anew_with_each_segment() -> None:
     spent = {unit.part: unit.iterations for unit in plan.units}
     assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
     # the noisy frames on both sides of the cut are still seen
-    assert plan.units[24].list_neighbours == (23, 25)
+    assert plan.units[24].neighbours == (23, 25)
 
 
 def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:

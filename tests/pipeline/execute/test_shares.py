@@ -48,7 +48,7 @@ def result(folder: Path) -> bytes:
 
 def test_a_file_in_tiles_is_shared_by_workers_that_would_be_idle(whole, tmp_path):
     crew = Here(count=3)
-    events = list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    events = list(run_batch(planned(whole, tmp_path / "out"), pool=crew))
     assert crew.sent == ["1-0", "1-1", "1-2", "1-3", "1"]
     assert events[-1].outcome.state == "restored"
     assert result(tmp_path / "out") == result(whole / "out")
@@ -80,7 +80,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 
     monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
     crew = Here(count=3)
-    list(run_batch(planned(whole, tmp_path / "out"), crew=crew))
+    list(run_batch(planned(whole, tmp_path / "out"), pool=crew))
     assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
     assert result(tmp_path / "out") == result(whole / "out")
 
@@ -88,7 +88,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
 def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     (tmp_path / "out" / "records").mkdir(parents=True)
     units = [
-        make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", share=share)
+        make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", shard=share)
         for share in (Shard(), Shard(index=1, count=1))
     ]
     assert restore_shard_on_worker(units[0], go, print)["state"] == "shared"
@@ -101,15 +101,15 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.message))
     assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
     crew = Here(count=1)
-    list(run_batch(planned(whole, tmp_path / "out", resume=True), crew=crew))
+    list(run_batch(planned(whole, tmp_path / "out", resume=True), pool=crew))
     assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
 
 
 def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
-    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", share=Shard()), go, print)
-    unit = make_worker_task(plan, 1, "session", "", share=Shard(index=1, count=2))
+    restore_shard_on_worker(make_worker_task(plan, 1, "session", "", shard=Shard()), go, print)
+    unit = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=2))
 
     def die(event: object) -> None:
         raise SystemExit
@@ -138,7 +138,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     out = tmp_path / "out"
     (out / "records").mkdir(parents=True)
     plan = plan_batch(recipe, tmp_path / "in", out, **how)
-    first = make_worker_task(plan, 1, "session", "", share=Shard(index=1, count=3))
+    first = make_worker_task(plan, 1, "session", "", shard=Shard(index=1, count=3))
     asked = iter([Control.GO] * 7)
     assert (
         restore_shard_on_worker(first, lambda: next(asked, Control.KEEP), print)["state"]
@@ -147,7 +147,7 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
     shelf = out / "records" / "cells.tif.unfinished.tiles"
     assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
     crew = Here(count=3)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=crew))
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=crew))
     assert crew.sent == ["1-1", "1-2", "1-3", "1"]
     assert result(out) == result(tmp_path / "alone")
     here, there = (
@@ -198,7 +198,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
 
     monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
     out, crew = tmp_path / "out", Here(count=3)
-    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=crew))
     after = [] if lost == "1-lesson1" else ["1-1", "1-2"]
     assert crew.sent == ["1-lesson1", *after, "1"]
     assert same(out, tmp_path / "alone")
@@ -221,14 +221,14 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     words: list[list[str]] = []
     for share in (Shard(index=2, count=2), Shard(index=1, count=2)):
         said: list[str] = []
-        unit = make_worker_task(plan, 1, "session", "", share=share)
+        unit = make_worker_task(plan, 1, "session", "", shard=share)
         answer = restore_shard_on_worker(
             unit, go, lambda event, said=said: said.append(event.message)
         )
         assert answer["state"] == "shared"
         words.append(said)
     assert ["Learning from many at once" in said for said in words] == [True, False]
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), crew=Here()))
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=Here()))
     assert same(out, tmp_path / "alone")
 
 
@@ -239,7 +239,7 @@ def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     how = moving(tmp_path, frames=9)
     dip.batch(recipe, tmp_path / "in", tmp_path / "alone", **how)
     out, crew = tmp_path / "out", Here(count=4)
-    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), crew=crew))
+    list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=crew))
     assert crew.sent == ["1-1", "1-2", "1"]
     assert same(out, tmp_path / "alone")
 
@@ -250,7 +250,7 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_pa
     plan = plan_batch(recipe, whole / "in", tmp_path / "out", threads=1)
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
-        unit = make_worker_task(plan, 1, "session", "", share=share)
+        unit = make_worker_task(plan, 1, "session", "", shard=share)
         assert restore_shard_on_worker(unit, go, print)["state"] == "shared"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished.tiles"
     assert len(list(shelf.glob("*[0-9].json"))) == 4

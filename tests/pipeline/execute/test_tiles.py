@@ -176,8 +176,8 @@ def test_a_picture_on_the_disk_is_saved_as_one_in_memory(tmp_path: Path, name: s
     picture = shot().astype(np.float32)
     (tmp_path / "raw").write_bytes(picture.tobytes())
     mapped = MemoryMappedImage(
-        path=tmp_path / "raw", offset=0, shape=picture.shape, stored="<f4"
-    ).mapped()
+        path=tmp_path / "raw", offset=0, shape=picture.shape, stored_dtype="<f4"
+    ).make_memmap()
     for folder, one in (("held", picture), ("mapped", mapped)):
         (tmp_path / folder).mkdir()
         write_image(tmp_path / folder / name, one, axes="YX", scale=(2.0, 2.0))

@@ -203,9 +203,19 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
     grid = torch.zeros(1, 1, 20, 20)
     core = tuple(map(compute_loss_core_width, block))
     prior = BlindSpotPrior(
-        torch.nn.Identity(), grid, torch.zeros_like(grid), block, core, share=0.1, window=None
+        torch.nn.Identity(),
+        grid,
+        torch.zeros_like(grid),
+        block,
+        core,
+        masked_share=0.1,
+        window=None,
     )
-    assert count_block_passes(block) == len(list(prior.sweep())) <= count_final_passes(2)[1]
+    assert (
+        count_block_passes(block)
+        == len(list(prior.make_inference_inputs()))
+        <= count_final_passes(2)[1]
+    )
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
@@ -417,7 +427,7 @@ def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() 
             shape=(2, count, 64, 64)[-len(axes) :],
             dtype="uint8",
             axes=axes,
-            guessed=True,
+            has_guessed_axes=True,
         )
         plan = preflight(make_recipe("denoise"), spec, MACHINE)
         assert isinstance(plan, Plan)
@@ -506,7 +516,7 @@ def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
         image = ImageSpec(name="cells", shape=(256, 256), dtype="float32", axes="YX")
         plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
         assert isinstance(plan, Plan)
-        assert plan.budget.half == half
+        assert plan.budget.allows_half_precision == half
         peaks.append((plan.peak_bytes, plan.seconds))
     assert (peaks[1] < peaks[0]) == half
     assert half or peaks[0] == peaks[1]

@@ -64,7 +64,7 @@ def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
     return UnitOutcome(
         unit="trial",
         stop="",
-        kept=False,
+        is_ended_by_user=False,
         best_iteration=1,
         iterations=1,
         history=(),
@@ -90,19 +90,20 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, wish: str, way: str
 ) -> None:
     task = Denoise(series_training=wish)  # type: ignore[arg-type]
-    assert task.shares("r2r", count) == way
+    assert task.choose_sharing("r2r", count) == way
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
-    few, many = (Denoise().shares("r2r", count, tiles=True) for count in (31, 32))
+    few, many = (Denoise().choose_sharing("r2r", count, tiles=True) for count in (31, 32))
     assert (few, many) == ("warm-start", "joint")
-    assert Denoise(series_training="joint").shares("r2r", 2, tiles=True) == "joint"
+    assert Denoise(series_training="joint").choose_sharing("r2r", 2, tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
-    assert Denoise(series_training="joint").shares("random-input", 96) == "warm-start"
+    assert Denoise(series_training="joint").choose_sharing("random-input", 96) == "warm-start"
     assert (
-        Denoise(series_training="joint", noise="jpeg").shares("recompression", 96) == "warm-start"
+        Denoise(series_training="joint", noise="jpeg").choose_sharing("recompression", 96)
+        == "warm-start"
     )
 
 
@@ -111,9 +112,9 @@ def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> Non
         ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
     )
-    assert Denoise().first_choice(long, volume=False) == "r2r"
-    assert Denoise().first_choice(deep, volume=False) == "blind-spot"
-    assert Denoise(series_training="warm-start").first_choice(long, volume=False) == "blind-spot"
+    assert Denoise().choose_prior(long, volume=False) == "r2r"
+    assert Denoise().choose_prior(deep, volume=False) == "blind-spot"
+    assert Denoise(series_training="warm-start").choose_prior(long, volume=False) == "blind-spot"
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:

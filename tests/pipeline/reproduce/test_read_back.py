@@ -256,7 +256,7 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
         (run / "run.json").write_text(text, encoding="utf-8")
         for one in find_interrupted_runs(tmp_path, "denoise"):
             check(told, one.describe())
-            assert isinstance(one.exact, bool) and one.machine.devices is not None
+            assert isinstance(one.is_resumable, bool) and one.machine.devices is not None
     (run / "run.json").write_text(json.dumps(whole), encoding="utf-8")
     inner = (*TEXTS, '{"fit": {"history": [[1e400]]}, "outcomes": []}', '{"fit": 1, "outcomes": 1}')
     heads = [json.dumps({"__metadata__": {"napari_dip": one}}) for one in inner]
@@ -264,4 +264,4 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
         content = head.encode()
         (run / "checkpoint").write_bytes(struct.pack("<Q", len(content)) + content)
         (one,) = find_interrupted_runs(tmp_path, "denoise")
-        assert one.done == 0
+        assert one.completed_iterations == 0

@@ -254,7 +254,7 @@ def test_the_methods_text_says_which_of_the_iterations_was_taken():
 def test_the_methods_text_tells_the_last_phase_from_the_iterations_that_were_judged():
     result = dip.deblur(scene(), gaussian_sigma=2.0, preset="fast", max_iterations=16)
     text = write_methods_section(result.report)
-    assert "took 16 iterations of at most 16, the last 2 of them with the held-out pixels" in text
+    assert "took 16 iterations of at most 16, the last 2 of them with the validation pixels" in text
     assert str(result.stop) == "all 16 iterations were used"
     assert "the picture after these last ones was taken" in text
     assert "to judge the fit until its last iterations, in which they take part." in text

@@ -84,7 +84,7 @@ class Bench:
         self.qtbot.waitUntil(happened, timeout=PATIENCE)
 
     def wait_for_end(self):
-        self.wait(lambda: not self.dock.busy)
+        self.wait(lambda: not self.dock.is_busy)
 
     @property
     def bar(self):
@@ -125,7 +125,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     out = tmp_path / "out"
     bench.ask(scene, out)
     assert bench.states == ["ready", "ready", "refused", "ready"] and not out.exists()
-    assert bench.dock.plan_line.text().startswith("4 files, 1 refused, 3 to restore: up to ")
+    assert bench.dock.plan_label.text().startswith("4 files, 1 refused, 3 to restore: up to ")
     assert "Save it as TIFF or PNG" in bench.rows["bad.tif"].messages[0]
     bench.press(bench.bar.run_button)
     bench.press(bench.bar.pause_button)
@@ -139,7 +139,7 @@ def test_files_are_run_and_held_to_the_bytes_of_the_command(bench, scene, tmp_pa
     assert bench.said.startswith("Of 4 files: 3 restored, 1 refused.")
     assert tables(out) == tables(scene / "whole")
     bench.wait_for_plan()
-    line = bench.dock.plan_line.text()
+    line = bench.dock.plan_label.text()
     assert "3 done before" in line and "1 file was refused: click it to see why" in line
     assert bench.bar.run_button.text() == "Check again"
     assert bench.states == ["restored", "restored", "refused", "restored"]  # as it was said
@@ -242,16 +242,16 @@ def test_of_a_large_result_only_what_is_in_sight_is_read():
 
 def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     dock = bench.dock
-    assert "Add the files" in dock.plan_line.text() and bench.bar.state is RunBarState.REFUSED
+    assert "Add the files" in dock.plan_label.text() and bench.bar.state is RunBarState.REFUSED
     dock.files.add(str(scene / "in" / "a.tif"))
     assert dock.folder.path == str(scene / "in" / "denoised")
     dock.folder.setText(str(scene / "whole"))
-    bench.wait(lambda: "come from another recipe" in dock.plan_line.text())
+    bench.wait(lambda: "come from another recipe" in dock.plan_label.text())
     assert not bench.bar.run_button.isEnabled()
     dock.folder.setText(str(scene / "in"))
-    bench.wait(lambda: "would replace its own input" in dock.plan_line.text())
+    bench.wait(lambda: "would replace its own input" in dock.plan_label.text())
     dock.recipe.tasks.setCurrentIndex(dock.recipe.tasks.findText("Restore with a guide"))
-    assert list(dock.recipe.others) == ["guide"]
+    assert list(dock.recipe.extra_input_edits) == ["guide"]
     dock.recipe.load(str(scene / "in" / "bad.tif"))
     assert "recipe" in bench.said
 
@@ -287,9 +287,9 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
     (tmp_path / "recipe.json").write_text(RECIPE.replace_run_settings(max_iterations=1).to_json())
     box, out = bench.dock.joint_training, tmp_path / "out"
     bench.ask(tmp_path, out)
-    alone = bench.dock.plan_line.text()
+    alone = bench.dock.plan_label.text()
     box.click()
-    bench.wait(lambda: bench.dock.plan_line.text() not in (alone, "Reading the headers …"))
+    bench.wait(lambda: bench.dock.plan_label.text() not in (alone, "Reading the headers …"))
     bench.wait_for_plan()
     bench.press(bench.bar.run_button)
     assert not box.isEnabled()
@@ -301,7 +301,7 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
     assert (out / "0.tif").stat().st_mtime_ns == before
     bench.wait(box.isEnabled)
     bench.dock.recipe.tasks.setCurrentIndex(bench.dock.recipe.tasks.findData("deblur"))
-    assert not box.isEnabled() and not box.wanted
+    assert not box.isEnabled() and not box.is_requested
 
 
 def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_path):
@@ -309,9 +309,9 @@ def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_
     told = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
     (tmp_path / "batch.json").write_text(json.dumps(told | {"joint_training": True}))
     bench.dock.folder.setText(str(tmp_path))
-    assert bench.dock.joint_training.wanted
+    assert bench.dock.joint_training.is_requested
     bench.dock.folder.setText(str(scene / "whole"))
-    assert not bench.dock.joint_training.wanted
+    assert not bench.dock.joint_training.is_requested
 
 
 def test_a_result_that_was_shown_a_network_says_how_it_is_repeated(scene):

@@ -55,13 +55,13 @@ class Bench:
 
     def run(self):
         self.press(self.dock.run_bar.run_button)
-        assert self.dock.busy
+        assert self.dock.is_busy
 
     def wait(self, happened):
         self.qtbot.waitUntil(happened, timeout=PATIENCE)
 
     def wait_for_end(self):
-        self.wait(lambda: not self.dock.busy)
+        self.wait(lambda: not self.dock.is_busy)
 
     @property
     def said(self):
@@ -72,7 +72,7 @@ class Bench:
 def bench(make_napari_viewer, qtbot):
     bench = Bench(make_napari_viewer(), qtbot)
     yield bench
-    if bench.dock is not None and bench.dock.busy:
+    if bench.dock is not None and bench.dock.is_busy:
         bench.dock.discard()
     bench.viewer = bench.dock = None  # pytest holds on to it until after the leak check
 
@@ -82,9 +82,9 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     bench, tmp_path, monkeypatch
 ):
     dock = bench.dock
-    assert "24 × 24 pixels" in dock.plan_line.text() and "4 fits of 12" in dock.plan_line.text()
+    assert "24 × 24 pixels" in dock.plan_label.text() and "4 fits of 12" in dock.plan_label.text()
     bench.run()
-    assert not dock.settings.top.isEnabled()
+    assert not dock.settings.basic_page.isEnabled()
     bench.wait_for_end()
     curves = {name: curve.getOriginalDataset() for name, curve in dock.plot.curves.items()}
     assert list(curves) == ["image", "image_and_noise", "shuffled", "noise"]
@@ -142,7 +142,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
         state = Qt.CheckState.Checked if wanted else Qt.CheckState.Unchecked
         designs.item(row).setCheckState(state)
     bench.set(side=24, iterations=ITERATIONS)
-    assert "6 fits of 12" in dock.plan_line.text()
+    assert "6 fits of 12" in dock.plan_label.text()
     bench.run()
     bench.wait_for_end()
     results, found = dock.results, dock.results._result
@@ -150,11 +150,11 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     errors = [float(results.table.item(row, 1).text()) for row in range(3)]
     assert errors == sorted(errors)
     results.table.setCurrentCell(2, 0)
-    worst = max(found.fits, key=lambda one: one.held_out_error)
-    assert dock.plot.group == label_architecture(worst.design)
-    other = next(one for one in found.fits if one.design.name == "decoder")
-    held_out = 0 * other.held_out  # as if it were better for certain
-    other = replace(other, held_out=held_out, errors=0 * other.errors)
+    worst = max(found.fits, key=lambda one: one.validation_error)
+    assert dock.plot.group == label_architecture(worst.architecture)
+    other = next(one for one in found.fits if one.architecture.name == "decoder")
+    better = 0 * other.validation_errors  # as if it were better for certain
+    other = replace(other, validation_errors=better, errors=0 * other.errors)
     results._result = replace(found, fits=(*found.fits[:1], other))
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").names()
@@ -188,7 +188,7 @@ def test_of_a_stack_the_plane_in_sight_is_looked_at():
     layer = viewer.add_layer(Image(stack, scale=(2, 1, 1)))
     viewer.dims.set_point(0, 6.0)
     plane = find_visible_plane(viewer, layer)
-    assert plane.at == (3,) and plane.counts == (5,) and plane.spec.axes == "YX"
+    assert plane.position == (3,) and plane.counts == (5,) and plane.spec.axes == "YX"
     assert np.array_equal(plane.pixels, stack[3])
 
 
@@ -201,7 +201,9 @@ def test_settings_follow_the_experiment_until_someone_sets_them(qapp):
     settings.experiments.setCurrentIndex(settings.experiments.findData("impedance"))
     assert (settings.iterations.value(), settings.side.value()) == (77, 256)
     depths = {f"depth-{count}" for count in range(1, 7)}  # a network has none of its own depth
-    assert settings.only()[0] == "preset" and depths | {"l-bfgs"} <= set(settings.only())
+    assert settings.list_checked_designs()[0] == "preset" and depths | {"l-bfgs"} <= set(
+        settings.list_checked_designs()
+    )
 
 
 @pytest.mark.parametrize("experiment", ["impedance", "spectrum"])
@@ -222,9 +224,9 @@ def test_the_words_around_the_curves_have_room(experiment, qtbot):
 def test_another_network_is_asked_for_where_one_is_fitted(qapp):
     settings = ExplorerSettings()
     settings.network.setCurrentIndex(settings.network.findData("decoder+lipschitz-2"))
-    assert settings.values()["architecture"] == "decoder+lipschitz-2"
+    assert settings.read_settings()["architecture"] == "decoder+lipschitz-2"
     settings.experiments.setCurrentIndex(settings.experiments.findData("architectures"))
-    assert settings.values()["architecture"] == "preset"  # several are compared there
+    assert settings.read_settings()["architecture"] == "preset"  # several are compared there
     assert settings.network.isHidden()
 
 

@@ -50,7 +50,7 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
     viewer.screenshot(canvas_only=False, flash=False)
     desk.press(fold.button)
     assert viewer.layers["line profile"].mode == "add_line"
-    assert desk.dock.trying.regions.count() == 1  # a line is no region
+    assert desk.dock.crop_preview.regions.count() == 1  # a line is no region
     canvas = viewer.window._qt_viewer.canvas.native
     middle = QPoint(canvas.width() // 2, canvas.height() // 2)
     desk.qtbot.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle - QPoint(80, 0))
@@ -58,7 +58,9 @@ def test_a_line_drawn_with_the_mouse_shows_input_and_result(desk):
         desk.qtbot.mouseMove(canvas, middle + QPoint(step, 0), delay=5)
     desk.qtbot.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(80, 0))
     desk.wait_until(lambda: not fold.plot.isHidden())
-    before, after = (np.asarray(one.getData()[1]) for one in (fold.plot.before, fold.plot.after))
+    before, after = (
+        np.asarray(one.getData()[1]) for one in (fold.plot.input_curve, fold.plot.result_curve)
+    )
     assert len(before) > 5
     assert np.abs(np.diff(after)).mean() < np.abs(np.diff(before)).mean()
     assert "'cells denoised'" in fold.message_label.text()

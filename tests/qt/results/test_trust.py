@@ -33,7 +33,7 @@ def measure(desk) -> NoiseSection:
     if not noise.isExpanded():
         unfold(desk, noise)
     desk.press(noise.button)
-    desk.wait_until(lambda: not noise.busy)
+    desk.wait_until(lambda: not noise.is_busy)
     return noise
 
 
@@ -70,17 +70,17 @@ def test_measure_shows_the_noise_in_words_in_the_fields_and_as_a_plot(desk):
 
 
 def test_what_was_measured_changes_no_setting(desk):
-    before = desk.dock.form.recipe()
+    before = desk.dock.form.build_recipe()
     measure(desk)
-    assert desk.dock.form.recipe() == before
+    assert desk.dock.form.build_recipe() == before
     assert before.task.gain is None
 
 
 def test_a_field_that_is_filled_overrules_the_measurement(desk):
     measure(desk)
     desk.set(gain="2.5")
-    assert desk.dock.form.recipe().task.gain == 2.5
-    assert desk.dock.plan_line.text().startswith("64 × 64 pixels")
+    assert desk.dock.form.build_recipe().task.gain == 2.5
+    assert desk.dock.plan_label.text().startswith("64 × 64 pixels")
 
 
 def test_another_image_forgets_what_was_measured_of_the_first(desk, noisy):
@@ -101,9 +101,9 @@ def test_an_image_without_noise_to_measure_is_refused_in_words(desk):
 def test_measuring_loads_torch_in_no_gui_thread_and_a_closed_dock_waits_for_nothing(desk):
     unfold(desk, desk.dock.noise)
     desk.press(desk.dock.noise.button)
-    assert desk.dock.noise.busy
+    assert desk.dock.noise.is_busy
     desk.viewer.window.remove_dock_widget(desk.dock)
-    assert not desk.dock.noise.busy
+    assert not desk.dock.noise.is_busy
     desk.dock = None
     desk.qtbot.wait(500)  # an answer to a dead dock would be an error here
 
@@ -214,7 +214,7 @@ def test_an_opacity_that_the_user_has_chosen_since_stays(desk):
 
 
 def tick(desk, name: str) -> None:
-    box = desk.dock.view.also.boxes[name]
+    box = desk.dock.view.extra_layer_chooser.boxes[name]
     desk.qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
 
 
@@ -260,7 +260,7 @@ def test_what_was_ticked_is_remembered(desk, plugin_settings, npe2pm):
     tick(desk, "residual")
     again = make_dock_class("denoise")(desk.viewer)
     desk.viewer.window.add_dock_widget(again, name="again")
-    assert again.view.also.wanted == ("residual",)
+    assert again.view.extra_layer_chooser.checked_layers == ("residual",)
     desk.viewer.window.remove_dock_widget(again)
 
 

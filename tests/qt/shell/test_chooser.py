@@ -35,9 +35,9 @@ def choose_by_hand(chooser, name):
 
 def test_the_selected_image_is_chosen(viewer, chooser):
     first, second = (viewer.add_image(picture(), name=name) for name in ("first", "second"))
-    assert chooser.layer() is second
+    assert chooser.get_layer() is second
     viewer.layers.selection.active = first
-    assert chooser.layer() is first
+    assert chooser.get_layer() is first
 
 
 def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
@@ -46,17 +46,17 @@ def test_a_result_is_not_followed_but_may_be_chosen_by_hand(viewer, chooser):
         made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": shows}}
         layer = viewer.add_image(picture(), name=shows, metadata=made)
         assert viewer.layers.selection.active is layer
-        assert chooser.layer().name == "cells"
+        assert chooser.get_layer().name == "cells"
     choose_by_hand(chooser, "residual")
-    assert chooser.layer().name == "residual"
+    assert chooser.get_layer().name == "residual"
     viewer.layers.remove("residual")
-    assert chooser.layer().name == "cells"
+    assert chooser.get_layer().name == "cells"
 
 
 def test_a_result_is_taken_where_there_is_nothing_else(viewer, chooser):
     made = {"napari_dip": {"recipe": {"task": "denoise"}, "shows": "result"}}
     viewer.add_image(picture(), name="cells denoised", metadata=made)
-    assert chooser.layer().name == "cells denoised"
+    assert chooser.get_layer().name == "cells denoised"
 
 
 def test_a_choice_by_hand_outlasts_the_selection(viewer, chooser):
@@ -65,14 +65,14 @@ def test_a_choice_by_hand_outlasts_the_selection(viewer, chooser):
     third = viewer.add_image(picture(), name="third")
     assert viewer.layers.selection.active is third
     viewer.layers.selection.active = second
-    assert chooser.layer() is first
+    assert chooser.get_layer() is first
 
 
 def test_following_goes_on_when_the_image_chosen_by_hand_is_gone(viewer, chooser):
     first, second = (viewer.add_image(picture(), name=name) for name in ("first", "second"))
     choose_by_hand(chooser, "first")
     viewer.layers.remove(first)
-    assert chooser.layer() is second
+    assert chooser.get_layer() is second
 
 
 def test_renaming_the_chosen_image_keeps_it(viewer, chooser):
@@ -80,8 +80,8 @@ def test_renaming_the_chosen_image_keeps_it(viewer, chooser):
     viewer.layers.selection.clear()
     viewer.add_labels(np.zeros((32, 40), int), name="other")
     first.name = "renamed"
-    assert chooser.layer() is first
-    assert chooser.header().name == "renamed"
+    assert chooser.get_layer() is first
+    assert chooser.read_header().name == "renamed"
 
 
 def test_only_images_are_offered(viewer, chooser):
@@ -90,18 +90,18 @@ def test_only_images_are_offered(viewer, chooser):
     viewer.add_points(np.zeros((3, 2)), name="points")
     viewer.add_shapes(name="shapes")
     assert [chooser.combo.itemText(i) for i in range(chooser.combo.count())] == ["cells"]
-    assert chooser.layer().name == "cells"
+    assert chooser.get_layer().name == "cells"
 
 
 def test_with_nothing_to_choose_a_sentence_says_what_to_do(viewer, chooser):
-    header = chooser.header()
+    header = chooser.read_header()
     assert isinstance(header, Refusal)
     assert "Open an image" in header.message
 
 
 def test_a_lone_labels_layer_is_refused_by_its_name(viewer, chooser):
     viewer.add_labels(np.zeros((32, 40), int), name="nuclei")
-    header = chooser.header()
+    header = chooser.read_header()
     assert isinstance(header, Refusal)
     assert "'nuclei' is a Labels layer" in header.message
 
@@ -118,23 +118,23 @@ def test_axes_named_by_the_user_are_remembered_for_that_image(viewer, chooser, q
     deep = viewer.add_image(np.stack([picture()] * 3), name="deep")
     chooser.axes.clear()
     qtbot.keyClicks(chooser.axes, "cyx")
-    assert chooser.header().axes == "CYX"
+    assert chooser.read_header().axes == "CYX"
     viewer.add_image(picture(), name="flat")
-    assert chooser.header().axes == "YX"
+    assert chooser.read_header().axes == "YX"
     viewer.layers.selection.active = deep
-    assert chooser.header().axes == "CYX"
+    assert chooser.read_header().axes == "CYX"
 
 
 def test_axis_labels_of_the_layer_are_believed(viewer, chooser):
     stack = np.stack([picture()] * 3)
     viewer.add_image(stack, name="labelled", axis_labels=("c", "y", "x"))
-    assert chooser.header().axes == "CYX"
+    assert chooser.read_header().axes == "CYX"
 
 
 def test_new_data_in_the_chosen_layer_is_noticed(viewer, chooser):
     layer = viewer.add_image(picture(), name="cells")
     seen = []
-    chooser.changed.connect(lambda: seen.append(chooser.header().shape))
+    chooser.changed.connect(lambda: seen.append(chooser.read_header().shape))
     layer.data = picture()[:20, :24]
     assert seen[-1] == (20, 24)
 

@@ -29,7 +29,7 @@ def answer(pixels, **report):
     return Restoration(
         image=pixels,
         uncertainty=pixels,
-        stop=read_stop("the held-out loss stopped falling"),
+        stop=read_stop("the validation loss stopped falling"),
         best_iteration=8,
         history=(),
         recipe=recipe,
@@ -84,9 +84,9 @@ def refuse(monkeypatch, viewer, wanted=lambda look: True):
 def is_ready(desk):
     dock = desk.dock
     return (
-        not dock.busy
+        not dock.is_busy
         and dock.run_bar.state is RunBarState.IDLE
-        and dock.form.top.isEnabled()
+        and dock.form.basic_page.isEnabled()
         and dock.chooser.isEnabled()
         and "cells preview" not in desk.names
     )
@@ -108,19 +108,19 @@ def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_w
     scripted.play()
     scripted.wait_for_end()
     layers.selection.active = layers["cells denoised"]
-    assert dock.chooser.layer().name == "cells"
+    assert dock.chooser.get_layer().name == "cells"
     assert scripted.said.startswith("Done")
     combo = dock.chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
-    assert "This is already a result of Denoise: what noise" in dock.plan_line.text()
+    assert "This is already a result of Denoise: what noise" in dock.plan_label.text()
     assert dock.run_bar.run_button.isEnabled()
     layers.selection.active = layers["cells"]
-    assert dock.chooser.layer().name == "cells denoised"  # by hand
+    assert dock.chooser.get_layer().name == "cells denoised"  # by hand
 
 
 def test_the_time_that_was_planned_is_not_said_beside_the_time_that_is_left(scripted):
-    line = scripted.dock.plan_line
+    line = scripted.dock.plan_label
     assert "on the CPU" in line.text() and "if nothing else runs" in line.text()
     scripted.play(waits=True)
     assert "on the CPU" in line.text() and "of memory" in line.text()
@@ -256,7 +256,7 @@ def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted):
     scripted.play(notes=[note, note], seconds=12.0)
     scripted.wait_for_end()
     assert scripted.said == (
-        "Done: 'cells denoised'. The held-out loss stopped falling. "
+        "Done: 'cells denoised'. The validation loss stopped falling. "
         "The run was ended before channel 2 was restored. It took 12 s."
     )
 
@@ -332,12 +332,15 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     result = replace(
         answer(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
     )
-    words = PendingResult(name="cells", look={}, result=result).describe(
+    words = PendingResult(name="cells", layer_attributes={}, result=result).describe(
         "cells denoised", ["", "One more"]
     )
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
     said_above = PendingResult(
-        name="cells", look={}, result=result, remarks=(read_note("channel 2 is as it was"),)
+        name="cells",
+        layer_attributes={},
+        result=result,
+        remarks=(read_note("channel 2 is as it was"),),
     )
     assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
 
@@ -351,9 +354,11 @@ def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
     }
     result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
     lines = (
-        PendingResult(name="cells", look={}, result=result).describe("cells denoised").splitlines()
+        PendingResult(name="cells", layer_attributes={}, result=result)
+        .describe("cells denoised")
+        .splitlines()
     )
-    assert lines[0] == "Done: 'cells denoised'. The held-out loss stopped falling."
+    assert lines[0] == "Done: 'cells denoised'. The validation loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."
     assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")
     assert lines[3] == "Mean kept."

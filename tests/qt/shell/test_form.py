@@ -14,8 +14,8 @@ from napari_dip.tasks import TASKS
 @pytest.fixture
 def form(qtbot):
     form = SettingsForm("denoise")
-    qtbot.addWidget(form.top)
-    qtbot.addWidget(form.folded)
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
     return form
 
 
@@ -29,9 +29,9 @@ def test_every_setting_of_every_task_has_a_field(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_an_untouched_form_is_the_default_recipe(task, qtbot):
     form = SettingsForm(task)
-    qtbot.addWidget(form.top)
-    qtbot.addWidget(form.folded)
-    assert form.recipe() == make_recipe(task)
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
+    assert form.build_recipe() == make_recipe(task)
 
 
 def test_what_is_typed_reaches_the_recipe(form):
@@ -55,7 +55,7 @@ def test_what_is_typed_reaches_the_recipe(form):
         seed=7,
         time_limit=12.5,
     )
-    assert form.recipe() == wanted
+    assert form.build_recipe() == wanted
 
 
 def test_any_change_is_told(form, qtbot):
@@ -82,7 +82,7 @@ def test_any_change_is_told(form, qtbot):
 def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, words):
     form.widgets[name].value = text
     with pytest.raises(Refused) as refused:
-        form.recipe()
+        form.build_recipe()
     assert words in refused.value.refusal.sentence
     assert name not in refused.value.refusal.message
     assert "empty" in refused.value.refusal.remedy
@@ -90,7 +90,9 @@ def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name,
 
 def test_no_code_words_are_shown(form):
     shown = [
-        label.text() for page in (form.top, form.folded) for label in page.findChildren(QLabel)
+        label.text()
+        for page in (form.basic_page, form.advanced_page)
+        for label in page.findChildren(QLabel)
     ]
     for widget in form.widgets.values():
         shown += [str(widget.native.toolTip())]
@@ -105,8 +107,8 @@ def test_no_code_words_are_shown(form):
 
 def test_an_empty_field_says_what_it_stands_for(qtbot):
     fields = SettingsForm("inpaint")
-    qtbot.addWidget(fields.top)
-    qtbot.addWidget(fields.folded)
+    qtbot.addWidget(fields.basic_page)
+    qtbot.addWidget(fields.advanced_page)
     assert fields.widgets["label"].native.placeholderText() == "all"
     assert fields.widgets["time_limit"].native.placeholderText() == "none"
     assert fields.widgets["restarts"].native.placeholderText() == "automatic"
@@ -119,12 +121,14 @@ def test_every_setting_explains_itself_and_says_its_name_to_a_screen_reader(form
 
 
 def test_in_a_narrow_dock_the_usual_choices_are_whole(form):
-    form.folded.resize(276, form.folded.sizeHint().height())  # napari's dock of 295 pixels
-    form.folded.show()
-    form.folded.grab()  # lays it out
+    form.advanced_page.resize(
+        276, form.advanced_page.sizeHint().height()
+    )  # napari's dock of 295 pixels
+    form.advanced_page.show()
+    form.advanced_page.grab()  # lays it out
     for name, widget in form.widgets.items():
         box = widget.native
-        if isinstance(box, QComboBox) and form.folded.isAncestorOf(box):
+        if isinstance(box, QComboBox) and form.advanced_page.isAncestorOf(box):
             words = box.fontMetrics().horizontalAdvance(box.currentText())
             assert words < box.width() - 40, name  # napari's arrow and padding
 

@@ -51,8 +51,8 @@ def test_each_list_offers_the_layers_of_its_kinds(viewer, further):
 
 def test_what_may_be_left_out_is_left_out_at_first(viewer, further):
     viewer.add_image(np.zeros((8, 9)), name="again")
-    assert further.layer("second") is None
-    assert set(further.headers()) == {"mask"}
+    assert further.get_layer("second") is None
+    assert set(further.read_headers()) == {"mask"}
 
 
 def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
@@ -62,11 +62,11 @@ def test_pictures_of_ours_are_offered_and_never_taken_unasked(viewer, further):
     viewer.add_image(np.zeros((8, 9)), name="second mask residual", metadata=made)
     assert offered(further, "second") == [NO_LAYER, "second mask residual"]
     assert offered(further, "mask") == ["second mask residual"]
-    assert further.chosen() == {} and further.headers() == {}
+    assert further.get_chosen_layers() == {} and further.read_headers() == {}
     viewer.add_image(np.zeros((8, 9)), name="again")
     viewer.layers.move(2, 1)  # below the residual
     further.refresh()
-    assert further.layer("mask").name == "again" and further.layer("second") is None
+    assert further.get_layer("mask").name == "again" and further.get_layer("second") is None
 
 
 def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
@@ -79,15 +79,15 @@ def test_a_psf_that_was_found_is_taken_for_the_psf(viewer, qtbot):
     for name, shows in (("cells psf restored", "result"), ("cells PSF", "found")):
         metadata = {"napari_dip": {**made, "shows": shows}}
         viewer.add_image(np.zeros((8, 9)), name=name, metadata=metadata)
-    assert further.layer("psf").name == "cells PSF"
+    assert further.get_layer("psf").name == "cells PSF"
     further.disconnect_viewer()
 
 
 def test_a_labels_layer_is_handed_over_as_it_is(viewer, further):
     labels = np.arange(72).reshape(8, 9)
     viewer.add_labels(labels, name="holes")
-    assert further.headers()["mask"].shape == (8, 9)
-    np.testing.assert_array_equal(further.pixels()["mask"], labels)
+    assert further.read_headers()["mask"].shape == (8, 9)
+    np.testing.assert_array_equal(further.read_pixels()["mask"], labels)
 
 
 def test_shapes_are_drawn_onto_the_image_wherever_both_lie(viewer):
@@ -105,7 +105,7 @@ def test_an_empty_shapes_layer_has_no_pixels(viewer, further):
     image = viewer.add_image(np.zeros((20, 30)), name="cells")
     viewer.add_shapes(name="drawing")
     further.set_image(image)
-    assert further.headers()["mask"].shape == (0, 0)
+    assert further.read_headers()["mask"].shape == (0, 0)
 
 
 def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, further):
@@ -114,7 +114,7 @@ def test_a_choice_outlasts_new_layers_and_renaming_the_others(viewer, further):
     combo = further.combos["mask"]
     combo.setCurrentIndex(combo.findText("first"))
     viewer.add_labels(np.zeros((8, 9), int), name="third")
-    assert further.layer("mask").name == "first"
+    assert further.get_layer("mask").name == "first"
 
 
 def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further):
@@ -136,14 +136,14 @@ def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):
     )
     qtbot.addWidget(further)
     viewer.add_image(np.zeros((8, 9)), name="another")
-    assert further.layer("mask") is None
+    assert further.get_layer("mask") is None
     viewer.add_labels(np.zeros((8, 9), int), name="holes")
-    assert further.layer("mask").name == "holes"
+    assert further.get_layer("mask").name == "holes"
     combo = further.combos["mask"]
     combo.setCurrentIndex(combo.findText(NO_LAYER))
     combo.activated.emit(combo.currentIndex())
     viewer.add_labels(np.zeros((8, 9), int), name="more")
-    assert further.layer("mask") is None
+    assert further.get_layer("mask") is None
     further.disconnect_viewer()
 
 
@@ -174,14 +174,17 @@ def test_a_mask_with_nothing_painted_is_refused_before_run_until_a_stroke(viewer
     further.set_image(image)
     further.choose({"mask": "holes"})
     plan = preflight(
-        make_recipe("inpaint"), read_layer_header(image), get_allowed_machine(), further.headers()
+        make_recipe("inpaint"),
+        read_layer_header(image),
+        get_allowed_machine(),
+        further.read_headers(),
     )
-    assert further.refused(plan).code == "mask-empty"
+    assert further.check_drawings(plan).code == "mask-empty"
     told = []
-    further.changed.connect(lambda: told.append(further.refused(plan)))
+    further.changed.connect(lambda: told.append(further.check_drawings(plan)))
     holes.paint((5, 5), 1)
     assert told[-1] is None  # at once: Run may be pressed now
-    assert further.refused(plan) is None
+    assert further.check_drawings(plan) is None
     with qtbot.waitSignal(further.changed, timeout=2000):
         holes.undo()
-    assert further.refused(plan).code == "mask-empty"
+    assert further.check_drawings(plan).code == "mask-empty"

@@ -313,7 +313,7 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turne
     getattr(shown.events, failing).connect(fail)
     answer = PendingResult(
         name=turned.name,
-        look=copy_layer_attributes(turned),
+        layer_attributes=copy_layer_attributes(turned),
         result=restored(picture),
         preview=preview,
     )

@@ -11,9 +11,9 @@ from programs import entries, packed, small
 @pytest.fixture
 def form(qtbot):
     form = SettingsForm("invert-features")
-    qtbot.addWidget(form.top)
-    qtbot.addWidget(form.folded)
-    form.top.show()
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
+    form.basic_page.show()
     return form
 
 
@@ -23,18 +23,18 @@ def buttons(form, name):
 
 def test_the_button_lists_the_layers_and_writes_the_chosen_one(form, qtbot, tmp_path):
     form.widgets["network"].value = str(packed(tmp_path / "net.pt2", entries(*small())))
-    menu = form.offers["layer"].menu
+    menu = form.suggestion_menus["layer"].menu
     buttons(form, "layer")["Show what there is"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
     listed = [action.text() for action in menu.actions()]
     assert listed == ["body.0", "body.1", "body.2", "body.3", "body"]
     menu.actions()[2].trigger()
     menu.close()
-    assert form.recipe().task.layer == "body.2"
+    assert form.build_recipe().task.layer == "body.2"
 
 
 def test_without_a_network_the_list_says_so(form, qtbot):
-    menu = form.offers["layer"].menu
+    menu = form.suggestion_menus["layer"].menu
     buttons(form, "layer")["Show what there is"].trigger()
     qtbot.waitUntil(lambda: bool(menu.actions()), timeout=60_000)
     (told,) = menu.actions()

@@ -26,7 +26,7 @@ def test_the_best_point_is_marked(show):
     curve = show()
     curve.extend([(1, 25, 3.0, 3.1), (1, 50, 2.0, 2.2), (1, 75, 1.0, 2.5)], 50)
     assert [list(values) for values in curve._best.getData()] == [[50], [2.2]]
-    assert list(curve._held_out.getData()[1]) == [3.1, 2.2, 2.5]
+    assert list(curve._validation_curve.getData()[1]) == [3.1, 2.2, 2.5]
 
 
 def test_iterations_are_counted_from_zero_from_the_first_point_on(show):
@@ -40,16 +40,16 @@ def test_iterations_are_counted_from_zero_from_the_first_point_on(show):
 def test_losses_that_were_not_measured_are_left_out(show):
     curve = show()
     curve.extend([(1, 25, 3.0, NAN), (1, 50, NAN, 2.2)], 0)
-    assert list(curve._fitted.getData()[0]) == [25]
-    assert list(curve._held_out.getData()[0]) == [50]
-    assert np.isfinite(curve._held_out.getData()[1]).all()
+    assert list(curve._fit_curve.getData()[0]) == [25]
+    assert list(curve._validation_curve.getData()[0]) == [50]
+    assert np.isfinite(curve._validation_curve.getData()[1]).all()
 
 
 def test_a_new_part_begins_a_new_curve(show):
     curve = show()
     curve.extend([(1, 25, 3.0, 3.1), (1, 50, 2.0, 2.2)], 50)
     curve.extend([(2, 25, 5.0, 5.1)], 25)
-    assert list(curve._held_out.getData()[1]) == [5.1]
+    assert list(curve._validation_curve.getData()[1]) == [5.1]
 
 
 def test_it_is_hidden_until_there_is_something_to_see(show):

@@ -43,9 +43,9 @@ def test_the_page_in_napari_sets_preset_and_limits(desk, plugin_settings, npe2pm
     page.preset, page.memory, page.threads = "best", 0.01, 1
     dock = make_dock_class("denoise")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="again")
-    assert dock.form.recipe().run_settings.preset == "best"
-    assert "memory" in dock.plan_line.text() and not dock.run_bar.run_button.isEnabled()
+    assert dock.form.build_recipe().run_settings.preset == "best"
+    assert "memory" in dock.plan_label.text() and not dock.run_bar.run_button.isEnabled()
     page.memory = 0
     dock.show_plan()
-    assert "on the CPU: up to" in dock.plan_line.text()
+    assert "on the CPU: up to" in dock.plan_label.text()
     desk.viewer.window.remove_dock_widget(dock)

@@ -23,32 +23,32 @@ def numbered(count, last=""):
 
 
 def test_many_sentences_end_at_a_whole_line_and_a_sign_says_how_many_more_there_are(bar, qtbot):
-    bar.say(numbered(40, "\u26a0 It may be invented."))
+    bar.show_message(numbered(40, "\u26a0 It may be invented."))
     qtbot.wait(20)
-    words, place = bar.message_label, bar.place
+    words, place = bar.message_label, bar.message_area
     line = (words.heightForWidth(200) - words.contentsMargins().top() * 2) / 40
     assert place.viewport().height() == pytest.approx(10 * line, abs=2)
-    assert place.more.isVisible()
-    assert place.more.text() == "\u25bc 30 more lines, with a warning \u26a0"
-    assert place.more.geometry().top() >= place.viewport().geometry().bottom()
+    assert place.more_label.isVisible()
+    assert place.more_label.text() == "\u25bc 30 more lines, with a warning \u26a0"
+    assert place.more_label.geometry().top() >= place.viewport().geometry().bottom()
     scroll = place.verticalScrollBar()
     scroll.setValue(scroll.value() + 29 * scroll.singleStep())
-    assert place.more.text() == "\u25bc 1 more line, with a warning \u26a0"
+    assert place.more_label.text() == "\u25bc 1 more line, with a warning \u26a0"
     scroll.setValue(scroll.maximum())
-    assert place.more.text() == ""
-    bar.say(numbered(40))
-    assert place.more.text() == "\u25bc 30 more lines"
-    bar.say(numbered(10))
+    assert place.more_label.text() == ""
+    bar.show_message(numbered(40))
+    assert place.more_label.text() == "\u25bc 30 more lines"
+    bar.show_message(numbered(10))
     qtbot.wait(20)
-    assert not place.more.isVisible() and scroll.maximum() == 0
+    assert not place.more_label.isVisible() and scroll.maximum() == 0
 
 
 def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
-    bar.say("Some words that are too many for a single line of so narrow a dock. " * 20)
+    bar.show_message("Some words that are too many for a single line of so narrow a dock. " * 20)
     qtbot.wait(20)
-    place = bar.place
-    assert place._ends[-1][0] == pytest.approx(bar.message_label.height(), abs=2)
-    assert len(place._ends) > 20
+    place = bar.message_area
+    assert place._line_ends[-1][0] == pytest.approx(bar.message_label.height(), abs=2)
+    assert len(place._line_ends) > 20
 
 
 def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot):
@@ -64,6 +64,6 @@ def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot)
 
 
 def test_a_name_in_a_sentence_is_neither_mark_up_nor_turned_around(bar):
-    bar.say("'a\x1b[31m\u202egnp<img src=x>' is restored.\nThe last.")
+    bar.show_message("'a\x1b[31m\u202egnp<img src=x>' is restored.\nThe last.")
     assert bar.message_label.text() == "'a\ufffd[31m\ufffdgnp<img src=x>' is restored.\nThe last."
     assert bar.message_label.textFormat() == Qt.TextFormat.PlainText

@@ -16,7 +16,7 @@ class Owner(QObject):
         self.seen = []
 
     def look(self, place):
-        self.seen.append("begun" if place.begun else place.description)
+        self.seen.append("begun" if place.has_begun else place.description)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def opened_beside(desk, noisy):
     combo = desk.dock.chooser.combo
     combo.setCurrentText("cells")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
-    assert dock.chooser.layer().name == "other"
+    assert dock.chooser.get_layer().name == "other"
     return dock
 
 
@@ -75,14 +75,14 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     bar = beside.run_bar
-    assert beside.busy and bar.state is RunBarState.WAITING
+    assert beside.is_busy and bar.state is RunBarState.WAITING
     assert bar.message_label.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
-    assert not beside.form.top.isEnabled()
+    assert not beside.form.basic_page.isEnabled()
     long_run.wait_for_fit()
     assert bar.state is RunBarState.WAITING
     long_run.press(long_run.dock.run_bar.discard_button)
-    long_run.wait_until(lambda: not beside.busy)
+    long_run.wait_until(lambda: not beside.is_busy)
     assert long_run.names == ["cells", "other", "other denoised"]
 
 
@@ -92,12 +92,12 @@ def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, 
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     long_run.press(beside.run_bar.discard_button)
-    assert not beside.busy and beside.run_bar.state is RunBarState.IDLE
+    assert not beside.is_busy and beside.run_bar.state is RunBarState.IDLE
     assert "Discarded" in beside.run_bar.message_label.text()
     long_run.wait_for_fit()
     assert long_run.dock.run_bar.state is RunBarState.RUNNING
     long_run.press(beside.run_bar.run_button)
     long_run.viewer.window.remove_dock_widget(long_run.dock)  # its run ends with it
     long_run.dock = None
-    long_run.wait_until(lambda: not beside.busy)
+    long_run.wait_until(lambda: not beside.is_busy)
     assert "other denoised" in long_run.names

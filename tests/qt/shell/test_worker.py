@@ -81,7 +81,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     outcome = drain(drain_run(plan, {"image": lying}, Switch(), RunProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
-    assert outcome.message.startswith(f"'{plan.source.name}' said that it holds 64 × 64 values")
+    assert outcome.message.startswith(f"'{plan.source.name}' announces 64 × 64 values")
 
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
@@ -145,7 +145,7 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
     pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
         mailbox.post(
-            Event(message="", iteration=index, held_out_loss=float(index), preview=picture)
+            Event(message="", iteration=index, validation_loss=float(index), preview=picture)
         )
         for index, picture in enumerate(pictures)
     ]
@@ -171,7 +171,7 @@ def test_the_mailbox_calls_at_most_five_times_a_second():
     assert mailbox.post(Event(message=""))
     mailbox.take()
     assert not mailbox.post(Event(message=""))
-    mailbox._last -= worker.MIN_UPDATE_SECONDS
+    mailbox._last_take_time -= worker.MIN_UPDATE_SECONDS
     assert mailbox.post(Event(message=""))
     assert worker.MIN_UPDATE_SECONDS >= 0.2
 
@@ -179,6 +179,6 @@ def test_the_mailbox_calls_at_most_five_times_a_second():
 def test_a_loss_that_is_only_repeated_is_no_new_point():
     mailbox = RunProgressQueue()
     for iteration in (25, 26, 27):
-        mailbox.post(Event(message="", iteration=iteration, held_out_loss=1.0))
-    mailbox.post(Event(message="", iteration=50, held_out_loss=0.5))
+        mailbox.post(Event(message="", iteration=iteration, validation_loss=1.0))
+    mailbox.post(Event(message="", iteration=50, validation_loss=0.5))
     assert [point[1] for point in mailbox.take().points] == [25, 50]

@@ -15,12 +15,12 @@ def choose(desk, **layers):
     for name, pixels in layers.items():
         desk.viewer.add_image(pixels, name=name)
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    desk.dock.further.choose({name: name for name in layers})
+    desk.dock.extra_inputs.choose({name: name for name in layers})
 
 
 def test_no_map_is_taken_unless_one_is_chosen(desk):
     desk.viewer.add_image(np.ones((64, 64)), name="noise")
-    combos = desk.dock.further.combos
+    combos = desk.dock.extra_inputs.combos
     assert {combos[f"{one}_map"].currentText() for one in ("offset", "gain", "noise")} == {"none"}
 
 
@@ -38,18 +38,18 @@ def test_maps_from_layers_are_used_and_the_layer_says_so(desk):
 def test_a_gain_map_alone_is_refused_before_anything_runs(desk):
     choose(desk, gain_map=np.ones((64, 64)))
     assert not desk.dock.run_bar.run_button.isEnabled()
-    assert "offset map" in desk.dock.plan_line.text()
+    assert "offset map" in desk.dock.plan_label.text()
 
 
 def test_a_map_of_another_size_is_refused_before_anything_runs(desk):
     choose(desk, noise_map=np.ones((60, 64)))
     assert not desk.dock.run_bar.run_button.isEnabled()
-    assert "60 × 64" in desk.dock.plan_line.text()
+    assert "60 × 64" in desk.dock.plan_label.text()
 
 
 def test_maps_wait_in_a_fold_of_their_own(desk):
     dock = desk.dock
-    combos = dock.further.combos
+    combos = dock.extra_inputs.combos
     assert dock.maps.isVisibleTo(dock)
     assert not combos["noise_map"].isVisibleTo(dock)
     assert combos["repeated_exposure"].isVisibleTo(dock)

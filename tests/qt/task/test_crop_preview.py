@@ -37,16 +37,16 @@ def draw(desk, top, left, bottom, right):
 
 
 def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
-    trying = large.dock.trying
+    trying = large.dock.crop_preview
     draw(large, 40, 16, 104, 112)
     assert trying.regions.currentText() == "region"
     assert not trying.apply_button.isEnabled()
-    large.dock.view.also.boxes["residual"].setChecked(True)
+    large.dock.view.extra_layer_chooser.boxes["residual"].setChecked(True)
     large.press(trying.try_button)
-    assert large.dock.busy and "96 × 64 pixels" in trying.message_label.text()
+    assert large.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
     large.wait_for_end()
     assert "cells trial, Fast residual" in large.names  # of several trials, each has its own
-    large.dock.view.also.boxes["residual"].setChecked(False)
+    large.dock.view.extra_layer_chooser.boxes["residual"].setChecked(False)
     trial = large.viewer.layers["cells trial, Fast"]
     assert trial.data.shape == (64, 96)
     np.testing.assert_allclose(trial.translate, (10 + 20, 20 + 8))
@@ -65,14 +65,14 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
 
 
 def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
-    trying, viewer = large.dock.trying, large.viewer
+    trying, viewer = large.dock.crop_preview, large.viewer
     viewer.add_image(np.zeros((8, 8)), name="aside")
     viewer.layers.selection.active = viewer.layers["cells"]
     draw(large, 0, 0, 64, 64)
     large.press(trying.compare_button)
     large.wait_until(lambda: "cells trial, Fast" in large.names)
-    assert large.dock.busy and not trying.apply_button.isEnabled()  # two more are to come
-    large.wait_until(lambda: not large.dock.busy and "cells trial, Best" in large.names)
+    assert large.dock.is_busy and not trying.apply_button.isEnabled()  # two more are to come
+    large.wait_until(lambda: not large.dock.is_busy and "cells trial, Best" in large.names)
     assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
@@ -82,12 +82,12 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
     viewer.layers.selection.active = viewer.layers["cells trial, Balanced"]
     assert trying.trials.currentText() == "cells trial, Balanced"
     assert re.fullmatch(
-        r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost.text()
-    ), trying.cost.text()
+        r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
+    ), trying.cost_label.text()
     viewer.layers.selection.active = viewer.layers["cells trial, Fast"]
     assert trying.trials.currentText() == "cells trial, Fast"
     large.press(trying.apply_button)
-    assert large.dock.busy and large.dock.chooser.layer().name == "cells"
+    assert large.dock.is_busy and large.dock.chooser.get_layer().name == "cells"
     assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
     large.wait_for_end()
     assert viewer.layers["cells denoised"].metadata[METADATA_KEY]["recipe"]["preset"] == "fast"
@@ -95,17 +95,17 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
 
 def test_discarding_a_comparison_runs_no_further_preset(large):
     large.set(prior="random-input", max_iterations="100000")
-    large.press(large.dock.trying.compare_button)
+    large.press(large.dock.crop_preview.compare_button)
     large.wait_for_fit()
-    assert large.dock.plan_line.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
+    assert large.dock.plan_label.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
     large.press(large.dock.run_bar.discard_button)
-    assert not large.dock.busy
+    assert not large.dock.is_busy
     large.qtbot.wait(200)
-    assert not large.dock.busy and large.names == ["cells"]
+    assert not large.dock.is_busy and large.names == ["cells"]
 
 
 def test_what_is_in_view_is_the_region_without_a_drawing(large):
-    viewer, trying = large.viewer, large.dock.trying
+    viewer, trying = large.viewer, large.dock.crop_preview
     viewer.screenshot(canvas_only=False, flash=False)  # lays the window out
     viewer.reset_view()
     viewer.scene.camera.center = (10 + 32, 20 + 32)
@@ -128,6 +128,6 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large):
 def test_an_empty_drawing_is_said_in_words(large):
     large.viewer.add_shapes(name="empty")
     large.viewer.layers.selection.active = large.viewer.layers["cells"]
-    large.press(large.dock.trying.try_button)
-    assert not large.dock.busy
-    assert "Draw a rectangle in 'empty' first" in large.dock.trying.message_label.text()
+    large.press(large.dock.crop_preview.try_button)
+    assert not large.dock.is_busy
+    assert "Draw a rectangle in 'empty' first" in large.dock.crop_preview.message_label.text()

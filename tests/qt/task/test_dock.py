@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gl
 
 def test_opening_starts_nothing_and_changes_no_layer(desk, noisy):
     layer = desk.viewer.layers["cells"]
-    assert not desk.dock.busy
+    assert not desk.dock.is_busy
     assert desk.names == ["cells"]
     np.testing.assert_array_equal(layer.data, noisy)
     assert desk.viewer.layers.selection.active is layer
@@ -33,7 +33,7 @@ def test_opening_loads_no_torch():
         "viewer = napari.Viewer(show=False); viewer.add_image(numpy.ones((32, 32)))\n"
         "dock = DenoiseDock(viewer); viewer.window.add_dock_widget(dock)\n"
         "many = BatchDock(viewer); viewer.window.add_dock_widget(many)\n"
-        "assert dock.plan_line.text() and many.plan_line.text(); viewer.close()\n"
+        "assert dock.plan_label.text() and many.plan_label.text(); viewer.close()\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -41,7 +41,7 @@ def test_opening_loads_no_torch():
 
 
 def test_the_plan_is_shown_before_anything_runs_and_follows_every_change(desk, noisy):
-    line = desk.dock.plan_line
+    line = desk.dock.plan_label
     assert "64 × 64 pixels" in line.text()
     assert re.search(r"up to \d+\u00a0s .* \d+\u00a0MB of memory", line.text())  # wrap elsewhere
     desk.viewer.add_image(noisy[:40], name="part")
@@ -127,7 +127,7 @@ def test_discard_leaves_no_layer(long_run):
     long_run.wait_until(lambda: "cells preview" in long_run.names)
     long_run.press(long_run.dock.run_bar.discard_button)
     assert long_run.names == ["cells"]
-    assert not long_run.dock.busy
+    assert not long_run.dock.is_busy
     long_run.qtbot.wait(300)
     assert long_run.names == ["cells"]
     assert "Discarded" in long_run.said
@@ -173,18 +173,18 @@ def test_while_running_there_is_one_preview_and_the_user_is_not_disturbed(long_r
     assert viewer.layers.selection.active is viewer.layers["cells"]
     assert viewer.scene.camera.zoom == 3.0
     assert len(updates) <= 5 * seconds + 1  # five a second at most, fewer where drawing is dear
-    assert long_run.dock.chooser.layer().name == "cells"
+    assert long_run.dock.chooser.get_layer().name == "cells"
 
 
 def test_the_settings_are_closed_while_running_and_open_afterwards(long_run):
     dock = long_run.dock
     long_run.run()
-    assert not dock.form.top.isEnabled()
-    assert not dock.form.folded.isEnabled()
+    assert not dock.form.basic_page.isEnabled()
+    assert not dock.form.advanced_page.isEnabled()
     assert not dock.chooser.isEnabled()
     long_run.press(dock.run_bar.discard_button)
-    assert dock.form.top.isEnabled()
-    assert dock.form.folded.isEnabled()
+    assert dock.form.basic_page.isEnabled()
+    assert dock.form.advanced_page.isEnabled()
     assert dock.chooser.isEnabled()
 
 
@@ -283,7 +283,7 @@ def test_the_tab_key_goes_down_the_dock(desk):
         desk.qtbot.keyClick(window.focusWidget(), Qt.Key.Key_Tab)
     assert order == [
         dock.chooser.combo,
-        dock.further.combos["repeated_exposure"],
+        dock.extra_inputs.combos["repeated_exposure"],
         dock.form.widgets["preset"].native,
         dock.run_bar.run_button,
     ]
@@ -318,4 +318,6 @@ def test_all_settings_can_be_read_when_unfolded_after_a_change_of_theme(desk):
     assert all(field.height() >= field.minimumSizeHint().height() > 10 for field in fields)
     desk.dock.settings.toggleButton().click()
     desk.qtbot.wait(50)
-    assert desk.dock.form.folded.height() == 0 or not desk.dock.form.folded.isVisible()
+    assert (
+        desk.dock.form.advanced_page.height() == 0 or not desk.dock.form.advanced_page.isVisible()
+    )

@@ -32,12 +32,12 @@ def test_channels_are_restored_when_the_axes_say_so(desk, noisy, qtbot):
     pair = np.stack([noisy, noisy.T]).astype(np.uint16) * 9
     desk.viewer.add_image(pair, name="pair")
     axes = desk.dock.chooser.axes
-    line = desk.dock.plan_line.text()
+    line = desk.dock.plan_label.text()
     assert "2 planes one after another" in line
     assert "write in 'Axes': CYX for channels" in line  # no option of the command line
     axes.clear()
     qtbot.keyClicks(axes, "CYX")
-    assert "2 channels one after another" in desk.dock.plan_line.text()
+    assert "2 channels one after another" in desk.dock.plan_label.text()
     desk.set(max_iterations="6")
     desk.run()
     desk.wait_for_end()
@@ -75,7 +75,7 @@ def test_a_lazy_image_is_restored(desk, noisy):
 def test_a_lone_labels_layer_is_refused_by_name(desk):
     desk.viewer.layers.clear()
     desk.viewer.add_labels(np.zeros((64, 64), int), name="nuclei")
-    assert "'nuclei' is a Labels layer" in desk.dock.plan_line.text()
+    assert "'nuclei' is a Labels layer" in desk.dock.plan_label.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
 
 
@@ -88,7 +88,7 @@ def test_a_lone_labels_layer_is_refused_by_name(desk):
 )
 def test_what_the_header_gives_away_is_refused_before_anything_runs(desk, pixels, words):
     desk.viewer.add_image(pixels, name="wrong", visible=False, contrast_limits=(0, 1))
-    assert words in desk.dock.plan_line.text()
+    assert words in desk.dock.plan_label.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
 
 

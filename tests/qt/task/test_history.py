@@ -21,7 +21,7 @@ def shown(film: SnapshotBuffer, count: int, side: int = 10) -> list[int]:
 
 
 def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
-    film = SnapshotBuffer(most_bytes=8 * 400)
+    film = SnapshotBuffer(max_bytes=8 * 400)
     iterations = shown(film, 1000)
     assert 4 <= len(iterations) <= 8
     assert film.bytes <= 8 * 400
@@ -34,7 +34,7 @@ def test_a_film_has_no_more_pictures_than_a_slider_has_places():
 
 
 def test_pictures_of_which_two_do_not_fit_are_not_kept():
-    assert shown(SnapshotBuffer(most_bytes=799), 5) == []
+    assert shown(SnapshotBuffer(max_bytes=799), 5) == []
 
 
 def test_a_picture_that_is_told_again_is_taken_once():
@@ -54,14 +54,14 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     history = long_run.dock.history
     assert history.isHidden()
     long_run.run()
-    long_run.wait_until(lambda: len(history.film.snapshots) >= 4)
+    long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 4)
     assert "of at most 256 MB" in history.message_label.text()
     go_back(long_run, 2)
-    seen = history.film.snapshots[history.slider.value()]
+    seen = history.snapshot_buffer.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
     assert preview.data is seen.picture
-    count = len(history.film.snapshots)
-    long_run.wait_until(lambda: len(history.film.snapshots) > count)
+    count = len(history.snapshot_buffer.snapshots)
+    long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) > count)
     assert preview.data is seen.picture  # the run goes on, what is looked at stays
     long_run.press(history.keep_button)
     name = f"cells denoised, iteration {seen.iteration}"
@@ -71,7 +71,7 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     np.testing.assert_array_equal(kept.data, seen.picture)
     assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
     long_run.qtbot.keyClick(history.slider, Qt.Key.Key_End)
-    assert preview.data is history.film.snapshots[-1].picture
+    assert preview.data is history.snapshot_buffer.snapshots[-1].picture
     long_run.press(long_run.dock.run_bar.run_button)
     long_run.wait_for_end()
     assert set(long_run.names) == {"cells", name, "cells denoised"}
@@ -89,30 +89,30 @@ def test_after_a_run_its_pictures_are_still_there_and_the_right_end_is_the_resul
     desk.run()
     desk.wait_for_end()
     history = desk.dock.history
-    count = len(history.film.snapshots)
+    count = len(history.snapshot_buffer.snapshots)
     assert count and desk.names == ["cells", "cells denoised"]
     result = desk.viewer.layers["cells denoised"].data.copy()
     go_back(desk, 1)
     assert "cells preview" in desk.names
     desk.press(history.keep_button)
-    assert f"iteration {history.film.snapshots[-1].iteration}" in desk.names[-1]
+    assert f"iteration {history.snapshot_buffer.snapshots[-1].iteration}" in desk.names[-1]
     desk.qtbot.keyClick(history.slider, Qt.Key.Key_End)
     assert "cells preview" not in desk.names
     np.testing.assert_array_equal(desk.viewer.layers["cells denoised"].data, result)
-    assert desk.dock.chooser.layer().name == "cells"
+    assert desk.dock.chooser.get_layer().name == "cells"
 
 
 @pytest.mark.gl
 def test_discard_forgets_the_history_but_leaves_what_was_kept(long_run):
     history = long_run.dock.history
     long_run.run()
-    long_run.wait_until(lambda: len(history.film.snapshots) >= 2)
+    long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) >= 2)
     go_back(long_run, 1)
     long_run.press(history.keep_button)
     long_run.press(long_run.dock.run_bar.discard_button)
     assert len(long_run.names) == 2 and "iteration" in long_run.names[1]
     assert "you kept" in long_run.said
-    assert history.isHidden() and not history.film.snapshots
+    assert history.isHidden() and not history.snapshot_buffer.snapshots
 
 
 @pytest.mark.gl

@@ -21,8 +21,8 @@ RECIPES = (
 @pytest.fixture
 def form(qtbot):
     form = SettingsForm("denoise")
-    qtbot.addWidget(form.top)
-    qtbot.addWidget(form.folded)
+    qtbot.addWidget(form.basic_page)
+    qtbot.addWidget(form.advanced_page)
     return form
 
 
@@ -40,9 +40,9 @@ def test_the_form_stands_for_every_field_of_a_recipe_that_it_shows(form, setting
     form.show(make_recipe("denoise", preset="fast", seed=5, gain=3, smoothing=2.5))
     recipe = make_recipe("denoise", **settings)
     told = []
-    form.changed.connect(lambda: told.append(form.recipe()))
+    form.changed.connect(lambda: told.append(form.build_recipe()))
     form.show(recipe)
-    assert form.recipe() == recipe
+    assert form.build_recipe() == recipe
     assert told == [recipe]
 
 
@@ -54,7 +54,7 @@ def test_a_recipe_that_was_saved_is_the_same_when_loaded(form, buttons, tmp_path
     assert recipe_from_json(file.read_text(encoding="utf-8")) == recipe
     form.show(make_recipe("denoise", seed=99))
     buttons.load(str(file))
-    assert form.recipe() == recipe
+    assert form.build_recipe() == recipe
     assert buttons.heard == [
         "The recipe was saved as 'mine.json'.",
         "The settings are now those of 'mine.json'.",
@@ -81,7 +81,7 @@ def test_a_recipe_that_cannot_be_loaded_is_said_in_words_and_changes_nothing(
     buttons.load(str(file))
     (said,) = buttons.heard
     assert words in said
-    assert form.recipe() == before
+    assert form.build_recipe() == before
 
 
 def test_a_name_without_ending_gets_one_and_no_other_file_is_lost_by_it(buttons, tmp_path):

@@ -41,7 +41,7 @@ dock = DenoiseDock(viewer)
 for name, value in dict(preset="fast", prior="random-input", max_iterations="120").items():
     dock.form.widgets[name].value = value
 dock.start()
-assert dock.busy, dock.plan_line.text()
+assert dock.is_busy, dock.plan_label.text()
 while True:
     application.processEvents()
     time.sleep(0.005)
@@ -101,10 +101,10 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
     assert not offer.isHidden()
     assert "Denoise of 'cells', begun on" in offer.message_label.text()
     assert "of at most 120 iterations" in offer.message_label.text()
-    offer.go_on_button.click()
-    qtbot.waitUntil(lambda: dock.busy, timeout=PATIENCE)
+    offer.resume_button.click()
+    qtbot.waitUntil(lambda: dock.is_busy, timeout=PATIENCE)
     assert offer.isHidden()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
     layers = dock._viewer.layers
     assert [layer.name for layer in layers] == ["cells", "cells denoised"], (
         dock.run_bar.message_label.text()
@@ -125,7 +125,7 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
     begun(noisy[:32, :32], monkeypatch, dock, qtbot)
     assert opened().recovery.isHidden()
     dock.keep()
-    qtbot.waitUntil(lambda: not dock.busy, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
     assert not list(list_autosave_folders()[0].iterdir())
 
 
@@ -160,4 +160,4 @@ def test_what_was_begun_with_another_version_begins_again(opened):
     left_behind(list_autosave_folders()[0], 1)
     told = next(list_autosave_folders()[0].glob("*/run.json"))
     told.write_text(told.read_text().replace('"torch": "', '"torch": "0.'))
-    assert opened().recovery.go_on_button.text() == "Begin again"
+    assert opened().recovery.resume_button.text() == "Begin again"

@@ -152,12 +152,12 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     desk.viewer.add_image(noisy[::-1].copy(), name="other")
     desk.viewer.layers.selection.active = desk.viewer.layers["other"]
     desk.set(seed=9, prior="auto", gain="")
-    assert desk.dock.chooser.layer().name == "other"
+    assert desk.dock.chooser.get_layer().name == "other"
     press(desk, desk.dock.repeat.buttons.again_button)
     assert "Press Run to make it again" in desk.said
-    assert desk.dock.chooser.layer().name == "cells"
-    assert desk.dock.form.recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
-    assert not desk.dock.busy
+    assert desk.dock.chooser.get_layer().name == "cells"
+    assert desk.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
+    assert not desk.dock.is_busy
     desk.run()
     desk.wait_for_end()
     again = desk.viewer.layers["cells denoised [1]"]
@@ -193,7 +193,7 @@ def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
     assert buttons.combo.count() == 0  # the input is none either
     for one in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{one}_button").isEnabled()
-    for box in desk.dock.view.also.boxes.values():
+    for box in desk.dock.view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
     restored(desk)
     combo = desk.dock.repeat.buttons.combo
@@ -204,9 +204,9 @@ def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
 def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp_path):
     desk, presets = open_fold, open_fold.dock.repeat.presets
     desk.set(seed=21, preset="best", gain="2.5")
-    wanted = desk.dock.form.recipe()
+    wanted = desk.dock.form.build_recipe()
     assert not presets.save_button.isEnabled()
-    desk.qtbot.keyClicks(presets.line, "My cells")
+    desk.qtbot.keyClicks(presets.name_edit, "My cells")
     press(desk, presets.save_button)
     assert "are kept as 'My cells'" in desk.said
     (file,) = tmp_path.rglob("My cells.json")
@@ -216,13 +216,13 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     other.repeat.expand(animate=False)
     other.repeat.presets.combo.setCurrentText("My cells")
     desk.press(other.repeat.presets.load_button)
-    assert other.form.recipe() == wanted
+    assert other.form.build_recipe() == wanted
     other.repeat.presets.combo.setCurrentText(DEFAULT_SETTINGS_LABEL)
     desk.press(other.repeat.presets.load_button)
-    assert other.form.recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
+    assert other.form.build_recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
     press(desk, presets.load_button)
-    assert "is not valid JSON" in desk.said and desk.dock.form.recipe() == wanted
+    assert "is not valid JSON" in desk.said and desk.dock.form.build_recipe() == wanted
     press(desk, presets.delete_button)
     assert not file.exists() and presets.combo.count() == 1
 
@@ -236,26 +236,33 @@ def test_a_new_dock_takes_up_the_settings_of_the_last_run_and_says_so(open_fold,
     desk.set(seed=18)  # was never run
     later = DenoiseDock(desk.viewer)
     desk.viewer.window.add_dock_widget(later, name="Later", area="right")
-    assert later.form.recipe().run_settings.seed == 17
+    assert later.form.build_recipe().run_settings.seed == 17
     assert "settings are those of your last run" in later.run_bar.message_label.text()
     other = make_dock_class("deblur")(desk.viewer)
     desk.viewer.window.add_dock_widget(other, name="Deblur", area="right")
-    assert other.form.recipe().run_settings.seed == 0 and other.run_bar.message_label.text() == ""
+    assert (
+        other.form.build_recipe().run_settings.seed == 0
+        and other.run_bar.message_label.text() == ""
+    )
 
 
 def test_many_sentences_leave_room_for_the_folds_below(open_fold):
     desk, bar = open_fold, open_fold.dock.run_bar
     desk.viewer.window.resize(1280, 720)
     for words in ("One line.", "A line that is not too long for the dock, and one more word. " * 2):
-        bar.say(words)
+        bar.show_message(words)
         desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
-        assert bar.place.height() == bar.message_label.heightForWidth(bar.message_label.width())
-        assert bar.message_label.width() == bar.place.width()  # no scroll bar takes any
-        assert bar.message_label.height() == bar.place.height()  # all in sight, and nothing wasted
-    bar.say("\n".join(f"Sentence {number}." for number in range(40)))
+        assert bar.message_area.height() == bar.message_label.heightForWidth(
+            bar.message_label.width()
+        )
+        assert bar.message_label.width() == bar.message_area.width()  # no scroll bar takes any
+        assert (
+            bar.message_label.height() == bar.message_area.height()
+        )  # all in sight, and nothing wasted
+    bar.show_message("\n".join(f"Sentence {number}." for number in range(40)))
     desk.viewer.screenshot(canvas_only=False, flash=False)  # lays out
-    lines = bar.place.height() / bar.message_label.fontMetrics().lineSpacing()
-    assert 5 < lines < 12 and bar.place.verticalScrollBar().maximum() > 0
+    lines = bar.message_area.height() / bar.message_label.fontMetrics().lineSpacing()
+    assert 5 < lines < 12 and bar.message_area.verticalScrollBar().maximum() > 0
     assert below(desk.dock).height() > 100
     dock, seen = desk.dock, below(desk.dock)
     for part in (dock.view.comparison, dock.history):  # as after a run

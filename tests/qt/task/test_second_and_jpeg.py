@@ -26,7 +26,7 @@ def longer():
 def choose_second(desk, name):
     """Open the list and go down to the layer, as a hand on the keyboard does."""
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    combo = desk.dock.further.combos["repeated_exposure"]
+    combo = desk.dock.extra_inputs.combos["repeated_exposure"]
     desk.qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
     for _ in range(combo.findText(name) - combo.currentIndex()):
         desk.qtbot.keyClick(combo.view(), Qt.Key.Key_Down)
@@ -36,8 +36,8 @@ def choose_second(desk, name):
 
 def test_no_second_shot_is_taken_unless_one_is_chosen(desk, longer):
     desk.viewer.add_image(longer, name="again")
-    assert desk.dock.further.combos["repeated_exposure"].currentText() == "none"
-    assert desk.dock.further.headers() == {}
+    assert desk.dock.extra_inputs.combos["repeated_exposure"].currentText() == "none"
+    assert desk.dock.extra_inputs.read_headers() == {}
 
 
 def test_a_second_shot_is_used_and_the_layer_says_so(desk, longer):
@@ -55,7 +55,7 @@ def test_a_second_image_of_another_size_is_refused_before_anything_runs(desk, lo
     desk.viewer.add_image(longer[:40], name="small")
     choose_second(desk, "small")
     assert not desk.dock.run_bar.run_button.isEnabled()
-    assert "small" in desk.dock.plan_line.text()
+    assert "small" in desk.dock.plan_label.text()
 
 
 def test_a_second_image_of_something_else_is_refused_in_words(desk, longer):

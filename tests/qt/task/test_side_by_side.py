@@ -46,8 +46,8 @@ def press_both(desk, docks):
         dock.form.widgets["preset"].value = SETTINGS["preset"]
         dock.form.widgets["max_iterations"].value = str(SETTINGS["max_iterations"])
         desk.press(dock.run_bar.run_button)
-    assert all(dock.busy for dock in docks)
-    desk.wait_until(lambda: not any(dock.busy for dock in docks))
+    assert all(dock.is_busy for dock in docks)
+    desk.wait_until(lambda: not any(dock.is_busy for dock in docks))
 
 
 @pytest.mark.gl
@@ -59,7 +59,7 @@ def test_two_docks_in_one_viewer_give_what_each_gives_alone(desk, noisy, second)
     combo = docks[1].chooser.combo
     combo.setCurrentText("other")
     combo.activated.emit(combo.currentIndex())  # as if chosen by hand
-    assert [dock.chooser.layer().name for dock in docks] == ["cells", "other"]
+    assert [dock.chooser.get_layer().name for dock in docks] == ["cells", "other"]
     press_both(desk, docks)
     layers = desk.viewer.layers
     assert sorted(desk.names) == ["cells", "cells denoised", "other", "other denoised"]

@@ -30,7 +30,7 @@ def open_dock(desk):
 
 
 def choose(desk, name, layer):
-    combo = desk.dock.further.combos[name]
+    combo = desk.dock.extra_inputs.combos[name]
     combo.setCurrentIndex(combo.findText(layer))
     combo.activated.emit(combo.currentIndex())
 
@@ -97,7 +97,7 @@ def test_a_mask_of_one_plane_serves_a_whole_stack_and_the_dock_says_so(open_dock
     desk.viewer.add_labels(lines, name="lines")
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "mask", "lines")
-    assert "holds for all 4 planes" in desk.dock.plan_line.text()
+    assert "holds for all 4 planes" in desk.dock.plan_label.text()
     result = result_of(desk, "cells inpainted")
     np.testing.assert_array_equal(result.data[:, lines == 0], stack[:, lines == 0])
 
@@ -117,7 +117,7 @@ def test_an_empty_mask_is_refused_in_words(open_dock):
     desk = open_dock("inpaint")
     desk.viewer.add_labels(np.zeros((SIDE, SIDE), int), name="nothing")
     choose(desk, "mask", "nothing")
-    assert "The mask marks no pixel of 'cells'." in desk.dock.plan_line.text()
+    assert "The mask marks no pixel of 'cells'." in desk.dock.plan_label.text()
     assert not desk.dock.run_bar.run_button.isEnabled()
     desk.viewer.layers["nothing"].paint((9, 9), 1)
     assert desk.dock.run_bar.run_button.isEnabled()
@@ -174,7 +174,7 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):
     desk = open_dock("deblur", model="widefield", na="1.2", wavelength="520")
     stack_in(desk, noisy)
-    assert desk.dock.run_bar.run_button.isEnabled(), desk.dock.plan_line.text()
+    assert desk.dock.run_bar.run_button.isEnabled(), desk.dock.plan_label.text()
     notes = result_of(desk, "cells deblurred").metadata[METADATA_KEY]["report"]["notes"]
     assert any("100 × 200 nm in planes 600 nm apart" in note for note in notes)
 
@@ -189,7 +189,7 @@ def test_a_blur_of_known_width_is_undone(open_dock):
 def test_deblurring_without_a_psf_says_what_is_needed(open_dock):
     desk = open_dock("deblur")
     assert not desk.dock.run_bar.run_button.isEnabled()
-    assert desk.dock.plan_line.text().endswith(".")
+    assert desk.dock.plan_label.text().endswith(".")
 
 
 def test_a_second_channel_guides(open_dock, noisy):
@@ -207,7 +207,7 @@ def test_a_guide_of_another_size_is_refused_before_anything_runs(open_dock):
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     choose(desk, "guide", "small")
     assert not desk.dock.run_bar.run_button.isEnabled()
-    assert "small" in desk.dock.plan_line.text()
+    assert "small" in desk.dock.plan_label.text()
 
 
 def test_a_blind_deblurring_gives_the_psf_as_a_second_layer(open_dock):

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import napari_dip as dip
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
@@ -64,7 +64,7 @@ def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
     event = Event(message="Restoring.", fraction=0.3, iteration=3, iterations=10)
     working = update_file_row(rows[0], told(plan, 1, event))
     assert (working.state, working.messages) == ("working", ("Restoring, iteration 3 of 10",))
-    no = refusal("time-over", limit=1, name="0.tif")
+    no = make_refusal("time-over", limit=1, name="0.tif")
     failed = update_file_row(
         working,
         told(plan, 1, outcome=FileOutcome(source=rows[0].source, state="failed", refusal=no)),

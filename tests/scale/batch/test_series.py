@@ -166,7 +166,7 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
 def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path):
     crew = Here(count=2)
     plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
-    seen = list(run_batch(plan, crew=crew))
+    seen = list(run_batch(plan, pool=crew))
     numbers = [one.number for one in seen]
     assert numbers.index(1) > max(place for place, one in enumerate(numbers) if not one)
     assert crew.sent == [str(number) for number in range(1, len(NAMES) + 1)]
@@ -245,7 +245,7 @@ def test_a_file_of_other_channels_is_refused_before_any_work(tmp_path):
     pair = np.stack([exposed(1), exposed(2)])
     tifffile.imwrite(tmp_path / "in" / "pair.tif", pair, imagej=True, metadata={"axes": "CYX"})
     plan = plan_batch(RECIPE, tmp_path / "in", tmp_path / "out", joint_training=True)
-    ((source, no),) = plan.list_refused
+    ((source, no),) = plan.refused_files
     assert source.name == "pair.tif" and no.code == "series-channels"
     assert "2 channels, fitted one by one" in no.sentence and "1 channel" in no.sentence
 
@@ -328,14 +328,14 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     noise = NoiseVariance(gain=none, intercept=strengths, floor=none + 1e-6)
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
-    net = Hourglass(2, 1, 1, (4, 8), skip=None, normalised=False, rng=rng)
+    net = Hourglass(2, 1, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
     known, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
     code = R2RPrior(net, clean, known, judges, (1, 1), noise, None, window=None)
     for _ in range(12):
         draw = code.draw(rng)
-        assert draw.window is not None and draw.taken is not None
-        wanted = float(strengths[draw.window.member, 0, 0, 0]) ** 0.5 / code.strength
-        assert float(draw.taken.std()) == pytest.approx(wanted, rel=0.05)
+        assert draw.window is not None and draw.target_noise is not None
+        wanted = float(strengths[draw.window.member, 0, 0, 0]) ** 0.5 / code.noise_strength
+        assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)
 
 
 def test_the_network_says_what_it_comes_from(whole):

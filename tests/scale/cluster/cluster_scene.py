@@ -44,7 +44,7 @@ def main(recipe: str, out: str, *inputs: str) -> None:
             for port in process.net_connections("tcp")
             if port.status == psutil.CONN_LISTEN
         ]
-        drain_generator(run_batch(plan, crew=crew), see)
+        drain_generator(run_batch(plan, pool=crew), see)
     print(json.dumps({"states": states, "killed": len(killed), "listening": ports}))
 
 

@@ -22,7 +22,7 @@ class Here:
     def __init__(
         self, deaths: int = 0, lost_after: int = 1000, asleep: bool = False, count: int = 1
     ) -> None:
-        self.count = count
+        self.worker_count = count
         self.connection_failure = None
         self.units: list = []
         self.sent: list[str] = []
@@ -49,7 +49,7 @@ class Here:
             yield WorkerMessage(unit=unit.name, is_given_up=True)
             return
         if not self._left:
-            self.connection_failure = dip.errors.refusal("cluster-lost", address="tcp://there")
+            self.connection_failure = dip.errors.make_refusal("cluster-lost", address="tcp://there")
             return
         self._left -= 1
         events: list = []

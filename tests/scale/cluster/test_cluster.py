@@ -75,7 +75,7 @@ def by_units(whole, tmp_path_factory) -> tuple[Path, Here, list]:
     """Folder of the same batch, done unit by unit, by a crew that is given up on twice."""
     out = tmp_path_factory.mktemp("units") / "out"
     crew = Here(deaths=2)
-    events = list(run_batch(planned(whole, out), crew=crew))
+    events = list(run_batch(planned(whole, out), pool=crew))
     return out, crew, events
 
 
@@ -113,7 +113,7 @@ def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
 
 def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_path):
     crew = Here(deaths=MAX_TASK_RETRIES)
-    events = run_batch(planned(whole, tmp_path / "out"), crew=crew)
+    events = run_batch(planned(whole, tmp_path / "out"), pool=crew)
     ends = {one.source.name: one.outcome for one in events if one.outcome}
     assert ends[GOOD[0]].state == "failed"
     assert ends[GOOD[0]].record["refusal"]["code"] == "cluster-killed"
@@ -123,7 +123,7 @@ def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_pat
 def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(whole, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(Failed) as caught:
-        list(run_batch(planned(whole, out), crew=Here(lost_after=1)))
+        list(run_batch(planned(whole, out), pool=Here(lost_after=1)))
     assert caught.value.refusal.code == "cluster-lost"
     assert list(results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
     done = dip.batch(RECIPE, whole / "in", out, resume=True)  # counts on as many threads
@@ -134,7 +134,7 @@ def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_withou
 def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole, tmp_path):
     crew = Here(asleep=True)
     wish = iter([Control.GO, Control.GO, Control.KEEP])
-    steps = run_batch(planned(whole, tmp_path / "out"), control=lambda: next(wish), crew=crew)
+    steps = run_batch(planned(whole, tmp_path / "out"), control=lambda: next(wish), pool=crew)
     ends = [one.outcome.state for one in steps if one.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]
     assert (crew.sent, crew.taken_back, crew.wishes) == (["1"], ["1"], [Control.KEEP])

@@ -65,8 +65,8 @@ def test_correction_keeps_units_and_offset_and_can_be_undone() -> None:
     light = np.full((SIDE, SIDE), 50.0)
     read = (CAMERA["offset_map"] + CAMERA["gain_map"] * light).astype(np.float32)
     expected = CAMERA["offset_map"].mean() + CAMERA["gain_map"].mean() * 50
-    np.testing.assert_allclose(camera.corrected(read), expected, rtol=1e-5)
-    np.testing.assert_allclose(camera.as_read(camera.corrected(read)), read, rtol=1e-5)
+    np.testing.assert_allclose(camera.correct(read), expected, rtol=1e-5)
+    np.testing.assert_allclose(camera.undo(camera.correct(read)), read, rtol=1e-5)
     assert build_camera_correction({}, (SIDE, SIDE)) is None
 
 
@@ -78,7 +78,7 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
     camera = build_camera_correction({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
     quiet, plain, usual = (
         measure_single_exposure(one, None, 0, NoiseRequest(model="gaussian")).intercept
-        for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.quietened(hot))
+        for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.suppress_hot_pixels(hot))
     )
     assert usual == pytest.approx(quiet, rel=0.05)
     assert plain > quiet and plain - quiet > 3 * abs(usual - quiet)

@@ -45,12 +45,12 @@ def error(picture: np.ndarray, truth: np.ndarray) -> float:
 def test_grid_and_steps_are_read_from_the_pixels(quality: int, cut: tuple[int, int]) -> None:
     found = find_traces(planes(saved(grey(), quality)[cut[0] :, cut[1] :]))
     assert found is not None
-    assert found.start == tuple(-one % 8 for one in cut)
+    assert found.block_offset == tuple(-one % 8 for one in cut)
     assert found.quality == quality
     file = io.BytesIO()
     Image.fromarray(grey()).save(file, "JPEG", quality=quality)
     told = np.array(Image.open(file).quantization[0]).reshape(8, 8)
-    np.testing.assert_array_equal(found.steps[0], told)
+    np.testing.assert_array_equal(found.quantisation_tables[0], told)
 
 
 @pytest.mark.parametrize(("subsampling", "halved"), [(0, False), (2, True)])
@@ -59,8 +59,8 @@ def test_colour_at_half_the_size_is_told_from_colour_at_full_size(
 ) -> None:
     found = find_traces(planes(saved(colours(), 90, subsampling=subsampling)))
     assert found is not None
-    assert found.halved == (halved, halved)
-    assert len(found.steps) == 3
+    assert found.has_half_chroma == (halved, halved)
+    assert len(found.quantisation_tables) == 3
 
 
 def never_compressed() -> list[np.ndarray]:

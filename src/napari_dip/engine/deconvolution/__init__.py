@@ -1,5 +1,4 @@
-"""Blur that is known, and blur that is looked for.
+"""Compute point spread functions, learned kernels, initial estimates and blind blur estimates.
 
-Decided here: point spread functions, kernels with parameters, initial estimates, the first guess
-of a blur. Tasks of deblurring import this folder.
+Deblurring tasks import this package.
 """

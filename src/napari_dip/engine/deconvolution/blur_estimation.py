@@ -1,14 +1,9 @@
-"""A first guess at a blur of any shape: the kernel that turns few sharp edges into the picture.
+"""Estimate an unknown blur from sharp edges, for any shape, or from the power spectrum.
 
-From coarse to fine, two closed-form steps take turns: the picture of few edges that explains the
-measurement under the present kernel, and the kernel that turns those edges into the measured ones.
-
-What the spectrum of a blurred picture tells of its blur, whatever the picture shows.
-
-The spectrum of most scenes falls as a power of the frequency; a blur multiplies it by its own
-spectrum, and the noise adds a floor. Which blur makes the measured spectrum likely can be told
-without knowing the scene, and a point is no favourite then, as it is where scene and blur are
-fitted together: a scene that is blurred itself is an unlikely scene.
+From edges: at each scale, a picture of few edges and the kernel are estimated in alternation. From
+the spectrum: that of most scenes falls as a power of the frequency, the blur multiplies it and the
+noise adds a floor. The most likely blur is chosen without an estimate of the scene, which avoids
+the trivial solution of no blur.
 """
 
 from __future__ import annotations
@@ -26,34 +21,35 @@ from napari_dip.engine.fit.schedule import Adam
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Weight of an edge against a squared residual, for a picture of range one: at the start, how it
-#: falls from turn to turn, and where that ends. Pan et al. 2014 begin with 4e-3 and let it fall by
-#: 1.1: of 12 pictures of Levin's set the least alike of the found kernels then has 0.60 in common
-#: with the true one, and 0.77 with these.
+#: Weight of the number of edges against squared residuals, for a picture of range one: initial
+#: value, divisor at each iteration, and lower bound. Pan et al. 2014 use 4e-3 and 1.1. On 12 images
+#: of Levin's set, the lowest similarity of estimated and true kernel is 0.60 with theirs, 0.77 with
+#: these.
 INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
-#: Weight of the kernel's squared length.
+#: Weight of the kernel's squared norm.
 KERNEL_WEIGHT = 2.0
-#: Coupling between picture and edges: doubled from twice the weight of an edge up to this.
+#: Upper bound of the coupling between picture and edges, which is doubled from twice the edge
+#: weight.
 MAX_COUPLING = 1e5
-#: Turns on each scale; a scale is finer than the one before by the root of two.
+#: Iterations at each scale; scales differ by the square root of two.
 ITERATIONS_PER_SCALE = 5
-#: Width of the coarsest kernel.
+#: Side of the coarsest kernel in pixels.
 MIN_KERNEL_SIDE = 5
-#: Parts of a kernel below this share of its peak are noise.
+#: Share of a kernel's peak below which values are set to 0.
 MIN_KERNEL_SHARE = 0.05
-#: Steps towards the best kernel that is nowhere negative; more move it by less than a hundredth.
+#: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
 FISTA_ITERATIONS = 60
 
 
 def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
-    """Guess a blur kernel.
+    """Estimate a blur kernel from sharp edges.
 
     Parameters
     ----------
     measurement : Tensor
-        (1, C, Y, X), of range one; the mean over channels is looked at.
+        (1, C, Y, X), of range one; the mean over channels is used.
     size : int
-        Odd width of the kernel.
+        Odd side of the kernel.
 
     Returns
     -------
@@ -66,7 +62,7 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     doi:10.1109/CVPR.2013.147; Pan, Hu, Su, Yang, Deblurring text images via L0-regularized
     intensity and gradient prior, CVPR 2014, doi:10.1109/CVPR.2014.371.
     Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse problems,
-    SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542: the steps towards the kernel.
+    SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542 (the kernel's solver).
     """
     picture = measurement.mean(1, keepdim=True)
     scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
@@ -93,22 +89,22 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
 
 
 def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
-    """Find the picture of few edges that explains a blurred one, by splitting."""
+    """Return a picture of few edges that explains a blurred one, by half-quadratic splitting."""
     margin = kernel.shape[-1]
-    wide = _extend_periodically(picture, margin)
-    grid = wide.shape[2:]
+    padded = _extend_periodically(picture, margin)
+    grid = padded.shape[2:]
     blur = _compute_transfer_function(kernel, grid)
     steps = [
         _compute_transfer_function(kernel, grid) for kernel in _make_difference_kernels(picture)
     ]
-    data = blur.conj() * torch.fft.rfft2(wide)
+    data = blur.conj() * torch.fft.rfft2(padded)
     power, roughness = blur.abs() ** 2, sum(step.abs() ** 2 for step in steps)
-    sharp, coupling = wide, 2 * edge
+    sharp, coupling = padded, 2 * edge
     while coupling < MAX_COUPLING:
         spectrum = torch.fft.rfft2(sharp)
         slopes = [torch.fft.irfft2(step * spectrum, s=grid) for step in steps]
-        kept = sum(slope**2 for slope in slopes) >= edge / coupling
-        edges = [torch.fft.rfft2(slope * kept) for slope in slopes]
+        is_edge = sum(slope**2 for slope in slopes) >= edge / coupling
+        edges = [torch.fft.rfft2(slope * is_edge) for slope in slopes]
         pulled = sum(item.conj() * part for item, part in zip(steps, edges, strict=True))
         sharp = torch.fft.irfft2(
             (data + coupling * pulled) / (power + coupling * roughness), s=grid
@@ -118,19 +114,20 @@ def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor
 
 
 def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
-    """Find the kernel that turns the edges of one picture into those of another."""
+    """Return the kernel that blurs the edges of a sharp picture into those of the measured one."""
     border = _make_border_taper(picture, side)
-    wanted = [border * gradient for gradient in _compute_gradients(picture)]
-    values = [border * gradient for gradient in _compute_gradients(sharp)]
+    blurred_gradients = [border * gradient for gradient in _compute_gradients(picture)]
+    sharp_gradients = [border * gradient for gradient in _compute_gradients(sharp)]
     grid = picture.shape[2:]
     spectra = [
-        (torch.fft.rfft2(a), torch.fft.rfft2(b)) for a, b in zip(values, wanted, strict=True)
+        (torch.fft.rfft2(a), torch.fft.rfft2(b))
+        for a, b in zip(sharp_gradients, blurred_gradients, strict=True)
     ]
-    alike = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
+    correlation = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
     half = side // 2
-    target = torch.roll(alike, (half, half), (0, 1))[:side, :side]
-    own = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
-    kernel = _solve_fista(own, target)
+    target = torch.roll(correlation, (half, half), (0, 1))[:side, :side]
+    autocorrelation = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
+    kernel = _solve_fista(autocorrelation, target)
     kernel = torch.where(kernel < MIN_KERNEL_SHARE * kernel.max(), 0, kernel)
     total = kernel.sum()
     return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(picture)
@@ -144,7 +141,7 @@ def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
     own : Tensor
         (Y, X), autocorrelation of the sharp edges, lag zero first.
     target : Tensor
-        (side, side), their correlation with the blurred ones.
+        (side, side), cross-correlation of sharp and blurred edges.
     """
     side = len(target)
     wide = 2 * side
@@ -152,7 +149,7 @@ def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
     few = own.new_zeros(wide, wide)
     down, right = (lags % count for count in own.shape)
     few[lags[:, None] % wide, lags % wide] = own[down[:, None], right]
-    # beyond half the picture its lags fold back, which can bend the spectrum below zero
+    # lags beyond half the picture wrap around, which can make the spectrum negative
     spectrum = torch.fft.rfft2(few).real.clamp(min=0)
     bound = float(spectrum.max()) + KERNEL_WEIGHT
 
@@ -174,46 +171,48 @@ def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
 
 
 def _centre_kernel(kernel: Tensor) -> Tensor:
-    """Bring the centre of mass to the middle, by whole pixels."""
+    """Shift the centre of mass to the middle by whole pixels."""
     size = kernel.shape[-1]
-    places = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
-    down = round(float((kernel.sum(1) * places).sum()))
-    right = round(float((kernel.sum(0) * places).sum()))
+    offsets = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
+    down = round(float((kernel.sum(1) * offsets).sum()))
+    right = round(float((kernel.sum(0) * offsets).sum()))
     moved = F.pad(kernel, (size, size, size, size))
     moved = moved[size + down : 2 * size + down, size + right : 2 * size + right]
-    tidied: Tensor = moved / moved.sum()
-    return tidied
+    centred: Tensor = moved / moved.sum()
+    return centred
 
 
 def _make_initial_kernel(side: int) -> Tensor:
-    """Two pixels side by side: a point would explain the picture by itself."""
+    """Return a kernel of two adjacent pixels; a point would be the trivial solution."""
     kernel = torch.zeros(side, side)
     kernel[side // 2, side // 2 : side // 2 + 2] = 0.5
     return kernel
 
 
 def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
-    """Bring a kernel to another scale."""
-    wide = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(min=0)
-    return wide / wide.sum()
+    """Resample a kernel to another size."""
+    resized = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(
+        min=0
+    )
+    return resized / resized.sum()
 
 
 def _extend_periodically(picture: Tensor, margin: int) -> Tensor:
-    """Go on beyond the frame, by reflection, and fade to the mean: the far sides then meet."""
+    """Pad by reflection and fade to the mean, so that the picture is periodic."""
     mean = picture.mean((2, 3), keepdim=True)
     margins = (margin, margin, margin, margin)
-    wide = F.pad(picture - mean, margins, mode="reflect")
+    padded = F.pad(picture - mean, margins, mode="reflect")
     for axis in (2, 3):
         rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=picture.device)[:-1])
         shape = [-1 if index == axis else 1 for index in range(4)]
-        weight = torch.ones(wide.shape[axis], device=picture.device)
+        weight = torch.ones(padded.shape[axis], device=picture.device)
         weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
-        wide = wide * weight.reshape(shape)
-    return wide + mean
+        padded = padded * weight.reshape(shape)
+    return padded + mean
 
 
 def _make_border_taper(picture: Tensor, margin: int) -> Tensor:
-    """Weights (Y, X) that fall to zero at the frame, where a blur brings in what is not seen."""
+    """Return weights (Y, X) that fall to 0 at the border, where light comes from outside."""
     lines = []
     for count in picture.shape[2:]:
         edge = min(margin, count // 4)
@@ -224,54 +223,55 @@ def _make_border_taper(picture: Tensor, margin: int) -> Tensor:
     return lines[0][:, None] * lines[1]
 
 
-def _make_difference_kernels(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Kernels of the differences along Y and X."""
-    along = torch.zeros(3, 3, device=like.device, dtype=like.dtype)
+def _make_difference_kernels(template: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the kernels of differences along Y and X."""
+    along = torch.zeros(3, 3, device=template.device, dtype=template.dtype)
     along[1, 0], along[1, 1] = 1.0, -1.0
     return along.T.contiguous(), along
 
 
 def _compute_gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences along Y and X, of the picture's size; 0 in the last row and column."""
+    """Return differences along Y and X, of the picture's size; 0 in the last row and column."""
     down = torch.diff(picture, dim=2, append=picture[:, :, -1:])
     right = torch.diff(picture, dim=3, append=picture[..., -1:])
     return down, right
 
 
 def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
-    """Transfer function of a kernel whose origin is its middle pixel."""
+    """Return the transfer function of a kernel whose origin is its middle pixel."""
     wide = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
     shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
     transfer: Tensor = torch.fft.rfft2(torch.roll(wide, shift, (0, 1)))
     return transfer
 
 
-#: Power of the frequency by which power spectra of scenes fall, and how far scenes differ. Field
-#: (1987) found 2 for the plane. With 2.4, found widths are 4 % too large on the mean of eight grey
+#: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
+#: (1987) measured 2. With 2.4, estimated widths are 4 % too large in the mean of eight grey
 #: photographs blurred by Gaussians of 1 to 3 pixels.
 SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
-#: How far the measured noise variance may be off, as a factor: e to this power.
+#: Standard deviation of the logarithm of the measured noise variance.
 LOG_NOISE_STD = 0.3
-#: Weight of what is known of scenes and noise against the mean over all frequencies: as much as
-#: a hundredth of them, since neighbouring frequencies share the taper's and the scene's accidents.
+#: Weight of the priors on scene and noise against the mean over all frequencies; it is not smaller
+#: since neighbouring frequencies are correlated by the taper and the scene.
 PRIOR_WEIGHT = 0.01
-#: Frequencies looked at, in cycles per pixel: below, the taper shows; above, all is noise.
+#: Range of frequencies in cycles per pixel. Below it is the taper, above it noise.
 MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
-#: The logarithm of a periodogram lies below that of the spectrum by Euler's constant on average,
-#: with a long tail downwards; residuals beyond two count by their size, not by its square.
+#: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
+#: delta of the Huber loss, since the distribution has a long lower tail.
 EULER, HUBER_DELTA = 0.5772, 2.0
-#: Frequencies that a first look at many blurs takes, and its steps; steps of the last look.
+#: Largest number of frequencies and iterations of the search over all candidates; iterations of the
+#: final fits.
 MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
-#: Rate of those steps (Adam), in units of a logarithm.
+#: Learning rate of these fits (Adam), in units of a logarithm.
 SPECTRUM_LEARNING_RATE = 0.05
-#: Blurs of the first look that are followed up.
+#: Largest number of candidates in the final fits.
 MAX_FINAL_CANDIDATES = 3
 
 
 def find_most_likely_blur(
     measurement: Tensor, noise_variance: Tensor, blurs: Sequence[Callable[[], nn.Module]]
 ) -> nn.Module:
-    """Find the blur under which the spectrum of the measurement is most likely.
+    """Return the blur under which the spectrum of the measurement is most likely.
 
     Parameters
     ----------
@@ -280,34 +280,36 @@ def find_most_likely_blur(
     noise_variance : Tensor
         (C,), of white noise, in squared units of the measurement.
     blurs : sequence of callables
-        Make the candidates: modules that give a kernel (*sizes) without input. The best are
-        fitted by their parameters and the best of those is given back.
+        Factories of the candidates, modules that return a kernel (*sizes) without an input. The
+        parameters of the best ones are fitted, and the best of these is returned.
 
     References
     ----------
     Levin, Weiss, Durand, Freeman, Understanding and evaluating blind deconvolution algorithms,
-    CVPR 2009, doi:10.1109/CVPR.2009.5206815: why the blur must be judged without the picture.
+    CVPR 2009, doi:10.1109/CVPR.2009.5206815 (why to estimate the blur without the picture).
     Field, Relations between the statistics of natural images and the response properties of
     cortical cells, J. Opt. Soc. Am. A 4(12), 1987, doi:10.1364/JOSAA.4.002379.
     """
     grid = tuple(measurement.shape[2:])
-    power, frequency, kept = _compute_periodogram(measurement)
-    few = torch.linspace(0, len(frequency) - 1, min(MAX_SEARCH_FREQUENCIES, len(frequency))).long()
-    few = few.to(frequency.device)
-    first = []
+    power, frequency, indices = _compute_periodogram(measurement)
+    subset = torch.linspace(
+        0, len(frequency) - 1, min(MAX_SEARCH_FREQUENCIES, len(frequency))
+    ).long()
+    subset = subset.to(frequency.device)
+    candidates = []
     for make in blurs:
         blur = make().to(measurement.device)
-        likeliest = kept[few]
+        search_indices = indices[subset]
         with torch.no_grad():
-            spectrum = _compute_blur_power(blur, grid, likeliest)
-        scene = _SpectrumModel(power[:, few], frequency[few], noise_variance)
-        first.append((scene.fit(spectrum.clone, SEARCH_STEPS), blur))
-    first.sort(key=lambda pair: pair[0])
+            spectrum = _compute_blur_power(blur, grid, search_indices)
+        fit_input = _SpectrumModel(power[:, subset], frequency[subset], noise_variance)
+        candidates.append((fit_input.fit(spectrum.clone, SEARCH_STEPS), blur))
+    candidates.sort(key=lambda pair: pair[0])
     best: tuple[float, nn.Module] | None = None
-    for _, blur in first[:MAX_FINAL_CANDIDATES]:
-        scene = _SpectrumModel(power, frequency, noise_variance)
-        spectrum_of = partial(_compute_blur_power, blur, grid, kept)
-        loss = scene.fit(spectrum_of, FINAL_FIT_STEPS, list(blur.parameters()))
+    for _, blur in candidates[:MAX_FINAL_CANDIDATES]:
+        fit_input = _SpectrumModel(power, frequency, noise_variance)
+        spectrum_of = partial(_compute_blur_power, blur, grid, indices)
+        loss = fit_input.fit(spectrum_of, FINAL_FIT_STEPS, list(blur.parameters()))
         if best is None or loss < best[0]:
             best = (loss, blur)
     assert best is not None
@@ -315,7 +317,7 @@ def find_most_likely_blur(
 
 
 class _SpectrumModel:
-    """Spectrum of a scene and of the noise over it: strength, fall and floor, for each channel."""
+    """Model of the spectrum of scene and noise: level, exponent and floor for each channel."""
 
     def __init__(self, power: Tensor, frequency: Tensor, noise_variance: Tensor) -> None:
         self._log_power = power.clamp(min=1e-30).log() + EULER  # (C, K)
@@ -330,15 +332,15 @@ class _SpectrumModel:
         self.floor = self._log_noise.clone().requires_grad_()
 
     def loss(self, spectrum: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the periodogram, without constants.
+        """Return the mean negative log-likelihood of the periodogram, without constants.
 
         Parameters
         ----------
         spectrum : Tensor
             (K), squared modulus of the blur's transfer function.
         """
-        scene = self.level - self.fall * self._log_frequency + spectrum.clamp(min=1e-12).log()
-        residual = self._log_power - torch.logaddexp(scene, self.floor)
+        fit_input = self.level - self.fall * self._log_frequency + spectrum.clamp(min=1e-12).log()
+        residual = self._log_power - torch.logaddexp(fit_input, self.floor)
         fit = nn.functional.huber_loss(
             residual, torch.zeros_like(residual), delta=HUBER_DELTA, reduction="mean"
         )
@@ -352,7 +354,7 @@ class _SpectrumModel:
         steps: int,
         blur: Sequence[nn.Parameter] = (),
     ) -> float:
-        """Fit the scene, and the blur's parameters if given; the least loss."""
+        """Fit the scene, and the blur's parameters if there are any; return the final loss."""
         adam = Adam([self.level, self.fall, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
         with torch.enable_grad():
             for step in range(steps):
@@ -365,7 +367,7 @@ class _SpectrumModel:
 
 
 def _compute_periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Power (C, K) and frequency (K) over half the plane, and their places in it (K)."""
+    """Return power (C, K), frequencies (K,) and their flat indices (K,) in the half-plane."""
     height, width = measurement.shape[2:]
     like = measurement
     taper = torch.hann_window(height, periodic=False, device=like.device)[:, None]
@@ -375,12 +377,12 @@ def _compute_periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     down = torch.fft.fftfreq(height, device=like.device)[:, None]
     right = torch.fft.rfftfreq(width, device=like.device)
     frequency = (down**2 + right**2).sqrt()
-    kept = (frequency > MIN_FREQUENCY) & (frequency < MAX_FREQUENCY)
-    return power[:, kept], frequency[kept], kept.flatten().nonzero()[:, 0]
+    in_range = (frequency > MIN_FREQUENCY) & (frequency < MAX_FREQUENCY)
+    return power[:, in_range], frequency[in_range], in_range.flatten().nonzero()[:, 0]
 
 
 def _compute_blur_power(blur: nn.Module, grid: tuple[int, ...], places: Tensor) -> Tensor:
-    """Squared modulus of a kernel's transfer function at some of the grid's frequencies (K)."""
+    """Return the squared modulus of a kernel's transfer function at some frequencies (K,)."""
     kernel: Tensor = blur()
     power: Tensor = torch.fft.rfft2(kernel, s=grid).abs() ** 2
     return power.flatten()[places]

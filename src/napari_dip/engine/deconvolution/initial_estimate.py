@@ -1,16 +1,9 @@
-"""What Richardson-Lucy makes of an image in a few steps: a guess for the network to start from.
+"""Deconvolve an image for the initial estimate, by Richardson-Lucy or by smooth least squares.
 
-Richardson-Lucy deconvolution: the classic answer, and a start for the network.
-
-Deconvolution by weighted least squares, of pictures without negative light and with few bends.
-
-Richardson-Lucy takes noise for Poisson's and knows no smoothness. Here each pixel counts by its
-own variance, and what bends the picture has its price.
-
-Each step multiplies the picture by what it should be brightened by, as Richardson-Lucy does,
-but for least squares (the image space reconstruction algorithm); a bend counts as a
-measurement of its own, through a quadratic that lies above its price. Steps are drawn out by
-as much as the last two agree, which makes twenty do the work of hundreds.
+Richardson-Lucy assumes Poisson noise and has no penalty. Smooth deconvolution weights each pixel by
+its noise variance, and penalises second differences. Its steps are multiplicative (the image space
+reconstruction algorithm), with a quadratic upper bound of the penalty. Acceleration by the
+agreement of the last two steps makes twenty steps equivalent to hundreds.
 
 References
 ----------
@@ -41,10 +34,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Operator
 
-#: Share of a pixel's light that must reach the seen pixels for them to have a say in it, and
-#: least prediction as a share of the mean: as in `richardson_lucy`.
+#: Least share of a pixel's light that reaches valid pixels for it to be updated, and lower bound of
+#: the prediction as a share of the mean; as in `richardson_lucy`.
 MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
-#: Share of the pixels that a picture's reach leaves above it: single ones may be noise.
+#: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_SHARE = 1e-3
 
 
@@ -55,20 +48,20 @@ def run_masked_richardson_lucy(
     grid: tuple[int, ...],
     iterations: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
-    """Run Richardson-Lucy with any linear operator and any pixels left out.
+    """Run Richardson-Lucy with any linear operator and any mask.
 
     Parameters
     ----------
     operator : Operator
-        Linear, without negative weights: (B, C, *grid) -> (B, C, *measured).
+        Linear with non-negative weights: (B, C, *grid) -> (B, C, *measured).
     measurement : Tensor
-        (B, C, *measured), above the level at which there is no light; what lies below counts as 0.
+        (B, C, *measured), above the value without light; negative values count as 0.
     valid : Tensor
         (B, 1, *measured), 1 where a pixel may be used.
     grid : tuple of int
         Size of the picture.
     iterations : tuple of int, ascending
-        Steps after which the picture is kept: few give a blurred one with little noise.
+        Iterations whose pictures are returned. Few give a blurred picture with little noise.
 
     Returns
     -------
@@ -86,7 +79,7 @@ def run_masked_richardson_lucy(
     mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
     floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
     light = spread_back(valid.expand_as(measurement).contiguous())
-    picture, kept = mean.expand_as(light), []
+    picture, pictures = mean.expand_as(light), []
     for step in range(1, max(iterations) + 1):
         with torch.no_grad():
             prediction = operator(picture).clamp(min=floor)
@@ -95,25 +88,25 @@ def run_masked_richardson_lucy(
         )
         picture = picture * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
         if step in iterations:
-            kept.append(picture)
-    return tuple(kept)
+            pictures.append(picture)
+    return tuple(pictures)
 
 
 def make_adjoint(
     operator: Operator, measurement: Tensor, grid: tuple[int, ...]
 ) -> Callable[[Tensor], Tensor]:
-    """Give the transposed operator: (B, C, *measured) -> (B, C, *grid).
+    """Return the adjoint operator: (B, C, *measured) -> (B, C, *grid).
 
     Parameters
     ----------
     operator : Operator
         Linear: (B, C, *grid) -> (B, C, *measured).
     measurement : Tensor
-        (B, C, *measured), for its shape alone.
+        (B, C, *measured); only its shape, type and device are used.
     grid : tuple of int
     """
     batch, channels = measurement.shape[:2]
-    with torch.enable_grad():  # the transposed operator is the gradient of the operator
+    with torch.enable_grad():  # the adjoint is the gradient of the operator
         start = measurement.new_zeros((batch, channels, *grid)).requires_grad_()
         blurred = operator(start)
 
@@ -124,49 +117,50 @@ def make_adjoint(
 
 
 def estimate_peak_intensity(guess: Tensor) -> float:
-    """Tell how far above darkness a picture is likely to go, by a guess at it; at least 1.
+    """Return the expected peak intensity of a picture, from an initial estimate; at least 1.
 
     Parameters
     ----------
     guess : Tensor
-        (B, C, *grid), above the level at which there is no light, in units of the measurement's
-        range.
+        (B, C, *grid), above the value without light, in units of the measurement's range.
     """
-    last = guess.flatten()
-    return max(1.0, float(last.kthvalue(max(1, round((1 - _OUTLIER_SHARE) * last.numel()))).values))
+    values = guess.flatten()
+    return max(
+        1.0, float(values.kthvalue(max(1, round((1 - _OUTLIER_SHARE) * values.numel()))).values)
+    )
 
 
-#: Share of a pixel's light that must reach the frame for the measurement to have a say in it.
-#: The Fourier transform rounds by 1e-7 of the brightest pixel in single precision: at this share
-#: that is 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
+#: Least share of a pixel's light that reaches the frame for it to be updated. The Fourier transform
+#: has rounding errors of 1e-7 of the brightest pixel in single precision. At this share they are
+#: 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
 _MIN_FRAME_SENSITIVITY = 1e-2
-#: Least prediction, as a share of the mean: keeps 0 / 0 out of pixels without light.
+#: Lower bound of the prediction, as a share of the mean; prevents 0 / 0 at pixels without light.
 _MIN_PREDICTED_LIGHT = 1e-6
 
 
 def richardson_lucy(
     measurement: Tensor, kernel: Tensor, iterations: int, background: float = 0.0
 ) -> Tensor:
-    """Estimate the object by multiplicative steps, each of which raises the Poisson likelihood.
+    """Deconvolve by Richardson-Lucy, whose steps increase the Poisson likelihood.
 
-    The object is larger than the frame by the kernel's reach, and each of its pixels is weighed
-    by the share of its light that reaches the frame; so no border is invented, and none rings.
-    Pixels that hardly reach it keep the start, the mean of the measurement.
+    The object extends beyond the frame by half the kernel. Each of its pixels is weighted by the
+    share of its light that reaches the frame, which avoids ringing at the border. Pixels with
+    almost no such light keep the initial value, the mean of the measurement.
 
     Parameters
     ----------
     measurement : Tensor
-        (B, C, *measured), in counts above the detector's offset; negative ones count as 0.
+        (B, C, *measured), in counts above the detector's offset; negative values count as 0.
     kernel : Tensor
         (*sizes) or (C, *sizes), odd, non-negative, of sum one.
     iterations : int, >= 0
     background : float, >= 0
-        Light that did not come from the object, in counts per pixel.
+        Background light in counts per pixel.
 
     Returns
     -------
     Tensor
-        (B, C, *measured + sizes - 1), non-negative; the frame is its middle.
+        (B, C, *measured + sizes - 1), non-negative, with the frame in its middle.
 
     Raises
     ------
@@ -183,11 +177,11 @@ def richardson_lucy(
     dims = measurement.ndim - 2
     margin = compute_kernel_margin(kernel, dims)
     axes = tuple(range(-dims, 0))
-    reach = [pixels for side in reversed(margin) for pixels in (2 * side, 2 * side)]
+    padding = [pixels for side in reversed(margin) for pixels in (2 * side, 2 * side)]
     mirrored = kernel.flip(axes)
 
     def spread_back(frame: Tensor) -> Tensor:
-        return convolve_valid(F.pad(frame, reach), mirrored)
+        return convolve_valid(F.pad(frame, padding), mirrored)
 
     measurement = measurement.clamp(min=0)
     mean = measurement.mean(axes, keepdim=True)
@@ -203,7 +197,7 @@ def richardson_lucy(
     return image
 
 
-#: Most that a step is drawn out in the direction of the one before: 1 would never come to rest.
+#: Upper bound of the momentum; at 1, steps would not converge.
 _MAX_MOMENTUM = 0.98
 
 
@@ -216,25 +210,25 @@ def iterate_smooth_deconvolution(
     weights: tuple[float, ...],
     marks: tuple[int, ...],
 ) -> Iterator[Tensor]:
-    """Explain an image by smooth objects, then by ever rougher ones.
+    """Deconvolve with decreasing smoothness, and yield the pictures.
 
     Parameters
     ----------
     operator : Operator
-        Linear, without negative weights: (1, C, *grid) -> (1, C, *measured).
+        Linear with non-negative weights: (1, C, *grid) -> (1, C, *measured).
     light : Tensor
-        (1, C, *measured), above the level at which there is no light.
+        (1, C, *measured), measurement above the value without light.
     variance : Tensor
-        Of each pixel's noise: (1, C, *measured).
+        (1, C, *measured), noise variance of each pixel.
     valid : Tensor
         (1, 1, *measured), 1 where a pixel may be used.
     grid : tuple of int
         Size of the picture.
     weights : tuple of float
-        Price of a bend of one standard deviation of the noise, one after the other; each begins
-        with the picture that the one before has led to.
+        Weights of the penalty, for bends in units of the noise's standard deviation. They are used
+        in sequence, each from the previous picture.
     marks : tuple of int, ascending
-        Steps after which a picture is handed out, for each weight.
+        Steps whose pictures are yielded, for each weight.
 
     Yields
     ------
@@ -242,24 +236,24 @@ def iterate_smooth_deconvolution(
         (1, C, *grid), non-negative.
     """
     spread_back = make_adjoint(operator, light, grid)
-    facts = valid / variance
+    weight_map = valid / variance
     unit = float(variance.mean().sqrt())
-    wanted, reached = spread_back(facts * light.clamp(min=0)), spread_back(facts)
-    alive = reached > MIN_SENSITIVITY * facts.mean()
+    target, sensitivity = spread_back(weight_map * light.clamp(min=0)), spread_back(weight_map)
+    is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
     axes = tuple(range(2, light.ndim))
     mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
-    picture = mean.expand_as(reached)
-    least = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
+    picture = mean.expand_as(sensitivity)
+    floor = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
 
     def brightened(ahead: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
-            now = spread_back(facts * operator(ahead))
+            current = spread_back(weight_map * operator(ahead))
         return ahead * torch.where(
-            alive, _compute_multiplicative_update(ahead, wanted, now, weight, unit), 1.0
+            is_sensitive, _compute_multiplicative_update(ahead, target, current, weight, unit), 1.0
         )
 
     for weight in weights:
-        steps = _iterate_accelerated(partial(brightened, weight=weight), picture, least)
+        steps = _iterate_accelerated(partial(brightened, weight=weight), picture, floor)
         for number, picture in enumerate(islice(steps, marks[-1]), 1):
             if number in marks:
                 yield picture
@@ -268,36 +262,36 @@ def iterate_smooth_deconvolution(
 def _iterate_accelerated(
     brightened: Callable[[Tensor], Tensor], picture: Tensor, least: Tensor
 ) -> Iterator[Tensor]:
-    """Take steps without end, each drawn out by as much as the last two agree."""
-    before, change, last_change = picture, None, None
+    """Yield the pictures of endless steps, with momentum from the agreement of the last two."""
+    previous, change, last_change = picture, None, None
     while True:
-        ahead = picture
+        extrapolated = picture
         if change is not None and last_change is not None:
             momentum = _compute_momentum(change, last_change)
-            ahead = (picture + momentum * (picture - before)).clamp(min=least)
-        before, picture = picture, brightened(ahead)
-        last_change, change = change, picture - ahead
+            extrapolated = (picture + momentum * (picture - previous)).clamp(min=least)
+        previous, picture = picture, brightened(extrapolated)
+        last_change, change = change, picture - extrapolated
         yield picture
 
 
 def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
-    """Tell how the bends of a picture change with each pixel.
+    """Return gradient and curvature bound of the sum of all bends of a picture.
 
-    The bend at a pixel is the length of all its second differences, sqrt(xx + yy + 2 xy + ...);
-    beyond the border the picture goes on as at its rim.
+    The bend at a pixel is the Frobenius norm of its second differences. The picture is continued
+    beyond the border by its border values.
 
     Parameters
     ----------
     image : Tensor
         (B, C, *grid)
     corner : float, > 0
-        Rounds the corner of the length at 0, in units of the image.
+        Width over which the norm is smoothed at 0, in units of the image.
 
     Returns
     -------
     tuple of Tensor
-        (B, C, *grid) each: the gradient of the sum of all bends, and for each pixel the curvature
-        of a sum of parabolas, one for each pixel, that touches it here and lies above it elsewhere.
+        (B, C, *grid) each, the gradient of the sum of all bends, and the curvature at each pixel of
+        a separable quadratic upper bound that touches the sum at `image`.
     """
     pairs = tuple(combinations_with_replacement(range(2, image.ndim), 2))
     counts = [1.0 if first == second else 2.0 for first, second in pairs]
@@ -315,7 +309,7 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
         gradient += count * _compute_backward_difference(
             _compute_backward_difference(bend * steepness, second, -1), first, -1
         )
-        # the weights of a second difference have a sum of 4, without their signs
+        # the absolute weights of a second difference sum to 4
         curvature += (
             4
             * count
@@ -329,7 +323,7 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
 def _compute_multiplicative_update(
     picture: Tensor, wanted: Tensor, now: Tensor, weight: float, unit: float
 ) -> Tensor:
-    """Give what a picture is to be multiplied by: what is wanted, over what there is now."""
+    """Return the factor of a multiplicative step, of data and penalty."""
     if weight:
         slope, curvature = compute_bending_gradient(picture, unit)
         price = weight / unit
@@ -344,12 +338,12 @@ def _compute_momentum(change: Tensor, last_change: Tensor) -> float:
 
 
 def _compute_forward_difference(image: Tensor, axis: int) -> Tensor:
-    """Step to the next pixel, 0 at the end."""
+    """Return the difference to the next pixel, 0 at the end."""
     return torch.diff(image, dim=axis, append=image.narrow(axis, -1, 1))
 
 
 def _compute_backward_difference(steps: Tensor, axis: int, sign: int) -> Tensor:
-    """Bring steps back to the pixels that they lie between; sign 1 drops the signs."""
+    """Apply the adjoint of a forward difference (sign -1), or its absolute weights (sign 1)."""
     inner = steps.narrow(axis, 0, steps.shape[axis] - 1)
-    nothing = torch.zeros_like(steps.narrow(axis, 0, 1))
-    return torch.cat([nothing, inner], axis) + sign * torch.cat([inner, nothing], axis)
+    zeros = torch.zeros_like(steps.narrow(axis, 0, 1))
+    return torch.cat([zeros, inner], axis) + sign * torch.cat([inner, zeros], axis)

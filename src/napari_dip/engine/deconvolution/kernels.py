@@ -1,7 +1,7 @@
-"""Blur kernels with parameters: free, from a network, or from a formula.
+"""Define learned blur kernels: free, from a network, Gaussian, motion and defocus.
 
-A kernel here is a module without input that gives (*sizes), non-negative and of sum one, whatever
-its parameters are; so no step of an optimiser can leave the kernels that optics allow.
+Each is a module that returns a kernel (*sizes) without an input. The kernel is non-negative and of
+sum one for all parameters.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from math import log, pi, sqrt
 import torch
 from torch import Tensor, nn
 
-#: Share of the light that a free kernel starts with spread evenly, as a softmax cannot leave zero.
+#: Share of the light that is spread uniformly in an initial free kernel, since a softmax has no
+#: zeros.
 _UNIFORM_LIGHT_SHARE = 0.01
-#: Inputs and hidden units of the kernel's network, and the deviation of its fixed input: SelfDeblur
+#: Input and hidden units of the kernel's network, and scale of its fixed input, as in SelfDeblur
 #: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
 _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
-#: Points per pixel of the longest line that fits; at 4 a line's weights are even within 1 %.
+#: Points per pixel of the longest line that fits; with 4, its weights are uniform to 1 %.
 _POINTS_PER_PIXEL = 4
-#: Samples per pixel along each axis when the rim of a disc is drawn.
+#: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
 
 
 class SoftmaxKernel(nn.Module):
-    """Any kernel: positive and of sum one through a softmax.
+    """Free kernel, positive and of sum one by a softmax.
 
     Parameters
     ----------
     logits : Tensor or nn.Module
-        (*sizes), to be fitted; or a module that gives them without input (`KernelNetwork`).
+        (*sizes), initial values of the parameters; or a module that returns logits without an
+        input (`KernelNetwork`).
     """
 
     def __init__(self, logits: Tensor | nn.Module) -> None:
@@ -36,14 +38,14 @@ class SoftmaxKernel(nn.Module):
         self.logits = nn.Parameter(logits.clone()) if isinstance(logits, Tensor) else logits
 
     def forward(self) -> Tensor:
-        """Give the kernel (*sizes)."""
+        """Return the kernel (*sizes)."""
         logits = self.logits() if isinstance(self.logits, nn.Module) else self.logits
         kernel: Tensor = torch.softmax(logits.flatten(), 0).reshape(logits.shape)
         return kernel
 
 
 def compute_kernel_logits(kernel: Tensor) -> Tensor:
-    """Give the logits from which `SoftmaxKernel` starts at a kernel, but for a trace of spread.
+    """Return the logits of a kernel, with a small share of uniform light added.
 
     Parameters
     ----------
@@ -55,15 +57,15 @@ def compute_kernel_logits(kernel: Tensor) -> Tensor:
 
 
 class KernelNetwork(nn.Module):
-    """A kernel's logits from a small untrained network with a fixed input.
+    """Logits of a kernel from a small untrained network with a fixed input.
 
     Parameters
     ----------
     sizes : tuple of int
     rng : torch.Generator
         Draws the weights and the input.
-    start : Tensor, optional
-        (*sizes), logits to begin with.
+    start : Tensor or None
+        (*sizes), initial logits; None: random.
 
     References
     ----------
@@ -88,18 +90,18 @@ class KernelNetwork(nn.Module):
         self.layers = nn.Sequential(first, nn.ReLU6(), last)
 
     def forward(self) -> Tensor:
-        """Give the logits (*sizes)."""
+        """Return the logits (*sizes)."""
         return self.layers(self.code).reshape(self.sizes)  # type: ignore[no-any-return]
 
 
 class GaussianKernel(nn.Module):
-    """A Gaussian, sampled at the pixels' centres.
+    """Gaussian kernel, sampled at the pixels' centres.
 
     Parameters
     ----------
     sizes : tuple of int
     *sigmas : float, > 0
-        Standard deviation at the start in pixels: one for all axes, or one for each.
+        Initial standard deviation in pixels, one for all axes or one for each.
     """
 
     def __init__(self, sizes: tuple[int, ...], *sigmas: float) -> None:
@@ -110,7 +112,7 @@ class GaussianKernel(nn.Module):
         self.log_sigmas = nn.Parameter(_compute_logarithms("sigma", sigmas))
 
     def forward(self) -> Tensor:
-        """Give the kernel (*sizes)."""
+        """Return the kernel (*sizes)."""
         sigmas = self.log_sigmas.exp().expand(len(self.sizes))
         exponent = sigmas.new_zeros(())
         for axis, size in enumerate(self.sizes):
@@ -119,23 +121,21 @@ class GaussianKernel(nn.Module):
         return torch.softmax(exponent.flatten(), 0).reshape(self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
-        """Give the standard deviations in pixels."""
+        """Return the standard deviations in pixels."""
         return {"sigmas": tuple(self.log_sigmas.detach().exp().tolist())}
 
 
 class MotionKernel(nn.Module):
-    """A straight line in the plane of Y and X: the mean of the picture along a steady drift.
-
-    The picture is interpolated linearly between its pixels, which makes the line antialiased.
+    """Motion kernel: a straight antialiased line in the plane of Y and X.
 
     Parameters
     ----------
     sizes : tuple of int
         In 3-D the line lies in the middle plane.
     length : float, > 0
-        At the start, in pixels.
+        Initial length in pixels.
     angle : float
-        At the start, in radians from X towards Y.
+        Initial angle in radians, from X towards Y.
     """
 
     positions: Tensor
@@ -146,11 +146,11 @@ class MotionKernel(nn.Module):
         self.log_length = nn.Parameter(_compute_logarithms("length", (length,))[0])
         self.angle = nn.Parameter(torch.tensor(float(angle)))
         count = _POINTS_PER_PIXEL * int(sqrt(sizes[-1] ** 2 + sizes[-2] ** 2)) + 1
-        places = (torch.arange(count) + 0.5) / count - 0.5
-        self.register_buffer("positions", places, persistent=False)
+        positions = (torch.arange(count) + 0.5) / count - 0.5
+        self.register_buffer("positions", positions, persistent=False)
 
     def forward(self) -> Tensor:
-        """Give the kernel (*sizes)."""
+        """Return the kernel (*sizes)."""
         along = self.positions * self.log_length.exp()
         height, width = self.sizes[-2:]
         down = along[:, None] * self.angle.sin() - _compute_middle_offsets(
@@ -161,20 +161,20 @@ class MotionKernel(nn.Module):
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
-        """Give the length in pixels and the angle in radians, from 0 to pi."""
+        """Return the length in pixels and the angle in radians, from 0 to pi."""
         length, angle = self.log_length.detach().exp().item(), self.angle.detach().item() % pi
         return {"length": (length,), "angle": (angle,)}
 
 
 class DefocusKernel(nn.Module):
-    """An even disc in the plane of Y and X, as geometrical optics draws a point out of focus.
+    """Defocus kernel: a uniform disc in the plane of Y and X, as in geometrical optics.
 
     Parameters
     ----------
     sizes : tuple of int
         In 3-D the disc lies in the middle plane.
     radius : float, > 0
-        At the start, in pixels. Below half a pixel it is a point, and nothing moves it.
+        Initial radius in pixels. Below half a pixel it is a point without a gradient.
     """
 
     def __init__(self, sizes: tuple[int, ...], radius: float) -> None:
@@ -183,7 +183,7 @@ class DefocusKernel(nn.Module):
         self.log_radius = nn.Parameter(_compute_logarithms("radius", (radius,))[0])
 
     def forward(self) -> Tensor:
-        """Give the kernel (*sizes)."""
+        """Return the kernel (*sizes)."""
         radius = self.log_radius.exp()
         within = (torch.arange(_DISC_SAMPLES, device=radius.device) + 0.5) / _DISC_SAMPLES - 0.5
         down, right = (
@@ -191,13 +191,15 @@ class DefocusKernel(nn.Module):
             for size in self.sizes[-2:]
         )
         distance = (down[:, None] ** 2 + right**2).sqrt()
-        covered = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(0, 1)  # a rim one sample wide
+        covered = ((radius - distance) * _DISC_SAMPLES + 0.5).clamp(
+            0, 1
+        )  # with an edge of one sample
         height, width = self.sizes[-2:]
         plane = covered.reshape(height, _DISC_SAMPLES, width, _DISC_SAMPLES).mean((1, 3))
         return _embed_in_volume(plane / plane.sum(), self.sizes)
 
     def figures(self) -> dict[str, tuple[float, ...]]:
-        """Give the radius in pixels."""
+        """Return the radius in pixels."""
         return {"radius": (self.log_radius.detach().exp().item(),)}
 
 
@@ -207,13 +209,13 @@ def _compute_logarithms(name: str, values: tuple[float, ...]) -> Tensor:
     return torch.tensor([log(value) for value in values])
 
 
-def _compute_middle_offsets(size: int, like: Tensor) -> Tensor:
-    """Distances from the middle pixel, (size)."""
-    return torch.arange(size, device=like.device, dtype=like.dtype) - size // 2
+def _compute_middle_offsets(size: int, template: Tensor) -> Tensor:
+    """Return the offsets from the middle pixel, (size,)."""
+    return torch.arange(size, device=template.device, dtype=template.dtype) - size // 2
 
 
 def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Give the plane an axis Z, if the grid has one, with nothing above and below."""
+    """Return the plane in the middle of a volume of zeros, if the grid is 3-D."""
     if len(sizes) == 2:
         return plane
     depth = plane.new_zeros(sizes[0])
@@ -222,7 +224,7 @@ def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def _linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
-    """Torch's own first weights, but from `rng` alone."""
+    """Return a linear layer with torch's initialisation, drawn from `rng` alone."""
     layer = nn.utils.skip_init(nn.Linear, before, after)
     for values in layer.parameters():
         nn.init.uniform_(values, -1 / sqrt(before), 1 / sqrt(before), generator=rng)

@@ -1,7 +1,4 @@
-"""Point spread functions: Gaussian, and computed from what is written on the microscope.
-
-What a PSF from a file or a layer must be before it can be used: finite, centred, of sum one.
-"""
+"""Compute Gaussian and microscope PSFs, and clean PSFs from files or layers."""
 
 from __future__ import annotations
 
@@ -17,15 +14,15 @@ from napari_dip.errors.notes import make_note
 if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
 
-#: Half width of a Gaussian in standard deviations; what lies beyond is below 1e-4 of the light.
+#: Half width of a Gaussian in standard deviations; beyond it is less than 1e-4 of the light.
 _GAUSSIAN_CUTOFF = 4.0
-#: Samples per pixel along Y and X when light is collected over a pixel, and at least as many per
-#: Airy radius; doubling either changes no pixel by more than 0.2 % of the peak (a test does it).
+#: Fewest samples per pixel along Y and X, and per Airy radius, for integration over a pixel.
+#: Doubling either changes no pixel by more than 0.2 % of the peak (there is a test).
 _MIN_PIXEL_SAMPLES = 5
 _SAMPLES_PER_AIRY = 8
-#: Steps of the radial profile per Airy radius; straight lines between them err by 1e-4.
+#: Steps of the radial profile per Airy radius; linear interpolation has errors of 1e-4.
 _STEPS_PER_AIRY = 64
-#: Nodes of the pupil integral per turn of its phase, and the least number.
+#: Nodes of the pupil integral per period of its phase, and least number of nodes.
 _NODES_PER_TURN, _MIN_NODES = 8, 64
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY_RADIUS_FACTOR = 0.6098
@@ -33,14 +30,14 @@ AIRY_RADIUS_FACTOR = 0.6098
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Optics:
-    """One colour of light through one objective; lengths in nm."""
+    """Objective and wavelength; lengths in nm."""
 
     na: float
     wavelength: float
     index: float
 
     def __post_init__(self) -> None:
-        """Refuse what no light could pass.
+        """Check that the values are physical.
 
         Raises
         ------
@@ -54,8 +51,8 @@ class _Optics:
             )
 
     @property
-    def airy(self) -> float:
-        """Radius of the first dark ring."""
+    def airy_radius(self) -> float:
+        """Radius of the first dark ring, in nm."""
         return AIRY_RADIUS_FACTOR * self.wavelength / self.na
 
 
@@ -65,9 +62,9 @@ def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None
     Parameters
     ----------
     sigmas : tuple of float, >= 0
-        Standard deviation along each axis in pixels; 0 leaves an axis sharp.
-    sizes : tuple of int, optional
-        Odd; by default four standard deviations to either side.
+        Standard deviation along each axis in pixels; 0: no blur.
+    sizes : tuple of int or None
+        Odd; None: four standard deviations to either side.
 
     Returns
     -------
@@ -87,8 +84,8 @@ def gaussian_psf(sigmas: tuple[float, ...], sizes: tuple[int, ...] | None = None
     psf = torch.ones((), dtype=torch.float64)
     for sigma, size in zip(sigmas, sizes, strict=True):
         offset = torch.arange(size, dtype=torch.float64) - size // 2
-        line = torch.exp(-((offset / sigma) ** 2) / 2) if sigma else (offset == 0).double()
-        psf = psf[..., None] * line
+        profile = torch.exp(-((offset / sigma) ** 2) / 2) if sigma else (offset == 0).double()
+        psf = psf[..., None] * profile
     return (psf / psf.sum()).float()
 
 
@@ -105,28 +102,28 @@ def microscope_psf(
 ) -> Tensor:
     """Compute the PSF of a microscope without aberrations by scalar diffraction.
 
-    The pupil integral of Born and Wolf with the exact phase of a defocused wave. Light is
-    collected over the pixel along Y and X; along Z each plane is a section.
+    It is the pupil integral of Born and Wolf with the exact phase of a defocused wave. Intensity is
+    integrated over the pixel along Y and X, and sampled along Z.
 
     Parameters
     ----------
     model : {"widefield", "confocal"}
-        Confocal: the excitation's PSF times the emission's, seen through the pinhole.
+        A confocal PSF is the product of the excitation's, and the emission's through the pinhole.
     na : float
         Numerical aperture, above 0 and below the refractive index.
     wavelength_nm : float, nm
-        Of the emission, in vacuum.
+        Emission wavelength in vacuum.
     pixel_nm : tuple of float, nm
         Distance of pixels in the sample, per axis: (Y, X) or (Z, Y, X).
     refractive_index : float
-        Of immersion and sample, which are taken as alike.
+        Of immersion and sample, which are assumed to be equal.
     sizes : tuple of int
         Odd, per axis.
-    excitation_nm : float, nm, optional
-        By default the emission's. Confocal only.
+    excitation_nm : float or None
+        Excitation wavelength in nm, for a confocal microscope; None: that of the emission.
     pinhole_airy : float, Airy units
-        Diameter of the pinhole in diameters of the emission's first dark ring; 0 is a point.
-        Confocal only.
+        Diameter of the pinhole, for a confocal microscope, in diameters of the emission's first
+        dark ring; 0: a point.
 
     Returns
     -------
@@ -162,8 +159,12 @@ def _integrate_over_pixels(
     pixel_nm: tuple[float, ...],
     sizes: tuple[int, ...],
 ) -> Tensor:
-    """Mean over the samples of each pixel, (*sizes) float64; without excitation: widefield."""
-    airy = emission.airy if excitation is None else min(emission.airy, excitation.airy)
+    """Return the mean over each pixel, (*sizes) float64; without excitation: widefield."""
+    airy = (
+        emission.airy_radius
+        if excitation is None
+        else min(emission.airy_radius, excitation.airy_radius)
+    )
     depth = sizes[0] if len(sizes) == 3 else 1
     planes = (torch.arange(depth, dtype=torch.float64) - depth // 2) * pixel_nm[0]
     down, right = (
@@ -171,29 +172,29 @@ def _integrate_over_pixels(
         for size, pixel in zip(sizes[-2:], pixel_nm[-2:], strict=True)
     )
     distance = (down.flatten()[:, None] ** 2 + right.flatten() ** 2).sqrt()
-    far = float(distance.max())
+    max_distance = float(distance.max())
     if excitation is None:
-        profile, lit = _compute_radial_profile(emission, planes, far), None
+        profile, excitation_profile = _compute_radial_profile(emission, planes, max_distance), None
     else:
-        profile = _apply_pinhole(emission, planes, far, pinhole)
-        lit = _compute_radial_profile(excitation, planes, far)
+        profile = _apply_pinhole(emission, planes, max_distance, pinhole)
+        excitation_profile = _compute_radial_profile(excitation, planes, max_distance)
     psf = torch.empty(depth, *sizes[-2:], dtype=torch.float64)
-    for plane in range(depth):  # one at a time: the samples of all would fill the memory
+    for plane in range(depth):  # one at a time to limit memory
         light = _interpolate_profile(distance, profile[plane], emission)
-        if excitation is not None and lit is not None:
-            light = light * _interpolate_profile(distance, lit[plane], excitation)
+        if excitation is not None and excitation_profile is not None:
+            light = light * _interpolate_profile(distance, excitation_profile[plane], excitation)
         psf[plane] = light.reshape(*down.shape, *right.shape).mean((1, 3))
     return psf.reshape(sizes)
 
 
-def _compute_radial_profile(optics: _Optics, planes: Tensor, far: float) -> Tensor:
-    """Compute intensity over the distance from the axis, (planes, steps).
+def _compute_radial_profile(optics: _Optics, planes: Tensor, max_radius: float) -> Tensor:
+    """Return the intensity over the distance from the axis, (planes, steps).
 
     The amplitude at (r, z) is the integral over the pupil's radius p from 0 to 1 of
-    J0(k NA r p) exp(i k z sqrt(n^2 - NA^2 p^2)) p dp. Nodes of Gauss and Legendre.
+    J0(k NA r p) exp(i k z sqrt(n^2 - NA^2 p^2)) p dp, by Gauss-Legendre quadrature.
     """
     radii = torch.arange(
-        ceil(far / _compute_profile_step(optics)) + 2, dtype=torch.float64
+        ceil(max_radius / _compute_profile_step(optics)) + 2, dtype=torch.float64
     ) * _compute_profile_step(optics)
     wavenumber = 2 * pi / optics.wavelength
     cosine = sqrt(optics.index**2 - optics.na**2)
@@ -211,11 +212,11 @@ def _compute_radial_profile(optics: _Optics, planes: Tensor, far: float) -> Tens
     return intensity
 
 
-def _apply_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: float) -> Tensor:
-    """Profile of what a pinhole (in Airy units) lets through.
+def _apply_pinhole(optics: _Optics, planes: Tensor, max_radius: float, diameter: float) -> Tensor:
+    """Return the profile of the intensity through a pinhole, whose diameter is in Airy units.
 
-    Of the light at distance s from the axis, an opening of radius a around a point at distance r
-    passes the arc of half angle acos((s^2 + r^2 - a^2) / 2 s r).
+    A pinhole of radius a around a point at distance r passes, of the light at distance s from the
+    axis, the arc of half angle acos((s^2 + r^2 - a^2) / 2 s r).
 
     Raises
     ------
@@ -224,39 +225,39 @@ def _apply_pinhole(optics: _Optics, planes: Tensor, far: float, diameter: float)
     """
     if not 0 <= diameter < inf:
         raise ValueError(f"A pinhole of {diameter} Airy units is none.")
-    opening = diameter * optics.airy  # the radius, as an Airy unit is two Airy radii
-    profile = _compute_radial_profile(optics, planes, far + opening)
+    opening = diameter * optics.airy_radius  # the radius, as an Airy unit is two Airy radii
+    profile = _compute_radial_profile(optics, planes, max_radius + opening)
     if not diameter:
         return profile
-    away = torch.arange(profile.shape[1], dtype=torch.float64) * _compute_profile_step(optics)
-    radii = away[: ceil(far / _compute_profile_step(optics)) + 2, None]
-    product = (2 * away * radii).clamp(min=torch.finfo(torch.float64).tiny)
-    cosine = (away**2 + radii**2 - opening**2) / product
-    passed: Tensor = profile @ (cosine.clamp(-1, 1).acos() * away).T
+    distances = torch.arange(profile.shape[1], dtype=torch.float64) * _compute_profile_step(optics)
+    radii = distances[: ceil(max_radius / _compute_profile_step(optics)) + 2, None]
+    product = (2 * distances * radii).clamp(min=torch.finfo(torch.float64).tiny)
+    cosine = (distances**2 + radii**2 - opening**2) / product
+    passed: Tensor = profile @ (cosine.clamp(-1, 1).acos() * distances).T
     return passed
 
 
 def _interpolate_profile(distance: Tensor, profile: Tensor, optics: _Optics) -> Tensor:
     """Interpolate a profile (steps) at distances of any shape."""
-    place = distance / _compute_profile_step(optics)
-    below = place.floor().long().clamp(max=len(profile) - 2)
-    share = place - below
-    return profile[below] * (1 - share) + profile[below + 1] * share
+    position = distance / _compute_profile_step(optics)
+    index = position.floor().long().clamp(max=len(profile) - 2)
+    fraction = position - index
+    return profile[index] * (1 - fraction) + profile[index + 1] * fraction
 
 
 def _compute_profile_step(optics: _Optics) -> float:
-    return optics.airy / _STEPS_PER_AIRY
+    return optics.airy_radius / _STEPS_PER_AIRY
 
 
 def _compute_sample_offsets(size: int, pixel: float, airy: float) -> Tensor:
-    """Places of the samples in nm from the middle, (size, samples)."""
+    """Return the sample offsets from the middle in nm, (size, samples)."""
     samples = max(_MIN_PIXEL_SAMPLES, ceil(_SAMPLES_PER_AIRY * pixel / airy))
     within = (torch.arange(samples, dtype=torch.float64) + 0.5) / samples - 0.5
     return (torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + within) * pixel
 
 
 def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
+    """Return nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
     order = torch.arange(1, count, dtype=torch.float64)
     neighbours = order / (4 * order**2 - 1).sqrt()
     nodes, vectors = torch.linalg.eigh(torch.diag(neighbours, -1))  # reads the lower half only
@@ -276,32 +277,32 @@ def _require_odd(sizes: tuple[int, ...]) -> None:
         raise ValueError(f"A PSF needs odd sizes to have a middle, but {sizes} was asked for.")
 
 
-#: Negative values up to this share of the peak are rounding of whoever computed the PSF.
+#: Negative values up to this share of the peak are treated as rounding errors.
 _MAX_NEGATIVE_SHARE = 1e-6
-#: Share of the light that is kept along each axis.
+#: Least share of the light that remains along each axis after cropping.
 _MIN_RETAINED_LIGHT = 0.999
-#: Nearer than that to half a pixel between two, the centre of mass does not say which it is.
+#: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
+#: decides.
 _CENTRE_TOLERANCE = 0.25
 
 
 def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
-    """Centre a PSF, cut off its empty border and scale it to sum one; or say why not.
+    """Centre a PSF, crop its empty border and scale it to sum one; or return why it is unusable.
 
     Parameters
     ----------
     array : Tensor
-        (Y, X) or (Z, Y, X) real numbers of any type.
+        (Y, X) or (Z, Y, X), real numbers of any type.
 
     Returns
     -------
     tuple of Tensor and tuple of Note, or str
-        The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and what
-        was done to it; or why it cannot be used, as a key of the fault table:
-        "input-not-finite", "psf-zero" or "psf-negative". Along an axis of odd size whoever made it
-        has laid its middle on a pixel, so it is centred by whole pixels only. An even size has no
-        middle pixel, so the PSF is moved by the part of a pixel that is missing: an object of
-        lines one voxel wide would else come back beside its place (bars of DeconvolutionLab2, off
-        by half a voxel: Richardson-Lucy 28.9 dB, moved 34.0 dB).
+        The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and notes
+        on what was changed. Or a key of the fault table: "input-not-finite", "psf-zero" or
+        "psf-negative". An axis of odd size is centred by whole pixels. An axis of even size has no
+        middle pixel, so the PSF is shifted by the missing part of a pixel as well. Otherwise
+        results would be displaced (bars of DeconvolutionLab2, by half a voxel: Richardson-Lucy
+        28.9 dB without the shift, 34.0 dB with it).
     """
     psf = array.detach().to(torch.float64)
     if not bool(psf.isfinite().all()):
@@ -311,7 +312,7 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
     if float(psf.min()) < -_MAX_NEGATIVE_SHARE * max(float(psf.max()), 0.0):
         return "psf-negative"
     psf = psf.clamp(min=0)
-    psf = psf / psf.max()  # or the sum of tiny or huge values would not be a number
+    psf = psf / psf.max()  # the sum of tiny or huge values may not be finite
     psf = psf / psf.sum()
     notes: list[Note] = []
     lacking: dict[int, float] = {}
@@ -324,59 +325,63 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
         if abs(shift) >= 1:
             notes.append(make_note("psf-centred", shift=abs(shift), axis=name))
     psf = _crop_to_light(psf)
-    # the edge at which haze is cut off would ring, were there zeros beside it
+    # shifted after the crop: zeros next to the cropped haze would cause ringing
     for axis, missing in lacking.items():
         psf = _shift_subpixel(psf, axis, missing)
     return (psf / psf.sum()).float(), tuple(notes)
 
 
 def _compute_marginal(psf: Tensor, axis: int) -> Tensor:
-    return psf.sum([other for other in range(psf.ndim) if other != axis])
+    return psf.sum([dim for dim in range(psf.ndim) if dim != axis])
 
 
 def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
-    """Add zeros on one side until the pixel nearest to the centre of mass is the middle one.
+    """Pad with zeros on one side until the pixel nearest to the centre of mass is the middle one.
 
     Returns
     -------
     tuple of Tensor and two floats
-        The PSF, how far that pixel lay off the middle, and how far the PSF has to be moved for its
-        centre to lie on it, at most half a pixel where it is sure.
+        The PSF, the distance of that pixel from the middle, and the shift by part of a pixel that
+        moves the centre onto it.
     """
     size = psf.shape[axis]
-    places = torch.arange(size, dtype=psf.dtype, device=psf.device)
-    middle = float((_compute_marginal(psf, axis) * places).sum())
-    centre = round(middle)
-    if abs(middle % 1 - 0.5) < _CENTRE_TOLERANCE:
-        # an even array of a widefield stack has as much light in its first plane as in any other,
-        # and no partner for it: squares hardly see that haze
+    indices = torch.arange(size, dtype=psf.dtype, device=psf.device)
+    centre_of_mass = float((_compute_marginal(psf, axis) * indices).sum())
+    centre = round(centre_of_mass)
+    if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
+        # an even widefield stack has an unpaired first plane with as much light as any other;
+        # squares suppress that haze
         squares = _compute_marginal(psf**2, axis)
-        brightest = float((squares * places).sum() / squares.sum())
-        centre = floor(middle) + (0 if brightest < middle else 1)
-        middle = min(max(brightest, floor(middle)), floor(middle) + 1)
+        brightest = float((squares * indices).sum() / squares.sum())
+        centre = floor(centre_of_mass) + (0 if brightest < centre_of_mass else 1)
+        centre_of_mass = min(max(brightest, floor(centre_of_mass)), floor(centre_of_mass) + 1)
     half = max(centre, size - 1 - centre)
     before, after = half - centre, half - (size - 1 - centre)
     zeros = [
         psf.new_zeros(*psf.shape[:axis], count, *psf.shape[axis + 1 :]) for count in (before, after)
     ]
-    return torch.cat([zeros[0], psf, zeros[1]], axis), centre - (size - 1) / 2, centre - middle
+    return (
+        torch.cat([zeros[0], psf, zeros[1]], axis),
+        centre - (size - 1) / 2,
+        centre - centre_of_mass,
+    )
 
 
 def _shift_subpixel(psf: Tensor, axis: int, pixels: float) -> Tensor:
-    """Move by part of a pixel, by the phase of the spectrum; what swings below 0 is cut off.
+    """Shift by part of a pixel in the Fourier domain, and set negative values to 0.
 
-    Cubics and Lanczos windows blur a PSF of few pixels, and explain the image less well.
+    Cubic and Lanczos interpolation blur a PSF of few pixels and give worse results.
     """
     size = psf.shape[axis]
     frequencies = torch.fft.rfftfreq(size, dtype=psf.dtype, device=psf.device)
-    turn = torch.polar(torch.ones_like(frequencies), -2 * pi * pixels * frequencies)
-    spectrum = torch.fft.rfft(psf, dim=axis) * turn.reshape(-1, *(1,) * (psf.ndim - 1 - axis))
+    phase = torch.polar(torch.ones_like(frequencies), -2 * pi * pixels * frequencies)
+    spectrum = torch.fft.rfft(psf, dim=axis) * phase.reshape(-1, *(1,) * (psf.ndim - 1 - axis))
     moved: Tensor = torch.fft.irfft(spectrum, n=size, dim=axis)
     return moved.clamp(min=0)
 
 
 def _crop_to_light(psf: Tensor) -> Tensor:
-    """Keep the least symmetric box that holds the wanted share of the light along each axis."""
+    """Crop to the smallest symmetric box with the required share of the light along each axis."""
     for axis, line in enumerate([_compute_marginal(psf, axis) for axis in range(psf.ndim)]):
         middle = len(line) // 2
         half = 0

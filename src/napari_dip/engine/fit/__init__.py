@@ -1,5 +1,4 @@
-"""The loop, which exists once, and all that it needs.
+"""Fit a prior to a problem: loop, trainer, schedule, optimisers, early stopping, CUDA graphs.
 
-Decided here: steps, optimiser, schedule, averaging, early stopping, recording on a GPU.
-It knows problems and priors by their interfaces only. The pipeline calls `loop.fit`.
+The package depends on problems and priors by their interfaces only. The pipeline calls `loop.fit`.
 """

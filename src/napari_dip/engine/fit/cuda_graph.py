@@ -1,9 +1,8 @@
-"""A step that a GPU has recorded once and replays as a whole.
+"""Record a training step as a CUDA graph, and replay it as a whole.
 
-A step of these narrow networks is several hundred small operations: a card waits longer for each to
-be asked for than it takes to do it. What is random is drawn beside the graph, on a stream of its
-own, so that a draw which the processor waits for does not wait for the step before. Never run on a
-card so far: none was at hand.
+A step of these narrow networks is several hundred small operations, each of which takes longer to
+launch than to compute. Draws are computed outside the graph on a stream of their own, so that the
+CPU can wait for a draw without waiting for the previous step. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -29,158 +28,171 @@ if TYPE_CHECKING:
     from napari_dip.engine.train_step import StepOutput, TrainStep
     from napari_dip.errors.notes import Note
 
-#: Steps before one is recorded, so that libraries have chosen their algorithms; as PyTorch's notes
-#: on CUDA graphs have it.
+#: Steps before the recording, in which libraries choose their algorithms; from PyTorch's notes on
+#: CUDA graphs.
 WARM_UP_STEPS = 3
-#: Recordings of one fit: at the start, in the last phase, in which held-out pixels drive the fit as
-#: well, and each time that it broke down and went back (fit.py). More means that sizes change.
+#: Maximal number of recordings in one fit. One each is due at the start, in the refit and after
+#: each rollback; more of them mean that tensor sizes change.
 MAX_RECORDINGS = 8
 DYNAMIC_SHAPES_REASON = "what they look at changes its size"
 
 
 def make_train_step(
-    problem: Problem, prior: Prior, schedule: Schedule, optimizer: Optimizer, *, half: bool
+    problem: Problem,
+    prior: Prior,
+    schedule: Schedule,
+    optimizer: Optimizer,
+    *,
+    uses_half_precision: bool,
 ) -> TrainStep:
-    """Record steps on a GPU that can, with the optimiser that can; else run them."""
-    eager = EagerTrainStep(problem, prior, optimizer, clip=schedule.clip, half=half)
+    """Return a step that is recorded as a CUDA graph where possible, else an eager one."""
+    eager = EagerTrainStep(
+        problem,
+        prior,
+        optimizer,
+        max_gradient_norm=schedule.max_gradient_norm,
+        uses_half_precision=uses_half_precision,
+    )
     return CudaGraphTrainStep(eager) if is_graph_capturable(problem, schedule) else eager
 
 
 def is_graph_capturable(problem: Problem, schedule: Schedule) -> bool:
-    """Whether the fit runs on an NVIDIA card, with Adam: other optimisers ask for numbers."""
+    """Return whether the fit runs on an NVIDIA GPU with Adam; other optimisers read values back."""
     return problem.terms[0].measurement.device.type == "cuda" and schedule.optimiser is None
 
 
 class CudaGraphTrainStep:
-    """Records what a learner does with a look, and replays it with the next one's pixels.
+    """Training step that is recorded once and replayed with the tensors of each batch.
 
-    Where that fails it learns operation by operation from then on, and says why.
+    If that fails, all further steps are eager, and `note` says why.
 
     Parameters
     ----------
-    learner : EagerTrainStep
-        On a card its optimiser must be one of `adam_on_card`.
+    train_step : EagerTrainStep
+        Its optimiser must be one of `make_capturable_adam`.
     """
 
-    def __init__(self, learner: EagerTrainStep) -> None:
+    def __init__(self, train_step: EagerTrainStep) -> None:
         self.note: Note | None = None
-        self.eager = learner
+        self.eager = train_step
         self._recordings = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static_batch: TrainingBatch | None = None  # the tensors that the graph reads
-        self._lesson: StepOutput | None = None  # and those that it writes
-        self._aside: torch.cuda.Stream | None = None
+        self._static_output: StepOutput | None = None  # and those that it writes
+        self._draw_stream: torch.cuda.Stream | None = None
 
-    def drawing(self) -> AbstractContextManager[object]:
-        """Draw on a stream of its own, once there is a graph to be drawn for."""
-        return nullcontext() if self._aside is None else torch.cuda.stream(self._aside)
+    def draw_context(self) -> AbstractContextManager[object]:
+        """Return the context of the draws' own stream, once there is a graph."""
+        return nullcontext() if self._draw_stream is None else torch.cuda.stream(self._draw_stream)
 
-    def drawn(self, look: TrainingBatch, draw: Draw) -> None:
-        """Wait for what was made on that stream, and keep its memory until it is read here."""
-        if self._aside is None:
+    def wait_for_draw(self, batch: TrainingBatch, draw: Draw) -> None:
+        """Wait for the tensors of that stream, and keep their memory until they are used."""
+        if self._draw_stream is None:
             return
         now = torch.cuda.current_stream()
-        now.wait_stream(self._aside)
-        for tensor in (*list_batch_tensors(look), draw.trusted):
+        now.wait_stream(self._draw_stream)
+        for tensor in (*list_batch_tensors(batch), draw.output_mask):
             if tensor is not None:
                 tensor.record_stream(now)
 
-    def rate(self, rates: tuple[float, ...]) -> None:
-        """Set the rates where the graph reads them."""
-        self.eager.rate(rates)
+    def set_rates(self, rates: tuple[float, ...]) -> None:
+        """Set the learning rates in the tensors that the graph reads."""
+        self.eager.set_rates(rates)
 
-    def forget(self) -> None:
-        """Drop the graph: the optimiser's tensors are others than those that it writes."""
+    def invalidate(self) -> None:
+        """Drop the graph, since it writes to tensors that the optimiser no longer uses."""
         self._graph = None
 
-    def learn(self, look: TrainingBatch) -> StepOutput:
-        """Replay the step; record it first if there is none for looks of this kind."""
+    def learn(self, batch: TrainingBatch) -> StepOutput:
+        """Replay the step; record it first if there is no graph for batches of this kind."""
         if self.note is None:
             try:
-                return self._replayed(look)
-            except RuntimeError as error:  # a full memory, too: without the graph it takes less
+                return self._replay(batch)
+            except RuntimeError as error:  # includes a lack of memory: eager steps need less
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
                 self.note = make_note("steps-eager", why=why)
-                self._graph = self._aside = self._static_batch = self._lesson = None
-        return self.eager.learn(look)
+                self._graph = self._draw_stream = self._static_batch = self._static_output = None
+        return self.eager.learn(batch)
 
-    def _replayed(self, look: TrainingBatch) -> StepOutput:
+    def _replay(self, batch: TrainingBatch) -> StepOutput:
         if (
             self._graph is None
             or self._static_batch is None
-            or make_graph_key(look) != make_graph_key(self._static_batch)
+            or make_graph_key(batch) != make_graph_key(self._static_batch)
         ):
-            self._record(look)
+            self._record(batch)
         assert self._graph is not None
         assert self._static_batch is not None
-        assert self._lesson is not None
-        for kept, tensor in zip(
-            list_batch_tensors(self._static_batch), list_batch_tensors(look), strict=True
+        assert self._static_output is not None
+        for static, tensor in zip(
+            list_batch_tensors(self._static_batch), list_batch_tensors(batch), strict=True
         ):
-            kept.copy_(tensor)
+            static.copy_(tensor)
         self._graph.replay()
-        return self._lesson
+        return self._static_output
 
-    def _record(self, look: TrainingBatch) -> None:
+    def _record(self, batch: TrainingBatch) -> None:
         self._recordings += 1
         if self._recordings > MAX_RECORDINGS:
             raise RuntimeError(DYNAMIC_SHAPES_REASON)
-        graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        static_batch = clone_batch(look)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        static_batch = clone_batch(batch)
         with preserve_training_state(self.eager):
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
                 for _ in range(WARM_UP_STEPS):
                     self.eager.learn(static_batch)
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(stream)
             self.eager.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._lesson = self.eager.learn(static_batch)
-        self._graph, self._static_batch, self._aside = graph, static_batch, aside
+                self._static_output = self.eager.learn(static_batch)
+        self._graph, self._static_batch, self._draw_stream = graph, static_batch, stream
 
 
 @contextmanager
-def preserve_training_state(learner: EagerTrainStep) -> Iterator[None]:
-    """Put weights and optimiser back afterwards, in place: a graph goes on with these tensors."""
-    optimiser_state = learner.optimizer.state
-    weights = [weight.detach().clone() for weight in learner.weights]
-    remembered = [
+def preserve_training_state(train_step: EagerTrainStep) -> Iterator[None]:
+    """Restore weights and optimiser in place afterwards, since a graph uses the same tensors."""
+    optimiser_state = train_step.optimizer.state
+    saved_weights = [weight.detach().clone() for weight in train_step.weights]
+    saved_states = [
         {name: value.clone() for name, value in optimiser_state.get(weight, {}).items()}
-        for weight in learner.weights
+        for weight in train_step.weights
     ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for weight, was, had in zip(learner.weights, weights, remembered, strict=True):
-                weight.copy_(was)
+            for weight, saved_weight, saved_state in zip(
+                train_step.weights, saved_weights, saved_states, strict=True
+            ):
+                weight.copy_(saved_weight)
                 for name, value in optimiser_state.get(weight, {}).items():
-                    if name in had:
-                        value.copy_(had[name])
-                    else:  # Adam begins with zeros
+                    if name in saved_state:
+                        value.copy_(saved_state[name])
+                    else:  # Adam's state is initially zero
                         value.zero_()
 
 
-def make_graph_key(look: TrainingBatch) -> tuple[object, ...]:
-    """Tell looks apart that one graph cannot serve."""
-    shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in list_batch_tensors(look))
-    return (*shapes, look.direct, look.released)
+def make_graph_key(batch: TrainingBatch) -> tuple[object, ...]:
+    """Return shapes, types and flags of a batch; a graph is valid for one such key."""
+    shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in list_batch_tensors(batch))
+    return (*shapes, batch.is_direct, batch.uses_validation_pixels)
 
 
-def list_batch_tensors(look: TrainingBatch) -> list[Tensor]:
-    """All that it shows, in a fixed order."""
-    return [look.code, *look.measured, *look.targets, *look.counted]
+def list_batch_tensors(batch: TrainingBatch) -> list[Tensor]:
+    """Return all tensors of a batch in a fixed order."""
+    return [batch.network_input, *batch.measurements, *batch.targets, *batch.weights]
 
 
-def clone_batch(look: TrainingBatch) -> TrainingBatch:
-    """Make the same look in tensors of its own."""
+def clone_batch(batch: TrainingBatch) -> TrainingBatch:
+    """Return a copy of a batch in new tensors."""
 
     def each(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(item.clone() for item in part)
+        return tuple(tensor.clone() for tensor in part)
 
-    return look._replace(
-        code=look.code.clone(),
-        measured=each(look.measured),
-        targets=each(look.targets),
-        counted=each(look.counted),
+    return batch._replace(
+        network_input=batch.network_input.clone(),
+        measurements=each(batch.measurements),
+        targets=each(batch.targets),
+        weights=each(batch.weights),
     )

@@ -1,4 +1,4 @@
-"""When to stop: pure functions of the history, so the same history stops at the same place."""
+"""Decide when a fit stops, from the history of its validation loss alone."""
 
 from __future__ import annotations
 
@@ -11,68 +11,71 @@ from napari_dip.errors.notes import Stop, StopReason, make_stop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRecord:
-    """Losses at one report, per pixel and without unit.
+    """Losses at one report: dimensionless means over pixels.
 
     Attributes
     ----------
     iteration : int
         1-based.
-    fitted : float
-        Mean over the iterations since the report before.
-    held_out : float
-        Of the averaged estimate, on pixels that never drove the fit.
+    fit_loss : float
+        Negative log-likelihood of the training pixels, averaged over the iterations since the
+        previous report.
+    validation_loss : float
+        Negative log-likelihood of the validation pixels under the averaged estimate.
     """
 
     iteration: int
-    fitted: float
-    held_out: float
+    fit_loss: float
+    validation_loss: float
 
 
-#: history -> why to stop, or None to go on.
+#: history -> reason to stop, or None to continue.
 StopRule = Callable[[Sequence[ValidationRecord]], Stop | None]
 
 
-def make_validation_stop_rule(patience: int, least: int = 0) -> StopRule:
-    """Stop when the held-out loss has not reached a new low for `patience` iterations.
+def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule:
+    """Return a rule that stops after `patience` iterations without a lower validation loss.
 
     Parameters
     ----------
     patience : int
         In iterations.
-    least : int
-        Never stop before this iteration.
+    min_iteration : int
+        First iteration at which the rule may stop.
 
     Returns
     -------
     StopRule
-        Compares medians of three neighbouring reports, so one lucky or unlucky report
-        neither starts nor ends the wait.
+        It compares medians of three consecutive reports, so a single outlier does not affect it.
     """
 
     def rule(history: Sequence[ValidationRecord]) -> Stop | None:
-        judged = any(isfinite(entry.held_out) for entry in history)
-        if not judged or history[-1].iteration < least:
+        has_validation = any(isfinite(entry.validation_loss) for entry in history)
+        if not has_validation or history[-1].iteration < min_iteration:
             return None
         best = find_smoothed_best(history)
         waited = history[-1].iteration - history[best].iteration
         if waited < patience:
             return None
-        alone = min(entry.held_out for entry in history if isfinite(entry.held_out))
-        # a picture that a single report made the best is of another iteration than the wait's
-        smoothed = history[best].held_out != alone
+        lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
+        # the best picture is chosen by single reports, so its iteration may be another one
+        smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 
     return rule
 
 
 def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:
-    """Index of the least held-out loss among medians of three neighbours."""
-    losses = [entry.held_out if isfinite(entry.held_out) else float("inf") for entry in history]
+    """Return the index of the smallest median validation loss of three consecutive reports."""
+    losses = [
+        entry.validation_loss if isfinite(entry.validation_loss) else float("inf")
+        for entry in history
+    ]
     windows = [losses[max(0, index - 1) : index + 2] for index in range(len(losses))]
     medians = [sorted(window)[len(window) // 2] for window in windows]
     return min(range(len(medians)), key=medians.__getitem__)
 
 
 def never_stop(history: Sequence[ValidationRecord]) -> Stop | None:
-    """Run to the last iteration."""
+    """Return None: the fit runs to its last iteration."""
     return None

@@ -1,4 +1,4 @@
-"""The loop. It exists once: every task, prior and door goes through `fit`."""
+"""Run the fit loop, the only one: every task and every prior uses `fit`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note, Stop
 
-#: Rollbacks in a row before a fit gives up; by then the rate is a 64th.
+#: Rollbacks in a row after which a fit ends. Each halves the learning rate, to 1/64 in the end.
 MAX_ROLLBACKS = 6
 
 
@@ -32,7 +32,7 @@ def fit(
     problem: Problem,
     prior: Prior,
     schedule: Schedule,
-    stop: StopRule,
+    stop_rule: StopRule,
     *,
     seed: int,
     resume: Checkpoint | None = None,
@@ -41,102 +41,114 @@ def fit(
     preview_due: Callable[[bool], bool] = lambda _: False,
     keep_checkpoint: Callable[[Checkpoint], None] | None = None,
 ) -> Generator[FitProgress, None, FitResult | None]:
-    """Fit the prior to the problem until the stop rule, the schedule or a person ends it.
+    """Fit the prior to the problem until the stop rule, the schedule or the user ends it.
 
     Parameters
     ----------
-    problem, prior, schedule, stop, seed
-        What to explain, with what, how fast, until when; and what the draws begin with.
+    problem : Problem
+    prior : Prior
+    schedule : Schedule
+    stop_rule : StopRule
+    seed : int
+        Seed of the draws.
     resume : Checkpoint or None
-        Go on exactly where it was taken.
+        State from which the fit continues exactly.
     warm_start : mapping of str to Tensor or None
-        Weights to begin from, as `prior.net.state_dict()` names them.
-    control, preview_due : callable
-        Polled before, and asked after, every iteration; asked whether to show a picture, told
-        whether it is at hand, just judged. A preview only reads.
+        Initial weights, by the names of `prior.net.state_dict()`.
+    control : callable
+        Returns the user's command; called before every iteration.
+    preview_due : callable
+        Returns whether to yield a preview; called after every iteration. Its argument is true if
+        the picture has just been computed for the validation loss. A preview does not affect the
+        fit.
     keep_checkpoint : callable or None
-        Handed a checkpoint after each judgement.
+        Receives a checkpoint after each report.
 
     Yields
     ------
     FitProgress
-        After each judgement, for a preview, and during the last look.
+        After each report, for each preview, and during the final inference.
 
     Returns
     -------
     FitResult or None
-        None if discarded, or if asked to keep before the first iteration.
+        None if the user discards the fit, or keeps it before the first iteration.
     """
-    course = _begin(problem, prior, schedule, seed, resume, warm_start)
-    step = course.step
-    # ended already: must not go on when resumed
-    reason = _ask_stop_rule(course, stop) if resume else None
-    while step.iteration < schedule.stop_at and reason is None:
-        wanted = _wait_while_paused(control)
-        if wanted is Control.DISCARD or (wanted is Control.KEEP and step.iteration == 0):
+    state = _begin(problem, prior, schedule, seed, resume, warm_start)
+    trainer = state.trainer
+    # a checkpoint of a fit that had ended must not continue
+    stop = _ask_stop_rule(state, stop_rule) if resume else None
+    while trainer.iteration < schedule.stop_at and stop is None:
+        command = _wait_while_paused(control)
+        if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
             return None
-        if wanted is Control.KEEP:
-            reason = course.kept(problem)
+        if command is Control.KEEP:
+            stop = state.finish_by_user(problem)
             break
-        step.advance()
-        if judged := _is_report_due(step.iteration, schedule):
-            note, reason = _report(problem, course, stop, keep_checkpoint)
-            yield course.progress(note=note)
-        if preview_due(judged and not step.tried):
-            yield course.progress(estimate=problem.finish(course.make_preview()))
-    if (yield from _refit_on_all_pixels(problem, course, schedule, reason, control, preview_due)):
+        trainer.advance()
+        if is_report := _is_report_due(trainer.iteration, schedule):
+            note, stop = _report(problem, state, stop_rule, keep_checkpoint)
+            yield state.make_progress(note=note)
+        if preview_due(is_report and not trainer.has_validation_input):
+            yield state.make_progress(estimate=problem.finish(state.make_preview()))
+    if (yield from _refit_on_all_pixels(problem, state, schedule, stop, control, preview_due)):
         return None
-    ended = _complete_stop_reason(reason, course, schedule)
-    closely = schedule.last_look and ended.reason is not StopReason.USER
-    return (yield from _finish(problem, course, ended, control, closely=closely))
+    final_stop = _complete_stop_reason(stop, state, schedule)
+    runs_final_inference = schedule.has_final_inference and final_stop.reason is not StopReason.USER
+    return (
+        yield from _finish(
+            problem, state, final_stop, control, runs_final_inference=runs_final_inference
+        )
+    )
 
 
 def _is_report_due(iteration: int, schedule: Schedule) -> bool:
     return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
 
 
-def _complete_stop_reason(reason: Stop | None, course: FitState, schedule: Schedule) -> Stop:
-    """Say why a fit ended: at the very last iteration the rule may have enough as well.
+def _complete_stop_reason(stop: Stop | None, state: FitState, schedule: Schedule) -> Stop:
+    """Return the reason of the stop rule, or the number of iterations at the end of the schedule.
 
-    Iterations are counted with those of the last phase, as whoever watches has seen them counted.
+    If the rule stops at the very last iteration, the schedule is the reason. The number includes
+    the iterations of the refit, as the progress reports do.
     """
-    judged = course.history[-1].iteration if course.history else 0
-    if reason is not None and judged < schedule.stop_at:
-        return reason
-    taken = course.step.iteration
-    refitted = taken == judged and bool(schedule.release)
-    return make_stop(StopReason.ITERATIONS, count=taken, refitted=refitted)
+    last_report = state.history[-1].iteration if state.history else 0
+    if stop is not None and last_report < schedule.stop_at:
+        return stop
+    iteration = state.trainer.iteration
+    refitted = iteration == last_report and bool(schedule.refit_iterations)
+    return make_stop(StopReason.ITERATIONS, count=iteration, refitted=refitted)
 
 
 def _refit_on_all_pixels(
     problem: Problem,
-    course: FitState,
+    state: FitState,
     schedule: Schedule,
-    reason: Stop | None,
+    stop: Stop | None,
     control: Callable[[], Control],
     preview_due: Callable[[bool], bool],
 ) -> Generator[FitProgress, None, bool]:
-    """Let the held-out pixels drive the fit as well, now that they have judged.
+    """Refit on training and validation pixels; return whether the user discarded the fit.
 
-    Only where the best picture does not lie behind. Tells whether the run was discarded.
+    There is no refit if the user ended the fit, or if the best picture is not a recent one.
     """
-    step = course.step
-    late = step.iteration - course.best_iteration > 2 * schedule.report_every
-    by_hand = reason is not None and reason.reason is StopReason.USER
-    if by_hand or late or not schedule.release:
+    trainer = state.trainer
+    is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.report_every
+    is_ended_by_user = stop is not None and stop.reason is StopReason.USER
+    if is_ended_by_user or is_best_old or not schedule.refit_iterations:
         return False
-    step.released = True
-    for _ in range(schedule.release):
-        wanted = _wait_while_paused(control)
-        if wanted is not Control.GO:
-            return wanted is Control.DISCARD
-        step.advance()
-        if step.iteration % schedule.report_every == 0:
-            yield course.progress()
+    trainer.uses_validation_pixels = True
+    for _ in range(schedule.refit_iterations):
+        command = _wait_while_paused(control)
+        if command is not Control.GO:
+            return command is Control.DISCARD
+        trainer.advance()
+        if trainer.iteration % schedule.report_every == 0:
+            yield state.make_progress()
         if preview_due(False):
-            yield course.progress(estimate=problem.finish(step.glance()))
-    if isfinite(step.read()):
-        course.best, course.best_estimate = step.average_state(), None
+            yield state.make_progress(estimate=problem.finish(trainer.predict()))
+    if isfinite(trainer.read_loss()):
+        state.best, state.best_estimate = trainer.get_average_state(), None
     return False
 
 
@@ -150,13 +162,13 @@ def _begin(
 ) -> FitState:
     if warm_start is not None:
         prior.net.load_state_dict(dict(warm_start))
-    step = EagerTrainer(problem, prior, schedule, seed=seed)
+    trainer = EagerTrainer(problem, prior, schedule, seed=seed)
     if resume is None:
-        return FitState(step, step.average_state(), step.state())
-    step.load(resume.step)
+        return FitState(trainer, trainer.get_average_state(), trainer.state())
+    trainer.load(resume.step)
     history = list(resume.history)
     return FitState(
-        step,
+        trainer,
         resume.best,
         resume.rollback,
         resume.best_iteration,
@@ -167,72 +179,76 @@ def _begin(
 
 
 def _wait_while_paused(control: Callable[[], Control]) -> Control:
-    """Ask what to do; while it is to pause, wait without computing."""
-    while (wanted := control()) is Control.PAUSE:
+    """Return the user's command, after waiting for as long as it is to pause."""
+    while (command := control()) is Control.PAUSE:
         time.sleep(0.02)
-    return wanted
+    return command
 
 
 def _report(
     problem: Problem,
-    course: FitState,
-    stop: StopRule,
+    state: FitState,
+    stop_rule: StopRule,
     keep_checkpoint: Callable[[Checkpoint], None] | None,
 ) -> tuple[Note | None, Stop | None]:
-    """Judge, ask the rule, leave a checkpoint; a note for the user and why to stop, if any."""
-    note = course.judge(problem)
-    if (said := course.step.note) and said not in course.notes:
-        course.notes.append(said)
-        note = note or said
-    reason = _ask_stop_rule(course, stop)
+    """Compute losses and save a checkpoint; return a note and a stop reason, if any."""
+    note = state.validate(problem)
+    if (trainer_note := state.trainer.note) and trainer_note not in state.notes:
+        state.notes.append(trainer_note)
+        note = note or trainer_note
+    stop = _ask_stop_rule(state, stop_rule)
     if keep_checkpoint is not None:
-        keep_checkpoint(course.checkpoint())
-    return note, reason
+        keep_checkpoint(state.make_checkpoint())
+    return note, stop
 
 
-def _ask_stop_rule(course: FitState, stop: StopRule) -> Stop | None:
-    if course.rollbacks >= MAX_ROLLBACKS:
-        return make_stop(StopReason.BREAKDOWN, count=course.rollbacks)
-    return stop(course.history)
+def _ask_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
+    if state.rollbacks >= MAX_ROLLBACKS:
+        return make_stop(StopReason.BREAKDOWN, count=state.rollbacks)
+    return stop_rule(state.history)
 
 
 def _finish(
     problem: Problem,
-    course: FitState,
-    reason: Stop,
+    state: FitState,
+    stop: Stop,
     control: Callable[[], Control],
     *,
-    closely: bool,
+    runs_final_inference: bool,
 ) -> Generator[FitProgress, None, FitResult | None]:
-    """Take the best average, look at it as closely as time allows, and hand it over."""
-    step = course.step
-    iteration, kept = step.iteration, reason.reason is StopReason.USER
-    if course.best_iteration:
-        step.load_average(course.best)
-    blind = None
-    for part in step.sweep() if closely else ():
-        if isinstance(part, Estimate):
-            blind = part
+    """Return the result of the best average, with the final inference if `runs_final_inference`."""
+    trainer = state.trainer
+    iteration, is_ended_by_user = trainer.iteration, stop.reason is StopReason.USER
+    if state.best_iteration:
+        trainer.load_average(state.best)
+    final_estimate = None
+    for progress in trainer.run_final_inference() if runs_final_inference else ():
+        if isinstance(progress, Estimate):
+            final_estimate = progress
             break
-        wanted = _wait_while_paused(control)
-        if wanted is Control.DISCARD:
+        command = _wait_while_paused(control)
+        if command is Control.DISCARD:
             return None
-        if wanted is Control.KEEP:  # one look has to do
-            kept = True
+        if command is Control.KEEP:  # the estimate of a single pass is used
+            is_ended_by_user = True
             break
-        yield course.progress(swept=part)
-    final_look = course.best_look() if blind is None or step.reveals else blind
-    last = problem.finish if kept or problem.refine is None else problem.refine
+        yield state.make_progress(inference_share=progress)
+    best_estimate = (
+        state.get_best_estimate()
+        if final_estimate is None or trainer.reveals_validation
+        else final_estimate
+    )
+    final_step = problem.finish if is_ended_by_user or problem.refine is None else problem.refine
     return FitResult(
-        estimate=last(final_look if blind is None else blind),
-        blind=problem.on_grid(final_look),
-        stop=reason,
-        kept=kept,
-        broke_down=course.rollbacks >= MAX_ROLLBACKS,
-        best_iteration=course.best_iteration,
+        estimate=final_step(best_estimate if final_estimate is None else final_estimate),
+        network_estimate=problem.finish_on_grid(best_estimate),
+        stop=stop,
+        is_ended_by_user=is_ended_by_user,
+        is_broken_down=state.rollbacks >= MAX_ROLLBACKS,
+        best_iteration=state.best_iteration,
         iterations=iteration,
-        history=tuple(course.history),
-        learned=step.learned(),
-        weights=step.weights(),
-        notes=tuple(course.notes),
+        history=tuple(state.history),
+        learned_parameters=trainer.get_learned_parameters(),
+        weights=trainer.weights(),
+        notes=tuple(state.notes),
     )

@@ -1,9 +1,7 @@
-"""How long a fit goes on, how fast it learns, and how it averages.
+"""Define the schedule of a fit, and its optimisers.
 
-Optimisers that a fit may take: one evaluation a step, all that they remember in tensors.
-
-So a checkpoint or a way back holds all of it. A rate of 0 stands in the groups until the schedule
-sets one.
+Each optimiser evaluates the loss once an iteration and keeps its state in tensors, so that
+checkpoints and rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
 """
 
 from __future__ import annotations
@@ -21,15 +19,15 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A stretch of the fit with one way of learning.
+    """A part of the fit with one peak learning rate.
 
     Attributes
     ----------
     iterations : int
     learning_rate : float
-        Of the network at its peak.
+        Peak learning rate of the network.
     operator_learning_rate : float
-        Of a learned operator; 0 keeps it as it is.
+        Peak learning rate of a learned operator; 0 keeps it unchanged.
     """
 
     iterations: int
@@ -39,33 +37,33 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The whole fit.
+    """Iterations, learning rates, averaging and reports of one fit.
 
     Attributes
     ----------
     phases : tuple of Phase
     horizon : int
-        Number of iterations that fixes the rates, kept when a run is repeated for less.
+        Number of iterations that determines the rates. It stays the same if a run is repeated
+        with fewer iterations.
     stop_at : int
         Last iteration, at most the horizon.
     warm_up : float
-        Part of the horizon over which the rate rises to its peak; then it falls as a cosine.
+        Share of the horizon over which the rate rises to its peak. Then it falls as a cosine.
     average : float
         Decay of the running average, 0.95 to 0.99.
     report_every : int
-        Iterations between two judgements.
-    clip : float
-        Longest gradient, in the norm of all weights together.
-    release : int
-        Iterations of a last phase, after the judgement, in which the held-out pixels drive the
-        fit as well: they are measurements, and a picture that ignores them is the poorer for it.
-    half : bool
-        Whether steps may be computed in half precision, where the device is made for it.
+        Iterations between two reports.
+    max_gradient_norm : float
+        Largest norm of the gradient of all weights together.
+    refit_iterations : int
+        Iterations of the refit on training and validation pixels; 0: none.
+    uses_half_precision : bool
+        Whether steps may be computed in bfloat16, where the device is faster with it.
     optimiser : Optimiser or None
-        What moves the weights; None: Adam.
-    last_look : bool
-        Whether the picture is looked at as closely as can be in the end; where only the weights are
-        wanted, one look shows that they are sound.
+        Factory of the optimiser; None: Adam.
+    has_final_inference : bool
+        Whether the result comes from the final inference; otherwise from a single pass, which is
+        enough where only the weights are used.
     """
 
     phases: tuple[Phase, ...]
@@ -74,25 +72,25 @@ class Schedule:
     warm_up: float = 0.1
     average: float = 0.99
     report_every: int = 25
-    clip: float = 1.0
-    release: int = 0
-    half: bool = False
+    max_gradient_norm: float = 1.0
+    refit_iterations: int = 0
+    uses_half_precision: bool = False
     optimiser: Optimiser | None = None
-    last_look: bool = True
+    has_final_inference: bool = True
 
-    def rate(self, iteration: int) -> tuple[float, float]:
-        """Learning rates of network and operator at a 1-based iteration.
+    def get_rates(self, iteration: int) -> tuple[float, float]:
+        """Return the learning rates of network and operator at a 1-based iteration.
 
-        Past the horizon, in the last phase, at a tenth of the peak: the cosine has reached zero.
+        Beyond the horizon, in the refit, they are a tenth of the peak.
         """
         if iteration > self.horizon:
             last = self.phases[-1]
             return 0.1 * last.learning_rate, 0.1 * last.operator_learning_rate
-        done = 0
+        previous_iterations = 0
         for phase in self.phases:
-            if iteration <= done + phase.iterations:
+            if iteration <= previous_iterations + phase.iterations:
                 break
-            done += phase.iterations
+            previous_iterations += phase.iterations
         rise = max(1.0, self.warm_up * self.horizon)
         if iteration <= rise:
             share = iteration / rise
@@ -104,28 +102,27 @@ class Schedule:
 def make_single_phase_schedule(
     iterations: int, learning_rate: float, **settings: float
 ) -> Schedule:
-    """Make the usual schedule: one phase, rates fixed by its length."""
+    """Return a schedule of one phase, whose length is the horizon."""
     phase = Phase(iterations=iterations, learning_rate=learning_rate)
     return Schedule(phases=(phase,), horizon=iterations, stop_at=iterations, **settings)  # type: ignore[arg-type]
 
 
-#: Groups of weights, as torch has them -> what moves them.
+#: Parameter groups of torch -> optimiser.
 Optimiser = Callable[[list[dict[str, Any]]], Optimizer]
-#: Share of the last step that the next one goes on with; what is usual.
+#: Momentum of gradient descent; the usual value.
 _MOMENTUM = 0.9
-#: Steps that are remembered of the curvature; torch's own uses 100, Nocedal and Wright 3 to 20.
+#: Steps in the history of L-BFGS; torch uses 100, Nocedal and Wright 3 to 20.
 _MEMORY = 10
-#: Least curvature along a step, as a share of what its lengths allow: below it, the step says
-#: nothing of the curvature that could be trusted.
+#: Least cosine between a step and the change of the gradient along it. Below it, the step is not
+#: added to the history of L-BFGS, since its curvature is unreliable.
 _MIN_CURVATURE = 1e-6
 
 
 class UnwrappedOptimiser(Optimizer):
-    """An optimiser without what torch wraps around it in case somebody compiles it.
+    """An optimiser without the wrappers that torch adds for its compiler.
 
-    The wrappers import torch's compiler when they are first called, though nothing here is
-    compiled: a second or two of processor time, a folder among the temporary files, and a name in
-    the environment. What they wrap is the same code.
+    The wrappers import the compiler at the first call, which takes one to two seconds, creates a
+    temporary folder and sets an environment variable. Nothing is compiled here.
     """
 
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
@@ -133,49 +130,49 @@ class UnwrappedOptimiser(Optimizer):
 
 
 class Adam(UnwrappedOptimiser, torch.optim.Adam):
-    """torch's own, unwrapped."""
+    """Adam of torch without the compiler's wrappers."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 class GradientDescent(UnwrappedOptimiser, torch.optim.SGD):
-    """torch's own, unwrapped."""
+    """Gradient descent of torch without the compiler's wrappers."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
 def make_adam(groups: list[dict[str, Any]]) -> Optimizer:
-    """Kingma, Ba, Adam: a method for stochastic optimization, ICLR 2015, arXiv:1412.6980."""
+    """Return Adam (Kingma, Ba, ICLR 2015, arXiv:1412.6980)."""
     return Adam(groups, lr=0.0, foreach=True)
 
 
 def make_capturable_adam(groups: list[dict[str, Any]]) -> Optimizer:
-    """Make the same with rates and counts as tensors on the GPU: a graph reads them."""
+    """Return Adam with rates and step counts as tensors on the GPU, for use in a CUDA graph."""
     for group in groups:
         group["lr"] = torch.zeros((), device=group["params"][0].device)
     return Adam(groups, lr=0.0, foreach=True, capturable=True)
 
 
 def make_gradient_descent(groups: list[dict[str, Any]]) -> Optimizer:
-    """Go down the gradient, with momentum."""
+    """Return gradient descent with momentum."""
     return GradientDescent(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
 
 
 def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
-    """L-BFGS without a line search: see `FixedStepLbfgs`."""
+    """Return L-BFGS without a line search: see `FixedStepLbfgs`."""
     return FixedStepLbfgs(groups)
 
 
 class FixedStepLbfgs(UnwrappedOptimiser):
-    """L-BFGS with one evaluation a step: the rate is the step's length, nothing is searched.
+    """L-BFGS with one evaluation of the loss an iteration; the learning rate is the step length.
 
-    A line search would look at the loss several times within one iteration, which then would not
-    be an iteration of the others any more.
+    A line search would evaluate the loss several times, so that iterations were not comparable
+    with those of other optimisers.
 
     Parameters
     ----------
     groups : list of dict
-        As torch has them; all move at the first group's rate, since curvature is one for all.
+        Parameter groups of torch. All use the first group's rate, since they share one curvature.
 
     References
     ----------
@@ -187,7 +184,7 @@ class FixedStepLbfgs(UnwrappedOptimiser):
 
     @torch.no_grad()
     def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Move all weights once, by their gradients; nothing is evaluated."""
+        """Update all weights once from their gradients; `closure` is not called."""
         weights = [weight for group in self.param_groups for weight in group["params"]]
         gradient = torch.cat(
             [
@@ -212,29 +209,33 @@ class FixedStepLbfgs(UnwrappedOptimiser):
 
 
 def _store_curvature_pair(curvature: dict[str, Tensor], gradient: Tensor) -> None:
-    """Keep how the gradient changed along the last step, newest last, if that is a curvature."""
-    turn, move = gradient - curvature["gradient"], curvature["move"]
-    if not float(turn @ move) > _MIN_CURVATURE * float(turn.norm() * move.norm()):
+    """Append the last step and its gradient change to the history, if the curvature is positive."""
+    gradient_change, move = gradient - curvature["gradient"], curvature["move"]
+    if not float(gradient_change @ move) > _MIN_CURVATURE * float(
+        gradient_change.norm() * move.norm()
+    ):
         return
-    for name, newest in (("changes", move), ("turns", turn)):
+    for name, newest in (("changes", move), ("turns", gradient_change)):
         curvature[name] = torch.cat([curvature[name][1:], newest[None]])
     curvature["pairs"] = (curvature["pairs"] + 1).clamp(max=_MEMORY)
 
 
 def _run_two_loop_recursion(curvature: dict[str, Tensor], gradient: Tensor) -> Tensor:
-    """Multiply a gradient by the inverse curvature that is remembered: two loops over the pairs."""
+    """Return the gradient times the inverse Hessian estimate, by two loops over the history."""
     count = int(curvature["pairs"])
     if not count:
         first: Tensor = gradient / gradient.norm().clamp(min=1)
         return first
-    changes, turns = curvature["changes"][-count:], curvature["turns"][-count:]
-    weight = 1 / (changes * turns).sum(1)
-    turned, shares = gradient, list[Tensor]()
-    for place in reversed(range(count)):
-        share = weight[place] * (changes[place] @ turned)
+    moves, gradient_changes = curvature["changes"][-count:], curvature["turns"][-count:]
+    weight = 1 / (moves * gradient_changes).sum(1)
+    direction, shares = gradient, list[Tensor]()
+    for index in reversed(range(count)):
+        share = weight[index] * (moves[index] @ direction)
         shares.append(share)
-        turned = turned - share * turns[place]
-    turned = turned * (changes[-1] @ turns[-1]) / turns[-1].square().sum()
-    for place, share in zip(range(count), reversed(shares), strict=True):
-        turned = turned + changes[place] * (share - weight[place] * (turns[place] @ turned))
-    return turned
+        direction = direction - share * gradient_changes[index]
+    direction = direction * (moves[-1] @ gradient_changes[-1]) / gradient_changes[-1].square().sum()
+    for index, share in zip(range(count), reversed(shares), strict=True):
+        direction = direction + moves[index] * (
+            share - weight[index] * (gradient_changes[index] @ direction)
+        )
+    return direction

@@ -1,7 +1,4 @@
-"""Where a fit stands: its judgements, its best average, and the way back when it breaks down.
-
-What a fit says while it runs, what it needs to go on, and what it leaves behind.
-"""
+"""Define the state of a fit, its checkpoints and progress reports, and its result."""
 
 from __future__ import annotations
 
@@ -32,28 +29,28 @@ class FitProgress:
 
     Attributes
     ----------
-    judgement : ValidationRecord
-        Losses at the last judgement; NaN before the first.
+    validation_record : ValidationRecord
+        Losses at the last report; NaN before the first.
     iteration, best_iteration : int
-    swept : float
-        Share of the last look that is done, 0 until it begins.
+    inference_share : float
+        Completed share of the final inference; 0 until it begins.
     estimate : Estimate or None
-        Finished picture so far, only when a preview is due.
+        Current picture after the final steps, if a preview is due.
     note : Note or None
-        Something the user should know, once.
+        New note for the user.
     """
 
-    judgement: ValidationRecord
+    validation_record: ValidationRecord
     iteration: int
     best_iteration: int
-    swept: float = 0.0
+    inference_share: float = 0.0
     estimate: Estimate | None = None
     note: Note | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Checkpoint:
-    """All that the next step depends on, as tensors and plain numbers."""
+    """All that a fit needs to continue exactly where it was, as tensors and plain numbers."""
 
     step: TensorState
     rollback: TensorState
@@ -66,71 +63,73 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitResult:
-    """The answer of one fit.
+    """Result of one fit.
 
     Attributes
     ----------
     estimate : Estimate
-        Finished picture at `best_iteration`.
-    blind : Estimate
-        The same before the finish: what the network says without the pixel's own word.
+        Picture at `best_iteration`, after the final steps.
+    network_estimate : Estimate
+        The network's estimate after `Problem.finish_on_grid`.
     stop : Stop
-    kept, broke_down : bool
-        Whether a person ended it, or breakdowns in a row did.
+    is_ended_by_user, is_broken_down : bool
+        Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
     best_iteration, iterations : int
-        Best is 0 if no judgement ever succeeded.
+        `best_iteration` is 0 if there was no report.
     history : tuple of ValidationRecord
-    learned : mapping of str to Tensor
+    learned_parameters : mapping of str to Tensor
     weights : mapping of str to Tensor
-        Of the network that the picture came from: where a fit of the next plane may begin.
+        Weights of the network that predicted the picture, for a warm start of the next plane.
     notes : tuple of Note
     """
 
     estimate: Estimate
-    blind: Estimate
+    network_estimate: Estimate
     stop: Stop
-    kept: bool
-    broke_down: bool
+    is_ended_by_user: bool
+    is_broken_down: bool
     best_iteration: int
     iterations: int
     history: tuple[ValidationRecord, ...]
-    learned: Mapping[str, Tensor]
+    learned_parameters: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     notes: tuple[Note, ...]
 
 
-#: A mean loss this many times the usual one is no fluctuation of a mini-batch but a breakdown.
+#: Training loss, in units of one plus the median of the last five reports, above which a fit is
+#: rolled back as broken down.
 BREAKDOWN_LOSS_FACTOR = 10.0
-#: Where a trial is judged, which is not the picture itself, or held-out pixels are filled in that
-#: the last look shows, losses count as equal within this share of what has been gained since the
-#: first report. On bird of Set5, made coarse by 4, they lay within 5 % from step 75 on, while the
-#: picture went on gaining 0.6 dB; on FMD WideField_BPAE_R, 10,000 judges took step 50 for better
-#: than 250 by 5 % with one seed and for worse with another: 35.22 and 35.55 dB.
+#: Tolerance of the validation loss, as a share of its decrease since the first report. Losses
+#: within it count as equal if they are of a separate validation input, or if the final inference
+#: uses the validation pixels as input. On bird of Set5, downscaled by 4, losses differed by 5 % of
+#: the decrease from iteration 75 on while the PSNR still rose by 0.6 dB. On FMD WideField_BPAE_R
+#: with 10,000 validation pixels, iteration 50 was better than 250 by 5 % with one seed and worse
+#: with another: 35.22 and 35.55 dB.
 LOSS_TOLERANCE_SHARE = 0.1
-#: In the second case no more counts as equal than so many times what two reports in a row differ
-#: by, in the median. With the share alone, balanced fits of Confocal_BPAE_R (FMD, captures 1 to 4)
-#: were kept after 550 to 600 steps, with up to 0.46 dB less than after 300; with 1 instead of 2,
-#: fits of WideField_BPAE_R would be kept at step 75 of 250.
+#: Upper bound of that tolerance in the second case, in units of the median difference of two
+#: consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD, captures 1 to 4) chose
+#: iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead of 2, fits of
+#: WideField_BPAE_R would choose iteration 75 of 250.
 MAX_FLUCTUATION_FACTOR = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class FitState:
-    """What a checkpoint is made of."""
+    """State of a running fit, from which checkpoints and progress reports are made."""
 
-    step: Trainer
+    trainer: Trainer
     best: TensorState
     rollback: TensorState
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
     rollbacks: int = 0
     notes: list[Note] = field(default_factory=list)
-    best_estimate: tuple[int, Estimate] | None = None  # last picture: a person who keeps waits less
+    best_estimate: tuple[int, Estimate] | None = None  # last prediction and its iteration
 
-    def checkpoint(self) -> Checkpoint:
-        """Freeze all that it takes to go on from here."""
+    def make_checkpoint(self) -> Checkpoint:
+        """Return a checkpoint of the current state."""
         return Checkpoint(
-            step=self.step.state(),
+            step=self.trainer.state(),
             rollback=self.rollback,
             best=self.best,
             best_iteration=self.best_iteration,
@@ -139,111 +138,135 @@ class FitState:
             notes=tuple(self.notes),
         )
 
-    def progress(
-        self, *, estimate: Estimate | None = None, note: Note | None = None, swept: float = 0.0
+    def make_progress(
+        self,
+        *,
+        estimate: Estimate | None = None,
+        note: Note | None = None,
+        inference_share: float = 0.0,
     ) -> FitProgress:
-        """Freeze what a person may want to know now."""
+        """Return a progress report of the current state."""
         last = (
             self.history[-1]
             if self.history
-            else ValidationRecord(iteration=0, fitted=float("nan"), held_out=float("nan"))
+            else ValidationRecord(iteration=0, fit_loss=float("nan"), validation_loss=float("nan"))
         )
         return FitProgress(
-            judgement=last,
-            iteration=self.step.iteration,
+            validation_record=last,
+            iteration=self.trainer.iteration,
             best_iteration=self.best_iteration,
-            swept=swept,
+            inference_share=inference_share,
             estimate=estimate,
             note=note,
         )
 
-    def look(self) -> Estimate:
-        """Picture of the average as it is now; costs a pass through the network."""
-        estimate = self.step.glance()
-        self.best_estimate = (self.step.iteration, estimate)
+    def predict(self) -> Estimate:
+        """Compute and remember the current estimate of the average."""
+        estimate = self.trainer.predict()
+        self.best_estimate = (self.trainer.iteration, estimate)
         return estimate
 
     def make_preview(self) -> Estimate:
-        """Picture of the average as it is now, looked at unless it has just been."""
-        if self.best_estimate is not None and self.best_estimate[0] == self.step.iteration:
+        """Return the current estimate of the average, computed only if it has changed."""
+        if self.best_estimate is not None and self.best_estimate[0] == self.trainer.iteration:
             return self.best_estimate[1]
-        return self.look()
+        return self.predict()
 
-    def judge(self, problem: Problem) -> Note | None:
-        """Read the losses, remember the best average, or go back if the fit broke down."""
-        step = self.step
-        fitted = step.read()
-        estimate = step.trial() if step.tried else self.look()
-        held_out = self._held_out(problem, estimate, direct=step.tried)
-        usual = sorted(entry.fitted for entry in self.history[-5:])
-        broken = not isfinite(fitted) or (
-            len(usual) == 5 and fitted > BREAKDOWN_LOSS_FACTOR * (1 + abs(usual[2]))
+    def validate(self, problem: Problem) -> Note | None:
+        """Append the losses to the history and update the best average.
+
+        If the fit has broken down, roll back instead and return a note on it.
+        """
+        trainer = self.trainer
+        fit_loss = trainer.read_loss()
+        estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
+        validation_loss = self._compute_validation_loss(
+            problem, estimate, is_direct=trainer.has_validation_input
         )
-        if broken or (
-            not isfinite(held_out) and self.history and isfinite(self.history[-1].held_out)
+        recent_losses = sorted(entry.fit_loss for entry in self.history[-5:])
+        is_broken_down = not isfinite(fit_loss) or (
+            len(recent_losses) == 5
+            and fit_loss > BREAKDOWN_LOSS_FACTOR * (1 + abs(recent_losses[2]))
+        )
+        if is_broken_down or (
+            not isfinite(validation_loss)
+            and self.history
+            and isfinite(self.history[-1].validation_loss)
         ):
             return self._roll_back()
-        if self._no_worse(held_out, self._slack(held_out)):
-            self.best, self.best_iteration = step.average_state(), step.iteration
+        if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
+            self.best, self.best_iteration = trainer.get_average_state(), trainer.iteration
         self.history.append(
-            ValidationRecord(iteration=step.iteration, fitted=fitted, held_out=held_out)
+            ValidationRecord(
+                iteration=trainer.iteration, fit_loss=fit_loss, validation_loss=validation_loss
+            )
         )
-        self.rollback = step.state()
+        self.rollback = trainer.state()
         self.rollbacks = 0
         return None
 
-    def kept(self, problem: Problem) -> Stop:
-        """Judge what came after the last report, too, by a preview if there is one; the reason."""
-        judged_at = self.history[-1].iteration if self.history else 0
-        if self.best_estimate is not None and self.step.tried:
+    def finish_by_user(self, problem: Problem) -> Stop:
+        """Check the iterations since the last report for a better picture; return the stop reason.
+
+        The last preview is checked if there is one, else the current average.
+        """
+        last_report = self.history[-1].iteration if self.history else 0
+        if self.best_estimate is not None and self.trainer.has_validation_input:
             self.best_iteration = self.best_estimate[
                 0
-            ]  # what was shown; another look may take long
-        elif self.best_estimate is not None and self.best_estimate[0] > judged_at > 0:
-            # the weights of that preview are gone; the picture itself is what is handed over
-            if self._no_worse(self._held_out(problem, self.best_estimate[1])):
+            ]  # the preview; another prediction may take long
+        elif self.best_estimate is not None and self.best_estimate[0] > last_report > 0:
+            # the weights of that preview no longer exist, so its estimate becomes the result
+            if self._is_improvement(self._compute_validation_loss(problem, self.best_estimate[1])):
                 self.best_iteration = self.best_estimate[0]
-        elif judged_at < self.step.iteration:
-            self.judge(problem)
+        elif last_report < self.trainer.iteration:
+            self.validate(problem)
         return make_stop(StopReason.USER)
 
-    def best_look(self) -> Estimate:
-        """Picture of the best average, seen already or looked at now."""
+    def get_best_estimate(self) -> Estimate:
+        """Return the estimate of the best average, computed only if it is not stored."""
         if self.best_estimate is not None and self.best_estimate[0] == self.best_iteration:
             return self.best_estimate[1]
-        return self.step.glance()
+        return self.trainer.predict()
 
     @torch.no_grad()
-    def _held_out(self, problem: Problem, estimate: Estimate, *, direct: bool = False) -> float:
-        return float(compute_validation_loss(problem, estimate, direct=direct))
+    def _compute_validation_loss(
+        self, problem: Problem, estimate: Estimate, *, is_direct: bool = False
+    ) -> float:
+        return float(compute_validation_loss(problem, estimate, is_direct=is_direct))
 
-    def _no_worse(self, held_out: float, slack: float = 0.0) -> bool:
-        """Equal counts: of equals the later has averaged more; nothing held out: the last."""
-        earlier = self._losses()
+    def _is_improvement(self, held_out: float, slack: float = 0.0) -> bool:
+        """Return whether the loss is at most the lowest so far plus `slack`, or undefined.
+
+        Of equal losses the later one counts, since more iterations have been averaged.
+        """
+        earlier = self._list_validation_losses()
         return isnan(held_out) or not earlier or held_out <= min(earlier) + slack
 
-    def _slack(self, held_out: float) -> float:
-        """How much worse than the least loss counts as equal."""
-        losses = [*self._losses(), held_out]
-        if len(losses) < 2 or not (self.step.tried or self.step.reveals):
+    def _compute_tolerance(self, held_out: float) -> float:
+        """Return the difference from the lowest loss that counts as equal."""
+        losses = [*self._list_validation_losses(), held_out]
+        if len(losses) < 2 or not (
+            self.trainer.has_validation_input or self.trainer.reveals_validation
+        ):
             return 0.0
         share = LOSS_TOLERANCE_SHARE * (losses[0] - min(losses[:-1]))
-        if self.step.tried:
+        if self.trainer.has_validation_input:
             return share
         changes = [abs(after - before) for before, after in pairwise(losses)]
         return min(share, MAX_FLUCTUATION_FACTOR * median(changes))
 
-    def _losses(self) -> list[float]:
-        return [entry.held_out for entry in self.history if not isnan(entry.held_out)]
+    def _list_validation_losses(self) -> list[float]:
+        return [entry.validation_loss for entry in self.history if not isnan(entry.validation_loss)]
 
     def _roll_back(self) -> Note:
-        step = self.step
-        broke_at = step.iteration
-        factor = step.rate_factor / 2
-        step.load(self.rollback)
-        self.best_estimate = None  # of iterations that will be gone through anew
-        step.rate_factor = factor
+        trainer = self.trainer
+        broke_at = trainer.iteration
+        factor = trainer.rate_factor / 2
+        trainer.load(self.rollback)
+        self.best_estimate = None  # of iterations that will be repeated
+        trainer.rate_factor = factor
         self.rollbacks += 1
-        note = make_note("breakdown", broke_at=broke_at, iteration=step.iteration)
+        note = make_note("breakdown", broke_at=broke_at, iteration=trainer.iteration)
         self.notes.append(note)
         return note

@@ -1,7 +1,4 @@
-"""One step of the optimiser, and all that the next step depends on.
-
-Running averages: of outputs, pixel by pixel, or of weights; both corrected for their start.
-"""
+"""Run the iterations of a fit, and average its outputs or its weights over them."""
 
 from __future__ import annotations
 
@@ -30,34 +27,34 @@ if TYPE_CHECKING:
 
 
 class Average(Protocol):
-    """What is judged, previewed and returned instead of the last, jittered output."""
+    """Interface of a running average, which the validation loss, previews and results use."""
 
     def update(self, draw: Draw, estimate: Estimate) -> None:
-        """Take in one step's answer."""
+        """Add the estimate of one step."""
         ...
 
     def network(self) -> nn.Module:
-        """Network to look through."""
+        """Return the network that predictions are computed with."""
         ...
 
     def outputs(self) -> Estimate | None:
-        """Averaged picture, if it is outputs that are averaged."""
+        """Return the averaged picture; None if weights are averaged."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Copy of all that is averaged."""
+        """Return a copy of the average."""
         ...
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go back to a copy."""
+        """Restore a copy of the average in place."""
         ...
 
 
 class OutputAverage:
-    """Exponential average of outputs over trusted pixels, with their spread as variance.
+    """Exponential average of outputs over their valid pixels, with their variance.
 
-    Sum and weight decay together, so the average is free of bias from its first step on, and a
-    pixel that was rarely trusted has a true mean of its few values.
+    Sum and weight decay together, so the average is unbiased from the first step on, for rarely
+    valid pixels too.
 
     Parameters
     ----------
@@ -65,38 +62,40 @@ class OutputAverage:
     shape : tuple of int
         (B, C, *grid).
     decay : float
-    like : Tensor
-        Gives device and type.
+    template : Tensor
+        Tensor whose device and type are used.
     """
 
-    def __init__(self, net: nn.Module, shape: tuple[int, ...], decay: float, like: Tensor) -> None:
+    def __init__(
+        self, net: nn.Module, shape: tuple[int, ...], decay: float, template: Tensor
+    ) -> None:
         self._net = net
         self._decay = decay
-        self._sum = like.new_zeros(shape)
-        self._squares = like.new_zeros(shape)
-        self._weight = like.new_zeros((shape[0], 1, *shape[2:]))
+        self._sum = template.new_zeros(shape)
+        self._squares = template.new_zeros(shape)
+        self._weight = template.new_zeros((shape[0], 1, *shape[2:]))
 
     def update(self, draw: Draw, estimate: Estimate) -> None:
-        """Take in the trusted pixels."""
+        """Add the valid pixels of an estimate."""
         mean = estimate.mean.detach()
-        trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
-        self._sum.mul_(self._decay).add_(trusted * mean, alpha=1 - self._decay)
-        self._squares.mul_(self._decay).add_(trusted * mean**2, alpha=1 - self._decay)
-        self._weight.mul_(self._decay).add_(trusted, alpha=1 - self._decay)
+        valid = torch.ones_like(mean[:, :1]) if draw.output_mask is None else draw.output_mask
+        self._sum.mul_(self._decay).add_(valid * mean, alpha=1 - self._decay)
+        self._squares.mul_(self._decay).add_(valid * mean**2, alpha=1 - self._decay)
+        self._weight.mul_(self._decay).add_(valid, alpha=1 - self._decay)
 
     def network(self) -> nn.Module:
-        """Network as it is now."""
+        """Return the network with its current weights."""
         return self._net
 
     def outputs(self) -> Estimate | None:
-        """Mean, and the log of the outputs' variance."""
+        """Return mean and log-variance of the outputs."""
         weight = self._weight.clamp(min=1e-12)
         mean = self._sum / weight
         variance = (self._squares / weight - mean**2).clamp(min=1e-9)
         return Estimate(mean, variance.log())
 
     def state(self) -> dict[str, Tensor]:
-        """Copy the sums and the weight."""
+        """Return a copy of the sums and weights."""
         return {
             "sum": self._sum.clone(),
             "squares": self._squares.clone(),
@@ -104,7 +103,7 @@ class OutputAverage:
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Put sums and weight back, in place."""
+        """Restore sums and weights in place."""
         self._sum.copy_(state["sum"])
         self._squares.copy_(state["squares"])
         self._weight.copy_(state["weight"])
@@ -113,15 +112,15 @@ class OutputAverage:
 class WeightAverage:
     """Exponential average of the network's weights.
 
-    The decay grows from one tenth to its value as (n + 1) / (n + 10), so that the random start
-    does not linger.
+    The decay grows from one tenth to `decay` as (n + 1) / (n + 10), so that the random initial
+    weights lose their influence early.
 
     Parameters
     ----------
     net : nn.Module
-        Being fitted.
+        Network that is fitted.
     twin : nn.Module
-        Of the same shape; holds the average.
+        Network of the same architecture that holds the average.
     decay : float
 
     References
@@ -132,118 +131,120 @@ class WeightAverage:
 
     def __init__(self, net: nn.Module, twin: nn.Module, decay: float) -> None:
         self._weights = list(net.parameters())
-        self._twin = twin
+        self._averaged_network = twin
         self._decay = decay
         self._steps = 0
         self.load({str(index): weight.detach() for index, weight in enumerate(self._weights)})
         self._steps = 0
 
     def update(self, draw: Draw, estimate: Estimate) -> None:
-        """Take in the weights as they are after this step."""
+        """Add the weights after this step."""
         decay = min(self._decay, (self._steps + 1) / (self._steps + 10))
         self._steps += 1
         with torch.no_grad():
-            for kept, weight in zip(self._twin.parameters(), self._weights, strict=True):
-                kept.lerp_(weight, 1 - decay)
+            for averaged, weight in zip(
+                self._averaged_network.parameters(), self._weights, strict=True
+            ):
+                averaged.lerp_(weight, 1 - decay)
 
     def network(self) -> nn.Module:
-        """Network with the averaged weights."""
-        return self._twin
+        """Return the network with the averaged weights."""
+        return self._averaged_network
 
     def outputs(self) -> Estimate | None:
-        """None: the picture has to be asked for."""
+        """Return None: the picture must be predicted with the averaged weights."""
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """Averaged weights and the number of steps."""
+        """Return a copy of the averaged weights and the number of steps."""
         state = {
             str(index): weight.detach().clone()
-            for index, weight in enumerate(self._twin.parameters())
+            for index, weight in enumerate(self._averaged_network.parameters())
         }
         return {**state, "steps": torch.tensor(self._steps)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Averaged weights, in place."""
+        """Restore averaged weights and number of steps in place."""
         with torch.no_grad():
-            for index, weight in enumerate(self._twin.parameters()):
+            for index, weight in enumerate(self._averaged_network.parameters()):
                 weight.copy_(state[str(index)])
         self._steps = int(state["steps"]) if "steps" in state else self._steps
 
 
-def make_average(prior: Prior, shape: tuple[int, ...], decay: float, like: Tensor) -> Average:
-    """Choose the average that the prior asks for."""
+def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: Tensor) -> Average:
+    """Return an average of outputs if each draw covers the grid, else one of weights."""
     if not prior.covers_grid:
         from copy import deepcopy
 
         return WeightAverage(prior.net, deepcopy(prior.net).requires_grad_(False), decay)
-    return OutputAverage(prior.net, shape, decay, like)
+    return OutputAverage(prior.net, shape, decay, template)
 
 
-#: Everything that a step needs to go on exactly where another left off.
+#: State of a trainer or of an average, by name.
 TensorState = dict[str, Tensor]
 
 
 class Trainer(Protocol):
-    """Interface of a stepper; the loop knows no other."""
+    """Interface of a trainer, which the loop uses."""
 
     iteration: int
     rate_factor: float
-    released: bool
-    tried: bool  # whether held-out pixels judge a trial, not the glance
-    reveals: bool  # whether the sweep knows of held-out pixels, so that it must not be judged
+    uses_validation_pixels: bool
+    has_validation_input: bool  # whether the validation loss is of a separate network input
+    reveals_validation: bool  # whether the inputs of the final inference hold validation pixels
 
     @property
     def note(self) -> Note | None:
-        """What the user should know of how steps are computed; None if nothing."""
+        """Note for the user on how steps are computed; None if there is none."""
         ...
 
     def advance(self) -> None:
-        """Take one step; waits for the device only where a draw asks it for a number."""
+        """Run one iteration; wait for the device only if a draw reads a value back."""
         ...
 
-    def read(self) -> float:
-        """Mean judging loss since the last reading; waits for the device."""
+    def read_loss(self) -> float:
+        """Return the mean negative log-likelihood since the last call; wait for the device."""
         ...
 
-    def glance(self) -> Estimate:
-        """Averaged picture, in one look."""
+    def predict(self) -> Estimate:
+        """Return the averaged picture, from at most one pass through the network."""
         ...
 
-    def trial(self) -> Estimate:
-        """Give what held-out pixels judge, of the measured pixels."""
+    def predict_validation(self) -> Estimate:
+        """Return the prediction for the validation input, on the measured grid."""
         ...
 
-    def sweep(self) -> Iterator[Estimate | float]:
-        """Averaged picture at its best: shares done, then the picture."""
+    def run_final_inference(self) -> Iterator[Estimate | float]:
+        """Yield the completed shares of the final inference, and at last its estimate."""
         ...
 
     def state(self) -> TensorState:
-        """Copy of all that the next step depends on."""
+        """Return a copy of all that the next iteration depends on."""
         ...
 
     def load(self, state: TensorState) -> None:
-        """Go back to a copy."""
+        """Restore a copy of the state."""
         ...
 
-    def average_state(self) -> TensorState:
-        """Copy of the average alone."""
+    def get_average_state(self) -> TensorState:
+        """Return a copy of the average."""
         ...
 
     def load_average(self, state: TensorState) -> None:
-        """Put a copy of the average back."""
+        """Restore a copy of the average."""
         ...
 
-    def learned(self) -> dict[str, Tensor]:
-        """Give what learned operators have found, by name."""
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of learned operators, by name."""
         ...
 
     def weights(self) -> TensorState:
-        """Weights of the network that the averaged picture comes from, by their names."""
+        """Return the weights of the network that predicts the averaged picture, by name."""
         ...
 
 
 class EagerTrainer:
-    """Draws at each step, and lets a learner teach the weights: on a card by a recorded graph.
+    """Trainer that draws, runs a training step and averages at each iteration.
 
     Parameters
     ----------
@@ -251,7 +252,7 @@ class EagerTrainer:
     prior : Prior
     schedule : Schedule
     seed : int
-        Of the draws.
+        Seed of the draws.
     """
 
     def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
@@ -260,9 +261,9 @@ class EagerTrainer:
         self.schedule = schedule
         self.iteration = 0
         self.rate_factor = 1.0
-        self.released = False
-        self.tried = prior.trial() is not None
-        self.reveals = prior.reveals
+        self.uses_validation_pixels = False
+        self.has_validation_input = prior.make_validation_input() is not None
+        self.reveals_validation = prior.reveals_validation
         like = problem.terms[0].measurement
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
@@ -271,8 +272,10 @@ class EagerTrainer:
             make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
         )
         self._optimizer = make([group for group in groups if group["params"]])
-        half = schedule.half and has_fast_bfloat16(like.device)
-        self.learner = make_train_step(problem, prior, schedule, self._optimizer, half=half)
+        half = schedule.uses_half_precision and has_fast_bfloat16(like.device)
+        self.train_step = make_train_step(
+            problem, prior, schedule, self._optimizer, uses_half_precision=half
+        )
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)
         self._average = make_average(prior, self._shape, schedule.average, like)
@@ -281,60 +284,66 @@ class EagerTrainer:
 
     @property
     def note(self) -> Note | None:
-        """Of the learner."""
-        return self.learner.note
+        """Note of the training step."""
+        return self.train_step.note
 
     def advance(self) -> None:
-        """Draw, predict, compare, learn, average."""
+        """Draw network input and masks, run a training step, and update the average."""
         self.iteration += 1
-        rates = self.schedule.rate(self.iteration)
-        self.learner.rate(tuple(rate * self.rate_factor for rate in rates))
-        with self.learner.drawing():
+        rates = self.schedule.get_rates(self.iteration)
+        self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
+        with self.train_step.draw_context():
             draw = self.prior.draw(self._rng)
-            look = make_training_batch(self.problem, draw, released=self.released)
-        self.learner.drawn(look, draw)
-        estimate, judged = self.learner.learn(look)
+            batch = make_training_batch(
+                self.problem, draw, uses_validation_pixels=self.uses_validation_pixels
+            )
+        self.train_step.wait_for_draw(batch, draw)
+        estimate, likelihood = self.train_step.learn(batch)
         with torch.no_grad():
             self._average.update(draw, estimate)
-            self._loss += judged.detach()
+            self._loss += likelihood.detach()
         self._steps += 1
 
-    def read(self) -> float:
-        """Mean judging loss since the last reading; NaN where a weight is not finite."""
+    def read_loss(self) -> float:
+        """Return that mean; NaN if a weight is not finite."""
         mean = float(self._loss) / max(1, self._steps)
         self._loss.zero_()
         self._steps = 0
-        whole = all(
+        is_finite = all(
             isfinite(float(weight.detach().sum())) for weight in self.prior.net.parameters()
         )
-        return mean if whole else float("nan")
+        return mean if is_finite else float("nan")
 
     @torch.no_grad()
-    def glance(self) -> Estimate:
-        """Averaged outputs, or one look through the averaged weights."""
+    def predict(self) -> Estimate:
+        """Return the averaged outputs, or one prediction with the averaged weights."""
         outputs = self._average.outputs()
         if outputs is not None:
             return outputs
         return self.prior.estimate(
-            _apply_network_in_turn(self._average.network(), self.prior.glance().code)
+            _apply_network_in_turn(
+                self._average.network(), self.prior.make_prediction_input().network_input
+            )
         )
 
     @torch.no_grad()
-    def trial(self) -> Estimate:
-        """Look through the averaged weights at what the prior is tried on."""
-        draw = self.prior.trial()
-        assert draw is not None  # nothing is tried otherwise
-        tried = self.prior.estimate(self._average.network()(convert_to_channels_last(draw.code)))
+    def predict_validation(self) -> Estimate:
+        """Predict with the averaged weights from the prior's validation input."""
+        draw = self.prior.make_validation_input()
+        assert draw is not None  # the loop checks `has_validation_input`
+        estimate = self.prior.estimate(
+            self._average.network()(convert_to_channels_last(draw.network_input))
+        )
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
-        variance = tried.log_variance
+        log_variance = estimate.log_variance
         return Estimate(
-            _place_on_grid(draw, tried.mean, grid),
-            None if variance is None else _place_on_grid(draw, variance, grid),
+            _place_on_grid(draw, estimate.mean, grid),
+            None if log_variance is None else _place_on_grid(draw, log_variance, grid),
         )
 
     @torch.no_grad()
-    def sweep(self) -> Iterator[Estimate | float]:
-        """Averaged outputs, or the trusted pixels of each draw put together."""
+    def run_final_inference(self) -> Iterator[Estimate | float]:
+        """Yield the averaged outputs, or shares and then the sum of the draws' valid pixels."""
         outputs = self._average.outputs()
         if outputs is not None:
             yield outputs
@@ -342,20 +351,20 @@ class EagerTrainer:
         net = self._average.network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
-        trusted_share, whole = 0.0, mean[0, 0].numel()
-        for draw in self.prior.sweep():
-            estimate = self.prior.estimate(_apply_network_in_turn(net, draw.code))
-            trusted = torch.ones_like(mean[:, :1]) if draw.trusted is None else draw.trusted
-            mean += _place_on_grid(draw, trusted * estimate.mean, self.prior.grid)
+        covered_share, pixel_count = 0.0, mean[0, 0].numel()
+        for draw in self.prior.make_inference_inputs():
+            estimate = self.prior.estimate(_apply_network_in_turn(net, draw.network_input))
+            valid = torch.ones_like(mean[:, :1]) if draw.output_mask is None else draw.output_mask
+            mean += _place_on_grid(draw, valid * estimate.mean, self.prior.grid)
             if estimate.log_variance is not None:
-                part = _place_on_grid(draw, trusted * estimate.log_variance, self.prior.grid)
-                log_variance = part if log_variance is None else log_variance + part
-            trusted_share += float(trusted.sum()) / len(trusted) / whole
-            yield trusted_share
+                placed = _place_on_grid(draw, valid * estimate.log_variance, self.prior.grid)
+                log_variance = placed if log_variance is None else log_variance + placed
+            covered_share += float(valid.sum()) / len(valid) / pixel_count
+            yield covered_share
         yield Estimate(mean, log_variance)
 
     def state(self) -> TensorState:
-        """Weights, optimiser, average, generator and counters."""
+        """Return a copy of weights, optimiser, average, random generator and counters."""
         state = {
             f"weight.{index}": weight.detach().clone() for index, weight in enumerate(self._weights)
         }
@@ -369,16 +378,16 @@ class EagerTrainer:
         return state
 
     def load(self, state: TensorState) -> None:
-        """All of it, in place; the loss since the last reading starts anew."""
+        """Restore that state in place, and reset the mean loss."""
         with torch.no_grad():
             for index, weight in enumerate(self._weights):
                 weight.copy_(state[f"weight.{index}"])
-                kept = {
+                weight_state = {
                     name.split(".", 2)[2]: self._place_like_weight(weight, value)
                     for name, value in state.items()
                     if name.startswith(f"optimizer.{index}.")
                 }
-                self._optimizer.state[weight] = kept
+                self._optimizer.state[weight] = weight_state
         self.load_average(
             {
                 name.removeprefix("average."): value
@@ -391,45 +400,45 @@ class EagerTrainer:
         self.rate_factor = float(state["rate_factor"])
         self._loss.zero_()
         self._steps = 0
-        self.learner.forget()
+        self.train_step.invalidate()
 
     def _place_like_weight(self, weight: Tensor, value: Tensor) -> Tensor:
-        """Copy an optimiser's tensor to where its weight is; the count to where Adam counts."""
+        """Copy an optimiser's tensor to the device of its weight, a step count only if required."""
         if value.shape == weight.shape:
             return torch.empty_like(weight).copy_(value)
-        counts_there = self._optimizer.defaults.get("capturable", False)
-        return value.clone().to(weight.device) if counts_there else value.clone()
+        counts_on_device = self._optimizer.defaults.get("capturable", False)
+        return value.clone().to(weight.device) if counts_on_device else value.clone()
 
-    def average_state(self) -> TensorState:
-        """Copy of the average alone."""
+    def get_average_state(self) -> TensorState:
+        """Return a copy of the average."""
         return self._average.state()
 
     def load_average(self, state: TensorState) -> None:
-        """Put a copy of the average back."""
+        """Restore a copy of the average."""
         self._average.load(state)
 
-    def learned(self) -> dict[str, Tensor]:
-        """Give what learned operators have found, by name."""
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of learned operators, by name."""
         return {
             name: value
             for term in self.problem.terms
             if isinstance(term.operator, LearnedOperator)
-            for name, value in term.operator.learned().items()
+            for name, value in term.operator.get_learned_parameters().items()
         }
 
     def weights(self) -> TensorState:
-        """Copy of the averaged weights, or of the last ones where outputs are averaged."""
+        """Return a copy of the averaged weights, or of the current ones if outputs are averaged."""
         return {
             name: value.detach().clone()
             for name, value in self._average.network().state_dict().items()
         }
 
 
-def _apply_network_in_turn(net: nn.Module, code: Tensor) -> Tensor:
-    """Ask a network of one picture after another: together they may not fit into the memory."""
-    return torch.cat([apply_network(net, part) for part in code.split(1)])
+def _apply_network_in_turn(net: nn.Module, network_input: Tensor) -> Tensor:
+    """Apply a network to one picture of a batch at a time, to limit memory."""
+    return torch.cat([apply_network(net, part) for part in network_input.split(1)])
 
 
 def _place_on_grid(draw: Draw, part: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Put what a draw was told of back onto the whole grid."""
-    return part if draw.window is None else draw.window.onto(part, grid)
+    """Place a draw's window on the whole grid, with 0 elsewhere."""
+    return part if draw.window is None else draw.window.place_on(part, grid)

@@ -1,5 +1,4 @@
-"""How badly an estimate explains the measurement, and what is unlikely about it anyway.
+"""Define losses: fidelity terms, the SURE term, penalties and temporal smoothing.
 
-Decided here: fidelity terms, penalties, temporal smoothing, the SURE term.
-Priors and tasks import this folder; it knows problems and operators.
+Priors and tasks import this package, which depends on problems, operators and noise statistics.
 """

@@ -1,20 +1,7 @@
-"""Data fidelity: how badly an estimate explains the measurement, pixel by pixel.
+"""Compute data fidelity under the noise model, posterior means, border detail and the SURE term.
 
-Each function returns a `Fidelity`: a map from (estimate, measurement) to a loss per pixel.
-All variances are in squared network units; the noise has the variance
-`gain * signal + intercept`, which is a camera's: photon noise grows with the signal, read
-noise does not.
-
-The outermost rows and columns, which a network cannot see apart from what they mirror.
-
-Many pictures end in a line of their own: what a scanner, a decoder or a cut-out has left. The
-network's convolutions reflect at the border, so a pixel of the last row looks like any other to it,
-and such a line is smoothed away. What is left of it in the residual is put back here, along each
-line as smoothly as its noise asks for.
-
-A fidelity for blurred images: the residual is brought back to where the blur took it from.
-
-How much of the noise an estimate has taken over, where judging pixels cannot see it.
+Variances are in squared network units. The noise variance is `gain * signal + intercept`, as for a
+camera with photon noise and read noise.
 """
 
 from __future__ import annotations
@@ -33,15 +20,15 @@ from napari_dip.engine.problem import Estimate, Fidelity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Share of the pixels of an image that are flat enough for their spread to be all noise.
+#: Share of the pixels of an image that are assumed to be flat, so that their spread is noise alone.
 FLAT_QUANTILE = 0.2
-#: Classes of brightness that the flat pixels are looked for in: an image of 256 x 256 has 5,000
+#: Number of brightness classes in which flat pixels are selected; an image of 256 x 256 has 5,000
 #: pixels in each.
 BRIGHTNESS_CLASSES = 12
-#: How much more noise than measured the flat pixels may show.
+#: Upper bound of the noise variance of flat pixels, in units of the measured one.
 MAX_NOISE_RATIO = 1.5
-#: Least variance of a prediction, as a share of the noise: even in a flat region it is a mean of
-#: some fifty noisy neighbours.
+#: Lower bound of a prediction's variance, in units of the noise variance: even in a flat region, a
+#: prediction is the mean of about fifty noisy neighbours.
 MIN_DOUBT_RATIO = 0.02
 
 
@@ -54,9 +41,9 @@ class NoiseVariance:
     gain, intercept : Tensor
         (B, C, 1, ...) each, one value for each channel of each measurement, in network units.
     floor : Tensor
-        (B, C, 1, ...), > 0: least variance, where the line falls below what was seen.
+        (B, C, 1, ...), > 0, lower bound of the variance.
     square : Tensor or None
-        (B, C, 1, ...): what the variance has of the squared signal, as noise that multiplies it.
+        (B, C, 1, ...), coefficient of the squared signal for multiplicative noise; None: 0.
     """
 
     gain: Tensor
@@ -64,8 +51,8 @@ class NoiseVariance:
     floor: Tensor
     square: Tensor | None = None
 
-    def times(self, factor: float) -> NoiseVariance:
-        """Make it as much stronger everywhere."""
+    def scale(self, factor: float) -> NoiseVariance:
+        """Return the variance times a factor."""
         square = None if self.square is None else factor * self.square
         return NoiseVariance(
             gain=factor * self.gain,
@@ -74,20 +61,20 @@ class NoiseVariance:
             square=square,
         )
 
-    def of(self, number: int) -> NoiseVariance:
-        """Give that of one measurement."""
-        item = slice(number, number + 1)
-        square = None if self.square is None else self.square[item]
+    def select(self, number: int) -> NoiseVariance:
+        """Return the variance of one measurement, by its index."""
+        index = slice(number, number + 1)
+        square = None if self.square is None else self.square[index]
         return NoiseVariance(
-            gain=self.gain[item],
-            intercept=self.intercept[item],
-            floor=self.floor[item],
+            gain=self.gain[index],
+            intercept=self.intercept[index],
+            floor=self.floor[index],
             square=square,
         )
 
     @classmethod
-    def stack_with(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
-        """Lay those of several measurements side by side: (B, C, 1, ...)."""
+    def concatenate(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
+        """Concatenate the variances of several measurements to (B, C, 1, ...)."""
         gain, intercept, floor = (
             torch.cat([getattr(item, name) for item in each])
             for name in ("gain", "intercept", "floor")
@@ -98,15 +85,15 @@ class NoiseVariance:
         return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
 
     def mean(self) -> NoiseVariance:
-        """Average over the measurements."""
+        """Return the mean over the measurements."""
         square = None if self.square is None else self.square.mean(0, keepdim=True)
         gain, rest = self.gain.mean(0, keepdim=True), self.intercept.mean(0, keepdim=True)
         return NoiseVariance(
             gain=gain, intercept=rest, floor=self.floor.mean(0, keepdim=True), square=square
         )
 
-    def at(self, signal: Tensor) -> Tensor:
-        """Variance for each pixel of `signal` (B, C, *grid)."""
+    def evaluate(self, signal: Tensor) -> Tensor:
+        """Return the variance at each pixel of `signal` (B, C, *grid)."""
         variance = self.gain * signal + self.intercept
         if self.square is not None:
             variance = variance + self.square * signal**2
@@ -114,14 +101,14 @@ class NoiseVariance:
 
 
 def gaussian_likelihood(noise: NoiseVariance) -> Fidelity:
-    """Negative log-likelihood of a pixel under noise and the network's own doubt, no constant.
+    """Return the Gaussian negative log-likelihood of each pixel, without its constant.
 
     Returns
     -------
     Fidelity
-        (estimate, measurement), each (B, C, *grid) -> loss of the same shape. A pixel of
-        expected value m has the variance `noise.at(m)`, plus the network's variance where it
-        gives one. May be negative.
+        (estimate, measurement), each (B, C, *grid) -> loss of the same shape, which may be
+        negative. The variance at a mean m is `noise.evaluate(m)` plus the estimate's variance,
+        if it has one.
 
     References
     ----------
@@ -137,25 +124,25 @@ def gaussian_likelihood(noise: NoiseVariance) -> Fidelity:
 
 
 def weighted_residual(noise: NoiseVariance) -> Fidelity:
-    """Squared residual in units of the noise, its weight held fixed while the weights move.
+    """Return the squared residual in units of the noise variance, which is detached.
 
-    Without the logarithm, and with the variance detached, a network cannot lower the loss
-    by darkening the picture, which pays under low counts.
+    With the variance detached and without its logarithm, a darker prediction does not lower the
+    loss, as it does otherwise at low photon counts.
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        return (measurement - estimate.mean) ** 2 / noise.at(estimate.mean.detach())
+        return (measurement - estimate.mean) ** 2 / noise.evaluate(estimate.mean.detach())
 
     return loss
 
 
 def least_squares(unit: float) -> Fidelity:
-    """Squared residual, all pixels alike.
+    """Return the squared residual with the same weight for all pixels.
 
     Parameters
     ----------
     unit : float, > 0
-        Variance that makes the loss of order one, in squared network units.
+        Divisor that makes the loss of order one, a variance in squared network units.
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
@@ -165,18 +152,18 @@ def least_squares(unit: float) -> Fidelity:
 
 
 def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
-    """Likelihood of mean and variance together, with bright pixels at their full weight.
+    """Return the beta-NLL loss of mean and variance, with beta = 1.
 
-    The plain likelihood divides each residual by its variance, so a network that is unsure of
-    the bright structures stops learning them. Multiplying by the detached variance gives the
-    mean the gradient of least squares and leaves the variance its own (beta = 1 of the
-    reference; on three named 256 x 256 crops of FMD it gained 0.4 to 0.9 dB over beta = 0).
+    The plain likelihood divides each residual by its variance, so a network with a large variance
+    at bright structures stops learning them. Multiplication by the detached variance gives the
+    mean the gradient of least squares. On three 256 x 256 crops of FMD, beta = 1 gained 0.4 to
+    0.9 dB over beta = 0.
 
     Parameters
     ----------
     noise : NoiseVariance
     unit : float, > 0
-        Variance that makes the loss of order one, in squared network units.
+        Divisor that makes the loss of order one, a variance in squared network units.
 
     References
     ----------
@@ -185,7 +172,7 @@ def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        noise_variance = noise.at(estimate.mean.detach())
+        noise_variance = noise.evaluate(estimate.mean.detach())
         variance = (
             noise_variance
             if estimate.log_variance is None
@@ -202,39 +189,39 @@ def compute_posterior(
     measurement: Tensor,
     estimate: Estimate,
     *,
-    granted: float,
-    judges: Tensor,
-    own_word: bool = True,
-    trust: Tensor | None = None,
+    sure_noise_share: float,
+    validation_mask: Tensor,
+    uses_measured_pixel: bool = True,
+    reliability: Tensor | None = None,
 ) -> Estimate:
-    """Add what a hidden pixel itself tells to what its surroundings tell of it.
+    """Return the posterior mean and variance of each pixel, given the blind-spot prediction.
 
-    The surroundings say mean u and variance v, the pixel says y with noise variance s:
-    their product is a Gaussian of mean u + v / (v + s) (y - u) and variance v s / (v + s).
+    The prediction has mean u and variance v, the measured pixel y has noise variance s. The
+    posterior is a Gaussian of mean u + v / (v + s) (y - u) and variance v s / (v + s).
 
-    Two corrections come first. The predicted spread is raised until it explains the pixels that
-    judge: a fit that was ended early is further off than it knows, and must leave the word to
-    the pixels. And how a spread divides into v and s is read from the picture: where it is flat,
-    all of the spread is noise, so at each brightness the low quantile of the spread corrects the
-    measured noise, which is up to half off at single brightnesses.
+    Two corrections come first. The total variance v + s is raised until it explains the
+    validation pixels, since a fit that ended early underestimates its error. Then s is corrected
+    at each brightness, where the measured noise variance may be wrong by up to a half. In flat
+    regions the total variance is all noise, so its low quantile replaces s within bounds.
 
     Parameters
     ----------
     noise : NoiseVariance
-        As it was measured.
+        Measured noise.
     measurement : Tensor
         (B, C, *grid).
     estimate : Estimate
-        Must be blind to the pixel that it predicts; unchanged if it gives no variance.
-    granted : float, 0 to 1
-        Share of the measured noise that the fit took for certain; the estimate's variance is
-        what it saw beyond that.
-    judges : Tensor
-        (B, 1, *grid), 1 at held-out pixels.
-    own_word : bool
-        False: leave the mean as it is, and only divide its spread.
-    trust : Tensor or None
-        (1, 1, *grid): variance of a usual pixel's noise, as a share of that of each; None: 1.
+        Blind-spot prediction, independent of the pixel's own noise. It is returned unchanged if
+        it has no variance.
+    sure_noise_share : float, 0 to 1
+        Share of the measured noise variance that the fit's loss assumed. The estimate's variance
+        is what exceeds it.
+    validation_mask : Tensor
+        (B, 1, *grid), 1 at validation pixels.
+    uses_measured_pixel : bool
+        Whether to return the posterior. False: return the predicted mean with its variance v.
+    reliability : Tensor or None
+        (1, 1, *grid), noise variance of a typical pixel divided by that of each pixel; None: 1.
 
     References
     ----------
@@ -244,30 +231,31 @@ def compute_posterior(
     if estimate.log_variance is None:
         return estimate
     mean = estimate.mean
-    measured = noise.at(mean)
-    total = estimate.log_variance.exp() + granted * measured
-    squared_error = ((measurement - mean) ** 2 * judges).sum()
-    total = total * (squared_error / (total * judges).sum().clamp(min=1e-30)).clamp(min=1)
+    measured = noise.evaluate(mean)
+    total = estimate.log_variance.exp() + sure_noise_share * measured
+    squared_error = ((measurement - mean) ** 2 * validation_mask).sum()
+    total = total * (squared_error / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
     noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
-        granted, MAX_NOISE_RATIO
+        sure_noise_share, MAX_NOISE_RATIO
     )
-    doubt = (total - noise_variance).maximum(MIN_DOUBT_RATIO * noise_variance)
-    if not own_word:
-        return Estimate(mean, doubt.log())
-    if trust is not None:
-        noise_variance = noise_variance / trust
-    share = doubt / (doubt + noise_variance)
+    prediction_variance = (total - noise_variance).maximum(MIN_DOUBT_RATIO * noise_variance)
+    if not uses_measured_pixel:
+        return Estimate(mean, prediction_variance.log())
+    if reliability is not None:
+        noise_variance = noise_variance / reliability
+    share = prediction_variance / (prediction_variance + noise_variance)
     return Estimate(mean + share * (measurement - mean), (share * noise_variance).log())
 
 
 def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
-    """Low quantile of `ratio` among pixels of like brightness; the shape of `mean`.
+    """Return the low quantile of `ratio` at each pixel's brightness, in the shape of `mean`.
 
-    Classes of equally many pixels, each channel by itself, joined by straight lines.
+    The quantile is computed for each channel in classes of equally many pixels, and interpolated
+    linearly between them.
     """
-    answer = torch.empty_like(mean)
+    flat_ratio = torch.empty_like(mean)
     for picture, values, out in zip(
-        mean.flatten(0, 1), ratio.flatten(0, 1), answer.flatten(0, 1), strict=True
+        mean.flatten(0, 1), ratio.flatten(0, 1), flat_ratio.flatten(0, 1), strict=True
     ):
         brightness, order = picture.flatten().sort(stable=True)
         classes = values.flatten()[order].tensor_split(BRIGHTNESS_CLASSES)
@@ -279,57 +267,59 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
         right = torch.searchsorted(middle, picture.flatten().contiguous()).clamp(1, len(middle) - 1)
         left = right - 1
         span = (middle[right] - middle[left]).clamp(min=1e-12)
-        along = ((picture.flatten() - middle[left]) / span).clamp(0, 1)
-        out.copy_((low[left] + along * (low[right] - low[left])).reshape(out.shape))
-    return answer
+        fraction = ((picture.flatten() - middle[left]) / span).clamp(0, 1)
+        out.copy_((low[left] + fraction * (low[right] - low[left])).reshape(out.shape))
+    return flat_ratio
 
 
 def _compute_total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
-    variance = noise.at(estimate.mean)
+    variance = noise.evaluate(estimate.mean)
     return variance if estimate.log_variance is None else variance + estimate.log_variance.exp()
 
 
-#: Lines that are looked at on each side, and pixels along a line that are averaged. On F16 of the
-#: Deep Image Prior page, lines up to 3 pixels from the border held 57 % of the squared error.
+#: Border lines that are corrected on each side, and length of the mean along a line, in pixels. On
+#: F16 of the Deep Image Prior page, these lines had 57 % of the squared error.
 BORDER_WIDTH, BORDER_AVERAGE_LENGTH = 3, 9
-#: How many times more than the noise's own power a line must hold, so that chance is left alone.
+#: Least power of a smoothed line, in units of that of noise, for the line to be corrected.
 MIN_BORDER_POWER_RATIO = 2.0
 
 
 def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -> Tensor:
-    """Add to a picture's outermost lines what the measurement holds there beyond the noise.
+    """Return the picture with the significant residual of its outermost lines added.
+
+    Scanners, decoders and crops often leave a last row or column of its own. Convolutions that
+    reflect at the border cannot distinguish it from others and smooth it away. The residual of
+    each line is smoothed along it, and added as far as its power exceeds that of noise.
 
     Parameters
     ----------
     noise : NoiseVariance
-        White.
+        White noise.
     measurement, picture : Tensor
-        (1, C, Y, X), at least `4 * ALONG` pixels a side; smaller ones come back as they are.
-
-    Returns
-    -------
-    Tensor
-        As `picture`.
+        (1, C, Y, X). With fewer than `4 * BORDER_AVERAGE_LENGTH` pixels along a side, `picture`
+        is returned unchanged.
     """
     if min(picture.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
         return picture
-    deviation = noise.at(picture).sqrt()
+    deviation = noise.evaluate(picture).sqrt()
     residual = (measurement - picture) / deviation
-    answer = picture.clone()
+    restored = picture.clone()
     for axis in (2, 3):
-        for place in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
-            line = residual.select(axis, place)  # (1, C, L)
+        for position in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
+            line = residual.select(axis, position)  # (1, C, L)
             smoothed_line = _average_along_line(line)
             power = smoothed_line.square().mean(2, keepdim=True)
-            chance = 1 / BORDER_AVERAGE_LENGTH
-            share = torch.where(power > MIN_BORDER_POWER_RATIO * chance, 1 - chance / power, 0)
-            target = answer.select(axis, place)
-            target += share * smoothed_line * deviation.select(axis, place)
-    return answer
+            noise_power = 1 / BORDER_AVERAGE_LENGTH
+            share = torch.where(
+                power > MIN_BORDER_POWER_RATIO * noise_power, 1 - noise_power / power, 0
+            )
+            target = restored.select(axis, position)
+            target += share * smoothed_line * deviation.select(axis, position)
+    return restored
 
 
 def _average_along_line(line: Tensor) -> Tensor:
-    """Mean along a line, of as many pixels as there are at its ends."""
+    """Return the moving mean along a line, over fewer pixels at its ends."""
     return F.avg_pool1d(
         line, BORDER_AVERAGE_LENGTH, 1, BORDER_AVERAGE_LENGTH // 2, count_include_pad=False
     )
@@ -338,11 +328,11 @@ def _average_along_line(line: Tensor) -> Tensor:
 def make_backprojection_fidelity(
     noise: NoiseVariance, kernel: Tensor, valid: Tensor, floor: float, *, circular: bool
 ) -> Fidelity:
-    """Squared residual in units of the noise, with what the blur weakened made strong again.
+    """Return the squared residual in units of the noise, after a regularised inverse of the blur.
 
-    A plain residual hardly shows an error in detail that the blur takes to a hundredth, so a
-    network learns such detail last. Here the residual passes a filter whose gain is one over the
-    blur's, down to a floor: all frequencies that the image still holds are learned at once.
+    A plain residual contains little of an error at frequencies that the blur attenuates, so a
+    network learns them last. The filter has the gain sqrt((1 + floor) / (P + floor)) at a power
+    P of the blur, so that all frequencies above the floor are learned at once.
 
     Parameters
     ----------
@@ -350,12 +340,12 @@ def make_backprojection_fidelity(
     kernel : Tensor
         (*sizes) of the blur, of sum one.
     valid : Tensor
-        (1, 1, *measured), 1 where a pixel may be seen. The filter spreads residuals, so what is
-        held out has to be left out before it.
+        (1, 1, *measured), 1 at pixels of the loss. Others, such as validation pixels, are masked
+        before the filter, since it spreads residuals.
     floor : float, > 0
-        Power of the blur below which nothing is made stronger: much more would only be noise.
+        Power of the blur below which frequencies are not amplified further, since they are noise.
     circular : bool
-        Whether the image goes on with its other side.
+        Whether the boundary is periodic.
 
     References
     ----------
@@ -373,7 +363,7 @@ def make_backprojection_fidelity(
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
         mean = estimate.mean
-        residual = (measurement - mean) * valid / noise.at(mean.detach()).sqrt()
+        residual = (measurement - mean) * valid / noise.evaluate(mean.detach()).sqrt()
         filtered: Tensor = torch.fft.irfftn(
             torch.fft.rfftn(residual, s=sizes, dim=axes) * gain, s=sizes, dim=axes
         )
@@ -385,21 +375,21 @@ def make_backprojection_fidelity(
 
 
 class SureTerm:
-    """Twice the share of the noise that an estimate repeats, read from the flattest blocks.
+    """SURE term: twice the share of the noise that an estimate copies, measured in flat blocks.
 
-    A judging pixel inside a wide guard band shows how well structure is known. Of noise that is
-    learned beside it, it shows nothing: correlated noise does not reach it, so its loss may go on
-    falling while the rest of the picture fills with noise. In a flat block all that is left of
-    the measurement beside a slow surface is noise, so the part of it that the estimate repeats
-    is their covariance: the term that Stein's estimate of the risk adds to the residual.
+    The validation loss does not contain noise that is learned outside of the guard bands. With
+    correlated noise it may therefore fall while the network learns noise. In a flat block, the
+    measurement less a smooth surface is noise alone. Its covariance with the estimate is the term
+    that Stein's unbiased risk estimate adds to the squared residual.
 
-    On four 256 x 256 crops of FMD widefield the stop lost 4.5, 2.6, 0.4 and 0.1 dB of PSNR without
-    it and 1.1, 0.0, 0.1 and 0.1 dB with it; on white noise the pixels alone judge better.
+    On four 256 x 256 crops of FMD widefield, early stopping lost 4.5, 2.6, 0.4 and 0.1 dB of PSNR
+    without the term, and 1.1, 0.0, 0.1 and 0.1 dB with it. On white noise, validation pixels alone
+    are better.
 
     Parameters
     ----------
     measurement : Tensor
-        (1, C, ..., Y, X), in network units; a volume is looked at plane by plane.
+        (1, C, ..., Y, X), in network units; each plane of a volume is cut into 2-D blocks.
 
     References
     ----------
@@ -410,14 +400,14 @@ class SureTerm:
     def __init__(self, measurement: Tensor) -> None:
         self._side = choose_block_side(tuple(measurement.shape[-2:]))
         means, residuals = cut_blocks(_split_planes(measurement), self._side)
-        self._flat = select_flat_blocks(means, residuals)
-        self._noise = residuals[self._flat]
+        self._flat_blocks = select_flat_blocks(means, residuals)
+        self._noise = residuals[self._flat_blocks]
         self._power = self._noise.square().mean((1, 2)).clamp(min=1e-30)
 
     def __call__(self, estimate: Estimate) -> Tensor:
-        """Mean over the flat blocks; a scalar without unit, 0 for a clean picture, 2 for a copy."""
-        repeated = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat]
-        share = (repeated * self._noise).mean((1, 2)) / self._power
+        """Return the mean over the flat blocks: 0 for a clean picture, 2 for a copy of noise."""
+        residuals = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat_blocks]
+        share = (residuals * self._noise).mean((1, 2)) / self._power
         return 2 * share.mean()
 
 

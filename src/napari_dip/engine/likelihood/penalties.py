@@ -1,10 +1,4 @@
-"""Penalties: what is unlikely about a picture, whatever was measured.
-
-Movies: a picture is drawn to that of the frame before, where nothing has changed since.
-
-The temporal difference is a penalty that saturates: between two pictures that agree within their
-doubts it pulls, and where something has moved or lit up it lets go.
-"""
+"""Compute penalties on the picture itself, and temporal smoothing between frames of a movie."""
 
 from __future__ import annotations
 
@@ -22,18 +16,18 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Penalty
 
-#: Rounds the corner of the absolute value; below the noise of any detector in network units.
+#: Width over which the absolute value is smoothed at 0, in units of `unit`.
 _ABSOLUTE_SMOOTHING = 1e-3
 
 
 def total_variation(unit: float) -> Penalty:
-    """Isotropic total variation, per pixel, in any number of dimensions.
+    """Return the isotropic total variation per pixel, in any number of dimensions.
 
     Parameters
     ----------
     unit : float, > 0
-        What counts as a step of one: the noise's standard deviation in network units, so
-        that a weight means the same for every image.
+        Unit of differences, such as the noise's standard deviation in network units, so that a
+        weight has the same effect in every image.
 
     Returns
     -------
@@ -62,7 +56,7 @@ def total_variation(unit: float) -> Penalty:
 
 
 def anisotropic_total_variation(unit: float) -> Penalty:
-    """Total variation along each axis by itself, summed: cheapest for edges along the axes.
+    """Return the anisotropic total variation, a sum over the axes that favours edges along them.
 
     Parameters
     ----------
@@ -72,7 +66,7 @@ def anisotropic_total_variation(unit: float) -> Penalty:
     Returns
     -------
     Penalty
-        image (B, C, *grid) -> scalar, the mean over pixels of the sum of the absolute steps to
+        image (B, C, *grid) -> scalar, the mean over pixels of the summed absolute differences to
         the next pixel along each axis, in units of `unit`.
 
     Raises
@@ -97,14 +91,14 @@ def anisotropic_total_variation(unit: float) -> Penalty:
 
 
 def lower_bound_penalty(level: Tensor, unit: float) -> Penalty:
-    """Mean square of what lies below a level, in units of `unit`.
+    """Return the mean square of differences below a level, in units of `unit`.
 
     Parameters
     ----------
     level : Tensor
-        (1, C, 1, ...), in network units: where there is no light.
+        (1, C, 1, ...), value without light in network units.
     unit : float, > 0
-        What counts as a step of one, such as the noise's standard deviation.
+        Unit of differences, such as the noise's standard deviation.
 
     Raises
     ------
@@ -116,7 +110,7 @@ def lower_bound_penalty(level: Tensor, unit: float) -> Penalty:
 
 
 def _iter_differences(image: Tensor) -> Iterator[Tensor]:
-    """Give the step to the next pixel along each axis of the grid, 0 at the end; (B, C, *grid)."""
+    """Yield the difference to the next pixel along each axis, 0 at the end; (B, C, *grid) each."""
     for dim in range(2, image.ndim):
         yield torch.diff(image, dim=dim, append=image.narrow(dim, -1, 1))
 
@@ -127,14 +121,14 @@ def _require_positive(unit: float) -> None:
 
 
 def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
-    """Mean square of the distance from a picture, in units of `unit`.
+    """Return the mean squared difference from a picture, in units of `unit`.
 
     Parameters
     ----------
     picture : Tensor
         (1, C, *grid), in network units.
     unit : float, > 0
-        What counts as a step of one: how far the picture may be off.
+        Unit of differences, such as the expected error of `picture`.
 
     Raises
     ------
@@ -146,21 +140,21 @@ def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
     return lambda image: ((image - picture) / unit).square().mean()
 
 
-#: Width of the patch whose mean tells whether something has changed: nine pixels know a change of
-#: the size of their doubt from chance, and few structures are narrower.
+#: Side in pixels of the patch over which changes between frames are averaged. Nine pixels separate
+#: a change as large as one standard deviation from chance, and few structures are narrower.
 CHANGE_PATCH_SIDE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PreviousFrame:
-    """The picture of the frame before, laid onto the frame that is restored now.
+    """Picture of the previous frame, registered to the current one.
 
     Attributes
     ----------
     picture, variance : Tensor
         (1, C, *grid), in network units.
     valid : Tensor
-        (1, 1, *grid), 1 where the frame before showed the place.
+        (1, 1, *grid), 1 where the previous frame covers the pixel.
     """
 
     picture: Tensor
@@ -169,7 +163,7 @@ class PreviousFrame:
 
 
 class _FinishedIdentity(nn.Module):
-    """Shows a picture as it will be handed over: within the frame, say."""
+    """Operator that applies the problem's final step, such as the crop to the frame."""
 
     def __init__(self, finish: Callable[[Estimate], Estimate]) -> None:
         super().__init__()
@@ -182,21 +176,23 @@ class _FinishedIdentity(nn.Module):
 def make_temporal_term(
     before: PreviousFrame, unit: float, weight: float, finish: Callable[[Estimate], Estimate]
 ) -> Term:
-    """Count steps in time as a term beside the measurement; they drive, and never judge.
+    """Return a term that penalises differences from the previous frame, without validation pixels.
 
     Parameters
     ----------
     before : PreviousFrame
     unit : float, > 0
-        Step at which the pull lets go: the noise's standard deviation in network units.
+        Difference above which the loss saturates, such as the noise's standard deviation in
+        network units.
     weight : float
     finish : callable
-        The problem's last step: what is compared is the picture as it will be handed over.
+        The problem's final step, which is applied before the comparison.
 
     Returns
     -------
     Term
-        Its loss is weight × d² / (1 + d²), d being the step in units of `unit`.
+        Its loss is weight × d² / (1 + d²), with the difference d in units of `unit`. It saturates,
+        so that it has little effect where something has moved or changed its brightness.
 
     Raises
     ------
@@ -206,7 +202,7 @@ def make_temporal_term(
     References
     ----------
     Geman, McClure, Statistical methods for tomographic image reconstruction, Bulletin of the
-    International Statistical Institute 52(4), 1987: the function that saturates.
+    International Statistical Institute 52(4), 1987 (the loss function).
     """
     if not unit > 0:  # also catches nan
         raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
@@ -220,47 +216,47 @@ def make_temporal_term(
         operator=_FinishedIdentity(finish),
         fidelity=loss,
         likelihood=_compute_zero_likelihood,
-        fitted=before.valid,
-        held_out=torch.zeros_like(before.valid),
-        measured=before.valid,
+        fit_mask=before.valid,
+        validation_mask=torch.zeros_like(before.valid),
+        measured_mask=before.valid,
     )
 
 
 def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) -> Estimate:
-    """Weigh a picture that knows its doubt against that of the frame before.
+    """Return the average of an estimate and the previous frame, weighted by their variances.
 
-    Both pictures speak of the same pixel, each with its variance; that of the frame before grows
-    by what has changed since: the squared difference of the two over a small patch, less what
-    their doubts explain. Then the two are averaged by their variances. Their errors are taken to
-    be the same ones, since one network made both: the average is claimed to be no surer than the
-    two (where it was claimed to be, errors were 2.9 times as large as said, not 2.0 times).
+    The variance of the previous frame is raised by the change since then. That is the mean squared
+    difference over a small patch, less what the two variances explain. The errors of the two are
+    assumed to be fully correlated, since one network predicted both, so their standard deviations
+    are averaged. With independent errors assumed, actual errors were 2.9 times the predicted ones
+    instead of 2.0 times.
 
     Parameters
     ----------
     estimate : Estimate
-        Unchanged if it gives no variance.
+        Returned unchanged if it has no variance.
     before : PreviousFrame
     weight : float
-        How many times the frame before counts; 0: not at all.
+        Relative weight of the previous frame; 0: no smoothing.
     """
     if estimate.log_variance is None:
         return estimate
     variance = estimate.log_variance.exp()
-    apart = before.picture - estimate.mean
-    pool = AVERAGE_POOLS[apart.ndim - 2]
+    difference = before.picture - estimate.mean
+    pool = AVERAGE_POOLS[difference.ndim - 2]
     patch = pool(
-        apart**2,
+        difference**2,
         CHANGE_PATCH_SIDE,
         stride=1,
         padding=CHANGE_PATCH_SIDE // 2,
         count_include_pad=False,
     )
     change = (patch - variance - before.variance).clamp(min=0)
-    pull = weight * before.valid * variance
-    doubt = before.variance + change
-    share = pull / (pull + doubt).clamp(min=1e-30)
-    deviation = (1 - share) * variance.sqrt() + share * doubt.sqrt()
-    return Estimate(estimate.mean + share * apart, 2 * deviation.clamp(min=1e-6).log())
+    pull_weight = weight * before.valid * variance
+    previous_variance = before.variance + change
+    share = pull_weight / (pull_weight + previous_variance).clamp(min=1e-30)
+    deviation = (1 - share) * variance.sqrt() + share * previous_variance.sqrt()
+    return Estimate(estimate.mean + share * difference, 2 * deviation.clamp(min=1e-6).log())
 
 
 def _compute_zero_likelihood(estimate: Estimate, picture: Tensor) -> Tensor:

@@ -1,5 +1,4 @@
-"""Networks whose structure is the prior.
+"""Define network architectures: layers, upsampling, the hourglass and spectral norms.
 
-Decided here: layers at the border, up- and downsampling, the hourglass, bounded layers.
-A network knows neither measurement nor loss. Priors import this folder.
+Networks are independent of measurement and loss. Priors and tasks import this package.
 """

@@ -1,7 +1,7 @@
-"""Networks whose structure is the prior.
+"""Define the hourglass, the residual chain, and a wrapper that applies a 2-D network to planes.
 
-Hourglass after Ulyanov, Vedaldi, Lempitsky, Deep Image Prior (2018), with full-resolution
-layers much narrower than theirs: there the time goes, and little of the quality.
+The hourglass follows Ulyanov, Vedaldi, Lempitsky, Deep Image Prior (2018). Its full-resolution
+layers are much narrower, since they take most of the time and add little quality.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from napari_dip.engine.networks.layers import (
     make_linear_upsampling,
 )
 
-#: Scale of each residual block's last weights at the start, so that a chain begins near its input.
+#: Factor on the initial last weights of each residual block, so that a block is near the identity.
 _RESIDUAL_SCALE = 0.3
 
 
 class Hourglass(nn.Module):
-    """Encoder, decoder and skips; any grid, any size.
+    """Encoder and decoder with skip connections, for grids of any size.
 
     Parameters
     ----------
@@ -35,18 +35,18 @@ class Hourglass(nn.Module):
     widths : tuple of int
         Channels at each scale, finest first; each scale halves the grid.
     skip : int or None
-        Channels that a skip passes on; None passes all, 0 none.
-    normalised : bool
-        Whether each layer's output is normalised per channel. The fixed-noise code needs it
-        (its rate is 1e-2), an image-fed code must keep brightness and so does without.
+        Channels of a skip connection; None: all, 0: no skip connections.
+    is_normalised : bool
+        Whether layers have a batch norm. A random input needs it (its learning rate is 1e-2); with
+        an image as input there must be none, so that brightness is preserved.
     rng : torch.Generator
         Draws the weights.
     even : bool
-        Whether each layer but the last passes on signals as strong, in the mean square, as it
-        receives them. Else they fade by a factor of about 2.4 with each layer, as torch draws
-        weights, and without normalisation learning what lies ten layers deep takes long.
+        Whether weights are initialised such that each layer but the last preserves the mean square
+        of its input. With torch's own initialisation it falls by a factor of about 2.4 a layer,
+        and deep layers without normalisation learn slowly.
     upsampling : Upsampling
-        From each scale to the finer one.
+        Factory of the upsampling from each scale to the finer one.
 
     References
     ----------
@@ -61,18 +61,18 @@ class Hourglass(nn.Module):
         widths: tuple[int, ...],
         *,
         skip: int | None,
-        normalised: bool,
+        is_normalised: bool,
         rng: torch.Generator,
         even: bool = False,
         upsampling: Upsampling = make_linear_upsampling,
     ) -> None:
         super().__init__()
         self.dims = dims
-        self.normalised = normalised
+        self.is_normalised = is_normalised
 
         def layer(before: int, after: int, size: int = 3) -> nn.Sequential:
             parts: list[nn.Module] = [make_convolution(dims, before, after, size, rng)]
-            if normalised:
+            if is_normalised:
                 parts.append(BATCH_NORMS[dims](after, track_running_stats=False))
             return nn.Sequential(*parts, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
 
@@ -91,7 +91,7 @@ class Hourglass(nn.Module):
             nn.Identity() if skip is None else layer(width, skip, 1) if skip else nn.Identity()
             for width in widths[:-1]
         )
-        self.passes = skip != 0
+        self.has_skips = skip != 0
         self.decoder = nn.ModuleList(
             layer(coarser + through, finer)
             for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
@@ -100,42 +100,42 @@ class Hourglass(nn.Module):
         self.head = make_convolution(dims, finest, channels_out, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
         if even:
-            self._begin_even(rng)
+            self._initialise_weights(rng)
         if (
-            not normalised
-        ):  # start from the mean picture, so the first steps are not spent on offset
-            self.begin_at_zero()
+            not is_normalised
+        ):  # the first output is the mean picture, so no steps are needed for the offset
+            self.zero_head()
 
     @property
-    def grain(self) -> int:
-        """How many pixels wide one of the coarsest grid is."""
+    def coarsest_stride(self) -> int:
+        """Size of a pixel of the coarsest scale, in pixels of the input."""
         return int(2 ** (len(self.encoder) - 1))
 
     @property
-    def reach(self) -> int | None:
-        """Count the pixels that it sees to each side; None where normalised layers see them all."""
-        if self.normalised or not all(
+    def receptive_field_radius(self) -> int | None:
+        """Radius of the receptive field in pixels; None if it is unbounded or unknown."""
+        if self.is_normalised or not all(
             isinstance(item, InterpolationUpsampling) for item in self.upsampling
         ):
             return None
         return compute_hourglass_receptive_field(len(self.encoder))
 
-    def begin_at_zero(self) -> None:
-        """Let the first output be 0 everywhere."""
+    def zero_head(self) -> None:
+        """Set the last layer to 0, so that the first output is 0 everywhere."""
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def _begin_even(self, rng: torch.Generator) -> None:
-        """Draw all weights but the head's anew, for signals that do not fade."""
+    def _initialise_weights(self, rng: torch.Generator) -> None:
+        """Draw all weights but the head's such that layers preserve the mean square."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, a=LEAKY_SLOPE, generator=rng)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, channels_in, *grid) -> (B, channels_out, *grid)."""
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, channels_in, *grid) to (B, channels_out, *grid)."""
         features = []
-        flow = code
+        flow = network_input
         for scale, layer in enumerate(self.encoder):
             if scale:
                 flow = AVERAGE_POOLS[self.dims](
@@ -147,7 +147,7 @@ class Hourglass(nn.Module):
         for scale in reversed(range(len(self.decoder))):
             size = features[scale].shape[2:]
             flow = self.upsampling[scale](flow, size)
-            if self.passes:
+            if self.has_skips:
                 parts = [flow, self.skips[scale](features[scale])]
                 for part in parts:
                     if part.requires_grad:
@@ -158,7 +158,7 @@ class Hourglass(nn.Module):
 
 
 class ResidualChain(nn.Module):
-    """Blocks of two layers at full resolution, each adding to what came in.
+    """Chain of residual blocks of two layers each, at full resolution.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class ResidualChain(nn.Module):
     References
     ----------
     Lim et al., Enhanced deep residual networks for single image super-resolution, CVPR workshops
-    2017, arXiv:1707.02921: residual blocks without normalisation, scaled down.
+    2017, arXiv:1707.02921 (residual blocks without normalisation, scaled down).
     """
 
     def __init__(
@@ -201,52 +201,52 @@ class ResidualChain(nn.Module):
         with torch.no_grad():
             for block in self.blocks:
                 block[2].weight.mul_(_RESIDUAL_SCALE)  # type: ignore[index]
-        nn.init.zeros_(self.head.weight)  # start from what is fed, with nothing to be changed
+        nn.init.zeros_(self.head.weight)  # the first output is 0
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, channels_in, *grid) -> (B, channels_out, *grid)."""
-        flow = self.first(code)
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, channels_in, *grid) to (B, channels_out, *grid)."""
+        flow = self.first(network_input)
         for block in self.blocks:
             flow = flow + block(flow)
         return self.head(flow)  # type: ignore[no-any-return]
 
 
 class PlanewiseNetwork(nn.Module):
-    """A network of two dimensions, applied to each plane of a stack.
+    """A 2-D network applied to each plane of a stack.
 
     Parameters
     ----------
     net : nn.Module
         (B, D, Y, X) -> (B, K, Y, X).
-    at_a_time : int
-        Pixels that go through it at a time where nothing is learned.
+    max_pixels : int
+        Largest number of pixels in one pass without gradients.
     """
 
-    def __init__(self, net: nn.Module, at_a_time: int) -> None:
+    def __init__(self, net: nn.Module, max_pixels: int) -> None:
         super().__init__()
         self.net = net
-        self.at_a_time = at_a_time
+        self.max_pixels = max_pixels
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, D, N, Y, X) -> (B, K, N, Y, X)."""
-        batch, channels, count, *plane = code.shape
-        planes = code.transpose(1, 2).reshape(batch * count, channels, *plane)
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, D, N, Y, X) to (B, K, N, Y, X)."""
+        batch, channels, count, *plane = network_input.shape
+        planes = network_input.transpose(1, 2).reshape(batch * count, channels, *plane)
         planes = planes.contiguous(memory_format=torch.channels_last)
         if torch.is_grad_enabled():
-            facts = self.net(planes)
+            maps = self.net(planes)
         else:
-            parts = planes.split(max(1, self.at_a_time // (plane[0] * plane[1])))
-            facts = torch.cat([self.net(part) for part in parts])
-        return facts.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
+            batches = planes.split(max(1, self.max_pixels // (plane[0] * plane[1])))
+            maps = torch.cat([self.net(group) for group in batches])
+        return maps.reshape(batch, count, -1, *plane).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 def _make_gradient_contiguous(gradient: Tensor) -> Tensor:
-    """Lay out a gradient as its tensor is.
+    """Return a gradient with the memory layout of its tensor.
 
-    What comes back from a concatenation is a slice, for which going back through upsamplings and
-    rectifiers of channels-last pictures takes up to 15 times as long (32 channels, 256 x 256, one
-    core: 29 instead of 2 ms).
+    The gradient of a concatenation is a slice. With it, the backward pass of upsampling and
+    rectifiers with channels last takes up to 15 times as long (32 channels, 256 x 256, one core:
+    29 ms instead of 2 ms).
     """
     if gradient.ndim == 4:
         return gradient.contiguous(memory_format=torch.channels_last)
@@ -254,8 +254,9 @@ def _make_gradient_contiguous(gradient: Tensor) -> Tensor:
 
 
 def _compute_pooling_factors(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Pool by two along each axis that keeps the two pixels which reflection at the border needs.
+    """Return 2 for each axis of more than two pixels, else 1.
 
-    Thin stacks keep their planes where the picture plane is still halved.
+    Reflection at the border needs two pixels. Thin stacks keep their planes while Y and X are
+    halved.
     """
     return tuple(2 if side > 2 else 1 for side in grid)

@@ -1,7 +1,4 @@
-"""Layers of networks: convolutions that continue the picture at its border by reflection.
-
-How a network goes from a coarse grid to a finer one; each has frequencies that it favours.
-"""
+"""Define network layers: convolutions with reflecting borders, and several kinds of upsampling."""
 
 from __future__ import annotations
 
@@ -13,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Up to that product of the first four sizes torch 2 leaves a volume's convolution to code of its
-#: own, 2 to 7 times slower than the same taken as convolutions of planes (12 x 48 x 48, 16
-#: channels, one core: 138 ms forward and back, 19 ms as planes).
+#: Product of the first four sizes up to which torch 2 computes 3-D convolutions on the CPU 2 to 7
+#: times slower than as convolutions of planes (12 x 48 x 48, 16 channels, one core: 138 ms forward
+#: and backward, 19 ms as planes).
 _MAX_SLOW_SIZE = 20480
-#: The layers of two and of three dimensions.
+#: Poolings and batch norms, by the number of axes.
 AVERAGE_POOLS = {2: F.avg_pool2d, 3: F.avg_pool3d}
 BATCH_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
@@ -28,7 +25,7 @@ LEAKY_SLOPE = 0.1
 
 
 class VolumeConvolution(nn.Conv3d):
-    """As `nn.Conv3d` without stride, faster for small volumes on a processor."""
+    """`nn.Conv3d` without stride that is faster for small volumes on the CPU."""
 
     def _conv_forward(self, volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "zeros":
@@ -40,13 +37,15 @@ class VolumeConvolution(nn.Conv3d):
 
 
 def _convolve_planewise(volume: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve with the planes as a batch, the neighbours of each as further channels."""
+    """Convolve a volume in 2-D, with its planes as a batch and neighbouring planes as channels."""
     size, out = weight.shape[2], weight.shape[0]
     planes = volume.movedim(2, 1)  # (B, Z, C, Y, X)
     count = planes.shape[1] - size + 1
-    near = torch.cat([planes[:, first : first + count] for first in range(size)], 2).flatten(0, 1)
+    neighbours = torch.cat([planes[:, first : first + count] for first in range(size)], 2).flatten(
+        0, 1
+    )
     flat = weight.transpose(1, 2).reshape(out, -1, *weight.shape[3:])
-    convolved: Tensor = F.conv2d(near, flat, bias).unflatten(0, (-1, count))
+    convolved: Tensor = F.conv2d(neighbours, flat, bias).unflatten(0, (-1, count))
     return convolved.movedim(1, 2)
 
 
@@ -59,7 +58,10 @@ _CONVOLUTION_LAYERS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {
 def make_convolution(
     dims: int, before: int, after: int, size: int, rng: torch.Generator
 ) -> nn.Conv2d | nn.Conv3d:
-    """Reflect at the border, where zeros would draw a dark frame; weights from `rng` alone."""
+    """Return a convolution with reflecting border and weights drawn from `rng` alone.
+
+    Padding with zeros would cause a dark frame.
+    """
     layer = nn.utils.skip_init(
         _CONVOLUTION_LAYERS[dims],
         before,
@@ -79,12 +81,12 @@ _TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
 }
-#: Kernel of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
-#: finer grid are reached by as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
+#: Kernel side of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
+#: finer grid depend on as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
 #: artifacts, Distill 2016, doi:10.23915/distill.00003).
 _TRANSPOSED_KERNEL_SIDE = 4
-#: Where a Gaussian kernel is cut, in standard deviations; never nearer than one coarse pixel. For
-#: a width of 0.5 that is the kernel of 5 of Shi et al.
+#: Half width of a Gaussian kernel in standard deviations, and at least one coarse pixel. A width of
+#: 0.5 has 5 values, as in Shi et al.
 _GAUSSIAN_CUT_SIGMAS = 2
 _TRANSPOSED_FUNCTIONS = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 #: (dims, channels, rng) -> module that takes (B, channels, *coarse) and the size of the finer grid.
@@ -92,12 +94,12 @@ Upsampling = Callable[[int, int, torch.Generator], nn.Module]
 
 
 class InterpolationUpsampling(nn.Module):
-    """A fixed kernel: nothing is learned.
+    """Upsampling by interpolation.
 
     Parameters
     ----------
     mode : str
-        As `torch.nn.functional.interpolate` calls it.
+        Mode of `torch.nn.functional.interpolate`.
     """
 
     def __init__(self, mode: str) -> None:
@@ -105,13 +107,13 @@ class InterpolationUpsampling(nn.Module):
         self.mode = mode
 
     def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
-        """(B, C, *coarse) -> (B, C, *size)."""
+        """Map (B, C, *coarse) to (B, C, *size)."""
         corners = None if self.mode == "nearest" else False
         return F.interpolate(flow, size=size, mode=self.mode, align_corners=corners)
 
 
 class TransposedUpsampling(nn.Module):
-    """A learned kernel, twice as fine.
+    """Upsampling by two with a learned kernel.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ class TransposedUpsampling(nn.Module):
         nn.init.uniform_(self.layer.bias, -bound, bound, generator=rng)
 
     def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
-        """(B, C, *coarse) -> (B, C, *size), cut where twice the coarse grid is larger."""
+        """Map (B, C, *coarse) to (B, C, *size), cropped where twice the coarse grid is larger."""
         finer: Tensor = self.layer(flow)
         for axis, count in enumerate(size, start=2):
             finer = finer.narrow(axis, 0, count)
@@ -141,68 +143,70 @@ class TransposedUpsampling(nn.Module):
 
 
 class GaussianUpsampling(nn.Module):
-    """Zeros put between the pixels, and all blurred by a fixed Gaussian: nothing is learned.
+    """Upsampling by two with a fixed Gaussian kernel.
 
     Parameters
     ----------
     channels : int
     width : float
-        Standard deviation in coarse pixels. Wider: smoother, and fine detail is learned later;
-        from 0.2 down hardly more than the pixels themselves with zeros between.
+        Standard deviation in coarse pixels. The wider, the later fine detail is learned. At 0.2
+        and below, the result is nearly the pixels themselves with zeros in between.
 
     References
     ----------
     Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
-    prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7, and the authors' code. Theirs sums to 1,
-    so that what it passes on is weaker by the number of pixels that one becomes; here a constant
-    keeps its strength. Beyond the border theirs sees zeros; here the border is repeated.
+    prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7, and the authors' code. Their kernel sums
+    to 1, which lowers the output by the upsampling factor; here a constant keeps its value. They
+    pad with zeros; here the border is repeated.
     """
 
     taps: Tensor
 
     def __init__(self, channels: int, width: float) -> None:
         super().__init__()
-        reach = max(1, ceil(_GAUSSIAN_CUT_SIGMAS * width))  # in coarse pixels
-        steps = [step / 2 for step in range(-2 * reach, 2 * reach + 1)]
+        radius = max(1, ceil(_GAUSSIAN_CUT_SIGMAS * width))  # in coarse pixels
+        steps = [step / 2 for step in range(-2 * radius, 2 * radius + 1)]
         taps = torch.tensor([exp(-0.5 * (step / width) ** 2) for step in steps])
-        self.reach = reach
+        self.radius = radius
         self.channels = channels
         self.register_buffer("taps", 2 * taps / taps.sum())
 
     def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
-        """(B, C, *coarse) -> (B, C, *size), along axes that are no finer as it was."""
+        """Map (B, C, *coarse) to (B, C, *size); axes of equal size stay unchanged."""
         doubled = [fine > coarse for fine, coarse in zip(size, flow.shape[2:], strict=True)]
-        each = [self.taps if double else torch.ones_like(self.taps[:1]) for double in doubled]
-        kernel = reduce(lambda item, other: item[..., None] * other, each)
+        axis_kernels = [
+            self.taps if is_doubled else torch.ones_like(self.taps[:1]) for is_doubled in doubled
+        ]
+        kernel = reduce(lambda item, other: item[..., None] * other, axis_kernels)
         kernel = kernel.expand(self.channels, 1, *kernel.shape)
-        sides = [self.reach * double for double in reversed(doubled) for _ in range(2)]
+        sides = [self.radius * is_doubled for is_doubled in reversed(doubled) for _ in range(2)]
         flow = F.pad(flow, sides, mode="replicate")
-        stride = [1 + double for double in doubled]
+        stride = [1 + is_doubled for is_doubled in doubled]
         finer: Tensor = _TRANSPOSED_FUNCTIONS[len(size)](
             flow, kernel, stride=stride, groups=self.channels
         )
-        for axis, (count, double) in enumerate(zip(size, doubled, strict=True), start=2):
-            finer = finer.narrow(axis, 4 * self.reach * double, count)
+        for axis, (count, is_doubled) in enumerate(zip(size, doubled, strict=True), start=2):
+            finer = finer.narrow(axis, 4 * self.radius * is_doubled, count)
         return finer
 
 
 def make_linear_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
-    """Interpolate linearly along each axis."""
+    """Return linear interpolation along each axis."""
     return InterpolationUpsampling(_LINEAR_MODES[dims])
 
 
 def make_nearest_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
-    """Repeat each pixel."""
+    """Return nearest-neighbour interpolation."""
     return InterpolationUpsampling("nearest")
 
 
 def make_transposed_upsampling(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
-    """Learn the kernel."""
+    """Return upsampling with a learned kernel."""
     return TransposedUpsampling(dims, channels, rng)
 
 
 def make_gaussian_upsampling(width: float) -> Upsampling:
-    """Blur with a chosen width, in coarse pixels.
+    """Return a factory of Gaussian upsampling with a width in coarse pixels.
 
     Raises
     ------

@@ -1,7 +1,4 @@
-"""Networks that cannot change fast: what a layer makes of a difference is bounded.
-
-A network of bounded layers has little left for fine detail, noise included, however long it learns.
-"""
+"""Bound the spectral norms of a network's layers, which suppresses fine detail, and noise."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ _CONVOLUTION_TYPES = nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspo
 
 
 def bound_spectral_norms(net: nn.Module, bound: float) -> None:
-    """Bound all convolutions of a network but its last, and let norms move means alone.
+    """Bound all convolutions of a network but its last, and replace its batch norms.
 
-    A batch norm divides by the spread of its channels, and so would undo any bound; in its place
-    the mean is taken off and another one learned, as in the authors' code. Their last convolution
-    is free as well, so that the picture may have any range.
+    A batch norm divides by the standard deviation of each channel, which would undo the bound. It
+    is replaced by one that changes means only. The last convolution stays unbounded, so that the
+    picture may have any range. Both are as in the authors' code.
 
     Parameters
     ----------
     net : nn.Module
         Changed in place; its last convolution is `net.head`.
     bound : float
-        Largest factor by which a layer may lengthen what differs: of the weights, laid out as a
-        matrix of output channels by all else, the largest singular value. Lower: less detail.
+        Upper bound of the largest singular value of the weights, as a matrix of output channels by
+        all other axes. A lower bound gives less detail.
 
     Raises
     ------
@@ -39,20 +36,20 @@ def bound_spectral_norms(net: nn.Module, bound: float) -> None:
     Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
     prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7, and the authors' code (`SpectralNorm`
     and `MeanOnlyBatchNorm` of their repository Measure-and-Control-Spectral-Bias).
-    Salimans, Kingma, Weight normalization, NeurIPS 2016, arXiv:1602.07868: norms of means alone.
+    Salimans, Kingma, Weight normalization, NeurIPS 2016, arXiv:1602.07868 (mean-only batch norm).
     """
     if not (bound > 0 and isfinite(bound)):
         raise ValueError(f"`bound` must be above 0 and finite, but is {bound!r}.")
     for module in [*net.modules()]:
-        for name, part in [*module.named_children()]:
-            if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d):
-                setattr(module, name, MeanOnlyBatchNorm(part.num_features))
-            elif isinstance(part, _CONVOLUTION_TYPES) and part is not net.head:
-                parametrize.register_parametrization(part, "weight", _SpectralNorm(bound))
+        for name, child in [*module.named_children()]:
+            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+                setattr(module, name, MeanOnlyBatchNorm(child.num_features))
+            elif isinstance(child, _CONVOLUTION_TYPES) and child is not net.head:
+                parametrize.register_parametrization(child, "weight", _SpectralNorm(bound))
 
 
 class MeanOnlyBatchNorm(nn.Module):
-    """Each channel with another mean, which is learned; differences stay as they are.
+    """Replace the mean of each channel by a learned one.
 
     Parameters
     ----------
@@ -64,13 +61,13 @@ class MeanOnlyBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, flow: Tensor) -> Tensor:
-        """(B, C, *grid) -> the same."""
+        """Map (B, C, *grid) to the same shape."""
         axes = tuple(range(2, flow.ndim))
         return flow - flow.mean(axes, keepdim=True) + self.bias.reshape(-1, *(1 for _ in axes))
 
 
 class _SpectralNorm(nn.Module):
-    """Weights scaled down to their bound where they exceed it; the scale itself is not learned."""
+    """Scale weights down to the bound if they exceed it; the factor has no gradient."""
 
     def __init__(self, bound: float) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""What an image tells of its noise.
+"""Estimate noise from images: variance, correlation, checks, repeated exposures, colour cameras.
 
-Decided here: flat blocks, variance model, correlation, checks, the estimate, the noise of two
-exposures and of colour cameras. Pure functions of pixels. `refinement` and the pipeline import it.
+All functions depend on pixels alone. `refinement`, `likelihood` and the pipeline import it.
 """

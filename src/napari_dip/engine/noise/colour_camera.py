@@ -1,8 +1,8 @@
-"""Noise of a colour camera, which its own processing has spread over pixels and colours.
+"""Measure the noise of processed colour images, which is correlated over pixels and colours.
 
-Demosaicking, the camera's denoising and JPEG leave no noise in the finest frequencies, where it is
-read elsewhere. Here it is read from whole blocks: the calmest of each brightness. Three signs tell
-such noise from texture: blocks of one brightness agree, brightnesses agree, neighbours share it.
+Demosaicking, in-camera denoising and JPEG remove noise from the finest frequencies. It is therefore
+measured in all frequencies of the calmest blocks of each brightness. Statistics that separate it
+from texture are returned as well.
 """
 
 from __future__ import annotations
@@ -15,35 +15,36 @@ from torch import Tensor
 
 from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 
-#: Luminance and two colour differences from red, green and blue: the directions that CBM3D uses.
+#: Luminance and two colour differences from red, green and blue, as in CBM3D.
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
-#: Brightness classes, and part of the blocks of each that is taken for flat, of luminance and of
-#: colour.
+#: Number of brightness classes, and share of the blocks of each that is treated as flat, for
+#: luminance and for colour.
 CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_SHARE, FLAT_COLOUR_SHARE = 10, 0.03, 0.1
-#: How many times more variance the noise has than the calmest blocks, which are calm by chance as
-#: well and from which a slow surface was taken: then the standard deviation told is 0.91 to 1.35
-#: times the true one of nine files of cc15 in luminance, 0.76 to 1.45 times in colour.
+#: Ratio of the noise variance to that of the calmest blocks, which are calm by chance and from
+#: which a smooth surface was subtracted. With it, the measured standard deviation is 0.91 to 1.35
+#: times the true one in luminance of nine files of cc15, and 0.76 to 1.45 times in colour.
 LUMINANCE_VARIANCE_FACTOR, COLOUR_VARIANCE_FACTOR = 2.3, 3.3
-#: Correlation of neighbouring pixels in colour: 0.82 to 0.96 in 29 files of cc15 and polyu (one
-#: shot less the mean of many). Fifty files with texture beside it would tell 0.4 to 0.9.
+#: Correlation of neighbouring pixels in colour: 0.82 to 0.96 in 29 files of cc15 and PolyU (one
+#: exposure less the mean of many). Measured in fifty files with texture, it would be 0.4 to 0.9.
 COLOUR_CORRELATION = 0.88
-#: Limits that the correlation of neighbouring pixels in luminance is believed within: 0.29 to 0.86
-#: in those files, and told within 0.12 of it in all but six.
+#: Bounds of the correlation of neighbouring pixels in luminance: 0.29 to 0.86 in those files, and
+#: measured to within 0.12 in all but six.
 LUMINANCE_CORRELATION_RANGE = (0.45, 0.75)
-#: How correlation falls with distance: exp(-a d^1.6) with 0.92 at a distance of 1 has 0.78, 0.62
-#: and 0.47 next, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
+#: Exponent of the correlation exp(-a d^1.6) at distance d. From 0.92 at d = 1 it falls to 0.78,
+#: 0.62 and 0.47, where colour of cc15 5dmark3 has 0.81, 0.66 and 0.50.
 CORRELATION_DECAY_EXPONENT = 1.6
-#: Longest distance that correlation is reckoned with, in pixels, and at which it is measured to be
-#: what the picture has.
+#: Longest lag of the covariance, and lag at which correlation is assumed to be that of the image,
+#: in pixels.
 MAX_CAMERA_LAG, IMAGE_CORRELATION_LAG = 8, 6
-#: Fewest blocks, and least variance of a block that holds more than rounding, in grey values².
+#: Fewest blocks, and least variance of a block with more than rounding errors, in squared grey
+#: values.
 MIN_CAMERA_BLOCKS, MIN_BLOCK_VARIANCE = 200, 0.02
-#: Parts of the blocks of one brightness, by energy, that are compared to tell noise from texture.
+#: Shares of the calmest blocks of one brightness that are compared to separate noise from texture.
 FLATTEST_SHARE, COMPARED_FLAT_SHARE = 0.02, 0.15
 
 
 class CameraNoise(NamedTuple):
-    """Noise of red, green and blue together, alike all over the picture.
+    """Noise of red, green and blue together, constant over the image.
 
     Attributes
     ----------
@@ -56,30 +57,30 @@ class CameraNoise(NamedTuple):
     std: tuple[float, float, float]
     lags: tuple[float, float, float]
 
-    def in_units_of(self, unit: float) -> CameraNoise:
-        """Express the noise in units that are so long in the present ones."""
+    def convert_units(self, unit: float) -> CameraNoise:
+        """Return the noise in other units, each `unit` times the present one."""
         luminance, first, second = (std / unit for std in self.std)
         return self._replace(std=(luminance, first, second))
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Give everything in plain JSON types, to four digits."""
+        """Return all fields as JSON types, to four digits."""
         return {
-            name: [float(f"{item:.4g}") for item in getattr(self, name)] for name in self._fields
+            name: [float(f"{value:.4g}") for value in getattr(self, name)] for name in self._fields
         }
 
     def covariance(self) -> Tensor:
-        """Compute each component's covariance at lags from -LAGS to LAGS: (3, lags, lags)."""
+        """Return each component's covariance at lags up to `MAX_CAMERA_LAG`: (3, lags, lags)."""
         lag = torch.arange(-MAX_CAMERA_LAG, MAX_CAMERA_LAG + 1, dtype=torch.float64)
         distance = torch.hypot(lag[:, None], lag) ** CORRELATION_DECAY_EXPONENT
         return torch.stack(
             [
-                std**2 * torch.exp(log(first) * distance)
-                for std, first in zip(self.std, self.lags, strict=True)
+                std**2 * torch.exp(log(first_lag) * distance)
+                for std, first_lag in zip(self.std, self.lags, strict=True)
             ]
         )
 
-    def of_channels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Compute variances of red, green and blue, and their mean autocorrelation from 1 on."""
+    def compute_channel_noise(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return variances of red, green and blue, and their mean autocorrelation from lag 1 on."""
         shares = make_opponent_matrix().double().square().T  # (channels, components)
         covariance = shares @ self.covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
         along = (covariance[:, 1:] / covariance[:, :1]).mean(0)
@@ -87,7 +88,7 @@ class CameraNoise(NamedTuple):
 
 
 class TextureStatistics(NamedTuple):
-    """What tells noise from texture.
+    """Statistics that separate noise from texture.
 
     Attributes
     ----------
@@ -106,14 +107,14 @@ class TextureStatistics(NamedTuple):
 
 
 def make_opponent_matrix() -> Tensor:
-    """Make the orthonormal components (3, C) of red, green and blue, luminance first."""
+    """Return the orthonormal matrix (3, C) from red, green and blue to luminance and colours."""
     rows = torch.tensor(OPPONENT)
     orthonormal: Tensor = rows / rows.norm(dim=1, keepdim=True)
     return orthonormal
 
 
 def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics] | None:
-    """Measure the noise of the calmest blocks; None if too few blocks hold more than rounding.
+    """Measure the noise in the calmest blocks; None if too few exceed rounding errors.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
 def _measure_flat_energy(
     energy: Tensor, classes: tuple[Tensor, ...], share: float
 ) -> tuple[float, Tensor]:
-    """Average each class's calmest blocks: the middle class's energy, and the calmer half."""
+    """Return the classes' median energy of the calmest blocks, and those of the calmer half."""
     calmest = []
     for blocks in classes:
         chosen = blocks[energy[blocks].argsort()[: max(3, round(share * len(blocks)))]]
@@ -159,7 +160,7 @@ def _measure_flat_energy(
 
 
 def _estimate_neighbour_correlation(residuals: Tensor) -> float:
-    """Correlate neighbouring pixels, less what the picture has, which falls slowly."""
+    """Return the correlation of neighbouring pixels, less the slowly falling one of the image."""
     side = residuals.shape[-1]
     covariance = [
         (residuals[..., lag:] * residuals[..., : side - lag]).mean()
@@ -172,14 +173,16 @@ def _estimate_neighbour_correlation(residuals: Tensor) -> float:
 def _compute_texture_statistics(
     energy: Tensor, classes: tuple[Tensor, ...], lag: float
 ) -> TextureStatistics:
-    """Compare blocks of one brightness, and brightnesses."""
+    """Return statistics of the calmest blocks within and between brightness classes."""
     pairs = []
     for blocks in classes:
         ordered = energy[blocks].sort().values
-        few, more = (
-            max(2, round(part * len(ordered))) for part in (FLATTEST_SHARE, COMPARED_FLAT_SHARE)
+        few_count, more_count = (
+            max(2, round(share * len(ordered))) for share in (FLATTEST_SHARE, COMPARED_FLAT_SHARE)
         )
-        pairs.append((float(ordered[:more].mean().sqrt()), float(ordered[:few].mean().sqrt())))
+        pairs.append(
+            (float(ordered[:more_count].mean().sqrt()), float(ordered[:few_count].mean().sqrt()))
+        )
     pairs.sort()
     spread = sorted(calm / calmest for calm, calmest in pairs)[len(pairs) // 2]
     return TextureStatistics(spread, pairs[len(pairs) // 2][0] / pairs[1][0], lag)

@@ -1,10 +1,8 @@
-"""Is an image's noise what was measured? Its own frequencies contradict it, or they do not.
+"""Check whether an image contradicts the noise that was measured in it.
 
-A variance and a correlation foretell how much energy each frequency of the calmest blocks has, and
-that of blocks of any brightness. Where the image holds something else, nothing is known for sure.
-
-The limits lie between 346 channels of FMD, W2S, Hagen et al., Set12, BSD68 and kodak256 whose noise
-is measured right, and made ones of `benchmarks/noise_matrix.py` whose noise is not.
+Variance and correlation predict the energy of each frequency in flat blocks, at every brightness.
+All limits separate 346 channels of FMD, W2S, Hagen et al., Set12, BSD68 and kodak256 with correct
+estimates from synthetic ones of `benchmarks/noise_matrix.py` with wrong estimates.
 """
 
 from __future__ import annotations
@@ -28,42 +26,45 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.variance_model import BlockEnergies
 
-#: Fewest blocks taken for calm; fewest in a class of brightness, and classes at most.
+#: Fewest flat blocks; fewest blocks in a brightness class; largest number of brightness classes.
 MIN_CALM_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
-#: Fewest blocks, where overlapping ones count for less, that a contradiction is read from: pictures
-#: of 128 x 128 pixels have fewer, and a smooth one with white noise contradicted its own.
+#: Fewest blocks for these checks, in independent ones. Images of 128 x 128 pixels have fewer; in a
+#: smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
-#: Share of the blocks, those of least coarse structure, that are taken for calm.
+#: Share of the blocks, those with least coarse structure, that are treated as flat.
 CALM_BLOCK_SHARE = 0.25
-#: Most energy of the finest diagonal frequencies' coarser part, in units of that of their finer
-#: part, both against what is foretold: 1.6 in barbara with noise of 15, below 1.5 in the others;
-#: 2.3 and more in noise that was smoothed and taken for white.
+#: Largest ratio of the energy in the lower fine bands to that in the upper ones, both in units of
+#: the prediction: 1.6 in barbara with noise of 15, below 1.5 in the others; 2.3 or more in smoothed
+#: noise that was measured as white.
 MAX_FINE_STEEPNESS = 2.0
-#: Most energy of the finest frequencies in a fifth of the blocks, for white and correlated noise:
-#: 1.45 of bsd68, 2.2 on FMD widefield; 2.4 to 9 in even texture that was taken for noise.
+#: Largest energy of the finest frequencies in the calmest fifth of the blocks, for white and
+#: correlated noise: 1.45 in BSD68, 2.2 on FMD widefield; 2.4 to 9 in uniform texture that was
+#: measured as noise.
 MAX_FINE_ENERGY = (1.7, 2.4)
-#: Most energy of the coarse frequencies in the calmest twentieth, likewise: 3.7 of bsd68, 1.1 on
-#: FMD widefield; 9 to 600 where structure is in every block.
+#: Largest energy of the coarse frequencies in the calmest twentieth, for white and correlated
+#: noise: 3.7 in BSD68, 1.1 on FMD widefield; 9 to 600 with structure in every block.
 MAX_COARSE_ENERGY = (8.0, 2.0)
-#: How far the energy of a class of brightness may lie from that of all, and how far if it has
-#: texture, which is more than `MIN_TEXTURE_RATIO` times as much energy in its coarse frequencies:
-#: 0.7 to 1.3 on micrographs, 2.7 in kodim18 with noise of 15, with texture; 1.8 to 12 or 0.3 with
-#: gamma, speckle and shading.
+#: Allowed energy of a brightness class in units of that of all, and its upper bound if the class
+#: has texture, which is more than `MIN_TEXTURE_RATIO` times as much energy in coarse frequencies.
+#: It is 0.7 to 1.3 on micrographs and 2.7 in kodim18 with noise of 15 and texture; 1.8 to 12, or
+#: 0.3, with gamma, speckle and shading.
 CLASS_ENERGY_RANGE, MAX_TEXTURED_CLASS_ENERGY, MIN_TEXTURE_RATIO = (0.5, 1.6), 4.0, 3.0
-#: Most correlation at lag 3, as a share of that at lag 1, and lag 1 from which on: 0.21 on FMD
-#: widefield; 0.27 to 0.8 in even texture and in noise wider than what can be measured.
+#: Largest correlation at lag 3 in units of that at lag 1, and correlation at lag 1 above which it
+#: is checked: 0.21 on FMD widefield; 0.27 to 0.8 in uniform texture and in noise with a correlation
+#: length too long to be measured.
 MAX_TAIL_RATIO, MIN_TAIL_CORRELATION = 0.24, 0.22
-#: Most correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 of line offsets.
+#: Largest correlation at the longest lag: 0.25 on FMD widefield, 0.34 and 0.67 with line offsets.
 MAX_LONGEST_LAG_CORRELATION = 0.3
-#: Share of the blocks that may have so many times the noise foretold without more of it in coarse
-#: frequencies, and with half of it in the very finest: 0.02 on FMD, W2S and Hagen et al., 0.03 in
-#: barbara; 0.05 to 0.11 in four of six pictures with Student's t of 3. Beyond `MAX_OUTLIER_ENERGY`,
-#: it is single bright pixels.
+#: Largest share of outlier blocks, and range of their energy in units of the noise. They have less
+#: energy in coarse frequencies and more than half of it in the finest ones. The share is 0.02 on
+#: FMD, W2S and Hagen et al., 0.03 in barbara; 0.05 to 0.11 in four of six images with Student's t
+#: noise of 3 degrees of freedom. Above `MAX_OUTLIER_ENERGY` are single bright pixels.
 MAX_OUTLIER_BLOCK_SHARE, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
-#: Pixels that are averaged for blocks eight times as wide, share of a block that must be told,
-#: fewest such blocks, and the share of them, the calmest, whose least energy tells: 0.3 to 3.4
-#: times that of white noise in FMD, and at most 5.5 in all but two of 14 photographs with noise of
-#: 15 and 25; 6 and more in white noise with blotches as strong, 2 to 8 pixels wide (Gaussian).
+#: Side in pixels of the averages that wide blocks consist of; least share of a block that is
+#: measured and unclipped; fewest such blocks; quantile of their energy that is compared; its upper
+#: limit in units of white noise. It is 0.3 to 3.4 in FMD, and at most 5.5 in all but two of 14
+#: photographs with noise of 15 and 25; 6 or more in white noise with blotches as strong, 2 to 8
+#: pixels wide (Gaussian).
 WIDE_POOL_SIDE, MIN_VALID_SHARE, MIN_WIDE_BLOCKS, CALMEST_BLOCK_SHARE, MAX_WIDE_ENERGY = (
     4,
     0.97,
@@ -71,10 +72,11 @@ WIDE_POOL_SIDE, MIN_VALID_SHARE, MIN_WIDE_BLOCKS, CALMEST_BLOCK_SHARE, MAX_WIDE_
     0.02,
     5.7,
 )
-#: Fewest columns in which a period is looked for, columns that are averaged for what is slow, least
-#: frequency, second differences that are sorted, and the power from which on it is no chance: at
-#: most 50 in FMD confocal and two-photon, W2S, Hagen et al. and 22 photographs; 146 and more in
-#: pictures enlarged by 1.5 and 2, 1,150 in FMD widefield, whose camera has a colour mosaic.
+#: Fewest columns for the periodicity check; columns of the moving mean that removes slow changes;
+#: least frequency; maximal number of second differences that are sorted; power, in units of the
+#: median, above which a period is significant. It is at most 50 in FMD confocal and two-photon,
+#: W2S, Hagen et al. and 22 photographs; 146 or more in images enlarged by 1.5 and 2; 1,150 in FMD
+#: widefield, whose camera has a colour mosaic.
 (
     MIN_PERIOD_COLUMNS,
     DETREND_COLUMNS,
@@ -82,10 +84,10 @@ WIDE_POOL_SIDE, MIN_VALID_SHARE, MIN_WIDE_BLOCKS, CALMEST_BLOCK_SHARE, MAX_WIDE_
     MAX_SORTED_DIFFERENCES,
     MIN_PERIOD_POWER,
 ) = 64, 31, 0.2, 1_000_000, 100.0
-#: Normal quantiles of a twentieth and a fifth.
+#: Standard normal quantiles of 0.05 and 0.2.
 _NORMAL_QUANTILE_05, _NORMAL_QUANTILE_20 = -1.645, -0.842
-#: Frequencies: slow ones; these without slow slopes, which light has everywhere, and without any
-#: straight one, whose odd harmonics are there too; the coarser and the finer part of the finest.
+#: Bands: slow ones; these without linear slopes, which illumination has everywhere; these without
+#: the odd harmonics of such slopes, too; the lower and the upper part of the finest ones.
 _Y, _X = make_frequency_grids()
 _SLOW_BANDS = (_Y + _X >= 1) & (_Y + _X <= 3)
 _COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)
@@ -99,60 +101,60 @@ _LOWER_FINE_BANDS, _UPPER_FINE_BANDS = (
 def find_contradiction(
     blocks: BlockEnergies, variance: Tensor, shares: Tensor, axes: tuple[tuple[float, ...], ...]
 ) -> str:
-    """Find what the image has that its measured noise does not explain; one of `DOUBTS` or "".
+    """Return what the measured noise does not explain, one of `UNRELIABLE_REASONS` or "".
 
     Parameters
     ----------
     blocks : BlockEnergies
     variance : Tensor
-        (K,), > 0: measured at the blocks' brightness.
+        (K,), > 0, noise variance at the blocks' brightness.
     shares : Tensor
-        (SIDE, SIDE): power of the noise in each frequency as its correlation has it.
+        (DCT_SIDE, DCT_SIDE), power of noise of variance 1 in each frequency; 1 for white noise.
     axes : tuple of tuple of float
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
-    if len(blocks.means) * blocks.independent < MIN_CHECKED_BLOCKS:
+    if len(blocks.means) * blocks.independent_share < MIN_CHECKED_BLOCKS:
         return ""
     power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
-    correlated = int(bool((shares != 1).any()))
+    is_correlated = int(bool((shares != 1).any()))
     order = _average_bands(blocks.power, _SLOW_BANDS) / variance
     calm = power[
         order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_SHARE * len(order)))]
     ]
-    wide = any(
-        item[0] > MIN_TAIL_CORRELATION and item[2] > MAX_TAIL_RATIO * item[0]
-        for item in map(subtract_image_correlation, axes)
+    is_wide = any(
+        axis_lags[0] > MIN_TAIL_CORRELATION and axis_lags[2] > MAX_TAIL_RATIO * axis_lags[0]
+        for axis_lags in map(subtract_image_correlation, axes)
     )
-    wide |= any(axis[-1] > MAX_LONGEST_LAG_CORRELATION for axis in axes)
+    is_wide |= any(axis[-1] > MAX_LONGEST_LAG_CORRELATION for axis in axes)
     if float(_average_bands(calm, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
         _average_bands(calm, _UPPER_FINE_BANDS).mean()
     ):
         return "smoothed"
     if (
-        wide
+        is_wide
         or _compute_energy_quantile(power[:, _COARSE_BANDS], 0.05, _NORMAL_QUANTILE_05)
-        > MAX_COARSE_ENERGY[correlated]
+        > MAX_COARSE_ENERGY[is_correlated]
     ):
         return "correlation"
-    usual = measure_finest_level(power)
-    if not _is_even(blocks.means, power, usual):
+    level = measure_finest_level(power)
+    if not _is_even(blocks.means, power, level):
         return "brightness"
-    if usual > MAX_FINE_ENERGY[correlated]:
+    if level > MAX_FINE_ENERGY[is_correlated]:
         return "texture"
     return (
         "tails"
-        if not correlated and _measure_outlier_share(power) > MAX_OUTLIER_BLOCK_SHARE
+        if not is_correlated and _measure_outlier_share(power) > MAX_OUTLIER_BLOCK_SHARE
         else ""
     )
 
 
 def measure_finest_level(power: Tensor) -> float:
-    """Energy of the finest frequencies in the calmest fifth of the blocks.
+    """Return the energy of the finest frequencies at the lowest fifth of the blocks.
 
     Parameters
     ----------
     power : Tensor
-        (K, SIDE, SIDE), in units of what noise alone would have.
+        (K, DCT_SIDE, DCT_SIDE), in units of the power of noise.
     """
     return _compute_energy_quantile(power[:, select_finest_bands()], 0.2, _NORMAL_QUANTILE_20)
 
@@ -163,21 +165,23 @@ def has_wide_variation(
     limits: tuple[float, float],
     variance: Callable[[Tensor], Tensor],
 ) -> bool:
-    """Whether every part of an image varies over `COARSE_SIDE` pixels more than white noise does.
+    """Return whether all of an image varies more than white noise over distances of several pixels.
 
     Parameters
     ----------
-    planes, measured_mask : Tensor
-        (P, Y, X), and where a pixel was measured; None: everywhere.
+    planes : Tensor
+        (P, Y, X).
+    measured_mask : Tensor or None
+        (P, Y, X), true where a pixel was measured; None: everywhere.
     limits : (float, float)
-        Grey values at which the image was cut off.
+        Grey values at which the image is clipped.
     variance : callable
-        Of the noise at brightnesses (K,).
+        Returns the noise variance at brightnesses (K,).
     """
     inside_limits = (planes > limits[0]) & (planes < limits[1])
     if measured_mask is not None:
         inside_limits &= measured_mask
-    pooled, facts = (
+    pooled, valid_share = (
         avg_pool2d(item.to(planes.dtype)[:, None], WIDE_POOL_SIDE)[:, 0]
         for item in (planes, inside_limits)
     )
@@ -187,8 +191,8 @@ def has_wide_variation(
     def blocks(of: Tensor) -> Tensor:
         return of.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
 
-    whole = blocks(facts).mean((1, 2)) >= MIN_VALID_SHARE
-    chosen = blocks(pooled)[whole]
+    is_valid = blocks(valid_share).mean((1, 2)) >= MIN_VALID_SHARE
+    chosen = blocks(pooled)[is_valid]
     if len(chosen) < MIN_WIDE_BLOCKS:
         return False
     basis = make_dct_matrix()
@@ -198,26 +202,27 @@ def has_wide_variation(
 
 
 def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> float:
-    """How many times more or less noise than usual the oddest brightness has; at least 1.
+    """Return the largest ratio, up or down, of noise at one brightness to that of all; at least 1.
 
     Parameters
     ----------
     blocks : BlockEnergies
     variance : Tensor
-        (K,), > 0: of white noise, measured at the blocks' brightness.
+        (K,), > 0, variance of white noise at the blocks' brightness.
     """
     power = blocks.power / variance[:, None, None]
     usual = measure_finest_level(power)
     levels = [
-        measure_finest_level(power[part]) / usual for part in _group_by_brightness(blocks.means)
+        measure_finest_level(power[indices]) / usual
+        for indices in _group_by_brightness(blocks.means)
     ]
     return max(max(level, 1 / max(level, 1e-9)) for level in levels)
 
 
 def is_resampled(planes: Tensor) -> bool:
-    """Whether noise is stronger in every second, third or so row or column than in the others.
+    """Return whether the noise is periodic along rows or columns, as after resampling.
 
-    Enlarging, a colour mosaic and JPEG leave such a pattern.
+    Enlarging, a colour mosaic and JPEG cause such a pattern.
 
     Parameters
     ----------
@@ -233,55 +238,57 @@ def is_resampled(planes: Tensor) -> bool:
 
 
 def _measure_periodicity(planes: Tensor) -> float:
-    """Strongest fine period of the second differences along X, in units of the usual power."""
-    bends = planes.diff(n=2, dim=2).abs()
-    if bends.shape[2] < MIN_PERIOD_COLUMNS:
+    """Return the power of the strongest fine period along X, in units of the median power."""
+    second_differences = planes.diff(n=2, dim=2).abs()
+    if second_differences.shape[2] < MIN_PERIOD_COLUMNS:
         return 0.0
-    usual = bends.flatten()[:: -(-bends.numel() // MAX_SORTED_DIFFERENCES)].quantile(0.9)
-    columns = bends.clamp(max=usual).mean((0, 1))
-    around = avg_pool1d(
+    upper_limit = second_differences.flatten()[
+        :: -(-second_differences.numel() // MAX_SORTED_DIFFERENCES)
+    ].quantile(0.9)
+    columns = second_differences.clamp(max=upper_limit).mean((0, 1))
+    local_mean = avg_pool1d(
         columns[None, None], DETREND_COLUMNS, 1, DETREND_COLUMNS // 2, count_include_pad=False
     )[0, 0]
-    uneven = columns / around.clamp(min=1e-300) - 1
-    window = torch.hann_window(len(uneven) + 2, periodic=False, dtype=uneven.dtype)[1:-1]
-    power = torch.fft.rfft(uneven * window).abs().square()
-    power = power[torch.fft.rfftfreq(len(uneven)) > MIN_PERIOD_FREQUENCY]
+    deviations = columns / local_mean.clamp(min=1e-300) - 1
+    window = torch.hann_window(len(deviations) + 2, periodic=False, dtype=deviations.dtype)[1:-1]
+    power = torch.fft.rfft(deviations * window).abs().square()
+    power = power[torch.fft.rfftfreq(len(deviations)) > MIN_PERIOD_FREQUENCY]
     return float(power.max() / power.median().clamp(min=1e-300))
 
 
 def _group_by_brightness(means: Tensor) -> tuple[Tensor, ...]:
-    """Sort blocks into classes of like brightness."""
+    """Return the indices of the blocks of each brightness class."""
     count = min(MAX_BRIGHTNESS_CLASSES, max(1, len(means) // MIN_BLOCKS_PER_CLASS))
     return means.argsort(stable=True).tensor_split(count)
 
 
 def _is_even(means: Tensor, power: Tensor, usual: float) -> bool:
-    """Compare the energy of each class of brightness with the usual one."""
-    for part in _group_by_brightness(means):
-        level = measure_finest_level(power[part])
-        textured = (
-            _compute_energy_quantile(power[part][:, _COARSE_BANDS], 0.2, _NORMAL_QUANTILE_20)
+    """Return whether the energy of each brightness class is near that of all blocks."""
+    for indices in _group_by_brightness(means):
+        level = measure_finest_level(power[indices])
+        is_textured = (
+            _compute_energy_quantile(power[indices][:, _COARSE_BANDS], 0.2, _NORMAL_QUANTILE_20)
             > MIN_TEXTURE_RATIO * level
         )
-        most = MAX_TEXTURED_CLASS_ENERGY if textured else CLASS_ENERGY_RANGE[1]
-        if not CLASS_ENERGY_RANGE[0] * usual < level < most * usual:
+        upper_bound = MAX_TEXTURED_CLASS_ENERGY if is_textured else CLASS_ENERGY_RANGE[1]
+        if not CLASS_ENERGY_RANGE[0] * usual < level < upper_bound * usual:
             return False
     return True
 
 
 def _measure_outlier_share(power: Tensor) -> float:
-    """Share of the blocks that are noisier than foretold, and not by texture."""
-    level, slow, top = (
+    """Return the share of blocks with more energy than the noise model, and not from texture."""
+    level, slow, fine = (
         _average_bands(power, bands)
         for bands in (select_finest_bands(), _SLOW_BANDS, _UPPER_FINE_BANDS)
     )
-    odd = (
+    is_outlier = (
         (level > MIN_OUTLIER_ENERGY)
         & (level < MAX_OUTLIER_ENERGY)
         & (slow < level)
-        & (top > level / 2)
+        & (fine > level / 2)
     )
-    return float(odd.double().mean())
+    return float(is_outlier.double().mean())
 
 
 def _average_bands(power: Tensor, bands: Tensor) -> Tensor:
@@ -289,7 +296,7 @@ def _average_bands(power: Tensor, bands: Tensor) -> Tensor:
 
 
 def _compute_energy_quantile(power: Tensor, share: float, normal: float) -> float:
-    """Quantile of the blocks' mean power, in units of what chance makes of noise of power 1.
+    """Return a quantile of the blocks' mean power, in units of that quantile for noise of power 1.
 
     Wilson, Hilferty, PNAS 17(12), 1931, doi:10.1073/pnas.17.12.684 (chi-square by a cube).
     """

@@ -1,7 +1,4 @@
-"""An image cut into blocks: which of them are flat, and how their residuals hang together.
-
-Which blocks of an image tell of its noise: none with holes, clipped pixels or padding.
-"""
+"""Cut images into blocks, select flat and unclipped ones, and compute their autocorrelation."""
 
 from __future__ import annotations
 
@@ -10,34 +7,34 @@ from math import inf, isfinite, prod
 import torch
 from torch import Tensor
 
-#: Side of a block in pixels: wide against the correlation (3 or 4 lags), small against cells.
+#: Side of a block in pixels: large against correlation lengths of 3 or 4, small against cells.
 BLOCK_SIDE = 16
 #: Share of the blocks of one brightness that count as flat, and number of brightness classes.
 FLAT_SHARE, FLAT_BRIGHTNESS_CLASSES = 0.2, 12
-#: Longest lag looked at, in pixels; camera and scanner noise seen so far ends at 4.
+#: Longest lag in pixels; no measured camera or scanner noise was correlated beyond 4.
 MAX_LAG = 5
-#: Coefficients of the slow surface that is taken out of each block.
+#: Coefficients of the smooth surface that is subtracted from each block.
 SURFACE_COEFFICIENTS = 6
-#: Correlation below which a lag does not count towards what the surface took.
+#: Least correlation of a lag that enters the correction for the surface.
 _MIN_COUNTED_CORRELATION = 0.02
-#: Most that the surface is reckoned to take: beyond that the correlation fills the block.
+#: Upper bound of the share of variance that the surface removes.
 _MAX_SURFACE_LOSS = 0.3
 
 
 def choose_block_side(grid: tuple[int, ...]) -> int:
-    """Side of the blocks that an image of that size is cut into."""
+    """Return the side of the blocks for an image of this size."""
     return BLOCK_SIDE if min(grid) >= 2 * BLOCK_SIDE else BLOCK_SIDE // 2
 
 
 def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Cut planes (P, Y, X) into overlapping blocks: means (K,), and what a slow surface leaves.
+    """Cut planes (P, Y, X) into overlapping blocks, and subtract a smooth surface from each.
 
     Returns
     -------
     means : Tensor
-        (K,).
+        (K,), of the blocks.
     residuals : Tensor
-        (K, side, side).
+        (K, side, side), blocks less their surfaces.
     """
     blocks = planes.unfold(1, side, side // 2).unfold(2, side, side // 2).reshape(-1, side**2)
     basis = _make_surface_basis(side).to(blocks)  # (COEFFICIENTS, side**2), orthonormal
@@ -46,9 +43,9 @@ def cut_blocks(planes: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def select_flat_blocks(means: Tensor, residuals: Tensor) -> Tensor:
-    """Choose the blocks of each brightness whose coarse structure is least; their indices.
+    """Return the indices of the blocks with least coarse structure, for each brightness.
 
-    Saturated and padded blocks tell nothing and are left out, unless there are no others.
+    Constant blocks, such as saturated or padded ones, are left out unless there are no others.
     """
     side = residuals.shape[1]
     usable = (residuals.square().mean((1, 2)) > 0).nonzero()[:, 0]
@@ -57,14 +54,14 @@ def select_flat_blocks(means: Tensor, residuals: Tensor) -> Tensor:
     coarse = residuals.reshape(-1, 4, side // 4, 4, side // 4).mean((2, 4)).square().mean((1, 2))
     chosen = []
     by_brightness = usable[means[usable].argsort(stable=True)]
-    for part in by_brightness.tensor_split(min(FLAT_BRIGHTNESS_CLASSES, max(1, len(usable) // 4))):
-        count = max(1, round(FLAT_SHARE * len(part)))
-        chosen.append(part[coarse[part].argsort(stable=True)[:count]])
+    for group in by_brightness.tensor_split(min(FLAT_BRIGHTNESS_CLASSES, max(1, len(usable) // 4))):
+        count = max(1, round(FLAT_SHARE * len(group)))
+        chosen.append(group[coarse[group].argsort(stable=True)[:count]])
     return torch.cat(chosen)
 
 
 def _make_surface_basis(side: int) -> Tensor:
-    """Orthonormal surfaces of second degree on a block: what is slow enough to be picture."""
+    """Return orthonormal surfaces of second degree on a block."""
     ramp = torch.linspace(-1, 1, side, dtype=torch.float64)
     y, x = torch.meshgrid(ramp, ramp, indexing="ij")
     surfaces = torch.stack([torch.ones_like(y), y, x, y * x, y**2, x**2]).reshape(
@@ -75,7 +72,7 @@ def _make_surface_basis(side: int) -> Tensor:
 
 
 def compute_covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariances of each block's residuals along Y and X, (K, lags) each, from lag 1 on."""
+    """Return covariances of each block's residuals along Y and X, (K, lags) each, from lag 1 on."""
     side = residuals.shape[1]
     lags = range(1, min(MAX_LAG, side - 2) + 1)
 
@@ -92,7 +89,7 @@ def compute_covariances(residuals: Tensor) -> tuple[Tensor, Tensor]:
 def estimate_autocorrelation(
     residuals: Tensor,
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Autocorrelation along Y and X, and the share of variance that the surface took away."""
+    """Return autocorrelation along Y and X, and the share of variance that the surface removed."""
     variance = residuals.square().mean((1, 2))
     weight = torch.where(variance > 0, 1 / variance, 0.0)
     raw_y, raw_x = (
@@ -104,10 +101,10 @@ def estimate_autocorrelation(
 def correct_surface_bias(
     raw_y: Tensor, raw_x: Tensor, side: int
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Undo what taking out a surface did to autocorrelations (lags,) along Y and X.
+    """Return autocorrelations (lags,) along Y and X, corrected for the subtracted surface.
 
-    A surface of six coefficients removes six times the summed correlation from each block's
-    variance and from its covariance at every lag; both are put back.
+    A surface of six coefficients removes about six times the summed correlation from each block's
+    sum of squares, and as much from its covariances. The third value is that share of the variance.
     """
     lost = SURFACE_COEFFICIENTS / side**2
     for _ in range(3):  # the sum needs the corrected values, which need the sum
@@ -121,11 +118,11 @@ def correct_surface_bias(
 
 
 def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, float]:
-    """Gain and intercept by robust least squares; relative errors count alike at all levels."""
+    """Return gain and intercept by robust least squares of the relative errors."""
     gain, intercept = 0.0, float(variances.median())
-    least = max(float(variances.quantile(0.02)), 1e-30)
-    spread = float(means.max() - means.min())
-    if len(means) < 4 or spread <= 1e-6 * (abs(float(means.mean())) + 1e-30):
+    min_variance = max(float(variances.quantile(0.02)), 1e-30)
+    mean_range = float(means.max() - means.min())
+    if len(means) < 4 or mean_range <= 1e-6 * (abs(float(means.mean())) + 1e-30):
         return gain, intercept
     weight = torch.ones_like(means)
     for _ in range(20):  # converges in five to ten
@@ -135,7 +132,7 @@ def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, 
             weight * (means - centre) ** 2
         ).sum().clamp(min=1e-30)
         gain, intercept = float(slope), float(level - slope * centre)
-        expected = (gain * means + intercept).clamp(min=least)
+        expected = (gain * means + intercept).clamp(min=min_variance)
         error = (variances - expected) / expected
         width = 1.4826 * float((error - error.median()).abs().median()) + 1e-3
         weight = (1.5 * width / error.abs().clamp(min=1e-9)).clamp(max=1) / expected**2
@@ -144,28 +141,28 @@ def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, 
     return gain, intercept
 
 
-#: Least share of the pixels that must lie on the lowest or highest grey value, and how many times
-#: as many as on the next, before that is taken for clipping.
+#: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
+#: at the next value.
 MIN_CLIPPED_SHARE, MIN_CLIPPED_RATIO = 2e-4, 2.0
-#: Share of clipped pixels that a block may hold, and that the blocks of its brightness may hold:
-#: of normal noise cut at 2.6 standard deviations, 0.5 %, its variance loses 2 %.
+#: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
+#: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
 MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
-#: Share of a group's blocks, the flattest, that its clipped share is read in: where an edge runs
-#: through a block, its dark side is clipped at any mean. With all blocks, 24 of 1,024 were left of
-#: kodim08 (256 x 256, noise of 25), whose noise then was 95 in green.
+#: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted, since a
+#: block with an edge may be clipped on its dark side at any mean. With all blocks counted, 24 of
+#: 1,024 remained in kodim08 (256 x 256, noise of 25), and the estimate in green was 95.
 FLAT_GROUP_SHARE = 0.25
-#: Groups of like brightness that the clipped share is read in.
+#: Number of brightness groups in which the clipped share is measured.
 _GROUPS = 64
-#: Limits of an image of which nothing was cut off.
+#: Limits of an image without clipping.
 NO_CLIPPING = (-inf, inf)
 
 
 def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
-    """Find the lowest and the highest grey value if the image was cut off there, else infinities.
+    """Return the lowest and highest grey value if the image is clipped there, else infinities.
 
-    Where noise is cut, its whole tail lies on the last grey value, many times as much as on the
-    next one, while the next ones are alike. Rare photons pile up on the lowest value, too, but
-    each count is then rarer than the one before.
+    Clipped noise has its whole tail at the last grey value, many times as many pixels as the next
+    one, while the next two are similar. With few photons the lowest value is frequent as well, but
+    then each value is rarer than the previous one.
     """
     values, counts = planes.flatten().unique(return_counts=True)
     if len(values) < 4:
@@ -173,10 +170,10 @@ def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
     total = int(counts.sum())
     limits = list(NO_CLIPPING)
     for last, near, far in ((0, 1, 2), (-1, -2, -3)):
-        heap, first, second = (int(counts[place]) for place in (last, near, far))
+        last_count, first, second = (int(counts[place]) for place in (last, near, far))
         if (
-            heap > MIN_CLIPPED_SHARE * total
-            and heap > MIN_CLIPPED_RATIO * first
+            last_count > MIN_CLIPPED_SHARE * total
+            and last_count > MIN_CLIPPED_RATIO * first
             and first < MIN_CLIPPED_RATIO * second
         ):
             limits[last] = float(values[last])
@@ -186,21 +183,21 @@ def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
 def select_informative_blocks(
     planes: Tensor, side: int, every: int, measured_mask: Tensor | None, limits: tuple[float, float]
 ) -> Tensor:
-    """Blocks that were measured whole, vary, and are of a brightness that is not clipped.
+    """Return the mask of blocks that are fully measured, not constant, and of unclipped brightness.
 
-    Blocks are not left out for a clipped pixel of their own: in those that are left, noise would
-    be less than it is. What their brightness has in common decides.
+    Blocks are excluded if they, or the flattest blocks of their brightness, have too many clipped
+    pixels. Excluding each block with a clipped pixel would bias the noise of the others downwards.
 
     Parameters
     ----------
     planes : Tensor
         (P, Y, X).
     side, every : int
-        Of the blocks, and from one to the next, in pixels.
+        Side of the blocks, and distance from one to the next, in pixels.
     measured_mask : Tensor or None
-        (P, Y, X), true where a pixel was measured.
+        (P, Y, X), true where a pixel was measured; None: everywhere.
     limits : (float, float)
-        As `find_clipping_limits` finds them.
+        From `find_clipping_limits`.
 
     Returns
     -------
@@ -212,31 +209,37 @@ def select_informative_blocks(
         return of.unfold(1, side, every).unfold(2, side, every).reshape(-1, side**2)
 
     cut = blocks(planes)
-    tell = cut.amax(1) > cut.amin(1)
+    is_informative = cut.amax(1) > cut.amin(1)
     if measured_mask is not None:
-        tell &= blocks(measured_mask).all(1)
+        is_informative &= blocks(measured_mask).all(1)
     means, spread = cut.mean(1), cut.var(1)
-    middle = float(means.median())
+    median = float(means.median())
     for limit in filter(isfinite, limits):
         share = (cut == limit).to(planes.dtype).mean(1)
-        tell &= share <= MAX_CLIPPED_IN_BLOCK
+        is_informative &= share <= MAX_CLIPPED_IN_BLOCK
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
-        bad = [
+        clipped_means = [
             means[group]
             for group in groups
             if _average_flattest_blocks(share[group], spread[group]) > MAX_CLIPPED_AT_BRIGHTNESS
         ]
-        low = limit < middle
-        for item in bad:
-            tell &= (means > item.max()) if low and item.max() < middle else torch.ones_like(tell)
-            tell &= (
-                (means < item.min()) if not low and item.min() > middle else torch.ones_like(tell)
+        low = limit < median
+        for group_means in clipped_means:
+            is_informative &= (
+                (means > group_means.max())
+                if low and group_means.max() < median
+                else torch.ones_like(is_informative)
             )
-    return tell
+            is_informative &= (
+                (means < group_means.min())
+                if not low and group_means.min() > median
+                else torch.ones_like(is_informative)
+            )
+    return is_informative
 
 
 def _average_flattest_blocks(share: Tensor, spread: Tensor) -> float:
-    """Mean clipped share of the flattest blocks of a group."""
+    """Return the mean clipped share of the flattest blocks of a group."""
     count = max(1, round(FLAT_GROUP_SHARE * len(share)))
     return float(share[spread.argsort(stable=True)[:count]].mean())

@@ -1,8 +1,8 @@
-"""Images with more pixels than detail: seen, halved, and brought back to their size.
+"""Detect oversampled images, halve their resolution, and restore it.
 
-Where a camera's or a program's interpolation has spread noise over several pixels, the finest
-frequencies hold neither picture nor noise. Half as many pixels along each axis hold all there is,
-with noise that is nearly white, and a fit to them sees twice as far for a quarter of the work.
+Interpolation leaves neither image nor noise in the finest frequencies. An image of half the size
+then has the same content and nearly white noise. A fit to it has twice the receptive field at a
+quarter of the cost.
 """
 
 from __future__ import annotations
@@ -26,39 +26,38 @@ from napari_dip.engine.problem import Estimate
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
 
-#: Pixels that become one, along each axis.
+#: Downscaling factor along each axis.
 HALVING_FACTOR = 2
-#: Side of the blocks whose finest frequencies are looked at: many against the grain of noise.
+#: Side in pixels of the blocks whose finest frequencies are measured; wide against the correlation.
 FINE_BLOCK_SIDE = 8
-#: How many times more of the finest frequencies all blocks may have than the usual one, in units
-#: of the noise at their brightness. FMD widefield has 1.06 to 1.07, cell and moon of scikit-image
-#: with noise blurred by one pixel 1.05 and 1.08 (chance alone gives 1.05); camera and coins, whose
-#: edges reach to the finest frequencies, 1.9 and 1.8.
+#: Largest ratio of the mean to the median over blocks of the finest frequencies' energy, in units
+#: of the noise variance. FMD widefield has 1.06 to 1.07, cell and moon of scikit-image with noise
+#: blurred by one pixel 1.05 and 1.08 (noise alone has 1.05); camera and coins, with edges at the
+#: finest frequencies, have 1.9 and 1.8.
 MAX_FINE_EXCESS = 1.15
-#: Share of the noise that the finest frequencies of the usual block hold if it is nearly white:
-#: 0.70 to 0.86 (FMD confocal and two-photon, five photographs with noise of 25; by theory 0.75),
-#: 0.55 if it was blurred by half a pixel; FMD widefield has 0.20 to 0.26, noise blurred by 0.7
-#: pixels 0.24.
-#: Then they do hold noise, and a block of fur is as like the next one as noise is (the middle of
-#: baboon, noise of 25: 24.77 dB at half its size, 25.89 as it is). More than all of the noise says
-#: that too little was measured of it, and nothing of where it lies (cc15 d800_iso1600_3: 35.73 dB
-#: at half its size, 35.05 as it is).
+#: Share of the noise variance in the finest frequencies of the median block from which noise is
+#: nearly white, so that the resolution is not halved. It is 0.70 to 0.86 in FMD confocal and
+#: two-photon and in five photographs with noise of 25 (theory: 0.75), and 0.55 with a blur of half
+#: a pixel; 0.20 to 0.26 in FMD widefield, and 0.24 with a blur of 0.7 pixels. Uniform texture
+#: passes the other check (centre of baboon, noise of 25: 24.77 dB at half resolution, 25.89 dB at
+#: full). A share above 1 means that the noise was underestimated, and does not exclude halving
+#: (cc15 d800_iso1600_3: 35.73 dB at half resolution, 35.05 dB at full).
 WHITE_SHARE_RANGE = (0.5, 1.0)
-#: Share of the blocks, of those with most, that do not count: hot pixels.
+#: Share of the blocks with most energy that is left out because of hot pixels.
 _HOT_BLOCK_SHARE = 0.01
 
 
 def halve_resolution(planes: Tensor) -> Tensor:
-    """(..., Y, X) -> (..., Y / 2, X / 2), odd sides rounded up."""
+    """Downscale (..., Y, X) to (..., Y / 2, X / 2), with odd sides rounded up."""
     height, width = planes.shape[-2:]
     flat = planes.reshape(-1, 1, height, width)
     even = F.pad(flat, (0, width % HALVING_FACTOR, 0, height % HALVING_FACTOR), mode="replicate")
-    answer = LanczosDownsample((HALVING_FACTOR, HALVING_FACTOR))(even)
-    return answer.reshape(*planes.shape[:-2], *answer.shape[-2:])  # type: ignore[no-any-return]
+    halved = LanczosDownsample((HALVING_FACTOR, HALVING_FACTOR))(even)
+    return halved.reshape(*planes.shape[:-2], *halved.shape[-2:])  # type: ignore[no-any-return]
 
 
 def double_resolution(planes: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(B, C, Y, X) -> (B, C, *size): the picture that `halve_resolution` makes that one from."""
+    """Upscale (B, C, Y, X) to (B, C, *size), consistent with `halve_resolution`."""
     factors = (HALVING_FACTOR, HALVING_FACTOR)
     finer = apply_iterative_backprojection(
         interpolate_cubic(planes, factors),
@@ -70,7 +69,7 @@ def double_resolution(planes: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def upscale_estimate(estimate: Estimate, size: tuple[int, ...] | None) -> Estimate:
-    """Bring an estimate to a size; the variance, which is slow, by repetition. None: as it is."""
+    """Upscale an estimate to a size, its variance by repetition; unchanged if `size` is None."""
     if size is None:
         return estimate
     mean, variance = double_resolution(estimate.mean, size), estimate.log_variance
@@ -83,16 +82,16 @@ def upscale_estimate(estimate: Estimate, size: tuple[int, ...] | None) -> Estima
 
 
 def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
-    """Give the noise of `halve_resolution` planes from that of the planes themselves.
+    """Return the noise of planes after `halve_resolution`, computed from that before.
 
-    Measured anew on FMD WideField_BPAE_R and B, 256 x 256 pixels, the variance was 7 to 28 % too
-    low, as few blocks are left and the finest frequencies hold little; passed on, it is 9 to 15 %
-    too high and 8 to 11 % too low.
+    Its variance is 9 to 15 % too high on FMD WideField_BPAE_R and 8 to 11 % too low on B (256 x 256
+    pixels). Measured in the halved planes, it was 7 to 28 % too low, since few blocks remain and
+    the finest frequencies have little energy.
     """
     along = [
-        _halve_lags(subtract_image_correlation(item)) for item in (noise.along_y, noise.along_x)
+        _halve_lags(subtract_image_correlation(lags)) for lags in (noise.along_y, noise.along_x)
     ]
-    share = prod(kept for kept, _ in along)
+    share = prod(variance_share for variance_share, _ in along)
     return replace(
         noise,
         gain=share * noise.gain,
@@ -106,29 +105,31 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
 
 
 def _halve_lags(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
-    """Share of the variance that halving one axis keeps, and the lags that it leaves."""
+    """Return variance share and autocorrelation after halving one axis."""
     side = 16 * HALVING_FACTOR
-    apart = (torch.arange(side)[:, None] - torch.arange(side)).abs()
+    distances = (torch.arange(side)[:, None] - torch.arange(side)).abs()
     lags = torch.zeros(side)
     lags[: len(along) + 1] = torch.tensor((1.0, *along))
     halving = LanczosDownsample((1, HALVING_FACTOR))(torch.eye(side)[None, None])[0, 0].T
-    covariance = (halving @ lags[apart] @ halving.T)[side // (2 * HALVING_FACTOR)]
+    covariance = (halving @ lags[distances] @ halving.T)[side // (2 * HALVING_FACTOR)]
     middle = side // (2 * HALVING_FACTOR)
-    kept = float(covariance[middle])
-    return kept, tuple((covariance[middle + 1 : middle + 1 + len(along)] / kept).tolist())
+    variance_share = float(covariance[middle])
+    return variance_share, tuple(
+        (covariance[middle + 1 : middle + 1 + len(along)] / variance_share).tolist()
+    )
 
 
 def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
-    """Whether the finest frequencies of planes (P, Y, X) hold no picture, and little of the noise.
+    """Return whether the finest frequencies hold no image structure and little of the noise.
 
-    Then each block has as much of them as the noise at its brightness has, whatever it shows.
+    Without structure, their energy is proportional to the noise variance in every block.
 
     Parameters
     ----------
     planes : Tensor
         (P, Y, X).
     noise : NoiseEstimate
-        Measured on them.
+        Measured in these planes.
     """
     planes = planes.to(torch.float32)
     finest = (
@@ -139,7 +140,7 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     )
     variance = noise.variance(means)
     shares = (power / variance).sort().values
-    usual = float(shares[len(shares) // 2])
-    all_but_odd = shares[: max(1, round((1 - _HOT_BLOCK_SHARE) * len(shares)))]
-    white = WHITE_SHARE_RANGE[0] < usual < WHITE_SHARE_RANGE[1]
-    return not white and float(all_but_odd.mean()) <= MAX_FINE_EXCESS * usual
+    median = float(shares[len(shares) // 2])
+    typical_shares = shares[: max(1, round((1 - _HOT_BLOCK_SHARE) * len(shares)))]
+    is_white = WHITE_SHARE_RANGE[0] < median < WHITE_SHARE_RANGE[1]
+    return not is_white and float(typical_shares.mean()) <= MAX_FINE_EXCESS * median

@@ -1,20 +1,8 @@
-"""How noise variance grows with brightness, told from a picture's own fine structure.
+"""Fit noise variance over brightness, separate offset and read noise, and measure speckle.
 
-The energy of a block's finest frequencies is that of the noise there, which follows a chi-square
-law about the line, times one plus texture, which is never less than one. All blocks are explained
-at once as a mixture of how much texture they hold, so none has to be chosen as flat, and blocks
-that hold none need not be the least lucky ones.
-
-Gain, read noise and offset of a detector apart: from dark frames, flat frames or dark pixels.
-
-One image tells the line variance = gain x signal + intercept, where intercept = read noise squared
-- gain x offset. What the detector reads without light takes the two apart.
-
-Speckle: noise that multiplies the signal, as coherent light and ultrasound have it.
-
-The mean of L independent looks at fully developed speckle is the signal times a gamma variate of
-shape L and mean one: its relative variance is 1/L, and the variance of its logarithm is trigamma(L)
-whatever the signal. It is measured on the logarithm, where it is as strong everywhere.
+The energy of a block's finest frequencies is modelled as the noise variance, with a chi-square
+distribution, times one plus texture. The distribution of texture over all blocks is fitted as a
+mixture, so that no blocks have to be selected as flat.
 """
 
 from __future__ import annotations
@@ -27,107 +15,108 @@ from torch import Tensor
 
 from napari_dip.engine.noise.flat_blocks import fit_robust_variance_model
 
-#: Side of the blocks: as small as a frequency range can be cut from, since few are flat.
+#: Side of the blocks in pixels: small, since few larger ones are flat.
 DCT_SIDE = 8
-#: Textures that a block may have, as shares of its noise variance.
+#: Grid of texture energies, in units of the noise variance.
 TEXTURES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
-#: The first of them that still tell of the line.
+#: Number of the first of them whose blocks are used for the variance model.
 _NEGLIGIBLE_TEXTURES = 2
-#: Standard errors from which on a slope is believed. Of 36 shots of FMD, W2S, Hagen et al. it has
-#: 13 or more at 512 x 512 pixels; of kodak256 with even noise of 25 and 50, cut off at black and
-#: white, 29 of 78 channels have 1 or more, and 17 have 2 or more.
+#: Least gain, in standard errors, that is not set to 0. In 36 images of FMD, W2S and Hagen et al.
+#: of 512 x 512 pixels it is 13 or more. In kodak256 with constant noise of 25 and 50, clipped at
+#: black and white, 29 of 78 channels have 1 or more, and 17 have 2 or more.
 MIN_SLOPE_ERRORS = 2.0
-#: Rounds of expectation and maximisation; the line settles in 40 to 60.
+#: Iterations of expectation maximisation; the model converges in 40 to 60.
 EM_ITERATIONS = 80
-#: Brightness classes, and parts of each by coarse structure, that have textures of their own;
-#: fewest blocks in a brightness class.
+#: Number of brightness classes, and quantiles of coarse structure that divide each of them; every
+#: part has a texture distribution of its own. Fewest blocks in a brightness class.
 VARIANCE_BRIGHTNESS_CLASSES, STRUCTURE_QUANTILES, MIN_CLASS_BLOCKS = 8, (0.25, 0.5, 1.0), 24
-#: Blocks that a class's textures are drawn to those of its part with, and to none.
+#: Pseudocounts in blocks: of the texture distribution over all brightnesses, and of no texture.
 _SHARED_PSEUDOCOUNT, _FLAT_PSEUDOCOUNT = 8.0, 2.0
 
 
 class BlockEnergies(NamedTuple):
-    """What blocks of an image tell.
+    """Cosine transform energies of the blocks of an image.
 
     Attributes
     ----------
     means : Tensor
         (K,), in the image's units.
     power : Tensor
-        (K, SIDE, SIDE), squared coefficients of the cosine transform; mean = noise variance.
-    independent : float
-        Share of the blocks that others do not overlap: what they count for.
+        (K, DCT_SIDE, DCT_SIDE), squared coefficients of the orthonormal cosine transform. Their
+        mean in white noise is its variance.
+    independent_share : float
+        Information in the blocks, as a share of that in as many independent ones.
     share : float
-        Of all blocks of the image, those that are here.
+        Share of these blocks among all blocks of the image.
     """
 
     means: Tensor
     power: Tensor
-    independent: float
+    independent_share: float
     share: float = 1.0
 
 
 class VarianceModel(NamedTuple):
-    """Variance at signal m is `gain * m + intercept`.
+    """Noise variance `gain * m + intercept` at signal m.
 
     Attributes
     ----------
     gain, intercept : float
     gain_error : float
-        Standard error of the gain, as the blocks without texture tell it.
+        Standard error of the gain, from the blocks without texture.
     level_error : float
-        Standard error of the variance amid them, as a share of it.
-    flat : float
-        Share of the blocks that hold no texture.
+        Relative standard error of the variance at their mean brightness.
+    flat_share : float
+        Share of the blocks without texture.
     """
 
     gain: float
     intercept: float
     gain_error: float
     level_error: float
-    flat: float
+    flat_share: float
 
-    def variance(self, means: Tensor, least: float) -> Tensor:
-        """Variance at these brightnesses, `least` or more."""
-        return (self.gain * means + self.intercept).clamp(min=least)
+    def variance(self, means: Tensor, min_variance: float) -> Tensor:
+        """Return the variance at these brightnesses, at least `min_variance`."""
+        return (self.gain * means + self.intercept).clamp(min=min_variance)
 
 
 def make_dct_matrix() -> Tensor:
-    """Orthonormal cosine transform of SIDE values, (SIDE, SIDE)."""
-    place = torch.arange(DCT_SIDE, dtype=torch.float64)
-    basis = torch.cos(math.pi * (2 * place[None] + 1) * place[:, None] / (2 * DCT_SIDE))
+    """Return the matrix (DCT_SIDE, DCT_SIDE) of the orthonormal cosine transform."""
+    index = torch.arange(DCT_SIDE, dtype=torch.float64)
+    basis = torch.cos(math.pi * (2 * index[None] + 1) * index[:, None] / (2 * DCT_SIDE))
     basis *= math.sqrt(2 / DCT_SIDE)
     basis[0] /= math.sqrt(2)
     return basis
 
 
 def make_frequency_grids() -> tuple[Tensor, Tensor]:
-    """Frequency along Y and along X of each coefficient, (SIDE, SIDE) each."""
-    place = torch.arange(DCT_SIDE)
-    y, x = torch.meshgrid(place, place, indexing="ij")
+    """Return the frequency of each coefficient along Y and X, (DCT_SIDE, DCT_SIDE) each."""
+    index = torch.arange(DCT_SIDE)
+    y, x = torch.meshgrid(index, index, indexing="ij")
     return y, x
 
 
 def select_finest_bands() -> Tensor:
-    """Coefficients that are fine along both axes: of pictures, edges included, least is there."""
+    """Return the mask of coefficients that are fine along both axes, where images have least."""
     y, x = make_frequency_grids()
     return (y >= 3) & (x >= 3)
 
 
 def fit_variance_model(
-    blocks: BlockEnergies, bands: Tensor, share: float, least: float
+    blocks: BlockEnergies, bands: Tensor, share: float, min_variance: float
 ) -> VarianceModel:
-    """Fit the line by expectation and maximisation.
+    """Fit the variance model by expectation maximisation.
 
     Parameters
     ----------
     blocks : BlockEnergies
     bands : Tensor
-        (SIDE, SIDE), bool: coefficients that are looked at.
+        (DCT_SIDE, DCT_SIDE) bool, coefficients to use.
     share : float
-        Mean power of the noise in these, as a share of its variance.
-    least : float
-        Least variance that any block can have.
+        Mean power of the noise in them, in units of its variance.
+    min_variance : float
+        Lower bound of the variance.
 
     References
     ----------
@@ -135,101 +124,119 @@ def fit_variance_model(
     al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the mean).
     """
     means = blocks.means
-    energy = (blocks.power[:, bands].mean(1) / share).clamp(min=least)
+    energy = (blocks.power[:, bands].mean(1) / share).clamp(min=min_variance)
     freedom = float(bands.sum())
     y, x = make_frequency_grids()
     coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
     count = max(1, min(VARIANCE_BRIGHTNESS_CLASSES, len(means) // MIN_CLASS_BLOCKS))
     classes = _classify_blocks(means, coarse, count)
     darkest = float(means.quantile(0.002))
-    gain, intercept = _estimate_initial_line(means, energy, classes, count, darkest, least)
+    gain, intercept = _estimate_initial_line(means, energy, classes, count, darkest, min_variance)
     texture = 1 + torch.tensor(TEXTURES, dtype=means.dtype)
-    odds = torch.full(
+    mixture_weights = torch.full(
         (count * len(STRUCTURE_QUANTILES), len(texture)), 0.5 / (len(texture) - 1)
     ).to(means)
-    odds[:, 0] = 0.5
+    mixture_weights[:, 0] = 0.5
     for _ in range(EM_ITERATIONS):
-        expected = (gain * means + intercept).clamp(min=least)
-        # rare photons make a block's energy vary more than the normal law has it: by their
-        # fourth cumulant, which is gain squared times their part of the variance
-        photons = 1 - (max(gain * darkest + intercept, least) / expected).clamp(max=1)
-        spread = gain**2 * photons / (DCT_SIDE**2 * expected)
-        half = 1 / (2 / freedom + spread)  # half the degrees of freedom
-        likely = (
-            _compute_log_density(energy, half, expected[:, None] * texture) + odds[classes].log()
+        expected = (gain * means + intercept).clamp(min=min_variance)
+        # a block's energy varies more with few photons than in Gaussian noise: by their fourth
+        # cumulant, which is the squared gain times their share of the variance
+        photon_share = 1 - (max(gain * darkest + intercept, min_variance) / expected).clamp(max=1)
+        excess_variance = gain**2 * photon_share / (DCT_SIDE**2 * expected)
+        half_freedom = 1 / (2 / freedom + excess_variance)  # half the degrees of freedom
+        log_likelihood = (
+            _compute_log_density(energy, half_freedom, expected[:, None] * texture)
+            + mixture_weights[classes].log()
         )
-        belief = torch.softmax(likely, 1)  # (K, textures)
-        odds = _estimate_mixture_weights(belief, classes, count)
-        near = belief[:, :_NEGLIGIBLE_TEXTURES]
-        sure = near.sum(1).clamp(min=1e-9)
-        noise = (near * energy[:, None] / texture[:_NEGLIGIBLE_TEXTURES]).sum(1) / sure
-        weight = sure * half / expected**2
-        gain, intercept = _fit_weighted_line(means, noise, weight, darkest, least)
-    line = _add_standard_errors(
-        gain, intercept, means, belief[:, 0], half, blocks.independent, least
+        posterior = torch.softmax(log_likelihood, 1)  # (K, textures)
+        mixture_weights = _estimate_mixture_weights(posterior, classes, count)
+        flat_posterior = posterior[:, :_NEGLIGIBLE_TEXTURES]
+        flat_probability = flat_posterior.sum(1).clamp(min=1e-9)
+        noise = (flat_posterior * energy[:, None] / texture[:_NEGLIGIBLE_TEXTURES]).sum(
+            1
+        ) / flat_probability
+        weight = flat_probability * half_freedom / expected**2
+        gain, intercept = _fit_weighted_line(means, noise, weight, darkest, min_variance)
+    model = _add_standard_errors(
+        gain,
+        intercept,
+        means,
+        posterior[:, 0],
+        half_freedom,
+        blocks.independent_share,
+        min_variance,
     )
-    if line.gain >= MIN_SLOPE_ERRORS * line.gain_error:
-        return line
-    # what a few blocks of one brightness say must not be prolonged to all
-    return line._replace(gain=0.0, intercept=max(float((sure * noise).sum() / sure.sum()), least))
+    if model.gain >= MIN_SLOPE_ERRORS * model.gain_error:
+        return model
+    # a slope from few blocks of one brightness must not be extrapolated
+    return model._replace(
+        gain=0.0,
+        intercept=max(
+            float((flat_probability * noise).sum() / flat_probability.sum()), min_variance
+        ),
+    )
 
 
 def _compute_log_density(energy: Tensor, half: Tensor, scale: Tensor) -> Tensor:
-    """Log of the density of energies (K,) about scales (K, textures), up to what is common."""
+    """Return the log density of energies (K,) at scales (K, textures), up to a common constant."""
     ratio = energy[:, None] / scale
     return half[:, None] * (ratio.log() - ratio)
 
 
 def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
-    """Sort blocks into classes of like brightness, and these by coarse structure."""
+    """Return the class of each block, by brightness and then by coarse structure."""
     classes = torch.zeros(len(means), dtype=torch.long, device=means.device)
-    for number, part in enumerate(means.argsort(stable=True).tensor_split(count)):
-        ordered = part[coarse[part].argsort(stable=True)]
-        begun = 0
-        for place, share in enumerate(STRUCTURE_QUANTILES):
-            ended = round(share * len(ordered))
-            classes[ordered[begun:ended]] = number * len(STRUCTURE_QUANTILES) + place
-            begun = ended
+    for brightness_class, indices in enumerate(means.argsort(stable=True).tensor_split(count)):
+        ordered = indices[coarse[indices].argsort(stable=True)]
+        start = 0
+        for level, share in enumerate(STRUCTURE_QUANTILES):
+            stop = round(share * len(ordered))
+            classes[ordered[start:stop]] = brightness_class * len(STRUCTURE_QUANTILES) + level
+            start = stop
     return classes
 
 
-def _estimate_mixture_weights(belief: Tensor, classes: Tensor, count: int) -> Tensor:
-    """How often a class holds each texture, drawn to what its part holds at any brightness."""
-    class_counts = torch.zeros(count * len(STRUCTURE_QUANTILES), belief.shape[1]).to(belief)
-    class_counts.index_add_(0, classes, belief)
+def _estimate_mixture_weights(flat_odds: Tensor, classes: Tensor, count: int) -> Tensor:
+    """Return texture frequencies of each class, shrunk to those over all brightnesses."""
+    class_counts = torch.zeros(count * len(STRUCTURE_QUANTILES), flat_odds.shape[1]).to(flat_odds)
+    class_counts.index_add_(0, classes, flat_odds)
     overall = class_counts.reshape(count, len(STRUCTURE_QUANTILES), -1).sum(0)
     overall = overall / overall.sum(1, keepdim=True).clamp(min=1e-9)
-    odds = class_counts + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
-    odds[:, 0] += _FLAT_PSEUDOCOUNT
-    return odds / odds.sum(1, keepdim=True)
+    weights = class_counts + _SHARED_PSEUDOCOUNT * overall.repeat(count, 1) + 1e-3
+    weights[:, 0] += _FLAT_PSEUDOCOUNT
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _estimate_initial_line(
-    means: Tensor, energy: Tensor, classes: Tensor, count: int, darkest: float, least: float
+    means: Tensor, energy: Tensor, classes: Tensor, count: int, darkest: float, min_variance: float
 ) -> tuple[float, float]:
-    """Begin below the middle of the flattest part of each brightness."""
-    parts = [classes == number * len(STRUCTURE_QUANTILES) for number in range(count)]
-    parts = [part for part in parts if bool(part.any())] or [classes >= 0]
-    centres = torch.stack([means[part].mean() for part in parts])
-    levels = torch.stack([energy[part].quantile(0.3) for part in parts])
-    return _fit_weighted_line(centres, levels, 1 / levels**2, darkest, least)
+    """Return initial gain and intercept from a low quantile of each brightness's flattest part."""
+    masks = [
+        classes == brightness_class * len(STRUCTURE_QUANTILES) for brightness_class in range(count)
+    ]
+    masks = [mask for mask in masks if bool(mask.any())] or [classes >= 0]
+    centres = torch.stack([means[mask].mean() for mask in masks])
+    levels = torch.stack([energy[mask].quantile(0.3) for mask in masks])
+    return _fit_weighted_line(centres, levels, 1 / levels**2, darkest, min_variance)
 
 
 def _fit_weighted_line(
-    means: Tensor, levels: Tensor, weight: Tensor, darkest: float, least: float
+    means: Tensor, levels: Tensor, weight: Tensor, darkest: float, min_variance: float
 ) -> tuple[float, float]:
-    """Straight line that neither falls nor lies below `least` where the image is darkest."""
+    """Fit gain and intercept: gain >= 0, and at least `min_variance` at `darkest`."""
     total = weight.sum()
     centre, level = (weight * means).sum() / total, (weight * levels).sum() / total
-    across = (weight * (means - centre) ** 2).sum()
-    slope = float((weight * (means - centre) * (levels - level)).sum() / across.clamp(min=1e-300))
-    if slope <= 0 or float(across / total) <= 1e-12 * float(centre) ** 2:
+    scatter = (weight * (means - centre) ** 2).sum()
+    slope = float((weight * (means - centre) * (levels - level)).sum() / scatter.clamp(min=1e-300))
+    if slope <= 0 or float(scatter / total) <= 1e-12 * float(centre) ** 2:
         return 0.0, float(level)
     intercept = float(level) - slope * float(centre)
-    if slope * darkest + intercept < least:
-        apart = means - darkest
-        slope = float((weight * apart * (levels - least)).sum() / (weight * apart**2).sum())
-        intercept = least - max(slope, 0.0) * darkest
+    if slope * darkest + intercept < min_variance:
+        distance = means - darkest
+        slope = float(
+            (weight * distance * (levels - min_variance)).sum() / (weight * distance**2).sum()
+        )
+        intercept = min_variance - max(slope, 0.0) * darkest
     return max(slope, 0.0), intercept
 
 
@@ -240,40 +247,40 @@ def _add_standard_errors(
     flat: Tensor,
     half: Tensor,
     independent: float,
-    least: float,
+    min_variance: float,
 ) -> VarianceModel:
-    """Add standard errors, from the curvature of the likelihood where there is no texture."""
-    expected = (gain * means + intercept).clamp(min=least)
+    """Return the model with standard errors from the likelihood of blocks without texture."""
+    expected = (gain * means + intercept).clamp(min=min_variance)
     weight = independent * flat * half / expected**2
     total = weight.sum().clamp(min=1e-300)
     centre = (weight * means).sum() / total
-    across = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
-    level = float((gain * centre + intercept).clamp(min=least))
+    scatter = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
+    level = float((gain * centre + intercept).clamp(min=min_variance))
     return VarianceModel(
         gain,
         intercept,
-        float(across**-0.5),
+        float(scatter**-0.5),
         float(total**-0.5) / level,
         float(flat.mean()),
     )
 
 
-#: Share of the blocks, and fewest of them, that must be alike at the dark end.
+#: Least share of the blocks in a dark plateau, and least number.
 MIN_DARK_BLOCK_SHARE, MIN_DARK_BLOCKS = 0.05, 24
-#: Spread that the darkest blocks' means may have, in units of what noise gives them: below or
-#: above, they are clipped or structured.
+#: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
+#: clipped, above it structured.
 DARK_SPREAD_RANGE = (0.7, 1.4)
-#: How many times as many blocks must lie at the plateau as on a stretch as wide just above it: a
-#: bell of noise alone has 35 times as many, an even ramp as many.
+#: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
+#: it. Noise alone has 35, a uniform ramp has 1.
 MIN_PLATEAU_RATIO = 2.0
-#: Share of the hottest and the coldest pixels that a single dark frame's spread leaves out.
+#: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_SHARE = 0.1587
-#: Rounds until the middle of the plateau stays where it is.
+#: Iterations for the centre of the plateau.
 _PLATEAU_ITERATIONS = 10
 
 
 class DarkLevel(NamedTuple):
-    """What a detector gives without light, in its grey values.
+    """Offset and read noise of a detector, in grey values.
 
     Attributes
     ----------
@@ -281,7 +288,7 @@ class DarkLevel(NamedTuple):
     read_noise : float
         Standard deviation.
     offset_error, read_noise_error : float
-        Standard errors; 0 if frames without light tell the two.
+        Standard errors; 0 if both come from dark frames.
     """
 
     offset: float
@@ -291,14 +298,14 @@ class DarkLevel(NamedTuple):
 
 
 def measure_dark(frames: Tensor) -> DarkLevel:
-    """Measure offset and read noise of frames without light.
+    """Measure offset and read noise from dark frames.
 
     Parameters
     ----------
     frames : Tensor
-        (N, Y, X). Of two or more, noise is what differs from frame to frame, so pixels with
-        offsets of their own do not count; of one, half the distance between the quantiles that
-        hold a normal law's middle 68 %, so hot pixels do not.
+        (N, Y, X). With two or more, the noise is measured from differences between frames, so
+        offsets of single pixels do not contribute. With one, it is half the range of the middle
+        68 % of the values, so hot pixels do not contribute.
 
     References
     ----------
@@ -309,19 +316,22 @@ def measure_dark(frames: Tensor) -> DarkLevel:
         variance = float((frames[1:] - frames[:-1]).square().mean()) / 2
         return DarkLevel(float(frames.mean()), variance**0.5)
     values = frames.flatten().sort()[0]
-    low, high = (values[int(part * (len(values) - 1))] for part in (_TAIL_SHARE, 1 - _TAIL_SHARE))
+    low, high = (
+        values[int(quantile * (len(values) - 1))] for quantile in (_TAIL_SHARE, 1 - _TAIL_SHARE)
+    )
     return DarkLevel(float(frames.mean()), float(high - low) / 2)
 
 
 def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
-    """Measure gain and intercept from frames of one even, steady light.
+    """Measure gain and intercept from frames of constant light.
 
     Parameters
     ----------
     frames : Tensor
-        (N, Y, X), two or more, of which each pair that follows each other is one exposure.
+        (N, Y, X), N >= 2; consecutive frames must have the same exposure.
     dark : DarkLevel or None
-        With it, one brightness is enough; without, the frames' brightness must vary.
+        Offset and read noise. With them, one brightness is sufficient; without, the frames'
+        brightness must vary.
 
     Raises
     ------
@@ -335,76 +345,83 @@ def measure_flat(frames: Tensor, dark: DarkLevel | None) -> tuple[float, float]:
     if len(frames) < 2:
         raise ValueError("Photon transfer takes two frames of the same light or more.")
     frames = frames.to(torch.float64)
-    apart, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
+    difference, mean = frames[1:] - frames[:-1], (frames[1:] + frames[:-1]) / 2
     side = min(DCT_SIDE, *frames.shape[1:])
 
     def blocks(of: Tensor) -> Tensor:
         return of.unfold(1, side, side).unfold(2, side, side).reshape(-1, side**2)
 
-    means, differences = blocks(mean).mean(1), blocks(apart)
-    # a lamp that flickers changes whole blocks: that is no noise of pixels
+    means, differences = blocks(mean).mean(1), blocks(difference)
+    # the variance within a block excludes flicker of the lamp, which changes all its pixels
     variances = differences.var(1) / 2
     if dark is None:
         return fit_robust_variance_model(means, variances)
-    light = means - dark.offset
-    gain = float((variances - dark.read_noise**2).sum() / light.sum().clamp(min=1e-300))
+    signal = means - dark.offset
+    gain = float((variances - dark.read_noise**2).sum() / signal.sum().clamp(min=1e-300))
     return max(gain, 0.0), dark.read_noise**2 - max(gain, 0.0) * dark.offset
 
 
 def find_dark_plateau(
-    means: Tensor, gain: float, intercept: float, least: float
+    means: Tensor, gain: float, intercept: float, min_variance: float
 ) -> DarkLevel | None:
-    """Find the level at which an image shows nothing, and the noise there; None if it has none.
+    """Return offset and read noise from the dark regions of an image; None if there are none.
 
-    Dark pixels differ by noise alone, so the means of their blocks heap up, below all others.
-    Even background light does the same, and would be told as part of both.
+    Means of dark blocks differ by noise alone, so they form a peak below all others. Uniform
+    background light does the same, and is then included in both values.
 
     Parameters
     ----------
     means : Tensor
-        (K,) of blocks of SIDE x SIDE.
+        (K,), of blocks of DCT_SIDE x DCT_SIDE pixels.
     gain, intercept : float
-        Of the line.
-    least : float
-        Least variance to reckon with.
+        Of the variance model.
+    min_variance : float
+        Lower bound of the variance.
     """
-    variance = max(gain * float(means.quantile(0.02)) + intercept, least)
+    variance = max(gain * float(means.quantile(0.02)) + intercept, min_variance)
     width = variance**0.5 / DCT_SIDE
-    middle = float(means.quantile(0.005)) + 2 * width
+    centre = float(means.quantile(0.005)) + 2 * width
     for _ in range(_PLATEAU_ITERATIONS):
-        near = means[(means - middle).abs() < 2.5 * width]
-        if not len(near):
+        plateau = means[(means - centre).abs() < 2.5 * width]
+        if not len(plateau):
             return None
-        middle = float(near.median())
-    below = means[(means < middle) & (means > middle - 4 * width)]
-    count = int(((means - middle).abs() < width).sum())
-    above = int(((means > middle + 3 * width) & (means < middle + 5 * width)).sum())
+        centre = float(plateau.median())
+    below = means[(means < centre) & (means > centre - 4 * width)]
+    count = int(((means - centre).abs() < width).sum())
+    above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
     if (
         count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_SHARE * len(means))
         or count < MIN_PLATEAU_RATIO * above
     ):
         return None
-    spread = float((below - middle).square().mean().sqrt()) / width if len(below) else 0.0
-    read = gain * middle + intercept
-    if not DARK_SPREAD_RANGE[0] <= spread <= DARK_SPREAD_RANGE[1] or read <= 0:
+    spread = float((below - centre).square().mean().sqrt()) / width if len(below) else 0.0
+    read_variance = gain * centre + intercept
+    if not DARK_SPREAD_RANGE[0] <= spread <= DARK_SPREAD_RANGE[1] or read_variance <= 0:
         return None
-    # blocks of SIDE x SIDE: as many values tell the mean, and all but the mean the variance
+    # standard errors of the mean and of the standard deviation over all pixels of these blocks
     return DarkLevel(
-        middle, read**0.5, width / count**0.5, (read / (2 * count * DCT_SIDE**2)) ** 0.5
+        centre,
+        read_variance**0.5,
+        width / count**0.5,
+        (read_variance / (2 * count * DCT_SIDE**2)) ** 0.5,
     )
 
 
-#: Values below this share of a channel's mean count as that: the logarithm of 0 does not exist, and
-#: of single-look speckle one pixel in two hundred lies as far below its signal.
+#: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
+#: speckle, one pixel in two hundred lies below that share of its signal.
 MIN_INTENSITY_SHARE = 0.005
-#: Least and most looks that are told apart: more than 10,000 are a noise of one percent.
+#: Range of the number of looks; 10,000 are noise of one percent.
 LOOKS_RANGE = (0.5, 1e4)
-#: Halvings of the interval in which looks are sought, as a logarithm.
+#: Bisection steps for the number of looks, on a logarithmic scale.
 BISECTION_STEPS = 50
 
 
 def estimate_number_of_looks(variance: float) -> float:
-    """Give the looks L whose speckle has a logarithm of that variance: trigamma(L) = variance.
+    """Return the number of looks L of speckle whose logarithm has a given variance, trigamma(L).
+
+    The mean of L looks of fully developed speckle is the signal times a gamma variate of shape L
+    and mean one. Its relative variance is 1/L. The variance of its logarithm is trigamma(L) at any
+    signal.
 
     Parameters
     ----------
@@ -426,6 +443,6 @@ def estimate_number_of_looks(variance: float) -> float:
 
 
 def compute_log_intensity(planes: Tensor) -> Tensor:
-    """Give the natural logarithm of intensities (..., Y, X) of one channel."""
-    least = max(MIN_INTENSITY_SHARE * float(planes.mean(dtype=torch.float64)), 1e-30)
-    return planes.clamp(min=least).log()
+    """Return the natural logarithm of intensities (..., Y, X) of one channel, bounded below."""
+    min_intensity = max(MIN_INTENSITY_SHARE * float(planes.mean(dtype=torch.float64)), 1e-30)
+    return planes.clamp(min=min_intensity).log()

@@ -1,5 +1,4 @@
-"""From the picture to what a detector saw of it.
+"""Define operators from picture to measurement: blur, binning, line offsets, network activations.
 
-Decided here: blur, binning, line offsets, activations of a frozen network. An operator is a
-function of tensors. `likelihood`, `priors` and `deconvolution` import this folder.
+An operator is a function of tensors. `likelihood`, `noise`, `priors` and `deconvolution` import it.
 """

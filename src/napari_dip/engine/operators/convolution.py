@@ -1,10 +1,4 @@
-"""Operators that blur with a known kernel: true convolution, in two and three dimensions.
-
-`ValidConvolution` takes an object larger than the frame, so light that comes in from outside has
-a place to come from; `CircularConvolution` is for benchmarks that blurred with a circular border.
-
-Blur that is fitted along with the picture: for what nobody measured.
-"""
+"""Define blur operators, with a known or a learned kernel, in 2-D and 3-D."""
 
 from __future__ import annotations
 
@@ -14,34 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Taps up to which the sum is taken directly. Forward and back on one core of a 2-core server, in
-#: ms, direct / Fourier: 3 x 3 on 128 x 128 pixels 0.2 / 0.7, on 256 x 256 7 / 1.5; 5 x 5 there
-#: 9 / 1.6, 21 x 21 24 / 1.4; 3 x 3 x 3 on 16 x 64 x 64 2.8 / 2.3, 5 x 5 x 5 40 / 2.4.
+#: Number of kernel values up to which the convolution is computed directly. Forward and backward on
+#: one core of a 2-core server, in ms, direct / Fourier: 3 x 3 on 128 x 128 pixels 0.2 / 0.7, on 256
+#: x 256 7 / 1.5; 5 x 5 on 256 x 256 9 / 1.6, 21 x 21 24 / 1.4; 3 x 3 x 3 on 16 x 64 x 64 2.8 / 2.3,
+#: 5 x 5 x 5 40 / 2.4.
 MAX_DIRECT_TAPS = 9
 _CONVOLUTION_FUNCTIONS = {2: F.conv2d, 3: F.conv3d}
-#: The primes for which every Fourier library has its fastest code.
+#: Prime factors for which all Fourier libraries are fastest.
 _FAST_PRIMES = (2, 3, 5)
 
 
 class ValidConvolution(nn.Module):
-    """Blur with a known kernel; the picture is larger than the measurement by size - 1.
+    """Blur with a known kernel; the picture extends beyond the measured frame.
 
     Parameters
     ----------
     kernel : Tensor
-        (*sizes) for all channels alike, or (C, *sizes); odd sizes, its middle is its origin.
-    dims : int
-        2 or 3: how many axes of the kernel are its grid; by default all, which must then be two
-        or three. Needed for a kernel per channel.
-    margin : tuple of int, optional
-        Pixels of the picture beyond the frame, on either side of each axis, where they are fewer
-        than the kernel reaches: what lies further is taken to be as at the picture's rim. A
-        volume as large as a deep PSF would ask for would not be affordable.
+        (*sizes) for all channels, or (C, *sizes), with odd sizes; its middle is its origin.
+    dims : int or None
+        2 or 3, number of axes of the grid. None: all axes of the kernel. It is required for one
+        kernel per channel.
+    margin : tuple of int or None
+        Pixels of the picture beyond the frame, on either side of each axis, if fewer than half the
+        kernel. The picture is continued beyond them by its border values. This limits the memory
+        for deep PSFs. None: half the kernel.
 
     Attributes
     ----------
     margin : tuple of int
-        As above; by default as far as the kernel reaches.
+        Pixels of the picture beyond the frame, on either side of each axis.
 
     Raises
     ------
@@ -56,16 +51,18 @@ class ValidConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.dims = kernel.ndim if dims is None else dims
-        reach = compute_kernel_margin(kernel, self.dims)
-        self.margin = reach if margin is None else tuple(map(min, margin, reach))
-        self._lacking = [far - near for far, near in zip(reach, self.margin, strict=True)]
+        full_margin = compute_kernel_margin(kernel, self.dims)
+        self.margin = full_margin if margin is None else tuple(map(min, margin, full_margin))
+        self._padding = [
+            full - available for full, available in zip(full_margin, self.margin, strict=True)
+        ]
         self.register_buffer("kernel", kernel.detach().to(torch.float32), persistent=False)
         self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *measured + 2 margin) -> (B, C, *measured)."""
-        if any(self._lacking):
-            sides = [side for lack in reversed(self._lacking) for side in (lack, lack)]
+        """Map (B, C, *measured + 2 margin) to (B, C, *measured)."""
+        if any(self._padding):
+            sides = [side for missing in reversed(self._padding) for side in (missing, missing)]
             image = F.pad(image, sides, mode="replicate")
         if prod(self.kernel.shape[-self.dims :]) <= MAX_DIRECT_TAPS:
             return convolve_directly(image, self.kernel)
@@ -76,7 +73,7 @@ class ValidConvolution(nn.Module):
 
 
 class CircularConvolution(nn.Module):
-    """Blur with a known kernel, as if the picture went on with its other side.
+    """Blur with a known kernel and a periodic border, for benchmarks that do so.
 
     Parameters
     ----------
@@ -99,28 +96,28 @@ class CircularConvolution(nn.Module):
         self._transfer: tuple[list[int], Tensor] | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *grid)."""
+        """Map (B, C, *grid) to the same shape."""
         axes = tuple(range(-self.dims, 0))
         grid = list(image.shape[-self.dims :])
         if self._transfer is None or self._transfer[0] != grid:
-            self._transfer = grid, _compute_spectrum(self._wrapped(grid), grid)
+            self._transfer = grid, _compute_spectrum(self._wrap_kernel(grid), grid)
         spectrum = torch.fft.rfftn(image, dim=axes) * self._transfer[1]
         blurred: Tensor = torch.fft.irfftn(spectrum, s=grid, dim=axes)
         return blurred
 
-    def _wrapped(self, grid: list[int]) -> Tensor:
-        """Kernel laid on the grid with its middle at the first pixel."""
+    def _wrap_kernel(self, grid: list[int]) -> Tensor:
+        """Return the kernel on the periodic grid, with its middle at the first pixel."""
         kernel = self.kernel
         for axis, (count, margin) in enumerate(zip(grid, self.margin, strict=True), -self.dims):
-            places = (torch.arange(2 * margin + 1, device=kernel.device) - margin) % count
+            indices = (torch.arange(2 * margin + 1, device=kernel.device) - margin) % count
             shape = list(kernel.shape)
             shape[axis] = count
-            kernel = kernel.new_zeros(shape).index_add(kernel.ndim + axis, places, kernel)
+            kernel = kernel.new_zeros(shape).index_add(kernel.ndim + axis, indices, kernel)
         return kernel
 
 
 def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve where the kernel lies within the picture; gradients reach both.
+    """Convolve where the kernel lies within the picture, with gradients for both.
 
     Parameters
     ----------
@@ -135,12 +132,12 @@ def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
         (B, C, *grid - sizes + 1)
     """
     sizes = tuple(kernel.shape[-(image.ndim - 2) :])
-    by_sum = prod(sizes) <= MAX_DIRECT_TAPS
-    return convolve_directly(image, kernel) if by_sum else convolve_by_fourier(image, kernel)
+    is_small = prod(sizes) <= MAX_DIRECT_TAPS
+    return convolve_directly(image, kernel) if is_small else convolve_by_fourier(image, kernel)
 
 
 def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
-    """Sum over the taps; fastest for the smallest kernels. As `convolve_valid`."""
+    """Compute `convolve_valid` directly, which is fastest for the smallest kernels."""
     dims, channels = image.ndim - 2, image.shape[1]
     flipped = kernel.flip(tuple(range(-dims, 0)))  # torch's convolutions correlate
     weight = flipped.expand(channels, *flipped.shape[-dims:])[:, None]
@@ -148,9 +145,9 @@ def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None = None) -> Tensor:
-    """Multiply the spectra; the time hardly depends on the kernel. As `convolve_valid`.
+    """Compute `convolve_valid` by Fourier transforms.
 
-    `transfer` is the kernel's spectrum at the picture's fast lengths, where it is known already.
+    `transfer` is the kernel's spectrum at the picture's FFT lengths; None: it is computed.
     """
     dims = image.ndim - 2
     axes = tuple(range(-dims, 0))
@@ -159,7 +156,7 @@ def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None =
     spectrum = torch.fft.rfftn(image, s=lengths, dim=axes)
     spectrum = spectrum * (_compute_spectrum(kernel, lengths) if transfer is None else transfer)
     blurred: Tensor = torch.fft.irfftn(spectrum, s=lengths, dim=axes)
-    # What wrapped round lies before the first valid pixel, so no further padding is needed.
+    # periodic wrap-around affects pixels before the first valid one only
     for axis, size, end in zip(axes, sizes, grid, strict=True):
         blurred = blurred.narrow(axis, size - 1, end - size + 1)
     return blurred
@@ -175,19 +172,19 @@ def _compute_spectrum(kernel: Tensor, lengths: list[int]) -> Tensor:
 
 
 def find_fft_length(size: int) -> int:
-    """Give the least length from `size` on that has no prime factor above 5."""
+    """Return the smallest length from `size` on without a prime factor above 5."""
     while True:
-        rest = size
+        remainder = size
         for prime in _FAST_PRIMES:
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
+            while remainder % prime == 0:
+                remainder //= prime
+        if remainder == 1:
             return size
         size += 1
 
 
 def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
-    """Give the pixels that a kernel reaches beyond the frame, per axis.
+    """Return half the size of a kernel along each axis, in pixels.
 
     Raises
     ------
@@ -203,13 +200,13 @@ def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
 
 
 class LearnedConvolution(nn.Module):
-    """Blur with a kernel that has parameters; the picture is larger than the measurement.
+    """Blur with a learned kernel; the picture extends beyond the measured frame.
 
     Parameters
     ----------
     shape : nn.Module
-        Called without input, gives the kernel (*sizes) with odd sizes, non-negative and of sum one:
-        one of those in `kernels`.
+        Module of `deconvolution.kernels` that returns the kernel (*sizes) without an input. Sizes
+        are odd, values non-negative and of sum one.
 
     Raises
     ------
@@ -231,15 +228,15 @@ class LearnedConvolution(nn.Module):
         self.margin = tuple(size // 2 for size in sizes)
 
     def kernel(self) -> Tensor:
-        """Give the present kernel (*sizes); detach it to keep it."""
+        """Return the current kernel (*sizes), with its gradient."""
         return self.shape()  # type: ignore[no-any-return]
 
-    def learned(self) -> dict[str, Tensor]:
-        """Give the kernel as "psf", and the figures of a kernel of a known kind by their names."""
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the kernel as "psf", and the parameters of a parametric kernel by name."""
         figures: dict[str, tuple[float, ...]] = getattr(self.shape, "figures", dict)()
         kernel = self.kernel().detach().clone()
         return {"psf": kernel, **{name: kernel.new_tensor(item) for name, item in figures.items()}}
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *measured + sizes - 1) -> (B, C, *measured)."""
+        """Map (B, C, *measured + sizes - 1) to (B, C, *measured)."""
         return convolve_valid(image, self.kernel())

@@ -1,7 +1,4 @@
-"""Operators that make pixels coarser: windowed decimation, and the binning of a camera.
-
-Lines of a detector that each add a number of their own to what they see.
-"""
+"""Define operators of a detector: Lanczos downsampling, binning and line offsets."""
 
 from __future__ import annotations
 
@@ -17,21 +14,20 @@ from napari_dip.engine.problem import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: How many times what a fine picture leaves unexplained is added to it: the figures of super-
-#: resolution in docs/benchmarks/super-resolution.md were all made with four.
+#: Iterations of back-projection; all results in docs/benchmarks/super-resolution.md use four.
 BACKPROJECTION_ITERATIONS = 4
 
 
 class LanczosDownsample(nn.Module):
-    """Decimation by whole factors with an antialiasing Lanczos window, any number of axes.
+    """Downsampling by integer factors with an antialiasing Lanczos window, along any axes.
 
-    The window is as wide as the factor asks for, and its weights sum to one at the borders too,
-    as in Pillow's `Image.resize(..., LANCZOS)`: the forward model of the published experiments.
+    The window scales with the factor, and its weights sum to one at the borders too. It is that of
+    Pillow's `Image.resize(..., LANCZOS)`, the forward model of published experiments.
 
     Parameters
     ----------
     factors : tuple of int, >= 1
-        One per axis of the grid; 1 leaves an axis alone.
+        One per axis of the grid; 1 leaves an axis unchanged.
     lobes : int, > 0
         Half width of the window in coarse pixels; 3 is Pillow's.
 
@@ -52,27 +48,27 @@ class LanczosDownsample(nn.Module):
             raise ValueError(f"`lobes` must be at least 1, but is {lobes}.")
         self.factors = _require_factors(factors)
         self.lobes = lobes
-        # Kept here, not in a shared cache: a captured graph needs them as long as it lives.
+        # not in a shared cache, since a CUDA graph needs these tensors as long as it exists
         self._weights: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *grid / factors)."""
+        """Map (B, C, *grid) to (B, C, *grid / factors)."""
         _require_multiples(image, self.factors)
         for axis, factor in enumerate(self.factors, start=2):
             if factor > 1:
                 image = _multiply_axis(axis, self._window(image.shape[axis], factor, image), image)
         return image
 
-    def _window(self, size: int, factor: int, like: Tensor) -> Tensor:
-        key = (size, factor, like.device, like.dtype)
+    def _window(self, size: int, factor: int, template: Tensor) -> Tensor:
+        key = (size, factor, template.device, template.dtype)
         if key not in self._weights:
-            with torch.inference_mode(False):  # or no gradient could ever pass through them
-                self._weights[key] = compute_lanczos_weights(size, factor, self.lobes).to(like)
+            with torch.inference_mode(False):  # inference tensors would block gradients
+                self._weights[key] = compute_lanczos_weights(size, factor, self.lobes).to(template)
         return self._weights[key]
 
 
 class BinnedDownsample(nn.Module):
-    """Mean over blocks of pixels: what a camera with larger pixels records.
+    """Mean over blocks of pixels, as recorded by a camera with larger pixels.
 
     Parameters
     ----------
@@ -90,7 +86,7 @@ class BinnedDownsample(nn.Module):
         self.factors = _require_factors(factors)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, *grid) -> (B, C, *grid / factors)."""
+        """Map (B, C, *grid) to (B, C, *grid / factors)."""
         _require_multiples(image, self.factors)
         blocks = list(image.shape[:2])
         for size, factor in zip(image.shape[2:], self.factors, strict=True):
@@ -99,7 +95,7 @@ class BinnedDownsample(nn.Module):
 
 
 def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
-    """Make pixels finer by cubic interpolation, one axis after the other.
+    """Upscale by cubic interpolation, one axis after the other.
 
     Parameters
     ----------
@@ -111,7 +107,7 @@ def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
     Returns
     -------
     Tensor
-        (B, C, *grid x factors); both cover the same ground.
+        (B, C, *grid x factors), of the same field of view.
 
     References
     ----------
@@ -134,7 +130,7 @@ def apply_iterative_backprojection(
     coarser: Callable[[Tensor], Tensor],
     finer: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Add to a fine picture, a few times over, what it leaves unexplained of a coarse one.
+    """Return a fine picture after iterative back-projection of its coarse residual.
 
     Parameters
     ----------
@@ -143,7 +139,7 @@ def apply_iterative_backprojection(
     measured : Tensor
         (B, C, *grid)
     coarser, finer : callable
-        From one grid to the other; `finer` may leave out what is not to be explained.
+        Maps between the grids; `finer` may mask pixels that need not be explained.
 
     References
     ----------
@@ -156,7 +152,7 @@ def apply_iterative_backprojection(
 
 
 def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
-    """Give the decimation of one axis as a matrix.
+    """Return the Lanczos downsampling of one axis as a matrix.
 
     Parameters
     ----------
@@ -178,7 +174,7 @@ def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
 
 
 def _multiply_axis(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
-    """Multiply one axis by a matrix (out, in); the axes behind it make one."""
+    """Multiply one axis by a matrix (out, in)."""
     before, after = image.shape[:axis], image.shape[axis + 1 :]
     if not after:
         return image @ matrix.T
@@ -199,14 +195,14 @@ def _require_multiples(image: Tensor, factors: tuple[int, ...]) -> None:
 
 
 class LineOffsets(Identity):
-    """The picture itself, of a measurement from which the offsets of lines were taken before.
+    """Identity operator for a measurement whose line offsets have been subtracted.
 
     Parameters
     ----------
     offsets : Tensor
-        (1, C, *grid) or of size 1 along axes that share them, in network units.
+        (1, C, *grid), or of size 1 along axes with equal offsets, in network units.
     unit : Tensor
-        (1, C, 1, ...): how long one unit of the image is in these.
+        (1, C, 1, ...), one unit of the image in network units.
     """
 
     def __init__(self, offsets: Tensor, unit: Tensor) -> None:
@@ -215,11 +211,11 @@ class LineOffsets(Identity):
         self.unit = unit
 
     def detected(self, image: Tensor) -> Tensor:
-        """Give what the detector sees of a whole picture (1, C, *grid), offsets and all."""
+        """Return the picture (1, C, *grid) with the offsets added."""
         return image + self.offsets
 
-    def learned(self) -> dict[str, Tensor]:
-        """Give the offsets in the image's units: (lines,), with C or depth before if there is."""
+    def get_learned_parameters(self) -> dict[str, Tensor]:
+        """Return the offsets in the image's units: (lines,), after an axis of channels or depth."""
         values = (self.offsets / self.unit)[0]
         lines = values.squeeze(-1 if values.shape[-1] == 1 else -2)
         return {"line_offsets": (lines[0] if len(lines) == 1 else lines).clone()}

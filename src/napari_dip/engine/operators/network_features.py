@@ -1,11 +1,7 @@
-"""A frozen network as an operator: from a picture to the activations of one of its layers.
+"""Compute the activations of a layer of a frozen network, from a description in plain types.
 
-A frozen network up to a layer, carried out step by step from a description in plain types.
-
-The operators that a network from a file may use: each takes tensors and gives tensors, no more.
-
-None of them reads or writes anything else, draws at random, or takes a size from a value of the
-picture. Names are those of torch's ATen library, after which the rest of torch is built.
+Only the listed operators of torch's ATen library are executed. All of them are pure functions of
+tensors: without files, random numbers, or sizes that depend on values of the picture.
 """
 
 from __future__ import annotations
@@ -21,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class FeatureOperator(nn.Module):
-    """What a network's layer answers to a picture; nothing in it is fitted.
+    """Operator from a picture to the activations of a layer of a frozen network.
 
     Parameters
     ----------
     graph : nn.Module
-        (B, channels, Y, X) as the network takes it -> activations of any shape, B first.
+        (B, channels, Y, X), standardised -> activations of any shape, B first.
     zero, unit : Tensor
-        (1, C, 1, 1): value of a picture that the network takes for 0, and what one of its units
-        is, in network units of the fit.
+        (1, C, 1, 1), value of 0 and size of one unit of the frozen network's pictures, in network
+        units of the fit.
     channels : int
-        That the network takes: as many as the picture has; more than one for a grey picture,
-        which is repeated; or one for a coloured one, which is averaged.
+        Input channels of the frozen network. A grey picture is repeated for several channels; a
+        colour picture is averaged for one.
     mean, deviation : sequence of float
-        Of the pictures that the network was trained on, one for each channel or one for all, in
-        its own units: it takes (value - mean) / deviation.
+        Mean and standard deviation of the frozen network's training pictures, in its units; one
+        for each channel or one for all. Its input is (value - mean) / deviation.
     """
 
     def __init__(
@@ -56,7 +52,7 @@ class FeatureOperator(nn.Module):
         self.register_buffer("deviation", zero.new_tensor(deviation).reshape(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, Y, X) -> (B, K, h, w); activations that lie on no grid are (B, K, 1, 1)."""
+        """Map (B, C, Y, X) to (B, K, h, w); activations without a grid are (B, K, 1, 1)."""
         zero, unit = self.get_buffer("zero"), self.get_buffer("unit")
         mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
         picture = (image - zero) / unit
@@ -67,7 +63,7 @@ class FeatureOperator(nn.Module):
         return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 
-#: Family of operators and its variants.
+#: Allowed ATen operators with their overloads, by family.
 _OPERATOR_FAMILIES = {
     "convolutions": (
         *("conv2d.default", "conv2d.padding", "convolution.default", "conv_transpose2d.input"),
@@ -115,19 +111,19 @@ _OPERATOR_FAMILIES = {
         *("to.dtype", "_to_copy.default", "sym_size.int", "movedim.int"),
     ),
 }
-#: Everything that is carried out.
+#: Names of all allowed ATen operators.
 ALLOWED_OPERATORS = frozenset(
     f"aten.{name}" for names in _OPERATOR_FAMILIES.values() for name in names
 )
-#: Arithmetic of sizes, as Python has it.
+#: Python arithmetic on sizes.
 SIZE_OPERATORS = frozenset(
     f"_operator.{name}" for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "truediv")
 )
-#: What gives back what it gets, once a network is no longer trained.
+#: Operators that are the identity in inference.
 IDENTITY_OPERATORS = frozenset(
     f"aten.{name}" for name in ("dropout.default", "feature_dropout.default", "detach.default")
 )
-#: Arguments that say that a network is being trained, and the operators that have them.
+#: Operators with an argument for training mode, and its name.
 TRAINING_ARGUMENTS = {
     "aten.dropout.default": "train",
     "aten.feature_dropout.default": "train",
@@ -137,31 +133,31 @@ TRAINING_ARGUMENTS = {
 
 
 def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
-    """Say why a step is not carried out: "operator", "training", or nothing.
+    """Return why a step is not allowed: "operator", "training" or "".
 
     Parameters
     ----------
     operator : str
-        Such as "aten.conv2d.default".
+        Name such as "aten.conv2d.default".
     arguments : dict
-        By name.
+        Arguments by name.
     """
     if operator not in ALLOWED_OPERATORS | SIZE_OPERATORS | IDENTITY_OPERATORS:
         return "operator"
-    facts = TRAINING_ARGUMENTS.get(operator)
-    # instance normalisation takes its figures from the picture itself, also in use
+    training_argument = TRAINING_ARGUMENTS.get(operator)
+    # instance normalisation uses statistics of the picture in inference as well
     if (
-        facts is not None
+        training_argument is not None
         and operator != "aten.instance_norm.default"
-        and arguments.get(facts, False)
+        and arguments.get(training_argument, False)
     ):
         return "training"
     return ""
 
 
-#: Arguments that say where and how a result is laid out in memory; torch is left to choose.
+#: Arguments for device and memory layout, which are ignored.
 _LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
-#: Types that a step may turn its input into.
+#: Types that a step may convert to, by name.
 _DTYPES = {
     str(item).removeprefix("torch."): item
     for item in (
@@ -172,30 +168,30 @@ _DTYPES = {
 
 
 class FeatureGraph(nn.Module):
-    """From a picture to the activations of one layer; nothing in it is fitted.
+    """Frozen network up to one layer, executed from a description.
 
     Parameters
     ----------
     description : mapping
-        "picture": name of the input; "output": name of what is given back; "steps": list of
-        [operator, arguments, results, listed], where {"of": NAME} stands for an earlier result.
+        "picture": name of the input; "output": name of the result; "steps": list of
+        [operator, arguments, results, listed], where {"of": NAME} is an earlier result.
     tensors : mapping of str to Tensor
-        Weights and constants, by their names.
+        Weights and constants by name.
 
     Raises
     ------
     ValueError
-        If a step is not among `feature_allow_list.ALLOWED`, or asks for what is not there.
+        If a step is not allowed, or uses a name that is not defined.
     """
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._picture, self._output = str(description["picture"]), str(description["output"])
-        self._places = {name: f"kept_{place}" for place, name in enumerate(tensors)}
-        for name, place in self._places.items():
+        self._buffer_names = {name: f"kept_{place}" for place, name in enumerate(tensors)}
+        for name, place in self._buffer_names.items():
             self.register_buffer(place, tensors[name].detach(), persistent=False)
         self._steps = [_resolve_operator(*step) for step in description["steps"]]
-        existing = {self._picture, *self._places}
+        existing = {self._picture, *self._buffer_names}
         for _, arguments, results, _ in self._steps:
             if missing := {name for name in _list_result_names(arguments) if name not in existing}:
                 raise ValueError(f"{min(missing)!r} is asked for before it is there")
@@ -204,28 +200,30 @@ class FeatureGraph(nn.Module):
             raise ValueError(f"{self._output!r} is not there")
 
     def forward(self, picture: Tensor) -> Tensor:
-        """(B, C, Y, X) as the network takes it -> activations, of whatever shape."""
+        """Map the standardised picture (B, C, Y, X) to activations of any shape."""
         values: dict[str, Any] = {self._picture: picture}
-        values |= {name: getattr(self, place) for name, place in self._places.items()}
+        values |= {name: getattr(self, place) for name, place in self._buffer_names.items()}
         for call, arguments, results, listed in self._steps:
             provided = {
                 name: _substitute_results(value, values) for name, value in arguments.items()
             }
-            answer = call(provided)
-            several = listed or len(results) > 1
-            for name, item in zip(results, answer if several else (answer,), strict=False):
+            output = call(provided)
+            has_several = listed or len(results) > 1
+            for name, result in zip(results, output if has_several else (output,), strict=False):
                 if name is not None:
-                    values[name] = item
+                    values[name] = result
         return torch.as_tensor(values[self._output])
 
 
 def _resolve_operator(
     operator: str, arguments: dict[str, Any], results: list[str | None], listed: bool
 ) -> tuple[Callable[[dict[str, Any]], Any], dict[str, Any], tuple[str | None, ...], bool]:
-    """Look up what carries a step out."""
-    if why := find_operator_fault(operator, arguments):
-        raise ValueError(f"{operator!r} is not carried out here ({why})")
-    kept = {name: value for name, value in arguments.items() if name not in _LAYOUT_ARGUMENTS}
+    """Return callable, arguments, names of results and list flag of a step."""
+    if fault := find_operator_fault(operator, arguments):
+        raise ValueError(f"{operator!r} is not carried out here ({fault})")
+    used_arguments = {
+        name: value for name, value in arguments.items() if name not in _LAYOUT_ARGUMENTS
+    }
     call: Callable[[dict[str, Any]], Any]
     if operator in SIZE_OPERATORS:
         size = getattr(arithmetic, operator.partition(".")[2])
@@ -236,11 +234,11 @@ def _resolve_operator(
         _, family, variant = operator.split(".")
         aten = getattr(getattr(torch.ops.aten, family), variant)
         call = lambda values: aten(**values)  # noqa: E731
-    return call, kept, tuple(results), bool(listed)
+    return call, used_arguments, tuple(results), bool(listed)
 
 
 def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
-    """Put results, and types, in the place of what stands for them."""
+    """Replace references to results and types by their values."""
     if isinstance(value, dict):
         return values[value["of"]] if "of" in value else _DTYPES[value["dtype"]]
     return (
@@ -251,6 +249,6 @@ def _substitute_results(value: Any, values: Mapping[str, Any]) -> Any:
 def _list_result_names(arguments: Mapping[str, Any]) -> list[str]:
     names = []
     for value in arguments.values():
-        parts = value if isinstance(value, list) else [value]
-        names += [part["of"] for part in parts if isinstance(part, dict) and "of" in part]
+        entries = value if isinstance(value, list) else [value]
+        names += [entry["of"] for entry in entries if isinstance(entry, dict) and "of" in entry]
     return names

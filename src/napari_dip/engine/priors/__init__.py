@@ -1,5 +1,4 @@
-"""One module for each prior: what the network is fed with, and which pixels it learns from.
+"""Define further priors: masked input, R2R, ZSSR, guide, JPEG, feature inversion, deep decoder.
 
-Decided here: masked input, R2R, ZSSR, guided input, JPEG, feature inversion, deep decoder.
-The base class is `engine.prior`. Tasks choose among them; the loop knows none of them.
+The base class is `engine.prior.Prior`. Tasks choose among them; the fit loop uses the base class.
 """

@@ -1,7 +1,4 @@
-"""Networks that only decode: from a small code of noise to the picture, with nothing encoded.
-
-Beside the hourglass of `networks`, to compare priors by.
-"""
+"""Define decoder networks, from a coarse random input to the picture, for comparison of priors."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ Grid = tuple[int, ...]
 
 
 def compute_scale_grids(grid: Grid, scales: int) -> tuple[Grid, ...]:
-    """Give the sizes of a picture's grid and of coarser ones, finest first, as poolings do."""
+    """Return the sizes of a grid and of its coarser scales, finest first."""
     grids = [grid]
     for _ in range(scales - 1):
         grids.append(tuple(-(-side // 2) if side > 2 else side for side in grids[-1]))
@@ -37,7 +34,7 @@ def compute_scale_grids(grid: Grid, scales: int) -> tuple[Grid, ...]:
 
 
 class Decoder(nn.Module):
-    """The decoding half of an hourglass: at each scale upsampled, then convolved.
+    """The decoder half of an hourglass: at each scale, upsampling and convolution.
 
     Parameters
     ----------
@@ -45,7 +42,7 @@ class Decoder(nn.Module):
         Of the picture.
     channels_in, channels_out : int
     widths : tuple of int
-        Channels at each scale, finest first; the code is on the coarsest grid.
+        Channels at each scale, finest first; the network input is on the coarsest grid.
     upsampling : Upsampling
     rng : torch.Generator
         Draws the weights.
@@ -79,19 +76,19 @@ class Decoder(nn.Module):
         self.head = make_convolution(dims, widths[0], channels_out, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for _, coarser in pairs)
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, channels_in, *coarsest) -> (B, channels_out, *grid)."""
-        flow = self.first(code)
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, channels_in, *coarsest) to (B, channels_out, *grid)."""
+        flow = self.first(network_input)
         for scale in reversed(range(len(self.decoder))):
             flow = self.decoder[scale](self.upsampling[scale](flow, self.grids[scale]))
         return self.head(self.last(flow))  # type: ignore[no-any-return]
 
 
 class DeepDecoder(nn.Module):
-    """Pixels mixed channel by channel, upsampled: neighbours are tied by the upsampling alone.
+    """Deep decoder: 1 x 1 convolutions and upsampling, which alone couples neighbouring pixels.
 
-    Narrow, it has fewer weights than the picture has pixels, so that it cannot explain noise. Its
-    last squashing function is left out, since a standardised picture has no limits.
+    A narrow one has fewer weights than the picture has pixels, so that it cannot fit noise. The
+    final sigmoid of the reference is omitted, since a standardised picture has no bounds.
 
     Parameters
     ----------
@@ -99,11 +96,11 @@ class DeepDecoder(nn.Module):
         Of the picture.
     channels_out : int
     width : int
-        Channels of all layers, and of the code.
+        Channels of all layers, and of the network input.
     scales : int
-        Grids; the code is on the coarsest.
+        Number of scales; the network input is on the coarsest.
     upsampling : Upsampling
-        The same at each scale.
+        Factory of the layer that is used at all scales.
     rng : torch.Generator
         Draws the weights.
 
@@ -135,9 +132,9 @@ class DeepDecoder(nn.Module):
         self.upsampling = upsampling(dims, width, rng)
         self.head = make_convolution(dims, width, channels_out, 1, rng)
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, width, *coarsest) -> (B, channels_out, *grid)."""
-        flow = code
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, width, *coarsest) to (B, channels_out, *grid)."""
+        flow = network_input
         finer = reversed(self.grids[:-1])
         for size, mixing, norm in zip(finer, self.mixing, self.norms, strict=True):
             flow = norm(torch.relu(self.upsampling(mixing(flow), size)))
@@ -145,13 +142,13 @@ class DeepDecoder(nn.Module):
 
 
 class CoarseInputPrior(Prior):
-    """Fixed noise on a grid of its own, coarser than the picture's; no jitter.
+    """Fixed random input on a coarser grid than the picture, without jitter.
 
     Parameters
     ----------
     net : nn.Module
         (1, D, *coarse) -> (1, C, *grid).
-    code : Tensor
+    random_input : Tensor
         (1, D, *coarse), drawn once.
     grid : tuple of int
         Of the picture.
@@ -159,28 +156,28 @@ class CoarseInputPrior(Prior):
 
     covers_grid = True
 
-    def __init__(self, net: nn.Module, code: Tensor, grid: Grid) -> None:
+    def __init__(self, net: nn.Module, random_input: Tensor, grid: Grid) -> None:
         self.net = net
-        self.code = code
+        self.random_input = random_input
         self.grid = grid
 
     def to(self, device: torch.device) -> None:
-        """Move network and code."""
+        """Move network and random input to a device."""
         self.net.to(device)
-        self.code = self.code.to(device)
+        self.random_input = self.random_input.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """All pixels count and all may be averaged."""
-        return Draw(self.code)
+        """Return the random input; no pixel is masked."""
+        return Draw(self.random_input)
 
-    def glance(self) -> Draw:
-        """Show the code."""
-        return Draw(self.code)
+    def make_prediction_input(self) -> Draw:
+        """Return the random input."""
+        return Draw(self.random_input)
 
-    def sweep(self) -> Iterator[Draw]:
-        """One draw covers the grid."""
-        yield self.glance()
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the one input that covers the grid."""
+        yield self.make_prediction_input()
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Output is the picture."""
+        """Return the output as the picture, without a variance."""
         return Estimate(output)

@@ -1,7 +1,4 @@
-"""Priors for the inversion of features: within the network's range, or with no network at all.
-
-The problem of inverting features: explain what a layer answers, and no pixel.
-"""
+"""Define problem and priors of feature inversion: a picture with given activations of a layer."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class PixelParameters(nn.Module):
-    """No network: each pixel is a weight of its own, whatever the code.
+    """Pixels as independent weights, without a network; the input is ignored.
 
     Parameters
     ----------
     channels : int
     grid : tuple of int
     spread : float
-        Standard deviation of the pixels at the start, around 0.
+        Standard deviation of the initial pixels, around 0.
     rng : torch.Generator
     """
 
@@ -41,16 +38,16 @@ class PixelParameters(nn.Module):
         start = torch.empty(1, channels, *grid).normal_(0, spread, generator=rng)
         self.pixels = nn.Parameter(start)
 
-    def forward(self, code: Tensor) -> Tensor:
-        """Give the pixels; the code says nothing."""
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Return the pixels."""
         return self.pixels
 
 
 class BoundedRangePrior(Prior):
-    """A prior whose picture stays between two values, as in the paper's inversion of features.
+    """A prior whose picture is bounded, as in feature inversion with the Deep Image Prior.
 
-    Activations bind the brightness of a picture less and less as a layer lies deeper; what the
-    network can be shown at all lies within its range.
+    Activations of deeper layers determine the brightness of a picture less, while valid inputs of
+    the analysed network lie within a range.
 
     Parameters
     ----------
@@ -71,35 +68,35 @@ class BoundedRangePrior(Prior):
         self.covers_grid = prior.covers_grid
 
     def to(self, device: torch.device) -> None:
-        """Move the prior and the range."""
+        """Move prior and bounds to a device."""
         self._prior.to(device)
         self._low, self._high = self._low.to(device), self._high.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Draw as the prior does."""
+        """Return the prior's draw."""
         return self._prior.draw(rng)
 
-    def glance(self) -> Draw:
-        """Show the whole grid, as the prior does."""
-        return self._prior.glance()
+    def make_prediction_input(self) -> Draw:
+        """Return the prior's prediction input."""
+        return self._prior.make_prediction_input()
 
-    def sweep(self) -> Iterator[Draw]:
-        """Cover the grid, as the prior does."""
-        yield from self._prior.sweep()
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the prior's inference inputs."""
+        yield from self._prior.make_inference_inputs()
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Read the output through a sigmoid; what it says of its variance is left out."""
+        """Map the prior's mean to the range by a sigmoid, without a variance."""
         mean = self._prior.estimate(output).mean
         return Estimate(self._low + (self._high - self._low) * torch.sigmoid(mean))
 
 
 class UnmeasuredIdentity(nn.Module):
-    """The picture itself, of which no pixel counts: only activations are to be explained.
+    """Identity operator of a term without measured pixels: only activations are fitted.
 
     Parameters
     ----------
     middle : Tensor
-        (1, C, 1, 1): mean of the image.
+        (1, C, 1, 1), mean of the image.
     """
 
     def __init__(self, middle: Tensor) -> None:
@@ -107,14 +104,14 @@ class UnmeasuredIdentity(nn.Module):
         self.register_buffer("middle", middle)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give the picture back."""
+        """Return the image unchanged."""
         return image
 
     def detected(self, image: Tensor) -> Tensor:
-        """Give the picture at the mean of the image.
+        """Return the picture shifted to the mean of the image.
 
-        Results are put back to the mean of the image by what differs between the two. Here that
-        would be to look at pixels, so that nothing differs.
+        Results are corrected by the difference of these means. It is 0 here, so that no pixel of
+        the image enters the result.
         """
         return image + self.get_buffer("middle") - image.mean((2, 3), keepdim=True)
 
@@ -122,24 +119,23 @@ class UnmeasuredIdentity(nn.Module):
 def make_feature_inversion_problem(
     image: Tensor, operator: nn.Module, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem | None:
-    """Ask for a picture to which a network's layer answers as to the image.
+    """Return the problem of a picture with the same activations as the image.
 
-    Squared residuals are divided by the mean square of the answer. So the loss is 1 for a picture
-    that the layer does not answer to, at each layer of each network, and one weight of a penalty
-    does for all.
+    Squared residuals are divided by the mean square of the activations. The loss is then 1 for a
+    picture without activations, so that a penalty's weight means the same for all layers.
 
     Parameters
     ----------
     image : Tensor
         (1, C, Y, X), in network units.
     operator : nn.Module
-        (1, C, Y, X) -> (1, K, h, w): the layer's answer.
+        (1, C, Y, X) -> (1, K, h, w), the layer's activations.
     penalties : tuple of (weight, Penalty)
 
     Returns
     -------
     Problem or None
-        None if the layer answers with zeros only, or with what is no number.
+        None if all activations are zero, or any is not finite.
 
     References
     ----------
@@ -151,27 +147,29 @@ def make_feature_inversion_problem(
     unit = float(activations.square().mean())
     if not (isfinite(unit) and unit > 0):
         return None
-    nothing, all_of_it = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
-    # the first term stands for the picture's own grid, which the loop, preview and report go by
+    no_pixels, all_activations = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
+    # the first term defines the grid of the picture for the loop, previews and report
     pixels = Term(
         measurement=torch.zeros_like(image),
         operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
         fidelity=least_squares(1.0),
         likelihood=least_squares(1.0),
-        fitted=nothing,
-        held_out=nothing,
-        measured=nothing,
+        fit_mask=no_pixels,
+        validation_mask=no_pixels,
+        measured_mask=no_pixels,
     )
     features = Term(
         measurement=activations,
         operator=operator,
         fidelity=least_squares(unit),
         likelihood=least_squares(unit),
-        fitted=all_of_it,
-        held_out=torch.zeros_like(all_of_it),
-        measured=all_of_it,
+        fit_mask=all_activations,
+        validation_mask=torch.zeros_like(all_activations),
+        measured_mask=all_activations,
     )
-    # no pixel judges how far the spread of the outputs is right
+    # the variance of the outputs is omitted, since there are no validation pixels to scale it by
     return Problem(
-        terms=(pixels, features), penalties=penalties, on_grid=lambda item: Estimate(item.mean)
+        terms=(pixels, features),
+        penalties=penalties,
+        finish_on_grid=lambda item: Estimate(item.mean),
     )

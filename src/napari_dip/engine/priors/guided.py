@@ -1,4 +1,4 @@
-"""A further picture of the same scene, shown to the network beside whatever it is fed."""
+"""Add a guide, a clean picture of the same scene, to the network input of any prior."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def zero_last_channels(net: nn.Module, count: int) -> None:
-    """Let a network begin deaf to the last channels of its code: they must earn their weight.
+    """Set a network's weights for the last channels of its input to 0.
 
-    A guide that means nothing is then noise that the fit has never listened to. On four pairs of
-    fluorescence channels (192 x 192 pixels, Poisson noise of peak 5) the prediction of hidden
-    pixels gained 0.1 to 0.7 dB over random weights.
+    A guide without relation to the picture then has no initial influence. On four pairs of
+    fluorescence channels (192 x 192 pixels, Poisson noise of peak 5), predictions of hidden pixels
+    gained 0.1 to 0.7 dB over random weights.
 
     Parameters
     ----------
     net : nn.Module
-        Its first parameter with more than one axis is the layer that sees the code.
+        Its first parameter with more than one axis must be the weights of the input layer.
     count : int
     """
     first = next(weight for weight in net.parameters() if weight.ndim > 1)
@@ -36,14 +36,14 @@ def zero_last_channels(net: nn.Module, count: int) -> None:
 
 
 class GuidedPrior(Prior):
-    """A prior whose code carries a guide in its last channels, never hidden and never jittered.
+    """A prior with a guide in the last channels of its network input, without masks or jitter.
 
-    The guide may tell where edges are; how bright the picture is, the measurement must tell.
+    The guide shows where edges are; brightness comes from the measurement.
 
     Parameters
     ----------
     prior : Prior
-        Draws the rest of the code; its network takes as many channels more as the guide has.
+        Draws the other channels. Its network takes those and the guide's.
     guide : Tensor
         (1, G, *grid), of order one.
 
@@ -59,29 +59,29 @@ class GuidedPrior(Prior):
         self.net: nn.Module = prior.net
         self.grid = prior.grid
         self.covers_grid = prior.covers_grid
-        self.reveals = prior.reveals
+        self.reveals_validation = prior.reveals_validation
 
     def to(self, device: torch.device) -> None:
-        """Move the prior and the guide."""
+        """Move prior and guide to a device."""
         self._prior.to(device)
         self._guide = self._guide.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Draw as the prior does, with the same part of the guide beside it."""
+        """Return the prior's draw with the same window of the guide."""
         return self._append_guide(self._prior.draw(rng))
 
-    def glance(self) -> Draw:
-        """Show the whole grid, as the prior does."""
-        return self._append_guide(self._prior.glance())
+    def make_prediction_input(self) -> Draw:
+        """Return the prior's prediction input with the guide."""
+        return self._append_guide(self._prior.make_prediction_input())
 
-    def sweep(self) -> Iterator[Draw]:
-        """Cover the grid, as the prior does."""
-        yield from map(self._append_guide, self._prior.sweep())
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the prior's inference inputs with the guide."""
+        yield from map(self._append_guide, self._prior.make_inference_inputs())
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Read the output, as the prior does."""
+        """Convert the output as the prior does."""
         return self._prior.estimate(output)
 
     def _append_guide(self, draw: Draw) -> Draw:
-        guide = self._guide if draw.window is None else draw.window.of(self._guide)
-        return draw._replace(code=torch.cat([draw.code, guide], 1))
+        guide = self._guide if draw.window is None else draw.window.crop(self._guide)
+        return draw._replace(network_input=torch.cat([draw.network_input, guide], 1))

@@ -1,12 +1,7 @@
-"""The prior that learns to undo a compression: fed the picture, compressed once more elsewhere.
+"""Simulate JPEG compression, and define the prior that learns to remove its artefacts.
 
-What compression takes from a picture it takes again, if it comes again on another grid of blocks.
-A network that is shown both and learns to undo the second has learned, on this very picture, what
-edges, textures and rings look like before and after, and can then be shown the first.
-
-What JPEG compression does to a picture, and which pictures a compressed one can come from.
-
-All pictures here are in grey levels of 8 bits, as tensors (B, C, Y, X) of one or three channels.
+The network is trained to undo a second compression on a shifted block grid, and is then applied to
+the image itself. The JPEG functions take 8-bit grey levels as tensors (B, C, Y, X), C = 1 or 3.
 """
 
 from __future__ import annotations
@@ -28,13 +23,13 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
 
-#: Side of a block of the standard, and the level that it subtracts first.
+#: Side of a JPEG block in pixels, and the level that is subtracted before the transform.
 JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
-#: Shifts that a picture is compressed at anew and averaged: each row and each column of the
-#: largest grid, 16 pixels wide, begins a block once. On a crop of camera at quality 10, all 64
-#: shifts of a grid of 8 gain as much.
+#: Shifts of the block grid for averaged recompression. Each row and column of the largest grid, 16
+#: pixels wide, begins a block once. On a crop of camera at quality 10, all 64 shifts of a grid of 8
+#: gain as much.
 GRID_SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
-#: From red, green and blue to brightness and two differences of colour (JFIF, ITU-R BT.601).
+#: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).
 _YCBCR_WEIGHTS = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
@@ -44,51 +39,53 @@ _YCBCR_WEIGHTS = (
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class JpegCompression:
-    """How a picture was compressed.
+    """Parameters of a JPEG compression.
 
     Attributes
     ----------
-    start : (int, int)
-        Row and column at which a block begins, of the grid of all channels.
-    steps : Tensor
-        (1 or 3, 8, 8): quantisation steps of brightness and colour, lowest frequency first.
-    halved : (bool, bool)
-        Whether colour is kept at half the size, along Y and X.
+    block_offset : (int, int)
+        Row and column at which a block of the grid begins.
+    quantisation_tables : Tensor
+        (1 or 3, 8, 8), quantisation steps of luminance and colours, lowest frequency first.
+    has_half_chroma : (bool, bool)
+        Whether colours are stored at half resolution, along Y and X.
     """
 
-    start: tuple[int, int]
-    steps: Tensor
-    halved: tuple[bool, bool] = (False, False)
+    block_offset: tuple[int, int]
+    quantisation_tables: Tensor
+    has_half_chroma: tuple[bool, bool] = (False, False)
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Size of what is compressed together, along Y and X: a block, or more with colour."""
-        height, width = (JPEG_BLOCK_SIDE * (2 if half else 1) for half in self.halved)
+        """Size of a coding unit along Y and X: a block, or two with colours at half resolution."""
+        height, width = (JPEG_BLOCK_SIDE * (2 if half else 1) for half in self.has_half_chroma)
         return height, width
 
 
-def recompress(picture: Tensor, how: JpegCompression, shift: tuple[int, int] = (0, 0)) -> Tensor:
-    """Compress and expand a picture on a grid that is moved by `shift` pixels.
+def recompress(
+    picture: Tensor, compression: JpegCompression, shift: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """Compress and decompress a picture on a grid that is shifted by `shift` pixels.
 
     Parameters
     ----------
     picture : Tensor
-        (B, C, Y, X); its border is continued by reflection to whole blocks.
-    how : JpegCompression
+        (B, C, Y, X); it is padded by reflection to whole blocks.
+    compression : JpegCompression
     shift : (int, int)
         0 to 15 along Y and X.
     """
-    padded, inside = _pad_to_blocks(picture, how, shift)
-    planes = _split_into_planes(padded, how)
+    padded, inside = _pad_to_blocks(picture, compression, shift)
+    planes = _split_into_planes(padded, compression)
     coded = [
         _invert_block_dct((_apply_block_dct(plane) / step).round() * step)
-        for plane, step in zip(planes, how.steps.to(picture), strict=True)
+        for plane, step in zip(planes, compression.quantisation_tables.to(picture), strict=True)
     ]
-    return _join_planes(coded, how)[:, :, inside[0], inside[1]]
+    return _join_planes(coded, compression)[:, :, inside[0], inside[1]]
 
 
-def reapply_shifted_jpeg(picture: Tensor, how: JpegCompression) -> Tensor:
-    """Mean of a picture that is compressed anew on many grids: a block's edge is in few of them.
+def reapply_shifted_jpeg(picture: Tensor, compression: JpegCompression) -> Tensor:
+    """Return the mean of a picture recompressed on many shifted grids, which reduces block edges.
 
     References
     ----------
@@ -97,106 +94,112 @@ def reapply_shifted_jpeg(picture: Tensor, how: JpegCompression) -> Tensor:
     """
     total = torch.zeros_like(picture)
     for shift in GRID_SHIFTS:
-        total += recompress(picture, how, shift)
+        total += recompress(picture, compression, shift)
     return total / len(GRID_SHIFTS)
 
 
 def project_onto_quantisation_set(
-    picture: Tensor, measured: Tensor, how: JpegCompression
+    picture: Tensor, measured: Tensor, compression: JpegCompression
 ) -> Tensor:
-    """Move a picture to the nearest one that compresses to what was measured.
+    """Return the nearest picture that compresses to the measured one.
 
-    Each coefficient of a block may lie within half a step of the measured one. Where blocks are
-    cut off by the border, the picture stays as it is; so does colour that was kept at half the
-    size, since what decoders make of it cannot be read back exactly.
+    Each coefficient of a block is clamped to half a quantisation step around the measured one.
+    Incomplete blocks at the border stay unchanged. So do colours stored at half resolution, since
+    their coefficients cannot be recovered exactly from a decoded picture.
 
     Parameters
     ----------
     picture, measured : Tensor
         (B, C, Y, X).
-    how : JpegCompression
+    compression : JpegCompression
     """
-    ours, inside = _pad_to_blocks(picture, how, (0, 0))
-    theirs = _pad_to_blocks(measured, how, (0, 0))[0]
-    moved: list[Tensor] = []
-    for plane, plane_mask, step in zip(
-        _split_into_planes(ours, how),
-        _split_into_planes(theirs, how),
-        how.steps.to(picture),
+    padded, inside = _pad_to_blocks(picture, compression, (0, 0))
+    padded_measured = _pad_to_blocks(measured, compression, (0, 0))[0]
+    changes: list[Tensor] = []
+    for plane, measured_plane, step in zip(
+        _split_into_planes(padded, compression),
+        _split_into_planes(padded_measured, compression),
+        compression.quantisation_tables.to(picture),
         strict=True,
     ):
-        if moved and any(how.halved):
-            moved.append(torch.zeros_like(plane))
+        if changes and any(compression.has_half_chroma):
+            changes.append(torch.zeros_like(plane))
             continue
-        wished = _apply_block_dct(plane)
-        centre = (_apply_block_dct(plane_mask) / step).round() * step
-        allowed = wished.maximum(centre - step / 2).minimum(centre + step / 2)
-        moved.append(_invert_block_dct(allowed - wished))
-    change = _join_planes(moved, how, level=0.0)[:, :, inside[0], inside[1]]
-    return picture + change * mask_whole_blocks(picture, how)
+        coefficients = _apply_block_dct(plane)
+        centre = (_apply_block_dct(measured_plane) / step).round() * step
+        allowed = coefficients.maximum(centre - step / 2).minimum(centre + step / 2)
+        changes.append(_invert_block_dct(allowed - coefficients))
+    change = _join_planes(changes, compression, level=0.0)[:, :, inside[0], inside[1]]
+    return picture + change * mask_whole_blocks(picture, compression)
 
 
-def mask_whole_blocks(picture: Tensor, how: JpegCompression) -> Tensor:
-    """Give 1 where a block of the grid lies wholly within the picture: (1, 1, Y, X)."""
+def mask_whole_blocks(picture: Tensor, compression: JpegCompression) -> Tensor:
+    """Return the mask (1, 1, Y, X) of blocks that lie completely within the picture."""
     inside = torch.zeros_like(picture[:1, :1])
     spans = []
-    for start, side, count in zip(how.start, how.grid, picture.shape[-2:], strict=True):
+    for start, side, count in zip(
+        compression.block_offset, compression.grid, picture.shape[-2:], strict=True
+    ):
         first = start % side
         spans.append(slice(first, first + (count - first) // side * side))
     inside[:, :, spans[0], spans[1]] = 1
     return inside
 
 
-def number_blocks(picture: Tensor, how: JpegCompression) -> Tensor:
-    """Count the blocks through: (Y, X) of integers, equal within a block of the grid."""
-    lines = []
-    for start, side, count in zip(how.start, how.grid, picture.shape[-2:], strict=True):
-        places = torch.arange(count, device=picture.device) - start % side
-        lines.append(places.div(side, rounding_mode="floor") + 1)
-    return lines[0][:, None] * (int(lines[1].max()) + 1) + lines[1]
+def number_blocks(picture: Tensor, compression: JpegCompression) -> Tensor:
+    """Return the block index of each pixel, (Y, X) integers."""
+    axis_indices = []
+    for start, side, count in zip(
+        compression.block_offset, compression.grid, picture.shape[-2:], strict=True
+    ):
+        positions = torch.arange(count, device=picture.device) - start % side
+        axis_indices.append(positions.div(side, rounding_mode="floor") + 1)
+    return axis_indices[0][:, None] * (int(axis_indices[1].max()) + 1) + axis_indices[1]
 
 
 def _pad_to_blocks(
-    picture: Tensor, how: JpegCompression, shift: tuple[int, int]
+    picture: Tensor, compression: JpegCompression, shift: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """Continue a picture to whole blocks; and where it lies in that."""
-    before, after, places = [], [], []
-    for start, side, moved, count in zip(
-        how.start, how.grid, shift, picture.shape[-2:], strict=True
+    """Pad a picture by reflection to whole blocks; return it and the slices of the original."""
+    before, after, slices = [], [], []
+    for start, side, offset, count in zip(
+        compression.block_offset, compression.grid, shift, picture.shape[-2:], strict=True
     ):
-        ahead = -(start + moved) % side
-        before.append(ahead)
-        after.append(-(ahead + count) % side)
-        places.append(slice(ahead, ahead + count))
-    around = (before[1], after[1], before[0], after[0])
-    return F.pad(picture, around, mode="reflect"), (places[0], places[1])
+        leading = -(start + offset) % side
+        before.append(leading)
+        after.append(-(leading + count) % side)
+        slices.append(slice(leading, leading + count))
+    padding = (before[1], after[1], before[0], after[0])
+    return F.pad(picture, padding, mode="reflect"), (slices[0], slices[1])
 
 
-def _split_into_planes(picture: Tensor, how: JpegCompression) -> list[Tensor]:
-    """Brightness and colours (B, Y, X) as they are coded: less 128, colour at its own size."""
+def _split_into_planes(picture: Tensor, compression: JpegCompression) -> list[Tensor]:
+    """Return luminance less 128 and colours (B, Y, X), each at its stored resolution."""
     if picture.shape[1] == 1:
         return [picture[:, 0] - LEVEL_SHIFT]
     mixed = torch.einsum("pc,bcyx->bpyx", picture.new_tensor(_YCBCR_WEIGHTS), picture)
-    size = tuple(2 if half else 1 for half in how.halved)
+    size = tuple(2 if half else 1 for half in compression.has_half_chroma)
     colours = F.avg_pool2d(mixed[:, 1:], size)
     return [mixed[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
 
 
-def _join_planes(planes: list[Tensor], how: JpegCompression, level: float = LEVEL_SHIFT) -> Tensor:
-    """Undo `_split_into_planes`, colours joined by straight lines as decoders do."""
+def _join_planes(
+    planes: list[Tensor], compression: JpegCompression, level: float = LEVEL_SHIFT
+) -> Tensor:
+    """Undo `_split_into_planes`, with linear interpolation of colours as in decoders."""
     if len(planes) == 1:
         return (planes[0] + level)[:, None]
     size = planes[0].shape[-2:]
     colours = torch.stack(planes[1:], 1)
-    if any(how.halved):
+    if any(compression.has_half_chroma):
         colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False)
     mixed = torch.cat([(planes[0] + level)[:, None], colours], 1)
-    back = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(mixed)
-    return torch.einsum("cp,bpyx->bcyx", back, mixed)
+    to_rgb = torch.linalg.inv(torch.tensor(_YCBCR_WEIGHTS, dtype=torch.float64)).to(mixed)
+    return torch.einsum("cp,bpyx->bcyx", to_rgb, mixed)
 
 
 def _apply_block_dct(plane: Tensor) -> Tensor:
-    """(B, Y, X) -> coefficients (B, Y / 8, X / 8, 8, 8) of the cosine transform."""
+    """Return the cosine transform (B, Y / 8, X / 8, 8, 8) of the blocks of (B, Y, X)."""
     blocks = plane.unfold(1, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE).unfold(
         2, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE
     )
@@ -213,7 +216,7 @@ def _invert_block_dct(coefficients: Tensor) -> Tensor:
 
 
 def _make_block_dct_matrix() -> Tensor:
-    """Orthonormal cosines, one in each row: (8, 8)."""
+    """Return the orthonormal cosine matrix (8, 8), one frequency in each row."""
     rows = [
         [
             sqrt((1 if row == 0 else 2) / JPEG_BLOCK_SIDE)
@@ -225,26 +228,29 @@ def _make_block_dct_matrix() -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-#: Grids that steps compress on: every other one, none of which is the picture's own, where
-#: nothing would happen. Each takes memory, and mirrors make four of each.
+#: Shifts that training uses: every other one, without the image's own grid, on which recompression
+#: changes nothing. All would take more memory; mirroring makes four of each.
 RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
 
 
 class RecompressionPrior(Prior):
-    """Feeds a picture and its mean over many grids, both as compressed once more, or as they are.
+    """Prior whose input is a picture and its mean over recompressions, with 2 C channels.
+
+    For training, the picture is the image recompressed on a shifted grid; for inference, the image
+    itself.
 
     Parameters
     ----------
     net : nn.Module
-        2 C channels in, the mean over grids first; 2 C out: mean, and a number whose softplus is
-        the variance.
+        Its 2 C input channels begin with the mean over grids. Its 2 C output channels are the mean
+        and the variance before a softplus.
     measured : Tensor
         (1, C, Y, X), in network units.
-    how : JpegCompression
+    compression : JpegCompression
     levels, network : callable
-        From network units to grey levels, and back.
+        Conversions from network units to grey levels, and back.
     window : tuple of int or None
-        Size of what a step looks at; None: the whole grid.
+        Size of the crop of one training step; None: the whole grid.
     """
 
     covers_grid = False
@@ -253,7 +259,7 @@ class RecompressionPrior(Prior):
         self,
         net: nn.Module,
         measured: Tensor,
-        how: JpegCompression,
+        compression: JpegCompression,
         levels: Callable[[Tensor], Tensor],
         network: Callable[[Tensor], Tensor],
         *,
@@ -263,36 +269,42 @@ class RecompressionPrior(Prior):
         self.grid = tuple(measured.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         picture = levels(measured)
-        again = (recompress(picture, how, shift) for shift in RECOMPRESSION_SHIFTS)
-        self._input, *self._codes = (
-            torch.cat([network(reapply_shifted_jpeg(item, how)), network(item)], 1)
-            for item in (picture, *again)
+        recompressed = (recompress(picture, compression, shift) for shift in RECOMPRESSION_SHIFTS)
+        self._input, *self._training_inputs = (
+            torch.cat(
+                [
+                    network(reapply_shifted_jpeg(training_picture, compression)),
+                    network(training_picture),
+                ],
+                1,
+            )
+            for training_picture in (picture, *recompressed)
         )
 
     def to(self, device: torch.device) -> None:
-        """Move network and pictures."""
+        """Move network and inputs to a device."""
         self.net.to(device)
         self._input = self._input.to(device)
-        self._codes = [code.to(device) for code in self._codes]
+        self._training_inputs = [code.to(device) for code in self._training_inputs]
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Show a window of the picture as compressed once more, on one grid, mirrored at random."""
+        """Draw a window of the picture recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
-        which = int(torch.randint(len(self._codes), (), generator=rng, device=rng.device))
-        return Draw(window.of(self._codes[which]), window=window)
+        index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
+        return Draw(window.crop(self._training_inputs[index]), window=window)
 
-    def glance(self) -> Draw:
-        """Show it as it is."""
+    def make_prediction_input(self) -> Draw:
+        """Return the picture itself, not recompressed."""
         return Draw(self._input)
 
-    def trial(self) -> Draw:
-        """Show it compressed once more, since what it was before that is known."""
-        return Draw(self._codes[0], direct=True)
+    def make_validation_input(self) -> Draw:
+        """Return the recompressed picture, whose version before that is known."""
+        return Draw(self._training_inputs[0], is_direct=True)
 
-    def sweep(self) -> Iterator[Draw]:
-        """Show it as it is."""
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the picture itself, not recompressed."""
         yield Draw(self._input)
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance."""
+        """Split the output into mean and variance."""
         return split_mean_and_variance(output)

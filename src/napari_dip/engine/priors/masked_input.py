@@ -1,9 +1,7 @@
-"""The prior that learns to fill in from what is known: the picture itself, with more of it hidden.
+"""Define the masked-input prior for inpainting, and smooth interpolation of holes.
 
-At each step some of the known pixels are hidden as well, and they drive the fit; a further channel
-says what is seen. A network that fills those in well fills in what was never measured, too.
-
-Smooth fillings of holes: what the nearest pixels that are seen say, in several ways.
+Each training step masks further measured pixels, and the loss is computed there. The network input
+is several smooth fillings of all masked pixels, and a channel that marks visible ones.
 """
 
 from __future__ import annotations
@@ -24,41 +22,44 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
 
-#: Smooth fillings: standard deviations, in pixels, of round windows, and along and across of
-#: elongated ones. On a grey image with half of its pixels missing, 0.7 fills best by itself, and
-#: six fillings instead of it gained 0.2 dB after the same time.
+#: Standard deviations in pixels of isotropic filling windows, and along and across elongated ones.
+#: On a grey image with half of its pixels missing, 0.7 is the best single one; six windows gained
+#: 0.2 dB over it after the same time.
 ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
-#: Half width of these windows, and the least weight that tells anything in single precision.
+#: Half width of these windows in pixels, and least weight that is significant in single precision.
 FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
-#: Bilinear or trilinear, by the number of axes.
+#: Mode of linear interpolation, by the number of axes.
 _INTERPOLATION_MODES = {2: "bilinear", 3: "trilinear"}
 
 
 def count_input_channels(dims: int, channels: int) -> int:
-    """Count the channels of a code: fillings of each of the picture's, and what is visible."""
+    """Return the number of input channels: all fillings of each channel, and the visible mask."""
     return len(make_filling_windows(dims)) * channels + 1
 
 
 def make_filling_windows(dims: int) -> Tensor:
-    """Give weights to fill holes with, each about its middle: (K, 1, 9, 9) or (K, 1, 9, 9, 9).
+    """Return the filling windows (K, 1, 9, 9) or (K, 1, 9, 9, 9), each of sum one.
 
-    Round ones first; then elongated ones along each axis and, in a plane, along both diagonals:
-    along an edge, what lies across it says nothing.
+    Isotropic windows come first, then elongated ones along each axis and, in 2-D, along both
+    diagonals, which fill holes along edges better.
     """
-    line = torch.arange(-FILLING_RADIUS, FILLING_RADIUS + 1, dtype=torch.float32)
-    place = torch.stack(torch.meshgrid(*[line] * dims, indexing="ij"))
-    distance = (place**2).sum(0)
-    ways = [*torch.eye(dims), *([torch.ones(2), torch.tensor([1.0, -1.0])] if dims == 2 else [])]
+    axis_offsets = torch.arange(-FILLING_RADIUS, FILLING_RADIUS + 1, dtype=torch.float32)
+    offsets = torch.stack(torch.meshgrid(*[axis_offsets] * dims, indexing="ij"))
+    distance = (offsets**2).sum(0)
+    directions = [
+        *torch.eye(dims),
+        *([torch.ones(2), torch.tensor([1.0, -1.0])] if dims == 2 else []),
+    ]
     windows = [torch.exp(-distance / (2 * size**2)) for size in ISOTROPIC_SIGMAS]
-    for route in ways:
-        along = torch.tensordot(route / route.norm(), place, 1) ** 2
+    for direction in directions:
+        along = torch.tensordot(direction / direction.norm(), offsets, 1) ** 2
         across = distance - along
         windows.append(torch.exp(-along / (2 * SIGMA_ALONG**2) - across / (2 * SIGMA_ACROSS**2)))
     return torch.stack([window / window.sum() for window in windows])[:, None]
 
 
 def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows: Tensor) -> Tensor:
-    """Fill what is hidden with weighted means of what is visible, in several ways.
+    """Fill hidden pixels with weighted means of visible ones, once for each window.
 
     Parameters
     ----------
@@ -67,13 +68,13 @@ def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows
     visible : Tensor
         (B, 1, *grid), 0 where hidden, 1 where not.
     windows : Tensor
-        (K, 1, ...), as `make_filling_windows` gives them.
+        (K, 1, ...), from `make_filling_windows`.
 
     Returns
     -------
     Tensor
-        (B, K C, *grid): all channels of the first filling, then of the next. Where a window
-        reaches nothing that is visible, `fill_by_pull_push` takes its place.
+        (B, K C, *grid), all channels of the first filling, then of the next. Where a window has no
+        visible pixel, the filling is that of `fill_by_pull_push`.
 
     References
     ----------
@@ -87,19 +88,19 @@ def fill_by_normalized_convolution(measurement: Tensor, visible: Tensor, windows
     sums = convolve(visible_values, windows, padding=FILLING_RADIUS)
     sums = sums.reshape(batch, channels, count, *grid).transpose(1, 2)
     weights = convolve(visible, windows, padding=FILLING_RADIUS)[:, :, None]
-    plain = fill_by_pull_push(measurement, visible)[:, None]
+    fallback = fill_by_pull_push(measurement, visible)[:, None]
     means = torch.where(
-        weights > MIN_FILLING_WEIGHT, sums / weights.clamp(min=MIN_FILLING_WEIGHT), plain
+        weights > MIN_FILLING_WEIGHT, sums / weights.clamp(min=MIN_FILLING_WEIGHT), fallback
     )
     filled = torch.where(visible[:, None] > 0, measurement[:, None], means)
     return filled.reshape(batch, count * channels, *grid)
 
 
 def fill_by_pull_push(measurement: Tensor, visible: Tensor) -> Tensor:
-    """Fill what is hidden with the mean of what is visible, as near by as there is any.
+    """Fill hidden pixels with the mean of the nearest visible ones.
 
-    Visible pixels are averaged onto coarser and coarser grids until no hole is left; going back,
-    holes take the interpolated value of the coarser grid.
+    Visible pixels are averaged onto coarser and coarser grids. Then, from coarse to fine, holes are
+    filled by interpolation of the coarser grid.
 
     Parameters
     ----------
@@ -122,63 +123,70 @@ def fill_by_pull_push(measurement: Tensor, visible: Tensor) -> Tensor:
 
 
 def _pull_and_push(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Mean where there is weight, else what the coarser grid says."""
+    """Return the mean where there is weight, else the interpolated coarser grid."""
     dims = weighted.ndim - 2
     mean = weighted / weight.clamp(min=1e-6)
     if min(weighted.shape[2:]) <= 2:
         axes = tuple(range(2, 2 + dims))
-        whole = weighted.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True).clamp(min=1e-6)
-        return torch.where(weight > 0, mean, whole)
-    # overlapping windows: else the last pixel of an odd size has only itself to go by
-    coarse = _pull_and_push(*(AVERAGE_POOLS[dims](item, 4, 2, 1) for item in (weighted, weight)))
+        overall_mean = weighted.sum(axes, keepdim=True) / weight.sum(axes, keepdim=True).clamp(
+            min=1e-6
+        )
+        return torch.where(weight > 0, mean, overall_mean)
+    # windows overlap: otherwise the last pixel of an odd size would be averaged with no other
+    coarse = _pull_and_push(
+        *(AVERAGE_POOLS[dims](tensor, 4, 2, 1) for tensor in (weighted, weight))
+    )
     size = weighted.shape[2:]
     finer = F.interpolate(coarse, size=size, mode=_INTERPOLATION_MODES[dims], align_corners=False)
     return torch.where(weight > 0, mean, finer)
 
 
-#: Parts that the known pixels are divided into to be foretold in the last look, each with that
-#: part hidden: about as much as the steps hid.
+#: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
+#: masked, which is about the share that training masks.
 INFERENCE_FOLDS = 4
-#: Most copies of the holes that one step hides, where they are a small share of the picture.
+#: Largest number of copies of the holes that one step masks, if they are a small share of the
+#: image.
 MAX_MASK_COPIES = 4
-#: Channels of the layer that tells how sure the network is.
+#: Hidden channels of the variance layers.
 UNCERTAINTY_CHANNELS = 16
 
 
 def draw_mask_placement(
     sizes: tuple[int, ...], rng: torch.Generator
 ) -> tuple[list[int], list[int]]:
-    """Draw where a copy of the holes of a grid lies: axes that are mirrored, and a shift of each.
+    """Draw the placement of a copy of the holes: axes to mirror, and a shift along each axis.
 
     Parameters
     ----------
     sizes : tuple of int
-        Of the grid; the copy goes round its border.
+        Of the grid; shifts are periodic.
     rng : torch.Generator
     """
-    dice = torch.rand(2 * len(sizes), generator=rng, device=rng.device).tolist()
-    mirrored = [axis for axis, die in enumerate(dice[: len(sizes)]) if die < 0.5]
-    shifts = [int(die * size) for die, size in zip(dice[len(sizes) :], sizes, strict=True)]
+    uniforms = torch.rand(2 * len(sizes), generator=rng, device=rng.device).tolist()
+    mirrored = [axis for axis, uniform in enumerate(uniforms[: len(sizes)]) if uniform < 0.5]
+    shifts = [
+        int(uniform * size) for uniform, size in zip(uniforms[len(sizes) :], sizes, strict=True)
+    ]
     return mirrored, shifts
 
 
 class FillingResidualNetwork(nn.Module):
-    """A network that says by how much a smooth filling is to be changed, and how sure it is.
+    """A network that predicts the change to a smooth filling, and its variance.
 
-    How sure is read off the code and the change by two small layers that pass nothing back: where
-    the doubt drove the network as well, it learned more slowly (2 dB less after 60 steps on a
-    96 x 96 crop with half of its pixels missing).
+    Two small layers predict the variance from the input and the change, without a gradient to the
+    network. With that gradient, training was slower (2 dB less after 60 iterations on a 96 x 96
+    crop with half of its pixels missing).
 
     Parameters
     ----------
     net : nn.Module
         (B, D, *grid) -> (B, C, *grid).
     channels_in, channels : int
-        D, as `count_input_channels` counts them, and C of the picture.
+        D, from `count_input_channels`, and C of the picture.
     dims : int
         2 or 3.
     rng : torch.Generator
-        Draws the weights of the small layers.
+        Draws the weights of the variance layers.
     """
 
     def __init__(
@@ -194,34 +202,34 @@ class FillingResidualNetwork(nn.Module):
         )
 
     @property
-    def grain(self) -> int:
-        """That of the network."""
-        return self.net.grain if isinstance(self.net, LocalNetwork) else 1
+    def coarsest_stride(self) -> int:
+        """Coarsest stride of the inner network."""
+        return self.net.coarsest_stride if isinstance(self.net, LocalNetwork) else 1
 
     @property
-    def reach(self) -> int | None:
-        """That of the network, and one pixel more to tell how sure it is."""
-        reach = self.net.reach if isinstance(self.net, LocalNetwork) else None
-        return None if reach is None else reach + 1
+    def receptive_field_radius(self) -> int | None:
+        """Receptive field of the inner network, plus one pixel of the variance layers."""
+        radius = self.net.receptive_field_radius if isinstance(self.net, LocalNetwork) else None
+        return None if radius is None else radius + 1
 
-    def forward(self, code: Tensor) -> Tensor:
-        """(B, D, *grid) -> (B, 2 C, *grid): mean and raw variance."""
-        return self._append_variance(code, self.net(code))
+    def forward(self, network_input: Tensor) -> Tensor:
+        """Map (B, D, *grid) to (B, 2 C, *grid): mean and raw variance."""
+        return self._append_variance(network_input, self.net(network_input))
 
-    def partly_in_half(self, code: Tensor) -> Tensor:
-        """Keep the filling, which half precision would round: the change alone is made in it."""
-        return self._append_variance(code, run_in_bfloat16(self.net, code))
+    def run_mixed_precision(self, network_input: Tensor) -> Tensor:
+        """Compute only the change in bfloat16, since the filling must not be rounded."""
+        return self._append_variance(network_input, run_in_bfloat16(self.net, network_input))
 
-    def _append_variance(self, code: Tensor, change: Tensor) -> Tensor:
-        raw = self.doubt(torch.cat([code, change.detach()], 1))
-        return torch.cat([code[:, : self.channels] + change, raw], 1)
+    def _append_variance(self, network_input: Tensor, change: Tensor) -> Tensor:
+        raw = self.doubt(torch.cat([network_input, change.detach()], 1))
+        return torch.cat([network_input[:, : self.channels] + change, raw], 1)
 
 
 class MaskedInputPrior(Prior):
-    """The measurement with further pixels hidden afresh at each step; they drive the fit.
+    """The measurement with further pixels masked at each training step, where the loss is computed.
 
-    Held-out pixels stay hidden in every step and glance; the last look shows the network all that
-    was measured.
+    Validation pixels are masked in training and previews. The final inference uses all measured
+    pixels.
 
     Parameters
     ----------
@@ -231,21 +239,22 @@ class MaskedInputPrior(Prior):
         (1, C, *grid).
     measured_mask : Tensor
         (1, 1, *grid), 1 where there is a measurement.
-    held_out : Tensor
-        (1, 1, *grid), 1 at pixels that judge.
-    share : (float, float)
-        Least and most part of the known pixels that a step hides.
-    reach : int
-        Side of the squares that random hiding deals in, or of what thins copies of the holes.
-    copies : bool
-        Whether what is hidden has the shape of the holes, moved about at random; else single
-        pixels are hidden, each by itself.
-    mirror : bool
-        Whether steps see the picture mirrored at random, and the last look in every mirror.
-    foretell : bool
-        Whether the last look foretells known pixels from the others; else it leaves them.
+    validation_mask : Tensor
+        (1, 1, *grid), 1 at validation pixels.
+    masked_share : (float, float)
+        Smallest and largest share of the measured pixels that a step masks.
+    block_side : int
+        A quarter of the side of the squares in which copies of the holes are thinned.
+    uses_hole_shapes : bool
+        Whether randomly placed copies of the holes are masked; otherwise independent pixels are.
+    uses_mirroring : bool
+        Whether training windows are mirrored at random, and the final inference averages over all
+        mirrored pictures.
+    predicts_measured : bool
+        Whether the final inference predicts all measured pixels from the others; otherwise only
+        validation pixels.
     window : tuple of int or None
-        Size of what a step looks at; None: the whole grid.
+        Size of the crop of one training step; None: the whole grid.
     """
 
     covers_grid = False
@@ -255,102 +264,125 @@ class MaskedInputPrior(Prior):
         net: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
-        held_out: Tensor,
+        validation_mask: Tensor,
         *,
-        share: tuple[float, float],
-        reach: int,
-        copies: bool,
-        mirror: bool,
-        foretell: bool,
+        masked_share: tuple[float, float],
+        block_side: int,
+        uses_hole_shapes: bool,
+        uses_mirroring: bool,
+        predicts_measured: bool,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
-        self.share = share
-        self.reach = reach
-        self.copies = copies
-        self.mirror = mirror
-        self.foretell = foretell
+        self.masked_share = masked_share
+        self.block_side = block_side
+        self.uses_hole_shapes = uses_hole_shapes
+        self.uses_mirroring = uses_mirroring
+        self.predicts_measured = predicts_measured
         self.measurement = measurement * measured_mask
         self.measured_mask = measured_mask
-        self.held_out = held_out * measured_mask
+        self.validation_mask = validation_mask * measured_mask
         self.grid = tuple(measurement.shape[2:])
-        self.windows = make_filling_windows(len(self.grid)).to(measurement)
+        self.filling_windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
     def to(self, device: torch.device) -> None:
-        """Move network and measurement."""
+        """Move network, measurement, masks and windows to a device."""
         self.net.to(device)
         self.measurement, self.measured_mask = (
             self.measurement.to(device),
             self.measured_mask.to(device),
         )
-        self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
+        self.validation_mask, self.filling_windows = (
+            self.validation_mask.to(device),
+            self.filling_windows.to(device),
+        )
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Hide pixels in a random window, mirrored at random."""
-        window = draw_random_window(self.grid, self.window, rng, mirror=self.mirror)
-        hidden = window.of(self._more_hidden(rng)) if self.copies else None
-        measured_mask, held_out = window.of(self.measured_mask), window.of(self.held_out)
+        """Draw a random window with masked pixels, mirrored at random if chosen."""
+        window = draw_random_window(self.grid, self.window, rng, mirror=self.uses_mirroring)
+        hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
+        measured_mask, validation = (
+            window.crop(self.measured_mask),
+            window.crop(self.validation_mask),
+        )
         if hidden is None:
-            least, most = self.share
-            part = least + (most - least) * float(torch.rand((), generator=rng, device=rng.device))
-            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < part).to(
+            min_share, max_share = self.masked_share
+            share = min_share + (max_share - min_share) * float(
+                torch.rand((), generator=rng, device=rng.device)
+            )
+            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < share).to(
                 measured_mask.dtype
             )
-        driven = measured_mask * (1 - (1 - hidden) * (1 - held_out))
-        code = self._code(window.of(self.measurement), measured_mask - driven)
-        return Draw(code, driven=driven, trusted=driven, window=window)
+        masked = measured_mask * (1 - (1 - hidden) * (1 - validation))
+        code = self._make_masked_input(window.crop(self.measurement), measured_mask - masked)
+        return Draw(code, loss_mask=masked, output_mask=masked, window=window)
 
-    def glance(self) -> Draw:
-        """Nothing hidden but the held-out pixels."""
-        return Draw(self._code(self.measurement, self.measured_mask - self.held_out))
+    def make_prediction_input(self) -> Draw:
+        """Return the measurement with only validation pixels masked."""
+        return Draw(
+            self._make_masked_input(self.measurement, self.measured_mask - self.validation_mask)
+        )
 
-    def sweep(self) -> Iterator[Draw]:
-        """Show all that was measured, mirrored if steps did; then foretell what judges, or all."""
-        foretold = self.measured_mask if self.foretell else self.held_out
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the measurement in each orientation, then inputs to predict measured pixels."""
+        predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         axes = range(2, 2 + len(self.grid))
-        ways = list(product((False, True) if self.mirror else (False,), repeat=len(self.grid)))
+        orientations = list(
+            product((False, True) if self.uses_mirroring else (False,), repeat=len(self.grid))
+        )
         start = (0,) * len(self.grid)
-        for route in ways:
-            mirrored = tuple(axis for axis, turned in zip(axes, route, strict=True) if turned)
+        for flips in orientations:
+            mirrored = tuple(
+                axis for axis, is_flipped in zip(axes, flips, strict=True) if is_flipped
+            )
             window = Window(start=start, size=self.grid, mirrored=mirrored)
-            code = self._code(window.of(self.measurement), window.of(self.measured_mask))
-            yield Draw(code, trusted=window.of(1 - foretold) / len(ways), window=window)
+            code = self._make_masked_input(
+                window.crop(self.measurement), window.crop(self.measured_mask)
+            )
+            yield Draw(
+                code, output_mask=window.crop(1 - predicted) / len(orientations), window=window
+            )
         rng = torch.Generator(self.measured_mask.device).manual_seed(
             0
-        )  # the same parts at every look
-        part_of = (
+        )  # the same folds at every inference
+        fold_index = (
             torch.empty_like(self.measured_mask)
             .uniform_(generator=rng)
             .mul(INFERENCE_FOLDS)
             .floor()
         )
-        for part in range(INFERENCE_FOLDS) if self.foretell else (None,):
-            trusted = foretold if part is None else foretold * (part_of == part)
-            yield Draw(self._code(self.measurement, self.measured_mask - trusted), trusted=trusted)
+        for fold in range(INFERENCE_FOLDS) if self.predicts_measured else (None,):
+            fold_mask = predicted if fold is None else predicted * (fold_index == fold)
+            yield Draw(
+                self._make_masked_input(self.measurement, self.measured_mask - fold_mask),
+                output_mask=fold_mask,
+            )
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance."""
+        """Split the output into mean and variance."""
         return split_mean_and_variance(output)
 
-    def _more_hidden(self, rng: torch.Generator) -> Tensor:
-        """Copy the holes to other places, thinned in squares to the share that may be hidden."""
+    def _draw_hidden_mask(self, rng: torch.Generator) -> Tensor:
+        """Return randomly placed copies of the holes, thinned in squares to the allowed share."""
         holes = 1 - self.measured_mask
-        most = self.share[1]
-        count = float(holes.mean())
-        copies = min(MAX_MASK_COPIES, max(1, round(most / max(count, 1e-6))))
+        max_share = self.masked_share[1]
+        hole_share = float(holes.mean())
+        copies = min(MAX_MASK_COPIES, max(1, round(max_share / max(hole_share, 1e-6))))
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
-            turned, shifts = draw_mask_placement(self.grid, rng)
-            moved = holes[0, 0].flip(turned).roll(shifts, list(range(len(self.grid))))
+            flipped_axes, shifts = draw_mask_placement(self.grid, rng)
+            moved = holes[0, 0].flip(flipped_axes).roll(shifts, list(range(len(self.grid))))
             hidden = torch.maximum(hidden, moved)
-        squares = [-(-n // (4 * self.reach)) for n in self.grid]
-        dealt = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
-        dealt = F.interpolate((dealt < most / max(count, most)).to(holes.dtype), size=self.grid)
-        return hidden * dealt
+        squares = [-(-n // (4 * self.block_side)) for n in self.grid]
+        square_mask = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
+        square_mask = F.interpolate(
+            (square_mask < max_share / max(hole_share, max_share)).to(holes.dtype), size=self.grid
+        )
+        return hidden * square_mask
 
-    def _code(self, measurement: Tensor, visible: Tensor) -> Tensor:
-        """Give smooth fillings of what is not visible, and what is; (B, D, *size)."""
-        fillings = fill_by_normalized_convolution(measurement, visible, self.windows)
-        # about zero, as the picture is: a constant of one would only be an offset to unlearn
+    def _make_masked_input(self, measurement: Tensor, visible: Tensor) -> Tensor:
+        """Return the fillings of hidden pixels and the visible mask; (B, D, *size)."""
+        fillings = fill_by_normalized_convolution(measurement, visible, self.filling_windows)
+        # centred at zero like the picture: a constant of one would be an offset to unlearn
         return torch.cat([fillings, visible - 0.5], 1)

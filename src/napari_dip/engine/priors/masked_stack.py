@@ -1,12 +1,7 @@
-"""The prior that fills the holes of a stack: each plane foretold from those before and after it.
+"""Define the masked-input prior for stacks, which predicts each plane from its neighbours.
 
-As with single pictures, more of what is known is hidden at each step, and drives the fit. What is
-hidden is like the holes: whole planes where planes are missing, lines where lines are, and as far
-from the next plane that shows the place as in the hole itself.
-
-Holes of a stack: which planes have them, and which known planes are like a missing one.
-
-What the planes before and after hold: the nearest ones of a stack at which a pixel is seen.
+Each training step masks further measured pixels in the shape of the holes: whole planes where
+planes are missing, lines where lines are. Their distance to visible planes is that of the hole.
 """
 
 from __future__ import annotations
@@ -33,50 +28,50 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate
 
-#: Planes that are looked for on either side: two tell how fast things move, where one does not.
+#: Neighbouring planes used on either side; two show motion, one does not.
 NEIGHBOURS_PER_SIDE = 2
 
 
 class NearestVisiblePlanes(NamedTuple):
-    """Which plane shows a pixel last, and which shows it next.
+    """Indices of the nearest planes in which each pixel is visible.
 
     Attributes
     ----------
-    last : Tensor of int32
-        (N, Y, X): the last plane up to and with each one at which the pixel is seen; -1: none.
+    previous : Tensor of int32
+        (N, Y, X), the last such plane up to each plane, included; -1: none.
     next : Tensor of int32
-        (N, Y, X): the first one from each plane on; N: none.
+        (N, Y, X), the first such plane from each plane on, included; N: none.
     """
 
-    last: Tensor
+    previous: Tensor
     next: Tensor
 
 
 class NeighbourPlanes(NamedTuple):
-    """What was found for some planes.
+    """Values of neighbouring planes for each of P planes.
 
     Attributes
     ----------
     values : Tensor
-        (P, 2 NEIGHBOURS C, Y, X): nearest before first, then those before it; then those after.
+        (P, 2 NEIGHBOURS_PER_SIDE C, Y, X), previous planes from the nearest on, then next planes.
     nearness : Tensor
-        (P, 2, Y, X): one over the number of planes to the nearest before and after; 0: none.
-    between : Tensor
-        (P, C, Y, X): straight line between the nearest two, or the only one; 0 without any.
+        (P, 2, Y, X), one over the distance to the nearest previous and next plane; 0: none.
+    interpolated : Tensor
+        (P, C, Y, X), linear interpolation of the nearest two, or the only one; 0 without any.
     """
 
     values: Tensor
     nearness: Tensor
-    between: Tensor
+    interpolated: Tensor
 
-    def reversed(self) -> NeighbourPlanes:
-        """Give what would be found if the stack were turned round."""
+    def reverse(self) -> NeighbourPlanes:
+        """Return the values for the stack in reverse order."""
         before, after = self.values.chunk(2, 1)
         return self._replace(values=torch.cat([after, before], 1), nearness=self.nearness.flip(1))
 
 
 def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
-    """Look each way from each plane.
+    """Return the nearest visible planes before and after each plane.
 
     Parameters
     ----------
@@ -85,9 +80,9 @@ def find_visible_planes(visible: Tensor) -> NearestVisiblePlanes:
     """
     mask = visible[0, 0] > 0
     count = len(mask)
-    place = torch.arange(count, dtype=torch.int32, device=mask.device)[:, None, None]
-    last = torch.where(mask, place, -1).cummax(0).values
-    behind = torch.where(mask.flip(0), place, -1).cummax(0).values
+    indices = torch.arange(count, dtype=torch.int32, device=mask.device)[:, None, None]
+    last = torch.where(mask, indices, -1).cummax(0).values
+    behind = torch.where(mask.flip(0), indices, -1).cummax(0).values
     return NearestVisiblePlanes(last, (count - 1 - behind).flip(0))
 
 
@@ -97,22 +92,22 @@ def gather_neighbour_planes(
     planes: Tensor,
     reach: tuple[Tensor, Tensor],
 ) -> NeighbourPlanes:
-    """Find the nearest values that are seen before and after some planes.
+    """Gather the nearest visible values before and after some planes.
 
     Parameters
     ----------
     measurement : Tensor
         (1, C, N, Y, X).
     nearest : NearestVisiblePlanes
-        Of the pixels that may be looked at.
+        Of the pixels that may be used.
     planes : Tensor of int64
-        (P,), their numbers.
+        (P,), indices of the planes.
     reach : (Tensor, Tensor) of int64
-        Planes back and ahead at which looking begins, of a shape that fits (P, Y, X); 1: the very
-        next plane; N or more: nothing is looked at on that side.
+        Distance to the first previous and next plane that may be used, broadcastable to
+        (P, Y, X). 1: the adjacent plane; N or more: none on that side.
     """
     here = planes[:, None, None]
-    before = _gather_side_planes(measurement[0], nearest.last, here - reach[0], -1)
+    before = _gather_side_planes(measurement[0], nearest.previous, here - reach[0], -1)
     after = _gather_side_planes(measurement[0], nearest.next, here + reach[1], 1)
     inside_masks = [inside.to(measurement.dtype) for _, _, inside in (before, after)]
     nearness = torch.stack(
@@ -124,7 +119,7 @@ def gather_neighbour_planes(
     )
     weight = nearness / nearness.sum(1, keepdim=True).clamp(min=1e-6)
     between = weight[:, :1] * before[0][0] + weight[:, 1:] * after[0][0]
-    # what only one side shows, or none, is taken for the other as well
+    # a pixel that is visible on one side only takes that value for the other side as well
     sides = []
     for (values, _, existing), (others, _, _) in ((before, after), (after, before)):
         sides += [torch.where(existing[:, None], value, others[0]) for value in values]
@@ -134,16 +129,16 @@ def gather_neighbour_planes(
 def _gather_side_planes(
     measurement: Tensor, visible: Tensor, start: Tensor, direction: int
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Look back (way = -1) or ahead (1) from plane `start`, (P, Y, X).
+    """Gather visible values from plane `start`, (P, Y, X), backwards (-1) or forwards (1).
 
     Returns
     -------
     values : list of Tensor
-        NEIGHBOURS times (P, C, Y, X), the nearest first; 0 where there is none.
+        NEIGHBOURS_PER_SIDE times (P, C, Y, X), the nearest first; 0 if there is none.
     place : Tensor
-        (P, Y, X), the plane that the nearest lies in.
+        (P, Y, X), index of the nearest visible plane.
     in_range : Tensor of bool
-        (P, Y, X), whether there is one.
+        (P, Y, X), whether there is a visible plane.
     """
     count = len(visible)
     start = start.expand(-1, *visible.shape[1:])
@@ -164,7 +159,7 @@ def _gather_side_planes(
 
 
 class StackHoles:
-    """Planes with holes, and how far from each missing pixel others show its place.
+    """Planes with holes, and the distance of each missing pixel to visible planes.
 
     Parameters
     ----------
@@ -174,15 +169,15 @@ class StackHoles:
     Attributes
     ----------
     planes : list of int
-        Those that have holes.
-    whole : list of bool
-        Whether nothing of that plane is known.
-    weights : Tensor
-        (H,), pixels missing in each.
-    back, ahead : Tensor of int16
-        (H, Y, X), planes to the next one that shows a pixel; N: none.
-    usable : list of int
-        Planes of which something is known.
+        Indices of the H planes with holes.
+    is_plane_missing : list of bool
+        For each of them, whether all of it is missing.
+    missing_counts : Tensor
+        (H,), number of missing pixels.
+    distance_before, distance_after : Tensor of int16
+        (H, Y, X), distance to the nearest previous and next plane with that pixel; N: none.
+    measured_planes : list of int
+        Planes with measured pixels.
     """
 
     def __init__(self, measured_mask: Tensor) -> None:
@@ -190,80 +185,99 @@ class StackHoles:
         size = measured_mask[0, 0, 0].numel()
         count = measured_mask.shape[2]
         self.planes: list[int] = missing.nonzero()[:, 0].tolist()
-        self.whole = [bool(missing[plane] == size) for plane in self.planes]
-        self.usable: list[int] = (missing < size).nonzero()[:, 0].tolist()
-        self.weights = missing[self.planes].to(torch.float32).cpu()
+        self.is_plane_missing = [bool(missing[plane] == size) for plane in self.planes]
+        self.measured_planes: list[int] = (missing < size).nonzero()[:, 0].tolist()
+        self.missing_counts = missing[self.planes].to(torch.float32).cpu()
         planes = find_visible_planes(measured_mask)
-        here = torch.tensor(self.planes, device=measured_mask.device)[:, None, None]
-        back, ahead = here - planes.last[self.planes], planes.next[self.planes] - here
-        back = torch.where(planes.last[self.planes] < 0, count, back)
+        indices = torch.tensor(self.planes, device=measured_mask.device)[:, None, None]
+        back, ahead = indices - planes.previous[self.planes], planes.next[self.planes] - indices
+        back = torch.where(planes.previous[self.planes] < 0, count, back)
         ahead = torch.where(planes.next[self.planes] >= count, count, ahead)
-        self.back, self.ahead = back.to(torch.int16), ahead.to(torch.int16)
+        self.distance_before, self.distance_after = back.to(torch.int16), ahead.to(torch.int16)
 
     def to(self, device: torch.device) -> None:
-        """Move what is looked up in pixels."""
-        self.back, self.ahead = self.back.to(device), self.ahead.to(device)
+        """Move the distances to a device."""
+        self.distance_before, self.distance_after = (
+            self.distance_before.to(device),
+            self.distance_after.to(device),
+        )
 
-    def suited(self, place: int) -> list[int]:
-        """Planes whose surroundings are like those of a missing one: as far from the next known."""
-        if not self.whole[place]:
-            return self.usable
-        plane, usable = self.planes[place], set(self.usable)
-        back = min((plane - item for item in usable if item < plane), default=0)
-        ahead = min((item - plane for item in usable if item > plane), default=0)
-        alike = [item for item in self.usable if {item - back, item + ahead} <= usable]
-        return alike or self.usable
+    def find_similar_planes(self, place: int) -> list[int]:
+        """Return planes with measured planes at the same distances as the given one with holes.
 
-    def like_missing(self, measured_mask: Tensor) -> Tensor:
-        """Leave of what is known the planes whose surroundings are like those of missing ones.
-
-        All, where no plane is missing; the shape of `measured_mask`.
+        All measured planes, if that one is not missing as a whole or no plane is similar.
         """
-        places = [place for place, whole in enumerate(self.whole) if whole]
+        if not self.is_plane_missing[place]:
+            return self.measured_planes
+        plane, usable = self.planes[place], set(self.measured_planes)
+        back = min(
+            (plane - measured_plane for measured_plane in usable if measured_plane < plane),
+            default=0,
+        )
+        ahead = min(
+            (measured_plane - plane for measured_plane in usable if measured_plane > plane),
+            default=0,
+        )
+        similar = [
+            measured_plane
+            for measured_plane in self.measured_planes
+            if {measured_plane - back, measured_plane + ahead} <= usable
+        ]
+        return similar or self.measured_planes
+
+    def mask_similar_planes(self, measured_mask: Tensor) -> Tensor:
+        """Return the mask of measured pixels in planes that are similar to missing ones.
+
+        `measured_mask` itself, if no plane is missing as a whole.
+        """
+        places = [place for place, is_missing in enumerate(self.is_plane_missing) if is_missing]
         if not places:
             return measured_mask
-        alike = torch.zeros_like(measured_mask)
-        alike[:, :, sorted({plane for place in places for plane in self.suited(place)})] = 1
-        return measured_mask * alike
+        is_similar = torch.zeros_like(measured_mask)
+        is_similar[
+            :, :, sorted({plane for place in places for plane in self.find_similar_planes(place)})
+        ] = 1
+        return measured_mask * is_similar
 
 
-#: Axes of (B, D, N, Y, X) that the last look mirrors, one after the other: steps do so at random.
-#: On a 15 x 64 x 64 crop of a movie, learning with mirrors and seen from behind gained 2 dB.
+#: Axes of (B, D, N, Y, X) that the final inference mirrors, one tuple for each pass. On a 15 x 64 x
+#: 64 crop of a movie, training with mirrored and reversed stacks gained 2 dB.
 MIRROR_AXES: tuple[tuple[int, ...], ...] = ((), (3,), (4,), (3, 4))
-#: Draws by which the word of other planes is weighed against a plane's own: some 10,000 pixels.
+#: Draws from which the weight of neighbouring planes is estimated, about 10,000 pixels.
 WEIGHTING_DRAWS = 8
-#: Side of the squares in which copies of holes are dealt out where all of them would be too much.
+#: Side in pixels of the squares in which copies of holes are thinned.
 THINNING_SIDE = 32
 
 
 def count_stack_input_channels(channels: int) -> int:
-    """Count the channels of a code: fillings and neighbours of the picture's, and what is seen."""
+    """Return the number of input channels: interpolation, neighbours, fillings and masks."""
     return (1 + 2 * NEIGHBOURS_PER_SIDE + len(make_filling_windows(2))) * channels + 3
 
 
 class MaskedStackPrior(Prior):
-    """A stack with further pixels hidden afresh at each step, plane by plane; they drive the fit.
+    """A stack with further pixels masked at each training step, where the loss is computed.
 
-    Held-out pixels stay hidden in every step and glance; the last look shows the network all that
-    was measured. Where most of what is missing are whole planes, judging and foretelling hide
-    whole planes as well: a pixel is told from other planes alone.
+    Validation pixels are masked in training and previews. The final inference uses all measured
+    pixels. If most missing pixels are in whole planes, validation and prediction of measured
+    pixels mask whole planes as well, so that pixels are predicted from other planes alone.
 
     Parameters
     ----------
     net : nn.Module
-        A `PlaneWise` network, as `count_stack_input_channels` counts its input.
+        A `PlanewiseNetwork` with `count_stack_input_channels` input channels.
     measurement : Tensor
         (1, C, N, Y, X).
     measured_mask : Tensor
         (1, 1, N, Y, X), 1 where there is a measurement.
-    held_out : Tensor
-        (1, 1, N, Y, X), 1 at pixels that judge.
-    share : float
-        Most part of a plane that a step hides where planes are missing in part.
-    foretell : bool
-        Whether the last look foretells known pixels from the others; else it leaves them.
+    validation_mask : Tensor
+        (1, 1, N, Y, X), 1 at validation pixels.
+    max_masked_share : float
+        Largest share of a plane that a step masks, where planes are missing in part.
+    predicts_measured : bool
+        Whether the final inference predicts all measured pixels from the others; otherwise only
+        validation pixels.
     window : tuple of int
-        Planes, height and width of what a step looks at.
+        Planes, height and width of the crop of one training step.
     """
 
     covers_grid = False
@@ -273,178 +287,211 @@ class MaskedStackPrior(Prior):
         net: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
-        held_out: Tensor,
+        validation_mask: Tensor,
         *,
-        share: float,
-        foretell: bool,
+        max_masked_share: float,
+        predicts_measured: bool,
         window: tuple[int, ...],
     ) -> None:
         self.net = net
-        self.share = share
-        self.foretell = foretell
+        self.max_masked_share = max_masked_share
+        self.predicts_measured = predicts_measured
         self.measurement = measurement * measured_mask
         self.measured_mask = measured_mask
-        self.held_out = held_out * measured_mask
+        self.validation_mask = validation_mask * measured_mask
         self.grid = tuple(measurement.shape[2:])
         self.window = tuple(map(min, window, self.grid))
-        self.windows = make_filling_windows(2).to(measurement)
+        self.filling_windows = make_filling_windows(2).to(measurement)
         self.holes = StackHoles(measured_mask)
-        self.visible_planes = find_visible_planes(measured_mask - self.held_out)
-        planes = self.holes.weights[torch.tensor(self.holes.whole, dtype=torch.bool)].sum()
-        self.blind = bool(2 * planes > self.holes.weights.sum())
-        self.others_word = 1.0
-        self.others_word = self._word_of_others()
+        self.visible_planes = find_visible_planes(measured_mask - self.validation_mask)
+        planes = self.holes.missing_counts[
+            torch.tensor(self.holes.is_plane_missing, dtype=torch.bool)
+        ].sum()
+        self.hides_whole_planes = bool(2 * planes > self.holes.missing_counts.sum())
+        self.neighbour_weight = 1.0
+        self.neighbour_weight = self._compute_neighbour_weight()
 
     def to(self, device: torch.device) -> None:
-        """Move network and measurement."""
+        """Move network, measurement, masks and windows to a device."""
         self.net.to(device)
         self.measurement, self.measured_mask = (
             self.measurement.to(device),
             self.measured_mask.to(device),
         )
-        self.held_out, self.windows = self.held_out.to(device), self.windows.to(device)
+        self.validation_mask, self.filling_windows = (
+            self.validation_mask.to(device),
+            self.filling_windows.to(device),
+        )
         self.holes.to(device)
         self.visible_planes = NearestVisiblePlanes(
             *(plane.to(device) for plane in self.visible_planes)
         )
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Hide, in some planes, what is missing in another; look at it in a random window."""
-        hidden, reach, usable = self._more_hidden(rng)
+        """Draw a random window of some planes, with the holes of another plane masked in them."""
+        hidden, reach, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
         order = torch.randperm(len(usable), generator=rng, device=rng.device)[:count]
         planes = tuple(usable[place] for place in order.tolist())
-        flat = draw_random_window(self.grid[1:], self.window[1:], rng)
-        mirrored = tuple(axis + 1 for axis in flat.mirrored)
+        plane_window = draw_random_window(self.grid[1:], self.window[1:], rng)
+        mirrored = tuple(axis + 1 for axis in plane_window.mirrored)
         window = Window(
-            start=(0, *flat.start), size=(count, *flat.size), mirrored=mirrored, planes=planes
+            start=(0, *plane_window.start),
+            size=(count, *plane_window.size),
+            mirrored=mirrored,
+            planes=planes,
         )
-        measured_mask, held_out = window.of(self.measured_mask), window.of(self.held_out)
-        cut = flat.of(hidden[None])
-        driven = measured_mask * (1 - (1 - cut) * (1 - held_out))
-        back, ahead = (flat.of(item[None, None])[0] for item in reach)
-        turned = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
-        code = self._code(
-            window, self.visible_planes, measured_mask - driven, (back, ahead), turned=turned
+        measured_mask, validation = (
+            window.crop(self.measured_mask),
+            window.crop(self.validation_mask),
         )
-        return Draw(code, driven=driven, trusted=driven, window=window)
+        masked_window = plane_window.crop(hidden[None])
+        masked = measured_mask * (1 - (1 - masked_window) * (1 - validation))
+        back, ahead = (plane_window.crop(distance[None, None])[0] for distance in reach)
+        is_reversed = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
+        code = self._make_masked_input(
+            window, self.visible_planes, measured_mask - masked, (back, ahead), turned=is_reversed
+        )
+        return Draw(code, loss_mask=masked, output_mask=masked, window=window)
 
-    def glance(self) -> Draw:
-        """Nothing hidden but the held-out pixels, or the planes that they lie in."""
+    def make_prediction_input(self) -> Draw:
+        """Return the stack with only validation pixels masked, or with whole planes masked."""
         visible = (
             torch.zeros_like(self.measured_mask)
-            if self.blind
-            else self.measured_mask - self.held_out
+            if self.hides_whole_planes
+            else self.measured_mask - self.validation_mask
         )
-        everything = self._planes(tuple(range(self.grid[0])))
-        return Draw(self._code(everything, self.visible_planes, visible))
+        everything = self._make_plane_window(tuple(range(self.grid[0])))
+        return Draw(self._make_masked_input(everything, self.visible_planes, visible))
 
-    def sweep(self) -> Iterator[Draw]:
-        """Show all that was measured; then foretell what judges, or all.
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield inputs to fill planes with holes, then inputs to predict measured pixels.
 
-        Planes of which nothing is asked are left out.
+        Planes without a pixel to predict are left out.
         """
-        foretold = self.measured_mask if self.foretell else self.held_out
+        predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         planes = find_visible_planes(self.measured_mask)
         for direction, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
-            window = self._planes(tuple(self.holes.planes), mirrored)
-            code = self._code(
-                window, planes, window.of(self.measured_mask), turned=bool(direction % 2)
+            window = self._make_plane_window(tuple(self.holes.planes), mirrored)
+            code = self._make_masked_input(
+                window, planes, window.crop(self.measured_mask), turned=bool(direction % 2)
             )
             yield Draw(
-                code, trusted=window.of(1 - self.measured_mask) / len(MIRROR_AXES), window=window
+                code,
+                output_mask=window.crop(1 - self.measured_mask) / len(MIRROR_AXES),
+                window=window,
             )
-        judging = foretold.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
-        window = self._planes(tuple(judging))
-        parts = INFERENCE_FOLDS if self.foretell and not self.blind else 1
+        predicted_planes = predicted.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
+        window = self._make_plane_window(tuple(predicted_planes))
+        folds = INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
         rng = torch.Generator(self.measured_mask.device).manual_seed(
             0
-        )  # the same parts at every look
-        part_of = torch.empty_like(self.measured_mask).uniform_(generator=rng).mul(parts).floor()
-        for part in range(parts if judging else 0):
-            trusted = foretold * (part_of == part)
-            visible = torch.zeros_like(trusted) if self.blind else self.measured_mask - trusted
-            around = self.visible_planes if self.blind else find_visible_planes(visible)
-            code = self._code(window, around, window.of(visible))
-            yield Draw(code, trusted=window.of(trusted), window=window)
+        )  # the same folds at every inference
+        fold_index = torch.empty_like(self.measured_mask).uniform_(generator=rng).mul(folds).floor()
+        for fold in range(folds if predicted_planes else 0):
+            fold_mask = predicted * (fold_index == fold)
+            visible = (
+                torch.zeros_like(fold_mask)
+                if self.hides_whole_planes
+                else self.measured_mask - fold_mask
+            )
+            nearest = (
+                self.visible_planes if self.hides_whole_planes else find_visible_planes(visible)
+            )
+            code = self._make_masked_input(window, nearest, window.crop(visible))
+            yield Draw(code, output_mask=window.crop(fold_mask), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
-        """First half is the mean, second half the variance."""
+        """Split the output into mean and variance."""
         return split_mean_and_variance(output)
 
-    def _word_of_others(self) -> float:
-        """Weigh what other planes say of a pixel against what its own plane says around it.
+    def _compute_neighbour_weight(self) -> float:
+        """Return the weight of neighbouring planes against the plane's own filling, 0 to 1.
 
-        By least squares, over pixels that are hidden as steps hide them. 1: others alone.
+        It is fitted by least squares to pixels that are masked as in training.
         """
         rng = torch.Generator(self.measured_mask.device).manual_seed(0)
         channels = self.measurement.shape[1]
         first = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
-        above = below = 0.0
+        numerator = denominator = 0.0
         for _ in range(WEIGHTING_DRAWS):
             draw = self.draw(rng)
-            assert draw.driven is not None
+            assert draw.loss_mask is not None
             assert draw.window is not None
-            others, own = draw.code[:, :channels], draw.code[:, first : first + channels]
-            mask = (draw.code[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
-            here = (draw.code[:, -1:] > 0).to(own.dtype).amax((3, 4), keepdim=True)
-            weight = draw.driven * mask * here
-            truth = draw.window.of(self.measurement)
-            above += float((weight * (others - own) * (truth - own)).sum())
-            below += float((weight * (others - own) ** 2).sum())
-        return min(1.0, max(0.0, above / below)) if below else 1.0
+            neighbours, filling = (
+                draw.network_input[:, :channels],
+                draw.network_input[:, first : first + channels],
+            )
+            mask = (draw.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
+            is_plane_visible = (
+                (draw.network_input[:, -1:] > 0).to(filling.dtype).amax((3, 4), keepdim=True)
+            )
+            weight = draw.loss_mask * mask * is_plane_visible
+            truth = draw.window.crop(self.measurement)
+            numerator += float((weight * (neighbours - filling) * (truth - filling)).sum())
+            denominator += float((weight * (neighbours - filling) ** 2).sum())
+        return min(1.0, max(0.0, numerator / denominator)) if denominator else 1.0
 
-    def _planes(self, planes: tuple[int, ...], mirrored: tuple[int, ...] = ()) -> Window:
+    def _make_plane_window(self, planes: tuple[int, ...], mirrored: tuple[int, ...] = ()) -> Window:
         return Window(
             start=(0,) * 3, size=(len(planes), *self.grid[1:]), mirrored=mirrored, planes=planes
         )
 
-    def _more_hidden(self, rng: torch.Generator) -> tuple[Tensor, tuple[Tensor, Tensor], list[int]]:
-        """Choose a plane with holes, and copies of them elsewhere in a plane.
+    def _draw_hidden_mask(
+        self, rng: torch.Generator
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], list[int]]:
+        """Draw the holes of a random plane, at random positions if part of it is measured.
 
         Returns
         -------
         hidden : Tensor
-            (1, Y, X), 1 where hidden.
+            (1, Y, X), 1 at pixels to mask.
         reach : (Tensor, Tensor) of int64
-            (Y, X), planes back and ahead at which looking begins.
+            (Y, X), distance to the first previous and next plane that may be used.
         usable : list of int
-            Planes to hide it in.
+            Planes in which to mask them.
         """
-        if not self.holes.planes:  # this part of the stack is whole
+        if not self.holes.planes:  # no holes in this part of the stack
             plane = self.measured_mask[0, 0, 0]
-            near = torch.ones_like(plane, dtype=torch.int64)
-            scattered = torch.empty_like(plane).uniform_(generator=rng) < self.share
-            return scattered.to(plane.dtype)[None], (near, near), self.holes.usable
-        place = int(torch.multinomial(self.holes.weights.to(rng.device), 1, generator=rng))
+            adjacent = torch.ones_like(plane, dtype=torch.int64)
+            scattered = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_share
+            return scattered.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
+        place = int(torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng))
         missing = 1 - self.measured_mask[0, 0, self.holes.planes[place]]
-        back, ahead = self.holes.back[place].long(), self.holes.ahead[place].long()
-        usable = self.holes.suited(place)
-        if self.holes.whole[place]:
+        back, ahead = (
+            self.holes.distance_before[place].long(),
+            self.holes.distance_after[place].long(),
+        )
+        usable = self.holes.find_similar_planes(place)
+        if self.holes.is_plane_missing[place]:
             return missing[None], (back, ahead), usable
-        most, part = self.share, float(missing.mean())
+        max_share, missing_share = self.max_masked_share, float(missing.mean())
         hidden = torch.zeros_like(missing)
-        far = [torch.ones_like(back), torch.ones_like(ahead)]
-        for _ in range(min(MAX_MASK_COPIES, max(1, round(most / part)))):
-            turned, shifts = draw_mask_placement(missing.shape, rng)
+        distances = [torch.ones_like(back), torch.ones_like(ahead)]
+        for _ in range(min(MAX_MASK_COPIES, max(1, round(max_share / missing_share)))):
+            flipped_axes, shifts = draw_mask_placement(missing.shape, rng)
             moved, *reach = (
-                item.flip(turned).roll(shifts, (0, 1)) for item in (missing, back, ahead)
+                tensor.flip(flipped_axes).roll(shifts, (0, 1)) for tensor in (missing, back, ahead)
             )
-            far = [torch.where(moved > 0, new, old) for new, old in zip(reach, far, strict=True)]
+            distances = [
+                torch.where(moved > 0, new, old) for new, old in zip(reach, distances, strict=True)
+            ]
             hidden = torch.maximum(hidden, moved)
-        return self._thinned(hidden, most, rng)[None], (far[0], far[1]), usable
+        return self._thin_mask(hidden, max_share, rng)[None], (distances[0], distances[1]), usable
 
-    def _thinned(self, hidden: Tensor, most: float, rng: torch.Generator) -> Tensor:
-        """Leave, in squares, about as much of it as may be hidden."""
+    def _thin_mask(self, hidden: Tensor, most: float, rng: torch.Generator) -> Tensor:
+        """Return the mask thinned in squares to about the allowed share."""
         part = float(hidden.mean())
         if part <= most:
             return hidden
         squares = [-(-n // THINNING_SIDE) for n in hidden.shape]
-        dealt = torch.empty((1, 1, *squares), device=hidden.device).uniform_(generator=rng)
-        kept = F.interpolate((dealt < most / part).to(hidden.dtype), scale_factor=THINNING_SIDE)
-        return hidden * kept[0, 0, : hidden.shape[0], : hidden.shape[1]]
+        square_values = torch.empty((1, 1, *squares), device=hidden.device).uniform_(generator=rng)
+        kept_squares = F.interpolate(
+            (square_values < most / part).to(hidden.dtype), scale_factor=THINNING_SIDE
+        )
+        return hidden * kept_squares[0, 0, : hidden.shape[0], : hidden.shape[1]]
 
-    def _code(
+    def _make_masked_input(
         self,
         window: Window,
         nearest: NearestVisiblePlanes,
@@ -453,35 +500,40 @@ class MaskedStackPrior(Prior):
         *,
         turned: bool = False,
     ) -> Tensor:
-        """Give what the network is fed of some planes; (1, D, P, height, width).
+        """Return the network input of some planes; (1, D, P, height, width).
 
         Parameters
         ----------
         visible : Tensor
-            (1, 1, P, height, width), what is seen of these planes themselves.
+            (1, 1, P, height, width), visible pixels of these planes themselves.
         reach : (Tensor, Tensor), optional
-            As `gather_neighbour_planes` takes it, in the window; the very next planes if left out.
+            As for `gather_neighbour_planes`, in the window; by default the adjacent planes.
         turned : bool
-            Whether the stack is seen from behind.
+            Whether the stack is in reverse order.
         """
         planes = torch.tensor(window.planes, device=visible.device)
         size = (self.grid[0], *window.size[1:])
         whole = Window(start=(0, *window.start[1:]), size=size, mirrored=window.mirrored)
-        near = NearestVisiblePlanes(*(whole.of(item[None, None])[0, 0] for item in nearest))
+        near = NearestVisiblePlanes(*(whole.crop(item[None, None])[0, 0] for item in nearest))
         entry = torch.ones((1, 1, 1), dtype=torch.int64, device=visible.device)
         neighbour_planes = gather_neighbour_planes(
-            whole.of(self.measurement), near, planes, reach or (entry, entry)
+            whole.crop(self.measurement), near, planes, reach or (entry, entry)
         )
-        neighbour_planes = neighbour_planes.reversed() if turned else neighbour_planes
-        own = (window.of(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
+        neighbour_planes = neighbour_planes.reverse() if turned else neighbour_planes
+        own = (window.crop(self.measurement) * visible)[0].transpose(0, 1)  # (P, C, Y, X)
         visible_planes = visible[0].transpose(0, 1)
-        fillings = fill_by_normalized_convolution(own, visible_planes, self.windows)
-        # told from other planes where one shows it, else from the plane's own surroundings
+        fillings = fill_by_normalized_convolution(own, visible_planes, self.filling_windows)
+        # interpolated from other planes where the pixel is visible, else filled within the plane
         neighbours = fillings[:, : own.shape[1]]
         elsewhere = neighbour_planes.nearness.sum(1, keepdim=True) > 0
         here = visible_planes.amax((1, 2, 3), keepdim=True) > 0
-        both = self.others_word * neighbour_planes.between + (1 - self.others_word) * neighbours
-        base = torch.where(elsewhere, torch.where(here, both, neighbour_planes.between), neighbours)
+        both = (
+            self.neighbour_weight * neighbour_planes.interpolated
+            + (1 - self.neighbour_weight) * neighbours
+        )
+        base = torch.where(
+            elsewhere, torch.where(here, both, neighbour_planes.interpolated), neighbours
+        )
         base = torch.where(visible_planes > 0, own, base)
         parts = [
             base,

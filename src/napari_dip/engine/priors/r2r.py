@@ -1,16 +1,9 @@
-"""A prior that is shown the whole measurement, with more noise of the same kind put on top.
+"""Define the recorrupted-to-recorrupted (R2R) prior, and estimate the skewness of noise for it.
 
-What is fed is y + a n and what is asked for is y - n / a, with n drawn afresh at each step with the
-variance and the correlation of the measurement's own noise. The noise of the two is then not
-correlated, so that the best answer is the picture: nothing has to be hidden, and noise that
-neighbours share needs no wide holes. Counted photons are skewed, and then uncorrelated is not
-enough: what is put on top is skewed as well, so that sum and difference tell nothing of each other.
-
-How skewed the noise is, beside counted photons: what variance and correlation do not tell.
-
-Counts are skewed the more, the fewer they are, and multipliers of single photons (EM-CCD, PMT)
-skew them further. A network that is shown more noise must be shown noise as skewed as the
-measured, or it learns to tell the two apart and lets through what was measured.
+The network input is y + a n and the target is y - n / a. The noise n is drawn at each step with
+the variance and autocorrelation of the measurement's noise. The noises of input and target are then
+uncorrelated, so no pixels are hidden. With few photons noise is skewed, and so is n, since the
+network would otherwise learn to separate the two.
 """
 
 from __future__ import annotations
@@ -30,23 +23,24 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
-#: What is made of the 3 x 3 pixels about one.
+#: Weights of 3 x 3 pixels.
 Stencil = tuple[tuple[float, ...], ...]
-#: A pixel without the mean of its neighbours, and its second difference along both axes. The
-#: first is surer where nothing is to be seen, the second blind to more of a picture.
+#: A pixel less the mean of its neighbours, and its mixed second difference along both axes. The
+#: first is more precise in flat regions, the second suppresses more image structure.
 NEIGHBOUR_MEAN_RESIDUAL: Stencil = (
     (-1 / 8, -1 / 8, -1 / 8),
     (-1 / 8, 1.0, -1 / 8),
     (-1 / 8, -1 / 8, -1 / 8),
 )
 SECOND_DIFFERENCE: Stencil = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
-#: Share of the pixels that are looked at, those that lie flattest.
+#: Share of the pixels that are used for each stencil, those with the smallest slope.
 FLAT_PIXEL_SHARES = {NEIGHBOUR_MEAN_RESIDUAL: 0.25, SECOND_DIFFERENCE: 0.5}
-#: Side of the mean from which the slope and the variance of a pixel's surroundings are told.
+#: Side in pixels of the moving mean from which slope and noise variance are computed.
 SURROUNDINGS_SIDE = 9
-#: Correlation that counts as none.
+#: Largest correlation that is treated as 0.
 MAX_UNCORRELATED_LAG = 0.05
-#: Most that is believed: multiplied single photons have 1.5, and what is more is texture.
+#: Upper bound of the skewness in units of that of photon noise. Multiplied single photons have 1.5;
+#: more is texture.
 MAX_SKEWNESS = 2.0
 
 
@@ -56,33 +50,35 @@ def estimate_count_skewness(
     noise: NoiseVariance,
     correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Tensor:
-    """Tell how many times as skewed the noise is as counted photons of its variance would be.
+    """Estimate the skewness of the noise in units of that of photon noise with the same variance.
 
-    Of photons, the third moment is the gain times the variance. Where nothing can be told it is 0.
+    The third moment of photon noise is the gain times the variance. Multipliers of single photons
+    (EM-CCD, PMT) increase it.
 
     Parameters
     ----------
     measurement : Tensor
-        (B, C, *grid), of two dimensions or three; along depth no neighbours are compared.
+        (B, C, *grid) in 2-D or 3-D; neighbours along Z are not used.
     measured_mask : Tensor
-        (1 or B, 1, *grid): 1 where there is a measurement.
+        (1 or B, 1, *grid), 1 where there is a measurement.
     noise : NoiseVariance
         Of the measurement.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Pixels are
-        compared at a distance where they share no noise.
+        compared at a distance with uncorrelated noise.
 
     Returns
     -------
     Tensor
-        (B, C, 1, ...) of `noise.gain`, from 0 to 2. On W2S and FMD, against what the mean of 50
-        to 400 shots tells: 1.2 to 1.4 of 1.3 to 1.5 (EM-CCD), 1.1 to 2.0 of 1.1 to 1.9.
+        (B, C, 1, ...) in units of `noise.gain`, from 0 to 2; 0 if it cannot be estimated. On W2S
+        it is 1.2 to 1.4 against 1.3 to 1.5 from the mean of 50 to 400 exposures (EM-CCD), on FMD
+        1.1 to 2.0 against 1.1 to 1.9.
     """
-    apart = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
+    distances = tuple(_find_uncorrelated_distance(along) for along in correlation or ((), ()))
     ratios = torch.stack(
         [
-            _estimate_moment_ratio(measurement, measured_mask, noise, weights, apart)
-            for weights in FLAT_PIXEL_SHARES
+            _estimate_moment_ratio(measurement, measured_mask, noise, stencil, distances)
+            for stencil in FLAT_PIXEL_SHARES
         ]
     )
     return ratios.amin(0).clamp(0.0, MAX_SKEWNESS)
@@ -95,39 +91,43 @@ def _estimate_moment_ratio(
     weights: Stencil,
     apart: tuple[int, ...],
 ) -> Tensor:
-    """Third moment of what `weights` leave of the flattest pixels, over gain times variance."""
+    """Return the third moment of filtered flat pixels, in units of gain times variance."""
     batch, channels, *_ = measurement.shape
-    taken = torch.tensor(weights).to(measurement)[None, None]
-    around = average_in_plane(measurement * measured_mask, SURROUNDINGS_SIDE) / average_in_plane(
-        measured_mask, SURROUNDINGS_SIDE
-    ).clamp(min=1e-6)
-    variance = noise.at(around)
+    stencil = torch.tensor(weights).to(measurement)[None, None]
+    local_mean = average_in_plane(
+        measurement * measured_mask, SURROUNDINGS_SIDE
+    ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
+    variance = noise.evaluate(local_mean)
     valid = (
-        _apply_stencil(measured_mask, (taken != 0).to(taken), apart)
-        >= int((taken != 0).sum()) - 0.5
+        _apply_stencil(measured_mask, (stencil != 0).to(stencil), apart)
+        >= int((stencil != 0).sum()) - 0.5
     )
     valid = valid.expand_as(measurement)
-    steep = _compute_squared_slope(around) / variance
-    moments = (_apply_stencil(measurement, taken, apart) ** 3).reshape(batch, channels, -1)
-    said = (noise.gain * variance).reshape(batch, channels, -1) * float((taken**3).sum())
-    answer = torch.zeros_like(noise.gain)
+    relative_slope = _compute_squared_slope(local_mean) / variance
+    moments = (_apply_stencil(measurement, stencil, apart) ** 3).reshape(batch, channels, -1)
+    expected_moments = (noise.gain * variance).reshape(batch, channels, -1) * float(
+        (stencil**3).sum()
+    )
+    ratios = torch.zeros_like(noise.gain)
     for index in range(batch):
         for channel in range(channels):
             inside = valid[index, channel].flatten()
-            slope = steep[index, channel].flatten()
+            slope = relative_slope[index, channel].flatten()
             if not bool(inside.any()) or float(noise.gain[index, channel].max()) <= 0:
                 continue
             limit = torch.kthvalue(
                 slope[inside], max(1, int(FLAT_PIXEL_SHARES[weights] * int(inside.sum())))
             ).values
             flat = inside & (slope <= limit)
-            ratio = moments[index, channel][flat].sum() / said[index, channel][flat].sum()
-            answer[index, channel] = ratio.nan_to_num(0.0, 0.0, 0.0)
-    return answer
+            ratio = (
+                moments[index, channel][flat].sum() / expected_moments[index, channel][flat].sum()
+            )
+            ratios[index, channel] = ratio.nan_to_num(0.0, 0.0, 0.0)
+    return ratios
 
 
 def _compute_squared_slope(around: Tensor) -> Tensor:
-    """Squared slope in a plane, of the mean of each pixel's surroundings."""
+    """Return the squared gradient along Y and X of the moving mean."""
     flat = around.reshape(-1, 1, *around.shape[-2:])
     framed = F.pad(flat, (1,) * 4, mode="replicate")
     down = framed[..., 2:, 1:-1] - framed[..., :-2, 1:-1]
@@ -136,174 +136,187 @@ def _compute_squared_slope(around: Tensor) -> Tensor:
 
 
 def average_in_plane(image: Tensor, side: int) -> Tensor:
-    """Mean of each pixel's surroundings in its plane, as many pixels wide; an odd number."""
+    """Return the moving mean over `side` x `side` pixels of each plane; `side` is odd."""
     flat = image.reshape(-1, 1, *image.shape[-2:])
     framed = F.pad(flat, (side // 2,) * 4, mode="replicate")
     return F.avg_pool2d(framed, side, 1).reshape(image.shape)
 
 
 def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
-    """Distance, in pixels, at which noise is not shared any more."""
+    """Return the distance in pixels from which on noise is uncorrelated."""
     return (
-        max((lag for lag, item in enumerate(along, 1) if item > MAX_UNCORRELATED_LAG), default=0)
+        max((lag for lag, value in enumerate(along, 1) if value > MAX_UNCORRELATED_LAG), default=0)
         + 1
     )
 
 
 def _apply_stencil(image: Tensor, weights: Tensor, apart: tuple[int, ...]) -> Tensor:
-    """Weigh each pixel's neighbours so far apart in its plane; beyond the rim there is nothing."""
+    """Convolve each plane with a stencil dilated by `apart`, with zeros beyond the border."""
     flat = image.reshape(-1, 1, *image.shape[-2:])
     return F.conv2d(flat, weights, padding=apart, dilation=apart).reshape(image.shape)
 
 
-#: How strong the further noise is, as a share of the measured one: where pixels do not share it,
-#: and where they do. More noise hides more of the picture; less makes it matter more that the
-#: noise is known well, and noise that is shared is not. On FMD WideField_BPAE_R and B (capture 1)
-#: 1/2 came to 35.34 and 36.48 dB, 1 to 35.36 and 37.00, 2 to 34.93 on R; on 256 x 256 pixels of
-#: F16 of the Deep Image Prior page 0.3, 1/2 and 1 came to 30.60, 30.64 and 30.20 dB.
+#: Strength a of the added noise in units of the measured one, for white and for correlated noise.
+#: More noise hides more of the image; less requires a more precise noise model, which correlated
+#: noise does not have. On FMD WideField_BPAE_R and B (capture 1), 1/2 reached 35.34 and 36.48 dB, 1
+#: reached 35.36 and 37.00 dB, and 2 reached 34.93 dB on R. On 256 x 256 pixels of F16 of the Deep
+#: Image Prior page, 0.3, 1/2 and 1 reached 30.60, 30.64 and 30.20 dB.
 R2R_NOISE_STRENGTH, R2R_CORRELATED_STRENGTH = 0.5, 1.0
-#: Expected counts from which on noise is drawn as if it were Gaussian: its skewness is below 0.05.
+#: Expected count from which on noise is drawn as Gaussian; its skewness is below 0.05.
 MIN_GAUSSIAN_COUNT = 400.0
-#: Least worth of a count, in network units: what stands for none.
+#: Lower bound of the value of one count, in network units.
 MIN_COUNT_VALUE = 1e-6
-#: Side of the window whose mean stands for the signal where a pixel's noise depends on it.
+#: Side in pixels of the window whose mean is used as the signal in the noise model.
 SIGNAL_WINDOW_SIDE = 5
-#: Least share of the noise's power that any frequency is taken to have.
+#: Lower bound of the noise power at each frequency, in units of that of white noise.
 MIN_FREQUENCY_POWER = 0.02
 
 
 class R2RPrior(Prior):
-    """The measurement with fresh noise; held-out pixels and their guard band are filled in.
+    """R2R prior: predict the measurement less noise from the measurement plus noise.
 
-    They are filled in to judge. The last look shows all of the measurement.
+    Validation pixels and their guard band are filled in during training and previews. The final
+    inference uses the whole measurement.
 
     Parameters
     ----------
     net : nn.Module
-        C channels in, C out.
+        With C input and C output channels.
     measurement : Tensor
-        (B, C, *grid), of two or three dimensions; of several pictures each step looks at one.
-    measured_mask, held_out_blocks : Tensor
-        (B, 1, *grid): 1 where there is a measurement, and at held-out pixels and their guard band.
+        (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one picture of the batch.
+    measured_mask : Tensor
+        (B, 1, *grid), 1 where there is a measurement.
+    validation_blocks : Tensor
+        (B, 1, *grid), 1 at validation pixels and their guard band.
     block : tuple of int, odd
-        Size of the guard band.
+        Size of a validation pixel with its guard band.
     noise : NoiseVariance
-        Of the measurement: one for all pictures, or one for each.
+        Of the measurement; one for all pictures, or one for each.
     correlation : tuple of two tuples of float or None
-        Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Along depth it
-        is white.
+        Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Along Z it is
+        white.
     window : tuple of int or None
-        Size of what a step looks at; None: the whole grid.
-    trust : Tensor or None
-        (1, 1, *grid): variance of `noise` as a share of each pixel's own; None: 1.
+        Size of the crop of one training step; None: the whole grid.
+    reliability : Tensor or None
+        (1, 1, *grid), variance of `noise` divided by that of each pixel; None: 1.
 
     References
     ----------
     Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning for image
-    denoising, CVPR 2021: for Gaussian noise. For counts, of which as many times a² are drawn, each
-    worth the gain over a: cumulant of order m + 1 of what is fed (m times) and asked (once) is
-    k(e) - a^(m - 1) k(n), which is 0 for all m.
+    denoising, CVPR 2021, for Gaussian noise. For photon noise, a² times as many counts are drawn,
+    each of the value gain / a. The joint cumulant of order m + 1 of input (m times) and target
+    (once) is then k(e) - a^(m - 1) k(n), which is 0 for all m.
     """
 
     covers_grid = False
-    reveals = True
+    reveals_validation = True
 
     def __init__(
         self,
         net: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
-        held_out_blocks: Tensor,
+        validation_blocks: Tensor,
         block: tuple[int, ...],
         noise: NoiseVariance,
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
         window: tuple[int, ...] | None,
-        trust: Tensor | None = None,
+        reliability: Tensor | None = None,
     ) -> None:
         self.net = net
-        self.strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
+        self.noise_strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
         self.measurement = fill_with_local_mean(measurement * measured_mask, measured_mask, block)
-        self.visible = measured_mask * (1 - held_out_blocks)
-        self.filled = fill_with_local_mean(measurement * self.visible, self.visible, block)
-        self.deviation = noise.at(_average_surroundings(self.filled)).sqrt()
-        if trust is not None:
-            self.deviation = self.deviation / trust.sqrt()
+        self.visible_mask = measured_mask * (1 - validation_blocks)
+        self.filled_measurement = fill_with_local_mean(
+            measurement * self.visible_mask, self.visible_mask, block
+        )
+        self.deviation = noise.evaluate(_average_surroundings(self.filled_measurement)).sqrt()
+        if reliability is not None:
+            self.deviation = self.deviation / reliability.sqrt()
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = (
             None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
         )
-        pictures = zip(measurement.split(1), self.visible.split(1), strict=True)
-        noises = [noise.of(number % len(noise.gain)) for number in range(len(measurement))]
-        each = [
-            estimate_count_skewness(*item, of_it, correlation)
-            for item, of_it in zip(pictures, noises, strict=True)
+        pictures = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
+        noises = [noise.select(index % len(noise.gain)) for index in range(len(measurement))]
+        skewness_of_pictures = [
+            estimate_count_skewness(*picture, picture_noise, correlation)
+            for picture, picture_noise in zip(pictures, noises, strict=True)
         ]
-        skewness = torch.cat(each).mean(0, keepdim=True)
-        shared = (
+        skewness = torch.cat(skewness_of_pictures).mean(0, keepdim=True)
+        skewness_factor = (
             1.0
             if self.spectrum is None
             else _compute_skewness_factor(self.spectrum, self.window[-2:])
         )
-        self.count = (skewness * noise.gain / (self.strength * shared)).clamp(min=MIN_COUNT_VALUE)
+        self.count_value = (skewness * noise.gain / (self.noise_strength * skewness_factor)).clamp(
+            min=MIN_COUNT_VALUE
+        )
 
     def to(self, device: torch.device) -> None:
-        """Move the network and all that is drawn from."""
+        """Move network and all tensors of the draws to a device."""
         self.net.to(device)
-        self.measurement, self.visible = self.measurement.to(device), self.visible.to(device)
-        self.filled, self.deviation = self.filled.to(device), self.deviation.to(device)
+        self.measurement, self.visible_mask = (
+            self.measurement.to(device),
+            self.visible_mask.to(device),
+        )
+        self.filled_measurement, self.deviation = (
+            self.filled_measurement.to(device),
+            self.deviation.to(device),
+        )
         self.spectrum = None if self.spectrum is None else self.spectrum.to(device)
-        self.count = self.count.to(device)
+        self.count_value = self.count_value.to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
-        """Put fresh noise on a random window, mirrored at random."""
+        """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
-        filled, deviation = window.of(self.filled), window.of(self.deviation)
-        noise = self._white(deviation, window.of_member(self.count), rng)
+        filled, deviation = window.crop(self.filled_measurement), window.crop(self.deviation)
+        noise = self._draw_white_noise(deviation, window.select_member(self.count_value), rng)
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * deviation
         return Draw(
-            filled + self.strength * noise,
-            driven=window.of(self.visible),
+            filled + self.noise_strength * noise,
+            loss_mask=window.crop(self.visible_mask),
             window=window,
-            taken=noise / self.strength,
+            target_noise=noise / self.noise_strength,
         )
 
-    def _white(self, deviation: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw noise of variance 1, as skewed as counts of that worth which deviate by so much."""
+    def _draw_white_noise(self, deviation: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw noise of variance 1, with the skewness of counts of value `count`."""
         white = torch.empty_like(deviation).normal_(generator=rng)
         expected = (deviation / count) ** 2
-        few = expected < MIN_GAUSSIAN_COUNT
-        if not bool(few.any()):
+        is_low_count = expected < MIN_GAUSSIAN_COUNT
+        if not bool(is_low_count.any()):
             return white
         counts = torch.poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=rng)
-        return torch.where(few, (counts - expected) / expected.sqrt(), white)
+        return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
-    def glance(self) -> Draw:
-        """Show the measurement as it is, but for what judges."""
-        return Draw(self.filled)
+    def make_prediction_input(self) -> Draw:
+        """Return the measurement with validation pixels filled in."""
+        return Draw(self.filled_measurement)
 
-    def sweep(self) -> Iterator[Draw]:
-        """One look at all of the measurement."""
+    def make_inference_inputs(self) -> Iterator[Draw]:
+        """Yield the whole measurement, once."""
         yield Draw(self.measurement)
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Output is the picture."""
+        """Return the output as the picture, without a variance."""
         return Estimate(output)
 
 
 def _compute_skewness_factor(spectrum: Tensor, size: tuple[int, ...]) -> float:
-    """How many times less skewed white noise is after such a filter; its variance stays 1."""
+    """Return the factor by which filtering reduces the skewness of white noise."""
     kernel = torch.fft.irfft2(spectrum.to(torch.complex64), s=size)
     return float((kernel**3).sum() / (kernel**2).sum() ** 1.5)
 
 
 def _average_surroundings(image: Tensor) -> Tensor:
-    """Mean of each pixel's surroundings in its plane, without itself.
+    """Return the mean of each pixel's neighbours in its plane, without the pixel itself.
 
-    With itself, more noise would go where the measured noise is high.
+    With the pixel itself, the added noise would be correlated with the measured one.
     """
     return (SIGNAL_WINDOW_SIDE**2 * average_in_plane(image, SIGNAL_WINDOW_SIDE) - image) / (
         SIGNAL_WINDOW_SIDE**2 - 1
@@ -313,15 +326,15 @@ def _average_surroundings(image: Tensor) -> Tensor:
 def _compute_noise_amplitude(
     correlation: tuple[tuple[float, ...], tuple[float, ...]], size: tuple[int, ...]
 ) -> Tensor:
-    """Amplitude of each frequency of noise of variance 1: what `rfft2` of white noise is times."""
+    """Return the factors for `rfft2` of white noise that give noise with this autocorrelation."""
     powers = []
     for along, count in zip(correlation, size, strict=True):
         lags = torch.tensor(along[: max(0, (count - 1) // 2)])
-        line = torch.zeros(count)
-        line[0] = 1
-        line[1 : 1 + len(lags)] = lags
-        line[count - len(lags) :] = lags.flip(0)
-        powers.append(torch.fft.fft(line).real.clamp(min=MIN_FREQUENCY_POWER))
+        autocorrelation = torch.zeros(count)
+        autocorrelation[0] = 1
+        autocorrelation[1 : 1 + len(lags)] = lags
+        autocorrelation[count - len(lags) :] = lags.flip(0)
+        powers.append(torch.fft.fft(autocorrelation).real.clamp(min=MIN_FREQUENCY_POWER))
     power = powers[0][:, None] * powers[1]
     amplitude: Tensor = (power / power.mean()).sqrt()[:, : size[1] // 2 + 1]
     return amplitude

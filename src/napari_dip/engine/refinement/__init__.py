@@ -1,5 +1,4 @@
-"""The last filter at the end of a fit: alike patches, filtered together.
+"""Refine the picture after a fit by BM3D-style filtering, for images and for colour cameras.
 
-Decided here: BM3D-style refinement of grey pictures and of colour cameras.
-It knows the noise, not the network. Tasks hand it to a problem.
+The refinement depends on the noise, not on the network. Tasks set it as `Problem.refine`.
 """

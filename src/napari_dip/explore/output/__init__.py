@@ -1,4 +1,5 @@
-"""What an experiment leaves behind: page, figures, tables.
+"""Write the report of an experiment: page, figures and tables.
 
-Decided here: words and looks of the reports. It imports the experiments; they do not import it.
+The package decides the wording and the look of the reports. It imports the experiments; they do not
+import it.
 """

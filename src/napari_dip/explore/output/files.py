@@ -1,10 +1,6 @@
-"""What an experiment leaves in a folder: a page, pictures, tables and the recipe.
+"""Write the files of an experiment into a folder: page, figures, tables and recipe.
 
-The page of a comparison of layers, with picture, table and recipe; numbers come from the run.
-
-Where an experiment may leave its files: all that can be wrong with it, said before any work.
-
-Figures as text that every spreadsheet reads.
+The module also checks that the folder can be used before an experiment starts.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.explore.comparison import make_comparison_rows
 from napari_dip.explore.feature_layers import PRIOR_LABELS, make_feature_rows
@@ -54,16 +50,16 @@ if TYPE_CHECKING:
 
 
 def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write a table as CSV; numbers with all their digits, so that they are those of the run."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    """Return a table as CSV, with all digits of the numbers."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(heads)
     writer.writerows(map(escape_formula, row) for row in rows)
-    return text.getvalue()
+    return buffer.getvalue()
 
 
 def make_feature_files(result: FeatureRows) -> dict[str, str | bytes]:
-    """Make `FILES["features"]`, the page first."""
+    """Return the files of `EXPERIMENT_FILES["features"]`, the page first."""
     picture = draw_feature_pictures(result)
     rows = make_feature_rows(result)
     return {
@@ -92,17 +88,17 @@ def _make_feature_table(rows: FeatureRows) -> ReportTable:
         (
             row[0].layer,
             row[0].answer,
-            *(f"{item.correlation:.3f} ({item.distance:.4f})" for item in row),
+            *(f"{inversion.correlation:.3f} ({inversion.distance:.4f})" for inversion in row),
         )
         for row in rows.rows
     )
-    text = (
+    caption = (
         "Correlation of what came back with the image; in brackets the squared distance of the "
         "activations in the last iterations, in their own mean square. A picture may answer the "
         "layer as the image does and look like nothing: then the layer keeps little, and the prior "
         "has to tell."
     )
-    return ReportTable(heads=heads, rows=lines, caption=text)
+    return ReportTable(heads=heads, rows=lines, caption=caption)
 
 
 def _caption_features() -> str:
@@ -113,7 +109,7 @@ def _caption_features() -> str:
     )
 
 
-#: Files of each experiment; the page first.
+#: File names of each experiment, the page first.
 EXPERIMENT_FILES = {
     "architectures": (
         "architectures.html",
@@ -140,25 +136,27 @@ EXPERIMENT_FILES = {
 
 
 def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Name a folder that is not there yet, after what it is to hold; with a number if need be.
+    """Return a folder name that does not exist yet, with a number if necessary.
 
     Parameters
     ----------
     parent : path
     name : str
-        Signs that file names do not take everywhere become hyphens.
+        Preferred name; characters that some file systems forbid become hyphens.
     """
-    stem = "".join(item if item.isalnum() or item in " ._-" else "-" for item in name).strip(" .")
-    place, number = Path(parent) / (stem or "report"), 2
-    while os.path.lexists(place):
-        place, number = Path(parent) / f"{stem}-{number}", number + 1
-    return place
+    stem = "".join(
+        character if character.isalnum() or character in " ._-" else "-" for character in name
+    ).strip(" .")
+    folder, number = Path(parent) / (stem or "report"), 2
+    while os.path.lexists(folder):
+        folder, number = Path(parent) / f"{stem}-{number}", number + 1
+    return folder
 
 
 def check_experiment_folder(
     experiment: str, folder: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
-    """Make sure that the files can be saved in a folder, which need not be there yet.
+    """Check that the files of an experiment can be saved in a folder, which need not exist yet.
 
     Parameters
     ----------
@@ -173,37 +171,37 @@ def check_experiment_folder(
     Refused
         If it is no folder, cannot be written to, or holds such files.
     """
-    place = check_folder(folder)
+    checked_folder = check_folder(folder)
     for name in EXPERIMENT_FILES[experiment]:
-        path = place / name
+        path = checked_folder / name
         if os.path.lexists(path) and not overwrite:
-            raise Refused(refusal("output-exists", path=make_printable(str(path))))
+            raise Refused(make_refusal("output-exists", path=make_printable(str(path))))
         if path.is_dir():
             facts = {"path": make_printable(str(path)), "suffix": path.suffix}
-            raise Refused(refusal("output-is-folder", **facts))
-    return place
+            raise Refused(make_refusal("output-is-folder", **facts))
+    return checked_folder
 
 
 def save_outcome(
     outcome: ExperimentResult, folder: str | os.PathLike[str], *, overwrite: bool = False
 ) -> Path:
-    """Write the files of an experiment; gives the page.
+    """Write the files of an experiment and return the path of the page.
 
     Raises
     ------
     Refused
-        If the folder cannot be used, or holds such files already.
+        If the folder cannot be used, or already holds such files.
     Failed
-        If the disk does not take them.
+        If the files cannot be written.
     """
-    place = _make_experiment_folder(
+    checked_folder = _make_experiment_folder(
         outcome.experiment, folder, overwrite=overwrite
-    )  # says no before anything is drawn
-    return _write_files(place, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
+    )  # refuse before any figure is drawn
+    return _write_files(checked_folder, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
 
 
 def _make_impedance_files(impedance: Impedance) -> dict[str, str | bytes]:
-    """Make `FILES["impedance"]`, the page first."""
+    """Return the files of `EXPERIMENT_FILES["impedance"]`, the page first."""
     picture = draw_energy_curves(impedance)
     count = len(impedance.energies["image"])
     columns = [range(1, count + 1), *(curve.tolist() for curve in impedance.energies.values())]
@@ -216,7 +214,7 @@ def _make_impedance_files(impedance: Impedance) -> dict[str, str | bytes]:
 
 
 def _make_spectrum_files(spectrum: Spectrum) -> dict[str, str | bytes]:
-    """Make `FILES["spectrum"]`, the page first."""
+    """Return the files of `EXPERIMENT_FILES["spectrum"]`, the page first."""
     pictures = (
         draw_power_curves(spectrum),
         draw_band_curves(spectrum),
@@ -229,13 +227,15 @@ def _make_spectrum_files(spectrum: Spectrum) -> dict[str, str | bytes]:
         **dict(zip(("power.png", "bands.png", "stopping.png"), pictures, strict=True)),
         "power.csv": format_csv(("cycles_per_pixel", *heads), zip(*power, strict=True)),
         "bands.csv": _format_band_csv(spectrum),
-        "held_out.csv": format_csv(("iteration", "held_out_error"), spectrum.held_out.judged),
+        "held_out.csv": format_csv(
+            ("iteration", "held_out_error"), spectrum.validation_stop.validation_errors
+        ),
         "spectrum.json": format_json(spectrum.to_dict()),
     }
 
 
 def _make_architecture_files(architectures: Architectures) -> dict[str, str | bytes]:
-    """Make `FILES["architectures"]`, the page first."""
+    """Return the files of `EXPERIMENT_FILES["architectures"]`, the page first."""
     pictures = (draw_architecture_scores(architectures), draw_architecture_pictures(architectures))
     rows = make_comparison_rows(architectures)
     return {
@@ -244,12 +244,12 @@ def _make_architecture_files(architectures: Architectures) -> dict[str, str | by
         "architectures.csv": format_csv(tuple(rows[0]), (tuple(row.values()) for row in rows)),
         "curves.csv": _format_curve_csv(architectures),
         "architectures.json": format_json(architectures.to_dict()),
-        "denoising.json": architectures.denoising.to_json(),
+        "denoising.json": architectures.denoising_recipe.to_json(),
     }
 
 
 def _format_band_csv(spectrum: Spectrum) -> str:
-    """Write one line for each iteration."""
+    """Return the curves of a spectrum as CSV, one row per iteration."""
     bands = [f"band_{number}" for number in range(1, spectrum.correspondence.shape[1] + 1)]
     heads = ["iteration", "energy", *bands, "blurriness", "sharpness", "ratio"]
     columns = [spectrum.energy, *spectrum.correspondence.T, spectrum.blurriness, spectrum.sharpness]
@@ -262,7 +262,7 @@ def _format_band_csv(spectrum: Spectrum) -> str:
 
 
 def _format_curve_csv(architectures: Architectures) -> str:
-    """Write one line for each design and iteration."""
+    """Return the curves of a comparison as CSV, one row per architecture and iteration."""
     heads = ["design", "iteration", "energy", "energy_of_noise", "held_out_error"]
     heads += [
         f"band_{number}" for number in range(1, architectures.fits[0].correspondence.shape[1] + 1)
@@ -270,32 +270,32 @@ def _format_curve_csv(architectures: Architectures) -> str:
     heads += [] if architectures.truth is None else ["psnr"]
     lines: list[tuple[Any, ...]] = []
     for fit in architectures.fits:
-        columns = [fit.energy, fit.noise, fit.held_out, *fit.correspondence.T]
+        columns = [fit.energy, fit.noise, fit.validation_errors, *fit.correspondence.T]
         columns += [] if fit.psnr is None else [fit.psnr]
         count = range(1, len(fit.energy) + 1)
         values = zip(count, *(curve.tolist() for curve in columns), strict=True)
-        lines += [(fit.design.name, *line) for line in values]
+        lines += [(fit.architecture.name, *line) for line in values]
     return format_csv(heads, lines)
 
 
 def _make_experiment_folder(
     experiment: str, folder: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
-    """Make the folder of an experiment; raises Refused where that cannot be."""
-    place = check_experiment_folder(experiment, folder, overwrite=overwrite)
-    make_folder(place)
-    return place
+    """Create the folder of an experiment; raise `Refused` where that is impossible."""
+    checked_folder = check_experiment_folder(experiment, folder, overwrite=overwrite)
+    make_folder(checked_folder)
+    return checked_folder
 
 
 def _write_files(place: Path, content: dict[str, str | bytes], *, overwrite: bool) -> Path:
-    """Write the page last: where it is, all is."""
+    """Write all files, the page last, so that a page implies complete files."""
     for name in reversed(content):
-        whole = content[name]
+        file_content = content[name]
         path = place / name
-        if isinstance(whole, bytes):
-            write_bytes(path, whole, overwrite=overwrite)
+        if isinstance(file_content, bytes):
+            write_bytes(path, file_content, overwrite=overwrite)
         else:
-            write_text(path, whole, overwrite=overwrite)
+            write_text(path, file_content, overwrite=overwrite)
     return place / next(iter(content))
 
 

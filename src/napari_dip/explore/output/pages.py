@@ -1,9 +1,4 @@
-"""One page for people: figures, captions whose numbers come from the run, recipe, references.
-
-What the pages say: each number comes from the run that they are about.
-
-What the page of a comparison says: each number comes from the run that it is about.
-"""
+"""Write the HTML pages of experiments: figures, captions with numbers of the run, references."""
 
 from __future__ import annotations
 
@@ -52,7 +47,7 @@ th { vertical-align: bottom; }
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ReportFigure:
-    """A figure of the page.
+    """A figure of a page.
 
     Attributes
     ----------
@@ -69,7 +64,7 @@ class ReportFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportTable:
-    """Lines of equal length below their heads, and what they say; plain text."""
+    """Column heads, rows of the same length and a caption, all in plain text."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -84,7 +79,7 @@ def render_page(
     references: Sequence[str],
     table: ReportTable | None = None,
 ) -> str:
-    """Write the page as HTML: nothing is loaded from elsewhere, and no program is in it.
+    """Return a page as HTML, without scripts and external resources.
 
     Parameters
     ----------
@@ -96,20 +91,20 @@ def render_page(
         In plain JSON types.
     references : sequence of str
     table : ReportTable or None
-        Stands between summary and figures.
+        Goes between summary and figures.
     """
-    paragraphs = "\n".join(f"<p>{html.escape(text)}</p>" for text in summary)
-    drawn = "\n".join(map(_render_figure, figures))
-    cited = "\n".join(f"<li>{html.escape(reference)}</li>" for reference in references)
-    facts = html.escape(json.dumps(recipe, indent=2, ensure_ascii=False))
+    paragraphs = "\n".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in summary)
+    figures_html = "\n".join(map(_render_figure, figures))
+    references_html = "\n".join(f"<li>{html.escape(reference)}</li>" for reference in references)
+    recipe_json = html.escape(json.dumps(recipe, indent=2, ensure_ascii=False))
     body = f"""{paragraphs}
 {_render_table(table) if table else ""}
-{drawn}
+{figures_html}
 <h2>Recipe</h2>
-<pre>{facts}</pre>
+<pre>{recipe_json}</pre>
 <h2>References</h2>
 <ol>
-{cited}
+{references_html}
 </ol>"""
     return make_html_page(title, _PAGE_STYLE, body)
 
@@ -117,7 +112,7 @@ def render_page(
 def _render_table(table: ReportTable) -> str:
     heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
     rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(item)}</td>" for item in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in table.rows
     )
     return (
@@ -150,13 +145,13 @@ PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
 
 
 def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
-    """Write the page of an impedance experiment."""
+    """Return the page of an impedance experiment."""
     summary = (
         f"Impedance score {impedance.score:.3f}: the mean distance between the energies of noise "
         "and "
         "image over the logarithm of the iteration. 0 says that the network learns noise as "
         "readily as the image, 1 that it learns the image at once and noise never.",
-        *_what_was_fitted(impedance.subject),
+        *_list_fit_sentences(impedance.subject),
     )
     title = f"Impedance: {impedance.subject.name}"
     figures = make_impedance_figures(impedance, picture)
@@ -164,7 +159,7 @@ def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
 
 
 def make_impedance_figures(impedance: Impedance, picture: bytes) -> tuple[ReportFigure, ...]:
-    """Put captions below the picture of an impedance experiment."""
+    """Return the figure of an impedance experiment with its caption."""
     return (
         ReportFigure(
             picture=picture, title="Energy against iteration", caption=_caption_energies(impedance)
@@ -173,19 +168,19 @@ def make_impedance_figures(impedance: Impedance, picture: bytes) -> tuple[Report
 
 
 def write_spectrum_page(spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
-    """Write the page of a spectrum experiment."""
+    """Return the page of a spectrum experiment."""
     title = f"Spectrum: {spectrum.subject.name}"
     references = (SHI, _CRETE, _BAHRAMI, *PAPER)
     figures = make_spectrum_figures(spectrum, pictures)
     return render_page(
-        title, _what_was_fitted(spectrum.subject), figures, spectrum.subject.recipe, references
+        title, _list_fit_sentences(spectrum.subject), figures, spectrum.subject.recipe, references
     )
 
 
 def make_spectrum_figures(
     spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
-    """Put captions below the pictures of a spectrum experiment."""
+    """Return the figures of a spectrum experiment with their captions."""
     return (
         ReportFigure(
             picture=pictures[0], title="Power spectral density", caption=_caption_power(spectrum)
@@ -199,26 +194,27 @@ def make_spectrum_figures(
     )
 
 
-def _what_was_fitted(subject: ExperimentSetup) -> tuple[str, ...]:
-    height, width = subject.picture.shape
+def _list_fit_sentences(setup: ExperimentSetup) -> tuple[str, ...]:
+    height, width = setup.picture.shape
     return (
-        f"Looked at: {width} × {height} pixels of '{subject.name}'. Network: {subject.network}, "
-        f"fed with random input without jitter; {subject.iterations} iterations of plain squared "
-        f"error at a steady rate, nothing held out, seed {subject.seed}.",
-        *map(str, subject.notes),
+        f"Looked at: {width} × {height} pixels of '{setup.name}'. Network: {setup.network}, "
+        f"fed with random input without jitter; {setup.iterations} iterations of plain squared "
+        f"error at a steady rate, nothing held out, seed {setup.seed}.",
+        *map(str, setup.notes),
     )
 
 
 def _caption_energies(impedance: Impedance) -> str:
     last = impedance.subject.iterations
-    selected = [at for at in REPORTED_ITERATIONS if at < last]
+    selected = [iteration for iteration in REPORTED_ITERATIONS if iteration < last]
     lines = []
-    for at in (*selected, last):
+    for iteration in (*selected, last):
         energies = ", ".join(
-            f"{TARGETS[name]} {item:.3f}" for name, item in impedance.at(at).items()
+            f"{TARGETS[name]} {energy:.3f}"
+            for name, energy in impedance.get_energies(iteration).items()
         )
-        yes = "ordered" if impedance.ordered(at) else "not ordered"
-        lines.append(f"Iteration {at}: {energies} ({yes}).")
+        order_text = "ordered" if impedance.is_ordered(iteration) else "not ordered"
+        lines.append(f"Iteration {iteration}: {energies} ({order_text}).")
     return (
         "Energy: mean square of output minus target. Each target has zero mean and unit "
         f"variance; the added noise has {ADDED_NOISE:g} of the image's standard deviation, so "
@@ -244,26 +240,30 @@ def _caption_power(spectrum: Spectrum) -> str:
 
 
 def _caption_bands(spectrum: Spectrum) -> str:
-    limits, halves, most = (
+    limits, halves, ninety_percent = (
         compute_band_edges(),
         *(find_level_iterations(spectrum.correspondence, level) for level in LEVELS),
     )
-    said = []
+    band_texts = []
     for band in range(BAND_COUNT):
-        half, nearly = (str(item[band] or "never") for item in (halves, most))
-        said.append(f"{limits[band]:.1f} to {limits[band + 1]:.1f}: {half} and {nearly}")
-    last = ", ".join(f"{item:.2f}" for item in spectrum.correspondence[-1])
+        half_iteration, late_iteration = (
+            str(correspondence[band] or "never") for correspondence in (halves, ninety_percent)
+        )
+        band_texts.append(
+            f"{limits[band]:.1f} to {limits[band + 1]:.1f}: {half_iteration} and {late_iteration}"
+        )
+    last = ", ".join(f"{correspondence:.2f}" for correspondence in spectrum.correspondence[-1])
     return (
         "Frequency-band correspondence of Shi et al.: the mean over a band of |F(output)| / "
         "|F(target)|, clipped to 1. The target is what is fitted, noise included. Before the "
         "first steps the output is as strong as any picture and says nothing. Iterations at which "
         f"a band then first has {LEVELS[0]:g} and {LEVELS[1]:g}, bands in cycles per pixel: "
-        f"{'; '.join(said)}. At the last iteration, lowest band first: {last}."
+        f"{'; '.join(band_texts)}. At the last iteration, lowest band first: {last}."
     )
 
 
 def _caption_stops(spectrum: Spectrum) -> str:
-    stop, held_out = spectrum.ratio_stop, spectrum.held_out
+    stop, stopped_fit = spectrum.ratio_stop, spectrum.validation_stop
     text = (
         "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
         "scale on which the target spans 0 to 1. Shi et al. stop where the means of the last "
@@ -274,25 +274,25 @@ def _caption_stops(spectrum: Spectrum) -> str:
     text += (
         f"{_explain_stopping_rule(spectrum.subject)} Below, a second fit of the same network with "
         "pixels held "
-        f"out, judged by its running average: it took iteration {held_out.best_iteration} and "
-        f"ended at {held_out.iterations} ({held_out.reason})."
+        f"out, judged by its running average: it took iteration {stopped_fit.best_iteration} and "
+        f"ended at {stopped_fit.iterations} ({stopped_fit.reason})."
     )
-    if spectrum.psnr is None or spectrum.held_out_psnr is None:
+    if spectrum.psnr is None or spectrum.validation_psnr is None:
         return text
     best = int(np.argmax(spectrum.psnr))
     text += f" PSNR against the truth: at best {spectrum.psnr[best]:.2f} dB (iteration {best + 1})"
     text += f", at the ratio's stop {spectrum.psnr[stop - 1]:.2f} dB" if stop else ""
-    text += f", of the picture that held-out pixels take {spectrum.held_out_psnr:.2f} dB"
+    text += f", of the picture that validation pixels take {spectrum.validation_psnr:.2f} dB"
     return f"{text}, at the last iteration {spectrum.psnr[-1]:.2f} dB."
 
 
-def _explain_stopping_rule(subject: ExperimentSetup) -> str:
-    """Say whether their stop can be expected to work."""
-    text = "Their rule is meant for bounded layers, which hold noise back"
-    bound = subject.design.bound
+def _explain_stopping_rule(setup: ExperimentSetup) -> str:
+    """Return a sentence on whether the rule of Shi et al. suits the network."""
+    sentence = "Their rule is meant for bounded layers, which hold noise back"
+    bound = setup.architecture.bound
     if bound is None:
-        return f"{text}; this network has none, and goes on to learn it."
-    return f"{text}; here the bound is {bound:g}."
+        return f"{sentence}; this network has none, and goes on to learn it."
+    return f"{sentence}; here the bound is {bound:g}."
 
 
 _HECKEL = (
@@ -302,13 +302,13 @@ _HECKEL = (
 
 
 def write_architecture_page(architectures: Architectures, pictures: tuple[bytes, bytes]) -> str:
-    """Write the page of a comparison of architectures.
+    """Return the page of a comparison of architectures.
 
     Parameters
     ----------
     architectures : Architectures
     pictures : tuple of bytes
-        PNG files: the scores, and the pictures that are taken.
+        PNG files: the scores, and the selected pictures.
     """
     figures = make_architecture_figures(architectures, pictures)
     summary = (
@@ -327,7 +327,7 @@ def write_architecture_page(architectures: Architectures, pictures: tuple[bytes,
 def make_architecture_figures(
     architectures: Architectures, pictures: tuple[bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
-    """Put captions below the pictures of a comparison."""
+    """Return the figures of a comparison with their captions."""
     return (
         ReportFigure(
             picture=pictures[0],
@@ -336,42 +336,42 @@ def make_architecture_figures(
         ),
         ReportFigure(
             picture=pictures[1],
-            title="What held-out pixels take of each",
+            title="What validation pixels take of each",
             caption=_caption_pictures(architectures),
         ),
     )
 
 
-def _describe_architecture_run(subject: ExperimentSetup) -> str:
-    height, width = subject.picture.shape
+def _describe_architecture_run(setup: ExperimentSetup) -> str:
+    height, width = setup.picture.shape
     return (
-        f"Looked at: {width} × {height} pixels of '{subject.name}'. Each design differs from the "
-        f"preset's network in one thing ({subject.network}), and is fitted from one start to the "
-        f"image and to noise: {subject.iterations} iterations of plain squared error at a steady "
-        f"rate, without jitter, seed {subject.seed}."
+        f"Looked at: {width} × {height} pixels of '{setup.name}'. Each design differs from the "
+        f"preset's network in one thing ({setup.network}), and is fitted from one start to the "
+        f"image and to noise: {setup.iterations} iterations of plain squared error at a steady "
+        f"rate, without jitter, seed {setup.seed}."
     )
 
 
 def _make_architecture_table(architectures: Architectures) -> ReportTable:
     heads = ["design", "weights", "per pixel", "impedance", "band score"]
-    heads += ["held-out error", "taken at", "ms per iteration"]
+    heads += ["validation error", "taken at", "ms per iteration"]
     if architectures.truth is not None:
         heads += ["oracle, dB (at)", "taken, dB"]
     lines = []
-    for item, row in zip(architectures.fits, make_comparison_rows(architectures), strict=True):
+    for fit, row in zip(architectures.fits, make_comparison_rows(architectures), strict=True):
         line = [
-            f"{item.design.name}: {item.design.label}",
-            f"{item.weights:,}",
+            f"{fit.architecture.name}: {fit.architecture.label}",
+            f"{fit.weights:,}",
             f"{row['weights_per_pixel']:.2f}",
-            f"{item.impedance:.3f}",
-            f"{item.band_score:.3f}",
-            f"{item.held_out_error:.4f}",
-            str(item.stop.taken),
+            f"{fit.impedance:.3f}",
+            f"{fit.band_score:.3f}",
+            f"{fit.validation_error:.4f}",
+            str(fit.stop.selected_iteration),
             f"{row['milliseconds']:.0f}",
         ]
         if architectures.truth is not None:
-            line.append(f"{item.oracle:.2f} ({row['oracle_iteration']})")
-            line.append(f"{item.taken_psnr:.2f}")
+            line.append(f"{fit.best_psnr:.2f} ({row['oracle_iteration']})")
+            line.append(f"{fit.selected_psnr:.2f}")
         lines.append(tuple(line))
     return ReportTable(
         heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(architectures)
@@ -379,10 +379,11 @@ def _make_architecture_table(architectures: Architectures) -> ReportTable:
 
 
 def _explain_columns(architectures: Architectures) -> str:
-    text = (
+    caption = (
         "Impedance: area between the energies of noise and of the image over the logarithm of the "
         "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
-        "lowest and the highest fifth of the frequencies, of the running average. Held-out error: "
+        "lowest and the highest fifth of the frequencies, of the running average. "
+        "Validation error: "
         f"mean square, in variances of the image, at {architectures.best.errors.size} pixels that "
         "drove no "
         "fit and are the same for all designs, noise included, of the running average that they "
@@ -391,36 +392,40 @@ def _explain_columns(architectures: Architectures) -> str:
         "standard errors."
     )
     if architectures.truth is not None:
-        text += " Oracle: the best running average of all iterations, which only the truth knows."
-    return text
+        caption += (
+            " Oracle: the best running average of all iterations, which only the truth knows."
+        )
+    return caption
 
 
 def _caption_scores(architectures: Architectures) -> str:
     best = architectures.best
-    text = (
-        f"The preset's network above, dashed its own values. The least held-out error is that of "
-        f"'{best.design.name}', {best.held_out_error:.4f}; the preset's is "
-        f"{architectures.fits[0].held_out_error:.4f}. "
+    caption = (
+        f"The preset's network above, dashed its own values. The least validation error is that of "
+        f"'{best.architecture.name}', {best.validation_error:.4f}; the preset's is "
+        f"{architectures.fits[0].validation_error:.4f}. "
     )
     ranked = sorted(architectures.fits, key=lambda item: item.impedance)
-    text += (
-        f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].design.name}') and "
-        f"{ranked[-1].impedance:.3f} ('{ranked[-1].design.name}')."
+    caption += (
+        f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].architecture.name}') and "
+        f"{ranked[-1].impedance:.3f} ('{ranked[-1].architecture.name}')."
     )
     if architectures.truth is None:
-        return text
-    lost = {
-        fit.design.name: (fit.oracle or 0) - (fit.taken_psnr or 0) for fit in architectures.fits
+        return caption
+    losses = {
+        fit.architecture.name: (fit.best_psnr or 0) - (fit.selected_psnr or 0)
+        for fit in architectures.fits
     }
-    worst = max(lost, key=lambda name: lost[name])
-    mean = sum(lost.values()) / len(lost)
+    worst = max(losses, key=lambda name: losses[name])
+    mean = sum(losses.values()) / len(losses)
     return (
-        f"{text} Filled circles: the PSNR of the best running average; open ones: of that which "
-        f"held-out pixels take, {mean:.2f} dB below it in the mean, {lost[worst]:.2f} dB at most "
+        f"{caption} Filled circles: the PSNR of the best running average; open ones: of that which "
+        f"validation pixels take, {mean:.2f} dB below it in the mean, "
+        f"{losses[worst]:.2f} dB at most "
         f"('{worst}')."
     )
 
 
 def _caption_pictures(architectures: Architectures) -> str:
-    text = "All at the same limits of contrast. Below each its held-out error"
-    return f"{text}, and its PSNR." if architectures.truth is not None else f"{text}."
+    caption = "All at the same limits of contrast. Below each its validation error"
+    return f"{caption}, and its PSNR." if architectures.truth is not None else f"{caption}."

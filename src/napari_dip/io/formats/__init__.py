@@ -1,5 +1,5 @@
-"""One module for each file format: header, pixels, regions.
+"""Read the headers, pixels and regions of each file format, one module per format.
 
-Decided here: how TIFF, PNG, JPEG, OME-Zarr and the formats of bioio are read. `io.reading` and
-`io.regions` choose among them; nobody else imports this folder.
+The formats are TIFF, PNG, JPEG, OME-Zarr and those that bioio reads. `io.reading` and `io.regions`
+choose the module that fits a file.
 """

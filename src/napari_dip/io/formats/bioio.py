@@ -1,6 +1,6 @@
-"""CZI, ND2 and LIF through the readers of bioio, each an optional package: header, regions, pixels.
+"""Read CZI, ND2 and LIF through the readers of bioio, which are optional packages.
 
-Nothing of these formats is known here but how their files begin.
+This module only knows the first bytes of these formats.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: First bytes of a file -> its kind, and the package that reads it.
+#: First bytes of a file -> name of the format, and the package that reads it.
 KINDS = {
     b"ZISRAW": ("CZI", "bioio_czi"),
     b"\xda\xce\xbe\x0a": ("ND2", "bioio_nd2"),
@@ -30,12 +30,12 @@ KINDS = {
 
 
 def detect_bioio_format(start: bytes) -> str | None:
-    """Name the kind of a file by its first eight bytes; None if it is none of these."""
+    """Return the name of a format by the first eight bytes of a file; None if unknown."""
     return next((kind for magic, (kind, _) in KINDS.items() if start.startswith(magic)), None)
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
-    """Read the header of such a file; see `napari_dip.io.reading.read_spec`."""
+    """Read the header of a CZI, ND2 or LIF file; see `napari_dip.io.reading.read_spec`."""
     reader = _open_bioio_reader(path)
     scene, scene_names = _get_first_image(path, reader)
     name, count = make_printable(path.name), len(reader.scenes)
@@ -51,13 +51,13 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     if sizes:
         scale = tuple(sizes.get(axis, 1.0) for axis in scene_names)
         units = tuple("micrometer" if axis in sizes else "pixel" for axis in scene_names)
-    if axes is not None and len(axes) != scene.ndim:  # preflight says so; sizes would not fit
+    if axes is not None and len(axes) != scene.ndim:  # preflight refuses these axes
         scale = units = None
-    kind = scene.dtype.name
+    dtype = scene.dtype.name
     return ImageSpec(
         name=name,
         shape=scene.shape,
-        dtype=kind,
+        dtype=dtype,
         axes=axes or scene_names,
         path=str(path),
         scale=scale,
@@ -67,12 +67,12 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
-    """Read all pixels of the first image; nothing in its header changes them."""
+    """Read all pixels of the first image; `spec` is not needed for that."""
     return open_bioio_image(path)[...]
 
 
 def open_bioio_image(path: Path) -> LazyImage:
-    """Get at the pixels of the first image without reading them."""
+    """Open the first image without reading its pixels."""
     with convert_parser_errors(path):
         return _get_first_image(path, _open_bioio_reader(path))[0]
 
@@ -83,21 +83,23 @@ def _open_bioio_reader(path: Path) -> Any:
     kind, package = next(facts for magic, facts in KINDS.items() if start.startswith(magic))
     if find_spec(package) is None:
         facts = {"path": make_printable(str(path)), "kind": kind, "extra": "formats"}
-        raise Refused(refusal("extra-missing", **facts))
+        raise Refused(make_refusal("extra-missing", **facts))
     return import_module(package).Reader(str(path))
 
 
 def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
-    """Give the first image, axes of one element left out but for Y and X, and its axes."""
+    """Return the first image without axes of size 1 other than Y and X, and its axes."""
     order, array = str(reader.dims.order), reader.dask_data
-    kept = [
+    kept_axes = [
         place
         for place, (axis, side) in enumerate(zip(order, array.shape, strict=True))
         if side > 1 or axis in "YX"
     ]
-    array = array[tuple(slice(None) if index in kept else 0 for index in range(len(order)))]
+    array = array[tuple(slice(None) if index in kept_axes else 0 for index in range(len(order)))]
 
     def fetch(place: Any) -> Any:
         return array[place].compute(scheduler="synchronous")
 
-    return LazyImage(path=path, array=array, fetch=fetch), "".join(order[item] for item in kept)
+    return LazyImage(path=path, array=array, fetch=fetch), "".join(
+        order[item] for item in kept_axes
+    )

@@ -1,4 +1,4 @@
-"""PNG and JPEG through Pillow."""
+"""Read PNG and JPEG through Pillow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-#: Pillow's modes that are restored: NumPy type, axes, whether an alpha channel is dropped.
+#: Supported modes of Pillow -> NumPy type, axes, and whether an alpha channel is dropped.
 _MODES = {
     "1": ("bool", "YX", False),
     "L": ("uint8", "YX", False),
@@ -32,9 +32,9 @@ _MODES = {
     "RGB": ("uint8", "YXS", False),
     "RGBA": ("uint8", "YXS", True),
 }
-#: Number of the EXIF tag.
+#: Number of the EXIF tag for the orientation.
 _EXIF_ORIENTATION_TAG = 274
-#: Longest side that libpng reads.
+#: Maximum side in pixels that libpng reads.
 _MAX_PNG_SIDE = 1_000_000
 
 
@@ -45,13 +45,13 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         notes = []
         if getattr(image, "n_frames", 1) > 1:
             notes.append(make_note("frames-skipped", name=name))
-        dtype, mode_axes, alpha = _MODES[_get_mode(image, path)]
-        if alpha:
+        dtype, mode_axes, has_alpha = _MODES[_get_mode(image, path)]
+        if has_alpha:
             notes.append(make_note("alpha-skipped", name=name))
         grid = (image.height, image.width)
-        turned = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION_TAG, 1)
     shape = (*grid, 3) if mode_axes == "YXS" else grid
-    tags = SourceTags(orientation=turned if turned in range(1, 9) else 1)
+    tags = SourceTags(orientation=orientation if orientation in range(1, 9) else 1)
     notes += make_orientation_note(name, tags.orientation)
     return ImageSpec(
         name=name,
@@ -65,7 +65,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
-    """Decode a PNG or JPEG file, palettes expanded, alpha still there."""
+    """Decode a PNG or JPEG file with its alpha channel, and with palettes expanded."""
     with _open_picture(path) as image:
         mode = _get_mode(image, path)
         if image.format == "PNG" and max(image.size) <= _MAX_PNG_SIDE:
@@ -76,32 +76,34 @@ def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
 
 
 def _check_rows(path: Path) -> None:
-    """Refuse a PNG whose packed rows end before the picture does: Pillow makes the rest black."""
+    """Refuse a PNG whose compressed rows end early; Pillow would fill the rest with black."""
     from imagecodecs import PngError, png_decode
 
     try:
         png_decode(path.read_bytes())
     except PngError as error:
         raise Refused(
-            refusal("file-broken", path=make_printable(str(path)), why=describe_exception(error))
+            make_refusal(
+                "file-broken", path=make_printable(str(path)), why=describe_exception(error)
+            )
         ) from None
 
 
 def _get_mode(image: Image, path: Path) -> str:
-    """Name the mode after palettes are expanded; refuse what would lose precision."""
+    """Return the mode after expansion of palettes; refuse a loss of precision."""
     why = ""
-    coded = str(next((tile[3] for tile in getattr(image, "tile", ())), ""))
-    if coded.startswith(("RGB;16", "RGBA;16", "LA;16")):
+    raw_mode = str(next((tile[3] for tile in getattr(image, "tile", ())), ""))
+    if raw_mode.startswith(("RGB;16", "RGBA;16", "LA;16")):
         why = "16-bit colour in PNG would be cut to 8 bits"
     mode = image.mode
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        raise Refused(refusal("file-colours", path=make_printable(str(path)), coded=mode))
+        raise Refused(make_refusal("file-colours", path=make_printable(str(path)), coded=mode))
     if mode not in _MODES:
         why = f"its colours are coded as {mode}"
     if why:
-        raise Refused(refusal("file-type", path=make_printable(str(path)), why=why))
+        raise Refused(make_refusal("file-type", path=make_printable(str(path)), why=why))
     return mode
 
 
@@ -116,9 +118,9 @@ def _open_picture(path: Path) -> Iterator[Image]:
             opened = Image.open(path, formats=("PNG", "JPEG"))
     except Image.DecompressionBombError:
         why = "its header speaks of more pixels than a PNG or JPEG is read for"
-        raise Refused(refusal("file-type", path=printable, why=why)) from None
+        raise Refused(make_refusal("file-type", path=printable, why=why)) from None
     except UnidentifiedImageError:
         why = "it starts like a picture, but no header follows"
-        raise Refused(refusal("file-broken", path=printable, why=why)) from None
+        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None
     with opened as image:
         yield image

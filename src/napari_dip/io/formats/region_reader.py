@@ -1,4 +1,4 @@
-"""Pixels that a format's own reader fetches region by region, where they lie."""
+"""Read an image region by region through a format's own reader, and convert parser errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import describe_exception
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LazyImage:
-    """The first image of a file or folder: reads as an array does, by slices.
+    """First image of a file or folder, which is sliced like an array.
 
     Attributes
     ----------
     path : Path
     array : zarr.Array or dask array
-        Tells shape and type.
+        Provides shape and type.
     fetch : callable
-        Gives the pixels of a region of it.
+        Returns the pixels of a region.
     """
 
     path: Path
@@ -44,17 +44,17 @@ class LazyImage:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type in this computer's byte order, as pixels are handed over."""
-        kind: np.dtype[Any] = np.dtype(self.array.dtype)
-        return kind.newbyteorder("=")
+        """Type of the returned pixels, in native byte order."""
+        stored_dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return stored_dtype.newbyteorder("=")
 
     @property
     def ndim(self) -> int:
-        """Count the axes."""
+        """Number of axes."""
         return len(self.shape)
 
     def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        """Read a region.
+        """Return the pixels of a region.
 
         Raises
         ------
@@ -65,8 +65,8 @@ class LazyImage:
             return np.asarray(self.fetch(place), self.dtype)
 
 
-#: What parsers raise where they did not foresee a header, whose texts name variables, and texts of
-#: Python's own.
+#: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
+#: not get them; the same holds for messages of Python itself.
 _PARSER_ERRORS = (
     LookupError,
     AttributeError,
@@ -81,7 +81,7 @@ _INVALID_HEADER_REASON = "what its header says makes no sense"
 
 @contextmanager
 def convert_parser_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a parser raises into a refusal that names the file."""
+    """Turn any error of a parser into a refusal that names the file."""
     printable = make_printable(str(path))
     try:
         yield
@@ -89,13 +89,13 @@ def convert_parser_errors(path: Path) -> Iterator[None]:
         raise
     except MemoryError:
         why = "its header asks for more memory than there is"
-        raise Refused(refusal("file-broken", path=printable, why=why)) from None
+        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(refusal(code, path=printable, why=describe_exception(error))) from None
+        raise Refused(make_refusal(code, path=printable, why=describe_exception(error))) from None
     except Exception as error:
-        unforeseen = isinstance(error, _PARSER_ERRORS) or any(
+        is_unexpected = isinstance(error, _PARSER_ERRORS) or any(
             text in str(error) for text in _PYTHON_ERROR_TEXTS
         )
-        why = _INVALID_HEADER_REASON if unforeseen else describe_exception(error)
-        raise Refused(refusal("file-broken", path=printable, why=why)) from None
+        why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
+        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None

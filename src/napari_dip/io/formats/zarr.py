@@ -1,4 +1,4 @@
-"""OME-Zarr through zarr: header and regions; never the whole unless it is asked for."""
+"""Read OME-Zarr through zarr: header and regions, without loading the whole image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
 
-#: Most chunks whose presence is looked up before work begins, evenly spread: 0.1 s.
+#: Maximum number of chunks, evenly spread, whose existence is checked before work begins: 0.1 s.
 _MAX_CHECKED_CHUNKS = 20_000
-#: Most bytes of one chunk, which is unpacked whole whatever part of it is asked for.
+#: Maximum bytes of one chunk, which is always decompressed whole.
 _MAX_CHUNK_BYTES = 2**30
-#: Bytes that a chunk may take beside twice its pixels, for headers and lists of what is in it. More
-#: than that no codec makes of them; it would unpack to something else.
+#: Bytes of a chunk beyond twice its pixels, for headers and indices. No codec needs more, so a
+#: larger chunk would decompress to something else.
 _CHUNK_OVERHEAD_BYTES = 2**16
 
 
@@ -60,13 +60,13 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     if plain or len(pyramid.axes) != level.ndim:
         scale = units = None
     notes: tuple[Note, ...] = ()
-    if pyramid.further:
+    if pyramid.has_more_images:
         notes += (make_note("zarr-images-skipped", name=name),)
-    if pyramid.place:
+    if pyramid.level_index:
         notes += (make_note("zarr-level", name=name, level=make_printable(pyramid.level)),)
     notes += tuple(
         make_note("zarr-transform", name=name, kind=make_printable(other))
-        for other in pyramid.others
+        for other in pyramid.unread_transforms
     )
     shape, kind, tags = level.shape, level.dtype.name, SourceTags(origin=origin)
     letters = axes or pyramid.axes
@@ -84,7 +84,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 
 def open_zarr_image(path: Path) -> LazyImage:
-    """Get at the pixels of an OME-Zarr without reading them."""
+    """Open an OME-Zarr without reading its pixels."""
     with convert_parser_errors(path):
         return _open_finest_level(path, read_pyramid(path))
 
@@ -95,25 +95,25 @@ def read_pixels(path: Path) -> npt.NDArray[Any]:
 
 
 def get_ome_version(path: str | None) -> str:
-    """Tell which version an OME-Zarr has; of anything else, the one that is written."""
+    """Return the version of an OME-Zarr; the newest for anything else."""
     if path is None or not is_zarr(Path(path)):
         return NEWEST
-    with suppress(Refused):  # it was changed since it was read: the result is what counts
+    with suppress(Refused):  # if it changed since it was read, the result still has to be saved
         return read_pyramid(Path(path)).version
     return NEWEST
 
 
 def check_zarr(path: Path) -> None:
-    """Say no where what reads and writes Zarr is not installed.
+    """Check that the package for Zarr is installed.
 
     Raises
     ------
     Refused
-        With how to install it.
+        With the command that installs it.
     """
-    if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 has none
+    if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 lacks zarr.codecs
         facts = {"path": make_printable(str(path)), "kind": "OME-Zarr", "extra": "zarr"}
-        raise Refused(refusal("extra-missing", **facts))
+        raise Refused(make_refusal("extra-missing", **facts))
 
 
 def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
@@ -122,17 +122,17 @@ def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
     import zarr
 
     store = _open_confined_store(pyramid.folder, path)
-    kind = FORMATS[pyramid.version]
-    array = zarr.open_array(store, path=pyramid.level, mode="r", zarr_format=kind)
+    zarr_format = FORMATS[pyramid.version]
+    array = zarr.open_array(store, path=pyramid.level, mode="r", zarr_format=zarr_format)
     return LazyImage(path=path, array=array, fetch=array.__getitem__)
 
 
 def _open_confined_store(folder: Path, root: Path) -> Any:
-    """Open a folder so that no link in it leads out of the one that was named."""
+    """Open a folder as a store that follows no link out of `root`."""
     from zarr.storage import LocalStore
 
     class Inside(LocalStore):
-        """Reads what lies in the folder, and nothing that a link there points to."""
+        """Read only files inside the root folder."""
 
         def _check(self, key: str) -> None:
             check_link(self.root / key, root)
@@ -146,49 +146,51 @@ def _open_confined_store(folder: Path, root: Path) -> Any:
             return super().get_sync(key, **options)
 
         async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
-            wanted = list(key_ranges)
-            for key, _ in wanted:
+            ranges = list(key_ranges)
+            for key, _ in ranges:
                 self._check(key)
-            return await super().get_partial_values(prototype, wanted)
+            return await super().get_partial_values(prototype, ranges)
 
     return Inside(folder, read_only=True)
 
 
 def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
-    """Say no to chunks that are missing, which would be read as empty, or are absurdly large."""
+    """Refuse missing chunks, which would be read as empty, and oversized ones."""
     if 0 in array.shape:
-        return  # preflight says so
-    each = prod(array.chunks) * np.dtype(array.dtype).itemsize
-    if each > _MAX_CHUNK_BYTES:
+        return  # preflight refuses an empty image
+    chunk_bytes = prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if chunk_bytes > _MAX_CHUNK_BYTES:
         raise make_broken_zarr_refusal(
-            path, f"its header speaks of chunks of {each / 1e9:.1f} GB each"
+            path, f"its header speaks of chunks of {chunk_bytes / 1e9:.1f} GB each"
         )
-    stored = array.shards or array.chunks
-    counts = [ceil(side / part) for side, part in zip(array.shape, stored, strict=True)]
+    stored_chunk = array.shards or array.chunks
+    counts = [
+        ceil(side / chunk_side) for side, chunk_side in zip(array.shape, stored_chunk, strict=True)
+    ]
     total = prod(counts)
     step = max(1, total // _MAX_CHECKED_CHUNKS)
-    looked = range(0, total, step)
+    checked = range(0, total, step)
     folder = pyramid.folder / pyramid.level
-    sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in looked]
-    whole = prod(stored) * np.dtype(array.dtype).itemsize
-    if max(sizes) > 2 * whole + _CHUNK_OVERHEAD_BYTES:
+    sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in checked]
+    stored_bytes = prod(stored_chunk) * np.dtype(array.dtype).itemsize
+    if max(sizes) > 2 * stored_bytes + _CHUNK_OVERHEAD_BYTES:
         raise make_broken_zarr_refusal(
-            path, f"a chunk of {whole} bytes of pixels takes {max(sizes)} bytes"
+            path, f"a chunk of {stored_bytes} bytes of pixels takes {max(sizes)} bytes"
         )
     if missing := sizes.count(0):
-        facts = {"count": missing, "total": len(looked), "fill": array.fill_value or 0}
-        raise Refused(refusal("zarr-gaps", path=make_printable(str(path)), **facts))
+        facts = {"count": missing, "total": len(checked), "fill": array.fill_value or 0}
+        raise Refused(make_refusal("zarr-gaps", path=make_printable(str(path)), **facts))
 
 
 def _measure_chunk_bytes(
     path: Path, folder: Path, array: Any, number: int, counts: list[int]
 ) -> int:
-    """Count the bytes of a chunk in the file; 0 where it is missing."""
-    place = []
+    """Return the bytes of a chunk in the file; 0 if it is missing."""
+    indices = []
     for count in reversed(counts):
-        number, here = divmod(number, count)
-        place.append(here)
-    chunk = folder / array.metadata.encode_chunk_key(tuple(reversed(place)))
+        number, index = divmod(number, count)
+        indices.append(index)
+    chunk = folder / array.metadata.encode_chunk_key(tuple(reversed(indices)))
     if chunk.is_symlink():
         check_link(chunk, path)
     try:

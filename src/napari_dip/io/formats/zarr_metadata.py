@@ -1,9 +1,8 @@
-"""What an OME-Zarr says of its pixels, versions 0.4 and 0.5: read with doubt, and written.
+"""Read, check and write the metadata of an OME-Zarr, versions 0.4 and 0.5.
 
-The specification is at https://ngff.openmicroscopy.org. Whatever a file says is checked here
-before anything is opened by it: a path may lead elsewhere, a codec may carry out what it unpacks.
-
-What belongs to the image in an OME-Zarr, and what somebody else put into its folder.
+The specification is at https://ngff.openmicroscopy.org. All metadata is checked before anything is
+opened with it: a path may lead elsewhere, and a codec may run code. The module also finds files in
+the folder that do not belong to the image.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.header import normalise_unit
 from napari_dip.io.paths import read_small_text
@@ -26,19 +25,19 @@ from napari_dip.io.paths import read_small_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Versions of OME-Zarr, and the Zarr format that each is made of.
+#: Version of OME-Zarr -> version of the Zarr format.
 FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
-#: The one that is written where the input has none.
+#: Version that is written where the input has none.
 NEWEST = "0.5"
-#: Most bytes of a file of metadata: one that lists each plane of a long movie has some megabytes.
+#: Maximum bytes of a metadata file; one that lists each plane of a long movie has some megabytes.
 MAX_METADATA_BYTES = 2**24
-#: Codecs that only unpack bytes. Others may do anything: `pickle` runs what the file holds.
+#: Codecs that only decompress bytes. Others may run code, as `pickle` does.
 _SAFE_CODECS = frozenset(
     "blosc zstd zlib gzip bz2 lz4 lzma shuffle delta fixedscaleoffset packbits bitround crc32 "
     "crc32c adler32 fletcher32 bytes transpose sharding_indexed".split()
 )
-#: Levels, and ways to lay one of them out, at most: each level halves at least, and none has more
-#: than 2^64 pixels along an axis.
+#: Maximum number of levels, and of transforms per level. Each level has at most half the size of
+#: the one before, and none has more than 2^64 pixels along an axis.
 _MAX_LEVELS = 64
 _AXIS_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
 _AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
@@ -55,8 +54,8 @@ class _Transformation(BaseModel):
     translation: list[FiniteFloat] | None = Field(None, max_length=5)
 
     @property
-    def is_other(self) -> bool:
-        """Whether it is one that is not read: of a later version, or kept in a file of its own."""
+    def is_unsupported(self) -> bool:
+        """Whether the transform cannot be read: of a later version, or in a separate file."""
         return self.type != "identity" and self.scale is None and self.translation is None
 
 
@@ -74,12 +73,12 @@ class _Multiscale(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pyramid:
-    """What a file says of one image.
+    """Metadata of one image in an OME-Zarr.
 
     Attributes
     ----------
     folder : Path
-        Of the image, which may lie within the one that was named.
+        Folder of the image, which may be inside that of the file.
     version : str
         "0.4" or "0.5".
     level : str
@@ -88,14 +87,14 @@ class Pyramid:
         One letter for each axis out of T, C, Z, Y and X.
     sizes : tuple of (float, str)
         Size and unit of a pixel along each axis.
-    further : bool
-        Whether there are more images in the file.
-    place : int
-        Of the finest level in the list of all, which should begin with it.
+    has_more_images : bool
+        Whether the file has more images.
+    level_index : int
+        Index of the finest level in the list of levels; 0 according to the specification.
     origin : tuple of float
-        Where the middle of the first pixel lies along each axis, in the unit of `sizes`.
-    others : tuple of str
-        Kinds of the transforms that are not read.
+        Centre of the first pixel along each axis, in the unit of `sizes`.
+    unread_transforms : tuple of str
+        Types of the transforms that cannot be read.
     """
 
     folder: Path
@@ -103,49 +102,55 @@ class Pyramid:
     level: str
     axes: str
     sizes: tuple[tuple[float, str], ...]
-    further: bool = False
-    place: int = 0
+    has_more_images: bool = False
+    level_index: int = 0
     origin: tuple[float, ...] = ()
-    others: tuple[str, ...] = ()
+    unread_transforms: tuple[str, ...] = ()
 
 
 def read_pyramid(path: Path) -> Pyramid:
-    """Read what an OME-Zarr says of its first image.
+    """Read the metadata of the first image of an OME-Zarr.
 
     Raises
     ------
     Refused
-        If it is none, of another version, or says what cannot be true.
+        If it is no OME-Zarr image, of an unknown version, or implausible.
     """
-    attributes, folder, several = read_group_attributes(path), path, False
+    attributes, folder, has_more_images = read_group_attributes(path), path, False
     ome = attributes.get("ome") or attributes
     if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
-        folder, several = path / "0", (path / "1").is_dir()
+        folder, has_more_images = path / "0", (path / "1").is_dir()
         attributes = read_group_attributes(folder, path)
         ome = attributes.get("ome") or attributes
     if not isinstance(ome, dict) or "multiscales" not in ome:
-        plate = isinstance(ome, dict) and "plate" in ome
-        why = "it is a plate of many images" if plate else "it says nothing of an image"
-        raise Refused(refusal("zarr-none", path=make_printable(str(path)), why=why))
-    listed = ome["multiscales"]
+        is_plate = isinstance(ome, dict) and "plate" in ome
+        why = "it is a plate of many images" if is_plate else "it says nothing of an image"
+        raise Refused(make_refusal("zarr-none", path=make_printable(str(path)), why=why))
+    multiscales = ome["multiscales"]
     try:
-        item = _Multiscale.model_validate(listed[0])
+        multiscale = _Multiscale.model_validate(multiscales[0])
     except (ValidationError, LookupError, TypeError) as error:
         raise make_broken_zarr_refusal(
             path, f"what it says of its levels makes no sense{_format_error_location(error)}"
         ) from None
-    version = str(ome.get("version", item.version or "0.4"))
+    version = str(ome.get("version", multiscale.version or "0.4"))
     if version not in FORMATS:
         raise Refused(
-            refusal("zarr-version", path=make_printable(str(path)), version=make_printable(version))
+            make_refusal(
+                "zarr-version", path=make_printable(str(path)), version=make_printable(version)
+            )
         )
-    several = several or len(listed) > 1
-    _check_inside(path, item)
-    place = _find_finest_level(path, folder, item)
-    level = item.datasets[place].path
-    axes, sizes, origin = _read_axes(path, item, place)
-    others = tuple(
-        dict.fromkeys(step.type for step in _list_transformations(item, place) if step.is_other)
+    has_more_images = has_more_images or len(multiscales) > 1
+    _check_inside(path, multiscale)
+    level_index = _find_finest_level(path, folder, multiscale)
+    level = multiscale.datasets[level_index].path
+    axes, sizes, origin = _read_axes(path, multiscale, level_index)
+    unread_transforms = tuple(
+        dict.fromkeys(
+            step.type
+            for step in _list_transformations(multiscale, level_index)
+            if step.is_unsupported
+        )
     )
     return Pyramid(
         folder=folder,
@@ -153,21 +158,21 @@ def read_pyramid(path: Path) -> Pyramid:
         level=level,
         axes=axes,
         sizes=sizes,
-        further=several,
-        place=place,
+        has_more_images=has_more_images,
+        level_index=level_index,
         origin=origin,
-        others=others,
+        unread_transforms=unread_transforms,
     )
 
 
 def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
-    """Read the attributes of a group, of either format.
+    """Read the attributes of a group, in either format of Zarr.
 
     Parameters
     ----------
     folder : Path
     root : Path, optional
-        Folder that they must lie in; that of the group if left out.
+        Folder that the metadata files must not leave; default: that of the group.
     """
     metadata_file, root = folder / "zarr.json", root or folder
     if metadata_file.is_file():
@@ -178,17 +183,17 @@ def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, A
 
 
 def check_codecs(folder: Path, level: str, root: Path) -> None:
-    """Say no to what would be carried out, not unpacked.
+    """Check that all codecs of a level only decompress.
 
     Raises
     ------
     Refused
-        With the name of the codec.
+        With the name of the unsafe codec.
     """
     for name in _list_codecs(_read_array_metadata(folder / level, root)):
         if name.removeprefix("numcodecs.") not in _SAFE_CODECS:
             facts = {"path": make_printable(str(folder)), "codec": make_printable(name)}
-            raise Refused(refusal("file-codec", **facts))
+            raise Refused(make_refusal("file-codec", **facts))
 
 
 def build_multiscales(
@@ -199,51 +204,56 @@ def build_multiscales(
     version: str,
     origin: Sequence[float],
 ) -> dict[str, Any]:
-    """Say of an image what the specification wants.
+    """Build the multiscales metadata that the specification requires.
 
     Parameters
     ----------
     axes : str
         In the order t, c, z, y, x, as capital letters.
     levels : sequence of sequence of float
-        Size of a pixel along each axis, finest level first; its path is its number.
+        Pixel size along each axis, finest level first; the path of a level is its index.
     units : mapping of str to str
-        Of the axes that have one.
+        Units of the axes that have one.
     name : str
     version : str
         "0.4" or "0.5".
     origin : sequence of float
-        Where the middle of the first pixel lies along each axis.
+        Centre of the first pixel along each axis.
     """
-    facts = [
+    axis_fields = [
         {"name": axis.lower(), "type": _AXIS_TYPES[axis]}
         | ({"unit": units[axis]} if axis in units else {})
         for axis in axes
     ]
     datasets = []
     for number, sizes in enumerate(levels):
-        # the middle of the first pixel of a coarser level lies between those it is the mean of
-        moved = [
-            start + (here - finest) / 2
-            for start, here, finest in zip(origin, sizes, levels[0], strict=True)
+        # the first pixel of a coarser level is centred on the pixels that it averages
+        shifted = [
+            start + (size - finest) / 2
+            for start, size, finest in zip(origin, sizes, levels[0], strict=True)
         ]
         steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
-        if any(moved):
-            steps.append({"type": "translation", "translation": moved})
+        if any(shifted):
+            steps.append({"type": "translation", "translation": shifted})
         datasets.append({"path": str(number), "coordinateTransformations": steps})
-    item: dict[str, Any] = {"name": name, "axes": facts, "datasets": datasets, "type": "local mean"}
+    fields: dict[str, Any] = {
+        "name": name,
+        "axes": axis_fields,
+        "datasets": datasets,
+        "type": "local mean",
+    }
     if version == "0.4":
-        return {"multiscales": [{"version": version, **item}]}
-    return {"ome": {"version": version, "multiscales": [item]}}
+        return {"multiscales": [{"version": version, **fields}]}
+    return {"ome": {"version": version, "multiscales": [fields]}}
 
 
 def make_broken_zarr_refusal(path: Path, why: str) -> Refused:
-    """Say that a file is cut off or damaged."""
-    return Refused(refusal("file-broken", path=make_printable(str(path)), why=why))
+    """Return the refusal of a truncated or damaged file."""
+    return Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
 
 
 def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
-    """Read the metadata of an array, of either format."""
+    """Read the metadata of an array, in either format of Zarr."""
     metadata_file = folder / "zarr.json"
     return _read_metadata_json(
         metadata_file if metadata_file.is_file() else folder / ".zarray", root
@@ -262,34 +272,34 @@ def _read_metadata_json(path: Path, root: Path) -> dict[str, Any]:
 
 
 def _check_inside(path: Path, multiscale: _Multiscale) -> None:
-    """Say no to levels whose paths lead out of the folder."""
+    """Refuse levels whose paths lead out of the folder."""
     for level in (dataset.path for dataset in multiscale.datasets):
         parts = PurePosixPath(level).parts
-        outside = not parts or level.startswith("/") or ".." in parts
-        if outside or not level.isprintable() or set(level) & {"\\", ":"}:
+        leads_outside = not parts or level.startswith("/") or ".." in parts
+        if leads_outside or not level.isprintable() or set(level) & {"\\", ":"}:
             facts = {"path": make_printable(str(path)), "other": make_printable(level)}
-            raise Refused(refusal("file-elsewhere", **facts))
+            raise Refused(make_refusal("file-elsewhere", **facts))
 
 
 def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
-    """Find the level with the smallest pixels, of equal ones that with most; it may stand anywhere.
+    """Return the index of the level with the smallest pixels, and among equals the most pixels.
 
-    The specification wants it to be the first, and not all writers obey.
+    The specification requires it to be the first level, but not all writers comply.
     """
     sizes = [_compute_voxel_volume(multiscale, place) for place in range(len(multiscale.datasets))]
     counts = [_count_level_pixels(folder / dataset.path, path) for dataset in multiscale.datasets]
-    least = min(sizes)
-    smallest = [place for place, size in enumerate(sizes) if isclose(size, least)]
+    smallest_size = min(sizes)
+    smallest = [place for place, size in enumerate(sizes) if isclose(size, smallest_size)]
     finest = max(smallest, key=lambda place: counts[place])
     if max(counts) > counts[finest] > 0:
-        most = multiscale.datasets[counts.index(max(counts))].path
+        largest_path = multiscale.datasets[counts.index(max(counts))].path
         why = f"of its levels '{multiscale.datasets[finest].path}' has the smallest pixels, "
-        raise make_broken_zarr_refusal(path, why + f"but '{most}' has more of them")
+        raise make_broken_zarr_refusal(path, why + f"but '{largest_path}' has more of them")
     return finest
 
 
 def _compute_voxel_volume(multiscale: _Multiscale, place: int) -> float:
-    """Size of a pixel of a level in space."""
+    """Return the size of a pixel of a level in space."""
     volume = 1.0
     for step in multiscale.datasets[place].coordinateTransformations:
         for axis, size in zip(multiscale.axes, step.scale or (), strict=False):
@@ -298,7 +308,7 @@ def _compute_voxel_volume(multiscale: _Multiscale, place: int) -> float:
 
 
 def _count_level_pixels(folder: Path, root: Path) -> int:
-    """Count the pixels of a level; 0 where it is missing, which only matters of the finest."""
+    """Count the pixels of a level; 0 if the level is missing."""
     if not any((folder / name).is_file() for name in ("zarr.json", ".zarray")):
         return 0
     shape = _read_array_metadata(folder, root).get("shape")
@@ -307,7 +317,7 @@ def _count_level_pixels(folder: Path, root: Path) -> int:
 
 
 def _list_transformations(multiscale: _Multiscale, place: int) -> list[_Transformation]:
-    """List the transforms of a level in the order in which they apply."""
+    """List the transforms of a level in the order of their application."""
     return [
         *multiscale.datasets[place].coordinateTransformations,
         *multiscale.coordinateTransformations,
@@ -327,18 +337,20 @@ def _read_axes(
         if step.scale is not None:
             if len(step.scale) != len(sizes) or min(step.scale) <= 0:
                 raise make_broken_zarr_refusal(path, "the sizes of its pixels make no sense")
-            sizes = [size * more for size, more in zip(sizes, step.scale, strict=True)]
-            origin = [start * more for start, more in zip(origin, step.scale, strict=True)]
+            sizes = [size * change for size, change in zip(sizes, step.scale, strict=True)]
+            origin = [start * change for start, change in zip(origin, step.scale, strict=True)]
         if step.translation is not None:
             if len(step.translation) != len(origin):
                 raise make_broken_zarr_refusal(path, "the place of its pixels makes no sense")
-            origin = [start + more for start, more in zip(origin, step.translation, strict=True)]
+            origin = [
+                start + change for start, change in zip(origin, step.translation, strict=True)
+            ]
     units = [normalise_unit(axis.unit or "") for axis in multiscale.axes]
     return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
 
 
 def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
-    """Name all codecs of an array, those within others included."""
+    """List the names of all codecs of an array, including nested ones."""
     if entry.get("storage_transformers"):
         return ["a storage transformer"]
     codec_names, remaining = (
@@ -346,59 +358,59 @@ def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
         [entry.get("compressor"), entry.get("filters"), entry.get("codecs")],
     )
     while remaining:
-        item = remaining.pop()
-        if isinstance(item, list):
-            remaining += item
-        elif isinstance(item, dict):
-            codec_names.append(str(item.get("id") or item.get("name")))
-            inner = item.get("configuration")
-            if isinstance(inner, dict):
-                remaining += [inner.get("codecs"), inner.get("index_codecs")]
-        elif isinstance(item, str):
-            codec_names.append(item)
+        codec = remaining.pop()
+        if isinstance(codec, list):
+            remaining += codec
+        elif isinstance(codec, dict):
+            codec_names.append(str(codec.get("id") or codec.get("name")))
+            configuration = codec.get("configuration")
+            if isinstance(configuration, dict):
+                remaining += [configuration.get("codecs"), configuration.get("index_codecs")]
+        elif isinstance(codec, str):
+            codec_names.append(codec)
     return codec_names
 
 
 def _format_error_location(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return ""
-    return " ('" + ".".join(str(part) for part in error.errors()[0]["loc"]) + "')"
+    return " ('" + ".".join(str(key) for key in error.errors()[0]["loc"]) + "')"
 
 
 def check_link(path: Path, root: Path) -> None:
-    """Say no to a file or folder that lies outside another one once links are followed.
+    """Check that a file or folder lies inside another one once links are followed.
 
     Raises
     ------
     Refused
-        With where it leads.
+        With the path that it leads to.
     """
     other = os.path.realpath(path)
     if not other.startswith(os.path.realpath(root) + os.sep):
         facts = {"path": make_printable(str(root)), "other": make_printable(other)}
-        raise Refused(refusal("file-elsewhere", **facts))
+        raise Refused(make_refusal("file-elsewhere", **facts))
 
 
-#: Files of a group or of an array that say what it is, of either format.
+#: Metadata files of groups and arrays, in either format of Zarr.
 _METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
-#: What systems put into any folder that is looked at.
+#: Files that operating systems create in any folder.
 _SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-#: A chunk, or a folder of chunks, within an array.
+#: Name of a chunk, or of a folder of chunks.
 _CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
 def find_foreign_file(folder: Path) -> str:
-    """Find what would be lost if another image took the place of an OME-Zarr's.
+    """Find a file that would be lost if another image replaced an OME-Zarr.
 
     Parameters
     ----------
     folder : Path
-        Of the OME-Zarr.
+        Folder of the OME-Zarr.
 
     Returns
     -------
     str
-        Path within the folder of the first file or folder that is no part of its image, such as
+        Relative path of the first file or folder that does not belong to the image, such as
         labels or a table; "" if there is none.
     """
     levels = _list_levels(folder)
@@ -412,11 +424,11 @@ def find_foreign_file(folder: Path) -> str:
 
 
 def _list_levels(folder: Path) -> set[tuple[str, ...]]:
-    """Name the levels of the image; none where nothing can be read of them."""
+    """List the paths of the levels of the image; none if the metadata cannot be read."""
     try:
         attributes = read_group_attributes(folder)
         image = (attributes.get("ome") or attributes)["multiscales"][0]
-        paths = [str(item["path"]) for item in image["datasets"]]
+        paths = [str(dataset["path"]) for dataset in image["datasets"]]
     except (Refused, LookupError, TypeError):
         return set()
     return {PurePosixPath(path).parts for path in paths}
@@ -429,4 +441,4 @@ def _is_zarr_member(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -
         return any(level[: len(parts)] == parts for level in levels)
     if not is_folder and parts[-1] in _METADATA | _SYSTEM_FILES:
         return True
-    return level is not None and all(_CHUNK.fullmatch(part) for part in parts[len(level) :])
+    return level is not None and all(_CHUNK.fullmatch(name) for name in parts[len(level) :])

@@ -1,4 +1,5 @@
-"""Networks saved by torch.export, read without running anything of them.
+"""Read networks saved by torch.export without running any code from the file.
 
-Decided here: which archives and steps are taken. `tasks.network_import` imports this folder.
+The modules decide which archives and which operations are accepted. `tasks.network_import` imports
+this package.
 """

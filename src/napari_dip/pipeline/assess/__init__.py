@@ -1,5 +1,4 @@
-"""What a finished restoration is worth.
+"""Assess a finished restoration: metrics, quality checks, report and methods section.
 
-Decided here: metrics, quality checks, the report, the methods text, merging units into a result.
-It imports `plan` and `calibrate`. `store` and `execute` import it.
+This package also merges the results of work units into one image.
 """

@@ -1,7 +1,4 @@
-"""From the units' pictures to one: restarts averaged, channels side by side, as they come.
-
-What a person should know of a picture whose run was ended before all of it was restored.
-"""
+"""Merge the results of work units into one image, and describe parts that are unfinished."""
 
 from __future__ import annotations
 
@@ -10,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors.notes import StopReason, make_note, make_stop, report_notes, report_stop
+from napari_dip.errors.notes import (
+    StopReason,
+    make_note,
+    make_stop,
+    serialise_notes,
+    serialise_stop,
+)
 from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_parts
 from napari_dip.pipeline.assess.quality_checks import check_quality
 from napari_dip.pipeline.assess.report import (
@@ -38,25 +41,31 @@ if TYPE_CHECKING:
 
 
 def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
-    """Warn of fits that were ended by hand, or by the time limit, and whose pictures were taken.
+    """Return a warning about fits that the user or the time limit ended early.
 
-    A fit that ended by itself and was kept in its last look is whole; so is a picture of which
-    another repeat came to its end.
+    There is no warning for a fit that was kept only during its final inference, or that another
+    restart has completed.
 
     Parameters
     ----------
     plan : Plan
     outcomes : sequence of UnitOutcome
     """
-    whole = {
+    completed_keys = {
         _get_repeat_key(outcome)
         for outcome in outcomes
-        if outcome.has_estimate and not outcome.kept
+        if outcome.has_estimate and not outcome.is_ended_by_user
     }
     early = [
-        outcome for outcome in outcomes if outcome.kept and outcome.stop.reason is StopReason.USER
+        outcome
+        for outcome in outcomes
+        if outcome.is_ended_by_user and outcome.stop.reason is StopReason.USER
     ]
-    early = [item for item in early if _get_repeat_key(item) not in whole]
+    early = [
+        early_outcome
+        for early_outcome in early
+        if _get_repeat_key(early_outcome) not in completed_keys
+    ]
     if not early:
         return ()
     units = {unit.id: unit for unit in plan.units}
@@ -65,55 +74,60 @@ def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Not
     unit = units.get(early[0].unit)
     if unit is None:
         return (make_note("fits-ended-early", count=1, several=False),)
-    most, count = unit.iterations + plan.budget.release, early[0].iterations
+    max_iterations, count = unit.iterations + plan.budget.refit_iterations, early[0].iterations
     part = _describe_fitted_part(plan, unit)
-    facts = {"part": part, "count": count, "most": most, "before_end": count < most}
+    facts = {
+        "part": part,
+        "count": count,
+        "most": max_iterations,
+        "before_end": count < max_iterations,
+    }
     return (make_note("fit-ended-early", **facts),)
 
 
 def _describe_fitted_part(plan: Plan, unit: WorkUnit) -> str:
-    """Name the one of several parts that a fit is of, as "plane 2"."""
+    """Return a name for the part that was fitted, such as "plane 2"; "" if there is only one."""
     if unit.tile is not None:
         return "a tile"
-    long = _list_part_axes(plan)
-    if len(long) == 1:
-        return f"{PART_NAMES[long]} {unit.part + 1}"
-    return "a plane" if long else ""
+    part_axes = _list_part_axes(plan)
+    if len(part_axes) == 1:
+        return f"{PART_NAMES[part_axes]} {unit.part + 1}"
+    return "a plane" if part_axes else ""
 
 
 def _list_part_axes(plan: Plan) -> str:
-    """Name the axes along which there are several parts."""
+    """Return the axes along which the image has more than one part."""
     source = plan.source
     return "".join(part for part in plan.layout.parts if source.shape[source.axes.index(part)] > 1)
 
 
 def _get_repeat_key(outcome: UnitOutcome) -> str:
-    """Name what repeats of a fit have in common."""
+    """Return the part of the unit's id that all restarts share."""
     return outcome.unit.rpartition("r")[0]
 
 
 def describe_unrestored_parts(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-    """Name the planes, frames and channels that no fit has reached.
+    """Return notes on the planes, frames and channels that were not restored.
 
     Parameters
     ----------
     plan : Plan
     missing : ndarray of bool
-        (parts, C), of the plan's layout.
+        (parts, C), in the plan's layout; True where there is no result.
     """
     channels = missing.all(0)
-    rest = missing[:, ~channels]
-    parts = rest.all(1) & ~channels.all()
-    sentences = _format_unrestored("channel", np.flatnonzero(channels))
-    sentences += _describe_parts(plan, np.flatnonzero(parts))
+    channel_missing = missing[:, ~channels]
+    parts = channel_missing.all(1) & ~channels.all()
+    notes = _format_unrestored("channel", np.flatnonzero(channels))
+    notes += _describe_parts(plan, np.flatnonzero(parts))
     for channel in np.flatnonzero(~channels):
-        some = np.flatnonzero(missing[:, channel] & ~parts)
-        sentences += _describe_parts(plan, some, channel_number=int(channel) + 1)
-    return tuple(sentences)
+        missing_parts = np.flatnonzero(missing[:, channel] & ~parts)
+        notes += _describe_parts(plan, missing_parts, channel_number=int(channel) + 1)
+    return tuple(notes)
 
 
 def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...]:
-    """Say how many tiles no fit has reached."""
+    """Return a note on the number of tiles that were not restored; empty if there are none."""
     if not missing_count:
         return ()
     return (
@@ -122,28 +136,30 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
 
 
 def _describe_parts(plan: Plan, parts: npt.NDArray[np.intp], **facts: int) -> list[Note]:
-    """Name parts as a person counts them: frames, planes, or planes of frames."""
-    long = _list_part_axes(plan)
-    if len(long) < 2:
-        return _format_unrestored(PART_NAMES.get(long, "part"), parts, **facts)
-    deep = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
-    frames, planes = np.divmod(parts, deep)
-    whole = [item for item in np.unique(frames) if (frames == item).sum() == deep]
-    sentences = _format_unrestored(PART_NAMES["T"], np.array(whole, np.intp), **facts)
-    for frame in np.setdiff1d(frames, whole):
-        sentences += _format_unrestored(
-            PART_NAMES["Z"], planes[frames == frame], frame + 1, **facts
-        )
-    return sentences
+    """Return notes that name parts as frames, planes, or planes of a frame."""
+    part_axes = _list_part_axes(plan)
+    if len(part_axes) < 2:
+        return _format_unrestored(PART_NAMES.get(part_axes, "part"), parts, **facts)
+    plane_count = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
+    frames, planes = np.divmod(parts, plane_count)
+    unrestored_frames = [
+        frame_index
+        for frame_index in np.unique(frames)
+        if (frames == frame_index).sum() == plane_count
+    ]
+    notes = _format_unrestored(PART_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
+    for frame in np.setdiff1d(frames, unrestored_frames):
+        notes += _format_unrestored(PART_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
+    return notes
 
 
 def _format_unrestored(
     noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
 ) -> list[Note]:
-    """Put 0-based indices into one note, if there are any."""
+    """Return one note on unrestored parts, given their 0-based indices; empty if there are none."""
     if not len(indices):
         return []
-    # behind "Channel 2: " it goes on in small letters
+    # in lower case after a prefix such as "Channel 2: "
     noun = noun if facts else noun.capitalize()
     numbers, several = _format_number_ranges(indices), len(indices) > 1
     details = {"noun": noun, "numbers": numbers, "frame": frame, "several": several}
@@ -151,7 +167,7 @@ def _format_unrestored(
 
 
 def _format_number_ranges(indices: Iterable[int]) -> str:
-    """Write 0-based indices as people count: "2, 4 and 6 to 9"."""
+    """Format 0-based indices as 1-based numbers, such as "2, 4 and 6 to 9"."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][-1] + 1:
@@ -163,22 +179,34 @@ def _format_number_ranges(indices: Iterable[int]) -> str:
         if len(run) > 2:
             ranges.append(f"{run[0] + 1} to {run[-1] + 1}")
         else:
-            ranges += [str(item + 1) for item in run]
-    *most, last = ranges
-    return f"{', '.join(most)} and {last}" if most else last
+            ranges += [str(number + 1) for number in run]
+    *all_but_last, last = ranges
+    return f"{', '.join(all_but_last)} and {last}" if all_but_last else last
 
 
 class ResultMerger:
-    """Streaming mean and spread over restarts.
+    """Accumulate mean and variance over restarts, and merge channels and parts.
 
     Parameters
     ----------
     plan : Plan
     calibration : Calibration
     parts : ndarray
-        (parts, C, *grid), the input. The result may be finer, by whole factors.
+        (parts, C, *grid): the input. The grid of the result may be finer by integer factors.
     array : ndarray
-        The input as it came.
+        The input in the image's own axes and type.
+
+    Attributes
+    ----------
+    sums : ndarray
+        (3, parts, C, *grid of the result): sums of pictures, squared pictures and variances.
+    predictions : ndarray
+        (parts, C, *grid): sum of predicted measurements.
+    count : ndarray
+        (parts, C): number of merged results.
+    outcomes : list of UnitOutcome
+    learned : dict of str to ndarray
+        Sums of learned parameters, by name and first channel.
     """
 
     def __init__(
@@ -189,10 +217,9 @@ class ResultMerger:
         self._stack = parts
         self._image = array
         self._upscaled_stack = parts
-        finer = plan.recipe.task.factors(plan.layout.grid)
+        finer = plan.recipe.task.get_upscaling_factors(plan.layout.grid)
         for axis, factor in enumerate(finer, parts.ndim - len(finer)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
-        # pictures, their squares, variances
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
         self.predictions = np.zeros(parts.shape, np.float64)
         self.count = np.zeros(parts.shape[:2], np.int64)
@@ -212,142 +239,162 @@ class ResultMerger:
         outcome: UnitOutcome,
         learned: Mapping[str, Planes] | None = None,
     ) -> None:
-        """Take in one unit's answer.
+        """Add the result of one unit.
 
-        A fit that a person ended does not water down finished ones of the same channels.
+        The result of a fit that the user ended is not averaged with finished ones.
 
         Parameters
         ----------
         unit : WorkUnit
         picture, deviation : ndarray
-            (channels, *grid) of the result, and its standard deviation.
+            (channels, *grid of the result): restored picture and its standard deviation.
         prediction : ndarray
-            (channels, *grid) of the input: what the detector would have seen of the picture.
+            (channels, *grid of the input): predicted measurement.
         outcome : UnitOutcome
         learned : mapping of str to ndarray, optional
-            What else was fitted.
+            Learned parameters, such as a PSF.
         """
         self.outcomes.append(outcome)
-        if outcome.kept and self._has_result(unit):
+        if outcome.is_ended_by_user and self._has_result(unit):
             return
         for name, values in (learned or {}).items():
             key = f"{name}.{unit.channels[0]}"
             self.learned[key] = self.learned.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
-            place = unit.part, channel
-            self.sums[0][place] += picture[index]
-            self.sums[1][place] += picture[index].astype(np.float64) ** 2
-            self.sums[2][place] += deviation[index].astype(np.float64) ** 2
-            self.predictions[place] += prediction[index]
-            self.count[place] += 1
+            part_channel = unit.part, channel
+            self.sums[0][part_channel] += picture[index]
+            self.sums[1][part_channel] += picture[index].astype(np.float64) ** 2
+            self.sums[2][part_channel] += deviation[index].astype(np.float64) ** 2
+            self.predictions[part_channel] += prediction[index]
+            self.count[part_channel] += 1
 
     def get_finished_part(self, part: int, channels: list[int]) -> tuple[Planes, Planes]:
-        """Give what was restored of a part, and its standard deviation: (C, *grid) each."""
+        """Return the restored picture of a part and its standard deviation: (C, *grid) each."""
         sums = self.sums[:, part, channels]
         pictures, squares, variances = sums / self._get_counts()[part, channels]
         variance = variances + np.maximum(squares - pictures**2, 0)
         return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def get_estimates(self) -> tuple[Planes, Planes, Planes]:
-        """Give picture, deviation, and prediction, of all parts: (parts, C, *grid) each."""
+        """Return picture, deviation and prediction of all parts: (parts, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_deviation(), prediction.astype(np.float32)
 
     def make_preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
-        """Show the whole image with one unit's picture so far where nothing is finished."""
+        """Return the whole image, with the current picture of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
             mean[unit.part, list(unit.channels)] = picture
-        if (kept := self._get_preserved_mask()) is not None:
-            mean = np.where(kept, self._stack, mean)
+        if (preserved_mask := self._get_preserved_mask()) is not None:
+            mean = np.where(preserved_mask, self._stack, mean)
         return self._arrange_result(mean.astype(np.float32))
 
     def make_restoration(
         self, seconds: float, *, timed_out: bool, untouched: tuple[Note, ...] = ()
     ) -> Restoration:
-        """Merge, put the mean back, and write the report; `untouched` is what the parts hide."""
+        """Return the merged image with its report, after correcting the mean of each channel.
+
+        Parameters
+        ----------
+        seconds : float
+            Duration of the run.
+        timed_out : bool
+            Whether the time limit ended the run.
+        untouched : tuple of Note
+            Notes on unrestored areas that are not parts, such as tiles.
+        """
         mean, prediction = self._compute_mean(), self._average_prediction()
-        kept = self._get_preserved_mask()
-        if kept is not None:  # nothing is left of it, not even a rounding
-            prediction = np.where(kept, self._stack, prediction)
+        preserved_mask = self._get_preserved_mask()
+        if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
+            prediction = np.where(preserved_mask, self._stack, prediction)
         residual_stack, shift = self._compute_residual(prediction)
-        some = select_assessed_parts(residual_stack)
-        residual = summarise_residual(residual_stack[some], prediction[some], self._calibration)
-        result = np.asarray(mean + shift, np.float32)
-        deviation = self._compute_deviation()
-        if kept is not None:
-            result = np.where(kept, self._stack, result)
-            noise = np.stack([self._compute_noise_deviation(c) for c in range(mean.shape[1])], 1)
-            deviation = np.where(kept, noise, deviation)
-        came = self._correct_input()
-        image = convert_to_input_dtype(
-            self._arrange_result(result), came, self._plan, self._make_input_mask(kept)
+        assessed_parts = select_assessed_parts(residual_stack)
+        residual = summarise_residual(
+            residual_stack[assessed_parts], prediction[assessed_parts], self._calibration
         )
-        if image.dtype != np.float32:  # rounding and clipping may shift the mean
-            result = split_into_parts(image, self._plan.source.axes, self._plan.layout)
-        if (left_out := self._find_outliers()) is not None:
-            image = np.where(self._arrange_result(left_out), came.astype(image.dtype), image)
+        corrected_stack = np.asarray(mean + shift, np.float32)
+        deviation = self._compute_deviation()
+        if preserved_mask is not None:
+            corrected_stack = np.where(preserved_mask, self._stack, corrected_stack)
+            noise = np.stack([self._compute_noise_deviation(c) for c in range(mean.shape[1])], 1)
+            deviation = np.where(preserved_mask, noise, deviation)
+        input_image = self._correct_input()
+        image = convert_to_input_dtype(
+            self._arrange_result(corrected_stack),
+            input_image,
+            self._plan,
+            self._make_input_mask(preserved_mask),
+        )
+        if image.dtype != np.float32:  # assess the values after rounding and clipping
+            corrected_stack = split_into_parts(image, self._plan.source.axes, self._plan.layout)
+        if (outliers := self._find_outliers()) is not None:
+            image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
         evidence = [outcome.evidence for outcome in self.outcomes]
-        arrays = self._stack, residual_stack, prediction, result
+        arrays = self._stack, residual_stack, prediction, corrected_stack
         metrics = measure_result(self._plan, self._calibration, *arrays, evidence)
-        early = (
+        unfinished_notes = (
             *untouched,
             *describe_unrestored_parts(self._plan, self.count == 0),
             *describe_early_end(self._plan, self.outcomes),
         )
-        own = self._list_own_outcomes() or self.outcomes
-        first, last = own[0], own[-1]
-        stop = (last if last.kept else first).stop
+        own_outcomes = self._list_own_outcomes() or self.outcomes
+        first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
+        stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if timed_out:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
-        facts = {
-            "iterations": sum(outcome.iterations for outcome in own),
-            "best_iteration": first.best_iteration,
-            **report_stop(stop),
+        report_entries = {
+            "iterations": sum(outcome.iterations for outcome in own_outcomes),
+            "best_iteration": first_outcome.best_iteration,
+            **serialise_stop(stop),
             "seconds": round(seconds, 2),
             "prior": self._describe_prior(),
             "fit": serialise_fit(self._plan, self._calibration, self.outcomes),
             "validation_loss": [
-                [iteration, convert_nan_to_none(loss)] for iteration, _, loss in first.history
+                [iteration, convert_nan_to_none(loss)]
+                for iteration, _, loss in first_outcome.history
             ],
             "residual": residual,
-            "verdict": check_quality(metrics, early),
+            "verdict": check_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._image),
             "output_sha256": compute_sha256(image),
-            **report_notes(self._list_notes()),
+            **serialise_notes(self._list_notes()),
         }
         return Restoration(
             image=image,
             uncertainty=self._arrange_result(deviation),
             stop=stop,
-            best_iteration=first.best_iteration,
-            history=first.history,
+            best_iteration=first_outcome.best_iteration,
+            history=first_outcome.history,
             recipe=self._plan.recipe,
             learned=self._average_learned(),
-            report=make_run_report(self._plan, self._calibration, **facts),
+            report=make_run_report(self._plan, self._calibration, **report_entries),
             residual=self._arrange_input(self._zero_unmeasured(residual_stack - shift)),
         )
 
     def _correct_input(self) -> npt.NDArray[Any]:
-        """Give the input in its own type, as the maps of its camera correct it."""
+        """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
             return self._image
-        native, image = (
+        native_dtype, image = (
             self._image.dtype.newbyteorder("="),
             self._arrange_input(self._lay_out_input()),
         )
-        return _round_to_dtype(image, native) if native.kind in "iu" else image.astype(native)
+        return (
+            _round_to_dtype(image, native_dtype)
+            if native_dtype.kind in "iu"
+            else image.astype(native_dtype)
+        )
 
     def _lay_out_input(self) -> Planes:
-        """Lay out the input with its outliers, as the maps of its camera correct it."""
+        """Return the input as (parts, C, *grid), with outliers, corrected by camera maps."""
         parts = split_into_parts(self._image, self._plan.source.axes, self._plan.layout)
         camera = self._calibration.camera_correction
-        return parts if camera is None else camera.corrected(parts)
+        return parts if camera is None else camera.correct(parts)
 
     def _find_outliers(self) -> npt.NDArray[np.bool_] | None:
-        """Where single pixels were left out of the fit, and come back as they were measured."""
+        """Return a mask of the outliers that the result keeps as measured; None for none."""
         plan = self._plan
-        if not self._calibration.outlier_count or not plan.recipe.task.same_pixels:
+        if not self._calibration.outlier_count or not plan.recipe.task.has_same_pixels:
             return None
         outliers: npt.NDArray[np.bool_] = self._lay_out_input() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
@@ -355,7 +402,7 @@ class ResultMerger:
         return outliers
 
     def _list_own_outcomes(self) -> list[UnitOutcome]:
-        """Give how this run's fits went, without those of a network that came from other files."""
+        """Return the outcomes of this run, without those read from a network file."""
         return [
             outcome
             for outcome in self.outcomes
@@ -363,47 +410,51 @@ class ResultMerger:
         ]
 
     def _compute_mean(self) -> npt.NDArray[np.float64]:
-        """Average so far; the input itself where nothing was restored yet."""
+        """Return the mean picture so far; the input where there is no result."""
         count = self._get_counts()
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._upscaled_stack)
 
     def _get_preserved_mask(self) -> npt.NDArray[np.bool_] | None:
-        """Where measured pixels come back as they were; None for nowhere."""
-        return self._calibration.measured_mask if self._plan.recipe.task.keeps_measured() else None
+        """Return a mask of measured pixels that the task keeps unchanged; None if it keeps none."""
+        return (
+            self._calibration.measured_mask
+            if self._plan.recipe.task.keeps_measured_pixels()
+            else None
+        )
 
     def _make_input_mask(self, kept: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-        """Where the result is the input, in the result's shape: no task but `kept` has a say."""
-        same = np.zeros(self._upscaled_stack.shape, np.bool_)
-        same[self.count == 0] = True
-        same[:, list(self._calibration.constant_channels)] = True
-        return self._arrange_result(same if kept is None else same | kept)
+        """Return a mask, in the shape of the result, of pixels that are copies of the input."""
+        input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
+        input_mask[self.count == 0] = True
+        input_mask[:, list(self._calibration.constant_channels)] = True
+        return self._arrange_result(input_mask if kept is None else input_mask | kept)
 
     def _has_precision_loss(self, kept: npt.NDArray[np.bool_]) -> bool:
-        """Whether single precision, in which the result is, holds measured pixels less exactly."""
+        """Return whether float32 rounds measured pixels that the result keeps."""
         if self._plan.recipe.run_settings.dtype != "float32" or self._image.dtype.itemsize < 4:
             return False
         with np.errstate(invalid="ignore"):
-            other = self._image != self._image.astype(np.float32)
-        return bool(np.any(other & self._arrange_result(kept)))
+            is_rounded = self._image != self._image.astype(np.float32)
+        return bool(np.any(is_rounded & self._arrange_result(kept)))
 
     def _average_prediction(self) -> npt.NDArray[np.float64]:
-        """Average of what the detector would have seen; the input where nothing was restored."""
+        """Return the mean predicted measurement; the input where there is no result."""
         count = self._get_counts()
         return np.where(count > 0, self.predictions / np.maximum(count, 1), self._stack)
 
     def _compute_residual(
         self, prediction: npt.NDArray[np.float64]
     ) -> tuple[npt.NDArray[np.float64], Planes]:
-        """Give the residual, 0 where nothing was measured, and each channel's mean of it."""
+        """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
-        measured = (
+        measured_count = (
             prod(residual.shape[2:])
             if measured_mask is None
             else measured_mask.sum(grid, keepdims=True)
         )
         return residual, zero_residual_outliers(residual).sum(grid, keepdims=True) / np.maximum(
-            measured, 1
+            measured_count, 1
         )
 
     def _zero_unmeasured(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -411,70 +462,74 @@ class ResultMerger:
         return values if measured_mask is None else values * measured_mask
 
     def _get_counts(self) -> npt.NDArray[np.int64]:
-        """Count of the pictures in each mean, shaped to be used beside (parts, C, *grid)."""
+        """Return the number of merged results, shaped to broadcast with (parts, C, *grid)."""
         return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
 
     def _arrange_result(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Bring parts of the result to its shape."""
+        """Return parts of the result in the axes and shape of the result."""
         plan = self._plan
         return join_parts(parts, plan.source.axes, plan.result_shape, plan.layout)
 
     def _arrange_input(self, parts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Bring parts of the input to its shape."""
+        """Return parts of the input in the axes and shape of the input."""
         source, layout = self._plan.source, self._plan.layout
         arranged = join_parts(parts.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
     def _average_learned(self) -> dict[str, Planes]:
-        """Mean over restarts; where channels were fitted apart, one after the other."""
+        """Return learned parameters, averaged over restarts and stacked over separate channels."""
         means: dict[str, list[Planes]] = {}
         for key, total in sorted(self.learned.items(), key=lambda item: int(item[0].split(".")[1])):
             name, channel = key.split(".")
             mean = np.asarray(total / max(1, self.count[:, int(channel)].sum()), np.float32)
             means.setdefault(name, []).append(mean)
-        return {name: each[0] if len(each) == 1 else np.stack(each) for name, each in means.items()}
+        return {
+            name: arrays[0] if len(arrays) == 1 else np.stack(arrays)
+            for name, arrays in means.items()
+        }
 
     def _has_result(self, unit: WorkUnit) -> bool:
-        """Whether all of a unit's channels have a finished picture."""
+        """Return whether all channels of a unit have a result."""
         return bool((self.count[unit.part, list(unit.channels)] > 0).all())
 
     def _compute_deviation(self) -> npt.NDArray[np.float32]:
-        """Give the standard deviation; where nothing was restored, that of the noise."""
-        answer = np.empty(self._upscaled_stack.shape, np.float32)
-        for part, counts in enumerate(
-            np.maximum(self._get_counts(), 1)
-        ):  # of a stack it takes 40 bytes
+        """Return the standard deviation; that of the noise where there is no result."""
+        deviation = np.empty(self._upscaled_stack.shape, np.float32)
+        # part by part, since temporary arrays take 40 bytes per pixel
+        for part, counts in enumerate(np.maximum(self._get_counts(), 1)):
             pictures, squares, variances = self.sums[:, part]
             spread = np.maximum(squares / counts - (pictures / counts) ** 2, 0)
-            answer[part] = np.sqrt(variances / counts + spread)
+            deviation[part] = np.sqrt(variances / counts + spread)
         for part, channel in np.argwhere(self.count == 0):
-            answer[part, channel] = self._compute_noise_deviation(int(channel))[part]
-        answer[:, list(self._calibration.constant_channels)] = 0
-        return answer
+            deviation[part, channel] = self._compute_noise_deviation(int(channel))[part]
+        deviation[:, list(self._calibration.constant_channels)] = 0
+        return deviation
 
     def _compute_noise_deviation(self, channel: int) -> npt.NDArray[np.float32]:
-        """Give the noise's standard deviation at each pixel of a channel, in the result's size."""
+        """Return the noise's standard deviation at each pixel of a channel of the result."""
         noise, signal = self._calibration.noise[channel], self._upscaled_stack[:, channel]
         return np.sqrt(
             compute_noise_variance(noise, signal, self._calibration.excess_variance)
         ).astype(np.float32)
 
     def _describe_prior(self) -> dict[str, str]:
-        """Say which prior ran and why; where fits differ, that of the first, and who differs."""
-        chosen, *rest = dict.fromkeys(outcome.prior for outcome in self.outcomes)
+        """Return the prior of the first fit with its reason, which also names fits that differ."""
+        chosen, *other_priors = dict.fromkeys(outcome.prior for outcome in self.outcomes)
         task, block = self._plan.recipe.task, self._calibration.blind_spot_size
         budget = self._plan.budget
-        plan_reason = budget.why if chosen == budget.prior else ""
-        why = plan_reason or task.why(chosen, block)
-        for other in rest:
-            parts = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == other)
-            why += f"; in part {parts} '{other}' ran, since {task.why(other, block)}"
+        plan_reason = budget.prior_reason if chosen == budget.prior else ""
+        why = plan_reason or task.explain_prior(chosen, block)
+        for prior in other_priors:
+            parts = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
+            why += f"; in part {parts} '{prior}' ran, since {task.explain_prior(prior, block)}"
         return {"chosen": chosen, "why": why}
 
     def _list_notes(self) -> list[Note]:
         notes = [*self._plan.notes, *make_segment_notes(self._plan), *self._calibration.notes]
         notes += [note for outcome in self.outcomes for note in outcome.notes]
-        if (kept := self._get_preserved_mask()) is not None and self._has_precision_loss(kept):
+        if (preserved_mask := self._get_preserved_mask()) is not None and self._has_precision_loss(
+            preserved_mask
+        ):
             notes.append(make_note("type-shortened", dtype=self._image.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
         if height * width > 1 and self._calibration.prior in IMAGE_INPUT_PRIORS:
@@ -492,34 +547,38 @@ def convert_to_input_dtype(
     plan: Plan,
     same: npt.NDArray[np.bool_],
 ) -> npt.NDArray[Any]:
-    """Bring a result to the input's own type if the recipe asks for it.
+    """Convert a result to the input's data type if the recipe asks for it.
 
     Parameters
     ----------
     image : ndarray
-        The result, in its axes.
+        The result.
     array : ndarray
-        The input as it came, in the same axes; the result may be finer, by whole factors.
+        The input in the same axes; the result may be finer by integer factors.
     plan : Plan
     same : ndarray of bool
-        Of the result's shape, True where it is the input: copied, since single precision does not
-        hold whole numbers beyond 2 ** 24.
+        True where the result is a copy of the input. These pixels are taken from `array`, since
+        float32 does not represent all integers above 2 ** 24.
     """
     if plan.recipe.run_settings.dtype == "float32":
         return image
-    native = array.dtype.newbyteorder("=")
-    answer = _round_to_dtype(image, native) if native.kind in "iu" else image.astype(native)
+    native_dtype = array.dtype.newbyteorder("=")
+    converted = (
+        _round_to_dtype(image, native_dtype)
+        if native_dtype.kind in "iu"
+        else image.astype(native_dtype)
+    )
     if same.any():
-        for axis, (fine, count) in enumerate(zip(image.shape, array.shape, strict=True)):
-            array = array if fine == count else np.repeat(array, fine // count, axis)
-        np.copyto(answer, array, where=same)
-    return answer
+        for axis, (result_size, count) in enumerate(zip(image.shape, array.shape, strict=True)):
+            array = array if result_size == count else np.repeat(array, result_size // count, axis)
+        np.copyto(converted, array, where=same)
+    return converted
 
 
 def _round_to_dtype(image: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Round to whole numbers that the type holds."""
+    """Round to integers, and clip them to the range of the type."""
     limits = np.iinfo(kind)
-    most = float(limits.max)
-    if most > limits.max:  # the largest numbers of 64 bits are no doubles
-        most = float(np.nextafter(most, 0))
-    return np.clip(np.rint(image.astype(np.float64)), float(limits.min), most).astype(kind)
+    max_value = float(limits.max)
+    if max_value > limits.max:  # float64 cannot represent the largest 64-bit integers
+        max_value = float(np.nextafter(max_value, 0))
+    return np.clip(np.rint(image.astype(np.float64)), float(limits.min), max_value).astype(kind)

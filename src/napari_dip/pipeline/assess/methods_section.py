@@ -1,4 +1,4 @@
-"""What to write in the methods section about a result, with the papers behind it."""
+"""Write a paragraph on a result for the methods section of a paper, with its references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Report = Mapping[str, Any]
 
-#: What was done, to follow "The image was".
+#: Completions of "The image was", by task.
 _TASK_PHRASES = {
     "denoise": "denoised",
     "inpaint": "filled in where pixels were missing",
@@ -32,7 +32,7 @@ _TASK_PHRASES = {
     "guide": "restored with the help of a guide image",
     "invert-features": "restored from the activations of a layer of a network",
 }
-#: What the network was fed, to follow "The network was fed", and the papers to cite there.
+#: Completions of "The network was fed" with the papers to cite, by prior.
 _NETWORK_INPUT_PHRASES = {
     "random-input": ("fixed random noise", ()),
     "random-input-no-skips": ("fixed random noise, without skip connections", ()),
@@ -51,13 +51,13 @@ _NETWORK_INPUT_PHRASES = {
     "recompression": ("the image compressed once more", ("recompression",)),
     "zssr": ("coarser copies of the image", ("coarser scales",)),
 }
-#: Priors without a network of their own.
+#: Phrases for priors without a network, by prior.
 _NETWORK_FREE_PRIORS = {
     "total-variation": "the pixels themselves were, with a penalty on their total variation "
     "{total variation}",
     "pixels": "the pixels themselves were, with no prior",
 }
-#: How the noise was modelled, to follow "The noise was modelled as".
+#: Completions of "The noise was modelled as", by noise model.
 _NOISE_MODEL_PHRASES = {
     "gaussian": "Gaussian, equally strong everywhere",
     "poisson-gaussian": "Poisson-Gaussian, its variance a line in the intensity",
@@ -66,14 +66,14 @@ _NOISE_MODEL_PHRASES = {
     "stripes": "offsets of whole rows or columns beside a detector's noise",
     "speckle": "speckle, in proportion to the signal",
 }
-#: How the noise was measured, by the paper to cite.
+#: Phrases on how the noise was measured, by the paper to cite.
 _ORIGINS = {
     "noise line": ", measured from the image",
     "two shots": ", measured from the difference of two shots",
 }
-#: Choices of the user that run as a prior of another name.
+#: Priors that run under another name than the user's choice: the choice, by prior.
 _VARIANTS = {"guided-random-input": "random-input", "masked-input-shapes": "masked-input"}
-#: Settings that the sentences name by themselves.
+#: Settings that have a sentence of their own.
 _NAMED_SETTINGS = (
     "preset",
     "seed",
@@ -87,17 +87,17 @@ _NAMED_SETTINGS = (
 
 
 def write_methods_section(report: Report) -> str:
-    """Write a paragraph for the methods section, and the references that it cites.
+    """Return a paragraph for the methods section, followed by its references.
 
     Parameters
     ----------
     report : mapping
-        Of a run, as `Restoration.report` has it.
+        Report of the run, as in `Restoration.report`.
 
     Returns
     -------
     str
-        Sentences with numbers in brackets; below them the references, one to a line.
+        Sentences with citation numbers in brackets, then one reference per line.
     """
     cited = list_paper_keys(report)
     sentences = (
@@ -109,30 +109,34 @@ def write_methods_section(report: Report) -> str:
         _describe_other_settings(report),
         _describe_device(report),
     )
-    text = make_printable(" ".join(filter(None, sentences)))  # a line break would begin a reference
-    # numbers run in the order in which the text cites, then what it does not name
-    named = dict.fromkeys(
-        key for group in re.findall(r"\{([^}]*)\}", text) for key in group.split("|")
+    paragraph = make_printable(
+        " ".join(filter(None, sentences))
+    )  # a line break would start a reference
+    # citations are numbered in the order of the text; papers that it does not cite come last
+    text_keys = dict.fromkeys(
+        key for group in re.findall(r"\{([^}]*)\}", paragraph) for key in group.split("|")
     )
-    order = [key for key in (*named, *cited) if key in cited]
-    numbers = {key: place for place, key in enumerate(dict.fromkeys(order), 1)}
-    text = re.sub(
-        r" ?\{([^}]*)\}", lambda result: _format_citation(result[1].split("|"), numbers), text
+    order = [key for key in (*text_keys, *cited) if key in cited]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(order), 1)}
+    paragraph = re.sub(
+        r" ?\{([^}]*)\}", lambda result: _format_citation(result[1].split("|"), numbers), paragraph
     )
     papers = dict(zip(cited, list_references(report), strict=True))
-    lines = [f"[{place}] {papers[key]}" for key, place in numbers.items()]
-    rest = [f"{CITED_TOPICS[key]} [{numbers[key]}]" for key in numbers if key not in named]
-    if rest:
-        text += f" Also used: {'; '.join(rest)}."
-    return "\n".join([text, "", *lines]) + "\n"
+    reference_lines = [f"[{number}] {papers[key]}" for key, number in numbers.items()]
+    other_topics = [
+        f"{CITED_TOPICS[key]} [{numbers[key]}]" for key in numbers if key not in text_keys
+    ]
+    if other_topics:
+        paragraph += f" Also used: {'; '.join(other_topics)}."
+    return "\n".join([paragraph, "", *reference_lines]) + "\n"
 
 
 def _describe_task(report: Report) -> str:
-    done = _TASK_PHRASES.get(report["task"], f"restored (task '{report['task']}')")
+    task_phrase = _TASK_PHRASES.get(report["task"], f"restored (task '{report['task']}')")
     recipe = report["recipe"]
     preset = str(recipe.get("preset", RunSettings.model_fields["preset"].default))
     return (
-        f"The image was {done} with napari-dip {report['version']} (task "
+        f"The image was {task_phrase} with napari-dip {report['version']} (task "
         f"'{TASKS[report['task']].title}', preset '{preset.capitalize()}', seed "
         f"{report['seed']}), which fits an untrained convolutional network to "
         f"{_describe_fitted_data(report)} "
@@ -141,9 +145,9 @@ def _describe_task(report: Report) -> str:
 
 
 def _describe_fitted_data(report: Report) -> str:
-    """Say what was fitted to; a network of a series was fitted to other files, too."""
-    series = "network_file" in report.get("fit", {}).get("joint_training", {})
-    return "images of one series, one network for all," if series else "the measurement itself"
+    """Return what the network was fitted to: this image, or several images of a series."""
+    is_series = "network_file" in report.get("fit", {}).get("joint_training", {})
+    return "images of one series, one network for all," if is_series else "the measurement itself"
 
 
 def _describe_network_input(report: Report) -> str:
@@ -151,30 +155,30 @@ def _describe_network_input(report: Report) -> str:
         return f"No network was fitted: {_NETWORK_FREE_PRIORS[report['prior']['chosen']]}."
     chosen = report["prior"]["chosen"]
     chosen_prior = report["recipe"].get("settings", {}).get("prior", "auto")
-    fed, papers = _NETWORK_INPUT_PHRASES.get(chosen, (f"by the prior '{chosen}'", ()))
+    input_phrase, papers = _NETWORK_INPUT_PHRASES.get(chosen, (f"by the prior '{chosen}'", ()))
     if report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(report):
-        fed += " and the first steps of Richardson-Lucy deconvolution"
+        input_phrase += " and the first steps of Richardson-Lucy deconvolution"
         papers = (*papers, "Richardson", "Lucy")
-    cite = f" {{{'|'.join(papers)}}}" if papers else ""
+    citation = f" {{{'|'.join(papers)}}}" if papers else ""
     chosen_by = " (chosen by hand)" if chosen_prior in (chosen, _VARIANTS.get(chosen)) else ""
-    return f"The network was fed {fed}{cite}{chosen_by}."
+    return f"The network was fed {input_phrase}{citation}{chosen_by}."
 
 
 def _describe_noise_model(report: Report) -> str:
-    """Give the model with its figures, in the image's units, and what was hidden."""
+    """Return a sentence on noise model, its parameters in image units, and validation pixels."""
     if report["task"] == "invert-features":
         return ""  # no pixel was fitted
     noise, cited = report["noise"], list_paper_keys(report)
-    text = f"The noise was modelled as {_NOISE_MODEL_PHRASES.get(noise['model'], noise['model'])}"
+    model = f"The noise was modelled as {_NOISE_MODEL_PHRASES.get(noise['model'], noise['model'])}"
     if noise["model"] == "speckle":
         figures = f"relative standard deviation {_join_figures(noise.get('relative', [0]))}"
     elif noise["model"] == "gaussian":
-        deviations = [max(0.0, item) ** 0.5 for item in noise["intercept"]]
+        deviations = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
         figures = f"standard deviation {_join_figures(deviations)}"
     else:
-        gain, rest = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
-        figures = f"variance = gain × intensity + intercept, gain {gain}, intercept {rest}"
-    several = "; one figure for each channel" if len(noise["gain"]) > 1 else ""
+        gain, intercept = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
+        figures = f"variance = gain × intensity + intercept, gain {gain}, intercept {intercept}"
+    per_channel = "; one figure for each channel" if len(noise["gain"]) > 1 else ""
     if camera := noise.get("camera"):
         std, lags = _join_figures(camera["std"]), _join_figures(camera["lags"])
         figures += (
@@ -189,25 +193,25 @@ def _describe_noise_model(report: Report) -> str:
         if key in cited:
             origin += f" {{{key}}}"
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
-    single = all(side == 1 for side in noise["blind_spot_block"])
-    hidden = "single pixels" if single else f"blocks of {sizes} pixels"
-    fed = report["prior"]["chosen"] in IMAGE_INPUT_PRIORS
-    purpose = "from the network and to judge the fit" if fed else "to judge the fit"
+    is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
+    hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
+    uses_image_input = report["prior"]["chosen"] in IMAGE_INPUT_PRIORS
+    purpose = "from the network and to judge the fit" if uses_image_input else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):
         purpose += " until its last iterations, in which they take part"
     return (
-        f"{text} ({figures}, in intensity units of the image{several}){origin}; {hidden} were "
+        f"{model} ({figures}, in intensity units of the image{per_channel}){origin}; {hidden} were "
         f"held back {purpose}."
     )
 
 
 def _describe_iterations(report: Report) -> str:
     fit = report.get("fit", {})
-    most = fit.get("max_iterations")
+    max_iterations = fit.get("max_iterations")
     count = fit.get("finished", 1) + fit.get("kept", 0)
     fits = f" in {count} fits" if count > 1 else ""
-    each = " each" if count > 1 else ""
-    limit = f" of at most {most}{each}" if most else ""
+    each_suffix = " each" if count > 1 else ""
+    limit = f" of at most {max_iterations}{each_suffix}" if max_iterations else ""
     stop = read_report_stop(report)
     by_hand = stop.reason is StopReason.USER
     reason = "it was ended by hand" if by_hand else _strip_citation_marks(str(stop).rstrip("."))
@@ -226,57 +230,61 @@ def _describe_iterations(report: Report) -> str:
 
 
 def _describe_last_phase(fit: Mapping[str, Any]) -> str:
-    """Tell the iterations after the judgement from those that were judged."""
-    last = fit.get("last_phase")
-    if not last:
+    """Return a phrase on the iterations of the refit; "" if there was none."""
+    refit_iterations = fit.get("last_phase")
+    if not refit_iterations:
         return ""
-    several = fit.get("finished", 1) + fit.get("kept", 0) > 1
-    ends = "the last of them" if last == 1 else f"the last {last} of them"
-    which = f"{last} of them at the end of the fits" if several else ends
-    return f", {which} with the held-out pixels as well"
+    has_several_fits = fit.get("finished", 1) + fit.get("kept", 0) > 1
+    ending = "the last of them" if refit_iterations == 1 else f"the last {refit_iterations} of them"
+    phrase = f"{refit_iterations} of them at the end of the fits" if has_several_fits else ending
+    return f", {phrase} with the validation pixels as well"
 
 
 def _describe_selected_iteration(report: Report) -> str:
-    """Say which iteration the picture is of; a later one is taken if it was hardly worse."""
+    """Return a phrase on the iteration that the picture was taken from.
+
+    It is not always that of the lowest validation loss. A later iteration is preferred if its loss
+    is hardly higher.
+    """
     best, losses = report["best_iteration"], dict(report.get("validation_loss", ()))
-    least = min((loss for loss in losses.values() if loss is not None), default=None)
+    lowest_loss = min((loss for loss in losses.values() if loss is not None), default=None)
     by_hand = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
     by_hand = by_hand or bool(report.get("fit", {}).get("kept"))
     if report.get("fit", {}).get("last_phase") and not by_hand:
         return "the picture after these last ones was taken"
-    if by_hand or least is None or (losses.get(best) or least) <= least:
+    if by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss:
         return f"its picture of iteration {best} was taken"
     return f"of iterations that hardly differ the last, {best}, was taken"
 
 
 def _describe_joint_training(training: Mapping[str, Any]) -> str:
-    """Say to what one network was fitted, and what held-out pixels said of going on."""
-    many = "one part" if training["members"] == 1 else f"{training['members']} parts"
-    text = (
-        f"was fitted to {many} of the data together, in {training['iterations']} iterations, and "
+    """Return a sentence on joint training, and on the gain of fine-tuning."""
+    parts = "one part" if training["members"] == 1 else f"{training['members']} parts"
+    clause = (
+        f"was fitted to {parts} of the data together, in {training['iterations']} iterations, and "
         "then "
         f"shown each of {training['inference']} (frames, planes or tiles, and channels)"
     )
     if "network_file" in training:
         name = _strip_citation_marks(training["network_file"])
-        text = (
+        clause = (
             f"was fitted to {training['members']} images of the series together ('{name}', SHA-256 "
             f"{training['sha256']}), in {training['iterations']} iterations, and then shown this "
             "one"
         )
     if "trials" not in training:
-        return f"{text}."
-    went = "each went on" if training["fine_tuned"] else "none went on"
+        return f"{clause}."
+    outcome = "each went on" if training["fine_tuned"] else "none went on"
     return (
-        f"{text}; since going on with each by itself, tried on {training['trials']}, changed the "
-        f"log-likelihood of held-out pixels by {training['gain']:.2g} ± {training['error']:.2g} a "
-        "pixel, "
-        f"{went}."
+        f"{clause}; since going on with each by itself, tried on {training['trials']}, changed the "
+        f"log-likelihood of validation pixels by {training['gain']:.2g} ± {training['error']:.2g} "
+        "a pixel, "
+        f"{outcome}."
     )
 
 
 def _describe_refinement(report: Report) -> str:
-    said = []
+    sentences = []
     if report["noise"].get("camera") and uses_refinement(report):
         return (
             "It was fitted at half its size {halved}. In the end luminance and colours were "
@@ -284,39 +292,41 @@ def _describe_refinement(report: Report) -> str:
             "part by the network's picture {collaborative}."
         )
     if report.get("fit", {}).get("half_resolution"):
-        said.append(
+        sentences.append(
             "Since the image is oversampled, it was fitted at half its size and enlarged again "
             "{halved|explaining}."
         )
     if uses_refinement(report):
-        said.append(
+        sentences.append(
             "In the end patches that look alike were filtered together, guided by the network's "
             "picture {collaborative}."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _describe_other_settings(report: Report) -> str:
-    """Name the settings that were changed, as the dock shows them."""
+    """Return a sentence on settings that differ from their defaults, labelled as in the dock."""
     recipe = recipe_from_dict(report["recipe"])
-    own = recipe.task.to_dict()
-    common = recipe.run_settings.model_dump(exclude_defaults=True)
+    task_settings = recipe.task.to_dict()
+    run_settings = recipe.run_settings.model_dump(exclude_defaults=True)
     descriptions = []
-    for kind, values in ((type(recipe.task), own), (RunSettings, common)):
+    for kind, values in ((type(recipe.task), task_settings), (RunSettings, run_settings)):
         for name, value in values.items():
             if name not in _NAMED_SETTINGS:
                 setting = _get_setting_metadata(kind, name)
-                plain = f"{setting.label}: {_format_setting_value(value, setting)}"
-                descriptions.append(_strip_citation_marks(setting.written.format(value) or plain))
+                label_and_value = f"{setting.label}: {_format_setting_value(value, setting)}"
+                descriptions.append(
+                    _strip_citation_marks(setting.report_template.format(value) or label_and_value)
+                )
     return f"Settings other than the defaults: {'; '.join(descriptions)}." if descriptions else ""
 
 
 def _describe_device(report: Report) -> str:
     device = {"cpu": "the CPU", "cuda": "an NVIDIA GPU", "mps": "an Apple GPU"}
-    place = device.get(report["device"], report["device"])
+    device_name = device.get(report["device"], report["device"])
     count = f"{report['threads']} thread{'s' if report['threads'] != 1 else ''}"
     threads = f" with {count}" if report["device"] == "cpu" else ""
-    return f"It was computed with PyTorch {report['torch']} on {place}{threads}."
+    return f"It was computed with PyTorch {report['torch']} on {device_name}{threads}."
 
 
 def _get_setting_metadata(kind: Any, name: str) -> Setting:
@@ -331,7 +341,7 @@ def _format_setting_value(value: Any, setting: Setting) -> str:
 
 
 def _strip_citation_marks(text: str) -> str:
-    """Take out what marks a paper, from words that were not written here."""
+    """Replace braces, which mark citations, in text from other sources."""
     return text.replace("{", "(").replace("}", ")")
 
 
@@ -340,6 +350,6 @@ def _join_figures(values: Sequence[float]) -> str:
 
 
 def _format_citation(keys: Sequence[str], numbers: Mapping[str, int]) -> str:
-    """Turn keys of papers into " [1, 2]", those that are not cited left out."""
+    """Format keys of papers as " [1, 2]"; keys without a number are left out."""
     citations = sorted({numbers[key] for key in keys if key in numbers})
     return f" [{', '.join(map(str, citations))}]" if citations else ""

@@ -1,6 +1,6 @@
-"""What can be measured on a finished restoration: residual, mean intensity, holes, cut-off values.
+"""Measure a finished restoration: residual, mean intensity, filled holes and clipped values.
 
-Numbers only; `napari_dip.pipeline.assess.quality_checks` puts them into words.
+`napari_dip.pipeline.assess.quality_checks` compares these metrics with bounds.
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ if TYPE_CHECKING:
 
     MeasuredMask = npt.NDArray[np.bool_] | None
 
-#: Lags, in pixels, at which the residual is compared with the noise.
+#: Maximum lag, in pixels, at which the residual's autocorrelation is compared with the noise's.
 MAX_RESIDUAL_LAG = 3
-#: Classes of brightness within which the residual along edges is compared with that elsewhere, so
-#: that noise which grows with brightness is no structure; share of the pixels that count as edges,
-#: and as flat.
+#: Number of brightness classes within which the residual along edges is compared with that in flat
+#: areas, so that signal-dependent noise does not count as structure. Shares of the pixels in a
+#: class that count as edges and as flat.
 RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_SHARE, RESIDUAL_FLAT_SHARE = 8, 0.1, 0.5
-#: Pixels of a channel from which on planes or frames evenly spread over a stack stand for all of
-#: them: a residual's correlation is sure to 0.001 by then, and sorting takes 80 bytes a pixel.
+#: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
+#: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
 MAX_ASSESSED_PIXELS = 2**22
-#: Percentile that stands for the dark of an image, from which its mean intensity is counted: a
-#: camera's offset must not make a bias look small.
+#: Percentile that is taken as the dark level of an image. Relative changes of the mean refer to the
+#: intensity above it, so that a camera's offset does not make them look small.
 DARK_PERCENTILE = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualMetrics:
-    """What was left of the measurement.
+    """Hold metrics of the residual of one channel.
 
     Attributes
     ----------
     excess : float
-        Most that its autocorrelation at lags 1 to `MAX_RESIDUAL_LAG`, along Y or X, lies above the
-        noise's.
+        Maximum difference of its autocorrelation and the noise's, at lags 1 to `MAX_RESIDUAL_LAG`
+        along Y and X.
     strength : float
-        Its standard deviation, in units of the measured noise.
+        Standard deviation, in units of the measured noise.
     pixels : int
-        How many it was measured on.
+        Number of pixels that it was measured on.
     at_edges : float
-        Its variance where the picture is steep, in units of that where it is flat, at the same
-        brightness: noise does not care, structure that was taken out lies along edges.
+        Ratio of its variance along edges to that in flat areas of the same brightness. Noise has a
+        ratio of 1; removed structure increases it.
     is_noise_reliable : bool
-        Whether the image could tell its noise; if not, `excess` and `strength` say little.
-    far : float
-        Share of its parts whose mean is farther from zero than its own scatter explains.
+        Whether the noise estimate is reliable; if not, neither are `excess` and `strength`.
+    biased_share : float
+        Share of small areas whose mean differs from zero by more than its standard error explains.
     parts : int
-        How many parts there are.
+        Number of these areas.
     """
 
     excess: float
@@ -78,55 +78,57 @@ class ResidualMetrics:
     pixels: int
     at_edges: float = 1.0
     is_noise_reliable: bool = True
-    far: float = 0.0
+    biased_share: float = 0.0
     parts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultMetrics:
-    """All that a verdict is made from.
+    """Hold all metrics that the quality checks use.
+
+    Changes of the mean are fractions of the input's mean above its dark level.
 
     Attributes
     ----------
     residual : ResidualMetrics or None
-        None if it tells nothing of the noise.
+        None if the residual is not comparable with the noise.
     bias : float
-        Mean of the result less that of the input, as a share of the input's mean above its dark;
-        of what would be measured of the result, where noise was cut off.
-    put_back : float
-        How much of the mean the fit had lost before it was put back; the same share.
+        Mean of the result minus that of the input. Where noise was clipped, the result is clipped
+        in the same way first.
+    mean_correction : float
+        Change of the mean by the fit, before the mean was corrected.
     detail, contrast : ConfirmedDetail or None
-        What held-out pixels confirm of the fine detail, and of all that differs from the mean.
-    filled, far : float
+        Share of fine detail, and of all deviations from the mean, that validation pixels confirm.
+    filled_share, distant_share : float
         Share of the pixels that were filled in, and share of these that are far from any measured.
-    finer : bool
+    is_upscaled : bool
         Whether the result has finer pixels than the input.
-    least, largest : ClippedPixels
+    lower_clipping, upper_clipping : ClippedPixels
     pattern : PeriodicPattern or None
-        A fine regular pattern that was taken out.
-    reckoned : tuple of float
-        Grey values at which noise was cut off that was reckoned back.
-    corrected : float
-        How much brighter that made the result, the same share.
-    unexplained : float
-        Mean of the result as it is less that of the input, beyond what the pixels at those grey
-        values can explain; the same share.
+        A fine periodic pattern that was removed.
+    corrected_limits : tuple of float
+        Grey values at which noise was clipped, and the clipping correction applied.
+    clipping_correction : float
+        Change of the mean by the clipping correction.
+    unexplained_bias : float
+        Mean of the result minus that of the input, beyond what pixels at the clipped grey values
+        can explain.
     """
 
     residual: ResidualMetrics | None
     bias: float
-    put_back: float = 0.0
+    mean_correction: float = 0.0
     detail: ConfirmedDetail | None = None
     contrast: ConfirmedDetail | None = None
-    filled: float = 0.0
-    far: float = 0.0
-    finer: bool = False
-    least: ClippedPixels = NO_CLIPPED_PIXELS
-    largest: ClippedPixels = NO_CLIPPED_PIXELS
+    filled_share: float = 0.0
+    distant_share: float = 0.0
+    is_upscaled: bool = False
+    lower_clipping: ClippedPixels = NO_CLIPPED_PIXELS
+    upper_clipping: ClippedPixels = NO_CLIPPED_PIXELS
     pattern: PeriodicPattern | None = None
-    reckoned: tuple[float, ...] = ()
-    corrected: float = 0.0
-    unexplained: float = 0.0
+    corrected_limits: tuple[float, ...] = ()
+    clipping_correction: float = 0.0
+    unexplained_bias: float = 0.0
 
 
 def measure_residual(
@@ -134,47 +136,49 @@ def measure_residual(
     prediction: Numbers,
     measured_mask: MeasuredMask,
     noise: NoiseEstimate,
-    of_pixels: Numbers | float = 0.0,
+    pixel_variance: Numbers | float = 0.0,
 ) -> ResidualMetrics:
-    """Compare one channel's residual with the noise that was measured.
+    """Compare the residual of one channel with the measured noise.
 
     Parameters
     ----------
     residual, prediction : ndarray
-        (..., Y, X): measurement less prediction, and the prediction, in the image's units.
+        (..., Y, X): measurement minus prediction, and the prediction, in the image's units.
     measured_mask : ndarray of bool or None
-        Where there is a measurement; None: everywhere.
+        True at measured pixels; None: everywhere.
     noise : NoiseEstimate
-    of_pixels : ndarray or float
-        (Y, X): variance that each pixel's own read noise adds.
+    pixel_variance : ndarray or float
+        (Y, X): additional variance from the read noise of single pixels.
     """
     valid = np.ones(residual.shape) if measured_mask is None else measured_mask.astype(np.float64)
     total = max(float(valid.sum()), 1.0)
-    scaled = residual / np.sqrt(compute_noise_variance(noise, prediction, of_pixels))
+    scaled = residual / np.sqrt(compute_noise_variance(noise, prediction, pixel_variance))
     scaled = (scaled - (scaled * valid).sum() / total) * valid
     power = float((scaled**2).sum() / total)
     excess = [
         _compute_lag_correlation(scaled, valid, lag, axis) / (power or 1.0) - expected
-        for axis, along in ((-2, noise.along_y), (-1, noise.along_x))
-        for lag, expected in enumerate(along[:MAX_RESIDUAL_LAG], 1)
+        for axis, autocorrelation in ((-2, noise.along_y), (-1, noise.along_x))
+        for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
-    edges = _compare_edge_variance(scaled, prediction, valid > 0)
-    far, parts = measure_biased_parts(residual - (residual * valid).sum() / total, measured_mask)
+    edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
+    biased_share, area_count = measure_biased_parts(
+        residual - (residual * valid).sum() / total, measured_mask
+    )
     return ResidualMetrics(
         excess=max(excess, default=0.0),
         strength=float(np.sqrt(power)),
         pixels=int(total),
-        at_edges=edges,
-        is_noise_reliable=not noise.doubt,
-        far=far,
-        parts=parts,
+        at_edges=edge_ratio,
+        is_noise_reliable=not noise.unreliable_reason,
+        biased_share=biased_share,
+        parts=area_count,
     )
 
 
 def _compute_lag_correlation(
     scaled: npt.NDArray[np.float64], valid: npt.NDArray[np.float64], lag: int, axis: int
 ) -> float:
-    """Mean product of pixels that lie so far apart, of pairs that were both measured."""
+    """Return the autocovariance at one lag, over pairs of measured pixels."""
     scaled, valid = scaled.swapaxes(axis, -1), valid.swapaxes(axis, -1)
     pairs = float((valid[..., :-lag] * valid[..., lag:]).sum())
     return float((scaled[..., :-lag] * scaled[..., lag:]).sum()) / max(pairs, 1.0)
@@ -183,74 +187,78 @@ def _compute_lag_correlation(
 def _compare_edge_variance(
     scaled: npt.NDArray[np.float64], prediction: Numbers, valid: npt.NDArray[np.bool_]
 ) -> float:
-    """Compare the residual's variance at edges and elsewhere; 1 if there is no telling."""
-    steep = _compute_squared_gradient(np.asarray(prediction, np.float64))[valid]
-    square, signal = scaled[valid] ** 2, prediction[valid]
+    """Return the ratio of the residual's variance at edges to that in flat areas.
+
+    The ratio is the median over classes of brightness, or 1 if it cannot be measured.
+    """
+    squared_gradient = _compute_squared_gradient(np.asarray(prediction, np.float64))[valid]
+    squared_residual, signal = scaled[valid] ** 2, prediction[valid]
     ratios = []
-    for places in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
-        order = places[steep[places].argsort(kind="stable")]
+    for indices in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
+        order = indices[squared_gradient[indices].argsort(kind="stable")]
         edges, flat = (
             order[len(order) - int(RESIDUAL_EDGE_SHARE * len(order)) :],
             order[: int(RESIDUAL_FLAT_SHARE * len(order))],
         )
-        usual = float(square[flat].mean()) if len(flat) else 0.0
-        if len(edges) and usual > 0:
-            ratios.append(float(square[edges].mean()) / usual)
-    # a class where the detector cut off has no noise to speak of, and must not decide
+        flat_variance = float(squared_residual[flat].mean()) if len(flat) else 0.0
+        if len(edges) and flat_variance > 0:
+            ratios.append(float(squared_residual[edges].mean()) / flat_variance)
+    # the median is robust to a class of clipped pixels, which has hardly any noise
     return float(np.median(ratios)) if ratios else 1.0
 
 
 def _compute_squared_gradient(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Squared slope of (..., Y, X) over three pixels, averaged across."""
-    wide = np.pad(picture, [(0, 0)] * (picture.ndim - 2) + [(1, 1)] * 2, mode="edge")
-    down = wide[..., 2:, :] - wide[..., :-2, :]
-    down = down[..., :-2] + down[..., 1:-1] + down[..., 2:]
-    right = wide[..., 2:] - wide[..., :-2]
-    right = right[..., :-2, :] + right[..., 1:-1, :] + right[..., 2:, :]
-    return np.asarray(down**2 + right**2)
+    """Return the squared gradient of (..., Y, X), from sums over 3 x 3 pixels (Prewitt)."""
+    padded = np.pad(picture, [(0, 0)] * (picture.ndim - 2) + [(1, 1)] * 2, mode="edge")
+    gradient_y = padded[..., 2:, :] - padded[..., :-2, :]
+    gradient_y = gradient_y[..., :-2] + gradient_y[..., 1:-1] + gradient_y[..., 2:]
+    gradient_x = padded[..., 2:] - padded[..., :-2]
+    gradient_x = gradient_x[..., :-2, :] + gradient_x[..., 1:-1, :] + gradient_x[..., 2:, :]
+    return np.asarray(gradient_y**2 + gradient_x**2)
 
 
 def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics | None:
-    """Of several channels, that with the most structure, and the strength farthest from 1."""
+    """Combine the residuals of several channels into one with the worst value of each metric."""
     if not residuals:
         return None
-    odd = max(residuals, key=lambda item: abs(np.log(max(item.strength, 1e-6))))
-    most = max(residuals, key=lambda item: item.excess)
-    edges = max(residual.at_edges for residual in residuals)
+    oddest_strength = max(residuals, key=lambda item: abs(np.log(max(item.strength, 1e-6))))
+    largest_excess = max(residuals, key=lambda item: item.excess)
+    edge_ratio = max(residual.at_edges for residual in residuals)
     is_noise_reliable = all(residual.is_noise_reliable for residual in residuals)
-    far = max(residuals, key=lambda item: item.far)
+    most_biased = max(residuals, key=lambda item: item.biased_share)
     return ResidualMetrics(
-        excess=most.excess,
-        strength=odd.strength,
-        pixels=most.pixels,
-        at_edges=edges,
+        excess=largest_excess.excess,
+        strength=oddest_strength.strength,
+        pixels=largest_excess.pixels,
+        at_edges=edge_ratio,
         is_noise_reliable=is_noise_reliable,
-        far=far.far,
-        parts=far.parts,
+        biased_share=most_biased.biased_share,
+        parts=most_biased.parts,
     )
 
 
 def measure_brightness(
     pixels: npt.NDArray[Any], measured_mask: MeasuredMask = None
 ) -> tuple[float, float]:
-    """Mean of the measured pixels, and how far it lies above the dark of the image."""
+    """Return the mean of the measured pixels, and its height above the dark level."""
     measured = pixels.reshape(-1) if measured_mask is None else pixels[measured_mask]
     if not measured.size:
         return 0.0, 1.0
     mean = float(measured.mean(dtype=np.float64))
-    above = mean - float(np.percentile(measured, DARK_PERCENTILE))
-    return mean, above if above > 0 else 1.0
+    height = mean - float(np.percentile(measured, DARK_PERCENTILE))
+    return mean, height if height > 0 else 1.0
 
 
 def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> tuple[float, float]:
-    """Share of pixels that were not measured, and share of these that are far from any measured.
+    """Return the share of missing pixels, and the share of these far from any measured pixel.
 
     Parameters
     ----------
     measured_mask : ndarray of bool
-        (parts, C, *grid); nothing is known beyond the borders.
+        (parts, C, *grid). A border does not count as measured.
     steps : int
-        Pixels from which on it is far, diagonals as one; planes of a volume count as pixels.
+        A pixel is far if no measured pixel is within this distance along axes and diagonals. Planes
+        of a volume count like pixels.
     """
     missing = np.any(~measured_mask, axis=1)  # (parts, *grid)
     if not missing.any():
@@ -258,11 +266,11 @@ def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> t
     eroded = missing
     for _ in range(steps):
         for axis in range(1, eroded.ndim):
-            turned = eroded.swapaxes(axis, -1)
-            smaller = turned.copy()  # what lies beyond a border counts as the border itself
-            smaller[..., 1:] &= turned[..., :-1]
-            smaller[..., :-1] &= turned[..., 1:]
-            eroded = smaller.swapaxes(axis, -1)
+            swapped = eroded.swapaxes(axis, -1)
+            shrunk = swapped.copy()  # pixels beyond a border are treated like those at the border
+            shrunk[..., 1:] &= swapped[..., :-1]
+            shrunk[..., :-1] &= swapped[..., 1:]
+            eroded = shrunk.swapaxes(axis, -1)
         if not eroded.any():
             break
     return float(missing.mean()), float(eroded.sum() / missing.sum())
@@ -277,7 +285,7 @@ def measure_result(
     result: npt.NDArray[Any],
     evidence: Iterable[tuple[float, ...]],
 ) -> ResultMetrics:
-    """Measure a finished run.
+    """Measure all metrics of a finished run.
 
     Parameters
     ----------
@@ -286,12 +294,12 @@ def measure_result(
     parts : ndarray
         (parts, C, *grid): the input, in the image's units.
     residual, prediction : ndarray
-        Of the same shape: the residual, 0 where nothing was measured, and what the detector would
-        have seen, before its mean was put back.
+        (parts, C, *grid): the residual, 0 where nothing was measured, and the predicted
+        measurement, both before the mean was corrected.
     result : ndarray
-        (parts, C, *grid), or finer: the picture as it is handed over.
+        (parts, C, *grid), or finer: the final picture.
     evidence : iterable of tuple of float
-        What the held-out pixels of each unit said.
+        For each unit, the sums from `compute_validation_evidence`.
     """
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import (
@@ -301,80 +309,84 @@ def measure_result(
     )
 
     measured_mask, task = calibration.measured_mask, plan.recipe.task
-    some = select_assessed_parts(parts)
-    lost, predicted, valid = (
-        residual[some],
-        prediction[some],
-        None if measured_mask is None else measured_mask[some],
+    assessed = select_assessed_parts(parts)
+    assessed_residual, assessed_prediction, assessed_mask = (
+        residual[assessed],
+        prediction[assessed],
+        None if measured_mask is None else measured_mask[assessed],
     )
-    noise_told = task.fits_pixels() and calibration.noise_model != "jpeg"
-    noise_told &= measured_mask is None or not task.keeps_measured()
+    has_comparable_noise = task.has_pixel_residual() and calibration.noise_model != "jpeg"
+    has_comparable_noise &= measured_mask is None or not task.keeps_measured_pixels()
     residuals = [
         measure_residual(
-            lost[:, c],
-            predicted[:, c],
-            None if valid is None else valid[:, c],
+            assessed_residual[:, c],
+            assessed_prediction[:, c],
+            None if assessed_mask is None else assessed_mask[:, c],
             noise,
             calibration.excess_variance,
         )
         for c, noise in enumerate(calibration.noise)
-        if noise_told and c not in calibration.constant_channels
+        if has_comparable_noise and c not in calibration.constant_channels
     ]
-    mean, above = measure_brightness(parts, measured_mask)
-    seen_again = apply_clipping(plan, calibration, result)
-    result_mean, again = (
+    mean, mean_height = measure_brightness(parts, measured_mask)
+    clipped_result = apply_clipping(plan, calibration, result)
+    result_mean, clipped_mean = (
         float(item.mean(dtype=np.float64))
         if measured_mask is None
         else measure_brightness(item, measured_mask)[0]
-        for item in (result, seen_again)
+        for item in (result, clipped_result)
     )
     raised, lowered = bound_clipping_bias(plan, calibration, parts)
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
-    filled, far = (
+    filled_share, distant_share = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    own = (
+    uncorrected_input = (
         parts
         if calibration.camera_correction is None
-        else calibration.camera_correction.as_read(parts)
+        else calibration.camera_correction.undo(parts)
     )
     if plan.source.dtype[0] in "iu":
-        own = np.rint(own).astype(plan.source.dtype)
-    least, largest = detect_clipped_pixels(own if measured_mask is None else own[measured_mask])
+        uncorrected_input = np.rint(uncorrected_input).astype(plan.source.dtype)
+    least, largest = detect_clipped_pixels(
+        uncorrected_input if measured_mask is None else uncorrected_input[measured_mask]
+    )
     return ResultMetrics(
         residual=select_worst_residual(residuals),
-        bias=(again - mean) / above,
-        put_back=float(
+        bias=(clipped_mean - mean) / mean_height,
+        mean_correction=float(
             (residual if measured_mask is None else residual[measured_mask]).mean(dtype=np.float64)
         )
-        / above,
+        / mean_height,
         detail=detail,
         contrast=contrast,
-        filled=filled,
-        far=far,
-        finer=max(plan.factors) > 1,
-        least=least,
-        largest=largest,
-        pattern=find_strongest_pattern(lost, parts[some])
-        if noise_told and measured_mask is None
+        filled_share=filled_share,
+        distant_share=distant_share,
+        is_upscaled=max(plan.factors) > 1,
+        lower_clipping=least,
+        upper_clipping=largest,
+        pattern=find_strongest_pattern(assessed_residual, parts[assessed])
+        if has_comparable_noise and measured_mask is None
         else None,
-        reckoned=list_corrected_limits(plan, calibration),
-        corrected=(result_mean - again) / above,
-        unexplained=(max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0))
-        / above,
+        corrected_limits=list_corrected_limits(plan, calibration),
+        clipping_correction=(result_mean - clipped_mean) / mean_height,
+        unexplained_bias=(
+            max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
+        )
+        / mean_height,
     )
 
 
 def select_assessed_parts(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
-    """Choose parts, evenly spread, of `MAX_ASSESSED_PIXELS` pixels a channel; all if there are few.
+    """Select evenly spread parts, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
 
     Parameters
     ----------
     parts : ndarray
         (parts, C, *grid).
     """
-    count, each = len(parts), max(1, parts[:1, :1].size)
-    wanted = max(1, MAX_ASSESSED_PIXELS // each)
-    if wanted >= count:
+    count, pixels_per_part = len(parts), max(1, parts[:1, :1].size)
+    selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_part)
+    if selected_count >= count:
         return slice(None)
-    return np.linspace(0, count - 1, wanted).round().astype(np.intp)
+    return np.linspace(0, count - 1, selected_count).round().astype(np.intp)

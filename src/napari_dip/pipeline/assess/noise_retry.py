@@ -1,7 +1,8 @@
-"""What a run does where its result has lost edges or brightness: it reckons with less noise.
+"""Plan a new run with weaker noise if a result has lost edges or brightness.
 
-Noise measured much too strong lets a fit take structure for noise. The measured strength enters
-neither comparison, so they find that out; calm parts of the residual bound the noise from above.
+If the noise was overestimated, the fit removes structure as noise. Both tests are independent of
+the measured noise strength, so they detect this. Smooth parts of the residual give an upper bound
+of the noise.
 """
 
 from __future__ import annotations
@@ -25,50 +26,49 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
 
-#: How often a run begins again, and the most of the variance that it then reckons with: half the
-#: standard deviation. Told 4 to 400 times the variance, one round was enough each time; a second
-#: is left for residuals without calm parts.
+#: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.
+#: The share 0.25 halves the standard deviation. With noise variance overestimated 4 to 400 times,
+#: one run was enough each time; the second is for residuals without smooth parts.
 MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_SHARE = 2, 0.25
-#: Quantile of the variance of a residual's parts that bounds the noise from above: they hold the
-#: noise and what was lost, least where the picture is calm. Least share that is tried.
+#: Quantile of the variance in parts of the residual that is taken as upper bound of the noise.
+#: Parts contain noise and lost structure, with least structure where the picture is smooth. Minimum
+#: share of the noise variance in a new run.
 CALM_PART_QUANTILE, MIN_RETRY_VARIANCE_SHARE = 0.25, 1e-4
-#: Variance of a residual along edges, over that elsewhere, from which on edges were lost: 0.86 to
-#: 1.02 in six shots of FMD and twelve photographs of kodak256 with noise of 25; 4 where noise was
-#: taken for 4 and 20 times as strong as it is, and the result was farther from the truth than the
-#: input.
+#: Ratio of the residual's variance along edges to that elsewhere, above which edges were lost. It
+#: was 0.86 to 1.02 in six images of FMD and twelve photographs of kodak256 with noise of 25. It was
+#: 4 where noise was overestimated 4 and 20 times, and the result was worse than the input.
 MIN_LOST_EDGE_RATIO = 2.0
 
 
 def compute_failure_score(result: Restoration) -> float:
-    """How far a result is from what passes for one: 1 and more is none."""
+    """Return how much a result has lost of edges or brightness; from 1 on, it has failed."""
     metrics = result.report.get("verdict", {}).get("figures", {}).get("residual")
     if not metrics:
         return 0.0
     return max(
         float(metrics["at_edges"]) / MIN_LOST_EDGE_RATIO,
-        float(metrics["far"]) / compute_biased_limit(metrics["parts"]),
+        float(metrics["biased_share"]) / compute_biased_limit(metrics["parts"]),
     )
 
 
 def plan_weaker_noise(
     plan: Plan, calibration: Calibration, result: Restoration
 ) -> tuple[Plan, Calibration] | None:
-    """Reckon with less noise, where a result is far from its input; None where it is not.
+    """Return plan and calibration with weaker noise if a result has failed; otherwise None.
 
     Parameters
     ----------
     plan : Plan
     calibration : Calibration
-        What the result was restored with. Noise that the user told is never changed.
+        Calibration of the result. Noise that the user specified is never changed.
     result : Restoration
     """
-    request = plan.recipe.task.noise_wish()
+    request = plan.recipe.task.make_noise_request()
     is_excluded = (
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
-    is_excluded |= (
-        calibration.prior not in MEASUREMENT_INPUT_PRIORS
-    )  # fixed noise draws detail late, whatever was measured
+    # with random input, a fit learns detail late, whatever noise was measured
+    is_excluded |= calibration.prior not in MEASUREMENT_INPUT_PRIORS
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )
@@ -76,18 +76,18 @@ def plan_weaker_noise(
         is_excluded
         or has_noise_inputs
         or calibration.measured_mask is not None
-        or not plan.recipe.task.doubts_noise()
+        or not plan.recipe.task.reports_unreliable_noise()
     ):
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
     residual = split_into_parts(result.residual, plan.source.axes, plan.layout)
     noise = tuple(
-        _weaken_noise(item, calibration.offset[c], residual[:, c])
-        for c, item in enumerate(calibration.noise)
+        _weaken_noise(channel_noise, calibration.offset[c], residual[:, c])
+        for c, channel_noise in enumerate(calibration.noise)
     )
     block = (1,) * len(calibration.blind_spot_size)
-    less = replace(
+    weaker_calibration = replace(
         calibration,
         noise=noise,
         blind_spot_size=block,
@@ -97,17 +97,19 @@ def plan_weaker_noise(
         half_resolution=None,
         camera_noise=None,
     )
-    return choose_prior_by_noise(plan, less)
+    return choose_prior_by_noise(plan, weaker_calibration)
 
 
 def _weaken_noise(noise: NoiseEstimate, mean: float, residual: Planes) -> NoiseEstimate:
-    """White noise of a share of the variance, and of no more than calm parts of a residual have."""
+    """Return white noise with a reduced variance, at most that of smooth parts of the residual."""
     rows, columns = (side // LOCAL_PART_SIDE for side in residual.shape[-2:])
-    cut = residual[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
-    parts = cut.reshape(*cut.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
-    calm = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM_PART_QUANTILE))
+    cropped = residual[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
+    parts = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
+    smooth_variance = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM_PART_QUANTILE))
     share = min(
         MAX_RETRY_VARIANCE_SHARE,
-        max(calm / float(compute_noise_variance(noise, mean)), MIN_RETRY_VARIANCE_SHARE),
+        max(smooth_variance / float(compute_noise_variance(noise, mean)), MIN_RETRY_VARIANCE_SHARE),
     )
-    return replace(noise.white(share), doubt=noise.doubt or "texture", caution="")
+    return replace(
+        noise.make_white(share), unreliable_reason=noise.unreliable_reason or "texture", caution=""
+    )

@@ -1,7 +1,6 @@
-"""What a microscopist should know before relying on a result: plain sentences, from numbers only.
+"""Check the quality of a result against bounds, and describe it in plain sentences for the user.
 
-Each bound stands here with its origin. `scripts/trust_bounds.py` measures the figures that they
-were chosen by.
+The figures behind the bounds come from `scripts/trust_bounds.py`.
 """
 
 from __future__ import annotations
@@ -27,58 +26,59 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
 
-#: Autocorrelation that the residual may have beyond the noise's, and variance along edges that it
-#: may have in units of that elsewhere. Of 24 pictures less their truth the variance was 1.06 at
-#: most, and the excess 0.03, but for one of 0.36 whose correlated noise was measured as white, and
-#: three that did not tell their noise. Of 74 filtered ones in whose residual a tenth or more was
-#: structure, the variance along edges was above its bound in 69, the correlation in 16.
+#: Maximum autocorrelation of the residual beyond that of the noise, and maximum ratio of its
+#: variance along edges to that elsewhere. In 24 images minus their ground truth, the ratio was at
+#: most 1.06 and the excess at most 0.03. Exceptions were one excess of 0.36, where correlated noise
+#: was measured as white, and three images with unreliable noise. In 74 filtered images whose
+#: residual was structure by a tenth or more, the ratio exceeded its bound in 69, the correlation in
+#: 16.
 MAX_RESIDUAL_CORRELATION, MAX_EDGE_VARIANCE_RATIO = 0.1, 1.3
-#: Standard errors that are granted beside these bounds, which small images have.
+#: Number of standard errors by which these bounds are raised, which matters for small images.
 ALLOWED_STANDARD_ERRORS = 3.0
-#: Standard deviation of the residual in units of the noise. Of the truth it was 0.93 to 1.03 (1.8
-#: in the one case above); a filter that hardly takes noise out left as little as 0.2.
+#: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
+#: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: Mean intensity that may be lost or gained, as a share.
+#: Maximum change of the mean intensity, as a fraction.
 MAX_BIAS = 0.005
-#: Least change of the mean that is given as a figure.
+#: Minimum change of the mean that is reported as a figure, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
-#: Least share of detail that the measurement must confirm, two standard errors of it taken off.
+#: Minimum share of detail that the measurement confirms, after subtracting two standard errors.
 MIN_CONFIRMED_SHARE, CONFIRMED_STANDARD_ERRORS = 0.5, 2.0
-#: Largest share that is believed: more of it is chance, as where a picture shows next to nothing.
+#: Upper limit of the confirmed share; larger values occur by chance in pictures with little detail.
 MAX_CONFIRMED_SHARE = 2.0
-#: Standard error from which on no digit of such a share stands.
+#: Standard error above which a confirmed share is reported without a figure.
 MAX_REPORTED_SHARE_ERROR = 0.25
 #: Shares below this round to 0 %.
 MIN_REPORTED_SHARE = 0.005
-#: Fine detail that is weaker than this share of the picture's contrast is not looked at by anyone.
+#: Fine detail below this share of the picture's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
-#: Share of the filled pixels that may lie far from any measured one.
+#: Maximum share of the filled pixels that are far from any measured pixel.
 MAX_DISTANT_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Something to know, and whether it asks for care."""
+    """Hold a note of the quality checks, and whether it is a warning."""
 
     note: Note
     is_warning: bool = False
 
 
 def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[str, Any]:
-    """Say what the numbers mean.
+    """Compare metrics with their bounds, and return sentences for the user.
 
     Parameters
     ----------
     metrics : ResultMetrics
     early : sequence of Note
-        What to warn of where a run was ended before all was done.
+        Warnings about a run that was ended early.
 
     Returns
     -------
     dict
-        In plain JSON types: "sentences", all of them, those that ask for care first; "warnings",
-        these alone; "codes", codes and facts of all of them; "figures", what they were made from,
-        with "bounds".
+        In plain JSON types. "sentences" holds all sentences, with warnings first; "warnings" holds
+        the warnings only. "codes" holds codes and facts of all notes. "figures" holds the metrics,
+        and "bounds" their limits.
     """
     remarks = [
         *_check_local_means(metrics),
@@ -87,24 +87,24 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
         *_check_holes(metrics),
         *(
             []
-            if metrics.filled and metrics.residual is None
+            if metrics.filled_share and metrics.residual is None
             else [_check_residual(metrics.residual)]
         ),
         *_check_pattern(metrics),
         _check_intensity(metrics),
         *(
             Remark(note=note, is_warning=True)
-            for note in cut_off_notes(metrics.least, metrics.largest)
+            for note in list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping)
         ),
         *_describe_clipping_correction(metrics),
         *_describe_upscaling(metrics),
     ]
     warnings = [remark.note for remark in remarks if remark.is_warning]
-    calm = [remark.note for remark in remarks if not remark.is_warning]
+    infos = [remark.note for remark in remarks if not remark.is_warning]
     return {
-        "sentences": list(map(str, (*warnings, *calm))),
+        "sentences": list(map(str, (*warnings, *infos))),
         "warnings": list(map(str, warnings)),
-        "codes": [warning.to_dict() for warning in (*warnings, *calm)],
+        "codes": [warning.to_dict() for warning in (*warnings, *infos)],
         "figures": _round_figures(asdict(metrics)),
         "bounds": {
             "residual_excess": _round_to_four_digits(compute_correlation_limit(metrics.residual)),
@@ -121,7 +121,7 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
 
 
 def compute_correlation_limit(residual: ResidualMetrics | None) -> float:
-    """Most that the residual's autocorrelation may lie above the noise's."""
+    """Return the maximum excess of the residual's autocorrelation over that of the noise."""
     return (
         MAX_RESIDUAL_CORRELATION + ALLOWED_STANDARD_ERRORS / sqrt(max(residual.pixels, 1))
         if residual
@@ -130,22 +130,22 @@ def compute_correlation_limit(residual: ResidualMetrics | None) -> float:
 
 
 def compute_edge_variance_limit(residual: ResidualMetrics | None) -> float:
-    """Largest variance of the residual along edges, in units of that where the picture is flat."""
-    steep = RESIDUAL_EDGE_SHARE * residual.pixels if residual else 0.0
+    """Return the maximum ratio of the residual's variance along edges to that in flat areas."""
+    edge_pixels = RESIDUAL_EDGE_SHARE * residual.pixels if residual else 0.0
     return (
-        MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * sqrt(2 / steep)
-        if steep
+        MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * sqrt(2 / edge_pixels)
+        if edge_pixels
         else MAX_EDGE_VARIANCE_RATIO
     )  # a variance's standard error
 
 
 def is_doubtful(detail: ConfirmedDetail) -> bool:
-    """Whether less than half of a kind of detail is sure to be in the measurement."""
+    """Return whether the measurement confirms too little of a kind of detail."""
     return _compute_share_lower_bound(detail) < MIN_CONFIRMED_SHARE
 
 
 def _compute_share_lower_bound(detail: ConfirmedDetail) -> float:
-    """Share of a kind of detail that is sure to be in the measurement."""
+    """Return the lower confidence bound of the share of detail that the measurement confirms."""
     return min(detail.share, MAX_CONFIRMED_SHARE) - CONFIRMED_STANDARD_ERRORS * detail.error
 
 
@@ -153,11 +153,12 @@ def _check_residual(residual: ResidualMetrics | None) -> Remark:
     if residual is None:
         return Remark(note=make_note("residual-unjudged"))
     if residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
-        excess_text, most = _format_distinct_figures(
+        excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
         return Remark(
-            note=make_note("residual-correlated", found=excess_text, most=most), is_warning=True
+            note=make_note("residual-correlated", found=excess_text, most=limit_text),
+            is_warning=True,
         )
     if residual.at_edges > compute_edge_variance_limit(residual):
         return Remark(note=make_note("residual-edges", ratio=residual.at_edges), is_warning=True)
@@ -171,11 +172,11 @@ def _check_residual(residual: ResidualMetrics | None) -> Remark:
 
 
 def _check_local_means(metrics: ResultMetrics) -> list[Remark]:
-    """Judge the brightness of parts, by no noise that was measured: what a fit was led by."""
+    """Check the brightness of small areas, independent of the measured noise."""
     residual = metrics.residual
-    if residual is None or residual.far <= compute_biased_limit(residual.parts):
+    if residual is None or residual.biased_share <= compute_biased_limit(residual.parts):
         return []
-    facts = {"share": residual.far, "side": LOCAL_PART_SIDE}
+    facts = {"share": residual.biased_share, "side": LOCAL_PART_SIDE}
     return [Remark(note=make_note("brightness-off", **facts), is_warning=True)]
 
 
@@ -188,7 +189,7 @@ def _check_pattern(metrics: ResultMetrics) -> list[Remark]:
 
 
 def _check_intensity(metrics: ResultMetrics) -> Remark:
-    bias = max(metrics.bias, metrics.unexplained, key=abs)
+    bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if abs(bias) > MAX_BIAS:
         return Remark(
             note=make_note("mean-off", share=abs(bias), brighter=bias > 0), is_warning=True
@@ -198,62 +199,65 @@ def _check_intensity(metrics: ResultMetrics) -> Remark:
 
 def _check_contrast(metrics: ResultMetrics) -> list[Remark]:
     detail, contrast = metrics.detail, metrics.contrast
-    if metrics.filled and metrics.residual is None:
-        return []  # measured pixels came back as they were, and of holes held-out pixels know none
+    if metrics.filled_share and metrics.residual is None:
+        return []  # measured pixels are unchanged, and holes contain no validation pixels
     if detail is None or contrast is None:
         return [Remark(note=make_note("detail-unchecked"), is_warning=True)]
-    visible = detail.strength > MIN_VISIBLE_DETAIL * contrast.strength
+    is_visible = detail.strength > MIN_VISIBLE_DETAIL * contrast.strength
     if is_doubtful(contrast):
         return [Remark(note=make_note("contrast-doubtful", **_confirm(contrast)), is_warning=True)]
-    if visible and is_doubtful(detail):
+    if is_visible and is_doubtful(detail):
         return [Remark(note=make_note("detail-doubtful", **_confirm(detail)), is_warning=True)]
-    least = min(contrast, detail, key=lambda item: item.share) if visible else contrast
-    facts = {"share": _describe_share(least), "fine": least is detail}
+    least_confirmed = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
+    facts = {"share": _describe_share(least_confirmed), "fine": least_confirmed is detail}
     return [Remark(note=make_note("detail-confirmed", **facts))]
 
 
 def _confirm(detail: ConfirmedDetail) -> dict[str, object]:
-    """Give what the held-out pixels answered where they did not confirm."""
-    least, weak = _compute_share_lower_bound(detail), detail.error > MAX_REPORTED_SHARE_ERROR
-    little = least >= MIN_REPORTED_SHARE
+    """Return facts for a note on detail that the validation pixels do not confirm."""
+    lower_bound, is_uncertain = (
+        _compute_share_lower_bound(detail),
+        detail.error > MAX_REPORTED_SHARE_ERROR,
+    )
+    has_bound = lower_bound >= MIN_REPORTED_SHARE
     return {
-        "weak": weak,
+        "weak": is_uncertain,
         "share": _describe_share(detail),
-        "bounded": not weak and detail.share >= MIN_REPORTED_SHARE,
-        "little": little,
-        "least": f"{least:.0%}" if little else "none",
+        "bounded": not is_uncertain and detail.share >= MIN_REPORTED_SHARE,
+        "little": has_bound,
+        "least": f"{lower_bound:.0%}" if has_bound else "none",
     }
 
 
 def _check_holes(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.filled:
+    if not metrics.filled_share:
         return []
-    if metrics.far > MAX_DISTANT_SHARE:
-        return [Remark(note=make_note("holes-far", share=metrics.far), is_warning=True)]
+    if metrics.distant_share > MAX_DISTANT_SHARE:
+        return [Remark(note=make_note("holes-far", share=metrics.distant_share), is_warning=True)]
     return [Remark(note=make_note("holes-filled"))]
 
 
-def cut_off_notes(least: ClippedPixels, largest: ClippedPixels) -> tuple[Note, ...]:
-    """Say what was cut off at the ends of the range, which can be known before any work."""
-    said = []
+def list_clipping_notes(lower_limit: ClippedPixels, largest: ClippedPixels) -> tuple[Note, ...]:
+    """Return notes on clipped pixels at both ends of the range, also used before a run."""
+    notes = []
     if largest.share:
         facts = {"share": _format_percent(largest.share), "value": largest.value}
-        said.append(make_note("pixels-saturated", **facts))
-    if least.share:
-        facts = {"share": _format_percent(least.share), "value": least.value}
-        said.append(make_note("pixels-darkest", **facts))
-    return tuple(said)
+        notes.append(make_note("pixels-saturated", **facts))
+    if lower_limit.share:
+        facts = {"share": _format_percent(lower_limit.share), "value": lower_limit.value}
+        notes.append(make_note("pixels-darkest", **facts))
+    return tuple(notes)
 
 
 def _describe_clipping_correction(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.reckoned:
+    if not metrics.corrected_limits:
         return []
-    values = " and ".join(f"{limit:g}" for limit in metrics.reckoned)
-    change = abs(metrics.corrected)
+    values = " and ".join(f"{limit:g}" for limit in metrics.corrected_limits)
+    change = abs(metrics.clipping_correction)
     facts = {
         "values": values,
         "slight": change < MIN_REPORTED_CHANGE,
-        "brighter": metrics.corrected > 0,
+        "brighter": metrics.clipping_correction > 0,
     }
     return [
         Remark(
@@ -263,13 +267,13 @@ def _describe_clipping_correction(metrics: ResultMetrics) -> list[Remark]:
 
 
 def _describe_upscaling(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.finer:
+    if not metrics.is_upscaled:
         return []
     return [Remark(note=make_note("detail-finer"))]
 
 
 def _describe_share(detail: ConfirmedDetail) -> str:
-    """Put a share into words; where it is hardly known, without a number."""
+    """Return a share as text, without a figure if its standard error is large."""
     if detail.error > MAX_REPORTED_SHARE_ERROR:
         return "most"
     share = min(max(detail.share, 0.0), 1.0)
@@ -281,7 +285,7 @@ def _format_percent(share: float) -> str:
 
 
 def _format_distinct_figures(above: float, below: float) -> tuple[str, str]:
-    """Two figures with as many digits as it takes to see that they differ, two at least."""
+    """Format two figures with as many decimals as they need to differ, at least two."""
     digits = next((count for count in (2, 3) if f"{above:.{count}f}" != f"{below:.{count}f}"), 4)
     return f"{above:.{digits}f}", f"{below:.{digits}f}"
 
@@ -295,5 +299,5 @@ def _round_figures(value: Any) -> Any:
 
 
 def _round_to_four_digits(value: float) -> float:
-    """Four digits; more would only be digits of one image's chance."""
+    """Round to four digits; further ones have no statistical meaning."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""Which papers stand behind a picture: those of the parts that made it, and no others."""
+"""List the papers to cite for a result, according to the methods that its run used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Report = Mapping[str, Any]
 
-#: Authors, title, venue, year and DOI or arXiv number, as the docstrings of the parts name them.
+#: Authors, title, venue, year, and DOI or arXiv number, as in the docstrings of the methods.
 PAPERS = {
     "deep image prior": "Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, CVPR 2018, "
     "doi:10.1109/CVPR.2018.00984.",
@@ -86,7 +86,7 @@ PAPERS = {
     "features": "Mahendran, Vedaldi, Understanding deep image representations by inverting them, "
     "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
-#: What each paper is cited for, where the methods text has no sentence of its own about it.
+#: Topic of each paper that the methods section has no sentence of its own about.
 CITED_TOPICS = {
     "overfitting": "the measure of how much noise a picture repeats, by which the fit is stopped",
     "total variation": "the penalty on total variation",
@@ -108,33 +108,28 @@ CITED_TOPICS = {
 
 
 def list_references(report: Report) -> tuple[str, ...]:
-    """List the papers behind the parts that a run really used.
+    """Return the papers behind the methods that a run used, in the order of `PAPERS`.
 
     Parameters
     ----------
     report : mapping
-        Of the run, as `Restoration.report` has it.
-
-    Returns
-    -------
-    tuple of str
-        The one of the method first.
+        Report of the run, as in `Restoration.report`.
     """
     return tuple(PAPERS[key] for key in list_paper_keys(report))
 
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
-    """Give the keys in `PAPERS`, in their order there."""
+    """Return the keys in `PAPERS` of the papers to cite, in their order there."""
     return tuple(key for key in PAPERS if _CITATION_RULES[key](report))
 
 
 def uses_refinement(report: Report) -> bool:
-    """Whether patches that look alike were filtered together in the end."""
+    """Return whether a run ended with BM3D-style refinement."""
     return bool(report.get("fit", {}).get("refined"))
 
 
 def get_task_setting(report: Report, name: str) -> Any:
-    """Give the value of a setting of a run's task; None if the task has no such setting."""
+    """Return the value of a setting of a run's task; None if the task has no such setting."""
     from napari_dip.pipeline.recipe import recipe_from_dict
 
     return getattr(recipe_from_dict(report["recipe"]).task, name, None)
@@ -153,15 +148,15 @@ def _is_task(*names: str) -> Callable[[Report], bool]:
 
 
 def _uses_measured_noise(report: Report) -> bool:
-    """Whether gain or read noise come from the image: line and model are then fitted to it."""
+    """Return whether gain or read noise were measured on the image by a variance model."""
     has_user_noise = None not in (
         get_task_setting(report, "gain"),
         get_task_setting(report, "read_noise"),
     )
-    detector = _uses_noise_model("gaussian", "poisson-gaussian")(report)
+    has_detector_noise = _uses_noise_model("gaussian", "poisson-gaussian")(report)
     if report["task"] == "invert-features":
         return False
-    return detector and not has_user_noise and not _uses_repeated_exposure(report)
+    return has_detector_noise and not has_user_noise and not _uses_repeated_exposure(report)
 
 
 def _uses_repeated_exposure(report: Report) -> bool:
@@ -174,23 +169,23 @@ def _uses_camera_maps(report: Report) -> bool:
 
 
 def _uses_sure_term(report: Report) -> bool:
-    """Whether correlated noise was looked for in the picture, as the fixed-noise code needs it."""
-    wide = any(side > 1 for side in report["noise"]["blind_spot_block"])
-    fixed = report["prior"]["chosen"] in (
+    """Return whether a SURE term was used, as for random input with correlated noise."""
+    is_correlated = any(side > 1 for side in report["noise"]["blind_spot_block"])
+    has_random_input = report["prior"]["chosen"] in (
         "random-input",
         "guided-random-input",
         "random-input-no-skips",
     )
     return (
-        fixed
-        and wide
+        has_random_input
+        and is_correlated
         and report["task"] in ("denoise", "guide")
         and not _uses_repeated_exposure(report)
     )
 
 
 def _count_movie_frames(report: Report) -> int:
-    """Count the frames of a movie that were restored one by one."""
+    """Return the number of separately restored frames of a movie; 0 if there are none."""
     if "T" in report.get("fit", {}).get("axes", "T") or "T" not in report["axes"]:
         return 0
     return int(report["shape"][report["axes"].index("T")])
@@ -201,7 +196,7 @@ def _uses_temporal_smoothing(report: Report) -> bool:
 
 
 def _uses_registration(report: Report) -> bool:
-    """Whether one picture was moved onto another: frames onto each other, or a guide."""
+    """Return whether images were registered: the frames of a movie, or a guide."""
     if get_task_setting(report, "align"):
         return True
     uses_neighbours = (
@@ -224,12 +219,12 @@ def _is_volume_fit(report: Report) -> bool:
 
 
 def _uses_iterative_backprojection(report: Report) -> bool:
-    """Whether what an enlarged picture left unexplained was added to it."""
-    enlarged = report["task"] == "super-resolve" and (
+    """Return whether iterative backprojection was applied to an upscaled picture."""
+    is_upscaled = report["task"] == "super-resolve" and (
         report["prior"]["chosen"] == ZSSR_PRIOR
         or get_task_setting(report, "initial_estimate") != "none"
     )
-    return enlarged or _uses_half_resolution(report)
+    return is_upscaled or _uses_half_resolution(report)
 
 
 def _uses_half_resolution(report: Report) -> bool:

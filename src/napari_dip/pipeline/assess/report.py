@@ -1,4 +1,4 @@
-"""The report of a run: what was done, with what, and how it went, in plain JSON types."""
+"""Build the report of a run in plain JSON types: settings, versions, noise, fit and residual."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 
 def compute_sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
-    """Hash of shape, type and pixels, whatever the memory order or byte order."""
-    kind = np.dtype(array.dtype).newbyteorder("=")
-    digest = hashlib.sha256(f"{kind.str}{tuple(array.shape)}".encode())
-    for part in iter_chunks(array):
-        digest.update(part.astype(kind, copy=False).tobytes())
+    """Return the SHA-256 of shape, type and pixels, independent of memory order and byte order."""
+    native_dtype = np.dtype(array.dtype).newbyteorder("=")
+    digest = hashlib.sha256(f"{native_dtype.str}{tuple(array.shape)}".encode())
+    for chunk in iter_chunks(array):
+        digest.update(chunk.astype(native_dtype, copy=False).tobytes())
     return digest.hexdigest()
 
 
 def measure_peak_bytes() -> int:
-    """Most memory that this process has held."""
+    """Return the peak memory of this process, in bytes."""
     if sys.platform == "win32":
         import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(most) if sys.platform == "darwin" else int(most) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def serialise_noise(calibration: Calibration) -> dict[str, Any]:
-    """Put the measured noise in plain types: image units, one value for each channel."""
-    offsets = [item.offset for item in calibration.noise]
-    reads = [item.read_noise for item in calibration.noise]
-    relative = [round_to_six_digits(item.relative) for item in calibration.noise]
+    """Return the measured noise in plain types: image units, one value for each channel."""
+    offsets = [noise.offset for noise in calibration.noise]
+    read_noises = [noise.read_noise for noise in calibration.noise]
+    relative = [round_to_six_digits(noise.relative_deviation) for noise in calibration.noise]
     return {
         "model": calibration.noise_model,
         **(
@@ -58,15 +58,18 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
             else {"camera": calibration.camera_noise.to_dict()}
         ),
         **({"relative": relative} if any(relative) else {}),
-        "gain": [round_to_six_digits(item.gain) for item in calibration.noise],
-        "intercept": [round_to_six_digits(item.intercept) for item in calibration.noise],
+        "gain": [round_to_six_digits(noise.gain) for noise in calibration.noise],
+        "intercept": [round_to_six_digits(noise.intercept) for noise in calibration.noise],
         "offset": [None if offset is None else round_to_six_digits(offset) for offset in offsets],
-        "read_noise": [None if read is None else round_to_six_digits(read) for read in reads],
-        "cannot_tell": [item.doubt or None for item in calibration.noise],
-        "caution": [item.caution or None for item in calibration.noise],
+        "read_noise": [
+            None if read_noise is None else round_to_six_digits(read_noise)
+            for read_noise in read_noises
+        ],
+        "cannot_tell": [noise.unreliable_reason or None for noise in calibration.noise],
+        "caution": [noise.caution or None for noise in calibration.noise],
         "autocorrelation": {
-            "y": [list(item.along_y) for item in calibration.noise],
-            "x": [list(item.along_x) for item in calibration.noise],
+            "y": [list(noise.along_y) for noise in calibration.noise],
+            "x": [list(noise.along_x) for noise in calibration.noise],
         },
         "blind_spot_block": list(calibration.blind_spot_size),
     }
@@ -75,7 +78,7 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
 def serialise_fit(
     plan: Plan, calibration: Calibration, outcomes: Sequence[UnitOutcome]
 ) -> dict[str, Any]:
-    """Say what was fitted and how, in plain types.
+    """Return what was fitted and how, in plain types.
 
     Parameters
     ----------
@@ -84,23 +87,25 @@ def serialise_fit(
     outcomes : sequence of UnitOutcome
     """
     source, budget = plan.source, plan.budget
-    shared = summarise_joint_training(outcomes)
+    joint_training = summarise_joint_training(outcomes)
     if plan.network is not None:
-        shared["joint_training"] |= plan.network.report_fields
+        joint_training["joint_training"] |= plan.network.report_fields
     return {
         "axes": plan.layout.grid,
         "inputs": list(plan.extra_inputs),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
         "network": list(budget.widths),
-        "max_iterations": budget.iterations + budget.release,
+        "max_iterations": budget.iterations + budget.refit_iterations,
         "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
         "restarts": budget.restarts,
         "half_resolution": calibration.half_resolution is not None,
-        "refined": any(outcome.filtered for outcome in outcomes),
-        "finished": sum(outcome.has_estimate and not outcome.kept for outcome in outcomes),
-        "kept": sum(outcome.has_estimate and outcome.kept for outcome in outcomes),
-        **shared,
+        "refined": any(outcome.is_refined for outcome in outcomes),
+        "finished": sum(
+            outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
+        ),
+        "kept": sum(outcome.has_estimate and outcome.is_ended_by_user for outcome in outcomes),
+        **joint_training,
     }
 
 
@@ -109,42 +114,43 @@ def summarise_residual(
     predictions: npt.NDArray[np.float64],
     calibration: Calibration,
 ) -> dict[str, float]:
-    """Whiteness (mean lag-1 correlation of the residual in units of the noise) and mean.
+    """Return whiteness and mean of the residual, averaged over channels that are not constant.
 
-    Of the picture as it was fitted, before its mean was put back. Constant channels do not count.
+    Whiteness is the mean correlation at lag 1 of the residual, divided by the noise's standard
+    deviation. Both figures describe the fitted picture, before its mean was corrected.
 
     Parameters
     ----------
     residuals, predictions : ndarray
-        (parts, C, *grid): measurement less prediction, 0 where nothing was measured, and the
+        (parts, C, *grid): measurement minus prediction, 0 where nothing was measured, and the
         prediction.
     calibration : Calibration
     """
-    lines, total = [], 0.0
-    for channel, item in enumerate(calibration.noise):
+    correlations, total = [], 0.0
+    for channel, noise in enumerate(calibration.noise):
         if channel in calibration.constant_channels:
             continue
         residual = residuals[:, channel]
         total += float(residual.mean())
         variance = compute_noise_variance(
-            item, predictions[:, channel], calibration.excess_variance
+            noise, predictions[:, channel], calibration.excess_variance
         )
         residual = residual / np.sqrt(variance)
         residual -= residual.mean()
         power = float((residual**2).mean()) or 1.0
-        along = (
+        covariance = (
             (residual[..., 1:, :] * residual[..., :-1, :]).mean()
             + (residual[..., 1:] * residual[..., :-1]).mean()
         ) / 2
-        lines.append(float(along) / power)
+        correlations.append(float(covariance) / power)
     return {
-        "whiteness": round_to_six_digits(float(np.mean(lines))),
-        "mean": round_to_six_digits(total / len(lines)),
+        "whiteness": round_to_six_digits(float(np.mean(correlations))),
+        "mean": round_to_six_digits(total / len(correlations)),
     }
 
 
 def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
-    """Put the report together; `facts` are those that only the run knows."""
+    """Return the report of a run; `facts` are additional entries."""
     from napari_dip.version import __version__
 
     return {
@@ -163,7 +169,7 @@ def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[
     }
 
 
-#: What differs from run to run of the same recipe, or fills a file without telling how to repeat.
+#: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
 _RUN_SPECIFIC_KEYS = (
     "seconds",
     "peak_bytes",
@@ -177,10 +183,10 @@ _RUN_SPECIFIC_KEYS = (
 
 
 def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the part of a report that a result's file keeps: the same whenever it is repeated."""
+    """Return the part of a report that is saved with a result: the same for each repetition."""
     return {key: value for key, value in report.items() if key not in _RUN_SPECIFIC_KEYS}
 
 
 def round_to_six_digits(value: float) -> float:
-    """Six digits: more would only be digits of one image's chance."""
+    """Round to six digits; further ones have no statistical meaning."""
     return float(f"{value:.6g}")

@@ -1,7 +1,4 @@
-"""JSON that is read back, checked by the types of its fields; what is wrong names the field.
-
-What a report, the list of a batch and the record of a file must hold to be read back.
-"""
+"""Define and check the fields of reports, batch manifests and file records that are read back."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
 TextField = Annotated[str, Field(max_length=10_000)]
-#: Of files, which need not be Unicode; pydantic takes no such text for a `str`.
+#: File name, which need not be valid Unicode; pydantic's `str` rejects such names.
 NameField = InstanceOf[str]
-#: What goes into a script as well, where a line break would begin another command.
+#: Text that is also written into scripts, where a line break would start another command.
 TokenField = Annotated[str, Field(pattern=r"^[\w.+:-]{1,100}$")]
 DigestField = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 CountField = Annotated[int, Field(ge=0, le=2**53)]
@@ -24,20 +21,20 @@ AxesField = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
 
 
 class StrictModel(BaseModel):
-    """Fields by their types, none turned into another; more may stand beside them."""
+    """Check the types of fields without conversion; allow additional fields."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
 
 def find_field_fault(raw: object, kind: type[StrictModel]) -> str:
-    """Say which field is wrong, and why; empty if all of them are as they should be.
+    """Return a phrase on the first wrong field; "" if all fields are valid.
 
     Parameters
     ----------
     raw : object
-        As JSON was read.
+        Parsed JSON.
     kind : type
-        What it should hold.
+        Model that it is checked against.
     """
     try:
         kind.model_validate(raw)
@@ -47,20 +44,20 @@ def find_field_fault(raw: object, kind: type[StrictModel]) -> str:
 
 
 def _describe_field_error(error: ValidationError) -> str:
-    """Name the first field that is wrong, for the middle of a sentence."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(map(str, first["loc"])) or "?"
-    why = first["msg"]
-    if first["type"] == "missing":
+    """Return a phrase on the first wrong field, for use within a sentence."""
+    details = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, details["loc"])) or "?"
+    message = details["msg"]
+    if details["type"] == "missing":
         return f"its field '{field}' is missing"
-    if why.startswith("Input should be "):
-        return f"its field '{field}' {why.removeprefix('Input ')}"
-    if why.startswith("Value error, "):
-        return f"its field {why.removeprefix('Value error, ')}"
-    return f"its field '{field}' is wrong: {why[:1].lower()}{why[1:]}"
+    if message.startswith("Input should be "):
+        return f"its field '{field}' {message.removeprefix('Input ')}"
+    if message.startswith("Value error, "):
+        return f"its field {message.removeprefix('Value error, ')}"
+    return f"its field '{field}' is wrong: {message[:1].lower()}{message[1:]}"
 
 
-#: Of lists and receipts; raised by one whenever one written before would be read differently.
+#: Schema of batch manifests and records; increased when older files would be misread.
 SCHEMA = 1
 _NumberPair = Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
 
@@ -117,7 +114,7 @@ class _Fit(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _check_shared(cls, raw: Any) -> Any:
-        """Check what is told of a shared network: in parts, each of them whole."""
+        """Check the optional groups of fields on joint training; each must be complete."""
         shared = raw.get("joint_training") if isinstance(raw, dict) else None
         if isinstance(shared, dict):
             for kind in (_Trials, _Network):
@@ -141,7 +138,7 @@ class _NoteCode(StrictModel):
 
 
 class ReportFields(StrictModel):
-    """Fields of a report that anything is made of; others may stand beside."""
+    """Define the fields of a report that the program reads; others are allowed."""
 
     task: TokenField
     recipe: dict[str, Any]
@@ -184,7 +181,7 @@ class _Source(StrictModel):
 
 
 class BatchManifestFields(StrictModel):
-    """Of the list of a batch."""
+    """Define the fields of a batch manifest."""
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]
@@ -195,7 +192,7 @@ class BatchManifestFields(StrictModel):
 
 
 class FileRecordFields(StrictModel):
-    """Of the record of a file that has a result."""
+    """Define the fields of the record of a file that has a result."""
 
     version: Literal[1] = Field(alias="schema")
     recipe: dict[str, Any]

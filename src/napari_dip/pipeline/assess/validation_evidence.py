@@ -1,9 +1,8 @@
-"""What the held-out pixels say of a picture: the share of its detail that was measured, too.
+"""Estimate which share of a picture's detail the validation pixels confirm.
 
-The fit never saw these pixels. Where the picture shows detail, the measurement should deviate from
-the local mean in the same way; the slope of the one on the other is the share of the detail that
-the measurement confirms. A picture that foretells as well as can be has the slope 1; detail of the
-network's own making is in no held-out pixel and pulls it towards 0.
+Validation pixels are excluded from the fit. Their deviation from the local mean is regressed on
+that of the picture, and the slope is the confirmed share. The best prediction has the slope 1.
+Detail that the network invented is absent from validation pixels, and lowers the slope towards 0.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.problem import Estimate, Problem
 
-#: Side of the window, in pixels, whose mean is taken from a picture to leave its fine detail:
-#: spots, threads and edges of cameras that sample as they should are two to four pixels wide.
+#: Side of the window, in pixels, whose mean is subtracted to obtain fine detail. In properly
+#: sampled images, spots, filaments and edges are two to four pixels wide.
 DETAIL_WINDOW_SIDE = 9
-#: Sums that are kept of each kind of detail; those of all units add up.
+#: Number of regression sums for each kind of detail. Sums of several units are added.
 _SUM_COUNT = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmedDetail:
-    """How much of a kind of detail the measurement confirms.
+    """Hold the share of a kind of detail that the measurement confirms.
 
     Attributes
     ----------
     share : float
-        Slope of measured on shown detail at pixels that the fit never saw: 1 if all of it is real,
-        0 if none is.
+        Slope of measured on restored detail at validation pixels: 1 if all of it is real, 0 if none
+        is.
     error : float
         Standard error of `share`.
     strength : float
@@ -53,81 +52,90 @@ class ConfirmedDetail:
 
 @torch.no_grad()
 def compute_validation_evidence(
-    schedule: Schedule, problem: Problem, noise: NoiseVariance, blind: Estimate
+    schedule: Schedule, problem: Problem, noise: NoiseVariance, network_estimate: Estimate
 ) -> tuple[float, ...]:
-    """Compare a picture with the held-out pixels of its unit.
+    """Compute regression sums of a picture at the validation pixels of its unit.
 
     Parameters
     ----------
-    schedule, problem, noise
-        Of the fit, in network units.
-    blind : Estimate
-        The picture before a pixel's own measurement has a say.
+    schedule : Schedule
+    problem : Problem
+    noise : NoiseVariance
+        In network units.
+    network_estimate : Estimate
+        Network's own estimate, before the measured pixels enter it.
 
     Returns
     -------
     tuple of float
-        Sums that `combine_validation_evidence` reads, for fine detail and for all of the picture's
-        contrast; those
-        of several units are added. Empty if no pixel was left out to the end.
+        Sums for `combine_validation_evidence`, for fine detail and for the whole contrast. Empty if
+        there are no validation pixels, or if they took part in a refit.
     """
-    if schedule.release:
+    if schedule.refit_iterations:
         return ()
     sums = torch.zeros(2, _SUM_COUNT, dtype=torch.float64)
     for term in problem.terms:
-        prediction = term.operator(blind.mean)
-        if not bool(term.held_out.any()) or prediction.shape[1:] != term.measurement.shape[1:]:
+        prediction = term.operator(network_estimate.mean)
+        if (
+            not bool(term.validation_mask.any())
+            or prediction.shape[1:] != term.measurement.shape[1:]
+        ):
             continue
-        around, weight = _average_window(prediction), term.held_out / noise.at(prediction)
+        local_mean, weight = (
+            _average_window(prediction),
+            term.validation_mask / noise.evaluate(prediction),
+        )
         means = [
-            _average_validation_pixels(item, term.held_out)
-            for item in (prediction, term.measurement)
+            _average_validation_pixels(image, term.validation_mask)
+            for image in (prediction, term.measurement)
         ]
-        fine = prediction - around, term.measurement - around
-        whole = prediction - means[0], term.measurement - means[1]
-        for row, (detail, measured) in zip(sums, (fine, whole), strict=True):
-            row += _sum_regression_moments(detail, measured, weight, term.held_out).cpu()
+        fine_detail = prediction - local_mean, term.measurement - local_mean
+        contrast = prediction - means[0], term.measurement - means[1]
+        for row, (detail, measured) in zip(sums, (fine_detail, contrast), strict=True):
+            row += _sum_regression_moments(detail, measured, weight, term.validation_mask).cpu()
     return tuple(sums.flatten().tolist()) if float(sums[0, -1]) else ()
 
 
 def combine_validation_evidence(
     evidence: Iterable[tuple[float, ...]],
 ) -> tuple[ConfirmedDetail, ConfirmedDetail] | None:
-    """Add up what the units say: of fine detail, and of all contrast; None if none can say."""
-    rows = [item for item in evidence if item]
+    """Return the confirmed fine detail and contrast over all units; None without evidence."""
+    rows = [unit_sums for unit_sums in evidence if unit_sums]
     if not rows:
         return None
     totals = [sum(column) for column in zip(*rows, strict=True)]
-    fine, whole = (
+    fine_detail, contrast = (
         _estimate_confirmed_detail(totals[:_SUM_COUNT]),
         _estimate_confirmed_detail(totals[_SUM_COUNT:]),
     )
-    return None if fine is None or whole is None else (fine, whole)
+    return None if fine_detail is None or contrast is None else (fine_detail, contrast)
 
 
 def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:
-    power, both, errors, mixed, fourth, plain, count = sums
+    power, covariance, errors, cross, fourth, square_sum, count = sums
     if power <= 0 or count <= 0:
         return None
-    share = both / power
-    # each pixel's own error counts, so no noise model has to be right for it
-    spread = max(0.0, errors - 2 * share * mixed + share**2 * fourth)
-    return ConfirmedDetail(share=share, error=sqrt(spread) / power, strength=sqrt(plain / count))
+    share = covariance / power
+    # sandwich estimate from the residual of each pixel, which does not depend on the noise model
+    error_square_sum = max(0.0, errors - 2 * share * cross + share**2 * fourth)
+    return ConfirmedDetail(
+        share=share, error=sqrt(error_square_sum) / power, strength=sqrt(square_sum / count)
+    )
 
 
 def _sum_regression_moments(
     detail: Tensor, measured: Tensor, weight: Tensor, judges: Tensor
 ) -> Tensor:
-    """Sum up for a straight line through the origin by weighted least squares, and of its error."""
-    detail, measured, weight = (item.to(torch.float64) for item in (detail, measured, weight))
+    """Return the sums for a weighted regression through the origin and for its standard error."""
+    detail, measured, weight = (values.to(torch.float64) for values in (detail, measured, weight))
     validation_mask = judges.to(torch.float64).expand_as(detail)
-    double, square = weight**2, detail**2
+    squared_weight, square = weight**2, detail**2
     terms = (
         weight * square,
         weight * detail * measured,
-        double * square * measured**2,
-        double * square * detail * measured,
-        double * square**2,
+        squared_weight * square * measured**2,
+        squared_weight * square * detail * measured,
+        squared_weight * square**2,
         validation_mask * square,
         validation_mask,
     )
@@ -135,14 +143,14 @@ def _sum_regression_moments(
 
 
 def _average_validation_pixels(picture: Tensor, judges: Tensor) -> Tensor:
-    """Mean of each channel over the judging pixels: (B, C, 1, ...)."""
+    """Return the mean of each channel over the validation pixels: (B, C, 1, ...)."""
     axes = tuple(range(2, picture.ndim))
     total = judges.sum(axes, keepdim=True).clamp(min=1)
     return (picture * judges).sum(axes, keepdim=True) / total
 
 
 def _average_window(picture: Tensor) -> Tensor:
-    """Mean over a window about each pixel of (B, C, *grid), plane by plane."""
+    """Return the mean over a window around each pixel of (B, C, *grid), plane by plane."""
     planes = picture.reshape(-1, 1, *picture.shape[-2:])
     mean = F.avg_pool2d(
         planes, DETAIL_WINDOW_SIDE, 1, DETAIL_WINDOW_SIDE // 2, count_include_pad=False

@@ -1,5 +1,4 @@
-"""What the pixels say before a fit: range, noise, clipping, blind spot.
+"""Measure the pixels before a fit: normalisation, noise, clipping, blind spot, validation share.
 
-Decided here: normalisation, the noise of each channel, the share of validation pixels.
-It imports `plan`. `assess` and `execute` import it.
+This folder imports `plan`; `assess` and `execute` import it.
 """

@@ -1,4 +1,4 @@
-"""What calibration hands on: sorted pixels, calibration, and the share of pixels that validate."""
+"""Types of calibration: inputs of a run, measured calibration, and share of validation pixels."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class HalfResolutionInput:
-    """What is fitted instead of an oversampled picture.
+    """Input of a half-resolution fit, in place of an oversampled image.
 
     Attributes
     ----------
     stack : ndarray
         (1, C, Y / 2, X / 2), in the image's units.
     noise : tuple of NoiseEstimate
-        Per channel, of these.
+        Noise of the stack, per channel.
     blind_spot_size : tuple of int
-        Size of hidden blocks there.
+        Size of hidden blocks in the stack.
     """
 
     stack: Planes
@@ -47,20 +47,19 @@ class RunInputs:
     Attributes
     ----------
     stack : ndarray
-        (parts, C, *grid) float32, in the image's units; what is wrong with the camera's pixels is
-        corrected.
+        (parts, C, *grid) float32, in the image's units, corrected by camera maps.
     extra_inputs : mapping of str to ndarray
-        The further inputs, float32, as they were handed in.
+        Further inputs, float32; overlays are in the layout of the image.
     measured_mask : ndarray or None
         (parts, C, *grid), True where a pixel was measured; None if all were.
     grey_level_step : float
-        Distance of neighbouring grey values, 0 if there are no steps.
+        Distance of neighbouring grey values; 0 for floating-point images.
     layout : Layout
-        The plan's, or that which leaves no part without anything known.
+        That of the plan, or another one if some part of it has no measured pixel.
     repeated_exposure : ndarray or None
-        (parts, C, *grid): another measurement of what the image shows, in units of its own.
+        (parts, C, *grid): another measurement of the same object, in units of its own.
     camera_correction : CameraCorrection or None
-        What was corrected, and how noisy each pixel is.
+        Correction by camera maps, and the noise of each pixel.
     """
 
     stack: Planes
@@ -72,23 +71,23 @@ class RunInputs:
     camera_correction: CameraCorrection | None = None
 
 
-#: Share of the pixels that judging may take from the fit, as a rule and at most: 4 % of a
-#: 512 x 512 image are 10,000 judges, whose mean loss is sure to 0.02.
+#: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
+#: standard error of 0.02 of their mean loss.
 VALIDATION_SHARE = 0.04
 MAX_VALIDATION_SHARE = 0.25
-#: Fewest held-out pixels that tell a better picture from a worse one.
+#: Minimum number of validation pixels that tell a better image from a worse one.
 MIN_RELIABLE_VALIDATION_PIXELS = 48
 
 
 def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:
-    """Share of the pixels that judging takes: enough of them, and no more than can be spared.
+    """Return the share of validation pixels, within the limits above.
 
     Parameters
     ----------
     block : tuple of int
-        Size of the hidden block around each.
+        Size of the hidden block around each validation pixel.
     pixels : int
-        How many were measured.
+        Number of measured pixels.
     """
     return min(
         MAX_VALIDATION_SHARE,
@@ -98,7 +97,7 @@ def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Calibration:
-    """What was measured on the file before any fit; shared by all its units.
+    """Results of measuring an image before any fit; shared by all work units.
 
     Attributes
     ----------
@@ -107,34 +106,34 @@ class Calibration:
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     blind_spot_size : tuple of int
-        Size of hidden blocks and of the guard band around a judging pixel, per axis of a fit.
+        Size of hidden blocks, and of guard bands around validation pixels, per axis of a fit.
     validation_share : float
     constant_channels : tuple of int
-        Channels that hold one value only; they are handed back untouched.
+        Channels that hold one value only; they are returned unchanged.
     noise_model : str
-        "gaussian" or "poisson-gaussian".
+        "gaussian", "poisson-gaussian", or the model of an artefact such as "jpeg".
     prior : str
-        Which prior runs.
+        Name of the prior.
     measured_mask : ndarray or None
         (parts, C, *grid), True where a pixel was measured; None if all were.
     extra_inputs : mapping of str to ndarray
-        The task's further inputs, float32, as the task has arranged them.
+        Further inputs, float32, as prepared by the task.
     notes : tuple of Note
-        What was found out on the way.
+        Notes on the calibration, for the user.
     repeated_exposure : RepeatedExposure or None
-        Another measurement of what the image shows.
+        Another measurement of the same object.
     half_resolution : HalfResolutionInput or None
-        What is fitted instead of the image, where that is oversampled.
+        Input of a half-resolution fit, if the image is oversampled.
     outlier_limits : tuple of (float, float)
-        Per channel, values beyond which single pixels are left out of the fit.
+        Per channel, values beyond which isolated pixels are outliers.
     outlier_count : int
-        Count of such pixels.
+        Number of outliers, which are filled in for the fit.
     camera_noise : CameraNoise or None
-        The noise of red, green and blue together, where it is a colour camera's.
+        Joint noise of red, green and blue, if it is that of a colour camera.
     part_calibrations : tuple of Calibration
-        Of each part by itself, where parts are of files of their own; empty: all share this one.
+        Calibration of each part, if parts come from different files; empty: all share this one.
     camera_correction : CameraCorrection or None
-        What was corrected, and how noisy each pixel is.
+        Correction by camera maps, and the noise of each pixel.
     """
 
     offset: tuple[float, ...]
@@ -158,12 +157,14 @@ class Calibration:
 
     @property
     def excess_variance(self) -> Planes | float:
-        """Variance of each pixel beyond the noise of its channel: (Y, X), or 0 for none."""
-        variance = None if self.camera_correction is None else self.camera_correction.excess
+        """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
+        variance = (
+            None if self.camera_correction is None else self.camera_correction.excess_variance
+        )
         return 0.0 if variance is None else variance
 
     def get_fit_calibration(self) -> Calibration:
-        """Give what holds for the pixels that are fitted, which may be coarser than the image's."""
+        """Return the calibration of the fitted pixels, which may have half the resolution."""
         if self.half_resolution is None:
             return self
         share = compute_validation_share(
@@ -180,16 +181,16 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RepeatedExposure:
-    """Another measurement of what the image shows.
+    """Another measurement of the same object.
 
     Attributes
     ----------
     stack : ndarray
-        (parts, C, *grid), brought to the image's intensities.
+        (parts, C, *grid), scaled to the intensities of the image.
     noise : tuple of NoiseEstimate
-        Per channel, of these.
+        Noise of the stack, per channel.
     notes : tuple of Note
-        What the user should know of it.
+        Notes for the user.
     """
 
     stack: Planes

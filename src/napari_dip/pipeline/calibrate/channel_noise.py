@@ -1,9 +1,4 @@
-"""The noise of a file's channels: measured, overruled by what the user knows, in image units.
-
-One sentence for the user where an image cannot tell its noise.
-
-Variance against mean of an image's flattest blocks: the dots of the noise plot.
-"""
+"""Measure the noise of each channel in image units; the user's own figures take precedence."""
 
 from __future__ import annotations
 
@@ -32,28 +27,28 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
     from napari_dip.tasks.base import NoiseRequest
 
-#: Planes of a stack that the noise is measured on, spread over all of it: eight planes of
-#: 512 x 512 hold 30,000 blocks, and one detector made them all.
+#: Maximum number of planes for noise measurement, spread over the stack. Eight planes of 512 x 512
+#: hold 30,000 blocks of the same detector.
 MAX_NOISE_PLANES = 8
-#: Gains within this of 1 are not worth a word: the means of two shots of the same exposure differ
-#: by as much.
+#: Maximum deviation from 1 of the intensity ratio of two exposures without a note; equal exposures
+#: differ by as much.
 GAIN_TOLERANCE = 0.02
 
 
 def compute_noise_variance(
     noise: NoiseEstimate, signal: npt.ArrayLike, excess: npt.ArrayLike = 0.0
 ) -> npt.NDArray[np.float64]:
-    """Variance of one channel's noise at a signal, in the image's units squared.
+    """Return the noise variance of one channel at a signal, in squared units of the image.
 
-    `excess` is what each pixel's own read noise adds, (Y, X).
+    `excess` is the additional variance of each pixel by camera maps, (Y, X).
     """
     level = np.asarray(signal, np.float64)
-    line = noise.gain * level + noise.intercept + (noise.relative * level) ** 2
-    return np.asarray(np.maximum(line, noise.floor) + np.asarray(excess, np.float64))
+    variance = noise.gain * level + noise.intercept + (noise.relative_deviation * level) ** 2
+    return np.asarray(np.maximum(variance, noise.floor) + np.asarray(excess, np.float64))
 
 
 def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseRequest) -> str:
-    """Name what was reckoned with: a named noise, "gaussian" or "poisson-gaussian"."""
+    """Return the noise model: that of an artefact, "gaussian" or "poisson-gaussian"."""
     if request.model == "jpeg" or request.model in NAMED_NOISE_LABELS:
         return request.model
     return "gaussian" if all(item.gain == 0 for item in noise) else "poisson-gaussian"
@@ -62,18 +57,24 @@ def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseRequest) 
 def measure_channel_noise(
     inputs: RunInputs, parts: Planes, constant: tuple[int, ...], request: NoiseRequest
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
-    """Measure each channel's noise: from the image, or from two measurements of one object.
+    """Measure the noise of each channel from the image, or from two exposures of one object.
 
     Parameters
     ----------
     inputs : RunInputs
     parts : ndarray
-        (parts, C, *grid) of the image, holes filled.
+        (parts, C, *grid) of the image; pixels without a measurement are filled.
     constant : tuple of int
         Channels that hold one value only.
     request : NoiseRequest
+
+    Returns
+    -------
+    noise : tuple of NoiseEstimate
+    repeated : RepeatedExposure or None
+        The repeated exposure with its noise, if there is one.
     """
-    counted = range(parts.shape[1])
+    channels = range(parts.shape[1])
     if inputs.repeated_exposure is None:
         measured_mask = inputs.measured_mask
         return tuple(
@@ -83,7 +84,7 @@ def measure_channel_noise(
                 inputs.grey_level_step,
                 request,
             )
-            for c in counted
+            for c in channels
         ), None
     pairs = [
         _measure_exposure_pair(
@@ -93,33 +94,33 @@ def measure_channel_noise(
             request,
             constant=c in constant,
         )
-        for c in counted
+        for c in channels
     ]
     notes = tuple(
         make_note("exposures-scaled", **item[3], **name_channel(channel, len(pairs)))
         for channel, item in enumerate(pairs)
         if item[3]
     )
-    said = make_note("two-exposures")
+    pair_note = make_note("two-exposures")
     second = np.stack([pair[0] for pair in pairs], 1)
     return tuple(pair[1] for pair in pairs), RepeatedExposure(
-        stack=second, noise=tuple(pair[2] for pair in pairs), notes=(said, *notes)
+        stack=second, noise=tuple(pair[2] for pair in pairs), notes=(pair_note, *notes)
     )
 
 
 def measure_single_exposure(
     volume: Planes, measured_mask: npt.NDArray[np.bool_] | None, step: float, request: NoiseRequest
 ) -> NoiseEstimate:
-    """Measure one channel's noise from planes (..., Y, X), those it knows of.
+    """Measure the noise of one channel from its measured pixels.
 
     Parameters
     ----------
     volume, measured_mask : ndarray
-        (..., Y, X), and where there is a measurement; None: everywhere.
+        (..., Y, X): pixels, and True where there is a measurement; None: everywhere.
     step : float
-        Distance of neighbouring grey values, 0 if there are no steps.
+        Distance of neighbouring grey values; 0 for floating-point images.
     request : NoiseRequest
-        What the user knows overrules what is measured.
+        Figures of the user, which replace measured ones.
     """
     import torch
 
@@ -133,16 +134,16 @@ def measure_single_exposure(
         volume, measured_mask, step = remove_named_noise(volume, measured_mask, step, request.model)
     planes = volume.reshape(-1, *volume.shape[-2:])
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
-    if plane_masks is not None and plane_masks.any():  # missing planes hold nothing but the mean
+    if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
         has_pixels = plane_masks.any((1, 2))
         planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
-    some = select_spread_planes(len(planes))
-    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[some])
-    measured = estimate_noise(torch.from_numpy(planes[some]), step, sample_mask)
+    plane_indices = select_spread_planes(len(planes))
+    sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
+    measured = estimate_noise(torch.from_numpy(planes[plane_indices]), step, sample_mask)
     if plane_masks is None and request.model not in NAMED_NOISE_LABELS:
-        plane = planes[some[len(some) // 2]]
+        plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), step)
-        if not measured.doubt and find_clear_stripes(plane) is not None:
+        if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution="lines")
     if request.model == SPECKLE:
         return convert_log_noise(measured, planes)
@@ -154,11 +155,15 @@ def measure_single_exposure(
 def _measure_exposure_pair(
     first: Planes, second: Planes, step: float, request: NoiseRequest, *, constant: bool
 ) -> tuple[Planes, NoiseEstimate, NoiseEstimate, dict[str, float]]:
-    """Bring one channel's second shot to the first's intensities, and measure both.
+    """Scale the second exposure of one channel to the first, and measure the noise of both.
 
     Returns
     -------
-    second, noise of the first, noise of the second, how it was brought there if it was
+    second : ndarray
+        Scaled to the intensities of the first.
+    first_noise, second_noise : NoiseEstimate
+    facts : dict
+        Gain and offset of the scaling; empty if the exposures are equal.
     """
     import torch
 
@@ -167,19 +172,21 @@ def _measure_exposure_pair(
         measure_repeated_exposure,
     )
 
-    if constant:  # it is left as it is
+    if constant:  # the channel is not restored
         noise = measure_single_exposure(first, None, step, request)
         return first, noise, noise, {}
-    ours, theirs = (item.reshape(-1, *item.shape[-2:]) for item in (first, second))
-    some = select_spread_planes(len(ours))
-    planes = torch.from_numpy(ours[some])
-    match = match_intensities(planes, torch.from_numpy(theirs[some]))
-    moved = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
-    brought = moved.reshape(-1, *moved.shape[-2:])
-    noises = measure_repeated_exposure(planes, torch.from_numpy(brought[some]), step)
-    # what the user knows of the detector holds for the second's own units
+    first_planes, second_planes = (
+        exposure.reshape(-1, *exposure.shape[-2:]) for exposure in (first, second)
+    )
+    plane_indices = select_spread_planes(len(first_planes))
+    planes = torch.from_numpy(first_planes[plane_indices])
+    match = match_intensities(planes, torch.from_numpy(second_planes[plane_indices]))
+    scaled_second = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
+    scaled_planes = scaled_second.reshape(-1, *scaled_second.shape[-2:])
+    noises = measure_repeated_exposure(planes, torch.from_numpy(scaled_planes[plane_indices]), step)
+    # the user's figures hold in the units of the second exposure
     gain, read = request.gain, request.read_noise
-    scaled = replace(
+    scaled_request = replace(
         request,
         gain=None if gain is None else gain / match.gain,
         read_noise=None if read is None else read / match.gain,
@@ -188,87 +195,88 @@ def _measure_exposure_pair(
     if abs(match.gain - 1) > GAIN_TOLERANCE:
         facts = {"gain": float(match.gain), "offset": float(match.offset)}
     return (
-        moved,
-        _apply_user_noise(noises[0], ours, request),
-        _apply_user_noise(noises[1], brought, scaled),
+        scaled_second,
+        _apply_user_noise(noises[0], first_planes, request),
+        _apply_user_noise(noises[1], scaled_planes, scaled_request),
         facts,
     )
 
 
 def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
-    """Choose planes evenly."""
+    """Return indices of at most `MAX_NOISE_PLANES` evenly spread planes."""
     return np.unique(np.linspace(0, count - 1, MAX_NOISE_PLANES).astype(int))
 
 
-def _apply_user_noise(
-    measured: NoiseEstimate, planes: Planes, request: NoiseRequest
-) -> NoiseEstimate:
-    """Let the user's own figures overrule what was measured."""
-    dark, middle = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
-    level = float(compute_noise_variance(measured, middle))
-    at_dark = float(compute_noise_variance(measured, dark))
-    gain = measured.gain
+def _apply_user_noise(noise: NoiseEstimate, planes: Planes, request: NoiseRequest) -> NoiseEstimate:
+    """Replace measured figures by those of the user."""
+    dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
+    mean_variance = float(compute_noise_variance(noise, mean_signal))
+    dark_variance = float(compute_noise_variance(noise, dark_signal))
+    gain = noise.gain
     if request.model == "gaussian":
-        gain, at_dark = 0.0, level
-    elif request.model == "poisson-gaussian" and gain == 0 and middle > dark:
-        # no slope was found, but the user knows of one: all that is above the least variance
-        gain, at_dark = max(level - measured.floor, 0.1 * level) / (middle - dark), measured.floor
+        gain, dark_variance = 0.0, mean_variance
+    elif request.model == "poisson-gaussian" and gain == 0 and mean_signal > dark_signal:
+        # the user says that there is photon noise: all variance above the floor is attributed to it
+        gain, dark_variance = (
+            max(mean_variance - noise.floor, 0.1 * mean_variance) / (mean_signal - dark_signal),
+            noise.floor,
+        )
     if request.gain is not None:
         gain = request.gain
     if request.read_noise is not None:
-        at_dark = request.read_noise**2
-    if gain == measured.gain and request.read_noise is None:
-        return measured
-    floor = at_dark if request.read_noise is not None else min(measured.floor, at_dark)
-    return replace(measured, gain=gain, intercept=at_dark - gain * dark, floor=floor)
+        dark_variance = request.read_noise**2
+    if gain == noise.gain and request.read_noise is None:
+        return noise
+    floor = dark_variance if request.read_noise is not None else min(noise.floor, dark_variance)
+    return replace(noise, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor)
 
 
-#: Cautions of the engine of which other notes speak.
+#: Cautions of the engine that other notes cover.
 SEPARATELY_NOTED_CAUTIONS = ("lines", "camera")
 
 
 def make_noise_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tuple[Note, ...]:
-    """Say which channels cannot tell their noise, and why, or what else should be known of it.
+    """Return a note for each channel whose noise is unreliable or needs a caution.
 
     Parameters
     ----------
     noise : sequence of NoiseEstimate
-        One for each channel.
+        Noise of each channel.
     constant : collection of int
-        Channels that hold one value only, and are not restored.
+        Channels that hold one value only, which get no note.
     """
-    said = []
-    for channel, item in enumerate(noise):
+    notes = []
+    for channel, estimate in enumerate(noise):
         code = ""
-        if item.doubt:
-            code = f"noise-doubt-{item.doubt}"
-        elif item.caution and item.caution not in SEPARATELY_NOTED_CAUTIONS:
-            code = f"noise-caution-{item.caution}"
+        if estimate.unreliable_reason:
+            code = f"noise-doubt-{estimate.unreliable_reason}"
+        elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
+            code = f"noise-caution-{estimate.caution}"
         if code and channel not in constant:
-            said.append(make_note(code, **name_channel(channel, len(noise))))
-    return tuple(said)
+            notes.append(make_note(code, **name_channel(channel, len(noise))))
+    return tuple(notes)
 
 
 def name_channel(channel: int, count: int) -> dict[str, int]:
-    """Name a channel in a note, where there are several."""
+    """Return the channel number as a fact of a note; empty for a single channel."""
     return {} if count == 1 else {"channel_number": channel + 1}
 
 
-#: Points that are kept of the variance against the mean: a plot of more is a blot.
+#: Maximum number of points of variance against mean, so that they can be told apart in a plot.
 MAX_VARIANCE_POINTS = 400
 
 
 def compute_variance_points(
     planes: Planes, measured_mask: npt.NDArray[np.bool_] | None
 ) -> tuple[tuple[float, float], ...]:
-    """Mean and variance of the flattest blocks, as the line through them was fitted.
+    """Return (mean, variance) of the flattest blocks, as used for the variance model.
 
     Parameters
     ----------
     planes : ndarray
         (P, Y, X).
     measured_mask : ndarray of bool or None
-        Where there is a measurement; blocks with holes are left out.
+        (P, Y, X), True where there is a measurement; blocks with holes are omitted.
     """
     import torch
 
@@ -282,22 +290,22 @@ def compute_variance_points(
         select_informative_blocks,
     )
 
-    some = select_spread_planes(len(planes))
-    pixels = torch.from_numpy(planes[some]).to(torch.float64)
-    sample_mask = None if measured_mask is None else torch.from_numpy(measured_mask[some])
+    plane_indices = select_spread_planes(len(planes))
+    pixels = torch.from_numpy(planes[plane_indices]).to(torch.float64)
+    sample_mask = None if measured_mask is None else torch.from_numpy(measured_mask[plane_indices])
     side = choose_block_side(planes.shape[1:])
     means, residuals = cut_blocks(pixels, side)
-    whole = select_informative_blocks(
+    is_usable = select_informative_blocks(
         pixels, side, side // 2, sample_mask, find_clipping_limits(pixels)
     )
-    if not bool(whole.any()):  # better clipped blocks than none
-        whole = select_informative_blocks(pixels, side, side // 2, sample_mask, NO_CLIPPING)
-    means, residuals = means[whole], residuals[whole]
+    if not bool(is_usable.any()):  # use clipped blocks rather than none
+        is_usable = select_informative_blocks(pixels, side, side // 2, sample_mask, NO_CLIPPING)
+    means, residuals = means[is_usable], residuals[is_usable]
     if not len(means):
         return ()
-    flat = select_flat_blocks(means, residuals)
-    means, residuals = means[flat], residuals[flat]
+    flat_indices = select_flat_blocks(means, residuals)
+    means, residuals = means[flat_indices], residuals[flat_indices]
     variances = residuals.square().mean((1, 2)) / (1 - estimate_autocorrelation(residuals)[2])
-    every = max(1, -(-len(means) // MAX_VARIANCE_POINTS))
-    pairs = zip(means[::every].tolist(), variances[::every].tolist(), strict=True)
+    stride = max(1, -(-len(means) // MAX_VARIANCE_POINTS))
+    pairs = zip(means[::stride].tolist(), variances[::stride].tolist(), strict=True)
     return tuple(pairs)

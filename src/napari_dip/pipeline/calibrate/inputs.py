@@ -1,4 +1,4 @@
-"""The pixels of a run, sorted once into what the fits need, or refused."""
+"""Check the pixels of a run, and arrange image and further inputs for the fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.plan.layout import get_stacked_axes, make_layout, split_into_parts
@@ -24,69 +24,80 @@ if TYPE_CHECKING:
 
 
 def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
-    """Sort the pixels, or say no to those that the task cannot use.
+    """Return the arranged pixels of a run, or a refusal of pixels that cannot be used.
 
     Parameters
     ----------
     plan : Plan
     data : mapping of str to ndarray
-        "image" in the axes and shape of `plan.source`; the task's further inputs.
+        "image" in the axes and shape of `plan.source`, and the further inputs of the task.
     """
     image, task = data["image"], plan.recipe.task
-    overlays = {item.name for item in task.inputs if item.overlays}
-    others = {
+    overlays = {task_input.name for task_input in task.inputs if task_input.is_overlay}
+    extra_inputs = {
         name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_inputs
     }
-    again = next((item.name for item in task.inputs if item.measures and item.name in others), None)
+    exposure_name = next(
+        (
+            task_input.name
+            for task_input in task.inputs
+            if task_input.is_repeated_exposure and task_input.name in extra_inputs
+        ),
+        None,
+    )
     for key, spec in plan.extra_inputs.items():
-        if no := check_finite(others[key], spec.name):
-            return no
-    if no := task.admit(plan.source, _arrange_overlays(plan, others, plan.layout)):
-        return no
-    laid = _choose_filled_layout(plan, image, others)
-    if isinstance(laid, Refusal):
-        return laid
-    layout, parts, measured_mask = laid
-    if no := check_content(
+        if fault := check_finite(extra_inputs[key], spec.name):
+            return fault
+    if fault := task.check_extra_pixels(
+        plan.source, _arrange_overlays(plan, extra_inputs, plan.layout)
+    ):
+        return fault
+    arranged = _choose_filled_layout(plan, image, extra_inputs)
+    if isinstance(arranged, Refusal):
+        return arranged
+    layout, parts, measured_mask = arranged
+    if fault := check_content(
         image if measured_mask is None else parts[measured_mask], plan.source.name
     ):
-        return no
-    named = (item.name for item in task.inputs if item.calibrates)
-    camera_maps = {name: others.pop(name) for name in named if name in others}
-    maps = build_camera_correction(camera_maps, plan.source.grid)
-    if maps is not None:
-        parts = maps.corrected(parts)
-    if no := task.admit_image(plan.source, parts):
-        return no
-    second = (
-        None if again is None else split_into_parts(others.pop(again), plan.source.axes, layout)
+        return fault
+    map_names = (task_input.name for task_input in task.inputs if task_input.is_detector_map)
+    camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
+    camera_correction = build_camera_correction(camera_maps, plan.source.grid)
+    if camera_correction is not None:
+        parts = camera_correction.correct(parts)
+    if fault := task.check_image_pixels(plan.source, parts):
+        return fault
+    repeated_exposure = (
+        None
+        if exposure_name is None
+        else split_into_parts(extra_inputs.pop(exposure_name), plan.source.axes, layout)
     )
     if (
-        again is not None
-        and second is not None
+        exposure_name is not None
+        and repeated_exposure is not None
         and (
-            no := check_exposure_pixels(
-                parts, second, plan.extra_inputs[again].name, plan.source.name
+            fault := check_exposure_pixels(
+                parts, repeated_exposure, plan.extra_inputs[exposure_name].name, plan.source.name
             )
         )
     ):
-        return no
-    if maps is not None and second is not None:
-        second = maps.corrected(second)
+        return fault
+    if camera_correction is not None and repeated_exposure is not None:
+        repeated_exposure = camera_correction.correct(repeated_exposure)
     step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=parts,
-        extra_inputs=_arrange_overlays(plan, others, layout),
+        extra_inputs=_arrange_overlays(plan, extra_inputs, layout),
         measured_mask=measured_mask,
         grey_level_step=step,
         layout=layout,
-        repeated_exposure=second,
-        camera_correction=maps,
+        repeated_exposure=repeated_exposure,
+        camera_correction=camera_correction,
     )
 
 
 def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
-    """Copy in single precision; finite values that mark pixels stay finite, and above 0."""
+    """Return a float32 copy; finite values of a mask stay finite, and positive ones positive."""
     limits = np.finfo(np.float32)
     if marks and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
         array = np.where(np.isfinite(array), array.clip(limits.min, limits.max), array)
@@ -95,99 +106,104 @@ def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
 
 
 def _choose_filled_layout(
-    plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes]
+    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Planes]
 ) -> tuple[Layout, Planes, npt.NDArray[np.bool_] | None] | Refusal:
-    """Lay the image out, in another way than planned where a plane holds no known pixel."""
+    """Arrange the image; use another layout than planned if a plane has no measured pixel."""
     layout = plan.layout
-    parts, measured_mask = arrange_image(plan, image, others, layout)
-    if no := plan.recipe.task.check_known(plan.source, measured_mask):
-        return no
+    parts, measured_mask = arrange_image(plan, image, extra_inputs, layout)
+    if fault := plan.recipe.task.check_measured_mask(plan.source, measured_mask):
+        return fault
     if measured_mask is not None and not measured_mask.any():
-        return refusal("nothing-known", name=plan.source.name)
-    rest = _list_alternative_layouts(plan)
-    while measured_mask is not None and (hollow := _count_empty_parts(measured_mask)):
-        if not rest:
-            return refusal(
-                "plane-unknown", name=plan.source.name, count=hollow, total=len(measured_mask)
+        return make_refusal("nothing-known", name=plan.source.name)
+    alternatives = _list_alternative_layouts(plan)
+    while measured_mask is not None and (empty_count := _count_empty_parts(measured_mask)):
+        if not alternatives:
+            return make_refusal(
+                "plane-unknown", name=plan.source.name, count=empty_count, total=len(measured_mask)
             )
-        layout = rest.pop(0)
-        parts, measured_mask = arrange_image(plan, image, others, layout)
+        layout = alternatives.pop(0)
+        parts, measured_mask = arrange_image(plan, image, extra_inputs, layout)
     return layout, parts, measured_mask
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
-    """Say no to pixels that cannot be restored, whatever the header promised.
+    """Check the values of the measured pixels; return a refusal or None.
 
     Parameters
     ----------
     array : ndarray
-        All that was measured.
+        All measured pixels.
     name : str
+        Name of the image in messages.
     """
     total = array.size
     if array.dtype.kind == "f":
         if nans := int(np.isnan(array).sum()):
-            return refusal("pixels-nan", count=nans, total=total, name=name)
+            return make_refusal("pixels-nan", count=nans, total=total, name=name)
         if infinite := int(np.isinf(array).sum()):
-            return refusal("pixels-infinite", count=infinite, total=total, name=name)
+            return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
     low, high = array.min(), array.max()
     if low == high:
-        return refusal("pixels-constant", total=total, name=name, value=low)
+        return make_refusal("pixels-constant", total=total, name=name, value=low)
     span = float(high) - float(low)
     largest = max(abs(float(low)), abs(float(high)))
-    # squares must stay finite, and a step must survive beside the offset, in single precision
+    # in single precision squares must stay finite, and contrast must exceed rounding errors
     if not 1e-18 < span < 1e18 or span < 16 * float(np.spacing(np.float32(largest))):
-        return refusal("pixels-range", name=name, low=low, high=high)
+        return make_refusal("pixels-range", name=name, low=low, high=high)
     return None
 
 
 def arrange_image(
-    plan: Plan, image: npt.NDArray[Any], others: Mapping[str, Planes], layout: Layout
+    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Planes], layout: Layout
 ) -> tuple[Planes, npt.NDArray[np.bool_] | None]:
-    """Lay the image out, and say where there is a measurement; None: everywhere."""
-    with np.errstate(over="ignore"):  # what single precision cannot hold is refused in words
+    """Return the image as (parts, C, *grid), and the mask of measured pixels; None: all."""
+    with np.errstate(over="ignore"):  # infinite values are refused later
         parts = split_into_parts(image, plan.source.axes, layout)
-    gone = plan.recipe.task.missing(parts, _arrange_overlays(plan, others, layout))
-    return parts, None if gone is None or not gone.any() else ~gone
+    missing = plan.recipe.task.find_missing_pixels(
+        parts, _arrange_overlays(plan, extra_inputs, layout)
+    )
+    return parts, None if missing is None or not missing.any() else ~missing
 
 
 def _arrange_overlays(
-    plan: Plan, others: Mapping[str, Planes], layout: Layout
+    plan: Plan, extra_inputs: Mapping[str, Planes], layout: Layout
 ) -> Mapping[str, Planes]:
-    """Lay out what lies on the image pixel by pixel; leave the rest as it is."""
-    source, laid = plan.source, dict(others)
-    for item in plan.recipe.task.inputs:
-        if item.overlays and item.name in others:
-            axes = match_axes(source, others[item.name].shape)
+    """Return the further inputs, with overlays arranged as the image is."""
+    source, arranged = plan.source, dict(extra_inputs)
+    for task_input in plan.recipe.task.inputs:
+        if task_input.is_overlay and task_input.name in extra_inputs:
+            axes = match_axes(source, extra_inputs[task_input.name].shape)
             sizes = tuple(zip(source.axes, source.shape, strict=True))
             sides = [count if axis in axes else 1 for axis, count in sizes]
-            whole = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
-            spread = np.broadcast_to(others[item.name].reshape(sides), whole)
-            laid[item.name] = split_into_parts(spread, source.axes, layout)
-    return laid
+            full_sides = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
+            overlay = np.broadcast_to(extra_inputs[task_input.name].reshape(sides), full_sides)
+            arranged[task_input.name] = split_into_parts(overlay, source.axes, layout)
+    return arranged
 
 
 def _count_empty_parts(measured_mask: npt.NDArray[np.bool_]) -> int:
-    """Count the parts without anything known of a channel of which others know something."""
+    """Count the parts without measured pixels in a channel that other parts have measured."""
     has_pixels = measured_mask.reshape(*measured_mask.shape[:2], -1).any(2)
-    gone = np.any(~has_pixels & np.any(has_pixels, axis=0), axis=1)
-    return int(np.count_nonzero(gone))
+    is_empty = np.any(~has_pixels & np.any(has_pixels, axis=0), axis=1)
+    return int(np.count_nonzero(is_empty))
 
 
 def _list_alternative_layouts(plan: Plan) -> list[Layout]:
-    """List the ways to fit planes together that the plan has not taken, along depth first."""
-    ways = [
+    """List the other layouts that fit planes together, along depth first."""
+    layouts = [
         make_layout(plan.source, volume=True, deep=axis)
         for axis in get_stacked_axes(plan.source)[::-1]
     ]
-    least = plan.recipe.task.least_depth
+    min_depth = plan.recipe.task.min_depth
     return [
-        route for route in ways if route != plan.layout and min(route.depth(plan.source)) >= least
+        layout
+        for layout in layouts
+        if layout != plan.layout and min(layout.depth(plan.source)) >= min_depth
     ]
 
 
 def check_finite(array: Planes, name: str) -> Refusal | None:
-    """Say no to a further input with values that are no finite numbers."""
-    if wrong := int((~np.isfinite(array)).sum()):
-        return refusal("input-not-finite", name=name, count=wrong, total=array.size)
+    """Check that all values of a further input are finite; return a refusal or None."""
+    if fault_count := int((~np.isfinite(array)).sum()):
+        return make_refusal("input-not-finite", name=name, count=fault_count, total=array.size)
     return None

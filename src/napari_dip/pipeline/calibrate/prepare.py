@@ -1,6 +1,6 @@
-"""Measure the pixels once: normalisation, noise, hidden block.
+"""Measure normalisation, noise and hidden block of an image, and choose validation pixels.
 
-What judges a fit and when it ends: how many pixels, how long without a better one, what mean.
+It also decides the patience of early stopping and the averaging of outputs.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
     from napari_dip.pipeline.plan.types import Plan
 
-#: Noise, as a share of the range, below which held-out pixels, which are filled in to judge, say
-#: little of a network that is shown the others: of cc15 (0.002 to 0.004) one of four fits lost
-#: 7.8 dB so. Micrographs of FMD, W2S and Hagen et al. have 0.04 to 0.18.
+#: Noise, as a share of the intensity range, below which it is weak. Validation pixels are filled in
+#: for validation, so their loss then says little of a network whose input is the image. Of cc15
+#: (0.002 to 0.004) one of four fits lost 7.8 dB. Micrographs of FMD, W2S and Hagen et al. have 0.04
+#: to 0.18.
 MAX_WEAK_NOISE = 0.02
 
 
 def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes]:
-    """Measure all that the fits need to know.
+    """Measure an image for its fits.
 
     Parameters
     ----------
@@ -53,17 +54,18 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
 
     Returns
     -------
-    (Calibration, parts)
-        Parts are (parts, C, *grid) float32 in the image's units, as the plan's layout has them;
-        what was not measured is filled with the mean of what was.
+    calibration : Calibration
+    parts : ndarray
+        (parts, C, *grid) float32, in the image's units. Outliers are filled in; pixels without a
+        measurement have the mean of the others.
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     task, measured_mask = plan.recipe.task, inputs.measured_mask
-    parts, limits, values = _remove_outliers(plan, inputs)
-    strays: tuple[Note, ...] = ()
-    if len(values) and not plan.tiles:  # of a picture in tiles, a sample alone is seen here
-        strays = (make_outlier_note(values, put_back=task.same_pixels),)
+    parts, limits, outliers = _remove_outliers(plan, inputs)
+    outlier_notes: tuple[Note, ...] = ()
+    if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
+        outlier_notes = (make_outlier_note(outliers, put_back=task.has_same_pixels),)
     measured = [
         parts[:, c] if measured_mask is None else parts[:, c][measured_mask[:, c]]
         for c in range(parts.shape[1])
@@ -72,18 +74,22 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
     )
     offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
-    if task.together(plan.source):  # a dark channel must not be blown up
+    if task.uses_joint_channels(plan.source):  # a dark channel must not be amplified
         scale = (max(scale),) * len(scale)
     if measured_mask is not None:
-        middle = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
-        parts = np.where(measured_mask, parts, middle)
+        channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
+        parts = np.where(measured_mask, parts, channel_means)
     if inputs.repeated_exposure is not None:
         inputs = replace(
             inputs, repeated_exposure=fill_outliers(inputs.repeated_exposure, None, limits)[0]
         )
-    maps = inputs.camera_correction
-    noise_input = parts if maps is None else maps.quietened(parts)
-    noise, second = measure_channel_noise(inputs, noise_input, constant, task.noise_wish())
+    camera_correction = inputs.camera_correction
+    noise_input = (
+        parts if camera_correction is None else camera_correction.suppress_hot_pixels(parts)
+    )
+    noise, repeated_exposure = measure_channel_noise(
+        inputs, noise_input, constant, task.make_noise_request()
+    )
     noise = tuple(
         calibrate_clipping_limits(
             item, parts[:, c], None if measured_mask is None else measured_mask[:, c]
@@ -91,52 +97,62 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         for c, item in enumerate(noise)
     )
     camera = None
-    if maps is None and _is_colour_image(plan, inputs, parts, constant):
+    if camera_correction is None and _is_colour_image(plan, inputs, parts, constant):
         camera, noise = measure_colour_noise(parts, noise, inputs.grey_level_step)
     varied = [item for c, item in enumerate(noise) if c not in constant]
-    # detectors make noise plane by plane: along depth or time it is taken to be white
-    block = (1,) * (parts.ndim - 4) + task.block(compute_blind_spot_size(varied, plan.source.grid))
-    arranged, notes = task.arranged(
+    # detectors record plane by plane, so noise is assumed white along depth and time
+    block = (1,) * (parts.ndim - 4) + task.choose_blind_spot_size(
+        compute_blind_spot_size(varied, plan.source.grid)
+    )
+    arranged, notes = task.prepare_extra_inputs(
         parts[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_inputs}
     )
     mask_notes = () if measured_mask is None else task.describe_missing_pixels(measured_mask)
-    doubts = make_noise_notes(noise, constant) if task.doubts_noise() else ()
-    some = parts[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
-    coarse = None
-    whole = second is None and measured_mask is None and (maps is None or maps.excess is None)
-    if task.halves() and whole and len(parts) == 1:
-        coarse = halve_oversampled(parts, noise, block, constant, camera=camera is not None)
-    halved: tuple[Note, ...] = ()
+    noise_notes = make_noise_notes(noise, constant) if task.reports_unreliable_noise() else ()
+    measured_count = (
+        parts[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
+    )
+    half_resolution = None
+    is_complete = (
+        repeated_exposure is None
+        and measured_mask is None
+        and (camera_correction is None or camera_correction.excess_variance is None)
+    )
+    if task.uses_half_resolution() and is_complete and len(parts) == 1:
+        half_resolution = halve_oversampled(
+            parts, noise, block, constant, camera=camera is not None
+        )
+    method_notes: tuple[Note, ...] = ()
     if camera:
-        halved = (make_camera_note(camera),)
-    elif coarse:
-        halved = (make_note("half-resolution"),)
+        method_notes = (make_camera_note(camera),)
+    elif half_resolution:
+        method_notes = (make_note("half-resolution"),)
     calibration = Calibration(
         offset=tuple(offset),
         scale=tuple(scale),
         noise=noise,
         blind_spot_size=block,
-        validation_share=compute_validation_share(block, some),
+        validation_share=compute_validation_share(block, measured_count),
         constant_channels=constant,
-        noise_model=identify_noise_model(varied, task.noise_wish()),
+        noise_model=identify_noise_model(varied, task.make_noise_request()),
         prior=plan.budget.prior,
         measured_mask=measured_mask,
         extra_inputs=arranged,
         outlier_limits=limits,
-        outlier_count=len(values),
+        outlier_count=len(outliers),
         notes=(
-            *strays,
-            *(second.notes if second else ()),
-            *(maps.notes if maps else ()),
-            *doubts,
+            *outlier_notes,
+            *(repeated_exposure.notes if repeated_exposure else ()),
+            *(camera_correction.notes if camera_correction else ()),
+            *noise_notes,
             *mask_notes,
             *notes,
-            *halved,
+            *method_notes,
         ),
-        repeated_exposure=second,
-        half_resolution=coarse,
+        repeated_exposure=repeated_exposure,
+        half_resolution=half_resolution,
         camera_noise=camera,
-        camera_correction=maps,
+        camera_correction=camera_correction,
     )
     return calibration, parts
 
@@ -144,34 +160,40 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
 def _is_colour_image(
     plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]
 ) -> bool:
-    """Whether this is a colour picture, and nothing else is known of its noise."""
-    task, request = plan.recipe.task, plan.recipe.task.noise_wish()
-    colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
-    alone = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
-    whole = (len(parts) == 1 or bool(plan.tiles)) and min(parts.shape[-2:]) >= MIN_HALVED_SIDE
-    together = task.halves() and task.together(plan.source) and request.model == "auto"
-    return bool(colours and alone and whole and together)
+    """Return whether the noise may be measured as that of a colour camera."""
+    task, request = plan.recipe.task, plan.recipe.task.make_noise_request()
+    has_colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
+    is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
+    is_large_plane = (len(parts) == 1 or bool(plan.tiles)) and min(
+        parts.shape[-2:]
+    ) >= MIN_HALVED_SIDE
+    uses_automatic_noise = (
+        task.uses_half_resolution()
+        and task.uses_joint_channels(plan.source)
+        and request.model == "auto"
+    )
+    return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 
 
 def _remove_outliers(
     plan: Plan, inputs: RunInputs
 ) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
-    """Give the parts without outliers, the limits of each channel, and what the outliers were."""
+    """Return the parts with outliers filled in, the limits of each channel, and the outliers."""
     parts, measured_mask = inputs.stack, inputs.measured_mask
-    if not plan.recipe.task.fits_pixels():
+    if not plan.recipe.task.has_pixel_residual():
         return parts, (NO_OUTLIER_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
-    if inputs.camera_correction is not None:  # a noise map says more of its pixels
-        measured_mask = inputs.camera_correction.usable(measured_mask, parts.shape)
+    if inputs.camera_correction is not None:  # noisy pixels of the camera are no outliers
+        measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, parts.shape)
     limits = tuple(
         compute_outlier_limits(parts[:, c], None if measured_mask is None else measured_mask[:, c])
         for c in range(parts.shape[1])
     )
-    parts, values = fill_outliers(parts, measured_mask, limits)
-    return parts, limits, values
+    parts, outliers = fill_outliers(parts, measured_mask, limits)
+    return parts, limits, outliers
 
 
 def choose_prior_by_pixels(plan: Plan, inputs: RunInputs) -> Plan:
-    """Plan anew with the prior that the pixels ask for, where the task lets them choose."""
+    """Return the plan for the mask of measured pixels, with another prior or layout if needed."""
     from napari_dip.pipeline.plan.preflight import replace_prior
 
     prior, why = plan.recipe.task.choose_prior_by_mask(plan.budget.prior, inputs.measured_mask)
@@ -183,20 +205,21 @@ def choose_prior_by_pixels(plan: Plan, inputs: RunInputs) -> Plan:
 
 
 def choose_prior_by_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
-    """Plan anew with the prior that suits how well the noise is known."""
+    """Return plan and calibration with the prior for reliability and strength of the noise."""
     from napari_dip.pipeline.plan.preflight import replace_prior
 
-    kept = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]
-    doubted = any(calibration.noise[c].doubt for c in kept)
-    # the offset is the mean of the picture
-    levels = [
-        compute_noise_variance(calibration.noise[c], calibration.offset[c]) ** 0.5 for c in kept
+    varied = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]
+    is_unreliable = any(calibration.noise[c].unreliable_reason for c in varied)
+    # the offset is the mean of the channel
+    deviations = [
+        compute_noise_variance(calibration.noise[c], calibration.offset[c]) ** 0.5 for c in varied
     ]
-    weak = any(
-        item < MAX_WEAK_NOISE * calibration.scale[c] for item, c in zip(levels, kept, strict=True)
+    is_weak = any(
+        deviation < MAX_WEAK_NOISE * calibration.scale[c]
+        for deviation, c in zip(deviations, varied, strict=True)
     )
     prior, why = plan.recipe.task.choose_prior_by_noise(
-        plan.budget.prior, doubted=doubted, weak=weak
+        plan.budget.prior, is_unreliable=is_unreliable, is_weak=is_weak
     )
     if not why:
         return plan, calibration
@@ -204,23 +227,24 @@ def choose_prior_by_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, C
 
 
 def _compute_intensity_range(plane: Planes) -> tuple[float, float]:
-    """Offset and scale that bring the bulk of the pixels to a range of one."""
+    """Return offset (mean) and scale (range between robust percentiles) of pixels."""
     if not plane.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(plane, ROBUST_PERCENTILES))
-    if high <= low:  # almost all pixels alike: a few bright points on black
+    if high <= low:  # almost all pixels are equal, such as a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
 
 
-#: Fewest pixels that judge; the share that may judge is doubled until there are as many.
+#: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
-#: Iterations without a better held-out loss before a fit ends, as a share of its budget.
+#: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
 PATIENCE_SHARE = 0.35
-#: Decay of the running average of outputs, at most.
+#: Maximum decay of the running average of outputs.
 MAX_OUTPUT_DECAY = 0.99
-#: Share of its iterations over which outputs are averaged, where they are few: with 0.99 a fit of
-#: 200 remembers how it began (two deblurred crops of 96 x 96: 0.5 and 1.2 dB less than with 0.95).
+#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
+#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
+#: less than with 0.95).
 AVERAGED_ITERATION_SHARE = 0.1
 
 
@@ -234,19 +258,19 @@ def select_validation_pixels(
     patch: tuple[int, ...] | None = None,
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """Choose the judging pixels, and enough of them.
+    """Choose the validation pixels, at least `MIN_VALIDATION_PIXELS` where possible.
 
     Parameters
     ----------
     grid, block, share, seed, origin, patch
-        As for `draw_validation_centres`; the share is where to begin.
+        As for `draw_validation_centres`; the share is doubled if it gives too few pixels.
     allowed : Tensor or None
-        (1, 1, *grid), 1 where a pixel may judge; None if all may.
+        (1, 1, *grid), 1 where a validation pixel may lie; None: everywhere.
 
     Returns
     -------
     Tensor
-        (1, 1, *grid) float32, 1 at the judges; on the device of `allowed`.
+        (1, 1, *grid) float32, 1 at validation pixels; on the device of `allowed`.
     """
     from napari_dip.engine.prior import draw_validation_centres
 
@@ -260,18 +284,18 @@ def select_validation_pixels(
 
 
 def compute_output_decay(iterations: int) -> float:
-    """Tell the decay of the running average of outputs in a fit of that many iterations."""
+    """Return the decay of the running average of outputs for that many iterations."""
     return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_SHARE * iterations, 1.5))
 
 
 def compute_patience(iterations: int, report_every: int) -> int:
-    """Tell how many iterations without a better held-out loss end a fit.
+    """Return the number of iterations without a lower validation loss that end a fit.
 
     Parameters
     ----------
     iterations : int
-        Of the whole fit.
+        Iterations of the fit.
     report_every : int
-        Iterations between two judgements, of which it waits for four at least.
+        Iterations between two validations; the fit waits for at least four of them.
     """
     return max(4 * report_every, int(PATIENCE_SHARE * iterations))

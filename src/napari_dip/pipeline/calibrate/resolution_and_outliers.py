@@ -1,10 +1,8 @@
-"""The grid that an oversampled picture is fitted on: half as many pixels along each axis.
+"""Halve the resolution of oversampled images, and fill in outliers, before a fit.
 
-Single pixels so far outside the range of all others that no picture holds them.
-
-A hot pixel, a cosmic ray, a wrong value of a file: one of 10^6 in a picture of 0 to 255 makes
-range, noise and mean those of one pixel. Such pixels are filled in for the fit. Where the result
-has the pixels of the input, they come back as they were measured.
+An outlier is an isolated pixel far outside the range of all others, such as a hot pixel or a cosmic
+ray. A single value of 10^6 in an image of 0 to 255 would determine range, noise and mean. Outliers
+are filled in for the fit. Where the result has the pixels of the input, they keep their values.
 """
 
 from __future__ import annotations
@@ -28,14 +26,14 @@ if TYPE_CHECKING:
 
     Marks = npt.NDArray[np.bool_]
 
-#: Hidden block from which on an image is looked at: with less, noise is shared by direct
-#: neighbours only, and half the pixels would lose more than they spare.
+#: Minimum side of the hidden block for a half-resolution fit. With smaller ones only direct
+#: neighbours share noise, and halving would lose more than it gains.
 MIN_OVERSAMPLED_BLOCK = 5
-#: Least side of an image, so that half of it is one that can be restored.
+#: Minimum side of an image in pixels, so that half of it can be restored.
 MIN_HALVED_SIDE = 64
-#: Widest hidden block on the coarse grid: what is left of the correlation there is slight from two
-#: pixels on. On the first shots of FMD WideField_BPAE_R and B, 512 x 512 pixels, blocks of 3 x 3
-#: ended at 33.75 and 36.08 dB, blocks of 3 x 7, as the lags ask for, at 33.11 and 35.55 dB.
+#: Maximum side of the hidden block at half resolution, where the correlation beyond one pixel is
+#: small. On the first exposures of FMD WideField_BPAE_R and B, 512 x 512 pixels, blocks of 3 x 3
+#: gave 33.75 and 36.08 dB, and blocks of 3 x 7, by the autocorrelation, 33.11 and 35.55 dB.
 MAX_HALF_RESOLUTION_BLOCK = 3
 
 
@@ -47,20 +45,20 @@ def halve_oversampled(
     *,
     camera: bool = False,
 ) -> HalfResolutionInput | None:
-    """Halve a picture that is oversampled in all its channels; None if it is not.
+    """Return an image at half resolution if all its channels are oversampled, else None.
 
     Parameters
     ----------
     parts : ndarray
-        (1, C, Y, X), every pixel of it measured.
+        (1, C, Y, X), all pixels measured.
     noise : sequence of NoiseEstimate
     block : tuple of int
         Size of hidden blocks.
     constant : tuple of int
         Channels that hold one value only.
     camera : bool
-        Whether the noise is a colour camera's, of which half the pixels hold 0.71 to 0.90 of the
-        variance in nine files of cc15: then the picture is halved in any case.
+        Whether the noise is that of a colour camera. Half resolution keeps 0.71 to 0.90 of its
+        variance in nine files of cc15, so the image is then halved in any case.
     """
     import torch
 
@@ -91,57 +89,59 @@ def halve_oversampled(
     )
 
 
-#: Percentiles that span an image without its outliers.
+#: Percentiles of the intensity range without outliers.
 ROBUST_PERCENTILES = (0.5, 99.5)
-#: Ranges beyond the range at which a pixel is suspect. Of the 28 shots of FMD, 14 of W2S and Hagen
-#: et al., the brightest pixel lies 3.2 ranges above at most.
+#: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
+#: FMD, and 14 of W2S and Hagen et al., the brightest pixel lies at most 3.2 ranges above.
 MIN_OUTLIER_RANGES = 5.0
-#: Side of the surroundings, the most suspects in them, and the most that the other pixels there
-#: may stand out, as a share of what the suspect does. A spot 1 pixel wide at half height gives
-#: 0.16 of its height to each of four neighbours, or fills four pixels alike; what is sharper was
-#: made by no objective.
+#: Criteria of an isolated outlier: side of its surroundings, maximum number of suspects in them,
+#: and maximum deviation of the other pixels there from their median, relative to the suspect's.
+#: A spot of 1 pixel at half height gives 0.16 of its height to each of four neighbours, or fills
+#: four pixels equally; no objective gives a sharper one.
 OUTLIER_WINDOW_SIDE, MAX_ADJACENT_OUTLIERS, MAX_SURROUNDING_DEVIATION = 5, 3, 0.1
-#: Share of the pixels that may be suspect; more of them are a sparse picture.
+#: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
 MAX_OUTLIER_SHARE = 1e-3
-#: What a residual has at most, in sizes that all but a hundredth of it are below: of a normal law
-#: that is 2.6 deviations, and noise that grows tenfold with brightness reaches four times as far.
-#: The median would not do: half of a picture may be empty.
+#: Maximum absolute residual as a multiple of a quantile of absolute residuals, and that quantile.
+#: Of a normal distribution the quantile is 2.6 standard deviations. Noise that grows tenfold with
+#: brightness reaches four times as far. The median would fail, since half an image may be empty.
 MAX_RESIDUAL_SIZE_RATIO, RESIDUAL_SIZE_QUANTILE = 30.0, 0.99
-#: Planes and pixels that are looked at for it.
+#: Maximum number of planes and pixels for that quantile.
 MAX_QUANTILE_PLANES, MAX_QUANTILE_PIXELS = 8, 1_000_000
-#: No pixel lies outside.
+#: Limits without outliers.
 NO_OUTLIER_LIMITS = (-inf, inf)
 
 
 def compute_outlier_limits(planes: Planes, measured_mask: Marks | None) -> tuple[float, float]:
-    """Choose the values of one channel (..., Y, X) beyond which a pixel is suspect."""
+    """Return the values of one channel (..., Y, X) beyond which a pixel is suspect."""
     pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
     if not pixels.size:
         return NO_OUTLIER_LIMITS
     low, high = (float(value) for value in np.percentile(pixels, ROBUST_PERCENTILES))
     limits = low - MIN_OUTLIER_RANGES * (high - low), high + MIN_OUTLIER_RANGES * (high - low)
-    beyond = ((pixels < limits[0]) | (pixels > limits[1])).mean()
-    return limits if high > low and beyond <= MAX_OUTLIER_SHARE else NO_OUTLIER_LIMITS
+    suspect_share = ((pixels < limits[0]) | (pixels > limits[1])).mean()
+    return limits if high > low and suspect_share <= MAX_OUTLIER_SHARE else NO_OUTLIER_LIMITS
 
 
 def fill_outliers(
     parts: Planes, measured_mask: Marks | None, limits: tuple[tuple[float, float], ...]
 ) -> tuple[Planes, Planes]:
-    """Fill outliers in with the median of what is around them.
+    """Replace outliers by the median of their surroundings.
 
     Parameters
     ----------
     parts : ndarray
         (parts, C, *grid), in the image's units.
     measured_mask : ndarray of bool or None
-        Where there is a measurement; None: everywhere.
+        Of the same shape, True where a pixel was measured; None: all.
     limits : tuple of (float, float)
-        Of each channel.
+        Output of `compute_outlier_limits` for each channel.
 
     Returns
     -------
-    parts, values : ndarray
-        The same array if there are none; and the values that were filled in.
+    parts : ndarray
+        A copy; the same array if there are no outliers.
+    values : ndarray
+        Values of the outliers.
     """
     suspect = np.zeros(parts.shape, bool)
     for channel, (low, high) in enumerate(limits):
@@ -162,37 +162,37 @@ def fill_outliers(
 def _compute_surrounding_median(
     parts: Planes, measured_mask: Marks | None, suspect: Marks, place: tuple[np.intp, ...]
 ) -> float | None:
-    """Give the median around a suspect that stands alone; None if it does not."""
-    plane, reach = place[:-2], OUTLIER_WINDOW_SIDE // 2
-    y, x = (slice(max(0, int(at) - reach), int(at) + reach + 1) for at in place[-2:])
-    others = suspect[plane][y, x]
-    usual = ~others if measured_mask is None else ~others & measured_mask[plane][y, x]
-    if int(others.sum()) > MAX_ADJACENT_OUTLIERS or not usual.any():
+    """Return the median around an isolated suspect; None if it is not isolated."""
+    plane, radius = place[:-2], OUTLIER_WINDOW_SIDE // 2
+    y, x = (slice(max(0, int(index) - radius), int(index) + radius + 1) for index in place[-2:])
+    is_suspect = suspect[plane][y, x]
+    is_usual = ~is_suspect if measured_mask is None else ~is_suspect & measured_mask[plane][y, x]
+    if int(is_suspect.sum()) > MAX_ADJACENT_OUTLIERS or not is_usual.any():
         return None
-    around = parts[plane][y, x][usual]
-    median = float(np.median(around))
-    most = MAX_SURROUNDING_DEVIATION * abs(float(parts[place]) - median)
-    return median if float(np.abs(around - median).max()) <= most else None
+    surroundings = parts[plane][y, x][is_usual]
+    median = float(np.median(surroundings))
+    max_deviation = MAX_SURROUNDING_DEVIATION * abs(float(parts[place]) - median)
+    return median if float(np.abs(surroundings - median).max()) <= max_deviation else None
 
 
 def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Set to zero what noise and picture cannot have left of a measurement, (C or parts, ...).
+    """Set extreme values of a residual (C or parts, ...) to zero.
 
-    A few pixels that no network draws must not move the mean of all others.
+    A few outliers in the measurement must not dominate the mean of the residual.
     """
-    some = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
-    size = np.abs(some[:: -(-some.size // MAX_QUANTILE_PIXELS)])
-    size = size[size > 0]  # zeros were not measured, or are of channels of one value
-    most = (
+    sample = residual[:: -(-len(residual) // MAX_QUANTILE_PLANES)].reshape(-1)
+    size = np.abs(sample[:: -(-sample.size // MAX_QUANTILE_PIXELS)])
+    size = size[size > 0]  # zeros are not measured, or in constant channels
+    max_size = (
         MAX_RESIDUAL_SIZE_RATIO * float(np.quantile(size, RESIDUAL_SIZE_QUANTILE))
         if size.size
         else 0.0
     )
-    wild = 0 < most < max(float(residual.max()), -float(residual.min()))
-    return np.where(np.abs(residual) > most, 0.0, residual) if wild else residual
+    has_outliers = 0 < max_size < max(float(residual.max()), -float(residual.min()))
+    return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
 
 
 def make_outlier_note(values: Planes, *, put_back: bool) -> Note:
-    """Say how many there are, and what became of them."""
-    most = float(values[np.abs(values).argmax()])
-    return make_note("outliers", count=len(values), most=most, put_back=put_back)
+    """Return a note on the number of outliers, and on their values in the result."""
+    most_extreme = float(values[np.abs(values).argmax()])
+    return make_note("outliers", count=len(values), most=most_extreme, put_back=put_back)

@@ -1,5 +1,5 @@
-"""Carry out a plan: fits one after another, memory that runs out, tiles, crops, shares.
+"""Execute a plan: work units one after another, tiles, crop previews and shards.
 
-Decided here: the order of fits and what each is told of the others. It imports everything else
-in the pipeline but the Python functions.
+This package decides the order of the fits and what one fit takes over from earlier ones. It also
+decides what happens when memory runs out or a GPU fails.
 """

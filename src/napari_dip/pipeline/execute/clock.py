@@ -1,19 +1,17 @@
-"""Times a run: previews when due, an end when the limit is reached, seconds left.
+"""Time a run: due previews, the time limit, and an upper bound of the remaining seconds.
 
-While a person pauses the run, the clock stands still.
-
-How many seconds a run still takes, as an upper bound, from what its iterations have taken.
+Pauses of the run are not counted.
 """
 
 from __future__ import annotations
 
 import time
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed, make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -24,26 +22,28 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from napari_dip.engine.fit.state import FitProgress
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
-#: Iterations at the start of which the pace says nothing: libraries choose their ways in the first.
-#: Said of it alone, 140 s were left where 23 came (`benchmarks/time_left.py`).
+#: Iterations at the start of a fit that are not timed, because libraries select algorithms in the
+#: first ones. With them, the estimate was 140 s where the run took 23 s
+#: (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
-#: What is said, by what is expected: iterations do not all take the same time.
+#: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
-#: Least time that a plan is taken to give all iterations.
+#: Lower limit of the planned time of all iterations, in seconds.
 MIN_FIT_SECONDS = 1e-3
 
 
 class IterationTimer:
-    """Learns how long an iteration takes in one unit of a run.
+    """Measure the time per iteration within one work unit.
 
     Parameters
     ----------
     began : float
-        Second at which the unit's fit was begun.
+        Start time of the unit's fit, in seconds.
     done : int
-        Iterations that lie behind it, done in an earlier run.
+        Iterations of the unit that were done before, in an earlier run.
     """
 
     def __init__(self, began: float, done: int) -> None:
@@ -51,77 +51,87 @@ class IterationTimer:
         self._is_warm = False
 
     def estimate_seconds(self, now: float, done: int) -> float | None:
-        """Give the seconds for an iteration, once that can be told.
+        """Return the seconds per iteration; None until the first iterations are over.
 
         Parameters
         ----------
         now : float
+            Current time, in seconds.
         done : int
             Iterations of this unit that are done.
         """
-        if (
-            not self._is_warm and done - self._first_iteration < WARM_UP_ITERATIONS
-        ):  # count from here at the next report
+        if not self._is_warm and done - self._first_iteration < WARM_UP_ITERATIONS:
+            # start counting now, and return a value at the next report
             self._is_warm, self._first_iteration, self._start_time = True, done, now
             return None
         self._is_warm = True
-        counted = done - self._first_iteration
-        return (now - self._start_time) / counted if counted > 0 else None
+        timed_iterations = done - self._first_iteration
+        return (now - self._start_time) / timed_iterations if timed_iterations > 0 else None
 
 
 def estimate_ending_iterations(plan: Plan) -> float:
-    """Estimate what each unit of a plan takes after its last iteration, counted in iterations.
+    """Estimate how long a unit takes after its last iteration, in units of one iteration.
 
-    Looks, filter, residual and verdict, as long as the plan expects them to take, in iterations as
-    long as it expects those: on a busy computer both take longer. On one that was, 3.0 s came and
-    3.0 s are counted (`benchmarks/time_left.py --cpu`, single shot of 320 × 320 pixels).
+    This covers final inference, refinement, residual and quality checks. The planned time is
+    divided by the planned time of an iteration, because both grow alike on a busy computer. On a
+    busy computer, the estimate was 3.0 s and the measured time 3.0 s
+    (`benchmarks/time_left.py --cpu`, one exposure of 320 × 320 pixels).
     """
-    budget, fits = plan.budget, len(plan.units)
+    budget, unit_count = plan.budget, len(plan.units)
     iterations = sum(unit.iterations for unit in plan.units)
-    iterations += fits * (budget.release + budget.iterations * len(budget.rivals))
-    each = max(plan.costs.fit - START_SECONDS, MIN_FIT_SECONDS) / max(1, iterations)
-    return (plan.costs.usual_inference + plan.costs.ending) / fits / each
+    iterations += unit_count * (
+        budget.refit_iterations + budget.iterations * len(budget.other_candidates)
+    )
+    seconds_per_iteration = max(plan.costs.fit - START_SECONDS, MIN_FIT_SECONDS) / max(
+        1, iterations
+    )
+    return (plan.costs.usual_inference + plan.costs.ending) / unit_count / seconds_per_iteration
 
 
-def bound_time_left(pace: float, iterations: float) -> float:
-    """Bound the seconds left from above.
+def bound_time_left(seconds_per_iteration: float, iterations: float) -> float:
+    """Return an upper bound of the remaining seconds.
 
     Parameters
     ----------
-    pace : float
-        Seconds for an iteration.
+    seconds_per_iteration : float
+        Seconds per iteration.
     iterations : float
-        That are to come, with what counts as such.
+        Remaining iterations, including later steps in units of one iteration.
     """
-    return TIME_LEFT_MARGIN * pace * max(0.0, iterations)
+    return TIME_LEFT_MARGIN * seconds_per_iteration * max(0.0, iterations)
 
 
-#: Share of what comes after the iterations that looks take, and not the filter and the verdict:
-#: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
+#: Share of final inference in the time after the last iteration; refinement and quality checks take
+#: the rest. Measured: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
 INFERENCE_TIME_SHARE = 0.45
-#: Share of the time that looks for the sake of previews take at most, beside pictures that were
-#: just judged, which cost none: a run in napari is to cost a twentieth more than one without, and
-#: the window wants most of that.
+#: Maximum share of the run time for inference that only serves previews. A run in napari may take
+#: 5 % longer than one without, and drawing the window needs most of that.
 MAX_PREVIEW_SHARE = 0.01
 
 
 class RunClock:
-    """Reads the time for one run; nothing that it says enters the pixels but the time limit.
+    """Time one run, report its progress, and apply its time limit.
+
+    Times do not influence the restored pixels, except through the time limit.
 
     Parameters
     ----------
     plan : Plan
     control : callable
-        What the person wants.
+        Returns the current request of the user, a `Control`.
     preview_seconds : float or None
-        Least time between two previews; None for none.
+        Minimum time between two previews, in seconds; None: no previews.
     monotonic : callable
-        Seconds of a clock that never goes back.
+        Returns the seconds of a monotonic clock.
 
     Attributes
     ----------
+    started : float
+        Start of the run, in seconds of the clock.
+    timed_out : bool
+        Whether the time limit was reached.
     is_ended : bool
-        Whether a person, or the time limit, has ended the run before all units were fitted.
+        Whether the user or the time limit ended the run before all units were fitted.
     """
 
     def __init__(
@@ -132,7 +142,7 @@ class RunClock:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
-        self._pause_start: float | None = None  # when the pause began that lasts now
+        self._pause_start: float | None = None  # None while the run is not paused
         self._paused_seconds = 0.0
         self.started = self._read_time()
         self.timed_out = self.is_ended = False
@@ -144,15 +154,24 @@ class RunClock:
         self._last_preview = self._preview_start = self.started
         self._preview_cost, self._has_preview_inference = 0.0, False
         self._unit = 1
-        self._pace = IterationTimer(self.started, 0)
+        self._iteration_timer = IterationTimer(self.started, 0)
 
     def expect(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
-        """Count on what a plan spends, or these units of it; the pixels may have changed it."""
+        """Set the expected iterations to those of a plan, or of some of its units.
+
+        Call it again when calibration has changed the plan.
+
+        Parameters
+        ----------
+        plan : Plan
+        units : sequence of WorkUnit, optional
+            Units that this run fits; all units of the plan by default.
+        """
         budget, units = plan.budget, units or plan.units
-        self._unit_iterations = [unit.iterations + budget.release for unit in units]
+        self._unit_iterations = [unit.iterations + budget.refit_iterations for unit in units]
         self._iterations = self._unit_iterations[0]
-        self._candidate_iterations = budget.iterations  # of each prior in a race
-        self._selection_iterations = budget.iterations * len(budget.rivals)
+        self._candidate_iterations = budget.iterations  # per prior, if several are compared
+        self._selection_iterations = budget.iterations * len(budget.other_candidates)
         self._fit_share = plan.fit_share
         self._units = len(units)
         self._ending_iterations = estimate_ending_iterations(plan)
@@ -163,26 +182,36 @@ class RunClock:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start, pauses left out."""
+        """Return the seconds since the start, without pauses."""
         return self._read_time() - self.started
 
     def begin(self, number: int, done: int, iterations: int = 0) -> None:
-        """Start timing unit `number`, which resumes after `done` iterations.
+        """Start timing a work unit.
 
-        If it takes more `iterations` than was planned, so will those that come after it.
+        Parameters
+        ----------
+        number : int
+            Position of the unit in the run, 1-based.
+        done : int
+            Iterations after which the unit resumes; 0 for a new fit.
+        iterations : int
+            Number of iterations, if it may exceed the plan. Later units are then expected to need
+            as many.
         """
         self._unit = number
-        later = self._unit_iterations[number - 1 :]
-        self._unit_iterations[number - 1 :] = [max(item, iterations) for item in later]
+        remaining_iterations = self._unit_iterations[number - 1 :]
+        self._unit_iterations[number - 1 :] = [
+            max(planned, iterations) for planned in remaining_iterations
+        ]
         self._iterations = self._unit_iterations[number - 1]
-        self._pace = IterationTimer(self._read_time(), done)
+        self._iteration_timer = IterationTimer(self._read_time(), done)
 
     def set_candidate(self, place: int | None) -> None:
-        """Take note of which prior of a race is fitted now; None: it is over."""
+        """Set the index of the prior that is being fitted; None if only one prior is fitted."""
         self._candidate_index = place
 
     def poll_control(self) -> Control:
-        """Ask what the person wants; KEEP once the time is up."""
+        """Return the request of the user; KEEP once the time limit is reached."""
         request = self._get_control()
         self._update_pause(request)
         if (
@@ -195,104 +224,115 @@ class RunClock:
         return request
 
     def check_time(self, name: str) -> None:
-        """Say no to a run that has come to nothing by its time limit.
+        """Raise an error if the time limit ended a run that has no result.
 
         Parameters
         ----------
         name : str
-            Of what was being restored.
+            Name of the image.
 
         Raises
         ------
         Failed
-            If it was the limit that ended it.
+            If the time limit was reached.
         """
         if self.timed_out:
-            raise Failed(refusal("time-over", limit=f"{self._time_limit:g}", name=name))
+            raise Failed(make_refusal("time-over", limit=f"{self._time_limit:g}", name=name))
 
     def is_preview_due(self, at_hand: bool) -> bool:
-        """Say whether to show a picture now.
+        """Return whether to show a preview now.
 
         Parameters
         ----------
         at_hand : bool
-            Whether there is one; else it has to be looked at.
+            Whether a current prediction exists; otherwise a preview costs an inference pass.
         """
         if self._preview_seconds is None:
             return False
         now = self._read_time()
-        dear = 0.0 if at_hand else self._preview_cost / MAX_PREVIEW_SHARE
-        if now - self._last_preview < max(self._preview_seconds, dear):
+        min_interval = 0.0 if at_hand else self._preview_cost / MAX_PREVIEW_SHARE
+        if now - self._last_preview < max(self._preview_seconds, min_interval):
             return False
         self._preview_start, self._has_preview_inference = now, not at_hand
         return True
 
     def record_preview_cost(self) -> None:
-        """Take note of what the preview cost."""
+        """Record how long the last preview took, after it was shown."""
         self._last_preview = self._read_time()
         if self._has_preview_inference:
             self._preview_cost = self._last_preview - self._preview_start
 
-    def make_event(self, progress: Any, preview: npt.NDArray[np.float32] | None) -> Event:
-        """Put the engine's report into words."""
-        judgement = progress.judgement
-        before = (
+    def make_event(self, progress: FitProgress, preview: npt.NDArray[np.float32] | None) -> Event:
+        """Convert a progress report of the engine to an event.
+
+        Parameters
+        ----------
+        progress : FitProgress
+        preview : ndarray or None
+            Preview to send along.
+        """
+        validation_record = progress.validation_record
+        earlier_iterations = (
             self._selection_iterations
             if self._candidate_index is None
             else self._candidate_index * self._candidate_iterations
         )
-        done = before + progress.iteration
+        done_iterations = earlier_iterations + progress.iteration
         share = (
-            min(1.0, done / max(1, self._selection_iterations + self._iterations)) * self._fit_share
+            min(1.0, done_iterations / max(1, self._selection_iterations + self._iterations))
+            * self._fit_share
         )
-        last = (
+        is_last_candidate = (
             self._candidate_index is None
             or self._candidate_index * self._candidate_iterations == self._selection_iterations
         )
-        if progress.swept and last:
-            share = self._fit_share + (1 - self._fit_share) * progress.swept
-        message = "Taking a last close look" if progress.swept else "Restoring"
+        if progress.inference_share and is_last_candidate:
+            share = self._fit_share + (1 - self._fit_share) * progress.inference_share
+        message = "Taking a last close look" if progress.inference_share else "Restoring"
         if not self._unit_pictured[self._unit - 1]:
             message = "Learning from many at once"
         elif self._units > 1:
-            place = sum(self._unit_pictured[: self._unit])
-            message += f", {self._unit_label} {place} of {sum(self._unit_pictured)}"
-        if (
-            self._candidate_index
-        ):  # a rival's losses are no part of the curve that the first has drawn
-            judgement = ValidationRecord(iteration=0, fitted=nan, held_out=nan)
+            picture_number = sum(self._unit_pictured[: self._unit])
+            message += f", {self._unit_label} {picture_number} of {sum(self._unit_pictured)}"
+        if self._candidate_index:
+            # the loss curve on display belongs to the first prior
+            validation_record = ValidationRecord(iteration=0, fit_loss=nan, validation_loss=nan)
             message = "Finding out which prior suits"
         return Event(
             message=message if progress.note is None else str(progress.note),
             fraction=self._compute_fraction(share),
             iteration=progress.iteration,
             iterations=self._iterations,
-            fitted_loss=convert_nan_to_none(judgement.fitted),
-            held_out_loss=convert_nan_to_none(judgement.held_out),
+            training_loss=convert_nan_to_none(validation_record.fit_loss),
+            validation_loss=convert_nan_to_none(validation_record.validation_loss),
             best_iteration=progress.best_iteration,
             seconds=self.seconds,
-            seconds_left=self._estimate_time_left(done, progress.swept if last else 0.0),
+            seconds_left=self._estimate_time_left(
+                done_iterations, progress.inference_share if is_last_candidate else 0.0
+            ),
             preview=preview,
             unit=self._unit,
             units=self._units,
         )
 
     def _compute_fraction(self, share: float) -> float:
-        """Share of the run that is done, of this unit so much; it never falls.
+        """Return the completed fraction of the run, given the fraction `share` of this unit.
 
-        More may be left than was thought, where frames go on from what all have learned.
+        The fraction never decreases, although fine-tuning may add iterations during the run.
         """
-        # where a network is shared, most of the time goes into what follows the fits
-        each = [
+        # with joint training, most of the time is spent after the iterations
+        unit_costs = [
             iteration + self._ending_iterations * self._uses_joint_training
             for iteration in self._unit_iterations
         ]
-        done = (sum(each[: self._unit - 1]) + share * each[self._unit - 1]) / sum(each)
-        self._reported_fraction = max(self._reported_fraction, done)
+        fraction = (sum(unit_costs[: self._unit - 1]) + share * unit_costs[self._unit - 1]) / sum(
+            unit_costs
+        )
+        self._reported_fraction = max(self._reported_fraction, fraction)
         return self._reported_fraction
 
     def _read_time(self) -> float:
-        """Seconds of the clock that stands still in pauses."""
+        """Return the seconds of the clock, without pauses."""
         now = self._monotonic() if self._pause_start is None else self._pause_start
         return now - self._paused_seconds
 
@@ -304,16 +344,20 @@ class RunClock:
             self._pause_start = None
 
     def _estimate_time_left(self, done: int, swept: float) -> float | None:
-        """Upper bound of the seconds left, from the pace of this unit."""
-        pace, remaining = self._pace.estimate_seconds(self._read_time(), done), None
+        """Return an upper bound of the remaining seconds, from the pace of this unit."""
+        pace, remaining = self._iteration_timer.estimate_seconds(self._read_time(), done), None
         if pace is not None:
-            later = self._unit_iterations[self._unit :]
-            ending = self._ending_iterations * (1 - INFERENCE_TIME_SHARE * swept + len(later))
+            later_iterations = self._unit_iterations[self._unit :]
+            ending = self._ending_iterations * (
+                1 - INFERENCE_TIME_SHARE * swept + len(later_iterations)
+            )
             remaining = bound_time_left(
                 pace,
-                max(0, self._selection_iterations + self._iterations - done) + sum(later) + ending,
+                max(0, self._selection_iterations + self._iterations - done)
+                + sum(later_iterations)
+                + ending,
             )
         if self._time_limit is None:
             return remaining
-        rest = max(0.0, self._time_limit - self.seconds)
-        return rest if remaining is None else min(remaining, rest)
+        time_to_limit = max(0.0, self._time_limit - self.seconds)
+        return time_to_limit if remaining is None else min(remaining, time_to_limit)

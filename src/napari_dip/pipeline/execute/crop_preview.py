@@ -1,6 +1,6 @@
-"""Restore part of an image as it would be restored with the whole: one range, one noise.
+"""Restore a crop of an image, with range and noise measured on the whole image.
 
-Keep the best picture after so many iterations, as a person did who pressed Stop and keep.
+Also make the control that ends a run after a given number of iterations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refusal, Refused, allowed, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
@@ -30,46 +30,47 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
 
-#: Regions begin and end on multiples of this where the image does not: compressed pictures are
-#: made of blocks of 8 x 8, and oversampled ones are halved.
+#: Crops start and end at multiples of this many pixels, or at the border of the image. Compression
+#: blocks measure 8 x 8 pixels, and oversampled images are halved.
 REGION_ALIGNMENT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRegion:
-    """Part of an image.
+    """Describe a rectangular part of an image.
 
     Attributes
     ----------
     spans : tuple of (start, stop)
-        Along each axis of the image, in pixels.
+        For each axis of the image, in pixels.
     """
 
     spans: tuple[tuple[int, int], ...]
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Where its first pixel lies in the image."""
+        """Return the position of the first pixel in the image."""
         return tuple(start for start, _ in self.spans)
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """As an index."""
+        """Return the region as an index of the image."""
         return tuple(slice(*span) for span in self.spans)
 
     def get_span(self, axis: str, axes: str) -> slice:
-        """Give its part of one axis."""
+        """Return the slice along one axis of an image with these axes."""
         return slice(*self.spans[axes.index(axis)])
 
     def crop_spec(self, spec: ImageSpec, source: ImageSpec) -> ImageSpec:
-        """Describe this part of a picture that lies on the image, as a picture of its own.
+        """Return the header of this crop of the image, or of an input with the image's grid.
 
         Parameters
         ----------
         spec : ImageSpec
-            Of the image itself or of a further input. One of another size does not lie on it.
+            Header of the image or of a further input. It is returned unchanged if its height or
+            width differs from the image's.
         source : ImageSpec
-            Of the image.
+            Header of the image.
         """
         if not _is_overlay(spec, source):
             return spec
@@ -86,81 +87,87 @@ class CropRegion:
 def make_crop_region(
     source: ImageSpec, layout: Layout, box: tuple[float, float, float, float], at: tuple[int, ...]
 ) -> CropRegion:
-    """Round a box to pixels of the image, and take one of the planes that are fitted apart.
+    """Return the crop for a box in the image plane, within one of the separately fitted parts.
 
     Parameters
     ----------
     source : ImageSpec
     layout : Layout
-        Of the plan for the whole.
+        Layout of the plan for the whole image.
     box : tuple of float
-        Top, left, bottom, right in pixels; what lies outside of the image is cut off.
+        Top, left, bottom and right, in pixels. It is clipped to the image and rounded outwards.
     at : tuple of int
-        Which plane is meant, along each axis of the image.
+        Position along each axis of the image, which selects the plane or frame.
     """
     top, left, bottom, right = box
-    wanted = {"Y": (top, bottom), "X": (left, right)}
+    ranges = {"Y": (top, bottom), "X": (left, right)}
     spans = []
-    for axis, extent, here in zip(source.axes, source.shape, at, strict=True):
-        if axis in wanted:
-            low, high = (min(max(0.0, item), extent) for item in wanted[axis])
+    for axis, extent, position in zip(source.axes, source.shape, at, strict=True):
+        if axis in ranges:
+            low, high = (min(max(0.0, edge), extent) for edge in ranges[axis])
             start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
             spans.append(
                 (start, min(extent, -(-int(np.ceil(high)) // REGION_ALIGNMENT) * REGION_ALIGNMENT))
             )
         elif axis in layout.parts:
-            spans.append((here, here + 1))
+            spans.append((position, position + 1))
         else:
             spans.append((0, extent))
     return CropRegion(spans=tuple(spans))
 
 
 def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan | Refusal:
-    """Plan the same recipe for part of the image.
+    """Plan the same recipe for a crop of the image; return a refusal if it cannot be restored.
 
     Parameters
     ----------
     plan : Plan
-        For the whole.
+        Plan for the whole image.
     region : CropRegion
     machine : Machine
     """
     stacks = "volume" if plan.layout.is_volume else "planes"
     recipe = plan.recipe.replace_run_settings(stacks=stacks)
-    others = {name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_inputs.items()}
-    small = preflight(recipe, region.crop_spec(plan.source, plan.source), machine, others)
-    return small if isinstance(small, Refusal) else replace(small, recipe=plan.recipe)
+    extra_inputs = {
+        name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_inputs.items()
+    }
+    crop_plan = preflight(recipe, region.crop_spec(plan.source, plan.source), machine, extra_inputs)
+    return crop_plan if isinstance(crop_plan, Refusal) else replace(crop_plan, recipe=plan.recipe)
 
 
 def run_crop_preview(
     plan: Plan,
     region: CropRegion,
-    small: Plan,
+    crop_plan: Plan,
     data: Mapping[str, Any],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     preview_seconds: float | None = None,
 ) -> Generator[Event, None, Restoration | None]:
-    """Restore part of an image, after range and noise were measured on all of it.
+    """Restore a crop of an image, with range and noise measured on the whole image.
+
+    Events, result and errors are those of `napari_dip.pipeline.execute.runner.run`.
 
     Parameters
     ----------
-    plan, small : Plan
-        For the whole, and by `plan_crop_preview` for the region.
+    plan : Plan
+        Plan for the whole image.
     region : CropRegion
+    crop_plan : Plan
+        Plan for the crop, from `plan_crop_preview`.
     data : mapping
         The whole image and the task's further inputs.
     control, preview_seconds
-        As for `napari_dip.pipeline.execute.runner.run`; so is what is yielded, returned and raised.
+        As for `napari_dip.pipeline.execute.runner.run`.
     """
     yield Event(message="Starting the engine")
     load_torch()
-    steps = _restore_crop(plan, region, small, data, control, preview_seconds)
+    steps = _restore_crop(plan, region, crop_plan, data, control, preview_seconds)
     try:
-        return (yield from run_in_default_state(steps, small.threads))
+        return (yield from run_in_default_state(steps, crop_plan.threads))
     except Exception as error:
-        if no := make_machine_refusal(error, plan.source.name):
-            raise Failed(no) from error
+        if machine_refusal := make_machine_refusal(error, plan.source.name):
+            raise Failed(machine_refusal) from error
         raise
 
 
@@ -186,36 +193,36 @@ def _restore_crop(
     yield Event(message="Measuring the noise of the whole image", seconds=clock.seconds)
     inputs = _sort_whole_inputs(plan, data)
     plan = choose_prior_by_pixels(plan, inputs)
-    calibration, parts = calibrate_pixels(plan, inputs)
+    calibration, stack = calibrate_pixels(plan, inputs)
     plan, calibration = choose_prior_by_noise(plan, calibration)
     array = np.array(data["image"][region.slices])
-    if no := check_content(array[np.isfinite(array)], plan.source.name):
-        allowed(no)
-    calibration, parts = _crop_calibration(calibration, parts, region, plan, array)
+    if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
+        raise_if_refused(content_refusal)
+    calibration, stack = _crop_calibration(calibration, stack, region, plan, array)
     if calibration.measured_mask is not None and not calibration.measured_mask.any():
-        allowed(refusal("nothing-known", name=plan.source.name))
+        raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
     if small.budget.prior != plan.budget.prior:
-        small = replace_prior(small, plan.budget.prior, plan.budget.why)
+        small = replace_prior(small, plan.budget.prior, plan.budget.prior_reason)
     small = replace(small, layout=plan.layout)
     clock.expect(small)
-    merge = ResultMerger(small, calibration, parts, array)
-    course = UnitExecutor(small, calibration, parts, clock, merge, None)
+    merger = ResultMerger(small, calibration, stack, array)
+    executor = UnitExecutor(small, calibration, stack, clock, merger, None)
     for number, unit in enumerate(small.units, 1):
-        fitted = drop_constant_channels(unit, calibration.constant_channels)
-        if not fitted.channels:
+        fitted_unit = drop_constant_channels(unit, calibration.constant_channels)
+        if not fitted_unit.channels:
             continue
-        ended = yield from course.fit_unit(fitted, number, None)
-        if ended is Control.DISCARD:
+        request = yield from executor.fit_unit(fitted_unit, number, None)
+        if request is Control.DISCARD:
             return None
-        if ended is Control.KEEP:
+        if request is Control.KEEP:
             break
-    if not merge.outcomes:
+    if not merger.outcomes:
         return None
-    return merge.make_restoration(clock.seconds, timed_out=clock.timed_out)
+    return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 
 def _sort_whole_inputs(plan: Plan, data: Mapping[str, Any]) -> RunInputs:
-    """Sort the pixels of the whole, or what stands for them where it is too large."""
+    """Return the inputs of the whole image, or of sample regions if it is restored in tiles."""
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
 
     if plan.tiles:
@@ -226,63 +233,77 @@ def _sort_whole_inputs(plan: Plan, data: Mapping[str, Any]) -> RunInputs:
         )
 
         return read_sample_regions(
-            plan, data, select_sample_regions(plan, allowed(measure_tiles(plan, data["image"])))
+            plan,
+            data,
+            select_sample_regions(plan, raise_if_refused(measure_tiles(plan, data["image"]))),
         )[0]
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_inputs)}
-    return allowed(sort_inputs(plan, arrays))
+    return raise_if_refused(sort_inputs(plan, arrays))
 
 
 def _crop_calibration(
     calibration: Calibration, parts: Planes, region: CropRegion, plan: Plan, array: Any
 ) -> tuple[Calibration, Planes]:
-    """Cut what belongs to pixels out of what was measured; figures stay those of the whole."""
+    """Return calibration and stack of a crop; range and noise stay those of the whole image."""
     from napari_dip.pipeline.calibrate.calibration import compute_validation_share
     from napari_dip.pipeline.plan.layout import split_into_parts
 
     axes, layout, source = plan.source.axes, plan.layout, plan.source
-    counts = [source.shape[axes.index(axis)] for axis in layout.parts]
-    numbers = np.arange(int(np.prod(counts, dtype=int))).reshape(counts)
-    chosen = numbers[tuple(region.get_span(axis, axes) for axis in layout.parts)].ravel()
+    part_counts = [source.shape[axes.index(axis)] for axis in layout.parts]
+    part_numbers = np.arange(int(np.prod(part_counts, dtype=int))).reshape(part_counts)
+    selected_parts = part_numbers[
+        tuple(region.get_span(axis, axes) for axis in layout.parts)
+    ].ravel()
     grid = tuple(region.get_span(axis, axes) for axis in layout.grid)
-    sides = source.along(layout.grid)
+    sides = source.get_sizes(layout.grid)
 
-    def cut(laid: Any) -> Any:
-        """Cut from (parts, C, *grid), or from (..., *grid); others do not lie on the image."""
-        if laid.shape[-len(sides) :] != sides:
-            return laid
-        if laid.ndim == len(sides) + 2 and len(laid) == numbers.size:
-            laid = laid[chosen]
-        return np.ascontiguousarray(laid[(..., *grid)])
+    def crop(arranged: Any) -> Any:
+        """Crop (parts, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
+        if arranged.shape[-len(sides) :] != sides:
+            return arranged
+        if arranged.ndim == len(sides) + 2 and len(arranged) == part_numbers.size:
+            arranged = arranged[selected_parts]
+        return np.ascontiguousarray(arranged[(..., *grid)])
 
-    if plan.tiles:  # a sample was measured; such images have nothing else that is laid on them
-        small, measured_mask, second = split_into_parts(array, axes, layout), None, None
+    if plan.tiles:  # calibrated on a sample, without mask and repeated exposure
+        cropped_stack, measured_mask, repeated_exposure = (
+            split_into_parts(array, axes, layout),
+            None,
+            None,
+        )
     else:
-        small, second = cut(parts), calibration.repeated_exposure
+        cropped_stack, repeated_exposure = crop(parts), calibration.repeated_exposure
         measured_mask = (
-            None if calibration.measured_mask is None else cut(calibration.measured_mask)
+            None if calibration.measured_mask is None else crop(calibration.measured_mask)
         )
     if measured_mask is not None and measured_mask.all():
         measured_mask = None
-    some = small[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
+    measured_count = (
+        cropped_stack[0, 0].size
+        if measured_mask is None
+        else max(1, int(measured_mask[0, 0].sum()))
+    )
     rows, columns = grid[-2:]
     edges = {"top": rows.start + 1, "bottom": rows.stop}
     edges |= {"left": columns.start + 1, "right": columns.stop}
     return replace(
         calibration,
         measured_mask=measured_mask,
-        validation_share=compute_validation_share(calibration.blind_spot_size, some),
-        extra_inputs={name: cut(item) for name, item in calibration.extra_inputs.items()},
-        repeated_exposure=second if second is None else replace(second, stack=cut(second.stack)),
-        half_resolution=_halve_crop(calibration, small),
+        validation_share=compute_validation_share(calibration.blind_spot_size, measured_count),
+        extra_inputs={name: crop(item) for name, item in calibration.extra_inputs.items()},
+        repeated_exposure=repeated_exposure
+        if repeated_exposure is None
+        else replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
+        half_resolution=_halve_crop(calibration, cropped_stack),
         camera_correction=None
         if calibration.camera_correction is None
-        else calibration.camera_correction.cut(grid[-2:]),
+        else calibration.camera_correction.crop(grid[-2:]),
         notes=(*calibration.notes, make_note("trial-region", **edges)),
-    ), small
+    ), cropped_stack
 
 
 def _halve_crop(calibration: Calibration, parts: Planes) -> Any:
-    """Halve the part where the whole was halved."""
+    """Return the half-resolution input of a crop; None if the image is fitted at full size."""
     if calibration.half_resolution is None:
         return None
     import torch
@@ -300,32 +321,33 @@ def _is_overlay(spec: ImageSpec, source: ImageSpec) -> bool:
 def make_keep_after_control(
     iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
 ) -> Callable[[], Control]:
-    """Make what a run asks before each iteration.
+    """Return a control function that keeps the result after a number of iterations.
 
-    The rates stay those of the whole run, so a picture that was kept comes back. Of a run in
-    several fits all are counted together, their last close looks as well: there only about as many.
+    The learning rates stay those of the complete run, so a result that a user kept can be
+    reproduced. In a run of several fits, the iterations of all fits and of their final inference
+    are counted together. The number is then approximate.
 
     Parameters
     ----------
     iterations : int or str or None
-        Text as from a command line is taken, too; None: the run ends by itself.
+        Number of iterations, also as text from the command line; None: no limit.
     control : callable
-        What else is wished.
+        Returns other requests of the user.
 
     Raises
     ------
     Refused
-        If it is no whole number above 0.
+        If `iterations` is not a whole number above 0.
     """
     if iterations is None:
         return control
     try:
-        most = int(iterations)
+        max_iterations = int(iterations)
     except ValueError:
-        most = 0
-    if most < 1 or isinstance(iterations, bool):
+        max_iterations = 0
+    if max_iterations < 1 or isinstance(iterations, bool):
         raise Refused(
-            refusal(
+            make_refusal(
                 "setting-wrong",
                 field="keep_after",
                 value=repr(iterations),
@@ -335,10 +357,10 @@ def make_keep_after_control(
         )
     counter = count()
 
-    def ask() -> Control:
+    def poll() -> Control:
         request = control()
         if request is not Control.GO:
             return request
-        return Control.KEEP if next(counter) >= most else request
+        return Control.KEEP if next(counter) >= max_iterations else request
 
-    return ask
+    return poll

@@ -1,14 +1,10 @@
-"""Going on when the memory runs out within a fit: let go of everything, take smaller bites.
+"""Continue a fit after memory ran out, and end it after the GPU failed.
 
-Other programs may have taken what a plan counted on, so a fit that met a full memory begins again
-where its last judgement was, a stated number of times, and is then ended with what it has. A fit
-whose GPU is lost is ended so at once, on the processor.
+After an out-of-memory error, the fit continues from its last checkpoint with a smaller training
+window. After a limited number of such errors, it ends with its best result so far.
 
-A GPU that stops answering: what was copied off it in time is what is left.
-
-A card that was pulled, reset, or put to sleep fails every call from then on, also those that only
-read. So a checkpoint is copied to the main memory now and then, and the fit that was on the card
-is ended from that copy on the processor, as if a person had pressed Stop and keep.
+A GPU that was removed, reset or put to sleep fails every later call, including reads. Checkpoints
+are therefore copied to main memory at intervals. The fit ends on the CPU with the last copy.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import is_memory_error
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
-#: What torch says when a card or its driver no longer answers, or never did, in small letters.
+#: Parts of torch's error messages when a GPU or its driver does not respond, in lower case.
 _DEVICE_ERROR_TEXTS = (
     "cuda error",
     "cuda driver",
@@ -55,100 +51,105 @@ _DEVICE_ERROR_TEXTS = (
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Tell a card that no longer answers from other errors, by what torch raises.
+    """Return whether an error means that the GPU no longer responds.
 
-    By name and text, as `is_memory_error`, which goes first: a card's full memory is no lost card.
+    The type and the message of the error decide, as in `is_memory_error`. Full GPU memory does not
+    count as a failed GPU.
     """
     if is_memory_error(error) or not isinstance(error, RuntimeError):
         return False
-    text = str(error).lower()
+    message = str(error).lower()
     return type(error).__name__ == "AcceleratorError" or any(
-        item in text for item in _DEVICE_ERROR_TEXTS
+        part in message for part in _DEVICE_ERROR_TEXTS
     )
 
 
 def make_machine_refusal(error: BaseException, name: str) -> Refusal | None:
-    """Put a full memory or a lost card into a sentence; None for other errors.
+    """Return a refusal for an out-of-memory error or a failed GPU; None for other errors.
 
     Parameters
     ----------
-    error : Exception
+    error : BaseException
     name : str
-        Of what was being restored.
+        Name of the image.
     """
     if is_memory_error(error):
-        return refusal("memory-out", name=name)
+        return make_refusal("memory-out", name=name)
     if is_device_error(error):
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        return refusal("device-lost", name=name, why=first)
+        first_line = str(error).strip().splitlines()[0].rstrip(".")
+        return make_refusal("device-lost", name=name, why=first_line)
     return None
 
 
-def copy_checkpoint_to_cpu(point: Checkpoint) -> Checkpoint:
-    """Copy a checkpoint off its device."""
+def copy_checkpoint_to_cpu(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a copy of a checkpoint in main memory."""
     return replace(
-        point,
-        step=copy_state_to_cpu(point.step),
-        rollback=copy_state_to_cpu(point.rollback),
-        best=copy_state_to_cpu(point.best),
+        checkpoint,
+        step=copy_state_to_cpu(checkpoint.step),
+        rollback=copy_state_to_cpu(checkpoint.rollback),
+        best=copy_state_to_cpu(checkpoint.best),
     )
 
 
-def is_on_accelerator(point: Checkpoint) -> bool:
-    """Whether a checkpoint lies elsewhere than in the main memory."""
-    return any(value.device.type != "cpu" for value in point.step.values())
+def is_on_accelerator(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is on a GPU."""
+    return any(value.device.type != "cpu" for value in checkpoint.step.values())
 
 
-def reset_random_state(point: Checkpoint) -> Checkpoint:
-    """Give a checkpoint the processor's own random numbers, to which a card's mean nothing.
+def reset_random_state(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose random state is valid on the CPU.
 
-    It then serves to end a fit, which draws nothing more.
+    The random state of a GPU cannot be used there. The new one is only good for ending a fit,
+    which needs no more random numbers.
     """
     import torch
 
-    fresh = torch.Generator().get_state()
+    cpu_state = torch.Generator().get_state()
 
-    def drawn(state: TensorState) -> TensorState:
-        return {**state, "rng": fresh} if "rng" in state else state
+    def replace_random_state(state: TensorState) -> TensorState:
+        return {**state, "rng": cpu_state} if "rng" in state else state
 
-    return replace(point, step=drawn(point.step), rollback=drawn(point.rollback))
+    return replace(
+        checkpoint,
+        step=replace_random_state(checkpoint.step),
+        rollback=replace_random_state(checkpoint.rollback),
+    )
 
 
 def copy_state_to_cpu(state: Mapping[str, Tensor]) -> TensorState:
-    """Copy weights and what goes with them off their device."""
+    """Return a copy of network weights or optimiser state in main memory."""
     return {name: value.cpu() for name, value in state.items()}
 
 
-#: How often a fit goes on after its memory ran out, before it is ended with what it has.
+#: Number of out-of-memory errors after which a fit still continues.
 MAX_TRIES = 4
-#: Pixels along each side that a step looks at, at least: four times what the network's deepest
-#: scale sees as one pixel is no picture any more.
+#: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
 MIN_RETRY_WINDOW = 64
-#: Seconds between two copies off a card, at least: what a lost card costs. Copying takes
-#: milliseconds (some 40 MB at 10 GB/s or so), a share of them that nobody notices.
+#: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
+#: fails. A copy takes milliseconds (about 40 MB at about 10 GB/s).
 COPY_INTERVAL = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class RecoveryState:
-    """How large a run's steps are, and how often its memory ran out in the fit in progress.
+    """Track errors of memory and GPU over the fits of a run.
 
     Attributes
     ----------
     window : int or None
-        Most pixels along each side that a step looks at; None: as planned.
+        Maximum side of the training window, in pixels; None: as planned.
     tries : int
-        How often the fit in progress went on after its memory ran out.
+        Number of out-of-memory errors in the current fit.
     latest_checkpoint : Checkpoint or None
-        Where the fit in progress last stood.
+        Last recorded checkpoint of the current fit.
     last_event : Event
-        What was last told.
+        Last event of the run.
     notes : list of Note
-        One for each time.
+        One for each error in the current fit.
     is_device_lost : bool
-        Whether the GPU no longer answers.
+        Whether the GPU has failed.
     prior : str
-        Whose fit is to be ended, where several raced when the card was lost; else "".
+        If the GPU failed while priors were compared: the prior whose fit is ended. Otherwise "".
     """
 
     window: int | None = None
@@ -163,51 +164,58 @@ class RecoveryState:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the fit is only to be ended with what it has."""
+        """Return whether the fit has to end with its best result so far."""
         return self.is_device_lost or self.tries > MAX_TRIES
 
     @property
     def stop(self) -> Stop | None:
-        """Why the fit was ended, if it was ended here."""
+        """Return the stop reason if memory or GPU ended the fit; otherwise None."""
         if self.is_device_lost:
             return make_stop(StopReason.DEVICE)
         return make_stop(StopReason.MEMORY) if self.is_exhausted else None
 
-    def record_checkpoint(self, point: Checkpoint, rival: str = "") -> Checkpoint | None:
-        """Take note of where a fit stands; from a card, a copy of it now and then.
+    def record_checkpoint(
+        self, checkpoint: Checkpoint, candidate_prior: str = ""
+    ) -> Checkpoint | None:
+        """Record a checkpoint in main memory; those on a GPU are copied at intervals.
 
         Parameters
         ----------
-        point : Checkpoint
-        rival : str
-            The prior, while several race: such a fit is only gone on with if the card is lost.
+        checkpoint : Checkpoint
+        candidate_prior : str
+            The prior of the fit, while several are compared; otherwise "". A checkpoint of such a
+            fit is only used if the GPU fails.
 
         Returns
         -------
         Checkpoint or None
-            What may be kept on the disk; None if nothing is new, or in a race.
+            The recorded checkpoint, which may be written to disk. None if none was recorded, or
+            while priors are compared.
         """
-        if not point.history:
+        if not checkpoint.history:
             self.latest_checkpoint = None
             return None
-        if is_on_accelerator(point):
+        if is_on_accelerator(checkpoint):
             if time.monotonic() - self._last_copy_time < COPY_INTERVAL:
                 return None
-            point, self._last_copy_time = copy_checkpoint_to_cpu(point), time.monotonic()
-        if not rival:
-            self.latest_checkpoint = point
-            return point
-        before = self._candidate_checkpoint
-        if before is None or point.history[-1].iteration >= before[1].history[-1].iteration:
-            self._candidate_checkpoint = rival, point
+            checkpoint, self._last_copy_time = copy_checkpoint_to_cpu(checkpoint), time.monotonic()
+        if not candidate_prior:
+            self.latest_checkpoint = checkpoint
+            return checkpoint
+        previous = self._candidate_checkpoint
+        if (
+            previous is None
+            or checkpoint.history[-1].iteration >= previous[1].history[-1].iteration
+        ):
+            self._candidate_checkpoint = candidate_prior, checkpoint
         return None
 
     def place_plan(self, plan: Plan) -> Plan:
-        """Leave a card that no longer answers."""
+        """Return the plan, on the CPU if the GPU has failed."""
         return replace(plan, device="cpu") if self.is_device_lost else plan
 
     def abandon_device(self) -> Note:
-        """Go on without the card; the note about it."""
+        """Switch to the CPU after the GPU failed, and return a note about it."""
         self.is_device_lost = True
         if self.latest_checkpoint is None and self._candidate_checkpoint is not None:
             self.prior, self.latest_checkpoint = self._candidate_checkpoint
@@ -220,33 +228,47 @@ class RecoveryState:
         return note
 
     def has_retry(self, *, lost: bool) -> bool:
-        """Whether there is a picture to keep, or a try left to make one."""
+        """Return whether a result can still be had, from a checkpoint or another attempt.
+
+        Parameters
+        ----------
+        lost : bool
+            Whether the GPU has failed, which rules out another attempt.
+        """
         if lost:
             return self.latest_checkpoint is not None or self._candidate_checkpoint is not None
         return self.latest_checkpoint is not None or self.tries < MAX_TRIES
 
     def reset(self) -> None:
-        """Begin the next fit with all tries."""
+        """Forget the errors and checkpoints of the finished fit."""
         self.tries, self._candidate_checkpoint, self._last_copy_time = 0, None, -COPY_INTERVAL
         self.notes.clear()
 
     def limit_budget(self, budget: Budget) -> Budget:
-        """Keep a budget's windows within what the memory takes."""
+        """Return the budget with a training window that fits in memory."""
         if self.window is None or budget.window is None:
             return budget
         return replace(budget, window=min(self.window, budget.window))
 
     def shrink_window(self, planned: int | None, side: int) -> Note:
-        """Count a try and halve the window; the note about it."""
+        """Count an out-of-memory error, halve the training window, and return a note about it.
+
+        Parameters
+        ----------
+        planned : int or None
+            Training window of the budget; None if the fit trains on the whole grid.
+        side : int
+            Longest side of the image, in pixels.
+        """
         self.tries += 1
         iteration = self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
-        before = min(planned or side, self.window or side, side)
+        current_window = min(planned or side, self.window or side, side)
         if self.is_exhausted:
             note = make_note("memory-kept", iteration=iteration)
-        elif planned is None or before <= MIN_RETRY_WINDOW:
+        elif planned is None or current_window <= MIN_RETRY_WINDOW:
             note = make_note("memory-freed", iteration=iteration, window=None)
         else:
-            self.window = max(MIN_RETRY_WINDOW, before // 2)
+            self.window = max(MIN_RETRY_WINDOW, current_window // 2)
             note = make_note("memory-freed", iteration=iteration, window=self.window)
         self.notes.append(note)
         return note
@@ -255,60 +277,70 @@ class RecoveryState:
 def retry_fit(
     attempt: Attempt,
     resume: Checkpoint | None,
-    bites: RecoveryState,
+    recovery: RecoveryState,
     planned: int | None,
     side: int,
     outcomes: list[UnitOutcome],
 ) -> Generator[Event, None, Control]:
-    """Make attempts at a fit until one is not ended by a full memory or a lost card.
+    """Run a fit, and repeat it from its last checkpoint after errors of memory or GPU.
 
     Parameters
     ----------
     attempt : callable
-        Begins the fit from a checkpoint.
+        Runs the fit from a checkpoint.
     resume : Checkpoint or None
-    bites : RecoveryState
-        Shared by all fits of the run; `bites.latest` is kept up to date by the attempt.
+        Checkpoint for the first attempt.
+    recovery : RecoveryState
+        Shared by all fits of the run. The attempt updates its `latest_checkpoint`.
     planned : int or None
-        The budget's window.
+        Training window of the budget; None if the fit trains on the whole grid.
     side : int
-        Of the picture, in pixels.
+        Longest side of the image, in pixels.
     outcomes : list of UnitOutcome
-        Of the fits that are done: once this one is among them, it is not made again. If it came to
-        nothing, what there is to say goes to the last of them.
+        Outcomes of the finished fits. Once that of this fit is among them, the fit is not
+        repeated. If the fit adds none, its notes go to the last outcome.
+
+    Yields
+    ------
+    Event
+
+    Returns
+    -------
+    Control
+        As the attempt returns it.
 
     Raises
     ------
     Exception
-        The memory's or the card's own, if not even a picture could be kept.
+        The error of memory or GPU, if there is no result to keep.
     """
-    done = len(outcomes)
-    bites.latest_checkpoint = resume
+    finished_count = len(outcomes)
+    recovery.latest_checkpoint = resume
     while True:
         try:
-            ended = yield from attempt(bites.latest_checkpoint)
-            if bites.notes and outcomes and len(outcomes) == done:
-                last = outcomes[-1]
-                outcomes[-1] = replace(last, notes=(*last.notes, *bites.notes))
-            bites.reset()
-            return ended
+            control = yield from attempt(recovery.latest_checkpoint)
+            if recovery.notes and outcomes and len(outcomes) == finished_count:
+                last_outcome = outcomes[-1]
+                outcomes[-1] = replace(last_outcome, notes=(*last_outcome.notes, *recovery.notes))
+            recovery.reset()
+            return control
         except Exception as error:
-            lost = is_device_error(error)
-            foreseen = lost or is_memory_error(error)
-            if not foreseen or len(outcomes) > done or bites.is_exhausted:
+            is_lost = is_device_error(error)
+            is_recoverable = is_lost or is_memory_error(error)
+            if not is_recoverable or len(outcomes) > finished_count or recovery.is_exhausted:
                 raise
-            if not outcomes and not bites.has_retry(lost=lost):
+            if not outcomes and not recovery.has_retry(lost=is_lost):
                 raise
-        # outside of the handler, where the error no longer holds on to the fit's arrays
+        # within the handler, the traceback would still refer to the arrays of the fit
         free_memory()
-        note = bites.abandon_device() if lost else bites.shrink_window(planned, side)
-        yield replace(bites.last_event, message=str(note), preview=None)
+        note = recovery.abandon_device() if is_lost else recovery.shrink_window(planned, side)
+        yield replace(recovery.last_event, message=str(note), preview=None)
 
 
 def free_memory() -> None:
-    """Let go of what nothing refers to, here and on the GPU."""
+    """Release unused memory of the process and of the GPU."""
     gc.collect()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        with suppress(RuntimeError):  # of a card that no longer answers
+        with suppress(RuntimeError):  # raised if the GPU has failed
             torch.cuda.empty_cache()

@@ -1,9 +1,4 @@
-"""From a calibrated file to one unit's fit: the engine's values, in network units.
-
-What was measured in the image's units, in those of the network.
-
-How a fit went, in the plain numbers that merge, checkpoints and reports keep.
-"""
+"""Set up the fit of one work unit in network units, and convert its result to image units."""
 
 from __future__ import annotations
 
@@ -54,20 +49,23 @@ if TYPE_CHECKING:
 def shape_channel_values(
     values: tuple[float, ...], channels: Sequence[int], dims: int
 ) -> npt.NDArray[np.float64]:
-    """Shape one number for each of some channels to be used beside (C, *grid)."""
+    """Return one value per channel, shaped to broadcast with an array of `dims` axes (C, *grid)."""
     return np.array([values[c] for c in channels]).reshape(-1, *[1] * (dims - 1))
 
 
 def average_noise_correlation(
     calibration: Calibration, channels: list[int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean autocorrelation of the noise of some channels; None where it counts as white."""
+    """Return the noise autocorrelation along Y and X, averaged over channels; None for white noise.
+
+    The autocorrelation of the image itself is subtracted.
+    """
     if all(side == 1 for side in calibration.blind_spot_size):
         return None
-    noise = [calibration.noise[c] for c in channels]
+    noise_estimates = [calibration.noise[c] for c in channels]
     y, x = (
-        np.mean([item.along_y for item in noise], 0),
-        np.mean([item.along_x for item in noise], 0),
+        np.mean([estimate.along_y for estimate in noise_estimates], 0),
+        np.mean([estimate.along_x for estimate in noise_estimates], 0),
     )
     return subtract_image_correlation(tuple(y.tolist())), subtract_image_correlation(
         tuple(x.tolist())
@@ -81,20 +79,34 @@ def convert_noise_to_network_units(
     device: torch.device,
     dims: int,
 ) -> NoiseVariance:
-    """Noise of these channels of each measurement in network units: (B, C, 1, ...) each."""
+    """Return the noise variance in network units; its coefficients are (B, C, 1, ...).
+
+    Parameters
+    ----------
+    noises : tuple of tuple of NoiseEstimate
+        For each exposure, the noise of every channel, in the image's units.
+    calibration : Calibration
+    channels : list of int
+        Channels to include.
+    device : torch.device
+    dims : int
+        Number of grid axes.
+    """
     rows = []
-    for each in noises:
+    for exposure_noise in noises:
         for channel in channels:
-            item, offset, scale = (
-                each[channel],
+            estimate, offset, scale = (
+                exposure_noise[channel],
                 calibration.offset[channel],
                 calibration.scale[channel],
             )
-            # a share of the signal, which the offset is a part of, multiplied out
-            square, zero = item.relative**2, offset / scale
-            variance = (item.intercept + item.gain * offset) / scale**2 + square * zero**2
-            gain = item.gain / scale + 2 * square * zero
-            rows.append((gain, variance, item.floor / scale**2, square))
+            # expand (relative_deviation * signal)**2, where the signal includes the offset
+            square, relative_offset = estimate.relative_deviation**2, offset / scale
+            variance = (
+                estimate.intercept + estimate.gain * offset
+            ) / scale**2 + square * relative_offset**2
+            gain = estimate.gain / scale + 2 * square * relative_offset
+            rows.append((gain, variance, estimate.floor / scale**2, square))
     table = torch.tensor(rows, dtype=torch.float32, device=device)
     table = table.T.reshape(4, len(noises), -1, *[1] * dims)
     squares = table[3] if bool(table[3].any()) else None
@@ -103,26 +115,28 @@ def convert_noise_to_network_units(
     )
 
 
-#: Decay of the running average of weights, which settle as the rate falls.
+#: Decay per iteration of the running average of weights, for priors whose draws do not cover the
+#: grid; for the others, outputs are averaged.
 WEIGHT_AVERAGE_DECAY = 0.95
-#: Share of the measured noise that a blind-spot fit takes for certain. With all of it, an estimate
-#: that is a quarter too high leaves the network no doubt to speak of, and the pixel no say.
+#: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise
+#: estimate that is a quarter too high makes the network's own variance vanish. The posterior mean
+#: then ignores the measured pixel.
 BLIND_SPOT_NOISE_SHARE = 0.6
-#: Furthest that held-out residuals may correct the uncertainty, as a factor of the variance:
-#: beyond that, a few judging pixels were odd.
+#: Smallest and largest factor by which validation residuals may correct the predicted variance.
+#: Values beyond these limits come from a few atypical validation pixels.
 UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
-#: Share of its budget that a fit with hidden pixels or more noise takes at least: it overfits less,
-#: and a dip of the curve before the rate has come down is no end (FMD WideField_BPAE_B 3:
-#: 32.64 dB where the rule ended it at iteration 175 of 250, 33.88 at the end).
+#: Minimum share of the iterations before early stopping, for priors that train on the image. They
+#: overfit little, and a low loss before the learning rate has fallen is no reason to stop
+#: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
 MIN_BUDGET_SHARE = 0.9
-#: Noise, as a share of the range, from which on the rounding of half precision (1/512 of a value)
-#: is lost in it.
+#: Noise level, in network units, above which the rounding error of half precision (1/512 of a
+#: value) is negligible.
 MIN_HALF_PRECISION_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitSetup:
-    """One unit, ready for the loop."""
+    """Hold all that the engine needs to fit one work unit."""
 
     unit: WorkUnit
     problem: Problem
@@ -140,56 +154,61 @@ def make_fit(
     unit: WorkUnit,
     chosen: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
-    bites: RecoveryState | None = None,
+    recovery: RecoveryState | None = None,
 ) -> FitSetup:
-    """Cast one unit's channels into network units and build its problem and prior.
+    """Set up the fit of one work unit: input in network units, problem, prior and schedule.
 
     Parameters
     ----------
+    plan : Plan
+    calibration : Calibration
     parts : ndarray
         (parts, C, *grid) of the whole file, in the image's units.
+    unit : WorkUnit
     chosen : str, optional
-        Another prior than the plan's.
+        Prior to use instead of the plan's.
     frames : NeighbourFrames
-        What other frames of a movie show of this one.
-    bites : RecoveryState, optional
-        How much the memory takes at a time.
+        Other frames of the movie, registered onto the frame of this unit.
+    recovery : RecoveryState, optional
+        Limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(plan, chosen, bites)
-    scene = make_fit_input(plan, calibration, parts, unit, budget, frames)
-    return build_fit(plan, unit, scene, budget)
+    budget = choose_fit_budget(plan, chosen, recovery)
+    fit_input = make_fit_input(plan, calibration, parts, unit, budget, frames)
+    return build_fit(plan, unit, fit_input, budget)
 
 
-def choose_fit_budget(plan: Plan, chosen: str | None, bites: RecoveryState | None) -> Budget:
-    """Give the budget of the prior that runs, within what the memory takes."""
+def choose_fit_budget(plan: Plan, chosen: str | None, recovery: RecoveryState | None) -> Budget:
+    """Return the budget of the chosen prior, or the plan's, with a window that fits in memory."""
     budget = plan.budget
     if chosen:
-        volume = plan.layout.is_volume
-        budget = choose_budget(plan.recipe, plan.source, chosen, volume=volume)[0]
-    return budget if bites is None else bites.limit_budget(budget)
+        is_volume = plan.layout.is_volume
+        budget = choose_budget(plan.recipe, plan.source, chosen, volume=is_volume)[0]
+    return budget if recovery is None else recovery.limit_budget(budget)
 
 
-def build_fit(plan: Plan, unit: WorkUnit, scene: FitInput, budget: Budget) -> FitSetup:
-    """Make the problem, the network and the schedule for what a fit sees."""
-    prior, name = _build_prior(plan, scene, unit), budget.prior
+def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -> FitSetup:
+    """Build problem, prior, schedule and stop rule for a fit input."""
+    prior, name = _build_prior(plan, fit_input, unit), budget.prior
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
-    half = budget.half or (
-        name in HALF_PRECISION_PRIORS and scene.noise_level > MIN_HALF_PRECISION_NOISE
+    uses_half_precision = budget.allows_half_precision or (
+        name in HALF_PRECISION_PRIORS and fit_input.noise_level > MIN_HALF_PRECISION_NOISE
     )
-    half = half and scene.measurement.ndim == 4
-    schedule = make_fit_schedule(budget, average, unit.iterations, half=half)
-    least = 0 if prior.covers_grid else int(MIN_BUDGET_SHARE * unit.iterations)
-    stop = make_validation_stop_rule(
-        compute_patience(unit.iterations, schedule.report_every), least
+    uses_half_precision = uses_half_precision and fit_input.measurement.ndim == 4
+    schedule = make_fit_schedule(
+        budget, average, unit.iterations, uses_half_precision=uses_half_precision
+    )
+    min_iterations = 0 if prior.covers_grid else int(MIN_BUDGET_SHARE * unit.iterations)
+    stop_rule = make_validation_stop_rule(
+        compute_patience(unit.iterations, schedule.report_every), min_iterations
     )
     return FitSetup(
         unit=unit,
-        problem=plan.recipe.task.problem(scene),
+        problem=plan.recipe.task.make_problem(fit_input),
         prior=prior,
         schedule=schedule,
-        stop_rule=stop,
+        stop_rule=stop_rule,
         seed=unit.seed,
-        fit_input=scene,
+        fit_input=fit_input,
     )
 
 
@@ -201,125 +220,165 @@ def make_fit_input(
     budget: Budget,
     frames: NeighbourFrames,
 ) -> FitInput:
-    """Cast one unit's channels into network units, as the budget's prior sees them."""
+    """Return the fit input of one work unit, in network units, for the budget's prior.
+
+    Parameters
+    ----------
+    plan : Plan
+    calibration : Calibration
+    parts : ndarray
+        (parts, C, *grid), in the image's units.
+    unit : WorkUnit
+    budget : Budget
+    frames : NeighbourFrames
+        Other frames of the movie, in the image's units.
+    """
     name, device = budget.prior, torch.device(plan.device)
-    channels, size, fine = list(unit.channels), None, parts
+    channels, upscaled_grid, full_size_stack = list(unit.channels), None, parts
     if calibration.half_resolution is not None:
-        size, parts = parts.shape[2:], calibration.half_resolution.stack
+        upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
         calibration = calibration.get_fit_calibration()
-    second = calibration.repeated_exposure
-    shots = (parts,) if second is None else (parts, second.stack)
-    part = np.stack([shot[unit.part, channels] for shot in shots])  # (B, C, *grid)
-    dims = part.ndim - 2
+    repeated_exposure = calibration.repeated_exposure
+    exposures = (parts,) if repeated_exposure is None else (parts, repeated_exposure.stack)
+    pixels = np.stack([exposure[unit.part, channels] for exposure in exposures])  # (B, C, *grid)
+    dims = pixels.ndim - 2
     offset = shape_channel_values(calibration.offset, channels, dims + 1).astype(np.float32)
     scale = shape_channel_values(calibration.scale, channels, dims + 1).astype(np.float32)
-    measurement = torch.from_numpy((part - offset) / scale).to(device)
-    noises = (calibration.noise,) if second is None else (calibration.noise, second.noise)
-    noise = convert_noise_to_network_units(noises, calibration, channels, device, dims)
+    measurement = torch.from_numpy((pixels - offset) / scale).to(device)
+    exposure_noises = (
+        (calibration.noise,)
+        if repeated_exposure is None
+        else (calibration.noise, repeated_exposure.noise)
+    )
+    noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
     measured_mask = _make_known_mask(calibration, unit, measurement)
-    halves = 1 if size is None else 2
-    origin = tuple(start // halves for start in unit.origin)
-    trust = _make_pixel_weights(calibration, noise, measurement, scale)
-    judging = measured_mask if trust is None else measured_mask * (trust >= MIN_PIXEL_WEIGHT)
-    centres = _select_unit_validation_pixels(plan, calibration, judging, origin)
-    scene = FitInput(
+    downscaling = 1 if upscaled_grid is None else 2
+    origin = tuple(start // downscaling for start in unit.origin)
+    reliability = _make_pixel_weights(calibration, noise, measurement, scale)
+    eligible_mask = (
+        measured_mask if reliability is None else measured_mask * (reliability >= MIN_PIXEL_WEIGHT)
+    )
+    validation_mask = _select_unit_validation_pixels(plan, calibration, eligible_mask, origin)
+    fit_input = FitInput(
         measurement=measurement * measured_mask,
         noise=noise,
-        noise_level=float(noise.at(measurement).mean().sqrt()),
+        noise_level=float(noise.evaluate(measurement).mean().sqrt()),
         measured_mask=measured_mask,
-        held_out=centres,
-        guarded=dilate_to_blocks(centres, calibration.blind_spot_size),
-        block=calibration.blind_spot_size,
-        granted=BLIND_SPOT_NOISE_SHARE if name in IMAGE_INPUT_PRIORS else 1.0,
+        validation_mask=validation_mask,
+        guard_mask=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
+        blind_spot_size=calibration.blind_spot_size,
+        sure_noise_share=BLIND_SPOT_NOISE_SHARE if name in IMAGE_INPUT_PRIORS else 1.0,
         prior=name,
         widths=budget.widths,
         window=budget.window,
-        others={
+        extra_inputs={
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.extra_inputs.items()
         },
         zero=torch.from_numpy(-offset / scale)[None].to(device),
         unit=torch.from_numpy(1 / scale)[None].to(device),
-        correlation=average_noise_correlation(calibration, channels),
-        enlarged=size,
-        trust=trust,
+        noise_correlation=average_noise_correlation(calibration, channels),
+        upscaled_grid=upscaled_grid,
+        reliability=reliability,
     )
-    if calibration.camera_noise is not None and size is not None and len(channels) == 3:
-        whole = torch.from_numpy((fine[unit.part, channels] - offset) / scale)[None].to(device)
-        camera = calibration.camera_noise.in_units_of(float(scale.flat[0]))
-        scene = replace(scene, camera=camera, full_size=whole)
-    scene = average_exposures(scene) if name in MEASUREMENT_INPUT_PRIORS else scene
-    return plan.recipe.task.prepare_fit_input(_add_neighbour_frames(scene, frames, offset, scale))
+    if calibration.camera_noise is not None and upscaled_grid is not None and len(channels) == 3:
+        full_size_measurement = torch.from_numpy(
+            (full_size_stack[unit.part, channels] - offset) / scale
+        )[None].to(device)
+        camera_noise = calibration.camera_noise.convert_units(float(scale.flat[0]))
+        fit_input = replace(
+            fit_input, camera_noise=camera_noise, full_size_measurement=full_size_measurement
+        )
+    fit_input = average_exposures(fit_input) if name in MEASUREMENT_INPUT_PRIORS else fit_input
+    return plan.recipe.task.prepare_fit_input(
+        _add_neighbour_frames(fit_input, frames, offset, scale)
+    )
 
 
-def _build_prior(plan: Plan, scene: FitInput, unit: WorkUnit) -> Prior:
-    """Make the network and its code, where they are to be fitted."""
-    prior = plan.recipe.task.prior_for(scene, torch.Generator().manual_seed(unit.seed))
-    prior.to(scene.measurement.device)
-    if scene.measurement.ndim == 4:
+def _build_prior(plan: Plan, fit_input: FitInput, unit: WorkUnit) -> Prior:
+    """Build the prior on the device of the fit input, with the unit's seed."""
+    prior = plan.recipe.task.make_prior(fit_input, torch.Generator().manual_seed(unit.seed))
+    prior.to(fit_input.measurement.device)
+    if fit_input.measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return prior
 
 
 def _add_neighbour_frames(
-    scene: FitInput,
+    fit_input: FitInput,
     frames: NeighbourFrames,
     offset: npt.NDArray[np.float32],
     scale: npt.NDArray[np.float32],
 ) -> FitInput:
-    """Put a scene among the other frames of its movie, in network units."""
-    like = scene.measurement
+    """Return the fit input with neighbouring frames and previous frame, in network units."""
+    measurement = fit_input.measurement
 
-    def network(pictures: Planes) -> Tensor:
-        both = pictures.reshape(-1, *offset.shape[:1], *pictures.shape[1:])  # (1 or 2, C, *grid)
-        return torch.from_numpy((both - offset) / scale).reshape(1, *pictures.shape).to(like)
+    def convert_to_network_units(pictures: Planes) -> Tensor:
+        stacked = pictures.reshape(-1, *offset.shape[:1], *pictures.shape[1:])  # (1 or 2, C, *grid)
+        return (
+            torch.from_numpy((stacked - offset) / scale).reshape(1, *pictures.shape).to(measurement)
+        )
 
-    neighbours = None if frames.neighbours is None else network(frames.neighbours)
-    if (
-        neighbours is not None and scene.trust is not None
-    ):  # the same pixels are noisy in all frames
-        neighbours = fill_with_local_mean(neighbours, scene.quiet, scene.block)
-    before = None
+    neighbours = None if frames.neighbours is None else convert_to_network_units(frames.neighbours)
+    # the camera's noisy pixels are the same in all frames
+    if neighbours is not None and fit_input.reliability is not None:
+        neighbours = fill_with_local_mean(
+            neighbours, fit_input.low_noise_mask, fit_input.blind_spot_size
+        )
+    previous_frame = None
     if (
         frames.previous_picture is not None
         and frames.previous_deviation is not None
         and frames.previous_mask is not None
     ):
-        variance = torch.from_numpy((frames.previous_deviation / scale) ** 2)[None].to(like)
-        valid = torch.from_numpy(frames.previous_mask)[None, None].to(like)
-        before = PreviousFrame(
-            picture=network(frames.previous_picture), variance=variance, valid=valid
+        variance = torch.from_numpy((frames.previous_deviation / scale) ** 2)[None].to(measurement)
+        valid = torch.from_numpy(frames.previous_mask)[None, None].to(measurement)
+        previous_frame = PreviousFrame(
+            picture=convert_to_network_units(frames.previous_picture),
+            variance=variance,
+            valid=valid,
         )
-    return replace(scene, neighbours=neighbours, before=before)
+    return replace(fit_input, neighbours=neighbours, previous_frame=previous_frame)
 
 
 def make_fit_schedule(
-    budget: Budget, average: float, iterations: int, *, half: bool = False
+    budget: Budget, average: float, iterations: int, *, uses_half_precision: bool = False
 ) -> Schedule:
-    """Make the phases of a fit: with a learned operator, then with the operator as it is."""
-    apart = iterations - budget.joint
+    """Build the schedule: iterations that also fit the operator, then those with it fixed.
+
+    Parameters
+    ----------
+    budget : Budget
+    average : float
+        Decay per iteration of the running average.
+    iterations : int
+        Number of iterations in both phases.
+    uses_half_precision : bool
+        Whether to compute in half precision.
+    """
+    fixed_operator_iterations = iterations - budget.operator_iterations
     phases = (
         Phase(
-            iterations=budget.joint,
+            iterations=budget.operator_iterations,
             learning_rate=budget.learning_rate,
-            operator_learning_rate=budget.operator_rate,
+            operator_learning_rate=budget.operator_learning_rate,
         ),
-        Phase(iterations=apart, learning_rate=budget.learning_rate),
+        Phase(iterations=fixed_operator_iterations, learning_rate=budget.learning_rate),
     )
     return Schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
         horizon=iterations,
         stop_at=iterations,
         average=average,
-        release=budget.release,
-        half=half,
+        refit_iterations=budget.refit_iterations,
+        uses_half_precision=uses_half_precision,
     )
 
 
 def convert_to_image_units(
     calibration: Calibration, unit: WorkUnit, mean: Tensor
 ) -> npt.NDArray[np.float32]:
-    """Bring a picture (1, C, *grid) back to the image's units."""
+    """Return a picture (1, C, *grid) in the image's units, as (C, *grid)."""
     picture = mean[0].cpu().numpy().astype(np.float64)
     scale = shape_channel_values(calibration.scale, unit.channels, picture.ndim)
     return np.asarray(
@@ -332,19 +391,20 @@ def convert_to_image_units(
 def compute_uncertainty(
     fit: FitSetup, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
-    """Give each pixel's standard deviation in the image's units, scaled by held-out residuals.
+    """Return the standard deviation of each pixel, in the image's units.
 
-    One factor makes the squared residuals of the held-out pixels, which no fit ever saw, as
-    large as the estimate says: of the whole spread where the network gives it, else of what is
-    beyond the noise.
+    One factor scales the predicted variance to agree with the residuals of the validation pixels,
+    which were excluded from the fit.
 
     Parameters
     ----------
+    fit : FitSetup
+    calibration : Calibration
     result : FitResult
-        Its finished estimate carries a variance; one that was blind to the held-out pixels may
-        carry none, and then there is nothing to correct.
+        Its finished estimate has a variance. If the network estimate has none, the variance is not
+        scaled.
     """
-    blind, finished = result.blind, result.estimate
+    blind, finished = result.network_estimate, result.estimate
     assert finished.log_variance is not None
     variance = finished.log_variance.exp()
     if blind.log_variance is not None:
@@ -354,47 +414,59 @@ def compute_uncertainty(
     return np.asarray(deviation * scale, np.float32)
 
 
-def _compute_variance_factor(fit: FitSetup, blind: Estimate) -> Tensor:
-    """Give how many times the variance that an estimate says its held-out residuals have."""
-    assert blind.log_variance is not None
-    scene, operator = fit.fit_input, fit.problem.terms[0].operator
-    predicted = operator(blind.mean)
-    held_out, noise = scene.held_out, scene.noise.at(predicted)
-    squared_residuals = (scene.measurement - predicted) ** 2 * held_out
-    said = operator(blind.log_variance.exp()) * held_out
-    if scene.granted < 1:
-        factor = squared_residuals.sum() / (said + scene.granted * noise * held_out).sum().clamp(
-            min=1e-30
-        )
+def _compute_variance_factor(fit: FitSetup, network_estimate: Estimate) -> Tensor:
+    """Return the ratio of validation residuals to predicted variance, within limits.
+
+    Where the network predicts a variance of its own, the squared residuals are compared with that
+    variance plus its share of the noise. Otherwise, the noise variance is subtracted from the
+    squared residuals first. The ratio is 1 if there are no validation pixels.
+    """
+    assert network_estimate.log_variance is not None
+    fit_input, operator = fit.fit_input, fit.problem.terms[0].operator
+    predicted = operator(network_estimate.mean)
+    validation_mask, noise = fit_input.validation_mask, fit_input.noise.evaluate(predicted)
+    squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
+    predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
+    if fit_input.sure_noise_share < 1:
+        factor = squared_residuals.sum() / (
+            predicted_variance + fit_input.sure_noise_share * noise * validation_mask
+        ).sum().clamp(min=1e-30)
     else:
-        factor = (squared_residuals - noise * held_out).sum() / said.expand_as(
+        factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
             squared_residuals
         ).sum().clamp(min=1e-30)
     return (
-        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS) if float(held_out.sum()) else factor.new_ones(())
+        factor.clamp(*UNCERTAINTY_FACTOR_LIMITS)
+        if float(validation_mask.sum())
+        else factor.new_ones(())
     )
 
 
 def predict_measurement(
-    fit: FitSetup, calibration: Calibration, blind: Estimate, finished: Estimate
+    fit: FitSetup, calibration: Calibration, network_estimate: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
-    """Give what the detector would have seen of the picture: (C, Y, X), in the image's units.
+    """Return the predicted measurement (C, *grid), in the image's units.
 
-    Of the finished picture where it has the network's grid, else of the network's.
+    It is computed from the finished picture where that has the grid of the network's output, and
+    otherwise from the network's output.
     """
     operator = fit.problem.terms[0].operator
-    operator = getattr(operator, "detected", operator)  # with what it adds to a whole picture
-    if fit.fit_input.enlarged is not None:  # what was fitted is coarser than what was measured
+    operator = getattr(
+        operator, "detected", operator
+    )  # some operators have a method for a whole picture
+    if fit.fit_input.upscaled_grid is not None:  # after a half-resolution fit
         return convert_to_image_units(calibration, fit.unit, finished.mean)
-    same = finished.mean.shape[1:] == blind.mean.shape[1:]
+    has_same_grid = finished.mean.shape[1:] == network_estimate.mean.shape[1:]
     with torch.no_grad():
         return convert_to_image_units(
-            calibration, fit.unit, operator(finished.mean if same else blind.mean)
+            calibration,
+            fit.unit,
+            operator(finished.mean if has_same_grid else network_estimate.mean),
         )
 
 
 def _make_known_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
-    """Give 1 where all channels of a fit were measured: (1, 1, *grid)."""
+    """Return a mask (1, 1, *grid): 1 where all channels of the unit were measured."""
     if calibration.measured_mask is None:
         return torch.ones_like(measurement[:1, :1])
     measured_mask = torch.from_numpy(
@@ -409,20 +481,26 @@ def _make_pixel_weights(
     measurement: Tensor,
     scale: npt.NDArray[np.float32],
 ) -> Tensor | None:
-    """Weigh pixels by the camera's noise map: (1, 1, *grid); None where there is none."""
-    if calibration.camera_correction is None or calibration.camera_correction.excess is None:
+    """Return pixel weights from the camera's noise map, (1, 1, *grid); None without a map."""
+    if (
+        calibration.camera_correction is None
+        or calibration.camera_correction.excess_variance is None
+    ):
         return None
-    excess = torch.from_numpy(calibration.camera_correction.excess / scale**2)[None]
+    excess = torch.from_numpy(calibration.camera_correction.excess_variance / scale**2)[None]
     return compute_camera_weights(excess.to(measurement), noise, measurement)
 
 
 def _select_unit_validation_pixels(
     plan: Plan, calibration: Calibration, eligible_mask: Tensor, origin: tuple[int, ...]
 ) -> Tensor:
-    """Choose the judging pixels: enough of them, the same for all fits of the file."""
+    """Select the validation pixels among eligible ones, the same for all fits of a file."""
     share, seed = calibration.validation_share, plan.recipe.run_settings.seed
-    grid, judging = tuple(eligible_mask.shape[2:]), plan.recipe.task.judging(eligible_mask)
-    patch, allowed = (None, eligible_mask) if judging is None else judging
+    grid, patch_choice = (
+        tuple(eligible_mask.shape[2:]),
+        plan.recipe.task.choose_validation_patches(eligible_mask),
+    )
+    patch, allowed = (None, eligible_mask) if patch_choice is None else patch_choice
     return select_validation_pixels(
         grid,
         calibration.blind_spot_size,
@@ -439,9 +517,9 @@ def make_unit_outcome(
     setup: FitSetup,
     result: FitResult,
     learned_notes: tuple[Note, ...],
-    bites: RecoveryState,
+    recovery: RecoveryState,
 ) -> UnitOutcome:
-    """Put a fit's answer into numbers and notes.
+    """Summarise the result of a fit in plain numbers and notes.
 
     Parameters
     ----------
@@ -449,26 +527,28 @@ def make_unit_outcome(
     setup : FitSetup
     result : FitResult
     learned_notes : tuple of Note
-        What the task has to say of what was learned.
-    bites : RecoveryState
-        Of the run: how often its memory ran out, and whether its card was lost.
+        Notes of the task on learned parameters, such as a PSF.
+    recovery : RecoveryState
+        Provides notes and stop reason if memory ran out or the GPU failed.
     """
-    notes = (*bites.notes, *result.notes, *learned_notes)
-    if result.broke_down:
+    notes = (*recovery.notes, *result.notes, *learned_notes)
+    if result.is_broken_down:
         notes = (*notes, make_note("unit-ended", unit=unit.id, why=str(result.stop)))
     return UnitOutcome(
         unit=unit.id,
-        stop=bites.stop or result.stop,
-        kept=result.kept,
+        stop=recovery.stop or result.stop,
+        is_ended_by_user=result.is_ended_by_user,
         best_iteration=result.best_iteration,
         iterations=result.iterations,
-        history=tuple((item.iteration, item.fitted, item.held_out) for item in result.history),
+        history=tuple(
+            (record.iteration, record.fit_loss, record.validation_loss) for record in result.history
+        ),
         notes=notes,
         prior=setup.fit_input.prior,
         evidence=compute_validation_evidence(
-            setup.schedule, setup.problem, setup.fit_input.noise, result.blind
+            setup.schedule, setup.problem, setup.fit_input.noise, result.network_estimate
         ),
-        filtered=setup.problem.refine is not None and not result.kept,
+        is_refined=setup.problem.refine is not None and not result.is_ended_by_user,
         role=unit.role,
         series=unit.series,
         members=len(unit.members),

@@ -1,10 +1,8 @@
-"""The fit of one network to many frames, regions or files, and what going on alone gains.
+"""Set up joint training, measure the gain of fine-tuning, and select between fits of priors.
 
-A race of priors: all are fitted alike, and the one that foretells hidden pixels best is taken.
-
-The pixels that are held out for the stop are too few to tell two good fits apart: over 1,500 of
-them, the difference of two fits was lost in the noise three times out of three, while over all
-pixels, each foretold while it was hidden, it had the sign of the truth.
+Fits are compared on blind-spot predictions of all pixels, because validation pixels are too few.
+Over 1,500 validation pixels, the difference of two fits was within the noise three times out of
+three. Over all pixels, it had the correct sign.
 """
 
 from __future__ import annotations
@@ -50,44 +48,49 @@ def make_series_fit(
     unit: WorkUnit,
     prior: str,
     movie: Movie,
-    bites: RecoveryState,
+    recovery: RecoveryState,
 ) -> FitSetup:
-    """Make the fit of one network to all members of a unit; each step looks at one of them.
+    """Set up the joint training of one network on all members of a unit.
 
     Parameters
     ----------
     plan, calibration, parts
         As for `make_fit`.
     unit : WorkUnit
-        Its members are what the network sees. They share range and noise, unless the calibration
-        has one of each.
+        The network is trained on its members. They share range and noise, unless the calibration
+        has `part_calibrations`.
     prior : str
     movie : Movie
-        Shows the frames beside.
-    bites : RecoveryState
+        Provides the neighbouring frames.
+    recovery : RecoveryState
+        Limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(plan, prior, bites)
-    scenes = []
+    budget = choose_fit_budget(plan, prior, recovery)
+    fit_inputs = []
     for member in unit.members:
-        item = replace(
+        member_unit = replace(
             unit,
             part=member.part,
             previous_part=member.previous_part,
             next_part=member.next_part,
             origin=member.origin,
         )
-        frames = movie.get_neighbour_frames(item, prior)
+        frames = movie.get_neighbour_frames(member_unit, prior)
         if frames.neighbours is not None:
             frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
-        small, crop = _crop_member(calibration, parts, member)
-        scenes.append(make_fit_input(plan, small, crop, replace(item, part=0), budget, frames))
-    joined = _stack_fit_inputs(scenes, apart=bool(calibration.part_calibrations))
-    setup = build_fit(plan, unit, joined, budget)
+        member_calibration, crop = _crop_member(calibration, parts, member)
+        fit_inputs.append(
+            make_fit_input(
+                plan, member_calibration, crop, replace(member_unit, part=0), budget, frames
+            )
+        )
+    joint_input = _stack_fit_inputs(fit_inputs, is_separate=bool(calibration.part_calibrations))
+    setup = build_fit(plan, unit, joint_input, budget)
     problem = replace(setup.problem, finish=_keep_estimate, refine=None)
     if unit.role != JOINT:
         return replace(setup, problem=problem)
-    every = max(setup.schedule.report_every, unit.iterations // MAX_JOINT_VALIDATIONS)
-    schedule = replace(setup.schedule, report_every=every, last_look=False)
+    report_every = max(setup.schedule.report_every, unit.iterations // MAX_JOINT_VALIDATIONS)
+    schedule = replace(setup.schedule, report_every=report_every, has_final_inference=False)
     return replace(setup, problem=problem, schedule=schedule)
 
 
@@ -95,34 +98,37 @@ def make_series_fit(
 def compute_validation_gain(
     setup: FitSetup, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
-    """Tell how much better a fit explains held-out pixels than the weights that it began with.
+    """Measure the gain of a fit at the validation pixels, compared with its initial weights.
 
     Parameters
     ----------
     setup : FitSetup
     weights : mapping of str to Tensor
-        That it began with.
+        Initial weights of the fit.
     result : FitResult
 
     Returns
     -------
     tuple of float
-        Sum of the gain in log-likelihood over held-out pixels, sum of its squares, and their count.
+        Sum of the log-likelihood gain over validation pixels, sum of its squares, and the number of
+        values.
     """
     prior, term = setup.prior, setup.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
-    before = prior.estimate(apply_network(prior.net, prior.glance().code))
-    first, last = (
-        term.likelihood(predict_detected(term, item), term.measurement)
-        for item in (before, result.blind)
+    initial_estimate = prior.estimate(
+        apply_network(prior.net, prior.make_prediction_input().network_input)
     )
-    gain = ((first - last) * term.held_out).double()
-    count = float(term.held_out.sum()) * gain.shape[1]
+    initial_loss, final_loss = (
+        term.likelihood(predict_detected(term, estimate), term.measurement)
+        for estimate in (initial_estimate, result.network_estimate)
+    )
+    gain = ((initial_loss - final_loss) * term.validation_mask).double()
+    count = float(term.validation_mask.sum()) * gain.shape[1]
     return float(gain.sum()), float((gain**2).sum()), count
 
 
 def _make_member_slices(member: Member, halves: int = 1) -> tuple[slice, ...]:
-    """Say where in its part it lies, in pixels that are so many times as wide."""
+    """Return the slices of a member within its part, in pixels `halves` times as wide."""
     if not member.size:
         return ()
     sides = zip(member.origin, member.size, strict=True)
@@ -132,64 +138,75 @@ def _make_member_slices(member: Member, halves: int = 1) -> tuple[slice, ...]:
 def _crop_member(
     calibration: Calibration, parts: Planes, member: Member
 ) -> tuple[Calibration, Planes]:
-    """Give one part alone, cut to what is seen of it: (1, C, *size).
+    """Return calibration and pixels (1, C, *size) of one member.
 
-    Parts of several files come cut, each with what was measured of its own file.
+    In joint training on several files, parts are cropped already and have calibrations of their
+    own.
     """
     if calibration.part_calibrations:
         return calibration.part_calibrations[member.part], parts[member.part : member.part + 1]
 
-    def item(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
+    def crop(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
         return whole[member.part : member.part + 1, :, *_make_member_slices(member, halves)]
 
-    second, coarse = calibration.repeated_exposure, calibration.half_resolution
-    if second is not None:
+    repeated_exposure, half_resolution = calibration.repeated_exposure, calibration.half_resolution
+    if repeated_exposure is not None:
         calibration = replace(
-            calibration, repeated_exposure=replace(second, stack=item(second.stack))
+            calibration,
+            repeated_exposure=replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
         )
     if calibration.camera_correction is not None and member.size:
-        camera = calibration.camera_correction.cut(_make_member_slices(member)[-2:])
-        calibration = replace(calibration, camera_correction=camera)
-    if coarse is not None:
+        camera_correction = calibration.camera_correction.crop(_make_member_slices(member)[-2:])
+        calibration = replace(calibration, camera_correction=camera_correction)
+    if half_resolution is not None:
         calibration = replace(
-            calibration, half_resolution=replace(coarse, stack=item(coarse.stack, 2))
+            calibration,
+            half_resolution=replace(half_resolution, stack=crop(half_resolution.stack, 2)),
         )
-    return calibration, item(parts)
+    return calibration, crop(parts)
 
 
-def _stack_fit_inputs(scenes: list[FitInput], *, apart: bool) -> FitInput:
-    """Lay scenes of one size side by side: (B, C, *grid), each with noise of its own if `apart`."""
+def _stack_fit_inputs(scenes: list[FitInput], *, is_separate: bool) -> FitInput:
+    """Stack fit inputs of one size to (B, C, *grid); `is_separate`: one noise model for each."""
 
-    def both(tensors: list[Tensor]) -> Tensor:
+    def concatenate(tensors: list[Tensor]) -> Tensor:
         return torch.cat(tensors)
 
     first = scenes[0]
-    noises = NoiseVariance.stack_with([scene.noise for scene in scenes]) if apart else None
-    neighbours = [scene.neighbours for scene in scenes if scene.neighbours is not None]
+    noises = (
+        NoiseVariance.concatenate([fit_input.noise for fit_input in scenes])
+        if is_separate
+        else None
+    )
+    neighbours = [fit_input.neighbours for fit_input in scenes if fit_input.neighbours is not None]
     return replace(
         first,
-        measurement=both([scene.measurement for scene in scenes]),
-        measured_mask=both([scene.measured_mask for scene in scenes]),
-        held_out=both([scene.held_out for scene in scenes]),
-        guarded=both([scene.guarded for scene in scenes]),
-        neighbours=both(neighbours) if neighbours else None,
-        noise_level=sum(scene.noise_level for scene in scenes) / len(scenes),
+        measurement=concatenate([fit_input.measurement for fit_input in scenes]),
+        measured_mask=concatenate([fit_input.measured_mask for fit_input in scenes]),
+        validation_mask=concatenate([fit_input.validation_mask for fit_input in scenes]),
+        guard_mask=concatenate([fit_input.guard_mask for fit_input in scenes]),
+        neighbours=concatenate(neighbours) if neighbours else None,
+        noise_level=sum(fit_input.noise_level for fit_input in scenes) / len(scenes),
         noise=first.noise if noises is None else noises.mean(),
-        noises=noises,
-        correlation=_average_correlation(scenes) if apart else first.correlation,
+        image_noises=noises,
+        noise_correlation=_average_correlation(scenes) if is_separate else first.noise_correlation,
     )
 
 
 def _average_correlation(
     scenes: list[FitInput],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Average the noise's correlation over files; white counts as 0 at all lags."""
-    correlations = [scene.correlation for scene in scenes if scene.correlation is not None]
+    """Return the noise autocorrelation, averaged over fit inputs; white noise counts as 0."""
+    correlations = [
+        fit_input.noise_correlation
+        for fit_input in scenes
+        if fit_input.noise_correlation is not None
+    ]
     if not correlations:
         return None
     y, x = (
-        tuple(sum(lags) / len(scenes) for lags in zip_longest(*along, fillvalue=0.0))
-        for along in zip(*correlations, strict=True)
+        tuple(sum(lags) / len(scenes) for lags in zip_longest(*axis_correlations, fillvalue=0.0))
+        for axis_correlations in zip(*correlations, strict=True)
     )
     return y, x
 
@@ -198,23 +215,23 @@ def _keep_estimate(estimate: Estimate) -> Estimate:
     return estimate
 
 
-#: Standard errors by which a fit must be better than the one that needs less.
+#: Standard errors by which a fit must be better than that of a simpler prior.
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class RunningFit:
-    """One fit under way.
+    """Hold a fit that is running or has ended.
 
     Attributes
     ----------
     setup : FitSetup
     loop : generator
-        Of the engine's reports.
+        Yields the progress reports of the engine, and returns the result.
     is_finished : bool
         Whether the loop has ended.
     result : FitResult or None
-        What it ended with; None if discarded.
+        Result of the fit; None while it runs, or if it was discarded.
     """
 
     setup: FitSetup
@@ -223,46 +240,51 @@ class RunningFit:
     result: FitResult | None = None
 
     def iter_progress(self) -> Generator[FitProgress, None, None]:
-        """Go on to the end, and keep what it ends with."""
+        """Run the fit to its end, yield its progress, and store its result."""
         self.result = yield from self.loop
         self.is_finished = True
 
     @property
     def is_ended_by_user(self) -> bool:
-        """Whether a person has ended it."""
-        return self.is_finished and (self.result is None or self.result.kept)
+        """Return whether the user ended the fit."""
+        return self.is_finished and (self.result is None or self.result.is_ended_by_user)
 
     def predict_blind(self) -> Tensor:
-        """Prediction of each measured pixel while it was hidden: (1, C, *grid)."""
+        """Return the predicted measurement (1, C, *grid), before the final steps of the fit.
+
+        With a blind spot, the prediction of a pixel does not depend on its own measurement.
+        """
         assert self.result is not None
-        prediction: Tensor = self.setup.problem.terms[0].operator(self.result.blind.mean)
+        prediction: Tensor = self.setup.problem.terms[0].operator(self.result.network_estimate.mean)
         return prediction
 
 
 def select_best_fit(finished: Sequence[RunningFit]) -> RunningFit:
-    """Choose the fit that foretold hidden pixels best; the last is the plainest, and wins a draw.
+    """Return the fit that predicts the measurement best; of equally good fits, the last.
 
-    Squared residuals are compared pixel by pixel, in units of the noise. They are of use where a
-    prediction never saw its own pixel, as with priors that are fed the image.
+    Squared residuals are compared pixel by pixel, relative to the noise variance. This is only
+    valid if predictions are independent of the noise of their own pixel, as with a blind spot.
 
     Parameters
     ----------
     finished : sequence of RunningFit
-        Each with its result, of the same scene.
+        Fits with a result, of the same fit input; the one with the simplest prior comes last.
     """
-    *others, best = finished
-    for other in others:
-        if _is_better_fit(other, best):
-            best = other
+    *candidates, best = finished
+    for candidate in candidates:
+        if _is_better_fit(candidate, best):
+            best = candidate
     return best
 
 
 def _is_better_fit(fit: RunningFit, other: RunningFit) -> bool:
-    """Whether one foretold more than chance explains."""
-    scene = fit.setup.fit_input
-    first, second = fit.predict_blind(), other.predict_blind()
-    noise = scene.noise.at((first + second) / 2)
-    gain = (scene.measurement - second) ** 2 - (scene.measurement - first) ** 2
-    gain = (gain / noise)[scene.measured_mask.expand_as(gain) > 0]
-    certain = MIN_SELECTION_STANDARD_ERRORS * float(gain.std()) / sqrt(gain.numel())
-    return float(gain.mean()) > certain
+    """Return whether `fit` predicts the measurement significantly better than `other`."""
+    fit_input = fit.setup.fit_input
+    prediction, other_prediction = fit.predict_blind(), other.predict_blind()
+    noise = fit_input.noise.evaluate((prediction + other_prediction) / 2)
+    gain = (fit_input.measurement - other_prediction) ** 2 - (
+        fit_input.measurement - prediction
+    ) ** 2
+    gain = (gain / noise)[fit_input.measured_mask.expand_as(gain) > 0]
+    min_gain = MIN_SELECTION_STANDARD_ERRORS * float(gain.std()) / sqrt(gain.numel())
+    return float(gain.mean()) > min_gain

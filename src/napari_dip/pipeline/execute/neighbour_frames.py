@@ -1,4 +1,4 @@
-"""Frames of a movie laid onto each other: what the ones beside show of the place of a pixel."""
+"""Register the frames of a movie, and provide neighbouring and previous frames to a fit."""
 
 from __future__ import annotations
 
@@ -17,58 +17,69 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.tasks import Task
 
-#: Standard deviation of the blur under which two frames are compared, in pixels: an interpolation
-#: between pixels takes noise away, and would win the comparison by that alone.
+#: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces
+#: noise, so without blur a shifted frame would always compare better.
 COMPARISON_BLUR_SIGMA = 2.0
-#: Side of the blocks that count as one witness each: beyond them, blurred noise is independent.
+#: Side of the blocks whose means are taken as independent samples, in pixels. Blurred noise is
+#: uncorrelated over larger distances.
 INDEPENDENT_BLOCK_SIDE = 8
-#: Standard errors by which a shift must make two frames more alike to be believed: where nothing
-#: has moved, one shift in forty is believed by chance, and it is a small one then.
+#: Standard errors by which a shift must reduce the difference of two frames to be accepted. Without
+#: motion, one shift in forty is accepted by chance, and such shifts are small.
 MIN_SHIFT_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Drift:
-    """How a frame is laid onto another.
+    """Hold the shift that registers one frame onto another.
 
     Attributes
     ----------
     shift : tuple of float
-        Pixels along each axis of the grid; all 0 where none was sure.
+        Pixels along each axis of the grid; all 0 if no shift was accepted.
     """
 
     shift: tuple[float, ...]
 
     def apply(self, channels: Planes) -> Planes:
-        """Move (C, *grid)."""
+        """Return the channels (C, *grid), shifted."""
         if not any(self.shift):
             return channels
         return np.stack([shift_image(channel, self.shift) for channel in channels])
 
     def invert(self) -> Drift:
-        """Give the way back."""
-        return Drift(shift=tuple(-item for item in self.shift))
+        """Return the opposite shift."""
+        return Drift(shift=tuple(-component for component in self.shift))
 
     def rescale(self, grid: tuple[int, ...], result: tuple[int, ...]) -> Drift:
-        """Give the same drift in pixels of a result that is finer than the frames."""
+        """Return the same shift in pixels of another grid.
+
+        Parameters
+        ----------
+        grid : tuple of int
+            Size of the frames.
+        result : tuple of int
+            Size of the grid in whose pixels the shift is returned.
+        """
         sizes = zip(self.shift, grid, result, strict=True)
-        return Drift(shift=tuple(shift * more / few for shift, few, more in sizes))
+        return Drift(
+            shift=tuple(shift * new_size / old_size for shift, old_size, new_size in sizes)
+        )
 
     def make_visible_mask(self, grid: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Give 1 where the moved frame shows something, not only its continued border: (*grid)."""
+        """Return a mask (*grid): 1 inside the shifted frame, 0 where its border is extended."""
         visible = np.ones(grid, np.float32)
         for axis, (shift, side) in enumerate(zip(self.shift, grid, strict=True)):
-            line = np.arange(side) - shift
-            inside = ((line > -0.5) & (line < side - 0.5)).astype(np.float32)
+            source_position = np.arange(side) - shift
+            inside = ((source_position > -0.5) & (source_position < side - 0.5)).astype(np.float32)
             visible *= inside.reshape(-1, *[1] * (len(grid) - axis - 1))
         return visible
 
 
 def estimate_drift(calibration: Calibration, parts: Planes, frame: int, other: int) -> Drift:
-    """Find out how frame `other` is laid onto `frame`: moved as a whole, or not at all.
+    """Estimate the shift that registers frame `other` onto `frame`.
 
-    A shift is believed if it is at most a tenth of the side, and if it makes the two frames, a
-    little blurred, more alike by twice the standard error of that over blocks of 8 x 8 pixels.
+    A shift is accepted if it is at most a tenth of the side and reduces the difference of the two
+    blurred frames. The reduction must exceed twice its standard error over blocks of 8 x 8 pixels.
 
     Parameters
     ----------
@@ -76,39 +87,39 @@ def estimate_drift(calibration: Calibration, parts: Planes, frame: int, other: i
     parts : ndarray
         (parts, C, *grid).
     frame, other : int
-        Numbers of parts.
+        Indices of parts.
     """
-    here, moving = (_sum_channels(calibration, parts[number]) for number in (frame, other))
-    still = Drift(shift=(0.0,) * here.ndim)
-    shift = phase_correlate(here, moving)
-    if is_near(shift) or is_far(shift, here.shape):
-        return still
+    fixed, moving = (_sum_channels(calibration, parts[number]) for number in (frame, other))
+    no_drift = Drift(shift=(0.0,) * fixed.ndim)
+    shift = phase_correlate(fixed, moving)
+    if is_near(shift) or is_far(shift, fixed.shape):
+        return no_drift
     drift = Drift(shift=shift)
     from skimage.filters import gaussian
 
-    here, moving = (
-        gaussian(item, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
-        for item in (here, moving)
+    fixed, moving = (
+        gaussian(image, COMPARISON_BLUR_SIGMA, mode="nearest")  # type: ignore[no-untyped-call]
+        for image in (fixed, moving)
     )
-    gain = (here - moving) ** 2 - (here - drift.apply(moving[None])[0]) ** 2
-    witnesses = _average_plane_blocks(gain * drift.make_visible_mask(here.shape))
-    error = float(witnesses.std()) / max(1, witnesses.size - 1) ** 0.5
-    return drift if float(witnesses.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else still
+    gain = (fixed - moving) ** 2 - (fixed - drift.apply(moving[None])[0]) ** 2
+    block_gains = _average_plane_blocks(gain * drift.make_visible_mask(fixed.shape))
+    error = float(block_gains.std()) / max(1, block_gains.size - 1) ** 0.5
+    return drift if float(block_gains.mean()) > MIN_SHIFT_STANDARD_ERRORS * error else no_drift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeighbourFrames:
-    """What other frames show of a unit's, laid onto it, in the image's units.
+    """Hold other frames, registered onto the frame of a work unit, in the image's units.
 
     Attributes
     ----------
     neighbours : ndarray or None
-        (2 C, *grid): the noisy frames, or planes of a stack, before and after. At either end the
-        one neighbour stands for both.
+        (2 C, *grid): the noisy frames, or planes of a stack, before and after. The first and the
+        last frame have their only neighbour twice.
     previous_picture, previous_deviation : ndarray or None
-        (C, *grid): what was restored of the frame before, and its standard deviation.
+        (C, *grid): the restored previous frame and its standard deviation.
     previous_mask : ndarray or None
-        (*grid), 1 where the frame before showed the place.
+        (*grid): 1 where the previous frame covers this one.
     """
 
     neighbours: Planes | None = None
@@ -117,12 +128,12 @@ class NeighbourFrames:
     previous_mask: Planes | None = None
 
 
-#: Those of a picture that is no part of a stack or movie.
+#: Value for images that are not part of a stack or movie.
 NO_NEIGHBOUR_FRAMES = NeighbourFrames()
 
 
 class Movie:
-    """The parts of a stack or movie, and what they show of each other.
+    """Provide registered frames of a movie, or neighbouring planes of a stack.
 
     Parameters
     ----------
@@ -130,27 +141,27 @@ class Movie:
     calibration : Calibration
     parts : ndarray
         (parts, C, *grid), in the image's units.
-    merge : ResultMerger
-        What is restored so far. A checkpoint holds it: a run that is resumed sees the same.
+    merger : ResultMerger
+        Holds the restored frames. Checkpoints contain it, so a resumed run gets the same frames.
     """
 
     def __init__(
-        self, task: Task, calibration: Calibration, parts: Planes, merge: ResultMerger
+        self, task: Task, calibration: Calibration, parts: Planes, merger: ResultMerger
     ) -> None:
         self._task = task
         self._calibration = calibration
         self._stack = parts
-        self._merge = merge
+        self._merge = merger
         self._drifts: dict[tuple[int, int], Drift] = {}
 
     def get_neighbour_frames(self, unit: WorkUnit, prior: str) -> NeighbourFrames:
-        """Lay onto a unit's frame what the task wants to show that prior of others."""
+        """Return the frames that the task uses with this prior, registered onto a unit's frame."""
         parts, channels = self._stack, list(unit.channels)
         frames = NeighbourFrames()
-        if self._task.looks_beside(prior) and unit.list_neighbours:
+        if self._task.uses_neighbouring_frames(prior) and unit.neighbours:
             aligned = [
                 self._get_drift(unit, neighbour).apply(parts[neighbour, channels])
-                for neighbour in unit.list_neighbours
+                for neighbour in unit.neighbours
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
         if self._uses_previous_frame(unit) and unit.previous_part is not None:
@@ -167,12 +178,12 @@ class Movie:
         return frames
 
     def _uses_previous_frame(self, unit: WorkUnit) -> bool:
-        """Whether a unit is drawn to the picture of the frame before it."""
+        """Return whether temporal smoothing uses the previous frame for this unit."""
         has_previous = unit.has_time_neighbours and unit.has_estimate and not unit.is_segment_start
-        return has_previous and self._task.looks_back()
+        return has_previous and self._task.uses_previous_frame()
 
     def _get_drift(self, unit: WorkUnit, other: int) -> Drift:
-        """Find out once how two frames lie to each other; planes of a stack lie where they lie."""
+        """Return the cached shift of another part onto a unit's; 0 for planes of a stack."""
         if not unit.has_time_neighbours:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
         earlier, later = sorted((unit.part, other))
@@ -184,14 +195,16 @@ class Movie:
 
 
 def _sum_channels(calibration: Calibration, part: Planes) -> npt.NDArray[np.float64]:
-    """Sum the channels that show anything, each in units of its range: (*grid)."""
-    varied = [c for c in range(len(part)) if c not in calibration.constant_channels]
-    scale = np.reshape([calibration.scale[c] for c in varied], (-1, *[1] * (part.ndim - 1)))
-    return np.asarray((part[varied] / scale).sum(0), np.float64)
+    """Return the sum (*grid) of all channels that vary, each divided by its scale."""
+    varying_channels = [c for c in range(len(part)) if c not in calibration.constant_channels]
+    scale = np.reshape(
+        [calibration.scale[c] for c in varying_channels], (-1, *[1] * (part.ndim - 1))
+    )
+    return np.asarray((part[varying_channels] / scale).sum(0), np.float64)
 
 
 def _average_plane_blocks(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means over blocks of the picture plane, what is left over at the border included."""
+    """Return the means over blocks in Y and X, including smaller blocks at the border."""
     for axis in (-2, -1):
         starts = np.arange(0, picture.shape[axis], INDEPENDENT_BLOCK_SIDE)
         counts = np.diff(np.append(starts, picture.shape[axis]))

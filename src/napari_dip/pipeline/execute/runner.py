@@ -1,4 +1,4 @@
-"""Drain a plan: calibrate, fit each unit, merge, and hand back a picture."""
+"""Restore one image as planned: calibrate it, fit each work unit, and merge the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refused, allowed
+from napari_dip.errors import Failed, Refused, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
@@ -42,14 +42,16 @@ def run(
     ----------
     plan : Plan
     data : mapping
-        "image": array-like in the axes and shape of `plan.source`, copied here and now, or read
-        tile by tile; the task's further inputs by name, as `plan.others` describes them.
+        "image": array-like in the axes and shape of `plan.source`. It is copied at the start, or
+        read tile by tile if the plan has tiles. Further inputs of the task are stored under the
+        names of `plan.extra_inputs`.
     control : callable
-        Polled at every step: go on, pause, keep, or discard.
+        Returns the request of the user: go on, pause, keep, or discard. It is polled at every
+        iteration.
     preview_seconds : float or None
-        Least time between two previews; None for none.
+        Minimum time between two previews, in seconds; None: no previews.
     store : CheckpointStore or None
-        Where to leave checkpoints and to look for one to go on from.
+        Writes checkpoints, and holds the one to resume from; None: no checkpoints.
 
     Yields
     ------
@@ -58,14 +60,14 @@ def run(
     Returns
     -------
     Restoration or None
-        None if discarded.
+        None if the run was discarded, or was ended before there was any result.
 
     Raises
     ------
     Refused
-        If the pixels cannot be restored (the content gate), or the checkpoint is of another run.
+        If the pixels cannot be restored, or the checkpoint belongs to another run.
     Failed
-        If work began and could not end well.
+        If the run failed after work had begun.
     """
     plan = plan if plan.source.stamp else stamp_plan_files(plan)
     yield Event(message="Starting the engine")
@@ -81,15 +83,15 @@ def _restore_with_checkpoint(
     preview_seconds: float | None,
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
-    """Restore; on the way out of a run that failed, keep what there is."""
+    """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
-        result = yield from _restore(plan, data, control, preview_seconds, store)
-        return None if result is None else add_change_notes(plan, data, result)
+        restoration = yield from _restore(plan, data, control, preview_seconds, store)
+        return None if restoration is None else add_change_notes(plan, data, restoration)
     except Exception as error:
         if store is not None and not isinstance(error, Refused):
             store.write_if_possible()
-        if no := make_machine_refusal(error, plan.source.name):
-            raise Failed(no) from error
+        if machine_refusal := make_machine_refusal(error, plan.source.name):
+            raise Failed(machine_refusal) from error
         raise
 
 
@@ -113,84 +115,86 @@ def _restore(
 
     clock = RunClock(plan, control, preview_seconds)
     prepared = yield from calibrate_image(plan, data, clock)
-    result = yield from _fit_units(prepared, clock, store)
+    restoration = yield from _fit_units(prepared, clock, store)
     for _ in range(MAX_RETRY_ROUNDS):
-        if result is None or clock.is_ended:
+        if restoration is None or clock.is_ended:
             break
-        less = plan_weaker_noise(prepared.plan, prepared.calibration, result)
-        if less is None:
+        weaker_noise_plan = plan_weaker_noise(prepared.plan, prepared.calibration, restoration)
+        if weaker_noise_plan is None:
             break
-        prepared = replace(prepared, plan=less[0], calibration=less[1])
+        prepared = replace(prepared, plan=weaker_noise_plan[0], calibration=weaker_noise_plan[1])
         yield Event(message="Restoring again with weaker noise", seconds=clock.seconds)
         try:
-            other = yield from _fit_units(prepared, clock, None)
+            retry_restoration = yield from _fit_units(prepared, clock, None)
         except Exception as error:
             if make_machine_refusal(error, plan.source.name) or isinstance(error, Failed):
-                break  # there is a result, and its verdict says what it is worth
+                break  # the earlier result is still valid; its quality checks describe it
             raise
-        if other is None:
+        if retry_restoration is None:
             return None
-        if compute_failure_score(other) >= compute_failure_score(result):
+        if compute_failure_score(retry_restoration) >= compute_failure_score(restoration):
             break
-        result = other
-    return result
+        restoration = retry_restoration
+    return restoration
 
 
 def _fit_units(
     prepared: CalibratedImage, clock: RunClock, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
-    """Fit and merge all units of an image whose noise was measured."""
+    """Fit and merge all work units of a calibrated image."""
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.store.unit_results import UnitFolder
 
-    calibration, planes, arrays = prepared.calibration, prepared.stack, prepared.inputs
+    calibration, stack, inputs = prepared.calibration, prepared.stack, prepared.inputs
     plan = replan_with_calibration(prepared.plan, calibration)
-    weights = {} if plan.network is None else read_network_weights(plan.network)
+    network_weights = {} if plan.network is None else read_network_weights(plan.network)
     clock.expect(plan)
-    merge = ResultMerger(plan, calibration, planes, arrays["image"])
-    resume = None if store is None else store.open(plan, arrays, merge)
+    merger = ResultMerger(plan, calibration, stack, inputs["image"])
+    resume = None if store is None else store.open(plan, inputs, merger)
     if plan.network is not None:
-        plan.network.add_outcomes(merge.outcomes, plan.units)
-    begun = "" if store is None else store.unit
-    done = {outcome.unit for outcome in merge.outcomes}
-    course = UnitExecutor(plan, calibration, planes, clock, merge, store)
-    kept = None if store is None else UnitFolder(store.results_folder, store.identity)
-    stored_ids = frozenset[str]() if kept is None else kept.find_finished_units(plan)
+        plan.network.add_outcomes(merger.outcomes, plan.units)
+    resumed_unit_id = "" if store is None else store.unit
+    finished_ids = {outcome.unit for outcome in merger.outcomes}
+    executor = UnitExecutor(plan, calibration, stack, clock, merger, store)
+    unit_folder = None if store is None else UnitFolder(store.results_folder, store.identity)
+    stored_ids = frozenset[str]() if unit_folder is None else unit_folder.find_finished_units(plan)
     for number, unit in enumerate(plan.units, 1):
         unit = drop_constant_channels(unit, calibration.constant_channels)
-        if unit.id in done or not unit.channels:
+        if unit.id in finished_ids or not unit.channels:
             continue
-        if kept is not None and unit.id in stored_ids:
-            kept.merge_result(unit, merge)
+        if unit_folder is not None and unit.id in stored_ids:
+            unit_folder.merge_result(unit, merger)
             if not unit.has_estimate:
-                course.weights = kept.load_weights(unit.series)
+                executor.weights = unit_folder.load_weights(unit.series)
             continue
-        course.weights = weights.get(unit.series, course.weights)
-        ended = yield from course.fit_unit(unit, number, resume if unit.id == begun else None)
-        if ended is Control.DISCARD:
+        executor.weights = network_weights.get(unit.series, executor.weights)
+        control = yield from executor.fit_unit(
+            unit, number, resume if unit.id == resumed_unit_id else None
+        )
+        if control is Control.DISCARD:
             return None
-        if ended is Control.KEEP:
+        if control is Control.KEEP:
             clock.is_ended = True
             break
-    if not merge.outcomes:  # asked to keep before there was anything
+    if not merger.outcomes:  # ended before the first result
         clock.check_time(plan.source.name)
         return None
-    return merge.make_restoration(clock.seconds, timed_out=clock.timed_out)
+    return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CalibratedImage:
-    """An image whose pixels were looked at.
+    """Hold an image together with its calibration.
 
     Attributes
     ----------
     plan : Plan
-        With what the pixels have changed of it.
+        With the prior that was chosen from the pixels.
     calibration : Calibration
     stack : ndarray
         (parts, C, *grid), in the image's units.
     inputs : mapping of str to ndarray
-        The inputs as they came, which nobody else writes into.
+        The image and the further inputs, unchanged, in arrays that only this run uses.
     """
 
     plan: Plan
@@ -202,7 +206,13 @@ class CalibratedImage:
 def calibrate_image(
     plan: Plan, data: Mapping[str, Any], clock: RunClock
 ) -> Generator[Event, None, CalibratedImage]:
-    """Read an image that is restored whole, and measure its noise; raises Refused as `run` does."""
+    """Read an image that is not split into tiles, and calibrate it.
+
+    Raises
+    ------
+    Refused
+        If the pixels cannot be restored.
+    """
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
     from napari_dip.pipeline.calibrate.prepare import (
         calibrate_pixels,
@@ -211,13 +221,12 @@ def calibrate_image(
     )
 
     yield Event(message="Reading the image", seconds=clock.seconds)
-    take = (
-        copy_pixels if plan.source.path is None else np.asarray
-    )  # what was read from files is ours
-    arrays = {name: take(data[name]) for name in ("image", *plan.extra_inputs)}
+    # arrays of the caller may change during the run; those read from files cannot
+    read_array = copy_pixels if plan.source.path is None else np.asarray
+    arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
     yield Event(message="Measuring the noise", seconds=clock.seconds)
-    inputs = allowed(sort_inputs(plan, arrays))
+    inputs = raise_if_refused(sort_inputs(plan, arrays))
     plan = choose_prior_by_pixels(plan, inputs)
-    calibration, planes = calibrate_pixels(plan, inputs)
+    calibration, stack = calibrate_pixels(plan, inputs)
     plan, calibration = choose_prior_by_noise(plan, calibration)
-    return CalibratedImage(plan=plan, calibration=calibration, stack=planes, inputs=arrays)
+    return CalibratedImage(plan=plan, calibration=calibration, stack=stack, inputs=arrays)

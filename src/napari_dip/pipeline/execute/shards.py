@@ -1,8 +1,6 @@
-"""Which part of a file's work is for one of several processes.
+"""Split the work on one file into shards for several processes, and run one shard.
 
-A share of a run's fits, left on the shelf for who merges them.
-
-A share of a picture's tiles, restored and left on the shelf for who puts them together.
+A shard saves its unit or tile results in the results folder, where another process merges them.
 """
 
 from __future__ import annotations
@@ -31,24 +29,24 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
-#: Tiles that it takes for a file to be shared: the first one, and one for each of two processes.
+#: Minimum number of tiles for sharding: the first tile, and one for each of two processes.
 MIN_SHARDED_TILES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Some of the tiles of a file, or of the fits of one that is not in tiles.
+    """Identify a part of the tiles of a file, or of its fits if it has no tiles.
 
     Attributes
     ----------
     index : int
-        0: the first tile, and what all of them are helped by. From 1 to `count`: a share of what
-        comes after, or of all fits where there are no tiles.
+        0: joint training and the first tile. From 1 to `count`: a part of the other tiles, or of
+        all fits if there are no tiles.
     count : int
-        How many shares that is cut into.
+        Number of shards.
     is_joint_training : bool
-        Where there are no tiles: whether it is a share of the networks that many frames or planes
-        are shown, which come before all pictures.
+        For a file without tiles: whether the shard consists of jointly trained networks, which
+        precede all other fits.
     """
 
     index: int = 0
@@ -57,20 +55,23 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Name it among those of its file."""
+        """Return a name that is unique within the file."""
         return f"{'lesson' if self.is_joint_training else ''}{self.index}"
 
     @property
     def label(self) -> str:
-        """Say which part of a file it is."""
+        """Return the user's description of the shard."""
         if not self.index:
             return "the first tile"
         return f"{'network' if self.is_joint_training else 'share'} {self.index} of {self.count}"
 
     def includes(self, number: int) -> bool:
-        """Whether something is of this share, by its number in the order of the run.
+        """Return whether a tile or a chain of fits belongs to this shard.
 
-        Of tiles, the first one has the number 0; of chains of fits, 1.
+        Parameters
+        ----------
+        number : int
+            Position in the order of the run. The first tile has the number 0, the first chain 1.
         """
         if not self.index:
             return number == 0
@@ -78,7 +79,10 @@ class Shard:
 
 
 def compute_max_shards(plan: Plan) -> int:
-    """Give how many processes can restore a file side by side; a time limit is one run's."""
+    """Return how many processes can restore a file in parallel.
+
+    A plan with a time limit or with a network file is not sharded.
+    """
     if plan.recipe.run_settings.time_limit is not None or plan.network is not None:
         return 1
     if plan.tiles:
@@ -87,35 +91,39 @@ def compute_max_shards(plan: Plan) -> int:
 
 
 def count_joint_training_shards(plan: Plan) -> int:
-    """Give how many processes can fit the networks that parts of a file without tiles share."""
+    """Return how many processes can train the joint networks of a file; 0 if it has tiles."""
     return 0 if plan.tiles else len(list_joint_unit_groups(plan))
 
 
 def estimate_serial_share(plan: Plan) -> float:
-    """Estimate which part of a file is to be done before its shares: the first tile, networks."""
+    """Return the fraction of the work before the shards: the first tile, or joint training."""
     if plan.tiles:
         return 1 / len(plan.tiles)
     ending = estimate_ending_iterations(plan)
-    before = sum(unit.iterations + ending for unit in plan.units if not unit.has_estimate)
-    return before / sum(unit.iterations + ending for unit in plan.units)
+    serial_iterations = sum(
+        unit.iterations + ending for unit in plan.units if not unit.has_estimate
+    )
+    return serial_iterations / sum(unit.iterations + ending for unit in plan.units)
 
 
 def restore_unit_shard(
     plan: Plan,
     data: Mapping[str, Any],
-    share: Shard,
+    shard: Shard,
     control: Callable[[], Control],
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
-    """Do some fits of a run that is not in tiles, to the same bytes as a run of all of them does.
+    """Run the fits of one shard of an image without tiles.
+
+    The results are identical to those of a run without shards, byte for byte.
 
     Parameters
     ----------
     plan, data, control
         As for `napari_dip.pipeline.execute.runner.run`.
-    share : Shard
+    shard : Shard
     store : CheckpointStore
-        Of this share alone, but for its shelf.
+        The checkpoint is of this shard only; all shards share the results folder.
 
     Yields
     ------
@@ -129,78 +137,93 @@ def restore_unit_shard(
     Raises
     ------
     Refused, Failed
-        As for `run`; errors of the machine as they are.
+        As for `run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
     prepared = yield from calibrate_image(plan, data, clock)
-    merge = ResultMerger(
+    merger = ResultMerger(
         prepared.plan, prepared.calibration, prepared.stack, prepared.inputs["image"]
     )
-    resume = store.open(prepared.plan, prepared.inputs, merge)
-    shelf = UnitFolder(store.results_folder, store.identity)
-    stored_ids, done = (
-        shelf.find_finished_units(prepared.plan),
-        {outcome.unit for outcome in merge.outcomes},
+    resume = store.open(prepared.plan, prepared.inputs, merger)
+    unit_folder = UnitFolder(store.results_folder, store.identity)
+    stored_ids, finished_ids = (
+        unit_folder.find_finished_units(prepared.plan),
+        {outcome.unit for outcome in merger.outcomes},
     )
-    wanted = select_shard_units(share, prepared.plan)
-    for unit in wanted:
-        if unit.id in stored_ids and unit.id not in done and not unit.has_estimate:
-            shelf.merge_result(
-                unit, merge
-            )  # how it went, which decides what those who are shown it do
-    mine = tuple(unit for unit in wanted if unit.id not in stored_ids)
-    if not mine:
+    shard_units = select_shard_units(shard, prepared.plan)
+    for unit in shard_units:
+        if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
+            unit_folder.merge_result(unit, merger)  # its outcome decides on fine-tuning
+    remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
+    if not remaining_units:
         return Control.GO
-    clock.expect(prepared.plan, mine)
-    arguments = prepared.plan, prepared.calibration, prepared.stack, clock, merge, store, shelf
-    course, series = UnitExecutor(*arguments), ""
-    for number, unit in enumerate(mine, 1):
-        fitted = drop_constant_channels(unit, prepared.calibration.constant_channels)
-        if unit.id in done or not fitted.channels:
+    clock.expect(prepared.plan, remaining_units)
+    arguments = (
+        prepared.plan,
+        prepared.calibration,
+        prepared.stack,
+        clock,
+        merger,
+        store,
+        unit_folder,
+    )
+    executor, series = UnitExecutor(*arguments), ""
+    for number, unit in enumerate(remaining_units, 1):
+        fitted_unit = drop_constant_channels(unit, prepared.calibration.constant_channels)
+        if unit.id in finished_ids or not fitted_unit.channels:
             continue
         if unit.role == INFERENCE and unit.series != series:
             series = unit.series
-            course.weights = shelf.load_weights(series)
-        point = resume if unit.id == store.unit else None
-        ended = yield from course.fit_unit(fitted, number, point)
-        if ended is not Control.GO:
-            return ended
+            executor.weights = unit_folder.load_weights(series)
+        checkpoint = resume if unit.id == store.unit else None
+        request = yield from executor.fit_unit(fitted_unit, number, checkpoint)
+        if request is not Control.GO:
+            return request
     store.remove_checkpoint()
     return Control.GO
 
 
-def select_shard_units(share: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
-    """Choose the fits of a share, in the order of the run: the networks that it needs come first.
+def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
+    """Return the fits of a shard, in the order of the run.
 
-    These are there if all is well; else each share fits them for itself.
+    They begin with the joint networks that the shard needs. Usually these have been trained before;
+    otherwise, each shard trains them itself.
     """
-    lessons = list_joint_unit_groups(plan)
-    if share.is_joint_training:
+    joint_groups = list_joint_unit_groups(plan)
+    if shard.is_joint_training:
         return tuple(
-            u for number, item in enumerate(lessons, 1) if share.includes(number) for u in item
+            u
+            for number, chain in enumerate(joint_groups, 1)
+            if shard.includes(number)
+            for u in chain
         )
     chains = enumerate(list_unit_chains(plan), 1)
-    mine = [unit for number, item in chains if share.includes(number) for unit in item]
-    needed = {unit.series for unit in mine}
-    return (*(u for lesson in lessons for u in lesson if u.series in needed), *mine)
+    shard_units = [unit for number, chain in chains if shard.includes(number) for unit in chain]
+    needed_series = {unit.series for unit in shard_units}
+    return (
+        *(u for group in joint_groups for u in group if u.series in needed_series),
+        *shard_units,
+    )
 
 
 def restore_tile_shard(
     plan: Plan,
     data: Mapping[str, Any],
-    share: Shard,
+    shard: Shard,
     control: Callable[[], Control],
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
-    """Restore some tiles of a picture, to the same bytes as a run of all of them does.
+    """Restore the tiles of one shard.
+
+    The results are identical to those of a run without shards, byte for byte.
 
     Parameters
     ----------
     plan, data, control, store
         As for `napari_dip.pipeline.execute.tile_executor.restore_tiles`.
-    share : Shard
-        The first one is to be there before the others begin; else each learns anew what all tiles
-        are helped by.
+    shard : Shard
+        The shard with index 0 has to finish first. Otherwise, each shard repeats the joint
+        training.
 
     Yields
     ------
@@ -214,27 +237,30 @@ def restore_tile_shard(
     Raises
     ------
     Refused, Failed
-        As for `napari_dip.pipeline.execute.runner.run`; errors of the machine as they are.
+        As for `napari_dip.pipeline.execute.runner.run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
     prepared = yield from calibrate_tiles(plan, data, clock)
     clock.expect(prepared.plan)
-    shelf = open_tile_folder(prepared, store)
+    tile_folder = open_tile_folder(prepared, store)
     try:
-        ended = yield from train_on_sample(prepared, clock, store, shelf)
-        if ended is Control.GO:
-            units = select_shard_tile_units(share, prepared.plan.units)
+        request = yield from train_on_sample(prepared, clock, store, tile_folder)
+        if request is Control.GO:
+            units = select_shard_tile_units(shard, prepared.plan.units)
             clock.expect(prepared.plan, units)
-            course = TileExecutor(prepared, data["image"], clock, store, shelf)
-            ended = yield from course.restore_units(units)
-        return ended
+            executor = TileExecutor(prepared, data["image"], clock, store, tile_folder)
+            request = yield from executor.restore_units(units)
+        return request
     finally:
-        shelf.close()
+        tile_folder.close()
 
 
-def select_shard_tile_units(share: Shard, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
-    """Choose the fits of a share's tiles, in their order, and those that all tiles need."""
+def select_shard_tile_units(shard: Shard, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
+    """Return the fits of a shard's tiles, in order; shard 0 also includes the joint training."""
     order = list(dict.fromkeys(unit.tile for unit in units if unit.has_estimate))
-    mine = {tile for number, tile in enumerate(order) if share.includes(number)}
-    helping = [unit for unit in units if not unit.has_estimate and not share.index]
-    return (*helping, *(unit for unit in units if unit.has_estimate and unit.tile in mine))
+    shard_tiles = {tile for number, tile in enumerate(order) if shard.includes(number)}
+    joint_units = [unit for unit in units if not unit.has_estimate and not shard.index]
+    return (
+        *joint_units,
+        *(unit for unit in units if unit.has_estimate and unit.tile in shard_tiles),
+    )

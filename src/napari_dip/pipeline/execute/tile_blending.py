@@ -1,6 +1,6 @@
-"""The answer for a picture that was restored in tiles; what is judged is judged on a sample.
+"""Blend restored tiles into one image, band by band, and assemble its report.
 
-From finished tiles to one picture, region by region: nowhere is more of it held than that.
+Quality checks use the sample regions only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors.notes import make_note, read_report_notes, report_notes
+from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.pipeline.assess.merge import (
     ResultMerger,
     convert_to_input_dtype,
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.store.tile_results import TileFolder
 
-#: Values of a result that are worked on at a time while it is put together; and how many planes of
-#: a stack they lie in, so that its chunks are not unpacked for each plane anew.
+#: Maximum number of values and of planes in a band, the part of the result that is blended at a
+#: time. A band of several planes avoids decompressing chunks of the file once per plane.
 MAX_BAND_VALUES, MAX_BAND_PLANES = 2**20, 4
 
 
 class BlendedRegion(NamedTuple):
-    """What is known of a region, (C, *size) each, in the image's units.
+    """Hold a blended region; all arrays are (C, *size), in the image's units.
 
     Attributes
     ----------
     picture, deviation : ndarray
-        In the result's pixels.
+        Restored picture and its standard deviation, on the grid of the result.
     measurement, prediction : ndarray
-        In the image's.
+        Measured and predicted pixels, on the grid of the image.
     input_mask : ndarray of bool
-        In the result's pixels, True where it is the image: no tile has a say there.
+        On the grid of the result; True where the picture is a copy of the input.
     """
 
     picture: npt.NDArray[np.float64]
@@ -63,200 +63,228 @@ class BlendedRegion(NamedTuple):
 
 
 class TileBlender:
-    """Blends tiles into each other; where one is missing, the input stands for it.
+    """Blend overlapping tiles; the input replaces a tile without a result.
 
     Parameters
     ----------
     plan : Plan
     calibration : Calibration
-        Its noise tells how sure the input is.
-    shelf : TileFolder
+        Its noise is the uncertainty of the input.
+    tile_folder : TileFolder
     image : array-like
         In the axes and shape of `plan.source`.
 
     Attributes
     ----------
     outliers : ndarray
-        Values of single pixels that were left out of the fits, once all is written.
+        Values of outlier pixels that were excluded from the fits; filled by `write_images`.
     """
 
-    def __init__(self, plan: Plan, calibration: Calibration, shelf: TileFolder, image: Any) -> None:
+    def __init__(
+        self, plan: Plan, calibration: Calibration, tile_folder: TileFolder, image: Any
+    ) -> None:
         self._plan = plan
         self._noise = calibration.noise
         self._outlier_limits = calibration.outlier_limits
         self.outliers = np.zeros(0, np.float32)
         self._constant_channels = calibration.constant_channels
-        self._tile_folder = shelf
+        self._tile_folder = tile_folder
         self._image = image
-        down, right = plan.recipe.task.factors("YX")
+        down, right = plan.recipe.task.get_upscaling_factors("YX")
         self._factors = down, right
 
     def blend_region(self, place: Tile) -> BlendedRegion:
-        """Blend one region, given in the image's pixels."""
+        """Return one region of the blended result.
+
+        Parameters
+        ----------
+        place : Tile
+            The region, in pixels of the image.
+        """
         plan, axes = self._plan, self._plan.source.axes
         measured = place.join_planes(
             split_into_parts(place.read_pixels(self._image, axes), axes, plan.layout)
         )
-        fine = place.upscale(self._factors)
-        picture, variance, prediction, say = (
+        result_region = place.upscale(self._factors)
+        picture, variance, prediction, restored_weight = (
             np.zeros((len(measured), *size))
-            for size in (fine.size, fine.size, place.size, fine.size)
+            for size in (result_region.size, result_region.size, place.size, result_region.size)
         )
         for tile in plan.tiles:
             if not _has_overlap(tile, place):
                 continue
             is_restored = self._tile_folder.has_tile(tile.index)
-            inside, weight, part = _compute_overlap(tile.upscale(self._factors), fine)
-            values, doubts = (
-                self._tile_folder.open_estimates(tile.index)[:, :, *part]
-                if is_restored
-                else self._substitute_input(measured, inside)
+            region_slices, weight, tile_slices = _compute_overlap(
+                tile.upscale(self._factors), result_region
             )
-            picture[:, *inside] += weight * values
-            variance[:, *inside] += weight * doubts**2
-            say[:, *inside] += weight * is_restored
-            inside, weight, part = _compute_overlap(tile, place)
-            prediction[:, *inside] += weight * (
-                self._tile_folder.open_prediction(tile.index)[:, *part]
+            tile_picture, tile_deviation = (
+                self._tile_folder.open_estimates(tile.index)[:, :, *tile_slices]
                 if is_restored
-                else measured[:, *inside]
+                else self._substitute_input(measured, region_slices)
             )
-        untouched = say == 0
-        untouched[list(self._constant_channels)] = True
+            picture[:, *region_slices] += weight * tile_picture
+            variance[:, *region_slices] += weight * tile_deviation**2
+            restored_weight[:, *region_slices] += weight * is_restored
+            region_slices, weight, tile_slices = _compute_overlap(tile, place)
+            prediction[:, *region_slices] += weight * (
+                self._tile_folder.open_prediction(tile.index)[:, *tile_slices]
+                if is_restored
+                else measured[:, *region_slices]
+            )
+        input_mask = restored_weight == 0
+        input_mask[list(self._constant_channels)] = True
         return BlendedRegion(
-            picture, np.sqrt(variance), measured.astype(np.float64), prediction, untouched
+            picture, np.sqrt(variance), measured.astype(np.float64), prediction, input_mask
         )
 
     def write_images(
         self, shift: npt.NDArray[np.float64]
     ) -> tuple[MemoryMappedImage | Planes, ...]:
-        """Write picture, uncertainty and residual where the shelf has room, band by band.
+        """Write picture, uncertainty and residual band by band, and return them in this order.
 
         Parameters
         ----------
         shift : ndarray
-            (C,), what is put back of each channel's mean.
+            (C,): value to add to each channel, so that the result keeps the mean of the image.
         """
         plan = self._plan
-        kind = np.dtype(
+        result_dtype = np.dtype(
             plan.source.dtype if plan.recipe.run_settings.dtype == "same" else np.float32
         )
-        single = np.dtype(np.float32)
-        answer = (
-            self._tile_folder.allocate_image("picture.raw", plan.result_shape, kind),
-            self._tile_folder.allocate_image("deviation.raw", plan.result_shape, single),
-            self._tile_folder.allocate_image("residual.raw", plan.source.shape, single),
+        float_dtype = np.dtype(np.float32)
+        images = (
+            self._tile_folder.allocate_image("picture.raw", plan.result_shape, result_dtype),
+            self._tile_folder.allocate_image("deviation.raw", plan.result_shape, float_dtype),
+            self._tile_folder.allocate_image("residual.raw", plan.source.shape, float_dtype),
         )
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._iter_bands():
-            blended, fine = self.blend_region(band), band.upscale(self._factors)
-            picture, untouched = blended.picture + offset, blended.input_mask
-            single_parts = blended.measurement[None].astype(np.float32)
-            usual, values = fill_outliers(single_parts, None, self._outlier_limits)
-            if len(values):
-                self.outliers = np.concatenate([self.outliers, values])
-                left_out = usual[0] != blended.measurement
-                if plan.recipe.task.same_pixels:
-                    picture = np.where(left_out, blended.measurement, picture)
-                    untouched = untouched | left_out
-            result = self._arrange_axes(picture, fine)
-            residual = usual[0] - blended.prediction - offset
+            blended, result_band = self.blend_region(band), band.upscale(self._factors)
+            picture, input_mask = blended.picture + offset, blended.input_mask
+            measurement_stack = blended.measurement[None].astype(np.float32)
+            filled_stack, outlier_values = fill_outliers(
+                measurement_stack, None, self._outlier_limits
+            )
+            if len(outlier_values):
+                self.outliers = np.concatenate([self.outliers, outlier_values])
+                is_outlier = filled_stack[0] != blended.measurement
+                if plan.recipe.task.has_same_pixels:
+                    picture = np.where(is_outlier, blended.measurement, picture)
+                    input_mask = input_mask | is_outlier
+            result_pixels = self._arrange_axes(picture, result_band)
+            residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
             array = band.read_pixels(self._image, plan.source.axes)
-            same = self._arrange_axes(untouched, fine) > 0
-            for whole, part, tile in (
-                (answer[0], convert_to_input_dtype(result, array, plan, same), fine),
-                (answer[1], self._arrange_axes(blended.deviation, fine), fine),
-                (answer[2], self._arrange_axes(residual, band), band),
+            keeps_input = self._arrange_axes(input_mask, result_band) > 0
+            for output, band_pixels, region in (
+                (
+                    images[0],
+                    convert_to_input_dtype(result_pixels, array, plan, keeps_input),
+                    result_band,
+                ),
+                (images[1], self._arrange_axes(blended.deviation, result_band), result_band),
+                (images[2], self._arrange_axes(residual, band), band),
             ):
-                whole[tile.get_slices(plan.source.axes)] = part
-        return answer
+                output[region.get_slices(plan.source.axes)] = band_pixels
+        return images
 
     def _iter_bands(self) -> Iterator[Tile]:
         height, width = self._plan.source.grid
-        deep = self._plan.tiles[0].z is not None
-        depth = self._plan.source.along("Z")[0] if deep else 1
+        is_stack = self._plan.tiles[0].z is not None
+        depth = self._plan.source.get_sizes("Z")[0] if is_stack else 1
         planes = min(MAX_BAND_PLANES, depth)
-        across = prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
-        rows = max(1, MAX_BAND_VALUES // (across * self._factors[0]))
+        values_per_row = (
+            prod(self._plan.result_shape) // (height * self._factors[0]) // depth * planes
+        )
+        rows = max(1, MAX_BAND_VALUES // (values_per_row * self._factors[0]))
         for z in range(0, depth, planes):
-            levels = (
+            z_span = (
                 Span(
                     start=z,
                     stop=min(depth, z + planes),
                     core_start=z,
                     core_stop=min(depth, z + planes),
                 )
-                if deep
+                if is_stack
                 else None
             )
-            for first in range(0, height, rows):
-                last = min(height, first + rows)
+            for first_row in range(0, height, rows):
+                last_row = min(height, first_row + rows)
                 yield Tile(
                     index=0,
-                    y=Span(start=first, stop=last, core_start=first, core_stop=last),
+                    y=Span(
+                        start=first_row, stop=last_row, core_start=first_row, core_stop=last_row
+                    ),
                     x=Span(start=0, stop=width, core_start=0, core_stop=width),
-                    z=levels,
+                    z=z_span,
                 )
 
-    def _arrange_axes(self, pixels: npt.NDArray[Any], place: Tile) -> npt.NDArray[np.float32]:
-        """Bring (C, *size) to the image's axes."""
-        source = place.make_header(self._plan.source)
-        parts = place.split_planes(pixels.astype(np.float32), self._plan.layout.grid)
+    def _arrange_axes(self, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
+        """Return pixels (C, *size) of a region in the image's axes."""
+        source = tile.make_header(self._plan.source)
+        parts = tile.split_planes(pixels.astype(np.float32), self._plan.layout.grid)
         return np.asarray(join_parts(parts, source.axes, source.shape, self._plan.layout))
 
     def _substitute_input(
         self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Let part of a region stand for a tile that is missing, and its noise for the doubt."""
+        """Return the upscaled input and its noise as picture and deviation of a missing tile."""
         upscaled = measured
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
             upscaled = np.repeat(upscaled, factor, axis)
         upscaled = upscaled[:, *inside]
-        doubt = [
-            np.sqrt(compute_noise_variance(item, upscaled[c])) for c, item in enumerate(self._noise)
+        deviations = [
+            np.sqrt(compute_noise_variance(noise, upscaled[c]))
+            for c, noise in enumerate(self._noise)
         ]
-        return upscaled, np.stack(doubt)
+        return upscaled, np.stack(deviations)
 
 
 def _has_overlap(tile: Tile, place: Tile) -> bool:
     return all(
-        item.start < other.stop and other.start < item.stop
-        for item, other in zip(tile.spans, place.spans, strict=True)
+        tile_span.start < region_span.stop and region_span.start < tile_span.stop
+        for tile_span, region_span in zip(tile.spans, place.spans, strict=True)
     )
 
 
 def _compute_overlap(
     tile: Tile, place: Tile
 ) -> tuple[tuple[slice, ...], npt.NDArray[np.float64], tuple[slice, ...]]:
-    """Give what tile and region share: where in either, and the tile's weights, between them."""
-    inside, part, weights = [], [], np.ones(())
-    for item, other in zip(tile.spans, place.spans, strict=True):
-        start, stop = max(item.start, other.start), min(item.stop, other.stop)
-        inside.append(slice(start - other.start, stop - other.start))
-        part.append(slice(start - item.start, stop - item.start))
-        weights = weights[..., None] * item.compute_weights(start, stop)
-    return tuple(inside), weights, tuple(part)
+    """Return the overlap of a tile with a region.
 
-
-#: Note on a run.
+    Returns
+    -------
+    region_slices : tuple of slice
+        The overlap as an index of the region.
+    weights : ndarray
+        Blending weights of the tile in the overlap.
+    tile_slices : tuple of slice
+        The overlap as an index of the tile.
+    """
+    region_slices, tile_slices, weights = [], [], np.ones(())
+    for tile_span, region_span in zip(tile.spans, place.spans, strict=True):
+        start, stop = max(tile_span.start, region_span.start), min(tile_span.stop, region_span.stop)
+        region_slices.append(slice(start - region_span.start, stop - region_span.start))
+        tile_slices.append(slice(start - tile_span.start, stop - tile_span.start))
+        weights = weights[..., None] * tile_span.compute_weights(start, stop)
+    return tuple(region_slices), weights, tuple(tile_slices)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TileCalibration:
-    """What is known of a picture before any tile is restored.
+    """Hold the calibration of a tiled image and the sample that it was measured on.
 
     Attributes
     ----------
     plan : Plan
-        With the tiles that it will be, the first one first.
+        With the final tiles, and with its units in the order of the run.
     calibration : Calibration
     regions : tuple of Tile
-        That stand for the whole.
+        The sample regions.
     sample : ndarray
-        These as they came, with an axis before the image's own.
+        Pixels of the sample regions as in the input: an axis of regions, then the image's axes.
     hashes : mapping of str to str
-        Of all inputs.
+        SHA-256 of each input.
     """
 
     plan: Plan
@@ -267,57 +295,63 @@ class TileCalibration:
 
 
 def assemble_restoration(
-    prepared: TileCalibration,
-    blend: TileBlender,
-    shelf: TileFolder,
+    calibration: TileCalibration,
+    blender: TileBlender,
+    tile_folder: TileFolder,
     written: tuple[MemoryMappedImage | Planes, ...],
     clock: RunClock,
 ) -> Restoration:
-    """Put the answer together.
+    """Return the restoration of a tiled image, with a report that is measured on the sample.
 
     Parameters
     ----------
-    prepared : TileCalibration
-    blend : TileBlender
-    shelf : TileFolder
+    calibration : TileCalibration
+    blender : TileBlender
+    tile_folder : TileFolder
     written : tuple of MemoryMappedImage or ndarray
-        Picture, uncertainty and residual of the whole.
+        Picture, uncertainty and residual of the whole image.
     clock : RunClock
     """
-    plan, regions = prepared.plan, prepared.regions
+    plan, regions = calibration.plan, calibration.regions
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
-    judged = _merge_sample_regions(prepared, blend, list_tile_outcomes(shelf, order))
-    missing_count = sum(not shelf.has_tile(tile.index) for tile in plan.tiles)
-    untouched = describe_unrestored_tiles(missing_count, len(plan.tiles))
-    answer = judged.make_restoration(clock.seconds, timed_out=clock.timed_out, untouched=untouched)
-    report = dict(answer.report)
-    *deep, height, width = find_largest_tile(plan.tiles).size
+    sample_merger = _merge_sample_regions(
+        calibration, blender, list_tile_outcomes(tile_folder, order)
+    )
+    missing_count = sum(not tile_folder.has_tile(tile.index) for tile in plan.tiles)
+    missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
+    restoration = sample_merger.make_restoration(
+        clock.seconds, timed_out=clock.timed_out, untouched=missing_notes
+    )
+    report = dict(restoration.report)
+    *depth, height, width = find_largest_tile(plan.tiles).size
     notes = list(read_report_notes(report))
-    if len(blend.outliers):
-        notes.append(make_outlier_note(blend.outliers, put_back=plan.recipe.task.same_pixels))
+    if len(blender.outliers):
+        notes.append(make_outlier_note(blender.outliers, put_back=plan.recipe.task.has_same_pixels))
     if len(regions) > 1:
         notes.append(make_note("regions-sampled", count=len(regions)))
-    picture, deviation, residual = (_load_if_small(item) for item in written)
+    picture, deviation, residual = (_load_if_small(image) for image in written)
     report |= {
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
-        "input_sha256": prepared.hashes["image"],
+        "input_sha256": calibration.hashes["image"],
         "output_sha256": compute_sha256(written[0]),
-        **report_notes(dict.fromkeys(notes)),
+        **serialise_notes(dict.fromkeys(notes)),
         "tiles": {"count": len(plan.tiles), "height": height, "width": width, "first": order[0]}
-        | ({"depth": deep[0]} if deep else {}),
+        | ({"depth": depth[0]} if depth else {}),
     }
     scale = plan.source.scale
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
     report["fit"]["axes"] = plan.layout.grid
     report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
-    return replace(answer, image=picture, uncertainty=deviation, residual=residual, report=report)
+    return replace(
+        restoration, image=picture, uncertainty=deviation, residual=residual, report=report
+    )
 
 
 def _merge_sample_regions(
-    prepared: TileCalibration, blend: TileBlender, outcomes: list[Any]
+    prepared: TileCalibration, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
-    """Merge the regions as if they were frames of a movie."""
+    """Merge the blended sample regions as the frames of a movie."""
     plan, sample = prepared.plan, prepared.sample
     source = replace(
         plan.source,
@@ -328,27 +362,29 @@ def _merge_sample_regions(
     )
     planes = "".join(axis for axis in "Z" if axis in plan.source.axes)
     layout = Layout(parts="T" + planes, channels=plan.layout.channels, grid="YX")
-    blended = [_drop_region_depth(blend.blend_region(region)) for region in prepared.regions]
-    measured = np.stack([item.measurement for item in blended]).astype(np.float32)
-    parts, _ = fill_outliers(measured, None, prepared.calibration.outlier_limits)
-    calibration = replace(prepared.calibration, outlier_count=0)  # they are put back into the whole
-    merge = ResultMerger(replace(plan, source=source, layout=layout), calibration, parts, sample)
-    merge.sums[0] = [item.picture for item in blended]
-    merge.sums[1] = merge.sums[0] ** 2
-    merge.sums[2] = [item.deviation**2 for item in blended]
-    merge.predictions[...] = [item.prediction for item in blended]
-    merge.count[...] = 1
-    merge.outcomes.extend(outcomes)
-    return merge
+    blended = [_drop_region_depth(blender.blend_region(region)) for region in prepared.regions]
+    measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
+        np.float32
+    )
+    stack, _ = fill_outliers(measured, None, prepared.calibration.outlier_limits)
+    calibration = replace(prepared.calibration, outlier_count=0)  # counted for the whole image
+    merger = ResultMerger(replace(plan, source=source, layout=layout), calibration, stack, sample)
+    merger.sums[0] = [blended_region.picture for blended_region in blended]
+    merger.sums[1] = merger.sums[0] ** 2
+    merger.sums[2] = [blended_region.deviation**2 for blended_region in blended]
+    merger.predictions[...] = [blended_region.prediction for blended_region in blended]
+    merger.count[...] = 1
+    merger.outcomes.extend(outcomes)
+    return merger
 
 
 def _drop_region_depth(region: BlendedRegion) -> BlendedRegion:
-    """Give a region of one plane without its depth, (C, Y, X)."""
-    return BlendedRegion._make(item.reshape(len(item), *item.shape[-2:]) for item in region)
+    """Return a region of one plane with arrays (C, Y, X), without the Z axis."""
+    return BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
 
 
 def _load_if_small(whole: MemoryMappedImage | Planes) -> npt.NDArray[Any]:
     if isinstance(whole, np.ndarray):
         return whole
-    mapped = whole.mapped()
+    mapped = whole.make_memmap()
     return np.array(mapped) if mapped.nbytes <= MAX_IN_MEMORY_RESULT_BYTES else mapped

@@ -1,7 +1,4 @@
-"""Tiles restored one after another, each as if it were an image of its own.
-
-Restore a picture tile by tile: each by itself, all by one calibration, blended in the end.
-"""
+"""Restore an image tile by tile: one calibration for all, separate fits, blended at the end."""
 
 from __future__ import annotations
 
@@ -48,156 +45,186 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
 
 
-def open_tile_folder(prepared: TileCalibration, store: CheckpointStore) -> TileFolder:
-    """Open the shelf beside a store for the tiles of this run; raises as `TileFolder` does."""
-    plan = prepared.plan
+def open_tile_folder(calibration: TileCalibration, store: CheckpointStore) -> TileFolder:
+    """Open the folder of this run's tile results; raise Refused or Failed as `TileFolder` does."""
+    plan = calibration.plan
     tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
-    identity = {**make_run_identity(plan, prepared.hashes), "tiles": tiles}
+    identity = {**make_run_identity(plan, calibration.hashes), "tiles": tiles}
     return TileFolder(
-        store.results_folder, identity, resume=store.resume, others=list_fallback_folders(plan)
+        store.results_folder,
+        identity,
+        resume=store.resume,
+        other_folders=list_fallback_folders(plan),
     )
 
 
 class TileExecutor:
-    """The tiles of one run, one after another.
+    """Restore the tiles of one run, one after another.
 
     Parameters
     ----------
-    prepared : TileCalibration
+    calibration : TileCalibration
     image : array-like
-        Read region by region.
+        The whole image; only one tile is read at a time.
     clock : RunClock
     store : CheckpointStore
-        Keeps checkpoints within a tile.
-    shelf : TileFolder
-        Keeps the tiles that are done.
+        Writes checkpoints of the fits within a tile.
+    tile_folder : TileFolder
+        Stores the finished tiles.
 
     Attributes
     ----------
     finished_tiles : list of int
-        Numbers of the tiles that there are by now.
+        Indices of the tiles that have a result.
     """
 
     def __init__(
         self,
-        prepared: TileCalibration,
+        calibration: TileCalibration,
         image: Any,
         clock: RunClock,
         store: CheckpointStore,
-        shelf: TileFolder,
+        tile_folder: TileFolder,
     ) -> None:
-        self._plan = prepared.plan
-        self._calibration = prepared.calibration
+        self._plan = calibration.plan
+        self._calibration = calibration.calibration
         self._image = image
         self._clock = clock
         self._store = store
-        self._tile_folder = shelf
+        self._tile_folder = tile_folder
         self.finished_tiles: list[int] = []
 
     def restore_units(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
-        """Restore the tiles of these units that are not done; whether the run was ended."""
-        tiled = [unit for unit in units if unit.has_estimate]
-        number = len(units) - len(tiled)
-        for index, fits in groupby(tiled, lambda unit: unit.tile or 0):
-            group = list(fits)
-            first, number = number + 1, number + len(group)
+        """Restore those tiles of these units that are not finished.
+
+        Parameters
+        ----------
+        units : sequence of WorkUnit
+
+        Yields
+        ------
+        Event
+
+        Returns
+        -------
+        Control
+            GO after all tiles; otherwise how the run was ended.
+        """
+        units_with_estimate = [unit for unit in units if unit.has_estimate]
+        number = len(units) - len(units_with_estimate)
+        for index, grouped_units in groupby(units_with_estimate, lambda unit: unit.tile or 0):
+            tile_units = list(grouped_units)
+            first_number, number = number + 1, number + len(tile_units)
             if not self._tile_folder.is_finished(index):
                 try:
-                    ended = yield from self._restore_tile(self._plan.tiles[index], group, first)
+                    control = yield from self._restore_tile(
+                        self._plan.tiles[index], tile_units, first_number
+                    )
                 except Exception as error:
-                    no = make_machine_refusal(error, self._plan.source.name)
-                    if no is None or not self.finished_tiles:
+                    machine_refusal = make_machine_refusal(error, self._plan.source.name)
+                    if machine_refusal is None or not self.finished_tiles:
                         raise
-                    yield Event(message=f"{no.sentence} The tiles that are done were kept.")
-                    ended = Control.KEEP
-                if ended is not Control.GO:
-                    return ended
+                    yield Event(
+                        message=f"{machine_refusal.sentence} The tiles that are done were kept."
+                    )
+                    control = Control.KEEP
+                if control is not Control.GO:
+                    return control
                 if (
-                    moved := self._tile_folder.make_fallback_notice()
-                ) and moved != self._store.fallback_notice:
-                    self._store.fallback_notice = moved
-                    yield Event(message=moved.sentence)
+                    fallback_notice := self._tile_folder.make_fallback_notice()
+                ) and fallback_notice != self._store.fallback_notice:
+                    self._store.fallback_notice = fallback_notice
+                    yield Event(message=fallback_notice.sentence)
             self.finished_tiles.append(index)
         return Control.GO
 
     def _restore_tile(
         self, tile: Tile, units: list[WorkUnit], number: int
     ) -> Generator[Event, None, Control]:
-        """Restore one tile, as if it were an image of its own."""
+        """Fit all units of one tile, as for a separate image, and save the result."""
         plan = replace(
             self._plan, source=tile.make_header(self._plan.source), units=tuple(units), tiles=()
         )
         array = tile.read_pixels(self._image, plan.source.axes)
-        parts = split_into_parts(array, plan.source.axes, plan.layout)
-        parts, _ = fill_outliers(parts, None, self._calibration.outlier_limits)
-        calibration = _make_tile_calibration(self._calibration, parts)
-        merge = ResultMerger(plan, calibration, parts, array)
-        resume = open_part_checkpoint(self._store, plan, array, merge)
-        done = {outcome.unit for outcome in merge.outcomes}
-        course = UnitExecutor(plan, calibration, parts, self._clock, merge, self._store)
-        ended = Control.GO
-        begin = units[0].part
-        for place, unit in enumerate(units):
-            fitted = apply_probe_outcome(
+        stack = split_into_parts(array, plan.source.axes, plan.layout)
+        stack, _ = fill_outliers(stack, None, self._calibration.outlier_limits)
+        calibration = _make_tile_calibration(self._calibration, stack)
+        merger = ResultMerger(plan, calibration, stack, array)
+        resume = open_part_checkpoint(self._store, plan, array, merger)
+        finished_ids = {outcome.unit for outcome in merger.outcomes}
+        executor = UnitExecutor(plan, calibration, stack, self._clock, merger, self._store)
+        control = Control.GO
+        first_part = units[0].part
+        for index, unit in enumerate(units):
+            fitted_unit = apply_probe_outcome(
                 drop_constant_channels(unit, calibration.constant_channels),
                 self._tile_folder.read_joint_outcomes(),
             )
-            if unit.id in done or not fitted.channels:
+            if unit.id in finished_ids or not fitted_unit.channels:
                 continue
-            name = f"c{unit.channels[0]}r{unit.restart}"
-            if unit.part == begin:  # later planes of the tile go on with what the one before has
-                course.weights = (
-                    self._tile_folder.load_weights(name) if unit.is_warm_start else None
+            weights_name = f"c{unit.channels[0]}r{unit.restart}"
+            if unit.part == first_part:  # later planes start from the weights of the previous plane
+                executor.weights = (
+                    self._tile_folder.load_weights(weights_name) if unit.is_warm_start else None
                 )
-            ended = yield from course.fit_unit(fitted, number + place, resume)
+            control = yield from executor.fit_unit(fitted_unit, number + index, resume)
             resume = None
-            if ended is not Control.GO:
+            if control is not Control.GO:
                 break
-            teaches = tile is self._first_tile and unit.role == INDEPENDENT
-            if course.weights is not None and teaches:  # of its last plane in the end
-                self._tile_folder.save_weights(name, course.weights)
-        return self._record_tile(tile, merge, parts, ended)
+            is_weight_source = tile is self._first_tile and unit.role == INDEPENDENT
+            if (
+                executor.weights is not None and is_weight_source
+            ):  # overwritten until the last plane
+                self._tile_folder.save_weights(weights_name, executor.weights)
+        return self._record_tile(tile, merger, stack, control)
 
     @property
     def _first_tile(self) -> Tile:
         return self._plan.tiles[self._plan.units[0].tile or 0]
 
-    def _record_tile(self, tile: Tile, merge: ResultMerger, parts: Any, ended: Control) -> Control:
-        """Put away what a tile came to."""
-        if ended is Control.DISCARD or (ended is Control.KEEP and not merge.outcomes):
+    def _record_tile(self, tile: Tile, merger: ResultMerger, parts: Any, ended: Control) -> Control:
+        """Save the result of a tile; keep it in memory only if the user ended it early."""
+        if ended is Control.DISCARD or (ended is Control.KEEP and not merger.outcomes):
             return ended
         mean, deviation, prediction = (
-            tile.join_planes(estimate) for estimate in merge.get_estimates()
+            tile.join_planes(estimate) for estimate in merger.get_estimates()
         )
-        lost = tile.compute_weights() * (tile.join_planes(parts) - prediction.astype(np.float64))
-        residual_sums = zero_residual_outliers(lost).sum(tuple(range(1, lost.ndim)))
-        same = np.array_equal(mean, prediction)
-        piece = TileResult(
+        weighted_residual = tile.compute_weights() * (
+            tile.join_planes(parts) - prediction.astype(np.float64)
+        )
+        residual_sums = zero_residual_outliers(weighted_residual).sum(
+            tuple(range(1, weighted_residual.ndim))
+        )
+        has_same_prediction = np.array_equal(mean, prediction)
+        tile_result = TileResult(
             estimates=np.stack([mean, deviation]),
-            prediction=None if same else prediction,
+            prediction=None if has_same_prediction else prediction,
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
-            outcomes=tuple(merge.outcomes),
-            learned=merge.learned,
+            outcomes=tuple(merger.outcomes),
+            learned=merger.learned,
         )
         if ended is Control.KEEP:
             self.finished_tiles.append(tile.index)
-            self._tile_folder.keep_in_memory(tile.index, piece)
+            self._tile_folder.keep_in_memory(tile.index, tile_result)
             return ended
-        self._tile_folder.save(tile.index, piece)
+        self._tile_folder.save(tile.index, tile_result)
         self._store.remove_checkpoint()
         return ended
 
 
 def _make_tile_calibration(calibration: Calibration, parts: Any) -> Calibration:
-    """Give what holds for a tile's pixels: all of the image's, and the tile at half its size."""
+    """Return the image's calibration, with the half-resolution input of one tile."""
     if calibration.half_resolution is None:
         return calibration
     import torch
 
     from napari_dip.engine.noise.oversampling import halve_resolution
 
-    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
-    return replace(calibration, half_resolution=replace(calibration.half_resolution, stack=half))
+    half_resolution_stack = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
+    return replace(
+        calibration,
+        half_resolution=replace(calibration.half_resolution, stack=half_resolution_stack),
+    )
 
 
 def restore_tiles(
@@ -206,13 +233,13 @@ def restore_tiles(
     control: Callable[[], Control],
     store: CheckpointStore | None,
 ) -> Generator[Event, None, Restoration | None]:
-    """Restore a picture in the plan's tiles.
+    """Restore an image in the plan's tiles.
 
     Parameters
     ----------
     plan, data, control, store
-        As for `runner.run`. "image" is read region by region; what is done lies
-        beside the store, or else in a temporary folder.
+        As for `napari_dip.pipeline.execute.runner.run`. The image is read tile by tile. Finished
+        tiles are stored in the store's results folder; without a store, in a temporary folder.
 
     Yields
     ------
@@ -222,7 +249,7 @@ def restore_tiles(
     Returns
     -------
     Restoration or None
-        Its pictures are arrays that stay on the disk.
+        Large result images are memory-mapped files. None as for `run`.
 
     Raises
     ------
@@ -235,29 +262,35 @@ def restore_tiles(
     clock.expect(plan)
     with ExitStack() as stack:
         if store is None:
-            keeper = tempfile.TemporaryDirectory(prefix="napari-dip-", ignore_cleanup_errors=True)
-            store = CheckpointStore(Path(stack.enter_context(keeper)) / "run", resume=False)
-        shelf = open_tile_folder(prepared, store)
-        stack.callback(shelf.close)
-        course = TileExecutor(prepared, image, clock, store, shelf)
-        ended = yield from train_on_sample(prepared, clock, store, shelf)
-        if ended is Control.GO:
-            ended = yield from course.restore_units(plan.units)
-        if ended is Control.DISCARD:
+            temporary_folder = tempfile.TemporaryDirectory(
+                prefix="napari-dip-", ignore_cleanup_errors=True
+            )
+            store = CheckpointStore(
+                Path(stack.enter_context(temporary_folder)) / "run", resume=False
+            )
+        tile_folder = open_tile_folder(prepared, store)
+        stack.callback(tile_folder.close)
+        executor = TileExecutor(prepared, image, clock, store, tile_folder)
+        request = yield from train_on_sample(prepared, clock, store, tile_folder)
+        if request is Control.GO:
+            request = yield from executor.restore_units(plan.units)
+        if request is Control.DISCARD:
             return None
-        if not course.finished_tiles:  # asked to keep before there was anything
+        if not executor.finished_tiles:  # ended before the first result
             clock.check_time(plan.source.name)
             return None
-        shelf.check_tiles(course.finished_tiles)
+        tile_folder.check_tiles(executor.finished_tiles)
         yield Event(message="Putting the tiles together", fraction=1.0, seconds=clock.seconds)
-        blend = TileBlender(plan, prepared.calibration, shelf, image)
-        written = blend.write_images(_compute_mean_shift(plan, shelf))
-        return assemble_restoration(prepared, blend, shelf, written, clock)
+        blender = TileBlender(plan, prepared.calibration, tile_folder, image)
+        images = blender.write_images(_compute_mean_shift(plan, tile_folder))
+        return assemble_restoration(prepared, blender, tile_folder, images, clock)
 
 
-def _compute_mean_shift(plan: Plan, shelf: TileFolder) -> Any:
-    """Give what the fits have lost of each channel's mean."""
+def _compute_mean_shift(plan: Plan, tile_folder: TileFolder) -> Any:
+    """Return the mean residual of each channel, which the merged result has to be shifted by."""
     sums = [
-        shelf.read_tile_record(tile.index)[0] for tile in plan.tiles if shelf.has_tile(tile.index)
+        tile_folder.read_tile_record(tile.index)[0]
+        for tile in plan.tiles
+        if tile_folder.has_tile(tile.index)
     ]
-    return np.sum(sums, axis=0) / prod(plan.source.along(plan.tiles[0].axes))
+    return np.sum(sums, axis=0) / prod(plan.source.get_sizes(plan.tiles[0].axes))

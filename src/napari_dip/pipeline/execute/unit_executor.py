@@ -1,4 +1,4 @@
-"""The fits of one run, one after another: begun, told of, judged, and handed on."""
+"""Run the fit of each work unit, select between priors, and pass the results to the merger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, refusal
+from napari_dip.errors import Failed, make_refusal
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import Movie
@@ -34,31 +34,39 @@ if TYPE_CHECKING:
 
 
 def drop_constant_channels(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
-    """Take the channels out of a unit that hold one value only."""
+    """Return the work unit without the channels whose pixels are all equal."""
     return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
 
 
 def is_inference_only(unit: WorkUnit) -> bool:
-    """Whether a unit gives a picture within a look, so that a person who keeps waits for all."""
+    """Return whether a unit only applies a jointly trained network to a whole plane or frame.
+
+    Such units are fast, so they all run even after the user has asked to keep the result.
+    """
     return unit.role == INFERENCE and unit.tile is None
 
 
 class UnitExecutor:
-    """What the fits of one run share.
+    """Fit the work units of one run, one after another.
 
     Parameters
     ----------
-    plan, calibration, planes, clock, merge
-        Of the run.
+    plan : Plan
+    calibration : Calibration
+    planes : ndarray
+        (parts, C, *grid), in the image's units.
+    clock : RunClock
+    merger : ResultMerger
+        Receives the result of each fit.
     store : CheckpointStore or None
-        Where checkpoints go.
-    shelf : UnitFolder, optional
-        Where each fit goes that is done, for another process to merge.
+        Writes checkpoints; None: there are none.
+    unit_folder : UnitFolder, optional
+        Saves the result of each finished fit, so that another process can merge it.
 
     Attributes
     ----------
     weights : mapping of str to Tensor, or None
-        Of the fit before: the next one may begin with them.
+        Network weights of the previous fit, from which the next one may start.
     """
 
     def __init__(
@@ -67,18 +75,18 @@ class UnitExecutor:
         calibration: Calibration,
         planes: Planes,
         clock: RunClock,
-        merge: ResultMerger,
+        merger: ResultMerger,
         store: CheckpointStore | None,
-        shelf: UnitFolder | None = None,
+        unit_folder: UnitFolder | None = None,
     ) -> None:
         self._plan = plan
         self._calibration = calibration
         self._stack = planes
         self._clock = clock
-        self._merge = merge
+        self._merge = merger
         self._store = store
-        self._unit_folder = shelf
-        self._movie = Movie(plan.recipe.task, calibration, planes, merge)
+        self._unit_folder = unit_folder
+        self._movie = Movie(plan.recipe.task, calibration, planes, merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
@@ -87,9 +95,29 @@ class UnitExecutor:
     def fit_unit(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
     ) -> Generator[Event, None, Control]:
-        """Fit one unit; whether to go on, or how the run was ended.
+        """Fit one work unit, and repeat the fit if memory runs out or the GPU fails.
 
-        A person who keeps what there is gets all frames that share a network by one quick look.
+        Parameters
+        ----------
+        unit : WorkUnit
+        number : int
+            Position of the unit in the run, 1-based.
+        resume : Checkpoint or None
+            Checkpoint of this unit to continue from.
+
+        Yields
+        ------
+        Event
+
+        Returns
+        -------
+        Control
+            GO to continue with the next unit; otherwise how the user or a limit ended the run.
+
+        Notes
+        -----
+        After a request to keep the result, units that use a jointly trained network are not fitted
+        further. They still get a result, from one inference pass.
         """
         unit = apply_probe_outcome(unit, self._merge.outcomes)
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
@@ -101,66 +129,71 @@ class UnitExecutor:
     def _attempt(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
     ) -> Generator[Event, None, Control]:
-        """Fit one unit, unless the memory runs out."""
-        names = self._list_candidates(unit)
-        done = 0 if resume is None else resume.history[-1].iteration
-        self._clock.begin(number, done, unit.iterations if unit.role == INFERENCE else 0)
-        # no checkpoint is kept while priors race, so that none can be of the wrong one
-        self._is_selecting = len(names) > 1
-        running = []
-        for place, name in enumerate(names):
-            self._clock.set_candidate(place if self._is_selecting else None)
-            running.append(self._start_fit(unit, name, resume))
-            yield from self._iter_events(unit, running[-1])
-            if running[-1].is_ended_by_user:
+        """Fit one unit once with each candidate prior, and record the best result."""
+        priors = self._list_candidates(unit)
+        first_iteration = 0 if resume is None else resume.history[-1].iteration
+        self._clock.begin(number, first_iteration, unit.iterations if unit.role == INFERENCE else 0)
+        # a checkpoint written during prior selection could belong to a rejected prior
+        self._is_selecting = len(priors) > 1
+        running_fits = []
+        for index, prior in enumerate(priors):
+            self._clock.set_candidate(index if self._is_selecting else None)
+            running_fits.append(self._start_fit(unit, prior, resume))
+            yield from self._iter_events(unit, running_fits[-1])
+            if running_fits[-1].is_ended_by_user:
                 break
-        return self._finish_unit(unit, running)
+        return self._finish_unit(unit, running_fits)
 
     def _finish_unit(self, unit: WorkUnit, running: list[RunningFit]) -> Control:
-        """Choose between a unit's fits; one that a person ended counts if there is no other."""
+        """Select and record one of a unit's fits.
+
+        A fit that the user ended is only used if no other fit has a result.
+        """
         from napari_dip.pipeline.execute.joint_training import select_best_fit
 
-        by_hand = running[-1].is_ended_by_user
-        if by_hand and self._control is Control.DISCARD:
+        ended_by_user = running[-1].is_ended_by_user
+        if ended_by_user and self._control is Control.DISCARD:
             return self._control
-        whole = [item for item in running if item.result is not None and not item.result.kept]
-        candidates = whole or [item for item in running if item.result is not None]
-        if unit.role == FINE_TUNE_PROBE and by_hand:
-            return Control.GO  # there is a network, so there will be pictures
+        completed_fits = [
+            fit for fit in running if fit.result is not None and not fit.result.is_ended_by_user
+        ]
+        candidates = completed_fits or [fit for fit in running if fit.result is not None]
+        if unit.role == FINE_TUNE_PROBE and ended_by_user:
+            return Control.GO  # the jointly trained network still gives all units a result
         if not candidates:
             return self._control
         if not unit.has_estimate:
             return self._record_network(unit, candidates[0])
         control = self._record_result(unit, select_best_fit(candidates))
-        return Control.KEEP if by_hand and not is_inference_only(unit) else control
+        return Control.KEEP if ended_by_user and not is_inference_only(unit) else control
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
-        """Priors to begin with: repeats take the one that their first fit was left with."""
+        """Return the names of the priors to fit; a restart uses the prior of the first fit."""
         budget = self._plan.budget
         if self._recovery.prior:
             return (self._recovery.prior,)
-        if unit.restart and budget.rivals:
-            first = {outcome.unit: outcome.prior for outcome in self._merge.outcomes}
-            return (first.get(unit.first_unit_id, budget.prior),)
-        return (budget.prior, *budget.rivals)
+        if unit.restart and budget.other_candidates:
+            prior_by_unit = {outcome.unit: outcome.prior for outcome in self._merge.outcomes}
+            return (prior_by_unit.get(unit.first_unit_id, budget.prior),)
+        return (budget.prior, *budget.other_candidates)
 
     def _start_fit(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> RunningFit:
-        """Make one fit ready to go; checkpoints are kept once it is the only one."""
+        """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import make_fit
         from napari_dip.pipeline.execute.joint_training import RunningFit, make_series_fit
 
-        bites, movie = self._recovery, self._movie
-        arguments = bites.place_plan(self._plan), self._calibration, self._stack, unit, prior
+        recovery, movie = self._recovery, self._movie
+        arguments = recovery.place_plan(self._plan), self._calibration, self._stack, unit, prior
         if unit.has_estimate:
-            setup = make_fit(*arguments, movie.get_neighbour_frames(unit, prior), bites)
+            setup = make_fit(*arguments, movie.get_neighbour_frames(unit, prior), recovery)
         else:
-            setup = make_series_fit(*arguments, movie, bites)
+            setup = make_series_fit(*arguments, movie, recovery)
 
-        def keep(point: Checkpoint) -> None:
-            kept = bites.record_checkpoint(point, prior if self._is_selecting else "")
-            if kept is not None and self._store is not None:
-                self._store.offer(kept, unit.id)
+        def keep_checkpoint(checkpoint: Checkpoint) -> None:
+            recorded = recovery.record_checkpoint(checkpoint, prior if self._is_selecting else "")
+            if recorded is not None and self._store is not None:
+                self._store.offer(recorded, unit.id)
 
         loop = fit(
             setup.problem,
@@ -172,12 +205,12 @@ class UnitExecutor:
             warm_start=self.weights if unit.is_warm_start else None,
             control=self._poll_control,
             preview_due=self._clock.is_preview_due,
-            keep_checkpoint=keep,
+            keep_checkpoint=keep_checkpoint,
         )
         return RunningFit(setup, loop)
 
     def _iter_events(self, unit: WorkUnit, fit: RunningFit) -> Generator[Event, None, None]:
-        """Put a fit's reports into words and pictures."""
+        """Run a fit, and convert its progress reports to events with previews."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import convert_to_image_units
 
@@ -194,12 +227,12 @@ class UnitExecutor:
             yield event
 
     def _poll_control(self) -> Control:
-        """Ask what to do, and remember: a fit that ends with nothing does not say why."""
+        """Return the current request, and store it: a fit without a result does not report it."""
         self._control = Control.KEEP if self._recovery.is_exhausted else self._clock.poll_control()
         return self._control
 
     def _record_result(self, unit: WorkUnit, fit: RunningFit) -> Control:
-        """Hand a fit's answer to the merge and the store."""
+        """Pass the result of a fit to the merger, the unit folder and the checkpoint store."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import (
             compute_uncertainty,
@@ -211,20 +244,24 @@ class UnitExecutor:
         setup, result = fit.setup, fit.result
         assert result is not None
         self._check_convergence(result)
-        if result.kept and self._store is not None:
-            self._store.write_after_user_stop()  # before the merge takes in an unfinished picture
-        learned = {name: item.cpu().numpy() for name, item in result.learned.items()}
+        if result.is_ended_by_user and self._store is not None:
+            self._store.write_after_user_stop()  # before the unfinished result is merged
+        learned = {
+            name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
+        }
         learned_notes = tuple(self._plan.recipe.task.describe_learned(learned))
         outcome = make_unit_outcome(unit, setup, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
-            reason = StopReason.USER if result.kept else StopReason.SHARED_NETWORK
+            reason = StopReason.USER if result.is_ended_by_user else StopReason.SHARED_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
         picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)
         deviation = growth * compute_uncertainty(setup, self._calibration, result)
-        prediction = predict_measurement(setup, self._calibration, result.blind, result.estimate)
+        prediction = predict_measurement(
+            setup, self._calibration, result.network_estimate, result.estimate
+        )
         self._merge.add(unit, picture, deviation, prediction, outcome, learned)
-        if result.kept:
+        if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
         if self._unit_folder is not None:
             self._unit_folder.save(
@@ -237,12 +274,12 @@ class UnitExecutor:
             self.weights = copy_state_to_cpu(result.weights)
         if self._store is not None and self.weights is not None:
             self._store.record_finished_unit(self._merge, self.weights)
-            if not unit.iterations:  # or it was offered on the way
+            if not unit.iterations:  # other fits have offered checkpoints as they ran
                 self._store.write_if_due()
         return Control.GO
 
     def _record_network(self, unit: WorkUnit, fit: RunningFit) -> Control:
-        """Take note of a network that others are shown, or of what going on from it gains."""
+        """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_training import compute_validation_gain
 
@@ -260,20 +297,20 @@ class UnitExecutor:
             gain = compute_fine_tune_gain((*self._merge.outcomes, outcome), unit.series)
             if gain is not None and gain.trials == unit.probe_count:
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
-        if result.kept and self._store is not None:
+        if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
         self._merge.outcomes.append(outcome)
-        if self._unit_folder is not None and not result.kept:
+        if self._unit_folder is not None and not result.is_ended_by_user:
             if unit.role == JOINT and self.weights is not None:
                 self._unit_folder.save_weights(unit.series, self.weights)
             self._unit_folder.save(unit, UnitResult(outcome=outcome))
-        if self._store is not None and self.weights is not None and not result.kept:
+        if self._store is not None and self.weights is not None and not result.is_ended_by_user:
             self._store.record_finished_unit(self._merge, self.weights)
         return Control.GO
 
     def _check_convergence(self, result: FitResult) -> None:
-        """Refuse to go on with a fit that came to nothing."""
-        nothing = result.iterations > 0 and result.best_iteration == 0
-        if nothing or not bool(result.estimate.mean.isfinite().all()):
+        """Raise Failed if a fit never improved or its result is not finite."""
+        never_improved = result.iterations > 0 and result.best_iteration == 0
+        if never_improved or not bool(result.estimate.mean.isfinite().all()):
             facts = {"name": self._plan.source.name, "count": len(result.notes)}
-            raise Failed(refusal("diverged", **facts))
+            raise Failed(make_refusal("diverged", **facts))

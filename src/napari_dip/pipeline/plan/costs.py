@@ -1,9 +1,4 @@
-"""What a fit costs: its budget, and estimates of memory and time from the header alone.
-
-Looks at the whole picture: how many a last sweep takes, and how much goes in at a time.
-
-What a preset spends on a fit, with the user's own limits put in.
-"""
+"""Choose the budget of a fit from its preset, and estimate memory and time from the header."""
 
 from __future__ import annotations
 
@@ -34,9 +29,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
 
-#: Sides that a hidden block can have.
+#: Possible sides of a hidden block, in pixels.
 BLOCK_SIDES = (1, 3, 5, 7)
-#: Priors whose networks see no further than so many pixels of a plane.
+#: Priors whose networks have a limited receptive field, so that inference may run in tiles.
 LOCAL_PRIORS = (
     "blind-spot",
     "r2r",
@@ -48,75 +43,79 @@ LOCAL_PRIORS = (
 
 
 def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
-    """Count the looks of a last sweep: shifts of a lattice of blocks until their cores tile.
+    """Count the passes of final inference: shifts of a block lattice whose cores tile the image.
 
     Parameters
     ----------
     block, core : tuple of int
-        Sizes of a hidden block and of the middle of it that is trusted, per axis.
+        Sizes of a hidden block, and of its core where the prediction is used, per axis.
     """
     return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
 
 
 def count_block_passes(block: tuple[int, ...]) -> int:
-    """Count the looks of a last sweep with blocks of that size."""
+    """Count the passes of final inference with hidden blocks of that size."""
     return count_inference_passes(block, tuple(compute_loss_core_width(side) for side in block))
 
 
 def count_final_passes(dims: int) -> tuple[int, int]:
-    """Count the looks of a last sweep where the noise is white, as it mostly is, and at most."""
-    ahead = (1,) * (dims - 2)
-    most = max(count_block_passes((*ahead, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES))
-    return count_block_passes((*ahead, 1, 1)), most
+    """Count the passes of final inference for white noise, and their maximum for any noise."""
+    leading_axes = (1,) * (dims - 2)
+    maximum = max(
+        count_block_passes((*leading_axes, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES)
+    )
+    return count_block_passes((*leading_axes, 1, 1)), maximum
 
 
 def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
-    """Count the pixels that go through the network at a time in a look.
+    """Count the pixels that one batch of an inference pass takes.
 
     Parameters
     ----------
     grid : tuple of int
-        Of the network.
+        Size of the network's output.
     budget : Budget
     """
-    whole = prod(grid)
+    pixels = prod(grid)
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
-        return min(whole, planes) if budget.prior in PLANE_WISE_PRIORS else whole
+        return min(pixels, planes) if budget.prior in PLANE_WISE_PRIORS else pixels
     return (
-        count_max_tile_pixels(whole, len(budget.widths)) if budget.prior in LOCAL_PRIORS else whole
+        count_max_tile_pixels(pixels, len(budget.widths))
+        if budget.prior in LOCAL_PRIORS
+        else pixels
     )
 
 
-#: Floating-point operations a second that convolutions of these widths reach. Per CPU thread, in
-#: single precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s of one
-#: thread of an Intel Xeon with AMX that is shared (`benchmarks/speed_plan.py`, as all below). On a
-#: GPU: a cautious guess, no card was at hand.
+#: Floating-point operations per second of convolutions of these widths. Per CPU thread, in single
+#: precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s on one thread of a
+#: shared Intel Xeon with AMX (`benchmarks/speed_plan.py`, as all below). On a GPU: a low guess,
+#: not measured.
 THREAD_RATE, GPU_RATE = 100e9, 2e12
-#: That rate's multiple of steps in half precision (0.077 s), of volumes (0.63 s for a step and
-#: 0.22 s for a look at 16 x 96 x 96 voxels) and of networks with normalised layers (0.18 s).
+#: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
+#: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
 HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
-#: Priors whose steps are in half precision where the processor is made for it, and those whose
-#: networks have normalised layers.
+#: Priors with steps in half precision on CPUs with bfloat16 instructions, and priors whose networks
+#: have normalised layers.
 HALF_PRECISION_PRIORS = (R2R_PRIOR, "blind-spot")
 NORMALISED_PRIORS = ("random-input", "guided-random-input", "random-input-no-skips")
-#: Loading torch; and measuring the noise: for a picture, and for each of its pixels.
+#: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
-#: What comes after a fit, for each pixel: residual and verdict of a channel, and the last filter of
-#: one channel and of each further one (0.55 s for 200 x 512 pixels, 0.63 s for 100 x 512 of three,
-#: on one thread of an AMD EPYC, which is a fifth quicker than the Xeon that is counted on here).
+#: Seconds per pixel after a fit: residual and quality checks of one channel, and refinement of the
+#: first and of each further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
+#: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
 ASSESSMENT_PIXEL_SECONDS = 2.5e-6
 REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
-#: Iterations between two judgements, as the engine's schedule has it.
+#: Iterations between two validations, as in the engine's schedule.
 ITERATIONS_PER_VALIDATION = 25
-#: What a first fit loads and never gives back: of planes, where the line of peaks over pixels
-#: begins; of volumes, what one of 32 x 32 pixels takes, and a little for scratch space.
+#: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
+#: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
 START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
-#: Part of a step's memory that is still taken while the whole is looked at: if the step is in half
-#: precision, and if not.
+#: Share of a step's memory that is still in use during inference: of steps in half precision, and
+#: of others.
 RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
-#: Bytes for each pixel and channel of a layer: of a step, forward and backward, by prior (the
-#: fixed noise has 32 channels of code and normalised layers), and of a look that learns nothing.
+#: Bytes per pixel and channel of a layer in one step, forward and backward, by prior. Random inputs
+#: have 32 channels and normalised layers.
 STEP_BYTES = {
     "blind-spot": 46,
     "r2r": 46,
@@ -131,41 +130,42 @@ STEP_BYTES = {
     "total-variation": 74,
     "pixels": 74,
 }
-#: The same of steps of planes in half precision.
+#: The same for steps of planes in half precision.
 HALF_STEP_BYTES = {"blind-spot": 40, "r2r": 40, "masked-input": 45}
+#: The same for inference.
 INFERENCE_FEATURE_BYTES = 17
-#: Passes through the network of one look at the picture, where it is shown from several sides.
+#: Passes of one inference for priors that average over flips and rotations.
 PASSES_PER_INFERENCE = {"zssr": 8}
-#: Bytes for each pixel of a channel: the input and what all fits leave; a look's code and picture,
-#: which further channels of a plane add nothing to that could be seen, as a whole and in pieces.
+#: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
+#: as a whole and in tiles. Further channels of a plane add nothing measurable.
 (
     PLANE_BYTES,
     INFERENCE_PIXEL_BYTES,
     PIECEWISE_INFERENCE_PIXEL_BYTES,
     VOLUME_INFERENCE_PIXEL_BYTES,
 ) = 120, 190, 80, 180
-#: Bytes for each pixel and channel of the last filter, of patches that look alike, beyond what the
-#: looks have left: 2,048 pixels a side, three channels: 44; 1,536: 85; 4,096, one channel: 70.
+#: Bytes per pixel and channel of BM3D-style refinement beyond what inference has allocated: 44 at
+#: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_BYTES = 65
-#: Priors whose pictures are filtered so.
+#: Priors with refinement.
 REFINED_PRIORS = ("blind-spot", "r2r", "guided")
-#: The same where the code holds what the planes before and after show: measured in the same way on
+#: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
 
 
 def count_channels(source: ImageSpec) -> int:
-    """Count the channels or colour samples."""
+    """Return the number of channels or colour samples."""
     return next(
         (count for axis, count in zip(source.axes, source.shape, strict=True) if axis in "CS"), 1
     )
 
 
 def count_max_scales(side: int) -> int:
-    """Count the scales that a network may have on that many pixels.
+    """Return the maximum number of scales of a network on that many pixels.
 
-    Each scale halves the grid, rounding up, and the coarsest needs two pixels: its border is
-    continued by reflection.
+    Each scale halves the grid, rounding up. The coarsest scale needs two pixels, since its border
+    is padded by reflection.
     """
     scales = 1
     while ceil(side / 2) >= 2:
@@ -175,10 +175,10 @@ def count_max_scales(side: int) -> int:
 
 
 def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
-    """Multiply-adds of the network for one pixel and one look, all layers three pixels wide."""
+    """Count the multiply-adds per pixel of one pass, with kernels three pixels wide."""
     taps, shrink = 3.0**dims, 0.5**dims
     finest, coarsest = widths[0], widths[-1]
-    if len(widths) == 1:  # a chain of residual blocks, of two layers each
+    if len(widths) == 1:  # a chain of residual blocks with two layers each
         return taps * 2 * STACK_RESIDUAL_BLOCKS * finest**2
     total: float = 2 * finest**2  # second layer of the first scale, and the last
     total += coarsest**2 * shrink ** (len(widths) - 1)
@@ -189,44 +189,57 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
 
 
 def estimate_image_memory(grid: tuple[int, ...], planes: int) -> int:
-    """Estimate the memory for the input and what the fits leave, wherever they run."""
+    """Estimate the memory of the input and of what all fits keep, in bytes, on any device."""
     return prod(grid) * PLANE_BYTES * planes
 
 
-def estimate_fit_memory(grid: tuple[int, ...], channels: int, budget: Budget, *, half: bool) -> int:
-    """Estimate the memory beyond Python and torch: one step, or a look at the whole image.
+def estimate_fit_memory(
+    grid: tuple[int, ...], channels: int, budget: Budget, *, uses_half_precision: bool
+) -> int:
+    """Estimate the memory of one fit in bytes: the maximum of a step, inference and refinement.
 
-    The constants come from the peak of the resident memory above what a process holds that has
-    loaded torch and this package, one for each of nine sizes from 256 x 256 to 4096 x 4096 pixels,
-    five of three channels (`benchmarks/tiles.py`, 3 iterations, one thread): within 15 % of it.
+    The constants come from the peak resident memory above that of a process with torch and this
+    package loaded. Nine sizes from 256 x 256 to 4096 x 4096 pixels were measured, five with three
+    channels (`benchmarks/tiles.py`, 3 iterations, one thread); estimates are within 15 %.
 
     Parameters
     ----------
     grid : tuple of int
-        Of the network.
+        Size of the network's output.
     channels : int
         Channels of one fit.
     budget : Budget
-    half : bool
-        Whether the processor is made for half precision.
+    uses_half_precision : bool
+        Whether the CPU has bfloat16 instructions.
     """
-    whole, shrink = prod(grid), 0.5 ** _count_network_dims(grid, budget)
+    grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
-    halved = half and _uses_half_precision(grid, budget)
-    bytes_of = (STEP_BYTES | HALF_STEP_BYTES if halved else STEP_BYTES)[budget.prior]
-    step = _count_step_pixels(grid, budget) * features * bytes_of
-    pixels, start, remaining = compute_batch_pixels(grid, budget), START_BYTES, 0.0
+    is_half_precision = uses_half_precision and _uses_half_precision(grid, budget)
+    feature_bytes = (STEP_BYTES | HALF_STEP_BYTES if is_half_precision else STEP_BYTES)[
+        budget.prior
+    ]
+    step_bytes = _count_step_pixels(grid, budget) * features * feature_bytes
+    batch_pixels, base_bytes, retained_bytes = compute_batch_pixels(grid, budget), START_BYTES, 0.0
     if len(grid) == 2:
-        remaining = step * (RETAINED_HALF_STEP_SHARE if halved else RETAINED_STEP_SHARE)
-        code = INFERENCE_PIXEL_BYTES if pixels == whole else PIECEWISE_INFERENCE_PIXEL_BYTES
+        retained_bytes = step_bytes * (
+            RETAINED_HALF_STEP_SHARE if is_half_precision else RETAINED_STEP_SHARE
+        )
+        pixel_bytes = (
+            INFERENCE_PIXEL_BYTES
+            if batch_pixels == grid_pixels
+            else PIECEWISE_INFERENCE_PIXEL_BYTES
+        )
     else:
-        code, start = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
+        pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
         if budget.prior in PLANE_WISE_PRIORS:
-            code = STACK_INFERENCE_PIXEL_BYTES * channels
-    work = max(step, pixels * features * INFERENCE_FEATURE_BYTES + remaining) + whole * code
+            pixel_bytes = STACK_INFERENCE_PIXEL_BYTES * channels
+    fit_bytes = (
+        max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
+        + grid_pixels * pixel_bytes
+    )
     if len(grid) == 2 and budget.prior in REFINED_PRIORS:
-        work = max(work, channels * whole * REFINEMENT_BYTES)
-    return int(start + work)
+        fit_bytes = max(fit_bytes, channels * grid_pixels * REFINEMENT_BYTES)
+    return int(base_bytes + fit_bytes)
 
 
 def estimate_costs(
@@ -236,57 +249,63 @@ def estimate_costs(
     threads: int,
     budget: Budget,
     *,
-    half: bool = False,
+    uses_half_precision: bool = False,
 ) -> CostEstimate:
-    """Estimate what a run takes, in seconds.
+    """Estimate the time of a run, in seconds.
 
     Parameters
     ----------
     grid : tuple of int
-        Of the network.
+        Size of the network's output.
     units : sequence of WorkUnit
     device : str
     threads : int
     budget : Budget
-    half : bool
-        Whether the processor is made for half precision.
+    uses_half_precision : bool
+        Whether the CPU has bfloat16 instructions.
     """
     dims, fits = _count_network_dims(grid, budget), len(units)
     operations: float = 2 * _count_multiplications(budget.widths, dims)
-    pixel = operations / _estimate_operation_rate(budget, dims, device, threads)
-    look = pixel * prod(grid) if budget.prior in MEASUREMENT_INPUT_PRIORS else 0.0
-    planned = sum(unit.iterations for unit in units)
-    total = planned + fits * (budget.release + budget.iterations * len(budget.rivals))
-    quick = (
+    pixel_seconds = operations / _estimate_operation_rate(budget, dims, device, threads)
+    pass_seconds = pixel_seconds * prod(grid) if budget.prior in MEASUREMENT_INPUT_PRIORS else 0.0
+    unit_iterations = sum(unit.iterations for unit in units)
+    total_iterations = unit_iterations + fits * (
+        budget.refit_iterations + budget.iterations * len(budget.other_candidates)
+    )
+    speedup = (
         HALF_PRECISION_RATE_FACTOR
-        if half and device == "cpu" and _uses_half_precision(grid, budget)
+        if uses_half_precision and device == "cpu" and _uses_half_precision(grid, budget)
         else 1.0
     )
-    fit = 3 * total * _count_step_pixels(grid, budget) * pixel / quick
-    # one that is fitted to many looks at all of them, but ten times only
-    judged = sum(
+    fit_seconds = 3 * total_iterations * _count_step_pixels(grid, budget) * pixel_seconds / speedup
+    # a joint fit validates on all its members, but only ten times
+    validations = sum(
         max(unit.iterations / ITERATIONS_PER_VALIDATION, 10 * len(unit.members)) for unit in units
     )
-    fit += (judged + (total - planned) / ITERATIONS_PER_VALIDATION) * look
-    fit += fits * PASSES_PER_INFERENCE.get(budget.prior, 0) * pixel * prod(grid)
+    fit_seconds += (
+        validations + (total_iterations - unit_iterations) / ITERATIONS_PER_VALIDATION
+    ) * pass_seconds
+    fit_seconds += fits * PASSES_PER_INFERENCE.get(budget.prior, 0) * pixel_seconds * prod(grid)
     channels = sum(len(unit.channels) for unit in units)
-    start = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
-    ending = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
+    start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
+    ending_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     if len(grid) == 2 and budget.prior in REFINED_PRIORS:
-        filtered = REFINEMENT_PIXEL_SECONDS * fits + REFINEMENT_CHANNEL_SECONDS * (channels - fits)
-        ending += (1 + len(budget.rivals)) * filtered * prod(grid)
-    # the noise is only known once the pixels are read
-    usual, most = (1, 1) if budget.prior == R2R_PRIOR else count_final_passes(dims)
+        refinement_seconds = REFINEMENT_PIXEL_SECONDS * fits + REFINEMENT_CHANNEL_SECONDS * (
+            channels - fits
+        )
+        ending_seconds += (1 + len(budget.other_candidates)) * refinement_seconds * prod(grid)
+    # the hidden block depends on the noise, which is not measured yet
+    usual_passes, max_passes = (1, 1) if budget.prior == R2R_PRIOR else count_final_passes(dims)
     return CostEstimate(
-        fit=start + fit,
-        usual_inference=fits * usual * look,
-        longest_inference=fits * most * look,
-        ending=ending,
+        fit=start_seconds + fit_seconds,
+        usual_inference=fits * usual_passes * pass_seconds,
+        longest_inference=fits * max_passes * pass_seconds,
+        ending=ending_seconds,
     )
 
 
 def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: int) -> float:
-    """Floating-point operations a second, in single precision."""
+    """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
     share = NORMALISED_RATE_FACTOR if budget.prior in NORMALISED_PRIORS else 1.0
@@ -294,17 +313,19 @@ def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: in
 
 
 def _uses_half_precision(grid: tuple[int, ...], budget: Budget) -> bool:
-    """Whether steps are in half precision where the processor is made for it."""
-    return len(grid) == 2 and (budget.half or budget.prior in HALF_PRECISION_PRIORS)
+    """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
+    return len(grid) == 2 and (
+        budget.allows_half_precision or budget.prior in HALF_PRECISION_PRIORS
+    )
 
 
 def _count_network_dims(grid: tuple[int, ...], budget: Budget) -> int:
-    """Count the axes that the network's kernels have."""
+    """Return the number of axes of the network's kernels."""
     return 2 if budget.prior in PLANE_WISE_PRIORS else len(grid)
 
 
 def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
-    """Count the pixels that one step looks at."""
+    """Return the number of pixels in one step."""
     if len(grid) > 2 and budget.prior in PLANE_WISE_PRIORS:
         return prod(compute_stack_window(budget.window, grid))
     if budget.window is None:
@@ -312,58 +333,63 @@ def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     return prod(map(min, compute_window_size(len(grid), budget.window), grid))
 
 
-#: Codes of the notes on a plan that come from its budget.
+#: Codes of the notes that `choose_budget` returns.
 BUDGET_NOTES = ("fewer-scales",)
-#: One part in so many of the user's own limit of iterations goes to the last phase, at most.
+#: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
 REFIT_DIVISOR = 8
 
 
 def choose_budget(
     recipe: Recipe, source: ImageSpec, prior: str | None = None, *, volume: bool = False
 ) -> tuple[Budget, tuple[Note, ...]]:
-    """Look up what the recipe's preset spends, with the user's own limits put in.
+    """Return the budget of the recipe's preset, with the user's own limits applied.
 
     Parameters
     ----------
     recipe : Recipe
     source : ImageSpec
-        Small images get networks of fewer scales than the preset has.
+        Header of the image. Small images get networks with fewer scales than the preset.
     prior : str, optional
-        Another one than the task's first choice.
+        Prior to use instead of the task's first choice.
     volume : bool
-        Whether planes are fitted together; a preset may have a leaner network for that.
+        Whether planes are fitted together; a preset may have a smaller network for that.
 
     Returns
     -------
     Budget
     notes : tuple of Note
-        What differs from the preset.
+        Note on a reduced number of scales.
     """
-    task, common = recipe.task, recipe.run_settings
-    prior = prior or task.first_choice(source, volume=volume)
-    row = _read_presets(task.name)[prior][common.preset]
+    task, run_settings = recipe.task, recipe.run_settings
+    prior = prior or task.choose_prior(source, volume=volume)
+    row = _read_presets(task.name)[prior][run_settings.preset]
     row = {**row, **row.get("volume", {})} if volume else row
-    most, widths = count_max_scales(min(source.grid)), task.widths(prior, tuple(row["widths"]))
+    max_scales, widths = (
+        count_max_scales(min(source.grid)),
+        task.choose_widths(prior, tuple(row["widths"])),
+    )
     notes: tuple[Note, ...] = ()
-    if most < len(widths):
-        notes = (make_note("fewer-scales", most=most, usual=len(widths)),)
-    release = row.get("release", 0)
+    if max_scales < len(widths):
+        notes = (make_note("fewer-scales", most=max_scales, usual=len(widths)),)
+    refit_iterations = row.get("refit_iterations", 0)
     iterations = row["iterations"]
-    if common.max_iterations:  # the last phase counts, too
-        release = min(release, common.max_iterations // REFIT_DIVISOR)
-        iterations = common.max_iterations - release
+    if run_settings.max_iterations:  # the last phase counts, too
+        refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
+        iterations = run_settings.max_iterations - refit_iterations
     budget = Budget(
         prior=prior,
         iterations=iterations,
-        restarts=common.restarts or row["restarts"],
-        widths=widths[:most],
+        restarts=run_settings.restarts or row["restarts"],
+        widths=widths[:max_scales],
         learning_rate=row["learning_rate"],
         window=row["window"],
-        release=release,
-        rivals=tuple(contender for contender in task.contenders() if contender != prior),
-        joint=min(row.get("joint", 0), iterations),
-        operator_rate=row.get("operator_rate", 0.0),
-        half=row.get("half", False) and not volume,
+        refit_iterations=refit_iterations,
+        other_candidates=tuple(
+            contender for contender in task.list_candidates() if contender != prior
+        ),
+        operator_iterations=min(row.get("operator_iterations", 0), iterations),
+        operator_learning_rate=row.get("operator_learning_rate", 0.0),
+        allows_half_precision=row.get("allows_half_precision", False) and not volume,
     )
     return budget, notes
 
@@ -372,6 +398,6 @@ def choose_budget(
 def _read_presets(task: str) -> dict[str, Any]:
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
     path = folder.joinpath(f"{task}.json")
-    if not path.is_file():  # a new task spends what the paper's prior mostly takes
+    if not path.is_file():  # a task without presets has those of Deep Image Prior
         path = folder.joinpath("random-input.json")
     return dict(json.loads(path.read_text(encoding="utf-8")))

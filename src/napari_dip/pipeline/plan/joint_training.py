@@ -1,8 +1,8 @@
-"""One network for the frames of a movie, planes of a stack or tiles of a picture: how it is shared.
+"""Plan joint training: one network for the frames of a movie, planes of a stack, or tiles.
 
-A network that is shown the image learns what to do with one, not what is in it. So one is fitted
-to many of them in turn and then shown each. Whether a frame gains by going on alone is tried on
-three of them, and the pixels that were held out decide.
+A network whose input is the image learns how to restore it, not its content. So one network is
+fitted to crops of many frames and then applied to each frame. Fine-tuning is probed on three
+frames, and their validation pixels decide whether all frames are fine-tuned.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
 
-#: Iterations of the fit to all, as a multiple of the preset's: it has more to see. On 8 frames of
-#: cancer_cell_migration (96 x 96) 1 and 2.4 came to 31.91 and 32.04 dB, frame by frame to 31.89.
+#: Iterations of a joint fit, as a multiple of the preset's. On 8 frames of cancer_cell_migration
+#: (96 x 96) factors 1 and 2.4 gave 31.91 and 32.04 dB, and independent fits 31.89 dB.
 JOINT_ITERATION_FACTOR = 2.0
-#: Judgements of that fit: each looks at all its members, so there are no more than these.
+#: Maximum number of validations of a joint fit; each predicts all its members.
 MAX_JOINT_VALIDATIONS = 10
-#: Frames that trials go on from, evenly spread.
+#: Number of fine-tuning probes, on evenly spread members.
 FINE_TUNE_PROBE_COUNT = 3
-#: Standard errors by which going on must explain held-out pixels better. The best of a few
-#: judgements is taken for what going on came to, which is lucky by about one.
+#: Minimum gain of fine-tuning at validation pixels, in standard errors. A probe counts its best of
+#: a few validations, which is biased by about one standard error.
 MIN_GAIN_STANDARD_ERRORS = 2.0
-#: Side of what is cut out of a large frame for the fit to all, pixels of all that is cut out, and
-#: least and most frames: about what regions of a large picture are.
+#: Maximum side of a training crop, maximum pixels of all crops together, and minimum and maximum
+#: number of members.
 MAX_MEMBER_SIDE, MAX_MEMBER_PIXELS = 512, 2**21
 MIN_MEMBERS, MAX_MEMBERS = 8, 32
-#: Bytes for each pixel and channel of a member: the image, what is filled in, noise, masks, frames
-#: beside, and the answers of a look at all.
+#: Bytes per pixel and channel of a member: image, filled-in image, noise, masks, neighbouring
+#: frames and predictions.
 MEMBER_PIXEL_BYTES = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneGain:
-    """What going on alone gained in the trials, per held-out pixel, in units of the likelihood.
+    """Gain of log-likelihood per validation pixel by fine-tuning, measured in the probes.
 
     Attributes
     ----------
     mean, error : float
-        And its standard error.
+        Mean gain and its standard error.
     trials : int
+        Number of probes.
     """
 
     mean: float
@@ -55,54 +56,56 @@ class FineTuneGain:
     trials: int
 
     @property
-    def pays(self) -> bool:
-        """Whether it gained more than chance explains."""
+    def is_worthwhile(self) -> bool:
+        """Whether the gain is significant."""
         return self.mean > MIN_GAIN_STANDARD_ERRORS * self.error
 
 
 def compute_member_size(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Size of what is cut out of each frame of that size."""
+    """Return the size of the training crop of a frame of that size."""
     return tuple(min(side, MAX_MEMBER_SIDE) for side in grid)
 
 
 def choose_members(
     parts: int, grid: tuple[int, ...], stride: int, size: tuple[int, ...] = ()
 ) -> tuple[Member, ...]:
-    """Choose what the fit to all sees: frames evenly spread, each cut at another place.
+    """Choose the training crops of a joint fit: evenly spread frames, each at another place.
 
     Parameters
     ----------
     parts : int
-        How many frames there are.
+        Number of frames.
     grid : tuple of int
-        Their size.
+        Size of a frame.
     stride : int
-        Frames from one to its neighbour; 0 where there are no neighbours.
+        Parts from a frame to its neighbour; 0 if there are no neighbours.
     size : tuple of int
-        Of what is cut out; (): as large as is usual.
+        Size of a crop; (): `compute_member_size`.
     """
     size = size or compute_member_size(grid)
-    most = min(MAX_MEMBERS, max(MIN_MEMBERS, MAX_MEMBER_PIXELS // prod(size)))
-    count = min(parts, most)
+    max_count = min(MAX_MEMBERS, max(MIN_MEMBERS, MAX_MEMBER_PIXELS // prod(size)))
+    count = min(parts, max_count)
     members = []
     for number in range(count):
         part = (2 * number + 1) * parts // (2 * count)
-        # steps of three and five visit all places along both axes, none twice in a row
-        along = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
-        room = [whole - cut for whole, cut in zip(grid, size, strict=True)]
-        origin = tuple(round(item * share) for item, share in zip(room, along, strict=True))
+        # steps of three and five spread the crops over both axes
+        relative_place = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
+        free = [side - crop_side for side, crop_side in zip(grid, size, strict=True)]
+        origin = tuple(
+            round(space * share) for space, share in zip(free, relative_place, strict=True)
+        )
         members.append(Member(part, origin, size, *get_neighbour_parts(part, parts, stride)))
     return tuple(members)
 
 
 def get_neighbour_parts(part: int, parts: int, stride: int) -> tuple[int | None, int | None]:
-    """Give the parts before and after one; None where there is none."""
+    """Return the parts before and after a part; None where there is none."""
     before = part - stride if stride and part >= stride else None
     return before, part + stride if stride and part + stride < parts else None
 
 
 def estimate_members_memory(parts: int, grid: tuple[int, ...], channels: int) -> int:
-    """Estimate the memory that the fit to all takes beside that of one fit."""
+    """Estimate the additional memory of a joint fit, in bytes."""
     return (
         len(choose_members(parts, grid, 0))
         * prod(compute_member_size(grid))
@@ -112,31 +115,33 @@ def estimate_members_memory(parts: int, grid: tuple[int, ...], channels: int) ->
 
 
 def choose_probe_members(members: tuple[Member, ...]) -> tuple[Member, ...]:
-    """Choose whose going on is tried, evenly spread."""
-    places = [
+    """Choose the members of the fine-tuning probes, evenly spread."""
+    indices = [
         (2 * index + 1) * len(members) // (2 * FINE_TUNE_PROBE_COUNT)
         for index in range(FINE_TUNE_PROBE_COUNT)
     ]
-    return tuple(dict.fromkeys(members[place] for place in places)) if members else ()
+    return (
+        tuple(dict.fromkeys(members[member_index] for member_index in indices)) if members else ()
+    )
 
 
 def make_joint_units(
     first: WorkUnit, members: tuple[Member, ...], chosen: tuple[Member, ...], own: int
 ) -> list[WorkUnit]:
-    """Give the fit to all and the trials, which come before the frames that they are for.
+    """Return the joint fit and its fine-tuning probes, which run before the frames.
 
     Parameters
     ----------
     first : WorkUnit
-        Of the first frame, fitted by itself with all iterations.
+        Unit of the first frame with an independent fit of all iterations.
     members : tuple of Member
     chosen : tuple of Member
-        Whose going on is tried.
+        Members for the fine-tuning probes.
     own : int
-        Iterations of a trial, and of each frame if the trials say so.
+        Iterations of a probe, and of the fine-tuning of each frame.
     """
     name = f"c{first.channels[0]}r{first.restart}"
-    every = replace(
+    joint_unit = replace(
         first,
         id=f"all-{name}",
         iterations=round(JOINT_ITERATION_FACTOR * first.iterations),
@@ -149,36 +154,36 @@ def make_joint_units(
         tile=None,
         origin=(),
     )
-    trials = [
+    probes = [
         replace(
-            every,
+            joint_unit,
             id=f"trial{number}-{name}",
             iterations=own,
-            part=item.part,
+            part=member.part,
             is_warm_start=True,
             role=FINE_TUNE_PROBE,
-            previous_part=item.previous_part,
-            next_part=item.next_part,
-            members=(item,),
+            previous_part=member.previous_part,
+            next_part=member.next_part,
+            members=(member,),
             probe_count=len(chosen),
         )
-        for number, item in enumerate(chosen)
+        for number, member in enumerate(chosen)
     ]
-    return [every, *trials]
+    return [joint_unit, *probes]
 
 
 def apply_probe_outcome(unit: WorkUnit, outcomes: Iterable[UnitOutcome]) -> WorkUnit:
-    """Let a frame go on by itself if the trials of its series say that it pays."""
+    """Return the unit of a frame with fine-tuning if the probes of its series show a gain."""
     if unit.role != INFERENCE:
         return unit
     gain = compute_fine_tune_gain(outcomes, unit.series)
     return replace(
-        unit, iterations=unit.fine_tune_iterations if gain is not None and gain.pays else 0
+        unit, iterations=unit.fine_tune_iterations if gain is not None and gain.is_worthwhile else 0
     )
 
 
 def compute_fine_tune_gain(outcomes: Iterable[UnitOutcome], series: str) -> FineTuneGain | None:
-    """Add up what the trials of a series gained; None where there were none."""
+    """Return the mean gain of the probes of a series; None if there were none."""
     gains = [outcome.gain for outcome in outcomes if outcome.series == series and outcome.gain]
     if not gains:
         return None
@@ -192,24 +197,34 @@ def compute_fine_tune_gain(outcomes: Iterable[UnitOutcome], series: str) -> Fine
 
 
 def make_sharing_note(gain: FineTuneGain) -> Note:
-    """Say what the trials decided."""
-    facts = {"trials": gain.trials, "mean": gain.mean, "error": gain.error, "pays": gain.pays}
+    """Return a note on what the probes decided."""
+    facts = {
+        "trials": gain.trials,
+        "mean": gain.mean,
+        "error": gain.error,
+        "pays": gain.is_worthwhile,
+    }
     return make_note("sharing-tried", **facts)
 
 
 def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[str, object]]:
-    """Say in plain types how a network was shared; empty if it was not."""
-    every = list(outcomes)
-    first = next((item for item in every if item.role == JOINT), None)
-    if first is None:
+    """Return joint training as fields of a report, in plain JSON types; empty if unused."""
+    all_outcomes = list(outcomes)
+    joint_outcome = next((outcome for outcome in all_outcomes if outcome.role == JOINT), None)
+    if joint_outcome is None:
         return {}
-    gain = compute_fine_tune_gain(every, first.series)
+    gain = compute_fine_tune_gain(all_outcomes, joint_outcome.series)
     facts: dict[str, object] = {
-        "members": first.members,
-        "iterations": first.iterations,
-        "inference": sum(item.role == INFERENCE for item in every),
+        "members": joint_outcome.members,
+        "iterations": joint_outcome.iterations,
+        "inference": sum(outcome.role == INFERENCE for outcome in all_outcomes),
     }
     if gain is None:
         return {"joint_training": facts}
-    tried = {"trials": gain.trials, "gain": gain.mean, "error": gain.error, "fine_tuned": gain.pays}
-    return {"joint_training": facts | tried}
+    probe_fields = {
+        "trials": gain.trials,
+        "gain": gain.mean,
+        "error": gain.error,
+        "fine_tuned": gain.is_worthwhile,
+    }
+    return {"joint_training": facts | probe_fields}

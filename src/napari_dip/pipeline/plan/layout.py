@@ -1,7 +1,4 @@
-"""How an image's axes are shared out: parts one after another, channels, and the grid of a fit.
-
-The header gate: what no plan can be made for, said from headers alone.
-"""
+"""Choose the use of each axis of an image, and refuse headers that cannot be planned."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
@@ -24,13 +21,13 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks import Task
 
-#: What parts are called, by the axis that they lie along.
+#: Name of a part for the user, by the axis of the parts.
 PART_NAMES = {"T": "frame", "Z": "plane"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What each axis of an image is used for.
+    """Use of each axis of an image: parts, channels, or grid of a fit.
 
     Attributes
     ----------
@@ -48,26 +45,26 @@ class Layout:
 
     @property
     def is_volume(self) -> bool:
-        """Whether planes are fitted together."""
+        """Whether planes are fitted together as a volume."""
         return len(self.grid) > 2
 
     @property
     def order(self) -> str:
-        """All axes, as the fits want them."""
+        """All axes in the order of a stack: parts, channels, grid."""
         return self.parts + self.channels + self.grid
 
     def count(self, source: ImageSpec) -> int:
-        """Count the parts."""
+        """Return the number of parts."""
         return int(
             np.prod([source.shape[source.axes.index(axis)] for axis in self.parts], dtype=int)
         )
 
     def get_neighbour_axis(self, source: ImageSpec) -> str:
-        """Name the axis on which parts are neighbours: time before depth; "" for a single part."""
+        """Return the axis of neighbouring parts, time before depth; "" for a single part."""
         return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
 
     def stride(self, source: ImageSpec) -> int:
-        """Count the parts from one to its next neighbour; 0 for a single part."""
+        """Return the distance of neighbouring parts in the part index; 0 for a single part."""
         axis = self.get_neighbour_axis(source)
         return (
             self.count(source) // source.shape[source.axes.index(axis)]
@@ -76,27 +73,27 @@ class Layout:
         )
 
     def depth(self, source: ImageSpec) -> tuple[int, ...]:
-        """Size of the grid before Y and X: empty for planes."""
+        """Return the sizes of the grid before Y and X; empty for planes."""
         return tuple(source.shape[source.axes.index(axis)] for axis in self.grid[:-2])
 
 
 def get_stacked_axes(source: ImageSpec) -> str:
-    """Name the axes of more than one plane: time before depth."""
+    """Return the axes T and Z with more than one plane, time first."""
     return "".join(
         axis for axis in "TZ" if axis in source.axes and source.shape[source.axes.index(axis)] > 1
     )
 
 
 def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
-    """Share the axes out.
+    """Assign each axis of an image to parts, channels or grid.
 
     Parameters
     ----------
     source : ImageSpec
     volume : bool
-        Whether planes along depth, or along time where there is no depth, are fitted together.
+        Whether planes along depth, or along time without depth, are fitted together.
     deep : str
-        Along which axis instead.
+        Axis along which planes are fitted together instead; "": as above.
     """
     deep = (deep or get_stacked_axes(source)[-1:]) if volume else ""
     channels = next((axis for axis in "CS" if axis in source.axes), "")
@@ -105,129 +102,145 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
 
 
 def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
-    """Reorder an image to (parts, C, *grid) float32; a copy, since torch shares memory."""
-    moved = np.transpose(array, [axes.index(axis) for axis in layout.order])
-    first, second = len(layout.parts), len(layout.parts) + len(layout.channels)
-    shape = moved.shape
-    counts = [int(np.prod(shape[:first], dtype=int)), int(np.prod(shape[first:second], dtype=int))]
-    return np.array(moved.reshape(*counts, *shape[second:]), dtype=np.float32, order="C")
+    """Return a copy of an image as (parts, C, *grid) float32."""
+    ordered = np.transpose(array, [axes.index(axis) for axis in layout.order])
+    channels_start, grid_start = len(layout.parts), len(layout.parts) + len(layout.channels)
+    shape = ordered.shape
+    counts = [
+        int(np.prod(shape[:channels_start], dtype=int)),
+        int(np.prod(shape[channels_start:grid_start], dtype=int)),
+    ]
+    return np.array(ordered.reshape(*counts, *shape[grid_start:]), dtype=np.float32, order="C")
 
 
 def join_parts(
     parts: npt.NDArray[Any], axes: str, shape: tuple[int, ...], layout: Layout
 ) -> npt.NDArray[Any]:
-    """Undo `split_into_parts` for an image of that shape."""
+    """Return the image of that shape from its parts: the inverse of `split_into_parts`."""
     order = [axes.index(axis) for axis in layout.order]
-    moved = parts.reshape([shape[axis] for axis in order])
-    return np.ascontiguousarray(np.transpose(moved, np.argsort(order)))
+    ordered = parts.reshape([shape[axis] for axis in order])
+    return np.ascontiguousarray(np.transpose(ordered, np.argsort(order)))
 
 
-#: Below this the hidden blocks, their guard bands and three halvings leave nothing to learn from.
+#: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
 MIN_IMAGE_SIDE = 16
-#: Longer axes without a name are no channels.
+#: Maximum length of an unnamed axis that may be channels.
 MAX_UNNAMED_CHANNELS = 8
-#: What an axis without a name may hold instead of depth, by the letter that says so.
+#: Meaning of an unnamed axis other than depth, for the user, by its letter.
 _AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 
-def check_headers(task: Task, source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-    """Say no to an image, or to a further input, that cannot be restored or used."""
-    no = check_header(source, stacks=task.stacks) or _check_others(task, others)
-    return no or task.check(source, others)
+def check_headers(
+    task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
+) -> Refusal | None:
+    """Check the headers of image and further inputs; return a refusal or None."""
+    fault = check_header(source, stacks=task.accepts_stacks) or _check_extra_inputs(
+        task, extra_headers
+    )
+    return fault or task.check(source, extra_headers)
 
 
 def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
-    """Say no to an image that is none, or to a stack where there must be none."""
+    """Check axes, shape and type of one header; return a refusal or None."""
     name, shape, axes = source.name, source.shape, source.axes
     if len(shape) < 2:
-        return _make_no_picture_refusal(source)
+        return _make_axis_count_refusal(source)
     if len(axes) != len(shape) or len(set(axes)) != len(axes) or set(axes) - set("TCZYXS"):
-        return refusal(
+        return make_refusal(
             "axes-wrong", axes=axes, name=name, count=len(shape), shape=_format_sizes(shape)
         )
     if "Y" not in axes or "X" not in axes:
-        return refusal("axes-missing", axes=axes, name=name)
+        return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
-        return refusal("image-empty", name=name, shape=_format_sizes(shape))
-    if no := _check_dtype(source):
-        return no
-    colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # taken for a stack
+        return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
+    if fault := _check_dtype(source):
+        return fault
+    colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # would be read as a stack
     if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
         hint = _make_channels_hint(shape, axes)
-        return refusal("image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint)
+        return make_refusal(
+            "image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint
+        )
     if "S" in axes and shape[axes.index("S")] != 3:
-        return refusal("image-channels", name=name, count=shape[axes.index("S")])
+        return make_refusal("image-channels", name=name, count=shape[axes.index("S")])
     if (
         prod(count for axis, count in zip(axes, shape, strict=True) if axis in "TCZ")
         > MAX_IMAGE_PLANES
     ):
-        return refusal("planes-many", name=name, most=f"{MAX_IMAGE_PLANES:,}")
+        return make_refusal("planes-many", name=name, most=f"{MAX_IMAGE_PLANES:,}")
     height, width = source.grid
     if min(height, width) < MIN_IMAGE_SIDE:
-        return refusal("image-small", name=name, height=height, width=width, least=MIN_IMAGE_SIDE)
+        return make_refusal(
+            "image-small", name=name, height=height, width=width, least=MIN_IMAGE_SIDE
+        )
     return None
 
 
-def _make_no_picture_refusal(source: ImageSpec) -> Refusal:
-    """Say no to a number, or to a line of them."""
+def _make_axis_count_refusal(source: ImageSpec) -> Refusal:
+    """Return the refusal of an array with fewer than two axes."""
     if not source.shape:
-        return refusal("image-scalar", name=source.name)
-    return refusal("image-line", name=source.name, count=source.shape[0])
+        return make_refusal("image-scalar", name=source.name)
+    return make_refusal("image-line", name=source.name, count=source.shape[0])
 
 
-def _check_others(task: Task, others: Mapping[str, ImageSpec]) -> Refusal | None:
-    """Say no to a further input that is missing, or has no pixels at all."""
-    for wanted in task.inputs[1:]:
-        spec = others.get(wanted.name)
-        if spec is None and not wanted.optional:
-            return refusal("input-missing", label=wanted.label.lower(), task=task.title.lower())
+def _check_extra_inputs(task: Task, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+    """Check the headers of further inputs; return a refusal or None."""
+    for task_input in task.inputs[1:]:
+        spec = extra_headers.get(task_input.name)
+        if spec is None and not task_input.optional:
+            return make_refusal(
+                "input-missing", label=task_input.label.lower(), task=task.title.lower()
+            )
         if spec is not None and not spec.shape:
-            return refusal("image-scalar", name=spec.name)
+            return make_refusal("image-scalar", name=spec.name)
         if spec is not None and 0 in spec.shape:
-            return refusal("image-empty", name=spec.name, shape=_format_sizes(spec.shape))
+            return make_refusal("image-empty", name=spec.name, shape=_format_sizes(spec.shape))
         if spec is not None and not spec.dtype.startswith(("bool", "int", "uint", "float")):
-            return refusal("image-text", name=spec.name, dtype=spec.dtype)
+            return make_refusal("image-text", name=spec.name, dtype=spec.dtype)
     return None
 
 
 def _check_dtype(source: ImageSpec) -> Refusal | None:
     if source.dtype.startswith("complex"):
-        return refusal("image-complex", name=source.name)
+        return make_refusal("image-complex", name=source.name)
     if source.dtype == "bool":
-        return refusal("image-bool", name=source.name)
+        return make_refusal("image-bool", name=source.name)
     if not source.dtype.startswith(("int", "uint", "float")):
-        return refusal("image-text", name=source.name, dtype=source.dtype)
+        return make_refusal("image-text", name=source.name, dtype=source.dtype)
     return None
 
 
 def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
-    """How to say that an axis which was taken for a stack holds channels or colours."""
+    """Return a clause on how to name channels or colours that were read as a stack."""
     if len(shape) != 3:
         return ""
     if shape[-1] == 3:
-        named = "YXS"
+        axis_letters = "YXS"
     elif shape[0] <= MAX_UNNAMED_CHANNELS and axes.endswith("YX"):
-        named = "CYX"
+        axis_letters = "CYX"
     else:
         return ""
     return (
-        f", or name the axes {named} if this is one picture in channels or colours "
-        f"(Axes in the dock, --axes {named} on the command line, axes='{named}' in Python)"
+        f", or name the axes {axis_letters} if this is one picture in channels or colours "
+        f"(Axes in the dock, --axes {axis_letters} on the command line, "
+        f"axes='{axis_letters}' in Python)"
     )
 
 
 def describe_assumed_depth(source: ImageSpec) -> Note:
-    """Say that an axis without a name was taken for depth, and how to say what else it holds."""
-    count = source.along("Z")[0]
+    """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
+    count = source.get_sizes("Z")[0]
     colours = count == 3 and "C" not in source.axes
-    free = [
-        meaning
-        for meaning in _AXIS_MEANINGS
-        if meaning not in source.axes and (meaning != "S" or colours)
+    unused_letters = [
+        letter
+        for letter in _AXIS_MEANINGS
+        if letter not in source.axes and (letter != "S" or colours)
     ]
-    named = [(source.axes.replace("Z", item), _AXIS_MEANINGS[item]) for item in free]
-    others = ", ".join(f"{axes} for {what}" for axes, what in named)
-    return make_note("depth-assumed", count=count, others=others)
+    alternatives = [
+        (source.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters
+    ]
+    hint = ", ".join(f"{axes} for {content}" for axes, content in alternatives)
+    return make_note("depth-assumed", count=count, others=hint)
 
 
 def _format_sizes(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What a plan is made of: plan, work unit, outcome of a unit, budget, costs, tile, member."""
+"""Types of a plan: plan, work unit, outcome of a unit, budget, costs, tile, member."""
 
 from __future__ import annotations
 
@@ -25,14 +25,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a preset spends on one fit; read from `presets/<task>.json`.
+    """Prior, network and iterations of one fit, read from `presets/<task>.json`.
 
-    `release` counts the iterations of the last phase, in which the judging pixels drive, too.
-    `rivals` are further priors that are fitted as well, over as many `iterations` each.
-    `why` says why the pixels asked for this prior, if they did.
-    `joint` counts the first iterations, in which a learned operator is fitted along with the
-    picture, at `operator_rate`; then it stays as it is.
-    `half` says that steps may be in half precision however little noise there is.
+    Attributes
+    ----------
+    prior : str
+    iterations : int
+        Without those of the last phase.
+    restarts : int
+    widths : tuple of int
+        Channels of the network at each scale, finest first.
+    learning_rate : float
+    window : int or None
+        Side of the training crop of one step, in pixels; None: the whole image.
+    refit_iterations : int
+        Iterations of the last phase, the refit on training and validation pixels.
+    other_candidates : tuple of str
+        Other candidates of a model selection, each fitted over `iterations`.
+    prior_reason : str
+        Reason why the pixels led to this prior; "" if they did not.
+    operator_iterations : int
+        First iterations, in which a learned operator is fitted along with the image; later it is
+        fixed.
+    operator_learning_rate : float
+        Learning rate of that operator.
+    allows_half_precision : bool
+        Whether steps may be in half precision, however weak the noise is.
     """
 
     prior: str
@@ -41,28 +59,28 @@ class Budget:
     widths: tuple[int, ...]
     learning_rate: float
     window: int | None
-    release: int = 0
-    rivals: tuple[str, ...] = ()
-    why: str = ""
-    joint: int = 0
-    operator_rate: float = 0.0
-    half: bool = False
+    refit_iterations: int = 0
+    other_candidates: tuple[str, ...] = ()
+    prior_reason: str = ""
+    operator_iterations: int = 0
+    operator_learning_rate: float = 0.0
+    allows_half_precision: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """Estimated seconds of all fits, of the last close looks, and of what follows them.
+    """Estimated seconds of all fits, of the final inference, and of what follows it.
 
     Attributes
     ----------
     fit : float
-        Loading, measuring the noise, iterations and judging.
+        Loading torch, measuring the noise, iterations and validation.
     usual_inference : float
-        Last looks where the noise differs from pixel to pixel, as it mostly does.
+        Final inference with uncorrelated noise, the most common case.
     longest_inference : float
-        Last looks at the noise that takes most of them.
+        Final inference with the noise correlation that takes most passes.
     ending : float
-        The last filter, residual and verdict.
+        BM3D-style refinement, residual and quality checks.
     """
 
     fit: float
@@ -73,29 +91,32 @@ class CostEstimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedNetwork:
-    """What is known of such a network without its weights.
+    """Description of a jointly trained network, without its weights.
 
     Attributes
     ----------
     path : str
     sha256 : str
-        Of the file; "" for one that is still to be fitted.
+        Hash of the file; "" for a network that is not fitted yet.
     task : str
     settings : mapping
-        Of the task it was fitted for, those that differ from their defaults.
-    preset, version : str
+        Settings of the task that it was fitted for, without those at their default.
+    preset : str
+    version : str
+        Version of this package.
     repeats : int
+        Number of restarts.
     prior : str
     widths : tuple of int
         Channels of the network at each scale.
     uses_half_resolution : bool
         Whether it was fitted to images at half their size.
     groups : tuple of tuple of int
-        Channels that it takes together.
+        Groups of image channels; each group is one input of the network.
     files : tuple of str
-        Names of those that it was fitted to.
+        Names of the files that it was fitted to.
     outcomes : tuple of UnitOutcome
-        How the fit to all went, and its trials.
+        Outcomes of the joint fit and of the fine-tuning probes.
     """
 
     path: str
@@ -114,78 +135,78 @@ class SharedNetwork:
 
     @property
     def name(self) -> str:
-        """Name of the file alone."""
+        """Name of the file, without its folder."""
         return Path(self.path).name
 
     @property
     def report_fields(self) -> dict[str, Any]:
-        """Name it in a report."""
+        """Fields that identify the network in a report."""
         return {"network_file": self.name, "sha256": self.sha256}
 
     def add_outcomes(self, outcomes: list[UnitOutcome], units: tuple[WorkUnit, ...]) -> None:
-        """Add how the fits went that a run goes on from, unless they are among its outcomes."""
+        """Add the outcomes of this network's fits for the series of `units`, unless present."""
         existing = {outcome.unit for outcome in outcomes}
-        wanted = {unit.series for unit in units}
-        for item in self.outcomes:
-            if item.series not in wanted or item.unit in existing:
+        series_names = {unit.series for unit in units}
+        for network_outcome in self.outcomes:
+            if network_outcome.series not in series_names or network_outcome.unit in existing:
                 continue
-            if item.role == JOINT:
+            if network_outcome.role == JOINT:
                 note = make_note(
-                    "series-network", name=make_printable(self.name), count=item.members
+                    "series-network", name=make_printable(self.name), count=network_outcome.members
                 )
-                item = replace(item, notes=(note, *item.notes[1:]))
-            outcomes.append(item)
+                network_outcome = replace(network_outcome, notes=(note, *network_outcome.notes[1:]))
+            outcomes.append(network_outcome)
 
 
-#: What a fit is for: a picture by itself; one network for all; to try whether it pays to go on from
-#: that alone; a picture by that network.
+#: Roles of a fit: a network of its own; joint training of one network; a probe of whether
+#: fine-tuning that network improves a frame; an image by that network.
 INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = "own", "shared", "trial", "shown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
-    """One fit: a group of channels and a restart.
+    """One fit of a plan: image part or tile, group of channels, and restart.
 
     Attributes
     ----------
     id : str
-        Names the unit in checkpoints and reports.
+        Name of the unit in checkpoints and reports.
     channels : tuple of int
         Indices into the channels of the image.
     restart : int
-        0-based.
+        Number of the restart, 0-based.
     seed : int
-        Of this fit's own random numbers.
+        Seed of the random numbers of this fit.
     iterations : int
     part : int
-        Which plane or volume of a stack, 0-based.
+        Number of the plane or volume in its stack or movie, 0-based.
     is_warm_start : bool
-        Whether it begins with the weights of the unit before.
+        Whether the fit starts with the weights of an earlier unit.
     first_unit_id : str
-        Id of the first fit of the same channels.
+        Id of the first restart of the same part and channels.
     previous_part, next_part : int or None
-        Which part is its neighbour: the same one frame earlier or later, or in a stack that is no
-        movie the next plane; None: there is none.
+        Neighbouring parts: of a movie, the same plane in the frame before and after; of a stack,
+        the plane before and after. None: no neighbour.
     has_time_neighbours : bool
-        Whether these are neighbours in time.
+        Whether the neighbours are frames of a movie.
     segment : int
-        Which segment of the movie or stack; see `napari_dip.pipeline.plan.units`.
+        Number of the segment of the movie or stack; see `napari_dip.pipeline.plan.units`.
     is_segment_start : bool
-        Whether it is in the first frame of its segment, which nothing is handed on to.
+        Whether the part is in the first frame of its segment, which uses no earlier frame.
     tile : int or None
-        Which tile of the picture plane, or of the stack; None: all of it.
+        Index of the tile; None: the whole plane or stack.
     origin : tuple of int
-        Where the first pixel of that tile lies in the image, per axis of the fit; () for all of it.
+        First pixel of the tile in the image, per axis of the fit; () without tiles.
     role : str
-        What the fit is for; see `napari_dip.pipeline.plan.joint_training`.
+        `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
     series : str
-        Names the network that several units share; "" where none is shared.
+        Name of the network that several units share; "" if none.
     members : tuple of Member
-        What the fit to all sees.
+        Training crops of a joint fit or of a probe.
     fine_tune_iterations : int
-        Iterations that a unit which is shown that network takes by itself where they pay.
+        Iterations of fine-tuning of an `INFERENCE` unit, if the probes show a gain.
     probe_count : int
-        How many trials there are.
+        Number of fine-tuning probes of the series.
     """
 
     id: str
@@ -211,33 +232,37 @@ class WorkUnit:
 
     @property
     def has_estimate(self) -> bool:
-        """Whether a picture is to come of it, or another fit is helped."""
+        """Whether the unit gives an estimate of the image; others only serve joint training."""
         return self.role in (INDEPENDENT, INFERENCE)
 
     @property
-    def list_neighbours(self) -> tuple[int, ...]:
-        """Give the neighbours, as far as there are any."""
-        return tuple(item for item in (self.previous_part, self.next_part) if item is not None)
+    def neighbours(self) -> tuple[int, ...]:
+        """Neighbouring parts, without those that do not exist."""
+        return tuple(
+            neighbour for neighbour in (self.previous_part, self.next_part) if neighbour is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitOutcome:
-    """How one unit's fit went, in plain numbers.
+    """Outcome of the fit of one work unit, in plain numbers.
 
-    `gain` holds, of a trial, what going on gained at the held-out pixels: its sum, that of its
-    squares, and their number; `members` counts what a fit to all has seen.
+    `is_ended_by_user` is set if the user ended the fit.
+    `members` is the number of training crops of a joint
+    fit. `gain` is set for a fine-tuning probe: sum and sum of squares of the gain at validation
+    pixels, and the number of these pixels.
     """
 
     unit: str
     stop: Stop
-    kept: bool
+    is_ended_by_user: bool
     best_iteration: int
     iterations: int
     history: tuple[tuple[int, float, float], ...]
     notes: tuple[Note, ...]
     prior: str = ""
     evidence: tuple[float, ...] = ()
-    filtered: bool = False
+    is_refined: bool = False
     role: str = INDEPENDENT
     series: str = ""
     members: int = 0
@@ -245,29 +270,29 @@ class UnitOutcome:
 
     @property
     def has_estimate(self) -> bool:
-        """Whether a picture came of it, or another fit was helped."""
+        """Whether the unit gave an estimate of the image; others only serve joint training."""
         return self.role in (INDEPENDENT, INFERENCE)
 
     @property
     def refit_iterations(self) -> int:
-        """Iterations of the last phase, which held-out pixels drive, too: nothing judges them."""
-        if self.kept or not self.history:
+        """Iterations of the refit on training and validation pixels, without validation loss."""
+        if self.is_ended_by_user or not self.history:
             return 0
         return max(0, self.iterations - self.history[-1][0])
 
 
 class Member(NamedTuple):
-    """What the fit to all sees of one frame.
+    """Training crop of a joint fit: a region of one part.
 
     Attributes
     ----------
     part : int
     origin : tuple of int
-        First pixel of what is cut out, per axis of the grid, in the image.
+        First pixel of the crop in the image, per axis of the grid.
     size : tuple of int
-        Of what is cut out; () for all of the part.
+        Size of the crop; () for the whole part.
     previous_part, next_part : int or None
-        The frame's neighbours, as in a unit.
+        Neighbouring parts, as in `WorkUnit`.
     """
 
     part: int
@@ -279,34 +304,35 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What will be done, how, and what it will cost.
+    """Plan of a run: work units, device, tiles and estimated costs.
 
     Attributes
     ----------
-    recipe, source
-        The wish and the header it was made for.
+    recipe : Recipe
+    source : ImageSpec
+        Header of the image.
     extra_inputs : mapping of str to ImageSpec
         Headers of the task's further inputs.
     units : tuple of WorkUnit
-        In the order they run.
+        In the order in which they run.
     layout : Layout
-        How the image's axes are shared out.
+        Use of the axes of the image.
     device : str
         "cpu", "cuda" or "mps".
     threads : int
-        CPU threads; part of what fixes the pixels.
+        CPU threads; the pixels of the result depend on them.
     budget : Budget
     peak_bytes : int
-        Estimate of the memory needed beyond what the program itself takes.
+        Estimated peak memory beyond that of the program itself.
     costs : CostEstimate
     notes : tuple of Note
-        Shown to the user.
+        Notes for the user.
     tiles : tuple of Tile
-        That the picture plane is restored in, one after another; empty: all of it at once.
+        Tiles, in the order in which they are restored; empty: no tiles.
     has_bfloat16 : bool
-        Whether the processor is made for half precision, which the estimate of the time needs.
+        Whether the CPU has bfloat16 instructions, for the estimate of costs.
     network : SharedNetwork or None
-        That was fitted to other files, and that this one is shown.
+        Network that was fitted to other files and is applied to this image.
     """
 
     recipe: Recipe
@@ -326,8 +352,8 @@ class Plan:
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """How many times finer than the image the result is, along each of the image's axes."""
-        return self.recipe.task.factors(self.source.axes)
+        """Upscaling factor along each axis of the image."""
+        return self.recipe.task.get_upscaling_factors(self.source.axes)
 
     @property
     def result_shape(self) -> tuple[int, ...]:
@@ -338,7 +364,7 @@ class Plan:
 
     @property
     def result_scale(self) -> tuple[float, ...] | None:
-        """Size of a pixel of the result along each of the image's axes; None if not known."""
+        """Pixel size of the result along each axis of the image; None if unknown."""
         if self.source.scale is None:
             return None
         return tuple(
@@ -347,16 +373,16 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Most that the run is expected to take, no fit stopping early; at most the time limit."""
-        whole = self.costs.fit + self.costs.longest_inference + self.costs.ending
+        """Estimated time if no fit stops early, in seconds; at most the time limit."""
+        total = self.costs.fit + self.costs.longest_inference + self.costs.ending
         limit = self.recipe.run_settings.time_limit
-        return whole if limit is None else min(whole, limit)
+        return total if limit is None else min(total, limit)
 
     @property
     def fit_share(self) -> float:
-        """Share of the time that iterations mostly take; looks and the filter take the rest.
+        """Usual share of the time up to the last iteration, for the progress bar.
 
-        Where there are no looks, nothing is told after the last iteration, so that is the end.
+        It is 1 without final inference, since no progress is reported after the last iteration.
         """
         if not self.costs.usual_inference:
             return 1.0
@@ -364,18 +390,20 @@ class Plan:
 
     @property
     def part_name(self) -> str:
-        """Name what the fits are to the user, where each of them is one such thing."""
+        """Name of what one fit restores, for the user: tile, frame, plane or part."""
         fits = [unit for unit in self.units if unit.has_estimate]
-        if self.tiles:  # of which a share may be restored here
+        if self.tiles:  # one worker may restore only some of them
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        alone = len(fits) == self.layout.count(self.source)
+        is_one_fit_per_part = len(fits) == self.layout.count(self.source)
         return (
-            PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part") if alone else "part"
+            PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
+            if is_one_fit_per_part
+            else "part"
         )
 
     @property
     def work_summary(self) -> str:
-        """Size of the work and what does it, for the user."""
+        """Size of the image, number of fits and device, as a text for the user."""
         height, width = self.source.grid
         threads = f" ({self.threads} threads)" if self.threads > 1 else ""
         device = {
@@ -384,38 +412,38 @@ class Plan:
             "mps": "Apple GPU",
         }[self.device]
         count = len(self.units)
-        each = {unit.channels for unit in self.units if len(unit.channels) == 1}
-        called = "channel" if len(each) == count else self.part_name
-        plain = called != "part" and all(unit.has_estimate for unit in self.units)
-        text = f", {count} {called}s one after another" if plain else f", {count} fits"
-        fits = text if count > 1 else ""
+        single_channels = {unit.channels for unit in self.units if len(unit.channels) == 1}
+        unit_name = "channel" if len(single_channels) == count else self.part_name
+        is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
+        fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
+        fits = fits_clause if count > 1 else ""
         depth = "".join(f" × {count}" for count in self.layout.depth(self.source))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
     @property
     def summary(self) -> str:
-        """One line for the user: size, device, memory, expected time."""
+        """One line for the user: size, device, memory and estimated time."""
         seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
         return f"{self.work_summary}: up to {seconds}, {peak} of memory."
 
 
-#: Share of an overlap, at either end of it, where a tile has no say: its outermost pixels have seen
-#: a mirror instead of the picture that goes on.
+#: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
+#: tile were computed from reflected pixels instead of the image beyond.
 ZERO_WEIGHT_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A tile along one axis, in pixels.
+    """Extent of a tile along one axis, in pixels.
 
     Attributes
     ----------
     start, stop : int
-        With what it shares with its neighbours.
+        Including the overlaps with its neighbours.
     core_start, core_stop : int
-        Middles of what is shared; at the border of the image its ends.
+        Without the halo: from the middle of one overlap to that of the other, or to the border.
     is_context_only : bool
-        Whether it has no say in what it shares: that is only looked at.
+        Whether the halo has weight 0, and is used only as context for the fit.
     """
 
     start: int
@@ -426,13 +454,13 @@ class Span:
 
     @property
     def size(self) -> int:
-        """Count the pixels."""
+        """Number of pixels."""
         return self.stop - self.start
 
     def upscale(self, factor: int) -> Span:
-        """Give the same span in pixels of a finer picture."""
+        """Return the same span in pixels of an image that is finer by a factor."""
         start, stop, first, last = (
-            item * factor for item in (self.start, self.stop, self.core_start, self.core_stop)
+            place * factor for place in (self.start, self.stop, self.core_start, self.core_stop)
         )
         return Span(
             start=start,
@@ -444,7 +472,7 @@ class Span:
 
     @property
     def core(self) -> Span:
-        """Give what no other tile has."""
+        """Span without the halo."""
         return Span(
             start=self.core_start,
             stop=self.core_stop,
@@ -453,32 +481,32 @@ class Span:
         )
 
     def compute_weights(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Give the tile's share in each pixel from `start` to `stop`, all of them in the tile.
+        """Return the blending weight of each pixel from `start` to `stop`, all within the span.
 
-        A quarter of a sine, squared; over all tiles it sums to 1.
+        Overlaps are blended by a squared sine; the weights of all tiles sum to 1.
         """
-        place = np.arange(start, stop, dtype=np.float64) + 0.5
+        positions = np.arange(start, stop, dtype=np.float64) + 0.5
         weight = np.ones(stop - start)
         if self.is_context_only:
-            return weight * ((place > self.core_start) & (place < self.core_stop))
+            return weight * ((positions > self.core_start) & (positions < self.core_stop))
         if self.core_start > self.start:
-            weight *= _compute_blend_ramp(place, self.core_start, self.core_start - self.start)
+            weight *= _compute_blend_ramp(positions, self.core_start, self.core_start - self.start)
         if self.core_stop < self.stop:
-            weight *= 1 - _compute_blend_ramp(place, self.core_stop, self.stop - self.core_stop)
+            weight *= 1 - _compute_blend_ramp(positions, self.core_stop, self.stop - self.core_stop)
         return weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """Part of the picture plane, or of a stack, that is restored by itself.
+    """Part of a plane or stack that is restored separately.
 
     Attributes
     ----------
     index : int
-        Row by row; seeds come from it.
+        Number of the tile, row by row; its seeds depend on it.
     y, x : Span
     z : Span or None
-        Planes of a stack; None for a picture plane.
+        Planes of a stack; None for a single plane.
     """
 
     index: int
@@ -488,62 +516,62 @@ class Tile:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """Along Z, where it has one, Y and X."""
+        """Spans along Z (of a stack), Y and X."""
         return (self.y, self.x) if self.z is None else (self.z, self.y, self.x)
 
     @property
     def axes(self) -> str:
-        """Name the axes of its spans."""
+        """Axes of the spans: "YX" or "ZYX"."""
         return "ZYX"[-len(self.spans) :]
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Where its first pixel lies in the image."""
+        """First pixel of the tile in the image, along each of its axes."""
         return tuple(span.start for span in self.spans)
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Planes, height and width, with what it shares with its neighbours."""
+        """Planes (of a stack), height and width, including overlaps."""
         return tuple(span.size for span in self.spans)
 
     @property
     def core(self) -> Tile:
-        """Give what no other tile has."""
+        """Tile without the halo."""
         return Tile(index=self.index, y=self.y.core, x=self.x.core, z=self.z and self.z.core)
 
     def upscale(self, factors: tuple[int, int]) -> Tile:
-        """Give the same tile of a picture that is finer by that along Y and X."""
+        """Return the same tile of an image that is finer by these factors along Y and X."""
         return Tile(
             index=self.index, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]), z=self.z
         )
 
     def compute_weights(self) -> npt.NDArray[np.float64]:
-        """Give the tile's share in each of its pixels."""
-        share = np.ones(())
+        """Return the blending weight of each pixel of the tile."""
+        weights = np.ones(())
         for span in self.spans:
-            share = share[..., None] * span.compute_weights(span.start, span.stop)
-        return share
+            weights = weights[..., None] * span.compute_weights(span.start, span.stop)
+        return weights
 
     def get_slices(self, axes: str) -> tuple[slice, ...]:
-        """Say where it lies in an image with these axes."""
+        """Return the slices of the tile in an image with these axes."""
         slices = (slice(span.start, span.stop) for span in self.spans)
         slice_by_axis = dict(zip(self.axes, slices, strict=True))
         return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
 
     def join_planes(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Bring (parts, C, *grid) of the tile to (C, *size), whatever its planes are to a fit."""
+        """Convert a tile from (parts, C, *grid) to (C, *size)."""
         return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
 
     def split_planes(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
-        """Undo `laid`, for fits that have these axes."""
+        """Convert a tile from (C, *size) to (parts, C, *grid), for fits with the axes `grid`."""
         return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
 
     def read_pixels(self, image: Any, axes: str) -> npt.NDArray[Any]:
-        """Read the tile out of an image with these axes, which may lie on a disk: a copy."""
+        """Return a copy of the tile's pixels from an image in memory or on disk."""
         return np.array(image[self.get_slices(axes)])
 
     def make_header(self, source: ImageSpec) -> ImageSpec:
-        """Describe the tile as an image of its own."""
+        """Return the header of the tile as an image of its own."""
         sides = dict(zip(self.axes, self.size, strict=True))
         sizes = zip(source.axes, source.shape, strict=True)
         return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
@@ -552,7 +580,7 @@ class Tile:
 def _compute_blend_ramp(
     place: npt.NDArray[np.float64], middle: int, reach: int
 ) -> npt.NDArray[np.float64]:
-    """From 0 to 1 over what two tiles share, but for its ends."""
+    """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
     ramp = reach * (1 - 2 * ZERO_WEIGHT_SHARE)
     share = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
     return np.asarray(np.sin(np.pi / 2 * share) ** 2)

@@ -1,10 +1,8 @@
-"""The fits that a run is made of: parts, groups of channels, repeats.
+"""List the work units of a run, and divide a movie or stack into segments.
 
-Segments of a movie or stack: each is restored from its own beginning, whoever restores it.
-
-A chain of frames, each of which begins with what the one before has learned or is drawn to its
-picture, is one worker's, however many there are. So a long one is cut, always at the same frames:
-what a frame comes to does not depend on how many workers there are.
+With warm starts or temporal smoothing each frame depends on the one before, so one worker restores
+the whole chain. A long chain is divided into segments, always at the same frames. The result then
+does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from napari_dip.pipeline.plan.joint_training import (
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.types import INFERENCE, Member, WorkUnit
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS as SHOWN_PRIORS
+from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,54 +31,61 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Budget, Plan, Tile
     from napari_dip.pipeline.recipe import Recipe
 
-#: Frames of a segment at most. Those that go on with the weights of the one before take a fifth of
-#: its iterations, so a segment of 32 costs an eighth more than 32 frames of an endless chain; a
-#: film of 25 frames a second has one step of the usual unsteadiness in more than a second.
+#: Maximum number of frames of a segment. A frame with warm start takes a fifth of the iterations,
+#: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
+#: interrupt temporal smoothing less than once a second.
 MAX_SEGMENT_FRAMES = 32
 
 
 def compute_segment(part: int, parts: int, stride: int) -> int:
-    """Give the number of a part's segment, 0-based; all are of one length, within one frame.
+    """Return the segment of a part, 0-based; lengths of segments differ by one frame at most.
 
     Parameters
     ----------
     part : int
         0-based.
     parts : int
-        How many there are.
+        Number of parts.
     stride : int
-        Parts from a frame to the next one, such as the planes of a frame; 0 for a single part.
+        Parts from a frame to the next, such as the planes of a frame; 0 for a single part.
     """
-    steps = parts // max(1, stride)
-    count = -(-steps // MAX_SEGMENT_FRAMES)
-    return part // max(1, stride) * count // steps
+    frames = parts // max(1, stride)
+    count = -(-frames // MAX_SEGMENT_FRAMES)
+    return part // max(1, stride) * count // frames
 
 
 def list_segment_starts(parts: int, stride: int) -> tuple[int, ...]:
-    """List the frames with which a segment begins after the first one, 0-based."""
-    each = max(1, stride)
-    segments = [compute_segment(step * each, parts, stride) for step in range(parts // each)]
-    return tuple(step for step in range(1, len(segments)) if segments[step] != segments[step - 1])
+    """Return the first frame of each segment but the first, 0-based."""
+    parts_per_frame = max(1, stride)
+    segments = [
+        compute_segment(frame * parts_per_frame, parts, stride)
+        for frame in range(parts // parts_per_frame)
+    ]
+    return tuple(
+        frame for frame in range(1, len(segments)) if segments[frame] != segments[frame - 1]
+    )
 
 
 def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
-    """Say where a movie or stack begins anew; nothing where that makes no difference."""
+    """Return a note on the segments of a movie or stack; empty if they do not affect the result."""
     task = plan.recipe.task
-    drawn = task.looks_back() and any(unit.has_time_neighbours for unit in plan.units)
-    in_turn = any(unit.is_warm_start and not unit.series for unit in plan.units)
-    first = list_segment_starts(plan.layout.count(plan.source), plan.layout.stride(plan.source))
-    if plan.tiles or not first or not (drawn or in_turn):
+    is_smoothed = task.uses_previous_frame() and any(
+        unit.has_time_neighbours for unit in plan.units
+    )
+    has_warm_starts = any(unit.is_warm_start and not unit.series for unit in plan.units)
+    starts = list_segment_starts(plan.layout.count(plan.source), plan.layout.stride(plan.source))
+    if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
         return ()
-    called = PART_NAMES[plan.layout.get_neighbour_axis(plan.source)]
-    *some, last = (str(item + 1) for item in (0, *first))
-    which = f"{', '.join(some)} and {last}"
-    return (make_note("segments", count=len(first) + 1, called=called, which=which),)
+    part_name = PART_NAMES[plan.layout.get_neighbour_axis(plan.source)]
+    *earlier, last = (str(frame + 1) for frame in (0, *starts))
+    numbers = f"{', '.join(earlier)} and {last}"
+    return (make_note("segments", count=len(starts) + 1, called=part_name, which=numbers),)
 
 
-#: Share of the iterations that a plane takes which begins with what the one before has learned,
-#: and the fewest of them: with its last look such a plane takes less than a fifth of the time.
+#: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
+#: such a fit takes less than a fifth of the time.
 WARM_START_ITERATION_SHARE, MIN_WARM_START_ITERATIONS = 0.2, 25
-#: Between the seeds of neighbouring tiles: further apart than those of channels and repeats.
+#: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
 TILE_SEED_STEP = 1_000_003
 
 
@@ -91,29 +96,30 @@ def make_units(
     layout: Layout,
     tiles: tuple[Tile, ...] = (),
 ) -> tuple[WorkUnit, ...]:
-    """List the fits: for each group of channels and each restart a chain through the parts."""
+    """Return the work units: for each group of channels and each restart, all parts in order."""
     if tiles:
         return make_tile_units(recipe, source, budget, layout, tiles)
     parts, stride = layout.count(source), layout.stride(source)
-    later = compute_warm_start_iterations(budget)
-    text = "warm-start" if layout.is_volume else recipe.task.shares(budget.prior, parts)
+    warm_start_iterations = compute_warm_start_iterations(budget)
+    sharing = "warm-start" if layout.is_volume else recipe.task.choose_sharing(budget.prior, parts)
     segments = [compute_segment(part, parts, stride) for part in range(parts)]
     neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
-    # those that go on with the weights of the part before, which is of the same segment
-    ahead = [-1, *segments[:-1]]
-    linked = [
-        text != "independent" and item == two for item, two in zip(ahead, segments, strict=True)
+    # parts with a warm start from the part before, which is in the same segment
+    previous_segments = [-1, *segments[:-1]]
+    is_warm_start = [
+        sharing != "independent" and previous == segment
+        for previous, segment in zip(previous_segments, segments, strict=True)
     ]
     units = [
         WorkUnit(
             id=f"c{number}r{restart}" if parts == 1 else f"p{part}c{number}r{restart}",
             channels=group,
             restart=restart,
-            # the same for all parts: the next one goes on with the same code
+            # the same for all parts: a warm start needs the same network input
             seed=recipe.run_settings.seed + 1000 * number + restart,
-            iterations=later if linked[part] else budget.iterations,
+            iterations=warm_start_iterations if is_warm_start[part] else budget.iterations,
             part=part,
-            is_warm_start=linked[part],
+            is_warm_start=is_warm_start[part],
             first_unit_id=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
             previous_part=before,
             next_part=after,
@@ -125,14 +131,16 @@ def make_units(
         for restart in range(budget.restarts)
         for part, (before, after) in enumerate(neighbours)
     ]
-    if text != "joint" or budget.rivals:
+    if sharing != "joint" or budget.other_candidates:
         return tuple(units)
     members = choose_members(parts, source.grid, stride)
-    return tuple(assign_joint_network(units, members, choose_probe_members(members), later))
+    return tuple(
+        assign_joint_network(units, members, choose_probe_members(members), warm_start_iterations)
+    )
 
 
 def compute_warm_start_iterations(budget: Budget) -> int:
-    """Give the iterations of a fit that begins with what another has learned."""
+    """Return the iterations of a fit with warm start."""
     return max(
         min(MIN_WARM_START_ITERATIONS, budget.iterations),
         round(WARM_START_ITERATION_SHARE * budget.iterations),
@@ -142,13 +150,16 @@ def compute_warm_start_iterations(budget: Budget) -> int:
 def assign_joint_network(
     units: Sequence[WorkUnit], members: tuple[Member, ...], chosen: tuple[Member, ...], own: int
 ) -> list[WorkUnit]:
-    """Let units of the same channels and repeat be shown one network, which is fitted before."""
-    fits: dict[str, list[WorkUnit]] = {}
+    """Return units with one jointly trained network for each group of channels and restart.
+
+    The joint fits and their probes come before the units that use them.
+    """
+    units_by_series: dict[str, list[WorkUnit]] = {}
     for unit in units:
         name = f"c{unit.channels[0]}r{unit.restart}"
-        if name not in fits:
-            fits[name] = make_joint_units(unit, members, chosen, own)
-        fits[name].append(
+        if name not in units_by_series:
+            units_by_series[name] = make_joint_units(unit, members, chosen, own)
+        units_by_series[name].append(
             replace(
                 unit,
                 iterations=0,
@@ -158,7 +169,7 @@ def assign_joint_network(
                 fine_tune_iterations=own,
             )
         )
-    return [unit for each in fits.values() for unit in each]
+    return [unit for series_units in units_by_series.values() for unit in series_units]
 
 
 def make_tile_units(
@@ -169,58 +180,62 @@ def make_tile_units(
     tiles: tuple[Tile, ...],
     members: tuple[Member, ...] = (),
 ) -> tuple[WorkUnit, ...]:
-    """List the fits of a picture in tiles: all those of one tile, then those of the next.
+    """Return the work units of an image in tiles, tile by tile.
 
-    The first tile takes all iterations. Where a network is shown the picture, the others begin
-    with what it has learned there, or all are shown one network that was fitted to regions of the
-    picture; none of them needs another: which process restores a tile, and when, makes no
-    difference. Planes of a tile that are restored one by one are a chain.
+    The first tile takes all iterations. If the network input is the image, the other tiles have a
+    warm start from the first, or all tiles share one network that was fitted to regions of the
+    image. Tiles do not depend on each other otherwise, so any process may restore any of them.
+    Planes of a tile that are restored one by one form a chain of warm starts.
 
     Parameters
     ----------
     recipe, source, budget, layout
-        Of the plan.
+        Those of the plan.
     tiles : tuple of Tile
-        The first one first.
+        In the order in which they are restored.
     members : tuple of Member
-        Regions of the picture, once they are known, where one network is fitted to them.
+        Regions of the image for joint training, once they are known.
     """
-    direction = recipe.task.shares(budget.prior, len(tiles), tiles=True)
-    learns = budget.prior in SHOWN_PRIORS and direction != "independent"
-    later = compute_warm_start_iterations(budget)
+    sharing = recipe.task.choose_sharing(budget.prior, len(tiles), tiles=True)
+    starts_from_first_tile = budget.prior in MEASUREMENT_INPUT_PRIORS and sharing != "independent"
+    warm_start_iterations = compute_warm_start_iterations(budget)
     units = [
         WorkUnit(
-            id=f"t{tile.index}{named}c{number}r{restart}",
+            id=f"t{tile.index}{plane_name}c{number}r{restart}",
             channels=group,
             restart=restart,
             seed=recipe.run_settings.seed + 1000 * number + restart + TILE_SEED_STEP * tile.index,
-            iterations=later if link or (learns and place) else budget.iterations,
+            iterations=warm_start_iterations
+            if plane_number or (starts_from_first_tile and place)
+            else budget.iterations,
             part=part,
-            is_warm_start=link > 0 or (learns and place > 0),
-            first_unit_id=f"t{tile.index}{named}c{number}r0",
-            previous_part=part - 1 if named and part else None,
-            next_part=part + 1 if named and part + 1 < tile.size[0] else None,
+            is_warm_start=plane_number > 0 or (starts_from_first_tile and place > 0),
+            first_unit_id=f"t{tile.index}{plane_name}c{number}r0",
+            previous_part=part - 1 if plane_name and part else None,
+            next_part=part + 1 if plane_name and part + 1 < tile.size[0] else None,
             tile=tile.index,
             origin=tile.start[-len(layout.grid) :],
         )
         for place, tile in enumerate(tiles)
         for number, group in enumerate(group_channels(recipe, source))
         for restart in range(budget.restarts)
-        for link, (part, named) in enumerate(_list_tile_planes(tile, layout))
+        for plane_number, (part, plane_name) in enumerate(_list_tile_planes(tile, layout))
     ]
-    if direction != "joint" or budget.rivals or tiles[0].z is not None:
+    if sharing != "joint" or budget.other_candidates or tiles[0].z is not None:
         return tuple(units)
     order = {tile.index: place for place, tile in enumerate(tiles)}
-    # tiles of a picture that is looked at whole, or before regions are known
-    places = (Member(0, tile.start, tile.size) for tile in tiles)
-    chosen = members if len(members) > 1 else tuple(sorted(places))
-    units = assign_joint_network(units, members, choose_probe_members(chosen), later)
-    # what is learned from all comes before the first tile
+    # probe on tiles if the image is measured whole, or before regions are known
+    tile_members = (Member(0, tile.start, tile.size) for tile in tiles)
+    probe_candidates = members if len(members) > 1 else tuple(sorted(tile_members))
+    units = assign_joint_network(
+        units, members, choose_probe_members(probe_candidates), warm_start_iterations
+    )
+    # the joint fit comes before the first tile
     return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else order[unit.tile]))
 
 
 def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
-    """List the planes of a tile that are restored one by one, and their names in the stack."""
+    """Return index and unit name of each plane of a tile that is restored one by one."""
     if tile.z is None or layout.is_volume:
         return [(0, "")]
     return [
@@ -229,8 +244,8 @@ def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
 
 
 def group_channels(recipe: Recipe, source: ImageSpec) -> list[tuple[int, ...]]:
-    """Channels that are fitted together."""
+    """Return the groups of channels that are fitted together."""
     count = count_channels(source)
-    if recipe.task.together(source):
+    if recipe.task.uses_joint_channels(source):
         return [tuple(range(count))]
     return [(index,) for index in range(count)]

@@ -1,9 +1,4 @@
-"""What it takes to make a picture again: the recipe, the files, and where the run was ended.
-
-A picture's making as the command line that makes it again.
-
-A picture's making as a Python script that makes it again.
-"""
+"""Repeat a run: collect its recipe and files, and write a command line or a Python script."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.recipe import Recipe
 
-#: What it takes beside the image, where that was shown a network of its series.
+#: Remark on a run with a network file whose path is not in the report.
 MISSING_NETWORK_NOTE = (
     "It was shown the network '{name}' (SHA-256 {digest}): write where that file lies, since "
     "without it other pixels come out."
@@ -35,16 +30,16 @@ MISSING_NETWORK_NOTE = (
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Repetition:
-    """A run to be repeated.
+    """Hold what is needed to repeat a run.
 
     Attributes
     ----------
     report : mapping
-        Of the run, as `Restoration.report` has it.
+        Report of the run, as in `Restoration.report`.
     paths : mapping of str to str
-        Files of the task's inputs, by their names; "image" among them.
+        Files of the task's inputs, by input name, including "image".
     name : str
-        Of the image, as the result is named after it.
+        Name of the image, from which the name of the result is derived.
     """
 
     report: Mapping[str, Any]
@@ -53,57 +48,63 @@ class Repetition:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, with what else the run took from the header of a layer."""
+        """Return the recipe, with settings that the run took from the scale of a layer."""
         recipe = recipe_from_dict(self.report["recipe"])
-        if (
-            self.kept_iteration is not None
-        ):  # the clock may have ended it, which is faster elsewhere
+        if self.kept_iteration is not None:
+            # a time limit would end the run at another iteration on another computer
             recipe = recipe.replace_run_settings(time_limit=None)
         return _apply_layer_scale(recipe, self.report)
 
     @property
     def files(self) -> dict[str, str]:
-        """Files that its task takes, by name; without a path, the network of a series by its own.
+        """Return the files of the task's inputs, by input name.
 
-        Names that the task does not have are left out: they would become arguments of a call.
+        A network file without a path has the name from the report. Unknown input names are left
+        out, since they would become arguments of a call.
         """
-        facts = self.report.get("fit", {}).get("joint_training", {})
-        network = (
-            {SHARED_NETWORK_INPUT: str(facts["network_file"])} if "network_file" in facts else {}
+        joint_training = self.report.get("fit", {}).get("joint_training", {})
+        network_file = (
+            {SHARED_NETWORK_INPUT: str(joint_training["network_file"])}
+            if "network_file" in joint_training
+            else {}
         )
-        names = {SHARED_NETWORK_INPUT, *(item.name for item in self.recipe.task.inputs)}
-        return {name: path for name, path in {**network, **self.paths}.items() if name in names}
+        names = {SHARED_NETWORK_INPUT, *(task_input.name for task_input in self.recipe.task.inputs)}
+        return {
+            name: path for name, path in {**network_file, **self.paths}.items() if name in names
+        }
 
     @property
     def axes(self) -> str:
-        """One letter for each axis of the image."""
+        """Return the axes of the image, one letter each."""
         return str(self.report["axes"])
 
     @property
     def result(self) -> str:
-        """File name of the result."""
+        """Return the file name of the result."""
         stem = self.name.replace("/", "-").replace("\\", "-").strip(" .") or "image"
-        return f"{stem} {self.recipe.task.done}.tif"
+        return f"{stem} {self.recipe.task.result_suffix}.tif"
 
     @property
     def kept_iteration(self) -> int | None:
-        """Iteration whose picture was kept by hand; None if the run ended by itself."""
+        """Return the iteration that the user kept; None if the run ended by itself."""
         if not self.report.get("fit", {}).get("kept"):
             return None
         return max(1, int(self.report["best_iteration"]))
 
     @property
     def unreliable_reason(self) -> str:
-        """Why other pixels may come out; empty if there is no reason."""
+        """Return why the repetition may give other pixels; "" if there is no reason."""
         fit = self.report.get("fit", {})
         if (
-            "network_file" in (facts := fit.get("joint_training", {}))
+            "network_file" in (joint_training := fit.get("joint_training", {}))
             and SHARED_NETWORK_INPUT not in self.paths
         ):
-            return MISSING_NETWORK_NOTE.format(name=facts["network_file"], digest=facts["sha256"])
+            return MISSING_NETWORK_NOTE.format(
+                name=joint_training["network_file"], digest=joint_training["sha256"]
+            )
         if not fit.get("kept"):
             return ""
-        if fit["finished"] + fit["kept"] > 1 or self.recipe.task.contenders():
+        if fit["finished"] + fit["kept"] > 1 or self.recipe.task.list_candidates():
             return (
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
@@ -117,20 +118,24 @@ class Repetition:
 
 
 def collect_settings(recipe: Recipe) -> dict[str, Any]:
-    """Give the settings that differ from their defaults, the preset and the seed always."""
-    common = recipe.run_settings
-    always = {"preset": common.preset, "seed": common.seed}
-    return {**recipe.task.to_dict(), **always, **common.model_dump(exclude_defaults=True)}
+    """Return preset, seed, and all other settings that differ from their defaults."""
+    run_settings = recipe.run_settings
+    common_settings = {"preset": run_settings.preset, "seed": run_settings.seed}
+    return {
+        **recipe.task.to_dict(),
+        **common_settings,
+        **run_settings.model_dump(exclude_defaults=True),
+    }
 
 
 def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
-    """Put into the recipe what a layer's scale said: the file may say another, or nothing."""
+    """Return the recipe with settings from the layer's scale, which the file may lack."""
     fit, axes = report.get("fit", {}), report["axes"]
     scale, units = fit.get("scale"), fit.get("units")
     if not scale or not units:
         return recipe
-    sizes = {size for axis, size in zip(axes, scale, strict=True) if axis in "ZYX"}
-    if recipe.run_settings.stacks == "auto" and "Z" in axes and len(sizes) > 1:
+    pixel_sizes = {size for axis, size in zip(axes, scale, strict=True) if axis in "ZYX"}
+    if recipe.run_settings.stacks == "auto" and "Z" in axes and len(pixel_sizes) > 1:
         recipe = recipe.replace_run_settings(stacks="volume" if len(fit["axes"]) > 2 else "planes")
     task = recipe.task
     if isinstance(task, Deblur) and task.model != "none":
@@ -139,38 +144,33 @@ def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
             name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
         )
         optics = task.psf_source.optics
-        across, down = optics.pixels(source, "XY")
-        if across is not None and across == down:
-            task = replace(task, pixel_size=across)
-        if "Z" in axes and (apart := optics.pixels(source, "Z")[0]) is not None:
-            task = replace(task, z_step=apart)
+        size_x, size_y = optics.get_pixel_sizes(source, "XY")
+        if size_x is not None and size_x == size_y:
+            task = replace(task, pixel_size=size_x)
+        if "Z" in axes and (z_step := optics.get_pixel_sizes(source, "Z")[0]) is not None:
+            task = replace(task, z_step=z_step)
     return replace(recipe, task=task)
 
 
 def format_command_line(run: Repetition) -> str:
-    """Write the command, quoted for the shell of this computer.
-
-    Parameters
-    ----------
-    run : Repetition
-    """
+    """Return the command line, quoted for the shell of this computer."""
     command = build_command(run)
     return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
 
 
 def build_command(run: Repetition) -> list[str]:
-    """Give the command word by word."""
+    """Return the command as a list of arguments."""
     recipe = run.recipe
-    text = ["napari-dip", recipe.task.name, run.paths["image"], "--output", run.result]
-    text += ["--axes", run.axes]
+    arguments = ["napari-dip", recipe.task.name, run.paths["image"], "--output", run.result]
+    arguments += ["--axes", run.axes]
     for name, path in run.files.items():
         if name != "image":
-            text += [_format_option(name), path]
+            arguments += [_format_option(name), path]
     for name, value in collect_settings(recipe).items():
-        text += _format_setting(name, value)
+        arguments += _format_setting(name, value)
     if run.kept_iteration is not None:
-        text += ["--keep-after", str(run.kept_iteration)]
-    return text
+        arguments += ["--keep-after", str(run.kept_iteration)]
+    return arguments
 
 
 def _format_setting(name: str, value: Any) -> list[str]:
@@ -183,7 +183,7 @@ def _format_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-#: Longest line that a call stands on.
+#: Maximum length of a line with a call.
 _MAX_LINE_LENGTH = 100
 _CHECK_TEMPLATE = """\
 before = {before}
@@ -198,45 +198,49 @@ else:
 
 
 def write_python_script(run: Repetition) -> str:
-    """Write a script that reads the files, restores with the same settings and saves a TIFF.
+    """Return a script that repeats a run, saves a TIFF, and reports whether the pixels are equal.
 
-    It then says whether the pixels are the same. A report may come from a stranger: whatever it
-    holds is a literal or one line of a comment here, never a command.
-
-    Parameters
-    ----------
-    run : Repetition
+    A report may come from an untrusted source. Its content is therefore only written as literals or
+    as one-line comments, never as code.
     """
     report, recipe = run.report, run.recipe
     settings = [
         f"{name}={_format_literal(value)}" for name, value in collect_settings(recipe).items()
     ]
     paths = {name: path for name, path in run.files.items() if name != "image"}
-    inputs = [_format_literal(run.paths["image"]), "recipe", f"axes={_format_literal(run.axes)}"]
-    inputs += [f"{name}={_format_literal(path)}" for name, path in paths.items()]
+    restore_arguments = [
+        _format_literal(run.paths["image"]),
+        "recipe",
+        f"axes={_format_literal(run.axes)}",
+    ]
+    restore_arguments += [f"{name}={_format_literal(path)}" for name, path in paths.items()]
     if run.kept_iteration is not None:
-        inputs.append(f"keep_after={run.kept_iteration}")
-    colours = "rgb" if "S" in run.axes else "minisblack"
-    saved = [_format_literal(run.result), "result.image", f"photometric={_format_literal(colours)}"]
-    saved.append(f'metadata={{"axes": {_format_literal(run.axes)}}}')
+        restore_arguments.append(f"keep_after={run.kept_iteration}")
+    photometric = "rgb" if "S" in run.axes else "minisblack"
+    write_arguments = [
+        _format_literal(run.result),
+        "result.image",
+        f"photometric={_format_literal(photometric)}",
+    ]
+    write_arguments.append(f'metadata={{"axes": {_format_literal(run.axes)}}}')
     threads = "1 thread" if report["threads"] == 1 else f"{report['threads']} threads"
-    computed = f"{report['device']} with {threads} and PyTorch {report['torch']}"
+    environment = f"{report['device']} with {threads} and PyTorch {report['torch']}"
     remarks = [
         f"Makes {run.result!r} again, as napari-dip {report['version']} did.",
-        f"Computed then on {computed}.",
+        f"Computed then on {environment}.",
         *([run.unreliable_reason] if run.unreliable_reason else []),
     ]
     digests = {"before": report["input_sha256"], "after": report["output_sha256"]}
     lines = [
-        *(f"# {make_printable(remark)}" for remark in remarks),  # printable: on one line each
+        *(f"# {make_printable(remark)}" for remark in remarks),  # one line each
         "",
         "import tifffile",
         "",
         "import napari_dip as dip",
         "",
         _format_call("recipe = dip.make_recipe", [_format_literal(recipe.task.name), *settings]),
-        _format_call("result = dip.restore", inputs),
-        _format_call("tifffile.imwrite", saved),
+        _format_call("result = dip.restore", restore_arguments),
+        _format_call("tifffile.imwrite", write_arguments),
         "",
         _CHECK_TEMPLATE.format(
             **{name: _format_literal(str(digest)) for name, digest in digests.items()}
@@ -246,14 +250,14 @@ def write_python_script(run: Repetition) -> str:
 
 
 def _format_literal(value: object) -> str:
-    """Write a value in Python, text in the quotes that people use."""
-    text = repr(value)
-    plain = isinstance(value, str) and text[0] == "'" and '"' not in text
-    return f'"{text[1:-1]}"' if plain else text
+    """Format a value as a Python literal, with text in double quotes if possible."""
+    literal = repr(value)
+    has_plain_text = isinstance(value, str) and literal[0] == "'" and '"' not in literal
+    return f'"{literal[1:-1]}"' if has_plain_text else literal
 
 
 def _format_call(function: str, arguments: list[str]) -> str:
-    """Write a call on one line, or one line for each argument."""
+    """Format a call on one line, or with one line per argument."""
     line = f"{function}({', '.join(arguments)})"
     if len(line) <= _MAX_LINE_LENGTH:
         return line

@@ -1,11 +1,11 @@
-"""The report of a run, found in what it left behind: in the result, beside it, or by itself."""
+"""Read the report of a run from its result, from a JSON file next to it, or from a report file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import (
@@ -24,48 +24,51 @@ if TYPE_CHECKING:
 
 
 def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Find the report of the run that made a file.
+    """Return the report of the run that made a file.
 
-    A TIFF or OME-Zarr that napari-dip saved holds it. Of one that does not, the report may lie
-    beside under the same name (`OUT.json`); then the pixels must be those that it speaks of.
+    Files that napari-dip saved contain it. For other files, the report is read from a JSON file of
+    the same name in the same folder (`OUT.json`). Its digest must match the pixels.
 
     Parameters
     ----------
-    path : path of a TIFF, of an OME-Zarr, or of a report
+    path : path
+        A TIFF, an OME-Zarr, or a report.
 
     Raises
     ------
     Refused
-        If it cannot be read, or says nothing.
+        If the file cannot be read, or there is no valid report.
     """
     from napari_dip.io.reading import read_provenance, read_spec
 
-    place = Path(path)
-    if not is_zarr(place):
-        place, _ = check_readable_file(path)
-    if place.suffix.lower() == ".json":
-        return _validate_report(_read_report_json(place), place)
-    read_spec(place)  # says no to what is no picture
+    file_path = Path(path)
+    if not is_zarr(file_path):
+        file_path, _ = check_readable_file(path)
+    if file_path.suffix.lower() == ".json":
+        return _validate_report(_read_report_json(file_path), file_path)
+    read_spec(file_path)  # raises Refused if it is no image
     try:
-        inside = read_provenance(place)
-    except Exception:  # not a TIFF, or one that was written by somebody else
-        inside = None
-    if inside and isinstance(inside.get("report"), dict):
-        return _validate_report({**inside["report"], "recipe": inside["recipe"]}, place)
-    neighbours = place.with_suffix(".json")
-    if not neighbours.is_file():
+        provenance = read_provenance(file_path)
+    except Exception:  # not a TIFF, or written by another program
+        provenance = None
+    if provenance and isinstance(provenance.get("report"), dict):
+        return _validate_report({**provenance["report"], "recipe": provenance["recipe"]}, file_path)
+    report_path = file_path.with_suffix(".json")
+    if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
-        raise Refused(refusal("result-untold", path=make_printable(str(place)), why=why))
-    return _check_report_pixels(place, _validate_report(_read_report_json(neighbours), neighbours))
+        raise Refused(make_refusal("result-untold", path=make_printable(str(file_path)), why=why))
+    return _check_report_pixels(
+        file_path, _validate_report(_read_report_json(report_path), report_path)
+    )
 
 
 def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
-    """Whether a file holds the very pixels that a report speaks of, and an OME-Zarr nothing else.
+    """Return whether the pixels of a file match a report; an OME-Zarr must have no foreign files.
 
     Raises
     ------
     Refused
-        If it cannot be read.
+        If the file cannot be read.
     """
     from napari_dip.io.formats.zarr_metadata import find_foreign_file
     from napari_dip.io.reading import read_spec
@@ -81,7 +84,7 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 def _check_report_pixels(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
     if not has_reported_pixels(picture, report):
         why = "the report beside it is of another picture"
-        raise Refused(refusal("result-untold", path=make_printable(str(picture)), why=why))
+        raise Refused(make_refusal("result-untold", path=make_printable(str(picture)), why=why))
     return report
 
 
@@ -91,7 +94,7 @@ def _read_report_json(path: Path) -> Any:
     except (ValueError, OSError) as error:
         printable = make_printable(str(path))
         raise Refused(
-            refusal("result-untold", path=printable, why=describe_exception(error))
+            make_refusal("result-untold", path=printable, why=describe_exception(error))
         ) from None
 
 
@@ -100,7 +103,7 @@ def _validate_report(report: Any, path: Path) -> dict[str, Any]:
     report = migrate_record(report) if isinstance(report, dict) else report
     if fault := find_field_fault(report, ReportFields):
         why = f"it is no report of a run, since {fault}"
-        raise Refused(refusal("result-untold", path=printable, why=why))
+        raise Refused(make_refusal("result-untold", path=printable, why=why))
     recipe_from_dict(report["recipe"], origin=printable)
-    whole: dict[str, Any] = report
-    return whole
+    valid_report: dict[str, Any] = report
+    return valid_report

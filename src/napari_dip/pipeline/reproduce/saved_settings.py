@@ -1,4 +1,4 @@
-"""Settings that a user keeps: presets under names, and those of the last run of each task."""
+"""Save and load settings: named presets, and those of the last run of each task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.recipe import Recipe
 
-#: Longest name: with it, the file's whole path stays below what Windows takes (260).
+#: Maximum length of a name; it keeps file paths below the limit of Windows (260).
 _MAX_NAME_LENGTH = 60
-#: Signs beside letters and digits that file systems everywhere take.
+#: Characters, other than letters and digits, that all file systems accept.
 _ALLOWED_PUNCTUATION = frozenset(" ._-")
-#: What Windows keeps for devices, with any ending.
+#: Device names that Windows reserves, with any suffix.
 _RESERVED_WINDOWS_NAMES = {
     "con",
     "prn",
@@ -33,12 +33,12 @@ _RESERVED_WINDOWS_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresetFolder:
-    """The settings kept for one task, each a recipe as JSON.
+    """Store the settings of one task as recipes in JSON.
 
     Attributes
     ----------
     folder : Path or None
-        Where they lie; made when first needed. None: nowhere, so nothing can be kept.
+        Created when first needed; None: settings cannot be saved.
     task : str
         Key in `TASKS`.
     """
@@ -47,7 +47,7 @@ class PresetFolder:
     task: str
 
     def names(self) -> tuple[str, ...]:
-        """List the presets, in the order of the alphabet."""
+        """Return the names of the presets in alphabetical order."""
         if self.folder is None:
             return ()
         try:
@@ -57,39 +57,39 @@ class PresetFolder:
         return tuple(sorted(stems, key=str.casefold))
 
     def save(self, name: str, recipe: Recipe) -> str:
-        """Keep a recipe under a name; gives the name back as it is listed.
+        """Save a recipe as a preset, and return the name as it is listed.
 
         Raises
         ------
         Refused
-            If the name cannot be a file's, is taken, or there is no folder.
+            If the name is invalid or exists, or there is no folder.
         Failed
-            If the disk does not take it.
+            If the file cannot be written.
         """
-        plain = _normalise_preset_name(name)
-        if plain.casefold() in {name.casefold() for name in self.names()}:
-            raise Refused(refusal("preset-exists", name=plain))
-        self._write(self._path(plain), recipe, overwrite=False)
-        return plain
+        preset_name = _normalise_preset_name(name)
+        if preset_name.casefold() in {name.casefold() for name in self.names()}:
+            raise Refused(make_refusal("preset-exists", name=preset_name))
+        self._write(self._path(preset_name), recipe, overwrite=False)
+        return preset_name
 
     def load(self, name: str) -> Recipe:
-        """Read a preset.
+        """Return the recipe of a preset.
 
         Raises
         ------
         Refused
-            If there is none of that name, or its file is damaged, newer, or of another task.
+            If there is no preset of that name, or its file is damaged, newer, or of another task.
         """
         self._find(name)
         return self._read(self._path(name))
 
     def delete(self, name: str) -> None:
-        """Take a preset away.
+        """Delete a preset.
 
         Raises
         ------
         Refused
-            If there is none of that name, or the disk does not let it go.
+            If there is no preset of that name, or its file cannot be deleted.
         """
         self._find(name)
         path = self._path(name)
@@ -99,11 +99,11 @@ class PresetFolder:
             raise Refused(make_folder_refusal(path.parent, error)) from None
 
     def remember(self, recipe: Recipe) -> None:
-        """Keep the settings of a run that begins; raises as `save` does."""
+        """Save the settings of a run that starts; raise errors as `save` does."""
         self._write(self._last(), recipe, overwrite=True)
 
     def remembered(self) -> Recipe | None:
-        """Give the settings of the last run, None if there are none that can be read."""
+        """Return the settings of the last run; None if they cannot be read."""
         try:
             return self._read(self._last())
         except DipError:
@@ -117,7 +117,7 @@ class PresetFolder:
                 "found": recipe.task.name,
                 "wanted": self.task,
             }
-            raise Refused(refusal("recipe-task", **facts))
+            raise Refused(make_refusal("recipe-task", **facts))
         return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
@@ -126,7 +126,7 @@ class PresetFolder:
 
     def _find(self, name: str) -> None:
         if name not in self.names():
-            raise Refused(refusal("preset-missing", name=make_printable(name)))
+            raise Refused(make_refusal("preset-missing", name=make_printable(name)))
 
     def _presets(self, folder: Path) -> Path:
         return folder / "presets" / self.task
@@ -139,29 +139,36 @@ class PresetFolder:
 
     def _home(self) -> Path:
         if self.folder is None:
-            raise Refused(refusal("preset-homeless"))
+            raise Refused(make_refusal("preset-homeless"))
         return self.folder
 
 
 def _normalise_preset_name(name: str) -> str:
-    """Bring a name into the form that files have, or say why it cannot be one."""
-    plain = unicodedata.normalize("NFC", " ".join(name.split()))
-    strange = next(
-        (item for item in plain if not (item.isalnum() or item in _ALLOWED_PUNCTUATION)), ""
+    """Return the normalised name of a preset, or raise Refused if it is no valid file name."""
+    preset_name = unicodedata.normalize("NFC", " ".join(name.split()))
+    invalid_character = next(
+        (
+            character
+            for character in preset_name
+            if not (character.isalnum() or character in _ALLOWED_PUNCTUATION)
+        ),
+        "",
     )
     why = ""
-    if not plain:
+    if not preset_name:
         why = "it is empty"
-    elif strange:
-        why = f"file names cannot hold '{make_printable(strange)}' everywhere"
-    elif plain.startswith(".") or plain.endswith("."):
+    elif invalid_character:
+        why = f"file names cannot hold '{make_printable(invalid_character)}' everywhere"
+    elif preset_name.startswith(".") or preset_name.endswith("."):
         why = "it begins or ends with a dot"
-    elif plain.partition(".")[0].strip().casefold() in _RESERVED_WINDOWS_NAMES:
+    elif preset_name.partition(".")[0].strip().casefold() in _RESERVED_WINDOWS_NAMES:
         why = "Windows keeps that name for itself"
-    elif len(plain) > _MAX_NAME_LENGTH:
-        why = f"it has {len(plain)} letters, and {_MAX_NAME_LENGTH} is the most"
+    elif len(preset_name) > _MAX_NAME_LENGTH:
+        why = f"it has {len(preset_name)} letters, and {_MAX_NAME_LENGTH} is the most"
     if why:
         raise Refused(
-            refusal("preset-name", name=make_printable(plain[:_MAX_NAME_LENGTH]), why=why)
+            make_refusal(
+                "preset-name", name=make_printable(preset_name[:_MAX_NAME_LENGTH]), why=why
+            )
         )
-    return plain
+    return preset_name

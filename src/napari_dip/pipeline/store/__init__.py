@@ -1,5 +1,4 @@
-"""What a run keeps on the disk: checkpoints, tiles, fits, results, networks.
+"""Store the state of a run on disk: checkpoints, tiles, fits, results and network files.
 
-Decided here: formats, locks, what is whole and what is damaged. It imports `assess` and below.
-`execute` imports it.
+This package decides formats and locks, and which files count as complete or damaged.
 """

@@ -1,9 +1,7 @@
-"""Tensors and what they mean in one safetensors file: whole or not at all, and proven on reading.
+"""Write tensors and JSON metadata to safetensors files, and convert checkpoints to this form.
 
-No pickle, so opening one runs nothing. A digest over all of it tells a file that was damaged on the
-disk from one that was written so.
-
-What a checkpoint holds, as named tensors and plain JSON: a fit in progress, and units done.
+Files are written atomically. A digest over tensors and metadata detects damage. Unlike a pickle,
+opening a file executes no code.
 """
 
 from __future__ import annotations
@@ -34,71 +32,72 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 _METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
-#: Bytes that safetensors itself takes for a header at most.
+#: Maximum size of a header in bytes, as in safetensors itself.
 _MAX_HEADER_BYTES = 100_000_000
 
 
 class DamagedFileError(ValueError):
-    """The file is not what was written."""
+    """Raised for a file that differs from what was written."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], label: Mapping[str, Any]) -> None:
-    """Write tensors and words beside the place under a new name, then put them in place.
+    """Write tensors and metadata atomically: to a temporary file that then replaces the target.
 
     Parameters
     ----------
     path : Path
     tensors : mapping of str to Tensor
-    label : mapping in plain JSON types
+    label : mapping
+        Metadata in plain JSON types.
 
     Raises
     ------
     OSError
-        If the disk does not take it; what was there before is untouched.
+        If the file cannot be written. An existing file is then unchanged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    text = json.dumps(label)
-    facts = {_METADATA_KEY: text, _DIGEST_KEY: _compute_digest(tensors, text)}
-    # a name that nobody can foresee, so that no link can lie there; a folder, since safetensors
-    # writes beside its place under a name of its own, which nobody would find after a crash
+    metadata_json = json.dumps(label)
+    metadata = {_METADATA_KEY: metadata_json, _DIGEST_KEY: _compute_digest(tensors, metadata_json)}
+    # The name is unpredictable, so that nobody can place a link there. A folder is used since
+    # safetensors writes a temporary file of its own next to the target, which a crash would leave.
     folder = path.with_name(make_part_name())
-    part = folder / "tensors"
+    temporary_file = folder / "tensors"
     folder.mkdir(mode=0o700)
     try:
-        save_file(dict(tensors), part, metadata=facts)
-        with open(part, "rb+") as file:
+        save_file(dict(tensors), temporary_file, metadata=metadata)
+        with open(temporary_file, "rb+") as file:
             _sort_metadata(file)
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except SafetensorError as error:  # its word for a full disk
-        cause = re.search(r"os error (\d+)", str(error))
-        number = int(cause[1]) if cause else errno.EIO
+        os.replace(temporary_file, path)
+    except SafetensorError as error:  # raised for a full disk, too
+        match = re.search(r"os error (\d+)", str(error))
+        number = int(match[1]) if match else errno.EIO
         raise OSError(number, os.strerror(number)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_metadata(path: Path) -> Any:
-    """Read what a file says of its tensors, and no tensor.
+    """Read the metadata of a file, without its tensors.
 
     Raises
     ------
     OSError, ValueError, RecursionError
-        If it is damaged.
+        If the file is damaged.
     """
     with _open_tensors(path) as file:
         return json.loads(_get_metadata(file)[_METADATA_KEY])
 
 
 def read_header(path: Path) -> Any:
-    """Read the same without loading torch; nothing of it is proven.
+    """Read the metadata of a file without importing torch; nothing is verified.
 
     Raises
     ------
     OSError, ValueError, KeyError, RecursionError
-        If it is damaged.
+        If the file is damaged.
     """
     with path.open("rb") as file:  # safetensors: a length in 8 bytes, then JSON
         count = int.from_bytes(file.read(8), "little")
@@ -108,12 +107,9 @@ def read_header(path: Path) -> Any:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is what `write_tensors` writes, by its marks and its size; follows no links.
+    """Return whether `write_tensors` wrote a file, judged by its metadata and its size.
 
-    Parameters
-    ----------
-    path : Path
-        Pixels are not read: that a file is ours is proven, not that it is undamaged.
+    Tensors are not read, so the file may still be damaged. Links are not followed.
     """
     try:
         status = path.lstat()
@@ -124,24 +120,24 @@ def is_checkpoint(path: Path) -> bool:
             if count > min(_MAX_HEADER_BYTES, status.st_size):
                 return False
             header = json.loads(file.read(count))
-        facts = header.pop("__metadata__")
-        end = max((item["data_offsets"][1] for item in header.values()), default=0)
+        metadata = header.pop("__metadata__")
+        data_end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         return (
-            set(facts) == {_METADATA_KEY, _DIGEST_KEY}
-            and isinstance(json.loads(facts[_METADATA_KEY]), dict)
-            and status.st_size == 8 + count + end
+            set(metadata) == {_METADATA_KEY, _DIGEST_KEY}
+            and isinstance(json.loads(metadata[_METADATA_KEY]), dict)
+            and status.st_size == 8 + count + data_end
         )
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return False
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Read all tensors.
+    """Read all tensors of a file, and verify its digest.
 
     Raises
     ------
     OSError, ValueError
-        If it is damaged.
+        If the file is damaged.
     """
     with _open_tensors(path) as file:
         metadata = _get_metadata(file)
@@ -163,49 +159,51 @@ def _open_tensors(path: Path) -> Iterator[Any]:
 
 
 def _sort_metadata(file: BinaryIO) -> None:
-    """Put what a header says of itself in order, which safetensors does not: same bytes each time.
+    """Sort the metadata in a file's header, so that the same content always has the same bytes.
 
-    Words and digest are ASCII, so the header keeps its length; if not, it stays as it is.
+    If sorting would change the length of the header, the file is left unchanged.
     """
     count = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(count))
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(count)
-    if len(text) == count:
+    sorted_header = (
+        json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(count)
+    )
+    if len(sorted_header) == count:
         file.seek(8)
-        file.write(text)
+        file.write(sorted_header)
 
 
 def _get_metadata(file: Any) -> dict[str, str]:
-    facts = file.metadata() or {}
-    if not {_METADATA_KEY, _DIGEST_KEY} <= set(facts):
+    metadata = file.metadata() or {}
+    if not {_METADATA_KEY, _DIGEST_KEY} <= set(metadata):
         raise DamagedFileError("it lacks what napari-dip writes")
-    return dict(facts)
+    return dict(metadata)
 
 
 def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:
-    """Hash names, types, shapes, values and words."""
+    """Return the SHA-256 of names, types, shapes and values of tensors, and of the metadata."""
     import torch
 
-    whole = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
-        whole.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        whole.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
-    return whole.hexdigest()
+        digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 _CHECKPOINT_STATES = ("step", "rollback", "best")
 
 
 def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Say which run something belongs to, in plain JSON types: all that its pixels depend on.
+    """Return the identity of a run in plain JSON types: everything its result depends on.
 
     Parameters
     ----------
     plan : Plan
     hashes : mapping of str to str
-        Of the pixels of each input.
+        SHA-256 of the pixels of each input.
     """
     from napari_dip.version import __version__
 
@@ -224,7 +222,7 @@ def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CompletedUnits:
-    """The units that are done: copies, so that later units do not creep in."""
+    """Hold copies of the merged results of finished units."""
 
     sums: npt.NDArray[Any]
     predictions: npt.NDArray[Any]
@@ -237,7 +235,14 @@ class CompletedUnits:
 def pack_checkpoint(
     latest: tuple[Checkpoint, str] | None, done: CompletedUnits | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Flatten to named tensors and a JSON header."""
+    """Convert the state of a run to named tensors and a JSON header.
+
+    Parameters
+    ----------
+    latest : tuple of (Checkpoint, str) or None
+        Checkpoint of the current fit, and id of its unit.
+    done : CompletedUnits or None
+    """
     import torch
 
     tensors: dict[str, Any] = {}
@@ -252,16 +257,19 @@ def pack_checkpoint(
         tensors["done/count"] = torch.from_numpy(done.count)
         header["outcomes"] = [asdict(outcome) for outcome in done.outcomes]
     if latest is not None:
-        point, unit = latest
-        for part in _CHECKPOINT_STATES:
-            for name, value in getattr(point, part).items():
-                tensors[f"{part}/{name}"] = value.contiguous()
+        checkpoint, unit = latest
+        for state_name in _CHECKPOINT_STATES:
+            for name, value in getattr(checkpoint, state_name).items():
+                tensors[f"{state_name}/{name}"] = value.contiguous()
         header["fit"] = {
             "unit": unit,
-            "best_iteration": point.best_iteration,
-            "rollbacks": point.rollbacks,
-            "notes": [note.to_dict() for note in point.notes],
-            "history": [[item.iteration, item.fitted, item.held_out] for item in point.history],
+            "best_iteration": checkpoint.best_iteration,
+            "rollbacks": checkpoint.rollbacks,
+            "notes": [note.to_dict() for note in checkpoint.notes],
+            "history": [
+                [record.iteration, record.fit_loss, record.validation_loss]
+                for record in checkpoint.history
+            ],
         }
     return tensors, header
 
@@ -269,11 +277,11 @@ def pack_checkpoint(
 def unpack_checkpoint(
     tensors: dict[str, Any], header: dict[str, Any]
 ) -> tuple[tuple[Checkpoint, str] | None, CompletedUnits | None]:
-    """Undo `pack_checkpoint`."""
+    """Return the current fit and the finished units, as `pack_checkpoint` takes them."""
     from napari_dip.engine.fit.early_stopping import ValidationRecord
     from napari_dip.engine.fit.state import Checkpoint
 
-    done = None
+    completed_units = None
     if "done/sums" in tensors:
         outcomes = [read_outcome(raw) for raw in header["outcomes"]]
         sums, predictions, count = (
@@ -289,7 +297,7 @@ def unpack_checkpoint(
             for name, value in tensors.items()
             if name.startswith("weights/")
         }
-        done = CompletedUnits(
+        completed_units = CompletedUnits(
             sums=sums,
             predictions=predictions,
             count=count,
@@ -299,30 +307,30 @@ def unpack_checkpoint(
         )
     fit = header["fit"]
     if fit is None:
-        return None, done
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _CHECKPOINT_STATES}
+        return None, completed_units
+    states: dict[str, dict[str, Any]] = {state_name: {} for state_name in _CHECKPOINT_STATES}
     for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        if part in parts:
-            parts[part][rest] = value
-    point = Checkpoint(
-        **parts,
+        state_name, _, tensor_name = name.partition("/")
+        if state_name in states:
+            states[state_name][tensor_name] = value
+    checkpoint = Checkpoint(
+        **states,
         best_iteration=int(fit["best_iteration"]),
         history=tuple(
-            ValidationRecord(iteration=int(i), fitted=float(a), held_out=float(b))
+            ValidationRecord(iteration=int(i), fit_loss=float(a), validation_loss=float(b))
             for i, a, b in fit["history"]
         ),
         rollbacks=int(fit["rollbacks"]),
         notes=tuple(map(read_note, fit["notes"])),
     )
-    return (point, str(fit["unit"])), done
+    return (checkpoint, str(fit["unit"])), completed_units
 
 
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
-    """Undo `asdict` of an outcome that was kept as JSON."""
+    """Return the outcome that was stored as JSON after `asdict`."""
     history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
-    lists = {name: tuple(raw[name]) for name in ("evidence", "gain")}
-    rest = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
+    tuples = {name: tuple(raw[name]) for name in ("evidence", "gain")}
+    fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
-    return UnitOutcome(**{**rest, "stop": stop, "history": history, "notes": notes, **lists})
+    return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: what an interrupted run needs to go on exactly where it was.
+"""Write and read the checkpoint of a run, from which an interrupted run resumes exactly.
 
-One safetensors file: tensors of the fit in progress and sums of the units that are done, with
-a JSON header that says which run it belongs to. No pickle, so opening one runs nothing.
+A checkpoint is one safetensors file with the tensors of the current fit and the sums of finished
+units. Its JSON header identifies the run. Unlike a pickle, opening it executes no code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.io.paths import make_save_refusal, resolve_target
 from napari_dip.pipeline.store.checkpoint_file import (
     CompletedUnits,
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.plan.types import Plan
 
-#: Raised by one whenever a checkpoint written before could not be gone on from.
+#: Schema of checkpoints; increased when older checkpoints cannot be resumed.
 CHECKPOINT_SCHEMA = 6
-#: Bytes that the longest name of what a run keeps has after a result's: ".unfinished-99.tiles".
+#: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99.tiles".
 MAX_STATE_SUFFIX_BYTES = 20
-#: Seconds between two writings at most and at least, and the share of the time that writing may
-#: take in between: a crash costs a second or two where checkpoints are small.
+#: Maximum and minimum seconds between two checkpoints, and maximum share of the time for writing
+#: them. With small checkpoints, a crash loses one or two seconds of work.
 MAX_WRITE_INTERVAL, MIN_WRITE_INTERVAL, MAX_WRITE_SHARE = 20.0, 1.0, 0.02
-#: What a file that is no checkpoint, or a damaged one, makes of its reader, beside SafetensorError.
+#: Errors when reading a damaged file, or one that is no checkpoint, in addition to SafetensorError.
 CHECKPOINT_ERRORS = (
     OSError,
     ValueError,
@@ -54,44 +54,44 @@ CHECKPOINT_ERRORS = (
     AttributeError,
     RecursionError,
 )
-#: Faults of a checkpoint, which cost no more than beginning anew.
+#: Refusals of a checkpoint after which a run can start from the beginning.
 CHECKPOINT_FAULTS = ("resume-other", "resume-broken")
 
 
 class CheckpointStore:
-    """Keeps the checkpoint of one run in one file.
+    """Write and read the checkpoint of one run.
 
     Parameters
     ----------
     path : path
-        Of the checkpoint. Another name is taken where a file or folder there is not of a run.
+        File of the checkpoint. If a file or folder of other origin has this name, a number is
+        appended.
     resume : bool
-        Whether to go on from the file if it is there.
+        Whether to resume from an existing checkpoint.
     after : float
-        Seconds of a run before the first writing.
+        Seconds of the run before the first checkpoint is written.
     before : callable, optional
-        Called once before the first writing, to keep what else it takes to go on; raises OSError if
-        the disk does not take it.
+        Called once before the first checkpoint, to save other data needed for resuming. It raises
+        OSError if they cannot be written.
     lasting : bool
-        Whether a run that a person ended may be gone on with.
+        Whether a run that the user ended can be resumed.
     results_folder : Path, optional
-        Folder for tiles that are done; beside the checkpoint if it is not given.
+        Folder for finished units and tiles; next to the checkpoint by default.
 
     Attributes
     ----------
     weights : mapping of str to Tensor, or None
-        Of the network of the last unit that is done: the next one may begin with them.
+        Network weights of the last finished unit, from which the next one may start.
     failure : Refusal or None
-        Why the last writing did not succeed. It never ends the run: the picture is worth more.
+        Why the last checkpoint could not be written. This does not end the run.
     fallback_notice : Refusal or None
-        Where tiles that are done lie if not on their own disk.
+        Where finished tiles are stored if not in the results folder.
     resume : bool
     path, results_folder : Path
-        Where checkpoint and tiles lie.
     identity : dict
-        Which run is kept, in plain JSON types, once it is known.
+        Identity of the run, in plain JSON types; empty until `open` is called.
     unit : str
-        Id of the unit that a checkpoint which was read is of; "" if none is in progress.
+        Id of the unit whose fit the checkpoint continues; "" if there is none.
     """
 
     def __init__(
@@ -124,9 +124,22 @@ class CheckpointStore:
         self._max_bytes = 0
 
     def open(
-        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merge: ResultMerger
+        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merger: ResultMerger
     ) -> Checkpoint | None:
-        """Begin to keep; give back where to go on from, with `merge` filled up to there.
+        """Set the identity of the run, and read its checkpoint if there is one.
+
+        Parameters
+        ----------
+        plan : Plan
+        data : mapping of str to ndarray
+            All inputs of the run.
+        merger : ResultMerger
+            Receives the results of the finished units.
+
+        Returns
+        -------
+        Checkpoint or None
+            State of the unfinished fit; None if there is none.
 
         Raises
         ------
@@ -140,44 +153,44 @@ class CheckpointStore:
         self._max_bytes = 2 * plan.peak_bytes
         if not self.resume or not os.path.lexists(self.path):
             return None
-        return self._read(merge)
+        return self._read(merger)
 
     def offer(self, checkpoint: Checkpoint, unit: str) -> None:
-        """Take note of where the fit stands; write it if the last writing was long ago."""
+        """Record a checkpoint of the current fit, and write it if one is due."""
         if not checkpoint.history:
             return
         self._latest_checkpoint = (checkpoint, unit)
         self.write_if_due()
 
     def write_if_due(self) -> None:
-        """Write if the last writing was long ago."""
+        """Write the checkpoint if the write interval has passed."""
         if time.monotonic() - self._last_write_time >= self._write_interval:
             self.write()
 
-    def record_finished_unit(self, merge: ResultMerger, weights: Mapping[str, Any]) -> None:
-        """Take note that one more unit is done and none is in progress."""
+    def record_finished_unit(self, merger: ResultMerger, weights: Mapping[str, Any]) -> None:
+        """Record the results of all finished units, after a fit has ended."""
         self._latest_checkpoint, self.weights = None, weights
         self._completed_units = CompletedUnits(
-            sums=merge.sums.copy(),
-            predictions=merge.predictions.copy(),
-            count=merge.count.copy(),
-            learned={name: array.copy() for name, array in merge.learned.items()},
-            outcomes=tuple(merge.outcomes),
+            sums=merger.sums.copy(),
+            predictions=merger.predictions.copy(),
+            count=merger.count.copy(),
+            learned={name: array.copy() for name, array in merger.learned.items()},
+            outcomes=tuple(merger.outcomes),
             weights=weights,
         )
 
     def write_after_user_stop(self) -> None:
-        """Write where a person ended the run, if it may be gone on with from there."""
+        """Write the checkpoint after the user ended the run, if such runs can be resumed."""
         if self._keeps_user_stop:
             self.write()
 
     def write(self) -> None:
-        """Write the latest checkpoint whole or not at all; `failure` says if it did not work."""
+        """Write the latest checkpoint atomically; on errors, set `failure` instead of raising."""
         if self._latest_checkpoint is None and self._completed_units is None:
             return
         tensors, header = pack_checkpoint(self._latest_checkpoint, self._completed_units)
         header["identity"] = self.identity
-        began = time.monotonic()
+        start_time = time.monotonic()
         try:
             if self._prepare_write is not None:
                 self._prepare_write()
@@ -192,38 +205,38 @@ class CheckpointStore:
         except OSError as error:
             self.failure = make_save_refusal(self.path, error)
         self._last_write_time = time.monotonic()
-        took = self._last_write_time - began
+        write_seconds = self._last_write_time - start_time
         self._write_interval = min(
-            MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, took / MAX_WRITE_SHARE)
+            MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, write_seconds / MAX_WRITE_SHARE)
         )
 
     def write_if_possible(self) -> None:
-        """Write on the way out of a run that failed, whatever it failed of."""
-        with suppress(MemoryError, RuntimeError):  # torch's word for a full memory
+        """Write the checkpoint of a run that failed, and ignore errors of memory or GPU."""
+        with suppress(MemoryError, RuntimeError):  # torch raises RuntimeError if memory is full
             self.write()
 
     def has_saved_state(self) -> bool:
-        """Whether something is there to go on from."""
+        """Return whether there is a checkpoint or a results folder to resume from."""
         return os.path.lexists(self.path) or os.path.lexists(self.results_folder)
 
     def remove(self) -> None:
-        """Delete all that was kept once the result is safe; nothing that no run has written."""
+        """Delete checkpoint and results folder after the result is saved; keep foreign files."""
         self.remove_checkpoint()
         if not self._is_folder_replaced():
             remove_run_folder(self.results_folder)
 
     def remove_checkpoint(self) -> None:
-        """Delete what was kept of fits."""
+        """Delete the checkpoint, and forget recorded state."""
         self._latest_checkpoint = self._completed_units = None
         if is_checkpoint(self.path) and not self._is_folder_replaced():
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
     def _is_folder_replaced(self) -> bool:
-        """Whether somebody put another folder, or a link, in the place of the one it began in."""
+        """Return whether the folder of the checkpoint was replaced by another one or by a link."""
         return resolve_target(self.path.parent) != self._folder
 
-    def _read(self, merge: ResultMerger) -> Checkpoint | None:
+    def _read(self, merger: ResultMerger) -> Checkpoint | None:
         try:
             if not is_checkpoint(self.path):
                 raise DamagedFileError("it is not what was written")
@@ -231,55 +244,55 @@ class CheckpointStore:
                 raise DamagedFileError("no checkpoint of this run is so large")
             header = read_metadata(self.path)
             if header["identity"] != self.identity:
-                raise Refused(refusal("resume-other", path=self.path))
+                raise Refused(make_refusal("resume-other", path=self.path))
             self._latest_checkpoint, self._completed_units = unpack_checkpoint(
                 read_tensors(self.path), header
             )
             if self._completed_units is not None:
-                self._restore_merge(merge, self._completed_units)
+                self._restore_merge(merger, self._completed_units)
         except CHECKPOINT_ERRORS as error:
             why = "it is damaged or cut off"
-            raise Refused(refusal("resume-broken", path=self.path, why=why)) from error
+            raise Refused(make_refusal("resume-broken", path=self.path, why=why)) from error
         if self._latest_checkpoint is None:
             return None
-        point, self.unit = self._latest_checkpoint
-        return point
+        checkpoint, self.unit = self._latest_checkpoint
+        return checkpoint
 
-    def _restore_merge(self, merge: ResultMerger, done: CompletedUnits) -> None:
-        """Put back what was done."""
-        merge.sums[...] = done.sums
-        merge.predictions[...] = done.predictions
-        merge.learned.update(done.learned)
+    def _restore_merge(self, merger: ResultMerger, done: CompletedUnits) -> None:
+        """Restore the results of finished units."""
+        merger.sums[...] = done.sums
+        merger.predictions[...] = done.predictions
+        merger.learned.update(done.learned)
         self.weights = done.weights
-        merge.count[...] = done.count
-        merge.outcomes.extend(done.outcomes)
+        merger.count[...] = done.count
+        merger.outcomes.extend(done.outcomes)
 
 
 def get_results_path(path: Path) -> Path:
-    """Name the folder beside a checkpoint for what is done of its run."""
+    """Return the path of the results folder next to a checkpoint."""
     return path.with_name(f"{path.name}.tiles")
 
 
 def find_checkpoint_path(path: Path, *, resume: bool) -> Path:
-    """Choose where a checkpoint goes: the first name that nothing but a run has taken.
+    """Return the first path for a checkpoint that is free or belongs to a run.
 
     Parameters
     ----------
     path : Path
-        The name that is tried first; others end in a number.
+        Tried first; then numbers are appended.
     resume : bool
-        Whether to go on from what is there: a first file that cannot be read is kept as the choice
-        then, so that this is said, unless there is a run under another name.
+        Whether the run is to be resumed. If there is no checkpoint under any name, but an
+        unreadable file at `path`, that path is returned. Reading it then reports the error.
     """
-    free, number = path, 2
-    while is_foreign(free) or _is_foreign_folder(get_results_path(free)):
-        free, number = path.with_name(f"{path.name}-{number}"), number + 1
-    begun = os.path.lexists(free) or os.path.lexists(get_results_path(free))
-    return path if resume and not begun and is_foreign(path) else free
+    candidate, number = path, 2
+    while is_foreign(candidate) or _is_foreign_folder(get_results_path(candidate)):
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    has_saved_run = os.path.lexists(candidate) or os.path.lexists(get_results_path(candidate))
+    return path if resume and not has_saved_run and is_foreign(path) else candidate
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether something lies there that is not proven to be a checkpoint."""
+    """Return whether a path exists that is not a checkpoint."""
     return os.path.lexists(path) and not is_checkpoint(path)
 
 
@@ -288,10 +301,10 @@ def _is_foreign_folder(folder: Path) -> bool:
 
 
 def write_weights(path: Path, weights: Mapping[str, Any]) -> None:
-    """Keep a network's weights, whole or not at all; raises OSError if the disk takes none."""
+    """Write network weights atomically; raise OSError if they cannot be written."""
     write_tensors(path, {name: value.contiguous().cpu() for name, value in weights.items()}, {})
 
 
 def read_weights(path: Path) -> dict[str, Any] | None:
-    """Read a network's weights; None where none are kept."""
+    """Read network weights; return None if the file does not exist."""
     return read_tensors(path) if path.exists() else None

@@ -1,4 +1,7 @@
-"""A run's own folder: a mark proves whose it is, and a lock on it goes with the process."""
+"""Mark and lock the folder of a run; the marker proves its origin, the lock ends with the process.
+
+Only files and folders that runs write are ever removed.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,24 @@ from napari_dip.io.outputs import format_lock_owner, lock, make_part_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: File in the folder.
+#: Name of the marker file in a run folder.
 MARKER_FILE = "held"
-#: What the mark begins with; a file of that name without it is somebody else's.
+#: First bytes of the marker file; a file without them is of other origin.
 _MARKER_PREFIX = b"napari-dip: a run keeps its state here"
-#: Bytes of a mark that are looked at.
+#: Maximum number of bytes of a marker file that are read.
 _MAX_MARKER_BYTES = 4096
-#: Files that runs write into their folders. A name that is not here is not ours to remove.
+#: Names of files that runs write into their folders. Files with other names are never removed.
 _RUN_FILE_PATTERN = re.compile(
     r"held|tiles\.json|lesson\.json|run\.json|checkpoint(-\d+)?|share[\w.-]*|(lesson)?begun[\w.-]*"
     r"|\d+\.json|[\w-]+(\.prediction)?\.npy|[\w-]+\.(weights|fit)"
     r"|(picture|deviation|residual)\.raw|\.napari-dip-[\w.-]+\.part"
 )
-#: Folders that runs make in their folders.
+#: Names of folders that runs create in their folders.
 _RUN_FOLDER_PATTERN = re.compile(r"checkpoint(-\d+)?\.tiles|\.napari-dip-[\w.-]+\.part")
 
 
 class FolderLock:
-    """Holds a folder until it is let go, or the process ends.
+    """Lock a folder until the lock is released or the process ends.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ class FolderLock:
     Raises
     ------
     OSError
-        If another one holds it, or the disk takes no mark or knows no locks.
+        If another process has locked the folder, or the disk is not writable or has no locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +54,7 @@ class FolderLock:
                 lock(self._handle)
             except (BlockingIOError, PermissionError):
                 raise
-            except OSError:  # a network's disk may know no locks, but it takes a mark
+            except OSError:  # network disks may not support locks; the marker is still written
                 _write_marker(self._handle)
                 raise
             _write_marker(self._handle)
@@ -60,14 +63,14 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let others take it; may be called twice."""
+        """Release the lock; further calls have no effect."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
 
 
 def is_folder_locked(folder: Path) -> bool:
-    """Whether a process that lives is at work there, this one included."""
+    """Return whether a running process, possibly this one, has locked a folder."""
     if not (folder / MARKER_FILE).exists():
         return False
     try:
@@ -85,47 +88,47 @@ def is_folder_locked(folder: Path) -> bool:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether a mark in a folder proves that a run made it; follows no links."""
+    """Return whether a run created a folder, judged by its marker; links are not followed."""
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             return False
-        mark = folder / MARKER_FILE
-        if not stat.S_ISREG(mark.lstat().st_mode):
+        marker = folder / MARKER_FILE
+        if not stat.S_ISREG(marker.lstat().st_mode):
             return False
-        with mark.open("rb") as file:
+        with marker.open("rb") as file:
             return file.read(_MAX_MARKER_BYTES).startswith(_MARKER_PREFIX)
     except OSError:
         return False
 
 
 def make_run_folder(folder: Path, mode: int = 0o777) -> None:
-    """Make a folder with its mark in one step, unless a run has made it before.
+    """Create a folder with its marker atomically, unless it is a run folder already.
 
     Raises
     ------
     OSError
-        If the disk does not take it, or a folder of that name is there that no run has made.
+        If the folder cannot be created, or the path exists and is not a run folder.
     """
     if not os.path.lexists(folder):
-        part = folder.with_name(make_part_name())
-        part.mkdir(mode=mode)
+        temporary_folder = folder.with_name(make_part_name())
+        temporary_folder.mkdir(mode=mode)
         try:
-            handle = _open_marker(part)
+            handle = _open_marker(temporary_folder)
             try:
                 _write_marker(handle)
             finally:
                 os.close(handle)
-            with suppress(OSError):  # another share of the same run was faster
-                os.rename(part, folder)
+            with suppress(OSError):  # another shard of the same run was faster
+                os.rename(temporary_folder, folder)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(temporary_folder, ignore_errors=True)
     if not is_run_folder(folder):
         why = "something of that name is there that is not of this program"
         raise FileExistsError(errno.EEXIST, why)
 
 
 def empty_run_folder(folder: Path) -> None:
-    """Remove what runs have written in a folder of theirs; its mark and all else stays."""
+    """Remove the files of runs from a run folder; the marker and other files stay."""
     if not is_run_folder(folder):
         return
     with suppress(OSError):
@@ -135,7 +138,7 @@ def empty_run_folder(folder: Path) -> None:
 
 
 def remove_run_folder(folder: Path) -> None:
-    """Remove a folder of a run, but for what no run has written there."""
+    """Remove a run folder; if it contains other files, keep it with them."""
     if not is_run_folder(folder):
         return
     empty_run_folder(folder)
@@ -146,8 +149,8 @@ def remove_run_folder(folder: Path) -> None:
 
 
 def _remove_run_entry(entry: Path) -> None:
-    kind = entry.lstat().st_mode
-    if stat.S_ISDIR(kind):
+    mode = entry.lstat().st_mode
+    if stat.S_ISDIR(mode):
         if not _RUN_FOLDER_PATTERN.fullmatch(entry.name):
             return
         if entry.name.endswith(".part"):
@@ -155,18 +158,18 @@ def _remove_run_entry(entry: Path) -> None:
         else:
             remove_run_folder(entry)
     elif (
-        stat.S_ISREG(kind) and entry.name != MARKER_FILE and _RUN_FILE_PATTERN.fullmatch(entry.name)
+        stat.S_ISREG(mode) and entry.name != MARKER_FILE and _RUN_FILE_PATTERN.fullmatch(entry.name)
     ):
         entry.unlink()
 
 
 def _open_marker(folder: Path) -> int:
-    # not through a link; Windows has neither the word nor links that anybody may make
+    # links are not followed; Windows lacks this flag, and users cannot create links there
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     return os.open(folder / MARKER_FILE, flags, 0o600)
 
 
 def _write_marker(handle: int) -> None:
-    """Write the mark into an empty file; what somebody else has written there stays."""
+    """Write the marker into an empty file; leave other content unchanged."""
     if os.fstat(handle).st_size == 0:
         os.write(handle, _MARKER_PREFIX + b"\n" + format_lock_owner().encode() + b"\n")

@@ -1,6 +1,6 @@
-"""Results as files: a picture with how it came about, and figures as JSON.
+"""Save results as image files with their provenance, and format reports as JSON.
 
-A finished picture that its place does not take is kept in another one, and that is said.
+A result that cannot be saved at its target is saved elsewhere, and the error message says where.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.errors.notes import make_note, report_stop
+from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.report import select_repeatable_fields
@@ -41,10 +41,10 @@ def save_picture(
     result: Restoration,
     overwrite: bool,
 ) -> None:
-    """Save one picture of a result as TIFF or OME-Zarr, whole or not at all.
+    """Save one image of a result as TIFF or OME-Zarr, atomically.
 
-    Nothing in the file depends on when and where it was written: the same pixels give the same
-    bytes.
+    The content of the file does not depend on the time and place of writing: equal pixels give
+    equal bytes.
 
     Parameters
     ----------
@@ -52,17 +52,17 @@ def save_picture(
     image : ndarray
         In the axes of `spec`.
     spec : ImageSpec
-        Of the image that was restored.
+        Header of the image that was restored.
     scale : tuple of float or None
-        Size of a pixel of `image` along each axis.
+        Pixel size of `image` along each axis.
     result : Restoration
-        What goes into the file as its provenance.
+        Source of the provenance that is stored in the file.
     overwrite : bool
 
     Raises
     ------
     Failed
-        If the disk does not take it.
+        If the file cannot be written.
     """
     from napari_dip.version import __version__
 
@@ -71,7 +71,7 @@ def save_picture(
         "source": spec.name,
         "recipe": result.recipe.to_dict(),
         "best_iteration": result.best_iteration,
-        **report_stop(result.stop),
+        **serialise_stop(result.stop),
         "report": _replace_non_finite(select_repeatable_fields(result.report)),
     }
     write_image(
@@ -88,19 +88,22 @@ def save_picture(
 
 
 def _shift_origin(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTags:
-    """Move the first pixel's middle where pixels became smaller: both cover the same ground."""
+    """Return the tags with the centre of the first pixel shifted for a new pixel size.
+
+    Input and result then cover the same area.
+    """
     origin = spec.tags.origin
     if origin is None or spec.scale is None or scale is None:
         return spec.tags
-    moved = tuple(
-        start + (after - before) / 2
-        for start, before, after in zip(origin, spec.scale, scale, strict=True)
+    shifted_origin = tuple(
+        start + (new_size - old_size) / 2
+        for start, old_size, new_size in zip(origin, spec.scale, scale, strict=True)
     )
-    return replace(spec.tags, origin=moved)
+    return replace(spec.tags, origin=shifted_origin)
 
 
 def format_json(value: Any) -> str:
-    """Write plain types as JSON, for people to read as well: what no terminal shows is escaped."""
+    """Format plain types as readable JSON, with unprintable characters escaped."""
     text = json.dumps(_replace_non_finite(value), indent=2, ensure_ascii=False)
     return "\n".join(map(_escape_line, text.split("\n"))) + "\n"
 
@@ -108,7 +111,9 @@ def format_json(value: Any) -> str:
 def _escape_line(line: str) -> str:
     if line.isprintable():
         return line
-    return "".join(item if item.isprintable() else _escape_character(item) for item in line)
+    return "".join(
+        character if character.isprintable() else _escape_character(character) for character in line
+    )
 
 
 def _escape_character(letter: str) -> str:
@@ -116,7 +121,7 @@ def _escape_character(letter: str) -> str:
 
 
 def _replace_non_finite(value: Any) -> Any:
-    """Write what is not a finite number as null, since JSON has no word for it."""
+    """Replace numbers that are not finite by None, since JSON cannot represent them."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):
@@ -127,7 +132,7 @@ def _replace_non_finite(value: Any) -> Any:
 
 
 def convert_to_failure(error: Exception, output: Path) -> Failed:
-    """Say of whatever went wrong while a file was saved that it could not be saved."""
+    """Convert any error while saving a file to Failed."""
     if isinstance(error, Failed):
         return error
     if isinstance(error, Refused):
@@ -135,35 +140,37 @@ def convert_to_failure(error: Exception, output: Path) -> Failed:
     if isinstance(error, OSError):
         return Failed(make_save_refusal(output, error))
     printable = make_printable(str(output))
-    return Failed(refusal("save-unexpected", path=printable, why=describe_exception(error)))
+    return Failed(make_refusal("save-unexpected", path=printable, why=describe_exception(error)))
 
 
 def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
-    """Save a result that could not be saved, near its input, at home, or where temporary files go.
+    """Save a result elsewhere: next to its input, in the home folder, or with temporary files.
 
     Parameters
     ----------
     failure : Exception
-        Why it could not be saved, foreseen or not.
+        Error from saving the result at its target.
     output : Path
-        Where it should have gone.
+        The target.
     plan : Plan
     result : Restoration
 
     Returns
     -------
     Failed
-        The same failure, which says where the picture is now.
+        The same error, with a note on where the image was saved.
     """
     failed = convert_to_failure(failure, output)
-    neighbours = [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
-    folders = (*neighbours, *_list_rescue_folders(plan))
+    target_folders = (
+        [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
+    )
+    folders = (*target_folders, *_list_rescue_folders(plan))
     for folder in folders:
         path = choose_free_name(folder / output.name, "rescued")
-        with suppress(Exception), _restrict_permissions(folder):  # the next place may take it
+        with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
             return add_to_failure(failed, make_note("picture-kept", path=make_printable(str(path))))
-    for folder in folders:  # what goes with the pixels may be what cannot be saved
+    for folder in folders:  # the metadata may have caused the error, so save pixels only
         path = choose_free_name(folder / f"{output.name}.tif", "rescued")
         with suppress(Exception), _restrict_permissions(folder):
             write_image(path, result.image, axes=plan.source.axes)
@@ -175,65 +182,65 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
 
 
 def choose_free_name(output: Path, kind: str) -> Path:
-    """Name a picture beside a result: OUT.kind.tif, or a numbered one if that exists."""
-    free, number = insert_name_suffix(output, kind), 2
-    while free.exists() or free.is_symlink():
-        free, number = insert_name_suffix(output, f"{kind}-{number}"), number + 1
-    return free
+    """Return a free file name next to a result: OUT.kind.tif, or a numbered one."""
+    candidate, number = insert_name_suffix(output, kind), 2
+    while candidate.exists() or candidate.is_symlink():
+        candidate, number = insert_name_suffix(output, f"{kind}-{number}"), number + 1
+    return candidate
 
 
 def insert_name_suffix(output: Path, kind: str) -> Path:
-    """Put a word between a result's name and its ending."""
+    """Return a path with `.kind` inserted before the suffix of a result's name."""
     stem = output.name[: -len(output.suffix)]
     suffix = f".ome{output.suffix}" if stem.lower().endswith(".ome") else output.suffix
     stem = stem[:-4] if stem.lower().endswith(".ome") else stem
-    end = f".{kind}{suffix}"
-    return output.with_name(shorten_name(stem, len(end)) + end)
+    name_end = f".{kind}{suffix}"
+    return output.with_name(shorten_name(stem, len(name_end)) + name_end)
 
 
 def _list_rescue_folders(plan: Plan) -> list[Path]:
-    """List folders that may lie on other disks: the input's, the home, that of temporary files."""
-    near = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
-    with suppress(RuntimeError):  # no home is known
-        near.append(Path.home())
-    with suppress(OSError):  # no folder for temporary files takes any
-        near.append(Path(tempfile.gettempdir()))
-    return list(dict.fromkeys(near))
+    """Return folders to save a result in: the input's, the home folder, and the temporary one."""
+    folders = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
+    with suppress(RuntimeError):  # there is no home folder
+        folders.append(Path.home())
+    with suppress(OSError):  # no temporary folder is writable
+        folders.append(Path(tempfile.gettempdir()))
+    return list(dict.fromkeys(folders))
 
 
 def list_fallback_folders(plan: Plan) -> list[Path]:
-    """List the same for what goes with the run, last first: the system empties temporary files."""
+    """Return folders for temporary state of a run, with the temporary folder first."""
     return _list_rescue_folders(plan)[::-1]
 
 
 @contextmanager
 def _restrict_permissions(folder: Path) -> Iterator[None]:
-    """Let files in a folder that all may write to be the user's alone; others could read them."""
+    """Make new files readable by the user only, if all users can write to the folder."""
     if not folder.stat().st_mode & stat.S_IWOTH:
         yield
         return
-    before = os.umask(0o077)
+    old_umask = os.umask(0o077)
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(old_umask)
 
 
 def add_to_failure(failure: Failed, note: Note) -> Failed:
-    """Make the same failure, with a note behind its remedy."""
-    no = failure.refusal
-    return Failed(replace(no, further=(*no.further, note)))
+    """Return the same error with a further note."""
+    original = failure.refusal
+    return Failed(replace(original, further=(*original.further, note)))
 
 
-#: Beginnings that a spreadsheet takes for a formula, which a file's name must never be.
+#: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
 _FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 
 def escape_formula(value: object) -> object:
-    """Keep text from being taken for a formula or a command; numbers stay as they are."""
+    """Escape text that a spreadsheet would read as a formula; return other values unchanged."""
     if not isinstance(value, str):
         return value
     printable = make_printable(value)
-    # spreadsheets pass over spaces, and take the wide signs of East Asian keyboards for the same
-    begins = normalize("NFKC", value).lstrip()
-    return f"'{printable}" if begins.startswith(_FORMULA_PREFIXES) else printable
+    # spreadsheets ignore leading spaces, and treat full-width characters like ASCII ones
+    normalised = normalize("NFKC", value).lstrip()
+    return f"'{printable}" if normalised.startswith(_FORMULA_PREFIXES) else printable

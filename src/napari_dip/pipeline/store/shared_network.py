@@ -1,4 +1,4 @@
-"""A network that was fitted to many files, in a file of its own: what it is, and whom it serves."""
+"""Read network files of jointly trained networks, and plan runs that use them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.integrity import compute_file_sha256
@@ -23,67 +23,67 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.types import Plan
 
-#: Raised by one whenever such a file written before would be read differently.
+#: Schema of network files; increased when older files would be misread.
 NETWORK_FILE_SCHEMA = 1
-#: What such a file is called among the inputs of a run.
+#: Name of the network file among the inputs of a run.
 SHARED_NETWORK_INPUT = "network_file"
-#: Settings of a task that a network may be shown images with, whatever it was fitted with: they
-#: are about frames and planes.
+#: Settings of a task that may differ from those of the network, since they concern only frames and
+#: planes.
 IGNORED_SETTINGS = ("neighbouring_frames", "temporal_smoothing", "series_training")
 
 
 def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
-    """Read what a file says of its network; loads no torch, and proves nothing of the weights.
+    """Read the description of a network file, without importing torch or verifying the weights.
 
     Raises
     ------
     Refused
-        If it is not such a file, or cannot be read.
+        If the file is no network file, or cannot be read.
     """
-    place, _ = check_readable_file(path)
-    printable = make_printable(str(place))
-    digest = compute_file_sha256(place)
+    file_path, _ = check_readable_file(path)
+    printable = make_printable(str(file_path))
+    digest = compute_file_sha256(file_path)
     try:
-        facts = read_header(place)["network"]
-        if facts["schema"] != NETWORK_FILE_SCHEMA:
-            raise ValueError(f"its schema is {facts['schema']}")
+        description = read_header(file_path)["network"]
+        if description["schema"] != NETWORK_FILE_SCHEMA:
+            raise ValueError(f"its schema is {description['schema']}")
         return SharedNetwork(
             path=os.fspath(path),
             sha256=digest,
-            task=str(facts["task"]),
-            settings=dict(facts["settings"]),
-            preset=str(facts["preset"]),
-            version=str(facts["version"]),
-            repeats=int(facts["repeats"]),
-            prior=str(facts["prior"]),
-            widths=tuple(int(item) for item in facts["widths"]),
-            uses_half_resolution=bool(facts["halved"]),
-            groups=tuple(tuple(int(c) for c in group) for group in facts["groups"]),
-            files=tuple(str(item["name"]) for item in facts["files"]),
-            outcomes=tuple(read_outcome(item) for item in facts["outcomes"]),
+            task=str(description["task"]),
+            settings=dict(description["settings"]),
+            preset=str(description["preset"]),
+            version=str(description["version"]),
+            repeats=int(description["repeats"]),
+            prior=str(description["prior"]),
+            widths=tuple(int(width) for width in description["widths"]),
+            uses_half_resolution=bool(description["halved"]),
+            groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),
+            files=tuple(str(width["name"]) for width in description["files"]),
+            outcomes=tuple(read_outcome(width) for width in description["outcomes"]),
         )
     except CHECKPOINT_ERRORS as error:
         why = "it was not written as one, or it is damaged"
-        raise Refused(refusal("series-broken", path=printable, why=why)) from error
+        raise Refused(make_refusal("series-broken", path=printable, why=why)) from error
 
 
 def read_network_weights(network: SharedNetwork) -> dict[str, dict[str, Any]]:
-    """Read the weights, by the names of their series, and prove them.
+    """Read and verify the weights of a network file, by series and parameter name.
 
     Raises
     ------
     Refused
-        If they are not what was written, or the file is another than was planned with.
+        If the weights are damaged, or the file has changed since the run was planned.
     """
     path, printable = Path(network.path), make_printable(network.path)
     if compute_file_sha256(path) != network.sha256:
         why = "it has changed since it was looked at"
-        raise Refused(refusal("series-broken", path=printable, why=why))
+        raise Refused(make_refusal("series-broken", path=printable, why=why))
     try:
         tensors = read_tensors(path)
     except CHECKPOINT_ERRORS as error:
         why = "its weights are damaged"
-        raise Refused(refusal("series-broken", path=printable, why=why)) from error
+        raise Refused(make_refusal("series-broken", path=printable, why=why)) from error
     weights: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         series, _, name = key.partition("/")
@@ -92,41 +92,45 @@ def read_network_weights(network: SharedNetwork) -> dict[str, dict[str, Any]]:
 
 
 def plan_with_network(plan: Plan | Refusal, network: SharedNetwork | None) -> Plan | Refusal:
-    """Plan that an image is shown a network of other files instead of one being fitted to it.
+    """Return the plan with fits replaced by inference with a jointly trained network.
 
     Parameters
     ----------
     plan : Plan or Refusal
-        By the image alone.
+        Plan for the image without the network.
     network : SharedNetwork or None
 
     Returns
     -------
     Plan or Refusal
-        Stacks, movies and images in tiles stay as they are planned, with a note.
+        For stacks, movies and tiled images, the given plan with a note.
     """
     if network is None or isinstance(plan, Refusal):
         return plan
     source, recipe = plan.source, plan.recipe
-    if not recipe.task.serves(plan.budget.prior) or plan.budget.rivals or plan.extra_inputs:
-        return refusal("series-alone", name=source.name)
+    if (
+        not recipe.task.has_reusable_network(plan.budget.prior)
+        or plan.budget.other_candidates
+        or plan.extra_inputs
+    ):
+        return make_refusal("series-alone", name=source.name)
     if plan.tiles or plan.layout.is_volume or plan.layout.count(source) > 1:
         return replace(plan, notes=(*plan.notes, make_note("series-unused")))
-    if network.sha256 and (no := _check_network(plan, network)):
-        return no
+    if network.sha256 and (network_refusal := _check_network(plan, network)):
+        return network_refusal
     return _make_inference_plan(plan, network)
 
 
 def replan_with_calibration(plan: Plan, calibration: Calibration) -> Plan:
-    """Plan anew once the pixels are known: a network of another kind than they ask for is no use.
+    """Update a plan with a network file after calibration; drop a network that does not fit.
 
     Parameters
     ----------
     plan : Plan
-        As the pixels have changed it; comes back as it is where it has no network.
+        With the prior that was chosen from the pixels. Without a network, it is returned unchanged.
     calibration : Calibration
     """
-    network, constant, why = plan.network, set(calibration.constant_channels), ""
+    network, constant_channels, why = plan.network, set(calibration.constant_channels), ""
     if network is None:
         return plan
     if plan.budget.prior != network.prior:
@@ -135,7 +139,10 @@ def replan_with_calibration(plan: Plan, calibration: Calibration) -> Plan:
         why = "it is oversampled in another way than those files"
     elif plan.budget.widths != network.widths:
         why = "its size asks for a network of another depth"
-    elif any(constant & set(group) and not constant >= set(group) for group in network.groups):
+    elif any(
+        constant_channels & set(group) and not constant_channels >= set(group)
+        for group in network.groups
+    ):
         why = "some of its channels hold one value only"
     if not why:
         return _make_inference_plan(plan, network)
@@ -145,8 +152,8 @@ def replan_with_calibration(plan: Plan, calibration: Calibration) -> Plan:
 
 
 def _make_inference_plan(plan: Plan, network: SharedNetwork) -> Plan:
-    """Let each fit be a look by the network, which goes on by itself only if trials say so."""
-    own = compute_warm_start_iterations(plan.budget)
+    """Return the plan with inference units, which are fine-tuned only if probes show a gain."""
+    fine_tune_iterations = compute_warm_start_iterations(plan.budget)
     units = [
         replace(
             unit,
@@ -154,7 +161,7 @@ def _make_inference_plan(plan: Plan, network: SharedNetwork) -> Plan:
             is_warm_start=True,
             role=INFERENCE,
             series=f"c{unit.channels[0]}r{unit.restart}",
-            fine_tune_iterations=own,
+            fine_tune_iterations=fine_tune_iterations,
         )
         for unit in plan.units
     ]
@@ -162,46 +169,62 @@ def _make_inference_plan(plan: Plan, network: SharedNetwork) -> Plan:
 
 
 def _update_costs(plan: Plan) -> Plan:
-    """Estimate anew what the fits of a plan take; that of a network which serves is done."""
+    """Return the plan with updated costs, which exclude the training of the network."""
     from napari_dip.pipeline.plan.tiling import compute_fit_grid
 
     grid = compute_fit_grid(plan.recipe, plan.source, plan.extra_inputs, plan.layout, plan.tiles)
-    how = plan.units, plan.device, plan.threads, plan.budget
-    return replace(plan, costs=estimate_costs(grid, *how, half=plan.has_bfloat16))
+    arguments = plan.units, plan.device, plan.threads, plan.budget
+    return replace(
+        plan, costs=estimate_costs(grid, *arguments, uses_half_precision=plan.has_bfloat16)
+    )
 
 
 def _check_network(plan: Plan, network: SharedNetwork) -> Refusal | None:
-    """Say no to a network of another version, of other settings or of other channels."""
+    """Return a refusal if version, settings, restarts or channels of a network do not match."""
     from napari_dip.version import __version__
 
     path, recipe = make_printable(network.path), plan.recipe
     if network.version != __version__:
-        return refusal("series-version", path=path, found=network.version, here=__version__)
-    wanted = {
+        return make_refusal("series-version", path=path, found=network.version, here=__version__)
+    plan_settings = {
         "task": recipe.task.name,
         "preset": recipe.run_settings.preset,
         **recipe.task.to_dict(),
     }
-    entries = {"task": network.task, "preset": network.preset, **(network.settings or {})}
-    wanted, entries = json.loads(json.dumps(wanted)), json.loads(json.dumps(entries))
-    for field in dict.fromkeys((*wanted, *entries)):
-        ours, theirs = wanted.get(field, "the default"), entries.get(field, "the default")
-        if ours != theirs and field not in IGNORED_SETTINGS:
-            facts = {"path": path, "field": field, "found": repr(theirs), "wanted": repr(ours)}
-            return refusal("series-settings", **facts)
+    network_settings = {"task": network.task, "preset": network.preset, **(network.settings or {})}
+    plan_settings, network_settings = (
+        json.loads(json.dumps(plan_settings)),
+        json.loads(json.dumps(network_settings)),
+    )
+    for field in dict.fromkeys((*plan_settings, *network_settings)):
+        plan_value, network_value = (
+            plan_settings.get(field, "the default"),
+            network_settings.get(field, "the default"),
+        )
+        if plan_value != network_value and field not in IGNORED_SETTINGS:
+            facts = {
+                "path": path,
+                "field": field,
+                "found": repr(network_value),
+                "wanted": repr(plan_value),
+            }
+            return make_refusal("series-settings", **facts)
     if plan.budget.restarts > network.repeats:
         facts = {"found": network.repeats, "wanted": plan.budget.restarts}
-        return refusal("series-repeats", path=path, **facts)
+        return make_refusal("series-repeats", path=path, **facts)
     return check_channels(plan, network.groups)
 
 
 def check_channels(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> Refusal | None:
-    """Say no to other channels than a network takes, or to the same taken otherwise."""
-    ours = tuple(group_channels(plan.recipe, plan.source))
-    if ours == groups:
+    """Return a refusal if the channel groups of an image differ from those of a network."""
+    plan_groups = tuple(group_channels(plan.recipe, plan.source))
+    if plan_groups == groups:
         return None
-    facts = {"found": _describe_channel_groups(ours), "wanted": _describe_channel_groups(groups)}
-    return refusal("series-channels", name=plan.source.name, **facts)
+    facts = {
+        "found": _describe_channel_groups(plan_groups),
+        "wanted": _describe_channel_groups(groups),
+    }
+    return make_refusal("series-channels", name=plan.source.name, **facts)
 
 
 def _describe_channel_groups(groups: tuple[tuple[int, ...], ...]) -> str:

@@ -1,10 +1,8 @@
-"""Tiles that are done, on the disk: whole or not at all, so that a run may be ended at any moment.
+"""Store finished tiles on disk, so that a run can be interrupted at any time.
 
-A tile is two files: its pictures, and how they came about; the second is written last and makes the
-tile count. Nothing in them depends on which process wrote them. What the disk does not take is kept
-on another one, or in memory, until the run ends.
-
-Where files of a run go: its own folder, or spare ones where the disk of that takes no more.
+Files are written atomically. A tile consists of image files and of a record, which is written last
+and marks the tile as finished. The content does not depend on the process that wrote it. If the
+disk is full, files go to fallback folders or stay in memory until the run ends.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import make_part_name
 from napari_dip.io.paths import describe_write_error, make_save_refusal
@@ -44,47 +42,48 @@ WrittenT = TypeVar("WrittenT")
 
 
 class FallbackStorage:
-    """A run's own folder, and those that stand in for it.
+    """Write files to a run's own folder, or to fallback folders if that fails.
 
     Parameters
     ----------
-    own : Path
-    others : sequence of Path
-        Folders in which a spare one is made when it is needed, in this order.
+    folder : Path
+        The run's own folder.
+    other_folders : sequence of Path
+        Folders in which fallback folders are created when needed, in this order.
 
     Attributes
     ----------
     why : str
-        Why the own folder did not take something; "" while it takes all.
-    spare : Path or None
-        The last spare folder that took something.
+        Why a file could not be written to the own folder; "" if that never happened.
+    fallback_folder : Path or None
+        The fallback folder that was last written to.
     """
 
-    def __init__(self, own: Path, others: Sequence[Path] = ()) -> None:
-        self.own = own
+    def __init__(self, folder: Path, other_folders: Sequence[Path] = ()) -> None:
+        self.folder = folder
         self.why = ""
-        self.spare: Path | None = None
-        self._others = list(others)
+        self.fallback_folder: Path | None = None
+        self._others = list(other_folders)
         self._spare: list[tempfile.TemporaryDirectory[str]] = []
         self._moved: dict[str, Path] = {}
 
     def path(self, name: str) -> Path:
-        """Say where a file lies, or would lie."""
-        return self._moved.get(name, self.own / name)
+        """Return the path of a file, whether it exists or not."""
+        return self._moved.get(name, self.folder / name)
 
     def place(self, name: str, write: Callable[[Path], WrittenT]) -> WrittenT:
-        """Write a file in the first folder that takes it.
+        """Write a file to the first folder where that succeeds; return what `write` returns.
 
         Parameters
         ----------
         name : str
         write : callable
-            Gets the path, writes all of the file or nothing, and raises OSError if it cannot.
+            Takes the path, writes the file atomically, and raises OSError if that fails.
 
         Raises
         ------
         OSError
-            If no folder takes it: what the own one said.
+            If no folder can be written to; the error of the own folder.
         """
         failure = None
         for folder in self._all():
@@ -96,20 +95,20 @@ class FallbackStorage:
                 self.why = describe_write_error(failure)
                 continue
             self._moved[name] = path
-            self.spare = self.spare if folder == self.own else folder
+            self.fallback_folder = self.fallback_folder if folder == self.folder else folder
             return written
         assert failure is not None
         raise failure
 
     def close(self) -> None:
-        """Remove the spare folders; arrays that are mapped from them stay as they are."""
-        for item in self._spare:
-            item.cleanup()
+        """Remove the fallback folders; arrays that are memory-mapped from them stay valid."""
+        for folder in self._spare:
+            folder.cleanup()
 
     def _all(self) -> Iterator[Path]:
-        """Give the own folder, the spare ones that there are, and new ones."""
-        yield self.own
-        yield from (Path(item.name) for item in self._spare)
+        """Yield the own folder, existing fallback folders, and then new ones."""
+        yield self.folder
+        yield from (Path(folder.name) for folder in self._spare)
         while self._others:
             try:
                 directory = tempfile.TemporaryDirectory(
@@ -121,29 +120,29 @@ class FallbackStorage:
             yield Path(directory.name)
 
 
-#: Raised by one whenever a shelf written before could not be gone on with.
+#: Schema of tile folders; increased when older ones cannot be resumed.
 TILE_MANIFEST_SCHEMA = 2
 _MANIFEST_NAME, _JOINT_OUTCOMES_NAME = "tiles.json", "lesson.json"
-#: Files of a tile, by its number.
+#: Names of a tile's files, by its index.
 _ESTIMATE_NAME, _PREDICTION_NAME, _OUTCOME_NAME = "{}.npy", "{}.prediction.npy", "{}.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TileResult:
-    """What was restored of one tile.
+    """Hold the result of one tile.
 
     Attributes
     ----------
     estimates : ndarray
         (2, C, *size) float32, in the image's units: picture and its standard deviation.
     prediction : ndarray or None
-        (C, *size): what the detector would have seen; None where that is the picture itself.
+        (C, *size): predicted measurement; None if it equals the picture.
     residual_sums : tuple of float
-        Of each channel, the sum of what was measured less what the detector would have seen, each
-        pixel weighed by the tile's share in it: sums of all tiles add up.
+        For each channel, the sum of measurement minus prediction, weighted by the tile's blending
+        weights. The sums of all tiles add up to that of the image.
     outcomes : tuple of UnitOutcome
     learned : mapping of str to list
-        What else was fitted.
+        Learned parameters, such as a PSF.
     """
 
     estimates: Planes
@@ -154,26 +153,26 @@ class TileResult:
 
 
 class TileFolder:
-    """Keeps the tiles of one run in a folder.
+    """Store the tiles of one run in a folder.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Created if it does not exist.
     identity : mapping
-        What the tiles come from, in plain JSON types.
+        Identity of the run, in plain JSON types.
     resume : bool
-        Whether to go on with the tiles that are there; else they are removed.
-    others : sequence of Path
-        Folders in which a spare one is made for what the disk takes no more.
+        Whether to keep existing tiles; otherwise they are removed.
+    other_folders : sequence of Path
+        Folders in which fallback folders are created if the disk is full.
 
     Raises
     ------
     Refused
-        If the folder is to be gone on with and belongs to another run, or is to be begun anew while
-        another run is at it.
+        If the folder is a link. If `resume` is true and the folder belongs to another run; if
+        `resume` is false and another process uses the folder.
     Failed
-        If the disk takes nothing from the start.
+        If the folder cannot be written to.
     """
 
     def __init__(
@@ -182,109 +181,117 @@ class TileFolder:
         identity: Mapping[str, Any],
         *,
         resume: bool,
-        others: Sequence[Path] = (),
+        other_folders: Sequence[Path] = (),
     ) -> None:
-        self._storage = FallbackStorage(folder, others)
+        self._storage = FallbackStorage(folder, other_folders)
         self._memory_results: dict[int, TileResult] = {}
         self._memory_weights: dict[str, Mapping[str, Any]] = {}
         self._joint_outcomes: tuple[UnitOutcome, ...] = ()
         self._uses_memory = False
-        if folder.is_symlink():  # whose files would be removed
-            raise Refused(refusal("output-linked", path=folder))
+        if folder.is_symlink():  # files of the linked folder could be removed
+            raise Refused(make_refusal("output-linked", path=folder))
         with self._convert_write_errors():
             make_run_folder(folder)
             self._lock = self._lock_folder(folder, resume)
             manifest_file = folder / _MANIFEST_NAME
-            wanted = {"schema": TILE_MANIFEST_SCHEMA, **json.loads(json.dumps(dict(identity)))}
+            manifest = {"schema": TILE_MANIFEST_SCHEMA, **json.loads(json.dumps(dict(identity)))}
             if resume and manifest_file.exists():
-                if json.loads(manifest_file.read_text(encoding="utf-8")) != wanted:
-                    raise Refused(refusal("resume-other", path=folder))
+                if json.loads(manifest_file.read_text(encoding="utf-8")) != manifest:
+                    raise Refused(make_refusal("resume-other", path=folder))
                 return
             empty_run_folder(folder)
-            _replace_bytes(manifest_file, json.dumps(wanted).encode())
+            _replace_bytes(manifest_file, json.dumps(manifest).encode())
 
     def is_finished(self, index: int) -> bool:
-        """Whether a tile is done."""
+        """Return whether a tile is finished and on disk."""
         return self._read_manifest(index).exists()
 
     def save(self, index: int, piece: TileResult) -> None:
-        """Take in a tile that is done."""
-        label = {
+        """Save a finished tile; keep it in memory if no folder can be written to."""
+        record = {
             "left": list(piece.residual_sums),
             "outcomes": [asdict(outcome) for outcome in piece.outcomes],
-            "learned": {name: np.asarray(item).tolist() for name, item in piece.learned.items()},
+            "learned": {
+                name: np.asarray(values).tolist() for name, values in piece.learned.items()
+            },
         }
         try:
             self._save_array(_ESTIMATE_NAME.format(index), piece.estimates)
             if piece.prediction is not None:
                 self._save_array(_PREDICTION_NAME.format(index), piece.prediction)
-            text = json.dumps(label).encode()
+            record_json = json.dumps(record).encode()
             self._storage.place(
-                _OUTCOME_NAME.format(index), lambda path: _replace_bytes(path, text)
+                _OUTCOME_NAME.format(index), lambda path: _replace_bytes(path, record_json)
             )
         except OSError:
             self._uses_memory = True
             self._memory_results[index] = piece
 
     def keep_in_memory(self, index: int, piece: TileResult) -> None:
-        """Take in a tile that a person ended, for this run alone."""
+        """Keep a tile that the user ended early, for this run only."""
         self._memory_results[index] = piece
 
     def has_tile(self, index: int) -> bool:
-        """Whether there is a picture of a tile."""
+        """Return whether a tile has a result, on disk or in memory."""
         return index in self._memory_results or self.is_finished(index)
 
     def open_estimates(self, index: int) -> npt.NDArray[np.float32]:
-        """Give a tile's pictures as an array that stays on the disk."""
+        """Return picture and deviation of a tile, (2, C, *size), as a memory-mapped array."""
         if index in self._memory_results:
             return self._memory_results[index].estimates
         return _open_mapped_array(self._storage.path(_ESTIMATE_NAME.format(index)))
 
     def open_prediction(self, index: int) -> npt.NDArray[np.float32]:
-        """Give what the detector would have seen of a tile, (C, *size)."""
+        """Return the predicted measurement of a tile, (C, *size)."""
         if index in self._memory_results:
-            item = self._memory_results[index]
-            return item.estimates[0] if item.prediction is None else item.prediction
+            tile_result = self._memory_results[index]
+            return (
+                tile_result.estimates[0]
+                if tile_result.prediction is None
+                else tile_result.prediction
+            )
         path = self._storage.path(_PREDICTION_NAME.format(index))
         return _open_mapped_array(path) if path.exists() else self.open_estimates(index)[0]
 
     def read_tile_record(
         self, index: int
     ) -> tuple[tuple[float, ...], tuple[UnitOutcome, ...], dict[str, Any]]:
-        """Give a tile's `left`, `outcomes` and `learned`."""
+        """Return residual sums, outcomes and learned parameters of a tile."""
         if index in self._memory_results:
-            item = self._memory_results[index]
-            return item.residual_sums, item.outcomes, dict(item.learned)
-        data = json.loads(self._read_manifest(index).read_text(encoding="utf-8"))
-        outcomes = tuple(read_outcome(raw) for raw in data["outcomes"])
-        return tuple(data["left"]), outcomes, data["learned"]
+            tile_result = self._memory_results[index]
+            return tile_result.residual_sums, tile_result.outcomes, dict(tile_result.learned)
+        record = json.loads(self._read_manifest(index).read_text(encoding="utf-8"))
+        outcomes = tuple(read_outcome(raw) for raw in record["outcomes"])
+        return tuple(record["left"]), outcomes, record["learned"]
 
     def save_joint_outcomes(self, outcomes: Sequence[UnitOutcome]) -> None:
-        """Keep how the fits went that no tile comes of but all are helped by."""
+        """Save the outcomes of joint training and fine-tuning probes."""
         self._joint_outcomes = tuple(outcomes)
-        text = json.dumps([asdict(outcome) for outcome in outcomes]).encode()
+        outcomes_json = json.dumps([asdict(outcome) for outcome in outcomes]).encode()
         with suppress(OSError):
-            self._storage.place(_JOINT_OUTCOMES_NAME, lambda path: _replace_bytes(path, text))
+            self._storage.place(
+                _JOINT_OUTCOMES_NAME, lambda path: _replace_bytes(path, outcomes_json)
+            )
 
     def read_joint_outcomes(self) -> tuple[UnitOutcome, ...]:
-        """Give how they went; empty if there were none, or not yet."""
+        """Return the outcomes of joint training; empty if there are none so far."""
         if not self._joint_outcomes and (path := self._storage.path(_JOINT_OUTCOMES_NAME)).exists():
             rows = json.loads(path.read_text(encoding="utf-8"))
             self._joint_outcomes = tuple(read_outcome(raw) for raw in rows)
         return self._joint_outcomes
 
     def save_weights(self, name: str, weights: Mapping[str, Any]) -> None:
-        """Keep what a network has learned."""
+        """Save the weights of a network; keep them in memory if no folder can be written to."""
         self._memory_weights.pop(name, None)
         try:
-            file = f"{name}.weights"
-            self._storage.place(file, lambda path: write_weights(path, weights))
+            file_name = f"{name}.weights"
+            self._storage.place(file_name, lambda path: write_weights(path, weights))
         except OSError:
             self._uses_memory = True
             self._memory_weights[name] = weights
 
     def load_weights(self, name: str) -> Mapping[str, Any] | None:
-        """Give what a network has learned; None if nothing was kept."""
+        """Return the weights of a network; None if there are none of this name."""
         if name in self._memory_weights:
             return self._memory_weights[name]
         return read_weights(self._storage.path(f"{name}.weights"))
@@ -292,12 +299,12 @@ class TileFolder:
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> MemoryMappedImage | Planes:
-        """Make room for a picture of all tiles: on the first disk that has it, or in memory.
+        """Create an empty image on the first disk with enough space, or else in memory.
 
         Raises
         ------
         MemoryError
-            If nothing has it.
+            If the image exceeds the memory of the computer, too.
         """
         try:
             return self._storage.place(name, lambda path: create_mapped_image(path, shape, dtype))
@@ -308,36 +315,41 @@ class TileFolder:
             return np.zeros(shape, dtype)
 
     def make_fallback_notice(self) -> Refusal | None:
-        """Say where what is done lies if its own disk takes no more; None while it does."""
+        """Return a notice on where files are stored if the own folder failed; otherwise None."""
         if not self._storage.why:
             return None
-        where = (
-            "in memory" if self._uses_memory else f"in '{make_printable(str(self._storage.spare))}'"
+        location = (
+            "in memory"
+            if self._uses_memory
+            else f"in '{make_printable(str(self._storage.fallback_folder))}'"
         )
-        own = make_printable(str(self._storage.own))
-        return refusal("tiles-moved", path=own, why=self._storage.why, where=where)
+        folder = make_printable(str(self._storage.folder))
+        return make_refusal("tiles-moved", path=folder, why=self._storage.why, where=location)
 
     def check_tiles(self, order: Sequence[int]) -> None:
-        """Make sure that all tiles that were done are still there; raises Failed."""
+        """Raise Failed if a finished tile no longer exists."""
         if not all(self.has_tile(index) for index in order):
-            raise Failed(refusal("tiles-gone", path=make_printable(str(self._storage.own))))
+            raise Failed(make_refusal("tiles-gone", path=make_printable(str(self._storage.folder))))
 
     def close(self) -> None:
-        """Remove what was kept on other disks; pictures that are mapped from there stay."""
+        """Remove fallback folders and release the lock; memory-mapped images stay valid."""
         self._storage.close()
         if self._lock is not None:
             self._lock.release()
 
     @staticmethod
     def _lock_folder(folder: Path, resume: bool) -> FolderLock | None:
-        """Keep others from removing these tiles; who goes on with the same ones may share them."""
+        """Lock the folder; return None if it cannot be locked but may be shared.
+
+        Processes that resume the same run share a folder. Others must not remove its tiles.
+        """
         try:
             return FolderLock(folder)
         except (BlockingIOError, PermissionError):
             if resume:
                 return None
-            raise Refused(refusal("run-twice", path=make_printable(str(folder)))) from None
-        except OSError:  # a network's disk may know no locks
+            raise Refused(make_refusal("run-twice", path=make_printable(str(folder)))) from None
+        except OSError:  # network disks may not support locks
             return None
 
     def _read_manifest(self, index: int) -> Path:
@@ -353,7 +365,7 @@ class TileFolder:
         try:
             yield
         except OSError as error:
-            raise Failed(make_save_refusal(self._storage.own, error)) from error
+            raise Failed(make_save_refusal(self._storage.folder, error)) from error
 
 
 def _replace_bytes(path: Path, content: bytes) -> None:
@@ -361,31 +373,31 @@ def _replace_bytes(path: Path, content: bytes) -> None:
 
 
 def _replace_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    # a name that nobody can foresee, so that no link can lie there
-    part = path.with_name(make_part_name())
+    # the name is unpredictable, so that nobody can place a link there
+    temporary_path = path.with_name(make_part_name())
     try:
-        with part.open("xb") as file:
+        with temporary_path.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(temporary_path, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(part)
+            os.unlink(temporary_path)
         raise
 
 
 def _open_mapped_array(path: Path) -> npt.NDArray[np.float32]:
-    whole: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return whole
+    array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
+    return array
 
 
-def list_tile_outcomes(shelf: TileFolder, order: Sequence[int]) -> list[UnitOutcome]:
-    """Give the outcomes of all tiles that there are, in order."""
-    pictured = [
-        item
+def list_tile_outcomes(tile_folder: TileFolder, order: Sequence[int]) -> list[UnitOutcome]:
+    """Return the outcomes of joint training and of all tiles with a result, in this order."""
+    tile_outcomes = [
+        outcome
         for index in order
-        if shelf.has_tile(index)
-        for item in shelf.read_tile_record(index)[1]
+        if tile_folder.has_tile(index)
+        for outcome in tile_folder.read_tile_record(index)[1]
     ]
-    return [*shelf.read_joint_outcomes(), *pictured]
+    return [*tile_folder.read_joint_outcomes(), *tile_outcomes]

@@ -1,4 +1,4 @@
-"""Fits that are done, one file each, for who merges them: whole or not at all, and proven."""
+"""Store the results of finished fits, one file each, for the process that merges them."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _ESTIMATE_TENSORS, _LEARNED_PREFIX = ("picture", "deviation", "prediction"), "le
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UnitResult:
-    """What one fit came to.
+    """Hold the result of one fit.
 
     Attributes
     ----------
     outcome : UnitOutcome
     estimates : tuple of ndarray
-        Picture, deviation and prediction, as `Merge.add` takes them; empty where none comes of it.
+        Picture, deviation and prediction, as for `ResultMerger.add`; empty for joint training.
     learned : mapping of str to ndarray
+        Learned parameters, such as a PSF.
     """
 
     outcome: UnitOutcome
@@ -46,14 +47,14 @@ class UnitResult:
 
 
 class UnitFolder:
-    """Keeps the fits of one run in a folder.
+    """Store the fits of one run in a folder.
 
     Parameters
     ----------
     folder : Path
-        Made when the first fit is put there.
+        Created when the first fit is saved.
     identity : mapping
-        Which run they are of, in plain JSON types; those of another run are not there.
+        Identity of the run, in plain JSON types. Files of other runs are ignored.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
@@ -61,64 +62,64 @@ class UnitFolder:
         self._identity = dict(identity)
 
     def save(self, unit: WorkUnit, fitted: UnitResult) -> None:
-        """Keep a fit; raises OSError if the disk does not take it."""
+        """Save the result of a fit; raise OSError if it cannot be written."""
         import torch
 
         arrays = dict(zip(_ESTIMATE_TENSORS, fitted.estimates, strict=False))
-        arrays |= {_LEARNED_PREFIX + name: item for name, item in fitted.learned.items()}
+        arrays |= {_LEARNED_PREFIX + name: array for name, array in fitted.learned.items()}
         tensors = {
-            name: torch.from_numpy(np.array(item, order="C")) for name, item in arrays.items()
+            name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()
         }
         make_run_folder(self._folder)
-        text = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
-        write_tensors(self._get_unit_path(unit.id), tensors, text)
+        metadata = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
+        write_tensors(self._get_unit_path(unit.id), tensors, metadata)
 
     def save_weights(self, series: str, weights: Mapping[str, Any]) -> None:
-        """Keep a network that many are shown; raises OSError if the disk does not take it."""
+        """Save a jointly trained network; raise OSError if it cannot be written."""
         make_run_folder(self._folder)
-        tensors = {name: item.contiguous() for name, item in weights.items()}
+        tensors = {name: value.contiguous() for name, value in weights.items()}
         write_tensors(self._get_weights_path(series), tensors, {"identity": self._identity})
 
     def load_weights(self, series: str) -> Mapping[str, Any]:
-        """Give a network that is there."""
+        """Return the weights of a jointly trained network."""
         return read_tensors(self._get_weights_path(series))
 
     def find_finished_units(self, plan: Plan) -> frozenset[str]:
-        """Name the fits that are there with all that go on from each other."""
-        lessons = (
+        """Return the ids of the units in chains and joint groups that are stored completely."""
+        joint_groups = (
             group
             for group in list_joint_unit_groups(plan)
             if self._is_valid(self._get_weights_path(group[0].series))
         )
-        every = (*lessons, *list_unit_chains(plan))
-        whole = (
-            item
-            for item in every
-            if all(self._is_valid(self._get_unit_path(unit.id)) for unit in item)
+        groups = (*joint_groups, *list_unit_chains(plan))
+        finished_groups = (
+            units
+            for units in groups
+            if all(self._is_valid(self._get_unit_path(unit.id)) for unit in units)
         )
-        return frozenset(unit.id for each in whole for unit in each)
+        return frozenset(unit.id for finished in finished_groups for unit in finished)
 
-    def merge_result(self, unit: WorkUnit, merge: ResultMerger) -> None:
-        """Merge a fit that is there."""
+    def merge_result(self, unit: WorkUnit, merger: ResultMerger) -> None:
+        """Add the stored result of a unit to a merger."""
         path = self._get_unit_path(unit.id)
         outcome = read_outcome(read_metadata(path)["outcome"])
         if not outcome.has_estimate:
-            merge.outcomes.append(outcome)
+            merger.outcomes.append(outcome)
             return
-        arrays = {name: item.numpy() for name, item in read_tensors(path).items()}
+        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
         learned = {
             n.removeprefix(_LEARNED_PREFIX): a
             for n, a in arrays.items()
             if n.startswith(_LEARNED_PREFIX)
         }
         picture, deviation, prediction = (arrays[name] for name in _ESTIMATE_TENSORS)
-        merge.add(unit, picture, deviation, prediction, outcome, learned)
+        merger.add(unit, picture, deviation, prediction, outcome, learned)
 
     def _is_valid(self, path: Path) -> bool:
         try:
             if not path.exists() or read_metadata(path)["identity"] != self._identity:
                 return False
-            read_tensors(path)  # proven
+            read_tensors(path)  # verifies the digest
         except CHECKPOINT_ERRORS:
             return False
         return True
@@ -131,34 +132,34 @@ class UnitFolder:
 
 
 def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
-    """Part the fits that pictures come of into those that need nothing of each other.
+    """Group units with an estimate into chains that do not depend on each other.
 
-    Within a segment, planes and frames go on with the weights of the one before, unless each begins
-    anew or is shown a network; frames are drawn to the mean of all repeats of the one before;
-    repeats take the prior that won. Those that are shown a network need it first: see
+    A unit depends on another one through warm starts, which stay within a segment. Frames of a
+    movie depend on all restarts of the previous frame through temporal smoothing. Restarts use the
+    prior that was selected in the first fit. Jointly trained networks come first, see
     `list_joint_unit_groups`.
     """
-    linked = {
+    warm_started = {
         (unit.channels, unit.restart)
         for unit in plan.units
         if unit.is_warm_start and not unit.series
     }
     chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:
-        fits = unit.channels, unit.restart
+        unit_key = unit.channels, unit.restart
         if not unit.has_estimate:
             continue
-        if unit.has_time_neighbours or plan.budget.rivals:
+        if unit.has_time_neighbours or plan.budget.other_candidates:
             chains[unit.channels, unit.segment].append(unit)
-        elif fits in linked:
-            chains[*fits, unit.segment].append(unit)
+        elif unit_key in warm_started:
+            chains[*unit_key, unit.segment].append(unit)
         else:
-            chains[*fits, unit.part].append(unit)
+            chains[*unit_key, unit.part].append(unit)
     return list(chains.values())
 
 
 def list_joint_unit_groups(plan: Plan) -> list[list[WorkUnit]]:
-    """Give, of each network that many are shown, the fits to all and the trials."""
+    """Return, for each jointly trained network, its joint fit and its fine-tuning probes."""
     groups: defaultdict[str, list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:
         if not unit.has_estimate:

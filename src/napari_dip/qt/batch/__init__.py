@@ -1,5 +1,4 @@
-"""The dock for many files.
+"""The dock for batches: the files, the recipe, the results folder and the table of files.
 
-Decided here: which files, by which recipe, where results go, the table of them.
-The manifest opens it.
+Only the manifest of the plugin refers to this package.
 """

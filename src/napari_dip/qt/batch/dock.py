@@ -1,6 +1,6 @@
-"""The dock for many files: choose them and a recipe, read what will be done, run, watch, go on.
+"""The dock for batches: one recipe for many files.
 
-The batch is that of the command line, to the byte: what one begins, the other goes on with.
+The dock uses the same code as the command line, so each of them can resume a batch of the other.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
 
-#: Milliseconds without a change after which headers are read: nobody types slower than that.
+#: Milliseconds from the last change to reading the headers, longer than a pause in typing.
 _TYPING_PAUSE_MS = 400
 _EMPTY_BATCH_HINT = "Add the files to restore. Results go into a folder of their own."
 _READING_HEADERS_MESSAGE = "Reading the headers …"
@@ -59,26 +59,26 @@ _RESUME_BATCH_HINT = "Resume takes up the rest, here or on the command line with
 
 
 class BatchDock(RunDock):
-    """Many files by one recipe.
+    """The dock that restores many files by one recipe.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Results can be opened in it.
+        Results can be opened as layers of it.
     """
 
-    too_early = "The batch was ended before anything was done."
-    given_up = "The batch does not wait any more; all is as it was."
+    empty_result_message = "The batch was ended before anything was done."
+    queue_left_message = "The batch does not wait any more; all is as it was."
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, RunBar(kept="what is done", stop="Stop", discards=False))
-        self._reading: BatchPreflight | None = None
+        super().__init__(viewer, RunBar(kept_label="what is done", stop="Stop", discards=False))
+        self._preflight: BatchPreflight | None = None
         self._call: BackgroundCall | None = None
-        self._stale = False
-        self._last: dict[Path, FileRow] = {}
-        self._soon = make_single_shot_timer(self, _TYPING_PAUSE_MS)
+        self._is_stale = False
+        self._last_rows: dict[Path, FileRow] = {}
+        self._typing_timer = make_single_shot_timer(self, _TYPING_PAUSE_MS)
         self.files = FilesChooser()
-        self.recipe = RecipeChooser(self._form_of)
+        self.recipe = RecipeChooser(self._find_form)
         self.folder = ResultsFolder()
         self.joint_training = JointTrainingCheckBox()
         self.options = BatchOptions()
@@ -90,33 +90,33 @@ class BatchDock(RunDock):
         settings = CollapsibleSection("Axes and processes", self.options)
         self.recipe.rows.addRow("Results in", self.folder)
         self.recipe.rows.addRow("", self.joint_training)
-        above = (self.files, self.recipe, self.plan_line, bar)
-        lay_out(self, above, (self.results, settings))
-        for part in (self.files, self.recipe, self.options, self.joint_training):
-            part.changed.connect(self.show_plan)
+        visible_widgets = (self.files, self.recipe, self.plan_label, bar)
+        lay_out(self, visible_widgets, (self.results, settings))
+        for section in (self.files, self.recipe, self.options, self.joint_training):
+            section.changed.connect(self.show_plan)
         self.recipe.changed.connect(lambda: self.joint_training.fit_task(self.recipe.task))
         self.folder.changed.connect(self._on_folder)
-        self._soon.timeout.connect(self._read)
-        self.recipe.said.connect(bar.say_also)
-        self.results.said.connect(bar.say_also)
+        self._typing_timer.timeout.connect(self._start_reading)
+        self.recipe.said.connect(bar.prepend_message)
+        self.results.said.connect(bar.prepend_message)
         self.show_plan()
 
     def show_plan(self, _: object = None) -> None:
-        """Have the headers read soon; nothing runs before they are."""
-        if self.busy:
+        """Schedule reading the headers, without which no batch can start."""
+        if self.is_busy:
             return
-        self._reading, self._last = None, {}
-        self._look_again()
+        self._preflight, self._last_rows = None, {}
+        self._schedule_reading()
 
     def start(self) -> None:
-        """Begin what the plan line says, or wait in line for other docks."""
-        if not self.busy and self._reading is not None:
-            self._join(self._reading)
+        """Start the batch of the plan, or add it to the queue."""
+        if not self.is_busy and self._preflight is not None:
+            self._join(self._preflight)
 
     def shut_down(self) -> None:
-        """Stop; what is done is kept, and the file in progress leaves a checkpoint."""
+        """Stop the batch; results are kept, and the current file leaves a checkpoint."""
         super().shut_down()
-        self._soon.stop()
+        self._typing_timer.stop()
         self.results.shut_down()
         if self._call is not None:
             self._call.discard()
@@ -127,32 +127,32 @@ class BatchDock(RunDock):
             return recipe
         return BatchRequest(
             recipe=recipe,
-            inputs=self.files.inputs(),
+            inputs=self.files.get_inputs(),
             folder=self.folder.path,
             machine=get_allowed_machine(),
-            others=self.recipe.paths(),
+            extra_inputs=self.recipe.get_extra_paths(),
             axes=self.options.axes.text().strip().upper() or None,
             processes=self.options.processes.value(),
-            joint_training=self.joint_training.wanted,
+            joint_training=self.joint_training.is_requested,
         )
 
-    def _look_again(self) -> None:
-        """Have the headers read; the table stays as it is until they are."""
-        inputs = self.files.inputs()
-        self.folder.suggest(inputs, TASKS[self.recipe.task].done)
+    def _schedule_reading(self) -> None:
+        """Schedule reading the headers; the table is kept until then."""
+        inputs = self.files.get_inputs()
+        self.folder.suggest(inputs, TASKS[self.recipe.task].result_suffix)
         self.run_bar.show_state(RunBarState.REFUSED)
         if inputs and self.folder.path:
-            self.plan_line.setText(_READING_HEADERS_MESSAGE)
-            self._soon.start()
+            self.plan_label.setText(_READING_HEADERS_MESSAGE)
+            self._typing_timer.start()
         else:
-            self._soon.stop()
-            self.plan_line.setText(_EMPTY_BATCH_HINT)
+            self._typing_timer.stop()
+            self.plan_label.setText(_EMPTY_BATCH_HINT)
             self.results.forget()
 
-    def _read(self) -> None:
-        """Read the headers, in a thread of their own, one time after the other."""
+    def _start_reading(self) -> None:
+        """Read the headers in the background, unless they are being read."""
         if self._call is not None:
-            self._stale = True
+            self._is_stale = True
             return
         request = self._read_request()
         if isinstance(request, Refusal):
@@ -164,69 +164,73 @@ class BatchDock(RunDock):
 
     def _on_read(self, preflight: BatchPreflight | Refusal) -> None:
         self._call = None
-        if self._stale or self._soon.isActive() or self.busy:
-            self._stale = False
+        if self._is_stale or self._typing_timer.isActive() or self.is_busy:
+            self._is_stale = False
             self.show_plan()
             return
         if isinstance(preflight, Refusal):
-            self.plan_line.setText(preflight.message)
+            self.plan_label.setText(preflight.message)
             self.results.forget()
             return
-        self._reading = preflight
-        self.results.show_reading(
-            preflight, (self._last.get(row.source, row) for row in preflight.rows)
+        self._preflight = preflight
+        self.results.show_preflight(
+            preflight, (self._last_rows.get(row.source, row) for row in preflight.rows)
         )
-        hopeless = len(preflight.plan.list_refused) == len(preflight.rows)
-        more = (
+        all_refused = len(preflight.plan.refused_files) == len(preflight.rows)
+        batch_message = (
             _ALL_REFUSED_MESSAGE
-            if hopeless
+            if all_refused
             else ""
             if preflight.count_remaining
-            else _describe_finished_batch(len(preflight.plan.list_refused))
+            else _describe_finished_batch(len(preflight.plan.refused_files))
         )
-        self.plan_line.setText(
-            "\n".join(filter(None, [preflight.line, more, *map(str, preflight.plan.notes)]))
+        self.plan_label.setText(
+            "\n".join(
+                filter(None, [preflight.summary, batch_message, *map(str, preflight.plan.notes)])
+            )
         )
-        on = "Resume" if preflight.count_remaining else "Check again"
-        self.run_bar.call_start(on if preflight.begun else "Run")
-        self.run_bar.show_state(RunBarState.REFUSED if hopeless else RunBarState.IDLE)
+        start_label = "Resume" if preflight.count_remaining else "Check again"
+        self.run_bar.set_start_label(start_label if preflight.has_begun else "Run")
+        self.run_bar.show_state(RunBarState.REFUSED if all_refused else RunBarState.IDLE)
 
     def _on_folder(self) -> None:
-        """Offer the recipe of the batch that lies there; with no files named, take it up whole."""
-        begun = read_earlier_batch(Path(self.folder.path)) if self.folder.path else None
-        alone = not self.files.inputs()
-        recipe = None if begun is None else _load_recipe_or_none(begun[0])
-        self.recipe.offer_begun(recipe, choose=alone)
-        if begun is not None:
-            self.joint_training.take_up(has_joint_training(Path(self.folder.path)))
-        if begun is not None and recipe is not None and alone:
-            self.files.show_inputs(begun[1])
+        """List the recipe of a batch in the folder; if no files are chosen, choose the batch."""
+        earlier_batch = read_earlier_batch(Path(self.folder.path)) if self.folder.path else None
+        has_no_files = not self.files.get_inputs()
+        recipe = None if earlier_batch is None else _load_recipe_or_none(earlier_batch[0])
+        self.recipe.offer_earlier_batch(recipe, choose=has_no_files)
+        if earlier_batch is not None:
+            self.joint_training.show_earlier_choice(has_joint_training(Path(self.folder.path)))
+        if earlier_batch is not None and recipe is not None and has_no_files:
+            self.files.show_inputs(earlier_batch[1])
         self.show_plan()
 
-    def _form_of(self, task: str) -> SettingsForm | None:
-        """Find the form of a task's dock that is open in the same window."""
+    def _find_form(self, task: str) -> SettingsForm | None:
+        """Return the form of a task's dock in the same window, or None."""
         window = self.window()
         docks = [] if window is None else window.findChildren(TaskDock)
         return next((dock.form for dock in docks if dock.task == task), None)
 
-    def _make_run(self, preflight: BatchPreflight, over: Callable[[], object]) -> BackgroundRun:
+    def _make_run(
+        self, preflight: BatchPreflight, on_finished: Callable[[], object]
+    ) -> BackgroundRun:
         return BackgroundRun(
-            preflight, {}, self, over, execute_batch, BatchProgressQueue(), preflight.label
+            preflight, {}, self, on_finished, execute_batch, BatchProgressQueue(), preflight.label
         )
 
     def _prepare(self, preflight: BatchPreflight) -> None:
-        self._last = {}
+        self._last_rows = {}
 
     def _show(self, news: BatchProgress) -> None:
-        if news.reading is not None:
-            self.results.show_reading(news.reading, news.reading.rows)
-            self.plan_line.setText(
-                "\n".join([news.reading.line, *map(str, news.reading.plan.notes)])
+        if news.preflight is not None:
+            self.results.show_preflight(news.preflight, news.preflight.rows)
+            self.plan_label.setText(
+                "\n".join([news.preflight.summary, *map(str, news.preflight.plan.notes)])
             )
-        self.results.bring_up(news.rows)
+        self.results.update_rows(news.rows)
         self.run_bar.show_event(news.event)
 
-    def _taken(self, preflight: BatchPreflight, outcome: BatchResult) -> str:
+    def _accept_result(self, preflight: BatchPreflight, outcome: BatchResult) -> str:
         return " ".join(
             [
                 summarise_batch_result(outcome),
@@ -234,32 +238,34 @@ class BatchDock(RunDock):
             ]
         )
 
-    def _put_away(self) -> str:
+    def _release_run(self) -> str:
         return ""
 
-    def _close_parts(self, busy: bool) -> None:
-        for part in (self.files, self.recipe, self.options):
-            part.setEnabled(not busy)
+    def _lock_parts(self, busy: bool) -> None:
+        for section in (self.files, self.recipe, self.options):
+            section.setEnabled(not busy)
         self.joint_training.setEnabled(False)
-        if not busy:  # what was said of each file stays, but what is left to do is another
+        if not busy:  # keeps the rows of the table, but reads again what remains to do
             self.joint_training.fit_task(self.recipe.task)
-            self._reading = None
-            self._last = {row.source: row for row in self.results.table.files.rows}
-            self._look_again()
+            self._preflight = None
+            self._last_rows = {row.source: row for row in self.results.table.files.rows}
+            self._schedule_reading()
 
     @property
-    def _discarded(self) -> str:
+    def _discard_message(self) -> str:
         return "Stopped; what is done is kept."
 
 
 def _describe_finished_batch(refused: int) -> str:
-    """Say that nothing is left to do, and where to see why files were refused."""
-    why = _FILE_REFUSED_MESSAGE if refused == 1 else _FILES_REFUSED_MESSAGE.format(count=refused)
-    return f"{_BATCH_FINISHED_MESSAGE} {why}" if refused else _BATCH_FINISHED_MESSAGE
+    """Return the message on a batch without remaining files, with the number of refused files."""
+    refused_message = (
+        _FILE_REFUSED_MESSAGE if refused == 1 else _FILES_REFUSED_MESSAGE.format(count=refused)
+    )
+    return f"{_BATCH_FINISHED_MESSAGE} {refused_message}" if refused else _BATCH_FINISHED_MESSAGE
 
 
 def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
-    """Read the recipe of a batch that was begun; None where this version does not know it."""
+    """Return the recipe of an earlier batch; None if this version cannot read it."""
     try:
         return load_recipe(raw)
     except Refused:

@@ -1,4 +1,4 @@
-"""Results of a batch as layers: what is in sight is read from the disk, and never the whole."""
+"""Results of a batch as lazy layers, of which only the visible part is read from the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.reading import read_spec
 from napari_dip.io.regions import open_pixels
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.worker import Switch
     from napari_dip.scale.batch.jobs import Job
 
-#: Pixels along the sides of what is read at once, and of a plane whose contrast is looked at.
+#: Sides in pixels: of a chunk of a lazy array, and of the sample for the contrast limits.
 _TILE, _CONTRAST_SAMPLE_SIDE = 1024, 1024
-#: Most layers that one press opens: each of them costs the window some hundredths of a second.
+#: Largest number of results opened at once; each blocks the window for hundredths of a second.
 MAX_OPENED_RESULTS = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LazyLayer:
-    """A layer on its way into the viewer.
+    """A layer that is to be added to the viewer.
 
     Attributes
     ----------
     pixels : dask array
-    look : mapping
-        As `add_image` takes it.
+    layer_attributes : mapping
+        Arguments of `add_image`.
     """
 
     pixels: Any
-    look: dict[str, Any]
+    layer_attributes: dict[str, Any]
 
 
 class BatchLayers(QObject):
-    """Opens results one after another, so that the window stays alive.
+    """Opens results one after another, so that the window stays responsive.
 
     Parameters
     ----------
@@ -71,33 +71,34 @@ class BatchLayers(QObject):
         self._names: list[str] = []
         self._with_input = False
         self._opened_layers: list[LazyLayer] = []
-        self._breath = make_single_shot_timer(self)
-        self._breath.timeout.connect(self._add_next)
+        self._next_timer = make_single_shot_timer(self)
+        self._next_timer.timeout.connect(self._add_next)
 
     def show_results(self, jobs: Iterable[Job], recipe: Recipe, *, neighbours: bool) -> None:
-        """Open the results of some files, and their inputs below them if wished.
+        """Open the results of files, optionally with their inputs below.
 
         Parameters
         ----------
         jobs : iterable of Job
         recipe : Recipe
         neighbours : bool
+            Whether the inputs are opened, too.
         """
         self._remaining += [(job, recipe) for job in jobs]
         self._with_input, self._names = neighbours, []
-        if self._call is None and not self._breath.isActive():
-            self._next()
+        if self._call is None and not self._next_timer.isActive():
+            self._open_next()
 
     def shut_down(self) -> None:
-        """Open nothing more."""
+        """Cancel all results that are still to be opened."""
         self._remaining = []
-        self._breath.stop()
+        self._next_timer.stop()
         if self._call is not None:
             self._call.discard()
         self._call = None
 
-    def _next(self) -> None:
-        """Have the next one opened, if there is one."""
+    def _open_next(self) -> None:
+        """Open the next result in the background, or report that all are open."""
         self._call = None
         if self._remaining:
             job, recipe = self._remaining.pop(0)
@@ -108,37 +109,37 @@ class BatchLayers(QObject):
             self._call.start()
         elif self._names:
             count = len(self._names)
-            text = f"'{self._names[0]}'" if count == 1 else f"{count} results"
-            self.said.emit(f"Opened: {text}. What is in sight is read from the disk.")
+            opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
+            self.said.emit(f"Opened: {opened}. What is in sight is read from the disk.")
 
     def _on_opened(self, layer: tuple[LazyLayer, ...] | Refusal) -> None:
         if isinstance(layer, Refusal):
             self.said.emit(layer.message)
         else:
             self._opened_layers = list(layer)
-            self._names.append(layer[-1].look["name"])
+            self._names.append(layer[-1].layer_attributes["name"])
         self._add_next()
 
     def _add_next(self) -> None:
-        """Add one layer; each in a breath of its own, since napari takes a tenth of a second."""
+        """Add one layer per event loop cycle, because napari takes a tenth of a second for each."""
         if not self._opened_layers:
-            self._next()
+            self._open_next()
             return
-        item = self._opened_layers.pop(0)
-        if not self._is_there(item.look["metadata"][METADATA_KEY]["path"]):
-            trouble = attempt(partial(self._add, item), "The result could not be opened")
+        layer = self._opened_layers.pop(0)
+        if not self._is_open(layer.layer_attributes["metadata"][METADATA_KEY]["path"]):
+            trouble = attempt(partial(self._add_layer, layer), "The result could not be opened")
             if trouble:
                 self.said.emit(trouble)
-        self._breath.start()
+        self._next_timer.start()
 
-    def _add(self, layer: LazyLayer) -> None:
+    def _add_layer(self, layer: LazyLayer) -> None:
         with preserve_view(self._viewer):
-            self._viewer.add_image(layer.pixels, **layer.look)
+            self._viewer.add_image(layer.pixels, **layer.layer_attributes)
 
-    def _is_there(self, path: str) -> bool:
-        """Whether a file is open already."""
-        ours = (layer.metadata.get(METADATA_KEY) for layer in self._viewer.layers)
-        return any(isinstance(our, dict) and our.get("path") == path for our in ours)
+    def _is_open(self, path: str) -> bool:
+        """Whether a layer of a file exists already."""
+        records = (layer.metadata.get(METADATA_KEY) for layer in self._viewer.layers)
+        return any(isinstance(our, dict) and our.get("path") == path for our in records)
 
 
 def _load_layers_or_refusal(
@@ -152,81 +153,84 @@ def _load_layers_or_refusal(
 
 
 def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[LazyLayer, ...]:
-    """Get at the result of a file of a batch, and at the file itself if wished.
+    """Return the layer of a result of a batch, optionally after the layer of its input.
 
     Parameters
     ----------
     job : Job
     recipe : Recipe
     neighbours : bool
+        Whether the input is opened, too.
 
     Returns
     -------
     tuple of LazyLayer
-        The result last.
+        The result is the last one.
 
     Raises
     ------
     Refused
-        If it is gone or damaged.
+        If the result is missing or damaged.
     """
     assert not isinstance(job.plan, Refusal)  # a refused file has no result
     source = job.plan.source
-    receipt = read_file_record(job.paths, source, recipe)
-    if receipt is None:
-        raise Refused(refusal("file-missing", path=make_printable(str(job.paths.record))))
+    record = read_file_record(job.paths, source, recipe)
+    if record is None:
+        raise Refused(make_refusal("file-missing", path=make_printable(str(job.paths.record))))
     name = make_printable(job.source.stem)
     inputs = {
-        item: {"layer": make_printable(path.name), "path": str(path.absolute())}
-        for item, path in job.inputs.items()
+        input_name: {"layer": make_printable(path.name), "path": str(path.absolute())}
+        for input_name, path in job.inputs.items()
     }
     inputs["image"]["axes"] = source.axes
     provenance = build_report_provenance(
-        make_printable(job.source.name), receipt["recipe"], receipt["report"]
+        make_printable(job.source.name), record["recipe"], record["report"]
     )
-    facts = {**provenance, "inputs": inputs, "shows": "result"}
-    place = _compute_placement(job.plan, job.plan.factors)
+    metadata = {**provenance, "inputs": inputs, "shows": "result"}
+    placement = _compute_placement(job.plan, job.plan.factors)
     result = _make_lazy_layer(
-        job.paths.result, f"{name} {recipe.task.done}", source.axes, facts, place
+        job.paths.result, f"{name} {recipe.task.result_suffix}", source.axes, metadata, placement
     )
     if not neighbours:
         return (result,)
-    place = {**_compute_placement(job.plan), "contrast_limits": result.look["contrast_limits"]}
+    placement = {
+        **_compute_placement(job.plan),
+        "contrast_limits": result.layer_attributes["contrast_limits"],
+    }
     return _make_lazy_layer(
-        job.source, make_printable(job.source.name), source.axes, {}, place
+        job.source, make_printable(job.source.name), source.axes, {}, placement
     ), result
 
 
 def _make_lazy_layer(
     path: Path, name: str, axes: str, entry: dict[str, Any], place: dict[str, Any]
 ) -> LazyLayer:
-    """Make the layer of a file, in that place and, where no contrast limits are, with its own."""
+    """Return the layer of a file; contrast limits are estimated unless `place` has them."""
     lazy = make_dask_array(open_pixels(read_spec(path, axes)), axes)
-    look: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "name": name,
         "rgb": axes.endswith("S"),
         "axis_labels": tuple(axis.lower() for axis in axes if axis != "S"),
         "metadata": {METADATA_KEY: {**entry, "path": str(path.absolute())}},
         **place,
     }
-    if "contrast_limits" not in look:
-        look["contrast_limits"] = _estimate_contrast_limits(lazy, axes)
-    return LazyLayer(pixels=lazy, look=look)
+    if "contrast_limits" not in attributes:
+        attributes["contrast_limits"] = _estimate_contrast_limits(lazy, axes)
+    return LazyLayer(pixels=lazy, layer_attributes=attributes)
 
 
 def make_dask_array(pixels: Any, axes: str) -> Any:
-    """Make an array of which only the parts that are asked for are read.
+    """Return a lazy array in chunks of one plane or less.
 
     Parameters
     ----------
     pixels : array
-        Reads by slices, as by `napari_dip.io.regions.open_pixels`.
+        An array that is read by slices, as by `napari_dip.io.regions.open_pixels`.
     axes : str
 
     Returns
     -------
     dask.array.Array
-        In this computer's byte order.
     """
     import dask.array
 
@@ -238,30 +242,31 @@ def make_dask_array(pixels: Any, axes: str) -> Any:
 
 
 def _compute_placement(plan: Plan, factors: tuple[int, ...] | None = None) -> dict[str, Any]:
-    """Say where pixels lie and how large they are, of the input or so many times finer."""
+    """Return scale, position and units of the input, or of a result upscaled by factors."""
     source = plan.source
-    kept = [place for place, axis in enumerate(source.axes) if axis != "S"]
-    scale = np.array(source.scale or [1.0] * len(source.shape))[kept]
+    spatial_indices = [index for index, axis in enumerate(source.axes) if axis != "S"]
+    scale = np.array(source.scale or [1.0] * len(source.shape))[spatial_indices]
     units = source.units or ("pixel",) * len(source.shape)
-    finer = np.array(factors or [1] * len(source.shape))[kept]
+    scale_factors = np.array(factors or [1] * len(source.shape))[spatial_indices]
     return {
-        "scale": tuple(scale / finer),
-        "translate": tuple(scale * (0.5 / finer - 0.5)),  # both cover the same ground
-        "units": tuple(units[place] for place in kept),
+        "scale": tuple(scale / scale_factors),
+        # so that input and result cover the same area
+        "translate": tuple(scale * (0.5 / scale_factors - 0.5)),
+        "units": tuple(units[index] for index in spatial_indices),
     }
 
 
 def _estimate_contrast_limits(lazy: Any, axes: str) -> tuple[float, float]:
-    """Look at the middle of the middle plane only."""
-    place = {axis: axes.index(axis) for axis in "YX"}
-    middle = [slice(None)] * lazy.ndim
+    """Return contrast limits of the centre of the middle plane."""
+    axis_index = {axis: axes.index(axis) for axis in "YX"}
+    region = [slice(None)] * lazy.ndim
     for axis in "YX":
-        side = lazy.shape[place[axis]]
+        side = lazy.shape[axis_index[axis]]
         start = max(0, (side - _CONTRAST_SAMPLE_SIDE) // 2)
-        middle[place[axis]] = slice(start, start + _CONTRAST_SAMPLE_SIDE)
+        region[axis_index[axis]] = slice(start, start + _CONTRAST_SAMPLE_SIDE)
     for axis in "TZ":
         if axis in axes:
-            half = lazy.shape[axes.index(axis)] // 2
-            middle[axes.index(axis)] = slice(half, half + 1)
-    low, high = compute_contrast_limits(select_middle_plane(np.asarray(lazy[tuple(middle)]), axes))
+            middle_index = lazy.shape[axes.index(axis)] // 2
+            region[axes.index(axis)] = slice(middle_index, middle_index + 1)
+    low, high = compute_contrast_limits(select_middle_plane(np.asarray(lazy[tuple(region)]), axes))
     return (low, high) if high > low else (low, low + 1.0)

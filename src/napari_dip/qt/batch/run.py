@@ -1,4 +1,4 @@
-"""A batch for threads of their own: its headers first, then its files; what is wished and told."""
+"""The background run of a batch: its request, the reading of headers, and its progress."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
-    """What a batch is asked for.
+    """A request for a batch.
 
     Attributes
     ----------
     recipe : Recipe
     inputs : tuple of str
-        Files, folders, patterns.
+        Files, folders and patterns.
     folder : str
-        Where the results go.
+        The folder for the results.
     machine : Machine
-    others : mapping of str to str
-        Paths of further inputs, one file for all.
+    extra_inputs : mapping of str to str
+        Paths of the extra inputs by name, one file for the whole batch.
     axes : str or None
-        Names of the axes of each file, if not those that it says.
+        The axes of each file; None for those of its header.
     processes : int
-        That work side by side; 1: this one.
+        Number of parallel processes; 1 for this process only.
     joint_training : bool
-        Whether one network is fitted to many of the files first.
+        Whether one network is first fitted to many of the files.
     """
 
     recipe: Recipe
     inputs: tuple[str, ...]
     folder: str
     machine: Machine
-    others: Mapping[str, str] = field(default_factory=dict)
+    extra_inputs: Mapping[str, str] = field(default_factory=dict)
     axes: str | None = None
     processes: int = 1
     joint_training: bool = False
 
     def read(self) -> BatchPreflight:
-        """Read all headers; raises `Refused` where the batch as a whole cannot be done."""
+        """Read all headers; raise `Refused` if the whole batch cannot be restored."""
         plan = plan_batch(
             self.recipe,
             self.inputs,
             self.folder,
-            resume=True,  # without a batch in that folder it changes nothing
+            resume=True,  # has no effect without a batch in that folder
             axes=self.axes,
-            others=self.others,
+            extra_paths=self.extra_inputs,
             machine=self.machine,
             sharing=self.processes,
             joint_training=self.joint_training,
@@ -76,42 +76,42 @@ class BatchRequest:
         rows = make_file_rows(plan)
         workers = self.processes if self.processes > 1 else None
         return BatchPreflight(
-            request=self, plan=plan, rows=rows, line=summarise_batch_plan(plan, workers)
+            request=self, plan=plan, rows=rows, summary=summarise_batch_plan(plan, workers)
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPreflight:
-    """What the headers of a batch have led to.
+    """The plan of a batch, made from the headers of its files.
 
     Attributes
     ----------
     request : BatchRequest
     plan : BatchPlan
     rows : tuple of FileRow
-    line : str
-        All of it in a sentence.
+    summary : str
+        The plan in a sentence.
     """
 
     request: BatchRequest
     plan: BatchPlan
     rows: tuple[FileRow, ...]
-    line: str
+    summary: str
 
     @property
     def label(self) -> str:
-        """What the batch is called where others wait for it."""
+        """Name of the batch in the queue."""
         count = len(self.rows)
         return f"Batch of {count} file{'s' * (count != 1)}"
 
     @property
     def count_remaining(self) -> int:
-        """How many files are to be restored."""
+        """Number of files to restore."""
         return sum(row.state == "ready" for row in self.rows)
 
     @property
-    def begun(self) -> bool:
-        """Whether an earlier call was here, even if it was ended before its first file was done."""
+    def has_begun(self) -> bool:
+        """Whether the folder has an earlier batch, with or without results."""
         return (
             any(row.has_result for row in self.rows)
             or Path(self.request.folder, MANIFEST_FILE).is_file()
@@ -120,100 +120,102 @@ class BatchPreflight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchUpdate:
-    """One report: of the whole, and of a file or of the headers."""
+    """A report on the whole batch, and on a file or the headers."""
 
-    whole: Event
-    of_file: BatchEvent | None = None
-    reading: BatchPreflight | None = None
+    batch_event: Event
+    file_event: BatchEvent | None = None
+    preflight: BatchPreflight | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class BatchProgress:
-    """What happened since the dock last looked.
+    """The progress of a batch since the last update of the dock.
 
     Attributes
     ----------
     event : Event
-        About all files together.
-    reading : BatchPreflight or None
-        The headers, where they were read anew.
+        The progress of all files together.
+    preflight : BatchPreflight or None
+        The plan, if the headers were read again.
     rows : mapping of int to FileRow
-        The files that have moved, by their place in the table.
+        The changed rows, by their index in the table.
     """
 
     event: Event
-    reading: BatchPreflight | None
+    preflight: BatchPreflight | None
     rows: Mapping[int, FileRow]
 
 
 class BatchProgressQueue(ProgressQueue[BatchUpdate, BatchProgress]):
-    """Holds the reports of a batch: the latest row of each file."""
+    """Merges the reports of a batch: keeps the latest row of each file."""
 
     def __init__(self) -> None:
         super().__init__()
         self._event: Event | None = None
-        self._reading: BatchPreflight | None = None
+        self._preflight: BatchPreflight | None = None
         self._rows: dict[int, FileRow] = {}
-        self._moved: set[int] = set()
+        self._changed_rows: set[int] = set()
 
     def _put(self, report: BatchUpdate) -> None:
-        self._event = report.whole
-        if report.reading is not None:
-            self._reading = report.reading
-            self._rows, self._moved = dict(enumerate(report.reading.rows)), set()
-        if (of_file := report.of_file) is not None and of_file.number:
-            place = of_file.number - 1
-            self._rows[place] = update_file_row(self._rows[place], of_file)
-            self._moved.add(place)
+        self._event = report.batch_event
+        if report.preflight is not None:
+            self._preflight = report.preflight
+            self._rows, self._changed_rows = dict(enumerate(report.preflight.rows)), set()
+        if (file_event := report.file_event) is not None and file_event.number:
+            index = file_event.number - 1
+            self._rows[index] = update_file_row(self._rows[index], file_event)
+            self._changed_rows.add(index)
 
-    def _emptied(self) -> BatchProgress | None:
-        event, reading, moved = self._event, self._reading, self._moved
-        self._event, self._reading, self._moved = None, None, set()
-        rows = {place: self._rows[place] for place in moved}
-        return None if event is None else BatchProgress(event=event, reading=reading, rows=rows)
+    def _drain(self) -> BatchProgress | None:
+        event, preflight, changed_rows = self._event, self._preflight, self._changed_rows
+        self._event, self._preflight, self._changed_rows = None, None, set()
+        rows = {index: self._rows[index] for index in changed_rows}
+        return None if event is None else BatchProgress(event=event, preflight=preflight, rows=rows)
 
 
 def execute_batch(
-    reading: BatchPreflight,
+    preflight: BatchPreflight,
     data: Mapping[str, Any],
     *,
     control: Callable[[], Control],
     preview_seconds: float,
 ) -> Generator[BatchUpdate, None, BatchResult]:
-    """Carry a batch out: the very code of the command.
+    """Run a batch with the same code as the command line.
 
     Parameters
     ----------
-    reading : BatchPreflight
-        As it was shown. Headers are read again: the batch may have waited for hours.
+    preflight : BatchPreflight
+        The plan. Its headers are read again, because the batch may have waited for hours.
     data : mapping
-        Of no use here: pixels are read file by file.
+        Not used: pixels are read file by file.
     control : callable
-        Asked at every step. Discarding is keeping here: the file in progress leaves a checkpoint.
+        Polled at every step. DISCARD acts as KEEP: the current file leaves a checkpoint.
     preview_seconds : float
-        Of no use either.
+        Not used.
 
     Raises
     ------
     Refused, Failed
         As `napari_dip.batch`.
     """
-    request = reading.request
-    yield BatchUpdate(whole=Event(message="Reading the headers"))
-    reading = request.read()
-    check_any_restorable(reading.plan)
-    yield BatchUpdate(whole=Event(message="Reading the headers"), reading=reading)
-    course = BatchProgressEstimator(reading.plan, reading.rows, request.processes)
-    with start_workers(reading.plan, request.processes if request.processes > 1 else 0) as crew:
-        steps = run_batch(reading.plan, control=partial(_keep_on_discard, control), crew=crew)
+    request = preflight.request
+    yield BatchUpdate(batch_event=Event(message="Reading the headers"))
+    preflight = request.read()
+    check_any_restorable(preflight.plan)
+    yield BatchUpdate(batch_event=Event(message="Reading the headers"), preflight=preflight)
+    estimator = BatchProgressEstimator(preflight.plan, preflight.rows, request.processes)
+    with start_workers(
+        preflight.plan, request.processes if request.processes > 1 else 0
+    ) as workers:
+        steps = run_batch(preflight.plan, control=partial(_keep_on_discard, control), pool=workers)
         return (
             yield from map_generator(
-                steps, lambda item: BatchUpdate(whole=course.update(item), of_file=item)
+                steps, lambda item: BatchUpdate(batch_event=estimator.update(item), file_event=item)
             )
         )
 
 
 def _keep_on_discard(control: Callable[[], Control]) -> Control:
-    """Ask; a batch that is discarded, as when napari is closed, keeps what it has."""
-    wanted = control()
-    return Control.KEEP if wanted is Control.DISCARD else wanted
+    """Return the control, with KEEP for DISCARD: closing napari must not lose results."""
+    requested = control()
+    return Control.KEEP if requested is Control.DISCARD else requested

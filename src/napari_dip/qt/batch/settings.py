@@ -1,9 +1,4 @@
-"""What a batch does to each file: a task, and where its settings come from.
-
-Which files a batch takes: a line for each file, folder or pattern, typed or chosen.
-
-Where the results of a batch go, and what few need to set about it.
-"""
+"""The settings of a batch: recipe, files, results folder, axes, processes and joint training."""
 
 from __future__ import annotations
 
@@ -54,23 +49,23 @@ _RECIPE_TOOLTIPS = {
     "Settings": "A preset as it comes, the settings of your last run, those of the dock that is "
     "open, a preset of your own, or a recipe file. Find them on one file first.",
 }
-#: Rows that every task has: its name and its settings.
+#: Number of rows that every task has: its name and its settings.
 _FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
 
 
 class RecipeChooser(QWidget):
-    """Two lists, a button for recipe files, and a line for each further picture.
+    """Lists of tasks and settings, a button for recipe files, and a line for each extra input.
 
     Parameters
     ----------
     form_of : callable
-        Gives the form of a task's dock that is open, by the task's name, or None.
+        Returns the form of a task's open dock by the name of the task, or None.
 
     Attributes
     ----------
     rows : QFormLayout
-        All of them; others may be put below.
+        The layout, to which the dock adds further rows.
     """
 
     changed = Signal()
@@ -80,18 +75,18 @@ class RecipeChooser(QWidget):
         self, form_of: Callable[[str], SettingsForm | None], parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        self._form_of = form_of
+        self._find_form = form_of
         self._recipes_by_label: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
         self.tasks = _make_recipe_combo("Task")
         for name, task in TASKS.items():
             self.tasks.addItem(task.title, name)
         self.settings = _RefreshingComboBox(self.refresh)
-        _dress(self.settings, "Settings")
+        _style_combo(self.settings, "Settings")
         self.file_button = make_button(
             "File…", "Take task and settings from a recipe that was saved before"
         )
-        self.others: dict[str, QLineEdit] = {}
+        self.extra_input_edits: dict[str, QLineEdit] = {}
         self._wheel = WheelGuard()
         for combo in (self.tasks, self.settings):
             combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -100,35 +95,37 @@ class RecipeChooser(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Task", self.tasks)
-        line = QHBoxLayout()
-        line.addWidget(self.settings, 1)
-        line.addWidget(self.file_button)
-        form.addRow("Settings", line)
+        row = QHBoxLayout()
+        row.addWidget(self.settings, 1)
+        row.addWidget(self.file_button)
+        form.addRow("Settings", row)
         self.tasks.currentIndexChanged.connect(self._on_task)
-        self.settings.currentIndexChanged.connect(self._tell)
+        self.settings.currentIndexChanged.connect(self._notify)
         self.file_button.clicked.connect(self._on_file)
         self._on_task()
 
     @property
     def task(self) -> str:
-        """Key in `TASKS` of the one that is chosen."""
+        """Key of the chosen task in `TASKS`."""
         return str(self.tasks.currentData())
 
     def recipe(self) -> Recipe | Refusal:
-        """Give what is chosen, or say why it cannot be had."""
+        """Return the chosen recipe, or a refusal."""
         source = self._sources.get(str(self.settings.currentData()))
         try:
             return make_recipe(self.task) if source is None else source()
-        except Refused as no:
-            return no.refusal
+        except Refused as error:
+            return error.refusal
 
-    def paths(self) -> dict[str, str]:
-        """Give the further pictures by their names, those that are named."""
-        values = {name: line.text().strip() for name, line in self.others.items()}
+    def get_extra_paths(self) -> dict[str, str]:
+        """Return the paths of the extra inputs by name, without empty ones."""
+        values = {
+            name: line_edit.text().strip() for name, line_edit in self.extra_input_edits.items()
+        }
         return {name: path for name, path in values.items() if path}
 
     def load(self, path: str) -> None:
-        """Take a recipe from a file, or say why not."""
+        """Read and choose a recipe file, or show an error."""
         try:
             recipe = load_recipe(Path(path))
         except DipError as error:
@@ -136,8 +133,8 @@ class RecipeChooser(QWidget):
             return
         self._show(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
 
-    def offer_begun(self, recipe: Recipe | None, *, choose: bool) -> None:
-        """List the recipe of the batch in the folder of results, and take it if wished."""
+    def offer_earlier_batch(self, recipe: Recipe | None, *, choose: bool) -> None:
+        """List the recipe of the batch in the results folder, and optionally choose it."""
         label = "As the batch in that folder"
         if recipe is not None and choose:
             self._show(_EARLIER_BATCH_KEY, label, recipe)
@@ -148,47 +145,51 @@ class RecipeChooser(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """List what there is now; what is chosen stays, where it is still there."""
+        """Update the list of settings; the choice stays if it still exists."""
         task, chosen = self.task, str(self.settings.currentData())
-        shelf = open_saved_settings(task)
+        presets = open_saved_settings(task)
         common: Any = RunSettings.model_fields["preset"]
-        text = next(item for item in common.metadata if hasattr(item, "choices")).choices
-        offered: dict[str, tuple[str, Callable[[], Recipe]]] = {
+        preset_labels = next(
+            metadata for metadata in common.metadata if hasattr(metadata, "choices")
+        ).choices
+        choices: dict[str, tuple[str, Callable[[], Recipe]]] = {
             f"preset {value}": (label, partial(make_recipe, task, preset=value))
-            for value, label in text.items()
+            for value, label in preset_labels.items()
         }
-        if (last := shelf.remembered()) is not None:
-            offered[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last))
-        if (form := self._form_of(task)) is not None:
-            offered[_OPEN_DOCK_KEY] = ("As in the open dock", form.recipe)
-            form.changed.connect(self._tell, unique=True)
-        for name in shelf.names():
-            offered[f"own {name}"] = (f"My preset '{name}'", partial(shelf.load, name))
+        if (last_recipe := presets.remembered()) is not None:
+            choices[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last_recipe))
+        if (form := self._find_form(task)) is not None:
+            choices[_OPEN_DOCK_KEY] = ("As in the open dock", form.build_recipe)
+            form.changed.connect(self._notify, unique=True)
+        for name in presets.names():
+            choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
         for kind, (label, recipe) in self._recipes_by_label.items():
             if recipe.task.name == task:
-                offered[kind] = (label, partial(_return_recipe, recipe))
-        self._sources = {key: source for key, (_, source) in offered.items()}
+                choices[kind] = (label, partial(_return_recipe, recipe))
+        self._sources = {key: source for key, (_, source) in choices.items()}
         with QSignalBlocker(self.settings):
             self.settings.clear()
-            for key, (label, _) in offered.items():
+            for key, (label, _) in choices.items():
                 self.settings.addItem(label, key)
-            usual = self.settings.findData(f"preset {get_default_preset() or RunSettings().preset}")
-            place = self.settings.findData(chosen)
-            self.settings.setCurrentIndex(place if place >= 0 else usual)
+            default_index = self.settings.findData(
+                f"preset {get_default_preset() or RunSettings().preset}"
+            )
+            chosen_index = self.settings.findData(chosen)
+            self.settings.setCurrentIndex(chosen_index if chosen_index >= 0 else default_index)
 
     def _show(self, kind: str, label: str, recipe: Recipe) -> None:
-        """Offer a recipe, and choose it."""
+        """List a recipe and choose it."""
         self._recipes_by_label[kind] = (label, recipe)
         with QSignalBlocker(self.tasks):
             self.tasks.setCurrentIndex(self.tasks.findData(recipe.task.name))
-        self._fit_others()
+        self._update_extra_rows()
         self.refresh()
         with QSignalBlocker(self.settings):
             self.settings.setCurrentIndex(self.settings.findData(kind))
         self.changed.emit()
 
     def _on_task(self, _: object = None) -> None:
-        self._fit_others()
+        self._update_extra_rows()
         self.refresh()
         self.changed.emit()
 
@@ -197,47 +198,49 @@ class RecipeChooser(QWidget):
         if path:
             self.load(path)
 
-    def _fit_others(self) -> None:
-        """Ask for the further pictures of the task, each one file for all."""
-        for line in self.others.values():
-            self.rows.removeRow(line)
-        self.others = {}
-        for item in TASKS[self.task].inputs[1:]:
-            if item.measures:  # a second shot is of one file's object
+    def _update_extra_rows(self) -> None:
+        """Show a line for each extra input of the task, with one file for the whole batch."""
+        for line_edit in self.extra_input_edits.values():
+            self.rows.removeRow(line_edit)
+        self.extra_input_edits = {}
+        for extra_input in TASKS[self.task].inputs[1:]:
+            if extra_input.is_repeated_exposure:  # a repeated exposure belongs to a single file
                 continue
-            line = QLineEdit()
-            line.setAccessibleName(item.label)
-            line.setPlaceholderText("none" if item.optional else "one file for all")
-            line.setToolTip(f"<qt>{item.help} One file for all.</qt>")
-            add_file_button(line, item.label, _IMAGE_FILTER)
-            line.textChanged.connect(self._tell)
-            self.rows.insertRow(_FIXED_ROW_COUNT + len(self.others), item.label, line)
-            self.others[item.name] = line
+            line_edit = QLineEdit()
+            line_edit.setAccessibleName(extra_input.label)
+            line_edit.setPlaceholderText("none" if extra_input.optional else "one file for all")
+            line_edit.setToolTip(f"<qt>{extra_input.help} One file for all.</qt>")
+            add_file_button(line_edit, extra_input.label, _IMAGE_FILTER)
+            line_edit.textChanged.connect(self._notify)
+            self.rows.insertRow(
+                _FIXED_ROW_COUNT + len(self.extra_input_edits), extra_input.label, line_edit
+            )
+            self.extra_input_edits[extra_input.name] = line_edit
 
-    def _tell(self, _: object = None) -> None:
+    def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
 
 class _RefreshingComboBox(QComboBox):
-    """A list that is brought up to date before it opens."""
+    """A list that is updated before it opens."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
         super().__init__()
         self._refresh = refresh
 
     def showPopup(self) -> None:
-        """Open the list."""
+        """Update the list, then open it."""
         self._refresh()
         super().showPopup()
 
 
 def _make_recipe_combo(name: str) -> QComboBox:
     combo = QComboBox()
-    _dress(combo, name)
+    _style_combo(combo, name)
     return combo
 
 
-def _dress(combo: QComboBox, name: str) -> None:
+def _style_combo(combo: QComboBox, name: str) -> None:
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{_RECIPE_TOOLTIPS[name]}</qt>")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -253,14 +256,14 @@ _FILES_TOOLTIP = (
     "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
     "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
 )
-#: Lines in sight.
+#: Number of visible lines.
 _VISIBLE_FILE_LINES = 2
-#: napari's themes leave such a field without a frame; grey is seen on both.
+#: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
 _FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
 
 
 class FilesChooser(QWidget):
-    """Lines of text, and buttons that add to them."""
+    """A text field for files, folders and patterns, with buttons that add lines."""
 
     changed = Signal()
 
@@ -292,19 +295,19 @@ class FilesChooser(QWidget):
         self.files_button.clicked.connect(self._on_files)
         self.folder_button.clicked.connect(self._on_folder)
 
-    def inputs(self) -> tuple[str, ...]:
-        """Give what is asked for: files, folders and patterns, in that order."""
+    def get_inputs(self) -> tuple[str, ...]:
+        """Return the files, folders and patterns in the order of the lines."""
         lines = (line.strip() for line in self.lines.toPlainText().splitlines())
         return tuple(os.path.expanduser(line) for line in lines if line)
 
     def add(self, *paths: str) -> None:
-        """Add lines below those that there are."""
-        new = [path for path in paths if path and path not in self.inputs()]
+        """Append paths that are not in the list yet."""
+        new = [path for path in paths if path and path not in self.get_inputs()]
         if new:
-            self.show_inputs((*self.inputs(), *new))
+            self.show_inputs((*self.get_inputs(), *new))
 
     def show_inputs(self, inputs: tuple[str, ...]) -> None:
-        """Ask for other files; tells once."""
+        """Replace all lines, and emit `changed` once."""
         with QSignalBlocker(self.lines):
             self.lines.setPlainText("\n".join(inputs))
         self.changed.emit()
@@ -337,7 +340,7 @@ _JOINT_TRAINING_TIP = (
     "For eight files or more of one microscope, taken with the same settings: a network is fitted "
     "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
     "which takes a fraction of the time. A result then does not come from its own file alone; its "
-    "report names the network, which stays with the results. Pixels that were held out decide "
+    "report names the network, which stays with the results. Validation pixels decide "
     "whether all files are fine-tuned from there."
 )
 _NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
@@ -345,13 +348,13 @@ _GLOB_WILDCARDS = frozenset("*?[")
 
 
 class ResultsFolder(QLineEdit):
-    """The folder of the results: suggested beside the inputs until the user names one."""
+    """The results folder: suggested next to the inputs until the user enters one."""
 
     changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._by_hand = False
+        self._is_set_by_hand = False
         self.setAccessibleName("Results in")
         self.setPlaceholderText("a folder of their own")
         self.setToolTip(f"<qt>{_FOLDER_TIP}</qt>")
@@ -360,22 +363,22 @@ class ResultsFolder(QLineEdit):
 
     @property
     def path(self) -> str:
-        """What is named; empty for nothing."""
+        """Path of the folder; "" if the field is empty."""
         return os.path.expanduser(self.text().strip())
 
     def suggest(self, inputs: tuple[str, ...], done: str) -> None:
-        """Name a folder beside the inputs, unless the user has named one."""
-        if not self._by_hand:
+        """Enter a folder next to the inputs, unless the user has entered one."""
+        if not self._is_set_by_hand:
             with QSignalBlocker(self):
                 self.setText(suggest_results_folder(inputs[0], done) if inputs else "")
 
     def _on_text(self, text: str) -> None:
-        self._by_hand = bool(text.strip())
+        self._is_set_by_hand = bool(text.strip())
         self.changed.emit()
 
 
 class JointTrainingCheckBox(QCheckBox):
-    """Whether one network is fitted to all files; for tasks where one can serve several."""
+    """The check box for joint training, enabled for tasks that support it."""
 
     changed = Signal()
 
@@ -385,24 +388,26 @@ class JointTrainingCheckBox(QCheckBox):
         self.fit_task("denoise")
 
     def fit_task(self, task: str) -> None:
-        """Offer it where it is of use; what was chosen stays for when it is again."""
-        useful = "series_training" in TASKS[task].setting_names()
-        self.setEnabled(useful)
-        self.setToolTip(f"<qt>{_JOINT_TRAINING_TIP if useful else _NO_JOINT_TRAINING_TIP}</qt>")
+        """Enable the box if the task supports joint training; its state stays."""
+        is_supported = "series_training" in TASKS[task].list_setting_names()
+        self.setEnabled(is_supported)
+        self.setToolTip(
+            f"<qt>{_JOINT_TRAINING_TIP if is_supported else _NO_JOINT_TRAINING_TIP}</qt>"
+        )
 
     @property
-    def wanted(self) -> bool:
-        """Whether it is asked for."""
+    def is_requested(self) -> bool:
+        """Whether the box is enabled and checked."""
         return self.isEnabled() and self.isChecked()
 
-    def take_up(self, begun: bool) -> None:
-        """Show what a batch was begun with, saying nothing."""
+    def show_earlier_choice(self, begun: bool) -> None:
+        """Set the box to the choice of an earlier batch, without a signal."""
         with QSignalBlocker(self):
             self.setChecked(begun)
 
 
 class BatchOptions(QWidget):
-    """Axes and processes."""
+    """Fields for the axes of the files and the number of processes."""
 
     changed = Signal()
 
@@ -416,10 +421,10 @@ class BatchOptions(QWidget):
         self.processes.setAccessibleName("Processes")
         self.processes.setRange(1, max(1, os.cpu_count() or 1))
         self.processes.setKeyboardTracking(False)
-        mask = find_spec("distributed") is not None
-        self.processes.setEnabled(mask)
+        has_distributed = find_spec("distributed") is not None
+        self.processes.setEnabled(has_distributed)
         self.processes.setToolTip(
-            f"<qt>{_PROCESSES_TIP if mask else _DISTRIBUTED_MISSING_TIP}</qt>"
+            f"<qt>{_PROCESSES_TIP if has_distributed else _DISTRIBUTED_MISSING_TIP}</qt>"
         )
         self._wheel = WheelGuard()
         self.processes.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -434,18 +439,18 @@ class BatchOptions(QWidget):
 
 
 def suggest_results_folder(source: str, done: str) -> str:
-    """Name a folder for results in the folder that the inputs lie in.
+    """Return a results folder in the folder of the inputs.
 
     Parameters
     ----------
     source : str
         A file, a folder or a pattern.
     done : str
-        What is done to them, such as "denoised".
+        The name of the folder, such as "denoised".
     """
-    place = Path(source)
-    pattern = bool(_GLOB_WILDCARDS & set(source))
-    while _GLOB_WILDCARDS & set(str(place)):
-        place = place.parent
-    own = place.is_dir() and not is_zarr(place)
-    return str((place if own or pattern else place.parent) / done)
+    folder = Path(source)
+    is_pattern = bool(_GLOB_WILDCARDS & set(source))
+    while _GLOB_WILDCARDS & set(str(folder)):
+        folder = folder.parent
+    is_plain_folder = folder.is_dir() and not is_zarr(folder)
+    return str((folder if is_plain_folder or is_pattern else folder.parent) / done)

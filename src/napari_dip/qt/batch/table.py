@@ -1,7 +1,4 @@
-"""The table of a batch, and what can be done with its results.
-
-The files of a batch, a row for each: what it is, how far, and what to know of it.
-"""
+"""The table of a batch: name, state and messages of each file, and buttons to open results."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.table import FileRow
 
 _HEADS = ("File", "State", "What to know")
-#: How the states are called here.
+#: Labels of the states.
 _STATE_LABELS = {
     "ready": "will run",
     "restored": "done",
@@ -44,63 +41,65 @@ _STATE_LABELS = {
     "failed": "failed",
     "waiting": "not finished",
 }
-#: Height of a row and least height of the table, in pixels: three rows and the heads are in sight
-#: in a window of 1280 x 720.
+#: Height of a row and minimum height of the table, in pixels; three rows and the headers are
+#: visible in a window of 1280 x 720.
 _FILE_ROW_HEIGHT, _MIN_TABLE_HEIGHT = 22, 90
-#: Widths of the first two columns, in pixels, in the narrowest dock: the second takes its longest
-#: words, which are "not finished".
+#: Widths of the first two columns in pixels, for the narrowest dock; the second column fits its
+#: longest label, "not finished".
 _NAME_COLUMN_WIDTH, _STATE_COLUMN_WIDTH = 88, 84
 
 
 class FileTableModel(QAbstractTableModel):
-    """Rows that are made into words only when they are in sight, so that many cost nothing."""
+    """The model of the table, which formats visible rows only."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.rows: list[FileRow] = []
 
     def fill(self, rows: Sequence[FileRow]) -> None:
-        """Show other files."""
+        """Replace all rows."""
         self.beginResetModel()
         self.rows = list(rows)
         self.endResetModel()
 
-    def move(self, rows: Mapping[int, FileRow]) -> None:
-        """Bring some rows up to date."""
-        for place, row in rows.items():
-            self.rows[place] = row
-            self.dataChanged.emit(self.index(place, 0), self.index(place, len(_HEADS) - 1))
+    def update_rows(self, rows: Mapping[int, FileRow]) -> None:
+        """Update rows by their index."""
+        for index, row in rows.items():
+            self.rows[index] = row
+            self.dataChanged.emit(self.index(index, 0), self.index(index, len(_HEADS) - 1))
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
-        """Count the files."""
+        """Return the number of files."""
         return 0 if parent is not None and parent.isValid() else len(self.rows)
 
     def columnCount(self, parent: QModelIndex | None = None) -> int:
-        """Count the columns."""
+        """Return the number of columns."""
         return 0 if parent is not None and parent.isValid() else len(_HEADS)
 
     def headerData(self, section: int, side: Any, role: int = 0) -> Any:
-        """Name the columns."""
+        """Return the header of a column."""
         if side == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole:
             return _HEADS[section]
         return None
 
     def data(self, index: QModelIndex, role: int = 0) -> Any:
-        """Put a cell into words; all of them when pointed at."""
+        """Return the text of a cell, or all messages of the file as the tooltip."""
         row = self.rows[index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
             first = make_printable(row.messages[0]) if row.messages else ""
             return (make_printable(row.source.name), format_file_state(row), first)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            text = (escape(make_printable(message)) for message in (str(row.source), *row.messages))
-            return f"<qt>{'<br>'.join(text)}</qt>"  # as rich text it wraps
+            messages = (
+                escape(make_printable(message)) for message in (str(row.source), *row.messages)
+            )
+            return f"<qt>{'<br>'.join(messages)}</qt>"  # rich text is wrapped
         return None
 
 
 class FilesTable(QTableView):
-    """The rows of a batch; rows are chosen as files are."""
+    """The view of the table, in which several rows can be selected."""
 
-    #: A row was clicked twice, or Enter pressed on it.
+    #: Emitted with the index of a row after a double click or Enter.
     wanted = Signal(int)
     chosen = Signal()
 
@@ -114,7 +113,7 @@ class FilesTable(QTableView):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.setTabKeyNavigation(False)  # the tab key goes on to the next part of the dock
+        self.setTabKeyNavigation(False)  # the tab key moves on to the next widget of the dock
         self.setWordWrap(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumHeight(_MIN_TABLE_HEIGHT)
@@ -126,15 +125,15 @@ class FilesTable(QTableView):
         if (selection := self.selectionModel()) is not None:
             selection.selectionChanged.connect(lambda *_: self.chosen.emit())
 
-    def selected(self) -> list[FileRow]:
-        """Give the rows that are chosen, from top to bottom."""
-        return [self.files.rows[place] for place in self.places()]
+    def get_selected_rows(self) -> list[FileRow]:
+        """Return the selected rows from top to bottom."""
+        return [self.files.rows[index] for index in self.get_selected_indices()]
 
-    def places(self) -> list[int]:
-        """Give their places."""
+    def get_selected_indices(self) -> list[int]:
+        """Return the indices of the selected rows, in ascending order."""
         selection = self.selectionModel()
-        result = [] if selection is None else selection.selectedRows()
-        return sorted(index.row() for index in result)
+        selected = [] if selection is None else selection.selectedRows()
+        return sorted(index.row() for index in selected)
 
     def _lay_out_columns(self) -> None:
         if (rows := self.verticalHeader()) is not None:
@@ -150,30 +149,30 @@ class FilesTable(QTableView):
 
 
 def format_file_state(row: FileRow) -> str:
-    """Say in a word or two how far a file is."""
+    """Return the label of a file's state, or its progress in percent."""
     if row.state == "working":
         return f"{100 * row.fraction:.0f} %"
     return _STATE_LABELS[row.state]
 
 
-#: Most lines of the words about a file: the table above needs the height.
+#: Largest number of visible lines of the messages on a file; the table above needs the height.
 _MAX_DETAIL_LINES = 4
 
 
 class BatchResults(QWidget):
-    """A row for each file, what there is to know of the one that is chosen, and three buttons.
+    """The table with the messages on the selected file, and buttons to open results.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Gets the layers.
+        Results become layers of it.
     """
 
     said = Signal(str)
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._reading: BatchPreflight | None = None
+        self._preflight: BatchPreflight | None = None
         self.layers = BatchLayers(viewer, self)
         self.table = FilesTable()
         self.message_label = make_message_label()
@@ -195,75 +194,75 @@ class BatchResults(QWidget):
         self._arrange()
         self.table.wanted.connect(lambda place: self._open([self.table.files.rows[place]]))
         self.table.chosen.connect(self._on_chosen)
-        self.show_button.clicked.connect(lambda: self._open(self.table.selected()))
+        self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
         self.all_button.clicked.connect(lambda: self._open(self.table.files.rows))
         self.page_button.clicked.connect(self.open_page)
         self.layers.said.connect(self.said)
         self._on_chosen()
 
-    def show_reading(self, reading: BatchPreflight, rows: Iterable[FileRow]) -> None:
-        """Show the files of a batch."""
-        self._reading = reading
+    def show_preflight(self, preflight: BatchPreflight, rows: Iterable[FileRow]) -> None:
+        """Show the files of a batch in the table."""
+        self._preflight = preflight
         self.table.files.fill(list(rows))
         self._on_chosen()
 
-    def bring_up(self, rows: Mapping[int, FileRow]) -> None:
-        """Bring some rows up to date."""
-        self.table.files.move(rows)
+    def update_rows(self, rows: Mapping[int, FileRow]) -> None:
+        """Update rows of the table by their index."""
+        self.table.files.update_rows(rows)
         self._on_chosen()
 
     def forget(self) -> None:
-        """Show no files."""
-        self._reading = None
+        """Empty the table."""
+        self._preflight = None
         self.table.files.fill([])
         self._on_chosen()
 
     def open_page(self) -> None:
-        """Show the table in the browser."""
-        if self._reading is None:
+        """Open the page of the batch in the browser."""
+        if self._preflight is None:
             return
-        page = self._reading.plan.folder.absolute() / PAGE_FILE
+        page = self._preflight.plan.folder.absolute() / PAGE_FILE
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(page))):
             self.said.emit(f"No browser could be opened; the table is '{page}'.")
 
     def shut_down(self) -> None:
-        """Open nothing more."""
+        """Cancel all results that are still to be opened."""
         self.layers.shut_down()
 
     def _open(self, rows: Iterable[FileRow]) -> None:
-        """Open the results of rows, those that have one."""
-        reading = self._reading
-        if reading is None:
+        """Open the results of those rows that have one."""
+        preflight = self._preflight
+        if preflight is None:
             return
-        wanted = {row.source for row in rows if row.has_result}
-        jobs = [job for job in reading.plan.jobs if job.source in wanted]
+        sources = {row.source for row in rows if row.has_result}
+        jobs = [job for job in preflight.plan.jobs if job.source in sources]
         if not jobs:
             self.said.emit("There is no result of that file.")
             return
         if len(jobs) > MAX_OPENED_RESULTS:
             self.said.emit(f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened.")
         self.layers.show_results(
-            jobs[:MAX_OPENED_RESULTS], reading.plan.recipe, neighbours=self.with_input.isChecked()
+            jobs[:MAX_OPENED_RESULTS], preflight.plan.recipe, neighbours=self.with_input.isChecked()
         )
 
     def _on_chosen(self) -> None:
-        """Say all there is to know of the first row that is chosen."""
-        chosen, rows = self.table.selected(), self.table.files.rows
-        self.place.show_words(" ".join(chosen[0].messages) if chosen else "")
-        self.place.setVisible(bool(chosen and chosen[0].messages))
-        self.show_button.setEnabled(any(row.has_result for row in chosen))
+        """Show the messages on the first selected row, and enable the buttons."""
+        selected_rows, rows = self.table.get_selected_rows(), self.table.files.rows
+        self.message_area.show_text(" ".join(selected_rows[0].messages) if selected_rows else "")
+        self.message_area.setVisible(bool(selected_rows and selected_rows[0].messages))
+        self.show_button.setEnabled(any(row.has_result for row in selected_rows))
         self.all_button.setEnabled(any(row.has_result for row in rows))
-        folder = None if self._reading is None else self._reading.plan.folder
+        folder = None if self._preflight is None else self._preflight.plan.folder
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _arrange(self) -> None:
-        self.place = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
+        self.message_area = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
         layout.addWidget(self.table, 0, 0, 1, 3)
         layout.setRowStretch(0, 1)
-        layout.addWidget(self.place, 1, 0, 1, 3)
+        layout.addWidget(self.message_area, 1, 0, 1, 3)
         buttons = (self.show_button, self.all_button, self.page_button)
         for column, button in enumerate(buttons):
             layout.addWidget(button, 2, column)

@@ -1,4 +1,4 @@
-"""The dock of the experiments on the prior.
+"""The dock of the prior explorer: experiments, their settings, curves and results.
 
-Decided here: which experiment, its settings, curves and results. The manifest opens it.
+Only the manifest of the plugin refers to this package.
 """

@@ -1,4 +1,4 @@
-"""The dock of the prior explorer: see on your own image why an untrained network restores."""
+"""The dock of the prior explorer: experiments with an untrained network on the user's image."""
 
 from __future__ import annotations
 
@@ -31,23 +31,25 @@ _TRUTH = Input(
     help="The same picture without noise, if you have it: tells how good each estimate is.",
     optional=True,
 )
-#: By their names; of any network, since only what they are called is wanted.
+#: Architectures by name, used for their labels only.
 _ALL_ARCHITECTURES = list_all_architectures()
 
 
 class PriorExplorer(LayerDock):
-    """Three experiments with the untrained network; nothing is restored.
+    """The dock for three experiments with an untrained network, which restore no image.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Its Image layers are offered.
+        Its Image layers fill the list.
     """
 
-    too_early = "Ended before there was anything to be seen. Give it a little more time."
+    empty_result_message = "Ended before there was anything to be seen. Give it a little more time."
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, RunBar(kept="what was found so far"), (_TRUTH,), asks_axes=False)
+        super().__init__(
+            viewer, RunBar(kept_label="what was found so far"), (_TRUTH,), asks_axes=False
+        )
         self._preview: Preview | None = None
         self.chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "
@@ -58,59 +60,71 @@ class PriorExplorer(LayerDock):
         self.run_bar.discard_button.setToolTip("Stop and throw all of it away")
         self.plot = ExplorerPlot()
         self.results = ExplorerResults(self._viewer)
-        self.fold = CollapsibleSection("Settings", self.settings.folded)
-        above = (self.chooser, self.settings.top, self.further, self.plan_line, self.run_bar)
-        lay_out(self, above, (self.fold, self.plot, self.results))
+        self.fold = CollapsibleSection("Settings", self.settings.advanced_page)
+        visible_widgets = (
+            self.chooser,
+            self.settings.basic_page,
+            self.extra_inputs,
+            self.plan_label,
+            self.run_bar,
+        )
+        lay_out(self, visible_widgets, (self.fold, self.plot, self.results))
         self.settings.changed.connect(self._on_settings)
-        self.results.said.connect(self.run_bar.say_also)
+        self.results.said.connect(self.run_bar.prepend_message)
         self.results.chosen.connect(lambda item: self.plot.show_group(*item))
         self._viewer.dims.events.current_step.connect(self.show_plan)
         self._on_theme()
         self._on_settings()
 
     def check_request(self) -> PlannedExperiment | Refusal:
-        """Say what Run would do now, or why it would not; from headers alone."""
-        layer = self.chooser.layer()
+        """Return the experiment of the present settings, or a refusal, from headers alone."""
+        layer = self.chooser.get_layer()
         if layer is None:
-            header = self.chooser.header()
+            header = self.chooser.read_header()
             assert isinstance(header, Refusal)  # there is no layer
             return header
-        return plan_experiment(self._viewer, layer, self.further.layer("truth"), self.settings)
+        return plan_experiment(
+            self._viewer, layer, self.extra_inputs.get_layer("truth"), self.settings
+        )
 
     def show_plan(self, _: object = None) -> None:
-        """Bring the line above the buttons up to date; while an experiment is on it stays."""
-        if self.busy:
+        """Update the plan above the buttons, unless an experiment is on."""
+        if self.is_busy:
             return
         request = self.check_request()
-        refused = isinstance(request, Refusal)
-        self.plan_line.setText(request.message if isinstance(request, Refusal) else request.line)
-        self.run_bar.show_state(RunBarState.REFUSED if refused else RunBarState.IDLE)
+        is_refused = isinstance(request, Refusal)
+        self.plan_label.setText(
+            request.message if isinstance(request, Refusal) else request.summary
+        )
+        self.run_bar.show_state(RunBarState.REFUSED if is_refused else RunBarState.IDLE)
 
     def start(self) -> None:
-        """Begin, or wait in line for other docks."""
+        """Start the experiment, or add it to the queue."""
         request = self.check_request()
-        if self.busy or isinstance(request, Refusal):
+        if self.is_busy or isinstance(request, Refusal):
             self.show_plan()
             return
         self._join(request)
 
     def shut_down(self) -> None:
-        """Stop all work and let go of the viewer; for a dock that is closed."""
+        """Stop all work and disconnect from the viewer, when the dock is closed."""
         super().shut_down()
         self.results.shut_down()
         self._viewer.dims.events.current_step.disconnect(self.show_plan)
 
-    def _make_run(self, experiment: PlannedExperiment, over: Callable[[], object]) -> BackgroundRun:
+    def _make_run(
+        self, experiment: PlannedExperiment, on_finished: Callable[[], object]
+    ) -> BackgroundRun:
         begin = partial(run_experiment, experiment.request)
         return BackgroundRun(
-            experiment.plan, experiment.pixels, self, over, begin, ExperimentProgressQueue()
+            experiment.plan, experiment.pixels, self, on_finished, begin, ExperimentProgressQueue()
         )
 
     def _prepare(self, experiment: PlannedExperiment) -> None:
         self.results.forget()
         self.plot.restart(experiment.request.experiment)
-        self._preview = Preview(self._viewer, experiment.request.name, experiment.look)
-        self.plan_line.setText(experiment.line_on)  # the bar tells the time now
+        self._preview = Preview(self._viewer, experiment.request.name, experiment.layer_attributes)
+        self.plan_label.setText(experiment.running_summary)  # without the time: the bar shows it
 
     def _show(self, news: ExperimentProgress) -> None:
         self.run_bar.show_event(news.event)
@@ -122,30 +136,30 @@ class PriorExplorer(LayerDock):
             failing = "The preview cannot be shown"
             attempt(partial(self._preview.show, news.picture), failing)
 
-    def _taken(self, experiment: PlannedExperiment, outcome: Any) -> str:
-        facts: list[str] = []
+    def _accept_result(self, experiment: PlannedExperiment, outcome: Any) -> str:
+        messages: list[str] = []
         failing = "What was found cannot be shown"
-        trouble = attempt(
-            lambda: facts.append(self.results.show_found(experiment, outcome)), failing
+        error_message = attempt(
+            lambda: messages.append(self.results.show_result(experiment, outcome)), failing
         )
-        return "\n".join([trouble] if trouble else facts)
+        return "\n".join([error_message] if error_message else messages)
 
-    def _put_away(self) -> str:
+    def _release_run(self) -> str:
         preview, self._preview = self._preview, None
         if preview is None:
             return ""
         return attempt(preview.remove, "The preview layer could not be removed")
 
-    def _forget(self) -> None:
+    def _clear_discarded_run(self) -> None:
         self.plot.restart(self.settings.experiment)
 
-    def _close_parts(self, busy: bool) -> None:
-        self.settings.top.setEnabled(not busy)
-        self.settings.folded.setEnabled(not busy)
-        super()._close_parts(busy)
+    def _lock_parts(self, busy: bool) -> None:
+        self.settings.basic_page.setEnabled(not busy)
+        self.settings.advanced_page.setEnabled(not busy)
+        super()._lock_parts(busy)
 
     def _on_settings(self) -> None:
-        self.further.setVisible(self.settings.experiment != "impedance")
+        self.extra_inputs.setVisible(self.settings.experiment != "impedance")
         self.show_plan()
 
     def _plots(self) -> Sequence[Any]:

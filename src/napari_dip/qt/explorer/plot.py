@@ -1,4 +1,4 @@
-"""What is measured against the iteration, while it is: one curve for each target, band or fit."""
+"""The plot of a running experiment: a curve over the iterations for each target or band."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
 
-#: Okabe-Ito, told apart by every kind of colour vision: image, image + noise, shuffled, noise.
+#: Colours of the Okabe-Ito palette, distinct in every kind of colour vision, by target.
 _TARGET_COLOURS = dict(zip(TARGETS, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
-#: From the lowest band to the highest; neither end is lost on a dark or a light ground.
+#: Colours from the lowest band to the highest, visible on dark and light backgrounds.
 _BAND_COLOURS = dict(
     zip(BAND_NAMES, ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B"), strict=True)
 )
@@ -29,7 +29,7 @@ _CURVE_COLOURS = {
     "spectrum": _BAND_COLOURS,
     "architectures": {name: _TARGET_COLOURS[name] for name in ("image", "noise")},
 }
-#: Iterations that are named below the curves; the logarithm's own ticks run into each other here.
+#: Ticks of the iteration axis; the automatic labels of a logarithmic axis would overlap.
 _ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 _ENERGY = "Not learned (1: all)"
 _Y_AXIS_LABELS = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
@@ -43,7 +43,7 @@ _PLOT_TOOLTIPS = {
 
 
 class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
-    """Curves over the logarithm of the iteration, as the paper's figure has them."""
+    """A plot of curves over the logarithm of the iteration, as in the paper's figure."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -58,21 +58,21 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             [[(np.log10(tick), f"{tick}") for tick in _ITERATION_TICKS]]
         )
         self.getAxis("left").setStyle(maxTickLevel=0)
-        self.setVisible(False)  # until there is something to see
+        self.setVisible(False)  # until it has points
         self.setAccessibleName("Course of the experiment")
 
     @property
     def count(self) -> int:
-        """Points of the longest curve."""
+        """Number of points of the longest curve."""
         return max((len(point) for point in self._points.values()), default=0)
 
     @property
     def group(self) -> str:
-        """Whose curves these are."""
+        """Label of the architecture whose curves are shown; "" in other experiments."""
         return self._group
 
     def restart(self, experiment: str) -> None:
-        """Empty the plot, and make it ready for an experiment."""
+        """Empty the plot and set it up for an experiment."""
         self.experiment = experiment
         for curve in self.curves.values():
             self.removeItem(curve)
@@ -86,7 +86,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._begin("")
 
     def extend(self, points: Points) -> None:
-        """Add values; another group begins new curves."""
+        """Add points; another group begins new curves."""
         for group, iteration, values in points:
             if group != self._group:
                 self._begin(group)
@@ -95,17 +95,17 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
         self._draw()
 
     def show_group(self, group: str, curves: Mapping[str, Iterable[float]]) -> None:
-        """Show whole curves in place of what is there."""
+        """Replace the curves by the complete curves of a group."""
         self._begin(group)
         for name, values in curves.items():
             self._points[name] = list(enumerate(values, 1))
         self._draw()
 
     def recolour(self, text: str, background: str) -> None:
-        """Follow napari's theme."""
+        """Apply the colours of napari's theme."""
         self._theme = (text, background)
         label = {"bottom": "Iteration", "left": _Y_AXIS_LABELS[self.experiment]}
-        recolour(self, text, background, label, self._legend())
+        recolour(self, text, background, label, self._make_legend())
 
     def _begin(self, group: str) -> None:
         self._group = group
@@ -116,26 +116,26 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def _draw(self) -> None:
         self.setVisible(self.count > 0)
         for name, curve in self.curves.items():
-            table = np.array(self._points[name], dtype=float).reshape(-1, 2)
-            curve.setData(table[:, 0], table[:, 1])
+            points = np.array(self._points[name], dtype=float).reshape(-1, 2)
+            curve.setData(points[:, 0], points[:, 1])
 
-    def _legend(self) -> str:
-        """Stand above the curves, where it can hide none of them."""
-        limits = compute_band_edges()
-        text: Mapping[str, str] = TARGETS
+    def _make_legend(self) -> str:
+        """Return the legend above the plot, where it hides no curve, as rich text."""
+        band_edges = compute_band_edges()
+        labels: Mapping[str, str] = TARGETS
         if self.experiment == "spectrum":
-            text = {
-                name: f"{limits[number]:.1f}–{limits[number + 1]:.1f}"
+            labels = {
+                name: f"{band_edges[number]:.1f}–{band_edges[number + 1]:.1f}"
                 for number, name in enumerate(BAND_NAMES)
             }
-        signs = [
-            f'<span style="color:{colour}">━</span>&nbsp;{text[name].replace(" ", "&nbsp;")}'
+        entries = [
+            f'<span style="color:{colour}">━</span>&nbsp;{labels[name].replace(" ", "&nbsp;")}'
             for name, colour in _CURVE_COLOURS[self.experiment].items()
         ]
         gap = "&nbsp;&nbsp; "
-        if self.experiment == "spectrum":  # two lines, and what the numbers are
-            return f"{gap.join(signs[:3])}<br>{gap.join(signs[3:])}{gap}cycles/pixel"
+        if self.experiment == "spectrum":  # two lines, with the unit of the bands
+            return f"{gap.join(entries[:3])}<br>{gap.join(entries[3:])}{gap}cycles/pixel"
         if self.experiment == "impedance":
-            return f"{gap.join(signs[:2])}<br>{gap.join(signs[2:])}"
+            return f"{gap.join(entries[:2])}<br>{gap.join(entries[2:])}"
         head = f"{self._group}<br>" if self._group else ""
-        return f"{head}{gap.join(signs)}"
+        return f"{head}{gap.join(entries)}"

@@ -1,4 +1,4 @@
-"""What an experiment is asked for: frozen when Run is pressed, whatever the viewer shows later."""
+"""Planning of an experiment: its request is fixed when Run is pressed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.explore.experiment_setup import make_experiment_recipe, plan_centre_fit
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.machine import format_duration
@@ -31,65 +31,66 @@ _FITS = {"impedance": 4, "spectrum": 2}
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
-    """The plane of a layer that is in sight.
+    """The visible plane of a layer.
 
     Attributes
     ----------
     spec : ImageSpec
     pixels : array
         (Y, X) or (Y, X, S), lazy or not.
-    at : tuple of int
-        Where it lies along the layer's other axes.
+    position : tuple of int
+        Index of the plane along each other axis of the layer.
     counts : tuple of int
-        How many planes there are along these.
+        Number of planes along each of these axes.
     """
 
     spec: ImageSpec
     pixels: Any
-    at: tuple[int, ...]
+    position: tuple[int, ...]
     counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PlannedExperiment:
-    """An experiment that can begin.
+    """An experiment that can start.
 
     Attributes
     ----------
     request : ExperimentRequest
     plan : Plan
-        Of one of its fits.
+        The plan of one of the fits.
     pixels : mapping of str to array
-    line, line_on : str
-        What it takes, for the user, before it begins and while it is on.
-    look : mapping
-        Where pictures of the part that is looked at lie, as `add_image` wants it.
+    summary, running_summary : str
+        Descriptions for the user: with the time before the start, and without it during the run.
+    layer_attributes : mapping
+        Arguments of `add_image` for pictures of the crop.
     """
 
     request: ExperimentRequest
     plan: Plan
     pixels: Mapping[str, Any]
-    line: str
-    line_on: str
-    look: Mapping[str, Any]
+    summary: str
+    running_summary: str
+    layer_attributes: Mapping[str, Any]
 
     @property
     def label(self) -> str:
-        """What it is called where others wait for it."""
+        """Name of the experiment in the queue."""
         return f"Prior explorer {self.request.name}"
 
 
 def plan_experiment(
     viewer: napari.viewer.Viewer, image: Image, truth: Any, settings: ExplorerSettings
 ) -> PlannedExperiment | Refusal:
-    """Note what an experiment is asked for, or say why it cannot be.
+    """Return an experiment on the visible plane of an image, or a refusal.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Whose sliders say which plane of a stack is meant.
+        Its sliders determine the plane of a stack.
     image : Image
     truth : Image or None
+        The same image without noise; not used by the experiment "impedance".
     settings : ExplorerSettings
     """
     plane, machine, side = (
@@ -99,127 +100,141 @@ def plan_experiment(
     )
     pixels = {"image": plane.pixels}
     try:
-        recipe = make_experiment_recipe(**settings.values())
-    except Refused as no:
-        return no.refusal
+        recipe = make_experiment_recipe(**settings.read_settings())
+    except Refused as error:
+        return error.refusal
     plan = plan_centre_fit(recipe, plane.spec, side, machine)
     if isinstance(plan, Refusal):
         return plan
     if truth is not None and settings.experiment != "impedance":
-        other = find_visible_plane(viewer, truth)
-        if other.spec.shape[:2] != plane.spec.shape[:2]:
+        truth_plane = find_visible_plane(viewer, truth)
+        if truth_plane.spec.shape[:2] != plane.spec.shape[:2]:
             sizes = {
-                "size": _format_image_size(other.spec),
+                "size": _format_image_size(truth_plane.spec),
                 "other": _format_image_size(plane.spec),
             }
-            return refusal("truth-size", name=truth.name, image=image.name, **sizes)
-        pixels["truth"] = other.pixels
-    only = None
+            return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
+        pixels["truth"] = truth_plane.pixels
+    compared_designs = None
     if settings.experiment == "architectures":
         architectures = list_architectures(plan.budget.widths, plan.budget.learning_rate)
-        only = tuple(name for name in settings.only() if name in architectures)
+        compared_designs = tuple(
+            name for name in settings.list_checked_designs() if name in architectures
+        )
     request = ExperimentRequest(
         experiment=settings.experiment,
         name=image.name,
         axes=plane.spec.axes,
-        settings={**settings.values(), "crop": side},
+        settings={**settings.read_settings(), "crop": side},
         machine=machine,
-        only=only,
+        designs=compared_designs,
     )
-    fits = _FITS.get(request.experiment, 2 * len(only or ()))
+    fits = _FITS.get(request.experiment, 2 * len(compared_designs or ()))
     seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
-    line, line_on = (describe_experiment(plan, plane, fits, item) for item in (time, ""))
+    summary, running_summary = (
+        describe_experiment(plan, plane, fits, time_text) for time_text in (time, "")
+    )
     return PlannedExperiment(
         request=request,
         plan=plan,
         pixels=pixels,
-        line=line,
-        line_on=line_on,
-        look=make_crop_attributes(image, plane, plan),
+        summary=summary,
+        running_summary=running_summary,
+        layer_attributes=make_crop_attributes(image, plane, plan),
     )
 
 
 def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
-    """Say what an experiment takes.
+    """Return a description of an experiment: work, crop, plane and notes.
 
     Parameters
     ----------
     plan : Plan
-        Of one fit.
+        The plan of one fit.
     plane : Plane
     fits : int
+        Number of fits.
     time : str
-        Goes behind it.
+        Text appended to the work, or "".
     """
-    said = [f"{plan.work_summary}: {fits} fits of {plan.budget.iterations} iterations{time}."]
+    sentences = [f"{plan.work_summary}: {fits} fits of {plan.budget.iterations} iterations{time}."]
     if plan.source.grid != plane.spec.grid:
-        said.append("The middle of the image is looked at.")
+        sentences.append("The middle of the image is looked at.")
     if plane.counts:
-        place = ", ".join(
-            f"{at + 1} of {count}" for at, count in zip(plane.at, plane.counts, strict=True)
+        position = ", ".join(
+            f"{index + 1} of {count}"
+            for index, count in zip(plane.position, plane.counts, strict=True)
         )
-        said.append(f"The plane in sight is looked at: {place}.")
-    return "\n".join([*said, *map(str, plan.notes)])
+        sentences.append(f"The plane in sight is looked at: {position}.")
+    return "\n".join([*sentences, *map(str, plan.notes)])
 
 
 def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
-    """Give the plane that the viewer's sliders stand at; of a picture, all of it."""
+    """Return the plane of a layer at the position of the viewer's sliders."""
     data = get_full_resolution(layer)
-    lead = len(data.shape) - (3 if layer.rgb else 2)
+    leading_axes = len(data.shape) - (3 if layer.rgb else 2)
     point = layer.world_to_data(viewer.dims.point[-layer.ndim :])
-    at = tuple(
-        int(np.clip(round(float(item)), 0, count - 1))
-        for item, count in zip(point[:lead], data.shape[:lead], strict=True)
+    position = tuple(
+        int(np.clip(round(float(coordinate)), 0, count - 1))
+        for coordinate, count in zip(point[:leading_axes], data.shape[:leading_axes], strict=True)
     )
-    pixels = data[at] if lead else data
+    pixels = data[position] if leading_axes else data
     axes = "YXS" if layer.rgb else "YX"
     shape = tuple(int(count) for count in pixels.shape)
     spec = ImageSpec(name=layer.name, shape=shape, dtype=np.dtype(data.dtype).name, axes=axes)
     return Plane(
-        spec=spec, pixels=pixels, at=at, counts=tuple(int(count) for count in data.shape[:lead])
+        spec=spec,
+        pixels=pixels,
+        position=position,
+        counts=tuple(int(count) for count in data.shape[:leading_axes]),
     )
 
 
 def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
-    """Lay pictures of the part that is looked at where it is, in the layer's colours.
+    """Return arguments of `add_image` that place pictures of the crop over the layer.
 
     Parameters
     ----------
     layer : Image
     plane : Plane
     plan : Plan
-        Whose source has the size of that part.
+        Its source has the size of the crop, which lies in the centre of the plane.
     """
     start = [
-        (whole - part) // 2 for whole, part in zip(plane.spec.grid, plan.source.grid, strict=True)
+        (size - crop_size) // 2
+        for size, crop_size in zip(plane.spec.grid, plan.source.grid, strict=True)
     ]
-    first = np.array([*plane.at, *start], float)
-    steps = np.vstack([first, first + np.eye(layer.ndim)[-2], first + np.eye(layer.ndim)[-1]])
+    corner = np.array([*plane.position, *start], float)
+    steps = np.vstack([corner, corner + np.eye(layer.ndim)[-2], corner + np.eye(layer.ndim)[-1]])
     origin, down, across = (np.asarray(layer.data_to_world(step))[-2:] for step in steps)
     linear = np.stack([down - origin, across - origin], 1)
-    look: dict[str, Any] = {"units": tuple(layer.units)[-2:]}
+    attributes: dict[str, Any] = {"units": tuple(layer.units)[-2:]}
     if np.allclose(linear, np.diag(np.diag(linear))):
-        look |= {"scale": np.diag(linear), "translate": origin}
+        attributes |= {"scale": np.diag(linear), "translate": origin}
     else:
         matrix = np.eye(3)
         matrix[:2, :2], matrix[:2, 2] = linear, origin
-        look["affine"] = matrix
+        attributes["affine"] = matrix
     colours = {} if layer.rgb else {"colormap": layer.colormap.name}
     if not layer.rgb:
         colours["contrast_limits"] = tuple(layer.contrast_limits)
-    return {**look, **colours, "metadata": {METADATA_KEY: {"inputs": {}}}}
+    return {**attributes, **colours, "metadata": {METADATA_KEY: {"inputs": {}}}}
 
 
-def add_stack_axis(look: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the look of a stack of such pictures: one more axis, in front."""
-    more = dict(look)
-    more["units"] = ("pixel", *look["units"])
-    if "affine" in look:
+def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `add_image` with a further first axis, for a stack of pictures."""
+    stacked = dict(layer_attributes)
+    stacked["units"] = ("pixel", *layer_attributes["units"])
+    if "affine" in layer_attributes:
         matrix = np.eye(4)
-        matrix[1:, 1:] = look["affine"]
-        return {**more, "affine": matrix}
-    return {**more, "scale": (1.0, *look["scale"]), "translate": (0.0, *look["translate"])}
+        matrix[1:, 1:] = layer_attributes["affine"]
+        return {**stacked, "affine": matrix}
+    return {
+        **stacked,
+        "scale": (1.0, *layer_attributes["scale"]),
+        "translate": (0.0, *layer_attributes["translate"]),
+    }
 
 
 def _format_image_size(spec: ImageSpec) -> str:

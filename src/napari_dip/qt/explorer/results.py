@@ -1,9 +1,4 @@
-"""What an experiment has found: figures in a table, and what can be done with them.
-
-What came out of an experiment, put into a headline, a table and a stack of pictures.
-
-A small table of figures: as tall as its rows, and read only.
-"""
+"""The result of an experiment: headline, table and pictures, and buttons to keep them."""
 
 from __future__ import annotations
 
@@ -44,57 +39,62 @@ from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks.priors.deep_image_prior import PRESET, list_architectures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import napari.layers
     import napari.viewer
     import numpy.typing as npt
 
+    from napari_dip.explore.comparison import Architectures
+    from napari_dip.explore.noise_impedance import Impedance
+    from napari_dip.explore.spectra import Spectrum
     from napari_dip.qt.explorer.request import PlannedExperiment
     from napari_dip.qt.shell.worker import Switch
 
-#: How short a mark says that a row is the one to take.
+#: Mark of the recommended row.
 _BEST_ROW_MARK = "✓ "
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PictureStack:
-    """Pictures of the part that was looked at, to be laid over it as one layer.
+    """Pictures of the crop, which become one layer over the image.
 
     Attributes
     ----------
-    called : str
-        Goes behind the image's name.
+    name_suffix : str
+        Suffix of the layer name.
     axis : str
-        What the slider goes through.
+        Label of the first axis.
     names : tuple of str
-        Of each picture.
+        The name of each picture.
     pictures : ndarray (N, Y, X) float32
-    in_units : bool
-        Whether they have the image's units, and so its contrast.
+    has_image_units : bool
+        Whether the pixels have the image's units, so that its contrast limits apply.
     """
 
-    called: str
+    name_suffix: str
     axis: str
     names: tuple[str, ...]
     pictures: npt.NDArray[np.float32]
-    in_units: bool = True
+    has_image_units: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentSummary:
-    """An experiment's outcome, as the dock shows it.
+    """The result of an experiment, as the dock shows it.
 
     Attributes
     ----------
     headline : str
     heads : tuple of str
+        Headers of the table.
     rows : tuple of tuple of str
+        Cells of the table.
     stack : PictureStack
     sentences : tuple of str
-        The outcome in words.
+        Description of the result.
     curves : tuple of (group, mapping of str to sequence of float)
-        What the plot shows where a row is chosen; empty: nothing else.
+        The curves for each row of the table; empty if the plot is the same for all rows.
     """
 
     headline: str
@@ -106,32 +106,37 @@ class ExperimentSummary:
 
 
 def summarise_experiment(experiment: str, result: Any) -> ExperimentSummary:
-    """Put an outcome into the form that the dock shows.
+    """Return headline, table, pictures and sentences for the result of an experiment.
 
     Parameters
     ----------
     experiment : str
     result : Impedance, Spectrum or Architectures
     """
-    return {
+    summarise: dict[str, Callable[[Any], ExperimentSummary]] = {
         "impedance": _summarise_impedance,
         "spectrum": _summarise_spectrum,
         "architectures": _summarise_architectures,
-    }[experiment](result)
+    }
+    return summarise[experiment](result)
 
 
-def _summarise_impedance(result: Any) -> ExperimentSummary:
+def _summarise_impedance(result: Impedance) -> ExperimentSummary:
     last = result.subject.iterations
-    places = [*(at for at in REPORTED_ITERATIONS if at < last), last]
-    rows = [(str(at), *(f"{item:.3f}" for item in result.at(at).values())) for at in places]
+    iterations = [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
+    energies = {iteration: result.get_energies(iteration).values() for iteration in iterations}
+    rows = [
+        (str(iteration), *(f"{value:.3f}" for value in energies[iteration]))
+        for iteration in iterations
+    ]
     heads = ("After", "image", "+ noise", "shuffled", "noise")
     targets = np.stack([result.targets[name] for name in TARGETS])
     stack = PictureStack(
-        called="targets",
+        name_suffix="targets",
         axis="target",
         names=tuple(TARGETS.values()),
         pictures=targets,
-        in_units=False,
+        has_image_units=False,
     )
     headline = f"Impedance score {result.score:.3f}"
     return ExperimentSummary(
@@ -143,50 +148,51 @@ def _summarise_impedance(result: Any) -> ExperimentSummary:
     )
 
 
-def _summarise_spectrum(result: Any) -> ExperimentSummary:
-    limits = compute_band_edges()
+def _summarise_spectrum(result: Spectrum) -> ExperimentSummary:
+    band_edges = compute_band_edges()
     levels = [find_level_iterations(result.correspondence, level) for level in LEVELS]
     rows = tuple(
         (
-            f"{limits[band]:.1f} to {limits[band + 1]:.1f}",
+            f"{band_edges[band]:.1f} to {band_edges[band + 1]:.1f}",
             *(str(level[band] or "never") for level in levels),
             f"{result.correspondence[-1, band]:.2f}",
         )
         for band in range(result.correspondence.shape[1])
     )
     heads = ("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end")
-    places = sorted(result.evolution)
-    pictures = np.stack([result.evolution[at] for at in places])
-    names = tuple(f"iteration {at}" for at in places)
-    stack = PictureStack(called="evolution", axis="iteration", names=names, pictures=pictures)
-    taken = result.held_out.best_iteration
-    headline = f"Held-out pixels take iteration {taken}"
+    iterations = sorted(result.evolution)
+    pictures = np.stack([result.evolution[iteration] for iteration in iterations])
+    names = tuple(f"iteration {iteration}" for iteration in iterations)
+    stack = PictureStack(name_suffix="evolution", axis="iteration", names=names, pictures=pictures)
+    best_iteration = result.validation_stop.best_iteration
+    headline = f"Validation pixels take iteration {best_iteration}"
     return ExperimentSummary(
         headline=headline, heads=heads, rows=rows, stack=stack, sentences=_collect_sentences(result)
     )
 
 
-def _summarise_architectures(result: Any) -> ExperimentSummary:
-    taken = result.suits
+def _summarise_architectures(result: Architectures) -> ExperimentSummary:
+    recommended = result.recommended_fit
     heads = ["Architecture", "validation", "score", "bands", "weights"]
     if result.truth is not None:
         heads.insert(2, "dB")
-    fits = sorted(result.fits, key=lambda item: item.held_out_error)
+    fits = sorted(result.fits, key=lambda item: item.validation_error)
     rows = []
     for entry in fits:
+        mark = _BEST_ROW_MARK if entry is recommended else ""
         row = [
-            f"{_BEST_ROW_MARK if entry is taken else ''}{label_architecture(entry.design)}",
-            f"{entry.held_out_error:.4f}",
+            f"{mark}{label_architecture(entry.architecture)}",
+            f"{entry.validation_error:.4f}",
             f"{entry.impedance:.3f}",
             f"{entry.band_score:.3f}",
             f"{entry.weights / 1000:.0f}k",
         ]
         if result.truth is not None:
-            row.insert(2, f"{entry.taken_psnr:.2f}")
+            row.insert(2, f"{entry.selected_psnr:.2f}")
         rows.append(tuple(row))
-    names = tuple(label_architecture(fit.design) for fit in fits)
+    names = tuple(label_architecture(fit.architecture) for fit in fits)
     stack = PictureStack(
-        called="designs",
+        name_suffix="designs",
         axis="design",
         names=names,
         pictures=np.stack([fit.picture for fit in fits]),
@@ -195,7 +201,7 @@ def _summarise_architectures(result: Any) -> ExperimentSummary:
         (name, {"image": item.energy, "noise": item.noise})
         for name, item in zip(names, fits, strict=True)
     )
-    headline = f"Suits best: {label_architecture(taken.design)}"
+    headline = f"Suits best: {label_architecture(recommended.architecture)}"
     return ExperimentSummary(
         headline=headline,
         heads=tuple(heads),
@@ -206,57 +212,67 @@ def _summarise_architectures(result: Any) -> ExperimentSummary:
     )
 
 
-def _describe_comparison(result: Any) -> tuple[str, ...]:
-    """Say which network suits the image, and how sure that is."""
-    best, first, taken = result.best, result.fits[0], result.suits
-    others = [
-        label_architecture(item.design) for item in (best, *result.level) if item is not taken
+def _describe_comparison(result: Architectures) -> tuple[str, ...]:
+    """Return sentences on the recommended network, equivalent ones and failed ones."""
+    best_fit, preset_fit, recommended = result.best, result.fits[0], result.recommended_fit
+    equivalents = [
+        label_architecture(fit.architecture)
+        for fit in (best_fit, *result.equivalent_fits)
+        if fit is not recommended
     ]
-    least = f"its error at held-out pixels is {taken.held_out_error:.4f}"
-    if taken is best:
-        said = [
-            f"{label_architecture(taken.design).capitalize()}: {least}, the least of "
-            f"{len(result.fits)}."
+    error_text = f"its error at validation pixels is {recommended.validation_error:.4f}"
+    if recommended is best_fit:
+        sentences = [
+            f"{label_architecture(recommended.architecture).capitalize()}: {error_text}, "
+            f"the least of {len(result.fits)}."
         ]
-        if taken is not first:
-            share = 1 - best.held_out_error / first.held_out_error
-            said.append(f"That is {share:.1%} below that of the preset's network.")
-        others = [label_architecture(item.design) for item in result.level]
+        if recommended is not preset_fit:
+            reduction = 1 - best_fit.validation_error / preset_fit.validation_error
+            sentences.append(f"That is {reduction:.1%} below that of the preset's network.")
+        equivalents = [
+            label_architecture(equivalent.architecture) for equivalent in result.equivalent_fits
+        ]
     else:
-        said = ["The preset's network: held-out pixels cannot tell it from the best one."]
-    if others:
-        said.append(f"Level with it: {', '.join(others)}.")
+        sentences = ["The preset's network: validation pixels cannot tell it from the best one."]
+    if equivalents:
+        sentences.append(f"Level with it: {', '.join(equivalents)}.")
     if result.truth is not None:
-        most = max(fit.oracle for fit in result.fits)
-        text = f"{taken.taken_psnr:.2f} dB; the best that any network came by is {most:.2f} dB."
-        said.append(f"By the truth its picture has {text}")
+        best_psnr = max(fit.best_psnr or 0.0 for fit in result.fits)
+        truth_text = (
+            f"{recommended.selected_psnr:.2f} dB; "
+            f"the best that any network came by is {best_psnr:.2f} dB."
+        )
+        sentences.append(f"By the truth its picture has {truth_text}")
     architectures = list_architectures(result.subject.plan.budget.widths, 0.0)
-    for names, label in ((result.broken, "Broke down"), (result.left_out, "Ended; not fitted")):
+    for names, label in (
+        (result.failed_architectures, "Broke down"),
+        (result.skipped_architectures, "Ended; not fitted"),
+    ):
         if names:
-            said.append(
+            sentences.append(
                 f"{label}: {', '.join(label_architecture(architectures[name]) for name in names)}."
             )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def _collect_sentences(result: Any) -> tuple[str, ...]:
-    """Give the sentences of an experiment, and how it ended where someone ended it."""
+    """Return the sentences of a result, after a note if the user ended the experiment."""
     ended = [str(note) for note in result.subject.notes if note.code == "experiment-ended"]
     return (*ended, *result.sentences)
 
 
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
-    "or a row for each network. Held out: error at pixels that drove no fit, small is good. dB: "
+    "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
     "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
     "Weights: in thousands. Choose a network to see its curves and its picture."
 )
-#: Height of a row, in pixels: five are in sight below the plot in a window of 1280 x 720.
+#: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
 _METRIC_ROW_HEIGHT = 22
 
 
 class MetricsTable(QTableWidget):
-    """Rows of words; the first column on the left, numbers on the right."""
+    """A read-only table as tall as its rows: labels in the first column, then numbers."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -273,7 +289,7 @@ class MetricsTable(QTableWidget):
             rows.setDefaultSectionSize(_METRIC_ROW_HEIGHT)
 
     def fill(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Show other figures; nobody is told that another row is chosen."""
+        """Replace the contents of the table, without a signal for the current row."""
         with QSignalBlocker(self):
             self.clear()
             self.setRowCount(len(rows))
@@ -284,24 +300,28 @@ class MetricsTable(QTableWidget):
                     self.setItem(row, column, _make_table_item(text, residual=column == 0))
         self.resizeColumnsToContents()
         header, bar = self.horizontalHeader(), self.horizontalScrollBar()
-        around = [part.sizeHint().height() for part in (header, bar) if part is not None]
-        self.setFixedHeight(sum(map(self.rowHeight, range(self.rowCount()))) + sum(around) + 4)
+        extra_heights = [
+            widget.sizeHint().height() for widget in (header, bar) if widget is not None
+        ]
+        self.setFixedHeight(
+            sum(map(self.rowHeight, range(self.rowCount()))) + sum(extra_heights) + 4
+        )
 
 
 def _make_table_item(text: str, *, residual: bool) -> QTableWidgetItem:
-    item = QTableWidgetItem(text)
+    cell = QTableWidgetItem(text)
     side = Qt.AlignmentFlag.AlignLeft if residual else Qt.AlignmentFlag.AlignRight
-    item.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
-    return item
+    cell.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
+    return cell
 
 
 _REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
-#: Most presets of one name, told apart by numbers.
+#: Limit of the numbers that make preset names distinct.
 _MAX_PRESET_NUMBER = 99
 
 
 class ExplorerResults(QWidget):
-    """Headline, table and buttons.
+    """Headline, table and buttons for the result of an experiment.
 
     Parameters
     ----------
@@ -309,7 +329,7 @@ class ExplorerResults(QWidget):
     """
 
     said = Signal(str)
-    #: Group and curves of the row that was chosen.
+    #: Emitted with group and curves of the chosen row.
     chosen = Signal(object)
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
@@ -317,7 +337,7 @@ class ExplorerResults(QWidget):
         self._viewer = viewer
         self._experiment: PlannedExperiment | None = None
         self._result: Any = None
-        self._findings: ExperimentSummary | None = None
+        self._summary: ExperimentSummary | None = None
         self._layer: napari.layers.Image | None = None
         self._saving: BackgroundCall | None = None
         self._page: Path | None = None
@@ -326,9 +346,9 @@ class ExplorerResults(QWidget):
         self.headline.setTextFormat(Qt.TextFormat.PlainText)
         self.headline.setWordWrap(True)
         self.table = MetricsTable()
-        self.in_sight = QLabel()
-        self.in_sight.setTextFormat(Qt.TextFormat.PlainText)  # names of layers are a stranger's
-        self.in_sight.setVisible(False)
+        self.picture_label = QLabel()
+        self.picture_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
+        self.picture_label.setVisible(False)
         self.layers_button = make_button(
             "Add as layer", "Add the pictures as one layer, over the part that was looked at."
         )
@@ -352,62 +372,61 @@ class ExplorerResults(QWidget):
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 
-    def show_found(self, experiment: PlannedExperiment, result: Any) -> str:
-        """Take an outcome in; gives it in words."""
+    def show_result(self, experiment: PlannedExperiment, result: Any) -> str:
+        """Show a result, and return its description."""
         self.forget()
-        # the outcome outlives the layer; its pixels need not
+        # frees the input pixels, which the result does not need
         self._experiment, self._result = replace(experiment, pixels={}), result
-        self._findings = findings = summarise_experiment(experiment.request.experiment, result)
-        self.headline.setText(findings.headline)
-        self.table.fill(findings.heads, findings.rows)
+        self._summary = summary = summarise_experiment(experiment.request.experiment, result)
+        self.headline.setText(summary.headline)
+        self.table.fill(summary.heads, summary.rows)
         self.preset_button.setVisible(experiment.request.experiment == "architectures")
         self.open_button.setEnabled(False)
         self.save_button.setEnabled(True)
         self.setVisible(True)
-        return "\n".join(findings.sentences)
+        return "\n".join(summary.sentences)
 
     def forget(self) -> None:
-        """Let go of the outcome before."""
+        """Drop the last result and hide the widget."""
         if self._saving is not None:
             self._saving.discard()
-        self._experiment = self._result = self._findings = self._layer = None
+        self._experiment = self._result = self._summary = self._layer = None
         self._saving = self._page = None
-        self.in_sight.setVisible(False)
+        self.picture_label.setVisible(False)
         self.setVisible(False)
 
     def add_layer(self) -> None:
-        """Add the stack of pictures; the slider goes through it."""
-        experiment, findings = self._experiment, self._findings
-        if experiment is None or findings is None:
+        """Add the stack of pictures as a layer."""
+        experiment, summary = self._experiment, self._summary
+        if experiment is None or summary is None:
             return
-        stack = findings.stack
-        look = add_stack_axis(experiment.look)
-        if not stack.in_units:
-            look.pop("contrast_limits", None)
-        text = {
-            "name": f"{experiment.request.name} {stack.called}",
+        stack = summary.stack
+        attributes = add_stack_axis(experiment.layer_attributes)
+        if not stack.has_image_units:
+            attributes.pop("contrast_limits", None)
+        layer_labels = {
+            "name": f"{experiment.request.name} {stack.name_suffix}",
             "axis_labels": (stack.axis, "y", "x"),
         }
         images: list[napari.layers.Image] = []
 
         def act() -> None:
             with preserve_view(self._viewer):
-                images.append(self._viewer.add_image(stack.pictures, **look, **text))
+                images.append(self._viewer.add_image(stack.pictures, **attributes, **layer_labels))
 
         trouble = attempt(act, "The layer could not be added")
         if images:
             self._layer = images[0]
-            row = max(0, self.table.currentRow()) if findings.curves else len(stack.names) - 1
-            self._go_to(row)
+            row = max(0, self.table.currentRow()) if summary.curves else len(stack.names) - 1
+            self._move_slider(row)
             self._on_step()
         names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
-        said = (
-            f"Added: '{experiment.request.name} {stack.called}'. Its slider goes through {names}."
-        )
-        self.said.emit(trouble or said)
+        layer_name = f"{experiment.request.name} {stack.name_suffix}"
+        message = f"Added: '{layer_name}'. Its slider goes through {names}."
+        self.said.emit(trouble or message)
 
     def save(self) -> None:
-        """Save the report in a folder that the user chooses."""
+        """Save the report in a folder that the user chooses, in the background."""
         experiment, result = self._experiment, self._result
         if experiment is None or self._saving is not None:
             return
@@ -426,43 +445,43 @@ class ExplorerResults(QWidget):
         self._saving.start()
 
     def open(self) -> None:
-        """Show the saved page in the browser."""
+        """Open the saved report in the browser."""
         if self._page is not None and not QDesktopServices.openUrl(
             QUrl.fromLocalFile(str(self._page))
         ):
             self.said.emit(f"No browser could be opened; the page is '{self._page}'.")
 
     def keep_preset(self) -> None:
-        """Keep the design that suits the image as a preset of Denoise."""
+        """Save the recommended architecture as a preset of Denoise."""
         if self._experiment is None or self._result is None:
             return
-        suits = self._result.suits.design
-        recipe, shelf = self._result.denoising, open_saved_settings("denoise")
-        what = "random input" if suits.name == PRESET else suits.label
-        base = _clean_preset_name(f"{what} for {self._experiment.request.name}")
+        design = self._result.recommended_fit.architecture
+        recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
+        preset_label = "random input" if design.name == PRESET else design.label
+        base = _clean_preset_name(f"{preset_label} for {self._experiment.request.name}")
         name = ""
         try:
             for number in range(1, _MAX_PRESET_NUMBER):
                 with suppress(Refused):
-                    name = shelf.save(base if number == 1 else f"{base} {number}", recipe)
+                    name = presets.save(base if number == 1 else f"{base} {number}", recipe)
                     break
             else:
-                name = shelf.save(base, recipe)  # says why it cannot be
-        except DipError as no:
-            self.said.emit(no.refusal.message)
+                name = presets.save(base, recipe)  # raises the refusal
+        except DipError as error:
+            self.said.emit(error.refusal.message)
             return
-        text = (
+        remark = (
             ""
-            if get_denoising_network(suits)
-            else f" It has the preset's network: a preset has no place for {suits.label}."
+            if get_denoising_network(design)
+            else f" It has the preset's network: a preset has no place for {design.label}."
         )
         self.said.emit(
-            f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{text} It "
+            f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{remark} It "
             "restores from random input; compare it with 'Automatic' on your image."
         )
 
     def shut_down(self) -> None:
-        """Wait for no answer any more, and let go of the viewer."""
+        """Drop the result and disconnect from the viewer."""
         self.forget()
         self._viewer.dims.events.current_step.disconnect(self._on_step)
 
@@ -477,24 +496,24 @@ class ExplorerResults(QWidget):
             self.said.emit(f"Saved: '{outcome}'.")
 
     def _on_row(self, row: int, *_: int) -> None:
-        findings = self._findings
-        if findings is None or not 0 <= row < len(findings.curves):
+        summary = self._summary
+        if summary is None or not 0 <= row < len(summary.curves):
             return
-        self.chosen.emit(findings.curves[row])
-        self._go_to(row)
+        self.chosen.emit(summary.curves[row])
+        self._move_slider(row)
 
     def _on_step(self, _: object = None) -> None:
-        """Say which picture of the stack the viewer's slider stands at."""
-        layer, findings, dims = self._layer, self._findings, self._viewer.dims
+        """Show the name of the picture at the viewer's slider."""
+        layer, summary, dims = self._layer, self._summary, self._viewer.dims
         has_slices = layer is not None and layer in self._viewer.layers and dims.ndim > 2
-        self.in_sight.setVisible(has_slices)
-        if has_slices and findings is not None:
+        self.picture_label.setVisible(has_slices)
+        if has_slices and summary is not None:
             number = round(float(dims.point[dims.ndim - 3]))
-            names = findings.stack.names
-            self.in_sight.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
+            names = summary.stack.names
+            self.picture_label.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
 
-    def _go_to(self, number: int) -> None:
-        """Bring the viewer's slider to a picture of the stack, if it is there."""
+    def _move_slider(self, number: int) -> None:
+        """Move the viewer's slider to a picture of the stack, if the layer exists."""
         layer, dims = self._layer, self._viewer.dims
         if layer is not None and layer in self._viewer.layers and dims.ndim > 2:
             dims.set_point(dims.ndim - 3, number)
@@ -507,18 +526,20 @@ class ExplorerResults(QWidget):
         layout.addWidget(self.save_button, 2, 0)
         layout.addWidget(self.open_button, 2, 1)
         layout.addWidget(self.layers_button, 3, 0, 1, 2)
-        layout.addWidget(self.in_sight, 4, 0, 1, 2)
+        layout.addWidget(self.picture_label, 4, 0, 1, 2)
         layout.addWidget(self.preset_button, 5, 0, 1, 2)
 
 
 def _save_experiment_report(result: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
-    """Save a report in a thread of its own; drawing it takes seconds."""
+    """Save a report and return its path, or a refusal; takes seconds."""
     from napari_dip.explore.output.files import save_outcome
 
     return catch_errors(lambda: save_outcome(result, folder), "Saving the report of", name)
 
 
 def _clean_preset_name(name: str) -> str:
-    """Bring a name into signs that presets may have, and to a length."""
-    kept = "".join(item if item.isalnum() or item in " _-" else "-" for item in name)
-    return " ".join(kept.split())[:56].strip(" .")
+    """Return a name with the characters and the length that presets allow."""
+    allowed = "".join(
+        character if character.isalnum() or character in " _-" else "-" for character in name
+    )
+    return " ".join(allowed.split())[:56].strip(" .")

@@ -1,4 +1,4 @@
-"""An experiment for a thread of its own: what it reports, at what pace, and how it ends."""
+"""The background run of an experiment: its request, progress and remaining time."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.machine import Machine
 
-#: Share of an experiment from which on its pace says how long the rest takes, and how much more is
-#: promised: the preset's network comes first, and all designs together took 0.8 times as long as if
-#: each were it (`make bench-architectures`, time of the processor); only bounded layers, Gaussian
-#: upsampling and the deepest network took longer, 1.6 times at most.
+#: Fraction of an experiment from which its speed gives the remaining time, and the factor on that
+#: time. The preset's network comes first; on average, a fit took 0.8 times as long as with it (CPU
+#: time, `make bench-architectures`). Only spectral norm, Gaussian upsampling and the deepest
+#: network took longer, 1.6 times at most.
 _MIN_TIMED_SHARE, _TIME_MARGIN = 0.03, 1.25
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentProgress:
-    """What happened since the dock last looked.
+    """The progress of an experiment since the last update of the dock.
 
     Attributes
     ----------
     event : Event
         The latest report.
     points : tuple of (group, iteration, values by curve)
+        New points of the curves.
     picture : ndarray (Y, X) or None
-        The latest one.
+        The latest picture.
     """
 
     event: Event
@@ -44,7 +45,7 @@ class ExperimentProgress:
 
 
 class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]):
-    """Holds the reports of an experiment: its latest picture, and all points of the curves."""
+    """Merges the reports of an experiment: keeps the latest picture and all points."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]
             self._points.append((report.group, report.event.iteration, report.points))
         self._picture = self._picture if report.picture is None else report.picture
 
-    def _emptied(self) -> ExperimentProgress | None:
+    def _drain(self) -> ExperimentProgress | None:
         event, points, picture = self._event, tuple(self._points), self._picture
         self._event, self._points, self._picture = None, [], None
         return (
@@ -69,58 +70,58 @@ class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]
 
 
 class ExperimentTimer:
-    """Tells how long the rest takes, pauses left out.
+    """Estimates the remaining time of an experiment, without pauses.
 
     Parameters
     ----------
     control : callable
-        What the user wants; asked through this object, so that it knows of pauses.
+        The control of the run, polled through this object, which measures the pauses.
     """
 
     def __init__(self, control: Callable[[], Control]) -> None:
         self._control = control
-        self._begun: float | None = None
+        self._start_time: float | None = None
         self._paused_since: float | None = None
 
     def __call__(self) -> Control:
-        """Ask what the user wants."""
-        wanted, now = self._control(), time.monotonic()
-        if wanted is Control.PAUSE:
+        """Return the present control."""
+        requested, now = self._control(), time.monotonic()
+        if requested is Control.PAUSE:
             self._paused_since = self._paused_since or now
         elif self._paused_since is not None:
-            if self._begun is not None:
-                self._begun += now - self._paused_since
+            if self._start_time is not None:
+                self._start_time += now - self._paused_since
             self._paused_since = None
-        return wanted
+        return requested
 
     def add_time_left(self, update: IterationUpdate) -> IterationUpdate:
-        """Add to a report how long the rest takes, once that can be said."""
+        """Return the update with elapsed and remaining time, once these can be estimated."""
         now, event = time.monotonic(), update.event
-        self._begun = self._begun or now
+        self._start_time = self._start_time or now
         if not _MIN_TIMED_SHARE < event.fraction < 1:
             return update
-        remaining = _TIME_MARGIN * (now - self._begun) * (1 - event.fraction) / event.fraction
-        spent = now - self._begun
+        remaining = _TIME_MARGIN * (now - self._start_time) * (1 - event.fraction) / event.fraction
+        spent = now - self._start_time
         return update._replace(event=replace(event, seconds=spent, seconds_left=remaining))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentRequest:
-    """What an experiment is asked for.
+    """A request for an experiment.
 
     Attributes
     ----------
     experiment : str
-        A function of `napari_dip.explore`.
+        "impedance", "spectrum" or "architectures".
     name : str
-        Of the image.
+        The name of the image.
     axes : str
         "YX" or "YXS".
     settings : mapping
-        As for `make_experiment_setup`.
+        Arguments of `make_experiment_setup`.
     machine : Machine
-    only : tuple of str or None
-        Designs to compare with the preset's; None: all.
+    designs : tuple of str or None
+        Architectures to compare with the preset's; None for all.
     """
 
     experiment: str
@@ -128,7 +129,7 @@ class ExperimentRequest:
     axes: str
     settings: Mapping[str, Any]
     machine: Machine
-    only: tuple[str, ...] | None = None
+    designs: tuple[str, ...] | None = None
 
 
 def run_experiment(
@@ -139,54 +140,55 @@ def run_experiment(
     control: Callable[[], Control],
     preview_seconds: float,
 ) -> Generator[IterationUpdate, None, Any]:
-    """Carry an experiment out; the loops are those of the command.
+    """Run an experiment with the same code as the command line.
 
     Parameters
     ----------
     request : ExperimentRequest
     plan : object
-        Of no use here: the pixels are planned for anew.
+        Not used: the pixels get a plan of their own.
     data : mapping of str to ndarray
-        "image" and, if there is one, "truth".
+        "image", and optionally "truth".
     control : callable
+        The user's control of the run.
     preview_seconds : float
-        Of no use either: each iteration is reported.
+        Not used: each iteration is reported.
 
     Returns
     -------
     Impedance, Spectrum, Architectures or None
-        None if there is nothing to be kept.
+        None if the run ended without a result.
 
     Raises
     ------
     Refused, Failed
         As the experiments.
     """
-    pace = ExperimentTimer(control)
+    timer = ExperimentTimer(control)
     yield IterationUpdate(Event(message="Starting the engine"), {})
-    subject = make_experiment_setup(
+    setup = make_experiment_setup(
         data["image"],
         axes=request.axes,
         name=request.name,
         machine=request.machine,
         **request.settings,
     )
-    truth = read_truth(data["truth"], subject) if "truth" in data else None
+    truth = read_truth(data["truth"], setup) if "truth" in data else None
     steps: Generator[IterationUpdate, None, Any]
     if request.experiment == "impedance":
         from napari_dip.explore.noise_impedance import explore_impedance
 
-        steps = explore_impedance(subject, control=pace)
+        steps = explore_impedance(setup, control=timer)
     elif request.experiment == "spectrum":
         from napari_dip.explore.spectra import explore_spectrum
 
-        steps = explore_spectrum(subject, truth, control=pace)
+        steps = explore_spectrum(setup, truth, control=timer)
     else:
         from napari_dip.explore.comparison import explore_architectures
         from napari_dip.explore.experiment_setup import choose_architectures
 
         steps = explore_architectures(
-            subject, choose_architectures(subject, request.only), truth, control=pace
+            setup, choose_architectures(setup, request.designs), truth, control=timer
         )
     try:
         while True:
@@ -194,6 +196,6 @@ def run_experiment(
                 update = next(steps)
             except StopIteration as end:
                 return end.value
-            yield pace.add_time_left(update)
+            yield timer.add_time_left(update)
     finally:
         steps.close()

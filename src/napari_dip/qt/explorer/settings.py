@@ -1,4 +1,4 @@
-"""Which experiment, and the few things that can be set about it."""
+"""The settings of the prior explorer: the experiment, its network and its fits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.qt.shell.settings_form import WheelGuard
 from napari_dip.tasks.priors.deep_image_prior import PRESET
 
-#: By their names in `napari_dip.explore`: what the list says, and what they show.
+#: Experiments by name: label in the list, and description.
 EXPERIMENT_CHOICES = {
     "impedance": (
         "Image against noise",
@@ -45,26 +45,26 @@ EXPERIMENT_CHOICES = {
         "Several networks are fitted to the image: which of them suits it best?",
     ),
 }
-#: Iterations and pixels along a side, unless the user sets others.
+#: Default iterations and default side of the crop in pixels, by experiment.
 _EXPERIMENT_DEFAULTS = {
     "impedance": (ITERATIONS, DEFAULT_CROP),
     "spectrum": (ITERATIONS, DEFAULT_CROP),
     "architectures": (COMPARISON_DEFAULTS["max_iterations"], COMPARISON_DEFAULTS["crop"]),
 }
 _MAX_FIT_ITERATIONS, _MAX_CROP_SIDE = 100_000, 4096
-#: In pixels: eight designs, the others scroll.
+#: Height of the list of architectures in pixels; eight are visible, the others scroll.
 _LIST_HEIGHT = 170
 
 
 class ExplorerSettings:
-    """The widgets of the settings.
+    """The widgets for the settings of an experiment.
 
     Attributes
     ----------
-    top, folded : QWidget
-        The experiment, which everybody sees, and the rest.
+    basic_page, advanced_page : QWidget
+        Pages for the choice of the experiment, and for all other settings.
     changed : signal
-        The user has set something.
+        Emitted when a setting has changed.
     """
 
     changed = Signal()
@@ -73,18 +73,26 @@ class ExplorerSettings:
         self.experiments = _make_choice_combo(
             "Experiment", {choice: EXPERIMENT_CHOICES[choice][0] for choice in EXPERIMENT_CHOICES}
         )
-        self.says = QLabel()
-        self.says.setWordWrap(True)
+        self.description_label = QLabel()
+        self.description_label.setWordWrap(True)
         fields = RunSettings.model_fields
         presets, devices = (
-            next(item for item in fields[name].metadata if hasattr(item, "choices")).choices or {}
+            next(
+                architecture
+                for architecture in fields[name].metadata
+                if hasattr(architecture, "choices")
+            ).choices
+            or {}
             for name in ("preset", "device")
         )
         self.preset = _make_choice_combo("Network of the preset", presets)
         self.device = _make_choice_combo("Device", devices)
         self.network = _make_choice_combo(
             "Architecture",
-            {name: label_architecture(item) for name, item in list_all_architectures().items()},
+            {
+                name: label_architecture(architecture)
+                for name, architecture in list_all_architectures().items()
+            },
         )
         self.iterations = _make_spin_box("Iterations of each fit", 1, _MAX_FIT_ITERATIONS)
         self.side = _make_spin_box("Pixels along a side", MIN_IMAGE_SIDE, _MAX_CROP_SIDE)
@@ -96,31 +104,31 @@ class ExplorerSettings:
             "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
             "and to noise.</qt>"
         )
-        self._by_hand: set[QSpinBox] = set()
+        self._edited_spins: set[QSpinBox] = set()
         self._wheel = WheelGuard()
-        self.top, self.folded = self._arrange()
+        self.basic_page, self.advanced_page = self._arrange()
         self._fill_designs()
         self._on_experiment()
         self._listen()
 
     @property
     def experiment(self) -> str:
-        """Name of the one that is chosen."""
+        """Name of the chosen experiment."""
         return str(self.experiments.currentData())
 
-    def values(self) -> dict[str, Any]:
-        """Give the settings, as `subject_of` takes them, but the pixels along a side."""
-        compares = self.experiment == "architectures"
+    def read_settings(self) -> dict[str, Any]:
+        """Return the arguments of `make_experiment_recipe`, without the side of the crop."""
+        is_comparison = self.experiment == "architectures"
         return {
-            "architecture": PRESET if compares else self.network.currentData(),
+            "architecture": PRESET if is_comparison else self.network.currentData(),
             "preset": self.preset.currentData(),
             "max_iterations": self.iterations.value(),
             "seed": self.seed.value(),
             "device": self.device.currentData(),
         }
 
-    def only(self) -> tuple[str, ...]:
-        """Name the designs that are ticked, the preset's among them."""
+    def list_checked_designs(self) -> tuple[str, ...]:
+        """Return the names of the checked architectures, with that of the preset."""
         items = [self.designs.item(row) for row in range(self.designs.count())]
         return tuple(
             item.data(Qt.ItemDataRole.UserRole)
@@ -129,7 +137,7 @@ class ExplorerSettings:
         )
 
     def _fill_designs(self) -> None:
-        """List all designs, ticked; that of the preset is always among them."""
+        """List all architectures, checked; that of the preset cannot be unchecked."""
         for name, design in list_all_architectures().items():
             item = QListWidgetItem("the preset's network" if name == PRESET else design.label)
             item.setData(Qt.ItemDataRole.UserRole, name)
@@ -139,31 +147,31 @@ class ExplorerSettings:
             self.designs.addItem(item)
 
     def _on_experiment(self, _: object = None) -> None:
-        for spin, usual in zip(
+        for spin, default in zip(
             (self.iterations, self.side), _EXPERIMENT_DEFAULTS[self.experiment], strict=True
         ):
-            if spin not in self._by_hand:
+            if spin not in self._edited_spins:
                 with QSignalBlocker(spin):
-                    spin.setValue(usual)
-        compares = self.experiment == "architectures"
-        self.designs.setVisible(compares)
-        self._designs_label.setVisible(compares)
-        self.network.setVisible(not compares)
-        self._network_label.setVisible(not compares)
-        self.says.setText(EXPERIMENT_CHOICES[self.experiment][1])
+                    spin.setValue(default)
+        is_comparison = self.experiment == "architectures"
+        self.designs.setVisible(is_comparison)
+        self._designs_label.setVisible(is_comparison)
+        self.network.setVisible(not is_comparison)
+        self._network_label.setVisible(not is_comparison)
+        self.description_label.setText(EXPERIMENT_CHOICES[self.experiment][1])
         self.changed.emit()
 
     def _listen(self) -> None:
         self.experiments.currentIndexChanged.connect(self._on_experiment)
         for spin in (self.iterations, self.side):
-            spin.valueChanged.connect(lambda _, spin=spin: self._by_hand.add(spin))
+            spin.valueChanged.connect(lambda _, spin=spin: self._edited_spins.add(spin))
         for spin in (self.iterations, self.side, self.seed):
-            spin.valueChanged.connect(self._tell)
+            spin.valueChanged.connect(self._notify)
         for combo in (self.preset, self.network, self.device):
-            combo.currentIndexChanged.connect(self._tell)
-        self.designs.itemChanged.connect(self._tell)
+            combo.currentIndexChanged.connect(self._notify)
+        self.designs.itemChanged.connect(self._notify)
 
-    def _tell(self, _: object = None) -> None:
+    def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
     def _arrange(self) -> tuple[QWidget, QWidget]:
@@ -171,14 +179,14 @@ class ExplorerSettings:
             widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             widget.installEventFilter(self._wheel)
         top, folded = QWidget(), QWidget()
-        column = QVBoxLayout(top)
-        column.setContentsMargins(0, 0, 0, 0)
+        top_layout = QVBoxLayout(top)
+        top_layout.setContentsMargins(0, 0, 0, 0)
         form = _make_settings_layout()
         form.addRow("Experiment", self.experiments)
-        column.addLayout(form)
-        column.addWidget(self.says)
-        below = QVBoxLayout(folded)
-        below.setContentsMargins(0, 0, 0, 0)
+        top_layout.addLayout(form)
+        top_layout.addWidget(self.description_label)
+        folded_layout = QVBoxLayout(folded)
+        folded_layout.setContentsMargins(0, 0, 0, 0)
         form = _make_settings_layout()
         form.addRow("Network of", self.preset)
         self._network_label = QLabel("Architecture")
@@ -187,18 +195,18 @@ class ExplorerSettings:
         form.addRow("Pixels", self.side)
         form.addRow("Seed", self.seed)
         form.addRow("Device", self.device)
-        below.addLayout(form)
+        folded_layout.addLayout(form)
         self._designs_label = QLabel("Architectures to compare")
-        below.addWidget(self._designs_label)
-        below.addWidget(self.designs)
-        self._explain()
+        folded_layout.addWidget(self._designs_label)
+        folded_layout.addWidget(self.designs)
+        self._set_tooltips()
         return top, folded
 
     @property
     def _spins(self) -> tuple[QSpinBox, ...]:
         return self.iterations, self.side, self.seed
 
-    def _explain(self) -> None:
+    def _set_tooltips(self) -> None:
         tips = {
             self.experiments: "What to look at. Nothing is restored.",
             self.preset: "Whose network is fitted: that of the preset of this name, in the paper's "
@@ -212,8 +220,8 @@ class ExplorerSettings:
             self.seed: "Start of the random numbers: the same seed gives the same figures.",
             self.device: "Where to compute. Automatic takes a GPU if there is one.",
         }
-        for widget, text in tips.items():
-            widget.setToolTip(f"<qt>{text}</qt>")
+        for widget, tip in tips.items():
+            widget.setToolTip(f"<qt>{tip}</qt>")
 
 
 def _make_settings_layout() -> QFormLayout:
@@ -228,16 +236,16 @@ def _make_choice_combo(name: str, choices: dict[str, str]) -> QComboBox:
     combo.setAccessibleName(name)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
-    for value, text in choices.items():
-        combo.addItem(text, value)
+    for value, label in choices.items():
+        combo.addItem(label, value)
     return combo
 
 
-def _make_spin_box(name: str, least: int, most: int) -> QSpinBox:
+def _make_spin_box(name: str, minimum: int, max_count: int) -> QSpinBox:
     spin = QSpinBox()
     spin.setAccessibleName(name)
-    spin.setRange(least, most)
-    spin.setValue(most)  # a value that never changed is not written into the field
-    spin.setValue(least)
+    spin.setRange(minimum, max_count)
+    spin.setValue(max_count)  # Qt shows a value only after it has changed
+    spin.setValue(minimum)
     spin.setKeyboardTracking(False)
     return spin

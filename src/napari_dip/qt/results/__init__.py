@@ -1,4 +1,4 @@
-"""Looking at a result: line profiles, uncertainty and residual beside it.
+"""Views of a result: fading, line profiles, uncertainty and residual.
 
-The docks of tasks import this folder; it knows layers, not runs.
+The docks of tasks import this package; it depends on layers and not on running fits.
 """

@@ -1,7 +1,4 @@
-"""Looking at a result: faded over its input, and with its uncertainty and residual beside it.
-
-What can come as layers beside a result: how sure it is, and what was taken out.
-"""
+"""Comparison of a result with its input by fading, and extra layers: uncertainty and residual."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.run_completion import PendingResult
 
-#: Keys, as attributes of a `Restoration`, and how users know them.
+#: Extra layers by attribute of `Restoration`: label and tooltip.
 EXTRA_LAYERS = {
     "uncertainty": (
         "Uncertainty",
@@ -45,11 +42,10 @@ EXTRA_LAYERS = {
         "The layer comes hidden; its eye in the layer list shows it.",
     ),
 }
-#: Percentile of the absolute values that the contrast limits take in, so that one odd pixel does
-#: not make everything else grey.
+#: Percentile of the absolute values that sets the contrast limits, so that single outliers do not
+#: reduce the contrast of all other pixels.
 _CONTRAST_PERCENTILE = 99.5
-#: Blue below zero, orange above, as the curve's colours; of one lightness, so that neither stands
-#: out.
+#: Blue below zero and orange above, as in the loss plot, both of the same lightness.
 _DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.45, 0.85], [0.5, 0.5, 0.5], [0.9, 0.55, 0.0]], name="blue, grey at zero, orange"
 )
@@ -59,11 +55,11 @@ def add_extra_layer(
     viewer: napari.viewer.Viewer,
     kind: str,
     name: str,
-    look: Mapping[str, Any],
+    layer_attributes: Mapping[str, Any],
     result: Restoration,
     trial: str = "",
 ) -> napari.layers.Image | None:
-    """Add one of `EXTRA_LAYERS` above the result, hidden at first; None if the result has none.
+    """Add an extra layer, hidden at first; return None if the result does not have it.
 
     Parameters
     ----------
@@ -71,33 +67,33 @@ def add_extra_layer(
     kind : str
         Key of `EXTRA_LAYERS`.
     name : str
-        Of the input layer.
-    look : mapping
-        Place and metadata: of the result for the uncertainty, of the input for the residual.
+        The name of the input layer.
+    layer_attributes : mapping
+        Position and metadata: of the result for the uncertainty, of the input for the residual.
     result : Restoration
     trial : str
-        What was tried, if the result is not of the whole; goes into the layer's name.
+        Suffix of the layer name for a crop preview; else empty.
     """
     pixels = getattr(result, kind)
     if pixels is None:
         return None
-    pixels = _reduce_rgb(pixels) if look.get("rgb") else pixels
-    high = (
+    pixels = _reduce_rgb(pixels) if layer_attributes.get("rgb") else pixels
+    limit = (
         float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
         or float(np.abs(pixels).max())
         or 1.0
     )
-    low, colours = (0.0, "magma") if kind == "uncertainty" else (-high, _DIVERGING_COLORMAP)
+    low, colours = (0.0, "magma") if kind == "uncertainty" else (-limit, _DIVERGING_COLORMAP)
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
             name=" ".join(filter(None, [name, trial, kind])),
-            **{key: look[key] for key in _PLACEMENT_KEYS if key in look},
+            **{key: layer_attributes[key] for key in _PLACEMENT_KEYS if key in layer_attributes},
             colormap=colours,
-            contrast_limits=(low, high),
+            contrast_limits=(low, limit),
             blending="translucent_no_depth",
             visible=False,  # it would cover the result
-            metadata=add_provenance(look, name, result, kind),
+            metadata=add_provenance(layer_attributes, name, result, kind),
         )
 
 
@@ -105,20 +101,20 @@ _PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "
 
 
 def _reduce_rgb(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Bring red, green and blue to one figure, with its sign: napari shows no negative colours."""
+    """Return the signed root mean square over RGB, because napari shows no negative colours."""
     mean = pixels.mean(-1)
     return np.asarray(
         np.sqrt((pixels.astype(np.float64) ** 2).mean(-1)) * np.sign(mean), np.float32
     )
 
 
-#: Said of what comes beside a result: one layer, or both.
+#: Hints on hidden extra layers: for one layer, or two.
 _HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
 _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
 
 
 class ResultView:
-    """What the dock offers for looking at its latest result.
+    """The widgets to inspect the latest result of a dock.
 
     Parameters
     ----------
@@ -126,63 +122,65 @@ class ResultView:
 
     Attributes
     ----------
-    also : ExtraLayerChooser
+    extra_layer_chooser : ExtraLayerChooser
     comparison : Comparison
     profile : ProfileSection
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
-        self._answer: PendingResult | None = None
-        self._added: set[str] = set()
-        self.also = ExtraLayerChooser()
+        self._pending_result: PendingResult | None = None
+        self._added_kinds: set[str] = set()
+        self.extra_layer_chooser = ExtraLayerChooser()
         self.comparison = Comparison(viewer)
         self.profile = ProfileSection(viewer)
-        self.also.changed.connect(self._add)
-        self.comparison.ended.connect(self._drop)
+        self.extra_layer_chooser.changed.connect(self._add_checked_layers)
+        self.comparison.ended.connect(self._release_pictures)
 
-    def show(self, answer: PendingResult, layer: str) -> str:
-        """Take in a result that has just become a layer; returns what to tell the user."""
-        above, below = self._viewer.layers[layer], answer.source()
-        if below is not None and below in self._viewer.layers:
-            self.comparison.show_pair(below, above)
-            self.profile.show_pair(below, above)
-        self._answer, self._added = answer, set()
-        return self._add()
+    def show(self, pending: PendingResult, layer: str) -> str:
+        """Compare a new result with its input and add its extra layers; return a message."""
+        result_layer, source_layer = self._viewer.layers[layer], pending.get_source_layer()
+        if source_layer is not None and source_layer in self._viewer.layers:
+            self.comparison.show_pair(source_layer, result_layer)
+            self.profile.show_pair(source_layer, result_layer)
+        self._pending_result, self._added_kinds = pending, set()
+        return self._add_checked_layers()
 
     def shut_down(self) -> None:
-        """Let go of the viewer and of the latest result."""
+        """Disconnect from the viewer and release the latest result."""
         self.comparison.disconnect_viewer()
         self.profile.shut_down()
 
-    def _drop(self) -> None:
-        """Free the pictures that were kept in case somebody ticks a box."""
-        self._answer = None
+    def _release_pictures(self) -> None:
+        """Release the result, whose extra layers can then no longer be added."""
+        self._pending_result = None
 
-    def _add(self) -> str:
-        """Add what is ticked and not there yet."""
-        answer, names, said = self._answer, list[str](), list[str]()
-        for kind in self.also.wanted if answer is not None else ():
-            if answer is None or kind in self._added:
+    def _add_checked_layers(self) -> str:
+        """Add the checked extra layers that are missing; return a message."""
+        answer, names, messages = self._pending_result, list[str](), list[str]()
+        for kind in self.extra_layer_chooser.checked_layers if answer is not None else ():
+            if answer is None or kind in self._added_kinds:
                 continue
-            self._added.add(kind)
-            said.append(self._add_one(kind, answer, names))
-        hidden = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
-        return " ".join(filter(None, [hidden.format(names=" and ".join(names)), *said]))
+            self._added_kinds.add(kind)
+            messages.append(self._add_extra_layer(kind, answer, names))
+        hint = (_HIDDEN_LAYERS_HINT if len(names) > 1 else _HIDDEN_LAYER_HINT) if names else ""
+        return " ".join(filter(None, [hint.format(names=" and ".join(names)), *messages]))
 
-    def _add_one(self, kind: str, answer: PendingResult, names: list[str]) -> str:
-        """Add a layer, and its name to those of the others; returns what went wrong."""
-        look = answer.look if kind == "uncertainty" else answer.input_look
-        displayed = answer.name, look, answer.result, answer.trial
-        act = partial(add_extra_layer, self._viewer, kind, *displayed)
+    def _add_extra_layer(self, kind: str, pending: PendingResult, names: list[str]) -> str:
+        """Add an extra layer and append its name to `names`; return an error message or ""."""
+        attributes = (
+            pending.layer_attributes if kind == "uncertainty" else pending.input_layer_attributes
+        )
+        arguments = pending.name, attributes, pending.result, pending.trial_name
+        act = partial(add_extra_layer, self._viewer, kind, *arguments)
         added: list[Image | None] = []
         trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")
-        names += [f"'{item.name}'" for item in added if item]
+        names += [f"'{extra_layer.name}'" for extra_layer in added if extra_layer]
         return trouble
 
 
 class ExtraLayerChooser(QWidget):
-    """Check boxes for what comes as layers beside the result; remembered in napari's settings."""
+    """Check boxes for the extra layers of a result, saved in napari's preferences."""
 
     changed = Signal()
 
@@ -201,8 +199,8 @@ class ExtraLayerChooser(QWidget):
         layout.addStretch()
 
     @property
-    def wanted(self) -> tuple[str, ...]:
-        """Keys of `EXTRA_LAYERS` that are ticked."""
+    def checked_layers(self) -> tuple[str, ...]:
+        """Checked keys of `EXTRA_LAYERS`."""
         return tuple(name for name, box in self.boxes.items() if box.isChecked())
 
     def _on_toggle(self) -> None:
@@ -214,9 +212,9 @@ class ExtraLayerChooser(QWidget):
 
 
 class Comparison(QWidget):
-    """A slider that fades the result over its input; in sight while both are in the viewer.
+    """A slider that fades between input and result, visible while both layers exist.
 
-    Only opacities change, and they come back when the two are no longer compared.
+    The opacities are restored when the comparison ends.
 
     Parameters
     ----------
@@ -229,8 +227,8 @@ class Comparison(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._pair: tuple[ref[Image], ref[Image]] | None = None
-        self._before: tuple[float, float] = (1.0, 1.0)
-        self._set: tuple[float, float] | None = None
+        self._initial_opacities: tuple[float, float] = (1.0, 1.0)
+        self._applied_opacities: tuple[float, float] | None = None
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, 100)
         self.slider.setPageStep(25)
@@ -252,67 +250,80 @@ class Comparison(QWidget):
         viewer.layers.events.removed.connect(self._on_removed)
 
     def show_pair(self, below: Image, above: Image) -> None:
-        """Compare an input with its result from now on."""
+        """Begin the comparison of an input with its result."""
         self.forget()
         self._pair = ref(below), ref(above)
-        self._before = below.opacity, above.opacity
+        self._initial_opacities = below.opacity, above.opacity
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
         self.setVisible(True)
 
     def forget(self) -> None:
-        """Compare nothing any more, and leave both as opaque as they were."""
-        if self._set is not None:
-            for layer, before, ours in zip(self._layers(), self._before, self._set, strict=True):
+        """End the comparison and restore both opacities."""
+        if self._applied_opacities is not None:
+            for layer, initial_opacity, applied_opacity in zip(
+                self._get_pair_layers(),
+                self._initial_opacities,
+                self._applied_opacities,
+                strict=True,
+            ):
                 if layer is None or layer not in self._viewer.layers:
                     continue
-                if layer.opacity == ours:  # else it is the user's own
-                    layer.opacity = before
-        self._pair = self._set = None
+                if layer.opacity == applied_opacity:  # else the user has changed it
+                    layer.opacity = initial_opacity
+        self._pair = self._applied_opacities = None
         self.setVisible(False)
         self.ended.emit()
 
     def disconnect_viewer(self) -> None:
-        """Stop listening; the viewer lives longer than this widget."""
+        """Disconnect from the viewer, which outlives this widget."""
         self.forget()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
 
-    def _layers(self) -> tuple[Image | None, Image | None]:
-        """Input and result, where they are still there."""
+    def _get_pair_layers(self) -> tuple[Image | None, Image | None]:
+        """Return the layers of input and result, each None if it no longer exists."""
         if self._pair is None:
             return None, None
-        below, above = (item() for item in self._pair)
-        return below, above
+        source_layer, result_layer = (layer_ref() for layer_ref in self._pair)
+        return source_layer, result_layer
 
     def _on_removed(self, _: object = None) -> None:
         if self._pair is not None and not all(
-            layer is not None and layer in self._viewer.layers for layer in self._layers()
+            layer is not None and layer in self._viewer.layers for layer in self._get_pair_layers()
         ):
             self.forget()
 
     def _on_move(self, value: int) -> None:
-        below, above = self._layers()
-        if below is None or above is None:
+        source_layer, result_layer = self._get_pair_layers()
+        if source_layer is None or result_layer is None:
             return
-        share = value / 100
-        below.visible = above.visible = True
-        self._clear_between(below, above)
-        kept, faded = self._before[0], self._before[1] * share
-        if above.blending in ("additive", "minimum"):  # nothing covers anything
-            kept *= 1 - share
-        elif self._index(below) > self._index(above):  # the user has turned them round
-            kept, faded = kept * (1 - share), self._before[1]
-        elif above.blending == "opaque":
-            above.blending = "translucent_no_depth"
-        below.opacity, above.opacity = kept, faded
-        self._set = below.opacity, above.opacity
+        fraction = value / 100
+        source_layer.visible = result_layer.visible = True
+        self._hide_layers_between(source_layer, result_layer)
+        source_opacity, result_opacity = (
+            self._initial_opacities[0],
+            self._initial_opacities[1] * fraction,
+        )
+        # such an upper layer does not cover the lower one
+        if result_layer.blending in ("additive", "minimum"):
+            source_opacity *= 1 - fraction
+        # the user has swapped the layers
+        elif self._get_layer_index(source_layer) > self._get_layer_index(result_layer):
+            source_opacity, result_opacity = (
+                source_opacity * (1 - fraction),
+                self._initial_opacities[1],
+            )
+        elif result_layer.blending == "opaque":
+            result_layer.blending = "translucent_no_depth"
+        source_layer.opacity, result_layer.opacity = source_opacity, result_opacity
+        self._applied_opacities = source_layer.opacity, result_layer.opacity
 
-    def _clear_between(self, below: Image, above: Image) -> None:
-        """Hide earlier results of the same input that lie between the two and would be seen."""
-        first, last = sorted((self._index(below), self._index(above)))
+    def _hide_layers_between(self, below: Image, above: Image) -> None:
+        """Hide other results of the same input between the two layers."""
+        first, last = sorted((self._get_layer_index(below), self._get_layer_index(above)))
         for layer in self._viewer.layers[first + 1 : last]:
             if layer.visible and read_source_input(layer) is not None:
                 layer.visible = read_source_input(layer) != read_source_input(above)
 
-    def _index(self, layer: Image) -> int:
+    def _get_layer_index(self, layer: Image) -> int:
         return int(self._viewer.layers.index(layer))

@@ -1,5 +1,5 @@
-"""What all docks share: threads, forms, layers, the bar with Run and Stop.
+"""The base of all docks: background threads, settings forms, layers and the run buttons.
 
-Decided here: how work leaves the GUI thread, how settings become widgets, how results become
-layers. The other folders of `qt` import this one, and it imports none of them.
+This package decides how work leaves the GUI thread, how settings become widgets and how results
+become layers. The other subpackages of `qt` import it, and it imports none of them.
 """

@@ -1,9 +1,4 @@
-"""A widget in a dock of napari: how it is laid out, and how it notices that it is closed.
-
-A part of the dock that can be folded away, and takes all the height that it wants when open.
-
-A button that explains itself.
-"""
+"""The base class of all docks, which detects that its dock is closed, and layout helpers."""
 
 from __future__ import annotations
 
@@ -20,12 +15,12 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
     from qtpy.QtGui import QResizeEvent, QShowEvent
 
-#: Qt's own word for no limit, which not every binding exports.
+#: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
 
 
 class CollapsibleSection(QCollapsible):
-    """A title to click on, and a page below it; closed at first.
+    """A page that is folded and unfolded by a click on its title; folded at first.
 
     Parameters
     ----------
@@ -35,43 +30,43 @@ class CollapsibleSection(QCollapsible):
 
     def __init__(self, title: str, page: QWidget) -> None:
         super().__init__(title, expandedIcon="▼", collapsedIcon="▶")
-        # not by addWidget, which would measure the page before a new theme has reached it
+        # addWidget would measure the page before a new theme is applied to it
         page.setMaximumHeight(0)
         self.setContent(page)
         self.setDuration(0)
-        if (layout := self.layout()) is not None:  # several folds below each other need the height
+        if (layout := self.layout()) is not None:  # saves height where several sections are stacked
             layout.setContentsMargins(0, 2, 0, 2)
-        page.setVisible(False)  # or the tab key would go to what nobody sees
+        page.setVisible(False)  # else the tab key would reach the hidden fields
         self.toggled.connect(self._on_fold)
 
-    def grown(self) -> None:
-        """Take more or less height, after the page has changed."""
+    def fit_page_height(self) -> None:
+        """Adapt the height of the section to a page that has changed."""
         if self.isExpanded():
             self._on_fold(True)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Sentences take more lines in a narrow dock."""
+        """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
-        self.grown()
+        self.fit_page_height()
 
     def _on_fold(self, unfolded: bool) -> None:
-        """Give the page all the height that it wants, also when a theme makes it taller."""
+        """Show the page in its full height, or hide it."""
         page = self.content()
         page.setVisible(unfolded)
-        # themes let number fields shrink to less than their text needs
+        # with some themes, number fields would shrink below the height of their text
         page.setMinimumHeight(_measure_page_height(page) if unfolded else 0)
         page.setMaximumHeight(_MAX_WIDGET_SIZE if unfolded else 0)
 
 
 def _measure_page_height(page: QWidget) -> int:
-    """Height of a page at the width that it has."""
+    """Return the height that a page needs at its present width."""
     height, layout = page.sizeHint().height(), page.layout()
     if layout is not None and layout.hasHeightForWidth():
         height = max(height, layout.totalHeightForWidth(page.width()))
     return int(height)
 
 
-#: In pixels: what the dock takes at least, and what scrolls in it.
+#: Minimum widths in pixels: of a dock, and of the scrolled part of it.
 MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
 
 
@@ -80,14 +75,14 @@ class DockWidget(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._docked = False
+        self._is_docked = False
 
     def shut_down(self) -> None:
-        """Stop all work and let go of the viewer."""
+        """Stop all work and disconnect from the viewer."""
         raise NotImplementedError
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Be as wide as the title of the dock, of which napari would cut the end off."""
+        """Make the widget as wide as the title of its dock, which napari would cut off."""
         super().showEvent(event)
         dock = self.parentWidget()
         title = dock.titleBarWidget() if isinstance(dock, QDockWidget) else None
@@ -95,28 +90,28 @@ class DockWidget(QWidget):
             self.setMinimumWidth(max(self.minimumWidth(), layout.minimumSize().width()))
 
     def event(self, event: QEvent | None) -> bool:
-        """Notice being closed: napari takes the widget out of its dock and forgets it."""
+        """Shut down when the dock is closed: napari then removes the widget from its parent."""
         if event is not None and event.type() == QEvent.Type.ParentChange:
             if self.parentWidget() is not None:
-                self._docked = True
-            elif self._docked:
-                self._docked = False
+                self._is_docked = True
+            elif self._is_docked:
+                self._is_docked = False
                 self.shut_down()
                 self.deleteLater()
         return bool(super().event(event))
 
 
 def unwrap_viewer(viewer: Any) -> Any:
-    """Give the viewer itself where napari hands a proxy to a dock that is opened from a menu.
+    """Return the viewer behind the proxy that napari passes to a dock opened from a menu.
 
-    Each layer that comes through the proxy is a new object: it is no other's equal by identity,
-    and a weak reference to it is dead at once.
+    The proxy returns a new object for a layer at each access. Such an object has another identity
+    each time, and a weak reference to it is dead at once.
     """
     return getattr(viewer, "__wrapped__", viewer)
 
 
 def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
-    """Make a timer that fires once after each start, and never when its parent is gone."""
+    """Return a timer that fires once after each start, and not after its parent is deleted."""
     timer = QTimer(parent)
     timer.setSingleShot(True)
     timer.setInterval(milliseconds)
@@ -124,38 +119,40 @@ def make_single_shot_timer(parent: QObject, milliseconds: int = 0) -> QTimer:
 
 
 def lay_out(dock: QWidget, widgets: Sequence[QWidget], long: Sequence[QWidget]) -> None:
-    """Put parts below each other: some are always in sight, what may be long scrolls below.
+    """Stack widgets in a dock, with a scroll area below those that are always visible.
 
     Parameters
     ----------
     dock : QWidget
-    widgets, long : sequence of QWidget
-        From top to bottom.
+    widgets : sequence of QWidget
+        The widgets that do not scroll, from top to bottom.
+    long : sequence of QWidget
+        The widgets in the scroll area, from top to bottom.
     """
-    below = QWidget()
-    below.setMinimumWidth(_MIN_SCROLLED_WIDTH)
-    scrolled = QVBoxLayout(below)
-    scrolled.setContentsMargins(0, 0, 0, 0)
+    scrolled_page = QWidget()
+    scrolled_page.setMinimumWidth(_MIN_SCROLLED_WIDTH)
+    scrolled_layout = QVBoxLayout(scrolled_page)
+    scrolled_layout.setContentsMargins(0, 0, 0, 0)
     for widget in long:
-        scrolled.addWidget(widget)
-    scrolled.addStretch()
-    area = QScrollArea()
-    area.setWidgetResizable(True)
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setWidget(below)
+        scrolled_layout.addWidget(widget)
+    scrolled_layout.addStretch()
+    scroll_area = QScrollArea()
+    scroll_area.setWidgetResizable(True)
+    scroll_area.setFrameShape(QFrame.Shape.NoFrame)
+    scroll_area.setWidget(scrolled_page)
     for widget in long:
         if isinstance(widget, CollapsibleSection):
-            widget.toggled.connect(partial(_reveal, area, widget))
+            widget.toggled.connect(partial(_reveal, scroll_area, widget))
     layout = QVBoxLayout(dock)
     layout.setContentsMargins(8, 8, 8, 8)
     for widget in widgets:
         layout.addWidget(widget)
-    layout.addWidget(area, 1)
+    layout.addWidget(scroll_area, 1)
     dock.setMinimumWidth(MIN_DOCK_WIDTH)
 
 
 def _reveal(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
-    """Scroll so far that as much as can be of what was just unfolded is in sight."""
+    """Scroll down until a section that was just unfolded is visible as far as it fits."""
     bar = area.verticalScrollBar()
     if not unfolded or bar is None:
         return
@@ -166,14 +163,14 @@ def _reveal(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None
 
 
 def _find_scroll_position(area: QScrollArea, fold: CollapsibleSection) -> int:
-    """Give the least place of the scroll bar at which a fold's end is in sight, or its begin."""
+    """Return the scroll position that shows the end of a section, but never hides its title."""
     view = area.viewport()
     height = view.height() if view is not None else 0
     return min(fold.y(), fold.y() + fold.height() - height)
 
 
 def make_button(text: str, tip: str) -> QPushButton:
-    """Make a button whose tip is broken into lines, as Qt does with rich text only."""
+    """Return a button whose tooltip wraps, which Qt does for rich text only."""
     button = QPushButton(text)
     button.setToolTip(f"<qt>{tip}</qt>")
     return button

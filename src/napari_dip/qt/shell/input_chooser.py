@@ -1,6 +1,7 @@
-"""Which image is restored: follows the layer selected in napari until the user chooses here.
+"""The list of images to restore: follows napari's selected layer until the user chooses.
 
-Our own pictures are offered but not followed: who selects a result to save it restores it not.
+Results of this plugin are in the list, but selecting one, for example to save it, does not choose
+it as the input.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QLineEdit, QWidget
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.qt.shell.layers import (
     guess_layer_axes,
     is_preview,
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 
 class InputChooser(QWidget):
-    """The input image and the meaning of its axes.
+    """A list of images and a field for the axes.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     asks_axes : bool
-        Whether the meaning of the axes is asked for.
+        Whether the field for the axes can appear.
     """
 
     changed = Signal()
@@ -48,9 +49,9 @@ class InputChooser(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._asks_axes = asks_axes
-        self._by_hand: str | None = None
-        self._watched: Image | None = None
-        self._axes_given: dict[str, str] = {}
+        self._chosen_by_hand: str | None = None
+        self._watched_layer: Image | None = None
+        self._axes_by_layer: dict[str, str] = {}
         self.combo = QComboBox()
         self.combo.setToolTip(
             "<qt>The image to restore. It follows the layer that is selected in napari, "
@@ -74,13 +75,13 @@ class InputChooser(QWidget):
         self._connect()
         self.refresh()
 
-    def layer(self) -> Image | None:
-        """Give the chosen layer, None if there is none."""
+    def get_layer(self) -> Image | None:
+        """Return the chosen layer, or None."""
         name = self.combo.currentText()
         return self._viewer.layers[name] if name and name in self._viewer.layers else None
 
     def choose(self, name: str, axes: str) -> bool:
-        """Choose a layer by its name, as if by hand; False if there is none.
+        """Choose a layer by name, as the user would; return False if it cannot be chosen.
 
         Parameters
         ----------
@@ -90,36 +91,38 @@ class InputChooser(QWidget):
         """
         if name not in self._viewer.layers or not _is_selectable(self._viewer.layers[name]):
             return False
-        self._by_hand, self._axes_given[name] = name, axes
+        self._chosen_by_hand, self._axes_by_layer[name] = name, axes
         self.refresh()
         return True
 
-    def header(self) -> ImageSpec | Refusal:
-        """Describe the chosen image, or say what to do."""
-        layer = self.layer()
+    def read_header(self) -> ImageSpec | Refusal:
+        """Return a description of the chosen image, or a refusal."""
+        layer = self.get_layer()
         if layer is not None:
             return read_layer_header(layer, self.axes.text().strip().upper())
         active = self._viewer.layers.selection.active
         if active is None or is_preview(active):
-            return refusal("image-none")
+            return make_refusal("image-none")
         kind = type(active).__name__
-        return refusal("layer-type", name=active.name, kind=kind)
+        return make_refusal("layer-type", name=active.name, kind=kind)
 
     def refresh(self, _: object = None) -> None:
-        """Bring the list in line with the viewer, then follow its selection."""
+        """Update the list to the layers of the viewer, then follow its selection."""
         names = [layer.name for layer in self._viewer.layers if _is_selectable(layer)]
-        current = self._wanted(names)
+        current = self._choose_layer_name(names)
         with QSignalBlocker(self.combo):
             self.combo.clear()
-            self.combo.addItems(names[::-1])  # as in the layer list, topmost first
+            self.combo.addItems(names[::-1])  # topmost first, as in the layer list
             self.combo.setCurrentIndex(self.combo.findText(current) if current else -1)
-        self._axes_given = {name: axes for name, axes in self._axes_given.items() if name in names}
+        self._axes_by_layer = {
+            name: axes for name, axes in self._axes_by_layer.items() if name in names
+        }
         self._show_axes()
         self._watch()
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
-        """Stop listening; the viewer lives longer than this widget."""
+        """Disconnect from the viewer, which outlives this widget."""
         layers = self._viewer.layers
         for signal in (layers.events.inserted, layers.events.removed, layers.events.renamed):
             signal.disconnect(self.refresh)
@@ -140,13 +143,13 @@ class InputChooser(QWidget):
         layout.addRow(self._axes_label, self.axes)
         self._axes_label.setBuddy(self.axes)
 
-    def _wanted(self, names: list[str]) -> str | None:
-        """Prefer the choice made by hand, then the selection, then what was there, then any."""
-        if self._by_hand not in names:
-            self._by_hand = None
+    def _choose_layer_name(self, names: list[str]) -> str | None:
+        """Return the name chosen by hand, or else the selected, present or topmost image."""
+        if self._chosen_by_hand not in names:
+            self._chosen_by_hand = None
         active = self._viewer.layers.selection.active
         selected = active.name if _is_original_image(active) else None
-        for name in (self._by_hand, selected, self.combo.currentText()):
+        for name in (self._chosen_by_hand, selected, self.combo.currentText()):
             if name in names:
                 return name
         originals = [name for name in names if _is_original_image(self._viewer.layers[name])]
@@ -154,46 +157,46 @@ class InputChooser(QWidget):
 
     def _on_selection(self, _: object = None) -> None:
         active = self._viewer.layers.selection.active
-        if not self.isEnabled():  # during a run, the input is the run's
+        if not self.isEnabled():  # the input stays during a run
             return
-        if active is None or (self._by_hand is None and _is_original_image(active)):
+        if active is None or (self._chosen_by_hand is None and _is_original_image(active)):
             self.refresh()
-        elif self.layer() is None:
+        elif self.get_layer() is None:
             self.changed.emit()
 
     def _on_combo(self, _: int) -> None:
         active = self._viewer.layers.selection.active
         name = self.combo.currentText()
-        self._by_hand = None if _is_original_image(active) and active.name == name else name
+        self._chosen_by_hand = None if _is_original_image(active) and active.name == name else name
         self.refresh()
 
     def _on_axes(self, text: str) -> None:
-        self._axes_given[self.combo.currentText()] = text
+        self._axes_by_layer[self.combo.currentText()] = text
         self.changed.emit()
 
     def _show_axes(self, _: object = None) -> None:
-        """Two axes can only be Y and X, so they are not asked for."""
-        layer = self.layer()
-        text = ""
+        """Show the axes, but no field for them if there are only Y and X."""
+        layer = self.get_layer()
+        axes = ""
         if layer is not None:
-            text = self._axes_given.get(layer.name, guess_layer_axes(layer))
-        self.axes.setText(text)
-        requested = (
+            axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
+        self.axes.setText(axes)
+        is_visible = (
             self._asks_axes and layer is not None and len(read_layer_header(layer, "").shape) > 2
         )
-        self._axes_label.setVisible(requested)
-        self.axes.setVisible(requested)
+        self._axes_label.setVisible(is_visible)
+        self.axes.setVisible(is_visible)
 
     def _watch(self, *, stop: bool = False) -> None:
-        """Listen to the chosen layer's data: another shape is another plan."""
-        layer = None if stop else self.layer()
-        if layer is self._watched:
+        """Connect to data changes of the chosen layer: another shape needs another plan."""
+        layer = None if stop else self.get_layer()
+        if layer is self._watched_layer:
             return
-        if self._watched is not None:
-            self._watched.events.data.disconnect(self._on_data)
+        if self._watched_layer is not None:
+            self._watched_layer.events.data.disconnect(self._on_data)
         if layer is not None:
             layer.events.data.connect(self._on_data)
-        self._watched = layer
+        self._watched_layer = layer
 
     def _on_data(self, _: object = None) -> None:
         self._show_axes()

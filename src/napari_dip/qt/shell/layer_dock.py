@@ -1,7 +1,4 @@
-"""A dock whose runs read layers: one image, and perhaps others beside it.
-
-The further pictures of a task: a mask, a guide, a PSF, each from a layer of its own.
-"""
+"""The base class of docks that read layers: an image, and extra inputs such as mask, guide, PSF."""
 
 from __future__ import annotations
 
@@ -35,15 +32,15 @@ if TYPE_CHECKING:
     from napari_dip.tasks import Input
 
 _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
-#: Pixels of a drawn mask up to which it is looked at with each plan, which takes some hundredths of
-#: a second for 2048 x 2048 pixels; and milliseconds after a stroke before that.
+#: Largest drawn mask, in pixels, that is checked with each plan; 2048 x 2048 pixels take some
+#: hundredths of a second. And milliseconds from a stroke to the next check.
 _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
-#: What the list shows where a picture may be left out.
+#: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
 
 
 class ExtraInputs(QWidget):
-    """One list of layers for each further picture that a task takes.
+    """A list of layers for each extra input of a task.
 
     Parameters
     ----------
@@ -53,7 +50,7 @@ class ExtraInputs(QWidget):
     Attributes
     ----------
     calibration : QWidget
-        Lists of what was measured of the detector, to be laid out elsewhere.
+        The lists for the maps of the detector, which another widget lays out.
     """
 
     changed = Signal()
@@ -65,131 +62,153 @@ class ExtraInputs(QWidget):
         self._viewer = viewer
         self._inputs = tuple(inputs)
         self._image: Image | None = None
-        self._by_hand: set[str] = set()
-        self._watched: list[Labels] = []
-        self._blank = False
-        self._soon = make_single_shot_timer(self, _STROKE_PAUSE_MS)
-        self._soon.timeout.connect(self.changed)
+        self._chosen_by_hand: set[str] = set()
+        self._watched_layers: list[Labels] = []
+        self._is_blank = False
+        self._stroke_timer = make_single_shot_timer(self, _STROKE_PAUSE_MS)
+        self._stroke_timer.timeout.connect(self.changed)
         self.changed.connect(self._watch)
-        self.combos = {item.name: _make_input_combo(item) for item in self._inputs}
+        self.combos = {
+            task_input.name: _make_input_combo(task_input) for task_input in self._inputs
+        }
         self.calibration = QWidget(self)
-        self.calibration.hide()  # until it is laid out elsewhere
+        self.calibration.hide()  # until another widget lays it out
         form, calibration = _make_inputs_layout(self), _make_inputs_layout(self.calibration)
-        for entry in self._inputs:
-            page = calibration if entry.calibrates else form
-            page.addRow(entry.label, self.combos[entry.name])
-            self.combos[entry.name].activated.connect(partial(self._on_choice, entry.name))
+        for extra_input in self._inputs:
+            page = calibration if extra_input.is_detector_map else form
+            page.addRow(extra_input.label, self.combos[extra_input.name])
+            self.combos[extra_input.name].activated.connect(
+                partial(self._on_choice, extra_input.name)
+            )
         self.setVisible(form.rowCount() > 0)
         self._connect(True)
         self.refresh()
 
-    def layer(self, name: str) -> Any:
-        """Give the layer chosen for an input, None if there is none."""
+    def get_layer(self, name: str) -> Any:
+        """Return the layer chosen for an input, or None."""
         chosen = self.combos[name].currentText()
         return self._viewer.layers[chosen] if chosen in self._viewer.layers else None
 
     def set_image(self, image: Image | None) -> None:
-        """Take note of what is restored: it is no mask or guide of itself."""
+        """Exclude the image that is restored from the lists."""
         if image is not self._image:
             self._image = image
             self.refresh()
 
-    def chosen(self) -> dict[str, Any]:
-        """Give the layers that are chosen, by the names of the inputs."""
-        layers = {item.name: self.layer(item.name) for item in self._inputs}
+    def get_chosen_layers(self) -> dict[str, Any]:
+        """Return the chosen layers by the names of the inputs, without unused inputs."""
+        layers = {
+            extra_input.name: self.get_layer(extra_input.name) for extra_input in self._inputs
+        }
         return {name: layer for name, layer in layers.items() if layer is not None}
 
     def choose(self, layers: Mapping[str, str]) -> None:
-        """Choose layers by their names; inputs that are not named take none, where they may."""
-        for item in self._inputs:
-            combo = self.combos[item.name]
-            place = combo.findText(layers.get(item.name, NO_LAYER))
-            if place >= 0:
-                combo.setCurrentIndex(place)
-                self._by_hand.add(item.name)
+        """Choose layers by name for the inputs; optional inputs without a name get none."""
+        for extra_input in self._inputs:
+            combo = self.combos[extra_input.name]
+            index = combo.findText(layers.get(extra_input.name, NO_LAYER))
+            if index >= 0:
+                combo.setCurrentIndex(index)
+                self._chosen_by_hand.add(extra_input.name)
         self.changed.emit()
 
-    def headers(self) -> dict[str, ImageSpec]:
-        """Describe what is chosen, without reading pixels."""
-        return {name: self._header(layer) for name, layer in self.chosen().items()}
-
-    def pixels(self) -> dict[str, Any]:
-        """Give the pixels of what is chosen; shapes are drawn onto the image's grid."""
+    def read_headers(self) -> dict[str, ImageSpec]:
+        """Return a description of each chosen layer by input name, without reading pixels."""
         return {
-            name: rasterise_shapes(item, self._image)
-            if isinstance(item, Shapes)
-            else get_full_resolution(item)
-            for name, item in self.chosen().items()
+            name: self._describe_layer(layer) for name, layer in self.get_chosen_layers().items()
         }
 
-    def refused(self, plan: Plan) -> Refusal | None:
-        """Say no where nothing is drawn yet; of what lies on the disk or is large, the run tells.
+    def read_pixels(self) -> dict[str, Any]:
+        """Return the pixels of each chosen layer by input name; shapes become a mask."""
+        return {
+            name: rasterise_shapes(layer, self._image)
+            if isinstance(layer, Shapes)
+            else get_full_resolution(layer)
+            for name, layer in self.get_chosen_layers().items()
+        }
+
+    def check_drawings(self, plan: Plan) -> Refusal | None:
+        """Return a refusal if a mask is still empty; masks on disk or large ones are not read.
 
         Parameters
         ----------
         plan : Plan
-            Of the headers.
+            The plan made from the headers.
         """
-        drawn_on = {name: item.data for name, item in self.chosen().items() if _is_small_mask(item)}
-        self._blank = bool(drawn_on) and not any(pixels.any() for pixels in drawn_on.values())
-        if not self._blank:
+        drawn_masks = {
+            name: layer.data
+            for name, layer in self.get_chosen_layers().items()
+            if _is_small_mask(layer)
+        }
+        self._is_blank = bool(drawn_masks) and not any(
+            pixels.any() for pixels in drawn_masks.values()
+        )
+        if not self._is_blank:
             return None
-        return plan.recipe.task.admit(plan.source, drawn_on)
+        return plan.recipe.task.check_extra_pixels(plan.source, drawn_masks)
 
     def refresh(self, _: object = None) -> None:
-        """Bring the lists in line with the viewer; what was chosen stays."""
-        for item in self._inputs:
-            combo = self.combos[item.name]
-            kinds = tuple(_LAYER_TYPES[kind] for kind in item.layers)
+        """Update the lists to the layers of the viewer and keep the choices."""
+        for extra_input in self._inputs:
+            combo = self.combos[extra_input.name]
+            layer_types = tuple(_LAYER_TYPES[kind] for kind in extra_input.layers)
             layers = [
                 layer
                 for layer in self._viewer.layers
-                if isinstance(layer, kinds) and layer is not self._image and not is_preview(layer)
+                if isinstance(layer, layer_types)
+                and layer is not self._image
+                and not is_preview(layer)
             ][::-1]
             names = [layer.name for layer in layers]
-            wanted = combo.currentText()
-            if item.name not in self._by_hand and wanted in ("", NO_LAYER):
-                wanted = _guess_layer(item.name, layers) or wanted
-            if wanted not in names:
-                wanted = NO_LAYER if item.optional else _find_topmost_original(layers)
+            layer_name = combo.currentText()
+            if extra_input.name not in self._chosen_by_hand and layer_name in ("", NO_LAYER):
+                layer_name = _guess_layer(extra_input.name, layers) or layer_name
+            if layer_name not in names:
+                layer_name = NO_LAYER if extra_input.optional else _find_topmost_original(layers)
             with QSignalBlocker(combo):
                 combo.clear()
-                combo.addItems([NO_LAYER, *names] if item.optional else names)
-                combo.setCurrentIndex(combo.findText(wanted))
+                combo.addItems([NO_LAYER, *names] if extra_input.optional else names)
+                combo.setCurrentIndex(combo.findText(layer_name))
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
-        """Stop listening; the viewer lives longer than this widget."""
+        """Disconnect from the viewer, which outlives this widget."""
         self._connect(False)
-        self._soon.stop()
+        self._stroke_timer.stop()
         self._watch(stop=True)
 
     def _watch(self, *, stop: bool = False) -> None:
-        """Listen to what is drawn in the layers that are chosen."""
-        wanted = [] if stop else [item for item in self.chosen().values() if _is_small_mask(item)]
-        for entry in {*self._watched, *wanted}:
-            if (entry in self._watched) != (entry in wanted):
-                for name in ("paint", "labels_update", "data", "set_data"):  # the last by undoing
-                    signal = getattr(entry.events, name)
-                    (signal.connect if entry in wanted else signal.disconnect)(self._on_stroke)
-        self._watched = wanted
+        """Connect to the drawing events of the chosen layers."""
+        watched_layers = (
+            []
+            if stop
+            else [layer for layer in self.get_chosen_layers().values() if _is_small_mask(layer)]
+        )
+        for watched in {*self._watched_layers, *watched_layers}:
+            if (watched in self._watched_layers) != (watched in watched_layers):
+                for name in ("paint", "labels_update", "data", "set_data"):  # "set_data": undo
+                    signal = getattr(watched.events, name)
+                    (signal.connect if watched in watched_layers else signal.disconnect)(
+                        self._on_stroke
+                    )
+        self._watched_layers = watched_layers
 
     def _on_stroke(self, _: object = None) -> None:
-        if self._blank:  # who has just painted may press Run at once
+        if self._is_blank:  # the first stroke enables Run without a delay
             self.changed.emit()
         else:
-            self._soon.start()
+            self._stroke_timer.start()
 
-    def _connect(self, on: bool) -> None:
+    def _connect(self, is_connected: bool) -> None:
         events = self._viewer.layers.events
         for signal in (events.inserted, events.removed, events.renamed):
-            (signal.connect if on else signal.disconnect)(self.refresh)
+            (signal.connect if is_connected else signal.disconnect)(self.refresh)
 
     def _on_choice(self, name: str, _: int) -> None:
-        self._by_hand.add(name)
+        self._chosen_by_hand.add(name)
         self.changed.emit()
 
-    def _header(self, layer: Any) -> ImageSpec:
+    def _describe_layer(self, layer: Any) -> ImageSpec:
         if isinstance(layer, Shapes):
             grid = _get_image_grid(self._image) if layer.nshapes else (0, 0)
             return ImageSpec(name=layer.name, shape=grid, dtype="bool", axes="YX")
@@ -205,12 +224,15 @@ class ExtraInputs(QWidget):
 
 
 def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
-    """Draw a Shapes layer onto an image's grid; the two may be scaled and placed differently.
+    """Return a mask of a Shapes layer on the pixel grid of an image.
+
+    Scale and position of the two layers may differ.
 
     Parameters
     ----------
     shapes : Shapes
     image : Image or None
+        None gives an empty mask.
 
     Returns
     -------
@@ -220,36 +242,43 @@ def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool
     grid = _get_image_grid(image)
     if image is None or not shapes.nshapes:
         return np.zeros(grid, bool)
-    # the last two axes are the picture plane of both
+    # the last two axes are Y and X in both layers
     corners = [
         np.array(
-            [image.world_to_data(shapes.data_to_world(item)[-image.ndim :])[-2:] for item in part]
+            [
+                image.world_to_data(shapes.data_to_world(corner)[-image.ndim :])[-2:]
+                for corner in shape
+            ]
         )
-        for part in shapes.data
+        for shape in shapes.data
     ]
-    moved = Shapes(corners, shape_type=list(shapes.shape_type))
-    return np.asarray(moved.to_masks(mask_shape=grid).any(0))
+    moved_shapes = Shapes(corners, shape_type=list(shapes.shape_type))
+    return np.asarray(moved_shapes.to_masks(mask_shape=grid).any(0))
 
 
 def _guess_layer(name: str, layers: Sequence[Any]) -> str:
-    """Guess the layer that is meant: one called so, or drawn; an image may be there for itself."""
-    # a PSF that was found may well be meant; a result or what was taken out of it is none
-    meant = [
+    """Return the name of the layer for an input: named like it, or drawn; else ""."""
+    # an estimated PSF is a sensible input; a result or a residual is not
+    candidates = [
         layer for layer in layers if read_layer_provenance(layer).get("shows", "found") == "found"
     ]
-    called = (item.name for item in meant if name in re.findall("[a-z]+", item.name.lower()))
-    drawn_ones = (layer.name for layer in layers if not isinstance(layer, Image))
-    return next(chain(called, drawn_ones), "")
+    named_alike = (
+        candidate.name
+        for candidate in candidates
+        if name in re.findall("[a-z]+", candidate.name.lower())
+    )
+    drawn = (layer.name for layer in layers if not isinstance(layer, Image))
+    return next(chain(named_alike, drawn), "")
 
 
 def _is_small_mask(layer: Any) -> bool:
-    """Whether it is a drawing in the memory that is looked at in no time."""
+    """Whether a layer is a labels layer in memory that is small enough to be checked."""
     pixels = layer.data if isinstance(layer, Labels) else None
     return type(pixels) is np.ndarray and pixels.size <= _MAX_CHECKED_MASK_PIXELS
 
 
 def _find_topmost_original(layers: Sequence[Any]) -> str:
-    """Name the topmost layer that is no picture of ours."""
+    """Return the name of the topmost layer that this plugin did not make, or ""."""
     return next((str(layer.name) for layer in layers if not read_layer_provenance(layer)), "")
 
 
@@ -262,11 +291,11 @@ def _get_image_grid(image: Image | None) -> tuple[int, int]:
 
 
 def _make_inputs_layout(page: QWidget) -> QFormLayout:
-    """Lay a page out as labels and lists."""
+    """Return a layout of labels and lists for a page."""
     layout = QFormLayout(page)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    # in a narrow dock a long label would get no width at all
+    # in a narrow dock, a long label would leave no width for its list
     layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
     return layout
 
@@ -281,62 +310,64 @@ def _make_input_combo(item: Input) -> QComboBox:
 
 
 class LayerDock(RunDock):
-    """Chooses an image, and what goes with it.
+    """A dock with a list for the image and one for each extra input.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Its Image layers are offered.
+        Its Image layers fill the list.
     run_bar : RunBar
-    further : sequence of Input
-        What is chosen beside the image.
+    extra_inputs : sequence of Input
     asks_axes : bool
-        Whether the meaning of the axes is asked for.
+        Whether the dock has a field for the axes.
     """
 
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
         run_bar: RunBar,
-        further: Sequence[Input],
+        extra_inputs: Sequence[Input],
         *,
         asks_axes: bool = True,
     ) -> None:
         super().__init__(viewer, run_bar)
         self.chooser = InputChooser(self._viewer, asks_axes=asks_axes)
-        self.further = ExtraInputs(self._viewer, further)
+        self.extra_inputs = ExtraInputs(self._viewer, extra_inputs)
         self._refused_image: ImageSpec | Refusal | None = None
-        self._said_of: ref[Image] | None = None
+        self._message_layer: ref[Image] | None = None
         self.chooser.changed.connect(self._on_image)
-        self.further.changed.connect(self.show_plan)
+        self.extra_inputs.changed.connect(self.show_plan)
 
     def shut_down(self) -> None:
-        """Stop all work and let go of the viewer; for a dock that is closed."""
+        """Stop all work and disconnect from the viewer, when the dock is closed."""
         super().shut_down()
         self.chooser.disconnect_viewer()
-        self.further.disconnect_viewer()
+        self.extra_inputs.disconnect_viewer()
 
     def _on_image(self) -> None:
-        self.further.set_image(self.chooser.layer())
-        other = self._said_of is not None and self._said_of() is not self.chooser.layer()
-        if other or self._refused_image not in (None, self.chooser.header()):
-            self._refused_image = self._said_of = None
-            if self.run_bar.add_button.isHidden():  # else a result waits, and the words tell of it
-                self.run_bar.say("")  # it was said of another image
+        self.extra_inputs.set_image(self.chooser.get_layer())
+        is_other_image = (
+            self._message_layer is not None
+            and self._message_layer() is not self.chooser.get_layer()
+        )
+        if is_other_image or self._refused_image not in (None, self.chooser.read_header()):
+            self._refused_image = self._message_layer = None
+            if self.run_bar.add_button.isHidden():  # else the message is about a waiting result
+                self.run_bar.show_message("")  # the message was about another image
         self.show_plan()
 
     def _finish(self, text: str = "") -> None:
-        """Say how the run ended, until another image is chosen."""
+        """End the run; its message stays until another image is chosen."""
         super()._finish(text)
-        layer = None if self.busy else self.chooser.layer()  # or the next run is on
-        self._said_of = None if layer is None else ref(layer)
+        layer = None if self.is_busy else self.chooser.get_layer()  # busy: the next run has begun
+        self._message_layer = None if layer is None else ref(layer)
 
-    def _refused(self) -> None:
-        self._refused_image = self.chooser.header()
+    def _on_refused(self) -> None:
+        self._refused_image = self.chooser.read_header()
 
-    def _close_parts(self, busy: bool) -> None:
-        self._refused_image = self._said_of = None
+    def _lock_parts(self, busy: bool) -> None:
+        self._refused_image = self._message_layer = None
         self.chooser.setEnabled(not busy)
-        self.further.setEnabled(not busy)
+        self.extra_inputs.setEnabled(not busy)
         if not busy:
             attempt(self.chooser.refresh, "The list of images could not be brought up to date")

@@ -1,4 +1,4 @@
-"""The held-out curve: how well the picture explains pixels that it never saw."""
+"""The plot of training and validation loss, and helpers for all plots in a dock."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Blue and orange of the Okabe-Ito palette: told apart by every kind of colour vision.
+#: Blue and orange of the Okabe-Ito palette, distinct in every kind of colour vision.
 TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
-#: In pixels: tall enough to read, low enough for all of it to be in sight, in a window of 1280 x
-#: 720, below a result of which there is much to say.
+#: Height of a plot in pixels; in a window of 1280 x 720 it stays visible below a long message.
 _HEIGHT = 164
-#: Shortest axis; a shorter one has tenths of iterations.
+#: Shortest range of the axis of iterations; a shorter one would have ticks at tenths.
 _MIN_AXIS_ITERATIONS = 10
-#: In pixels: of the words above the curves, which pyqtgraph gives 30. The topmost number needs 7.
+#: Height of the legend in pixels; pyqtgraph's default is 30, the topmost tick label needs 7.
 _LEGEND_HEIGHT = 20
-#: Of each further line of these words.
+#: Height of each further line of the legend, in pixels.
 _LEGEND_LINE = 16
-#: Stands above the curves, where it can hide none of them.
+#: The legend, above the plot, where it hides no curve.
 _VALIDATION_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">{sign}</span> {text}'
     for colour, sign, text in (
@@ -34,26 +33,26 @@ _VALIDATION_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
 
 
 class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
-    """Loss of fitted and of held-out pixels against the iteration, best point marked."""
+    """A plot of training and validation loss over the iterations, with the best one marked."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._points: list[tuple[int, float, float]] = []
         self._unit = 0
-        self._fitted = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
-        self._held_out = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
+        self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
+        self._validation_curve = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2))
         best = {"symbol": "o", "symbolSize": 9, "symbolBrush": VALIDATION_COLOUR}
         self._best = self.plot(pen=None, **best)
         self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(TRAINING_COLOUR, width=1))
         self._mark.setVisible(False)
         self.addItem(self._mark, ignoreBounds=True)
         disable_plot_interaction(self)
-        self.setVisible(False)  # until there is something to see
+        self.setVisible(False)  # until it has points
         self.setToolTip(
             "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
             "when it rises, the network begins to copy noise, and the best point is kept."
         )
-        self.setAccessibleName("Held-out curve")
+        self.setAccessibleName("Validation curve")
 
     def restart(self) -> None:
         """Empty the plot."""
@@ -62,30 +61,30 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
         self._draw(0)
 
     def extend(self, points: Iterable[tuple[int, int, float, float]], best: int) -> None:
-        """Add points (unit, iteration, fitted loss, held-out loss); mark the iteration `best`.
+        """Add points (unit, iteration, training loss, validation loss); mark the iteration `best`.
 
-        A new unit begins a new curve.
+        A new unit begins new curves.
         """
-        for unit, iteration, fitted, held_out in points:
+        for unit, iteration, training_loss, validation_loss in points:
             if unit != self._unit:
                 self._unit = unit
                 self._points.clear()
-            self._points.append((iteration, fitted, held_out))
+            self._points.append((iteration, training_loss, validation_loss))
         self._draw(best)
 
     def mark(self, place: tuple[int, int] | None) -> None:
-        """Draw a line where a picture of the history is from: (unit, iteration), None for none."""
+        """Mark a snapshot of the history by a vertical line: (unit, iteration), or None."""
         self._mark.setVisible(place is not None and place[0] == self._unit)
         if place is not None:
             self._mark.setValue(place[1])
 
     @property
     def count(self) -> int:
-        """Number of points shown."""
+        """Number of points in the plot."""
         return len(self._points)
 
     def recolour(self, text: str, background: str) -> None:
-        """Follow napari's theme."""
+        """Apply the colours of napari's theme."""
         label = {"bottom": "Iteration", "left": "Loss (low is good)"}
         recolour(self, text, background, label, _VALIDATION_LEGEND)
         self._best.setSymbolPen(text)
@@ -93,24 +92,27 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
 
     def _draw(self, best: int) -> None:
         self.setVisible(bool(self._points))
-        table = np.array(self._points, dtype=float).reshape(-1, 3)
-        iteration = table[:, 0]
-        for curve, losses in ((self._fitted, table[:, 1]), (self._held_out, table[:, 2])):
+        points = np.array(self._points, dtype=float).reshape(-1, 3)
+        iteration = points[:, 0]
+        for curve, losses in (
+            (self._fit_curve, points[:, 1]),
+            (self._validation_curve, points[:, 2]),
+        ):
             finite = np.isfinite(losses)
             curve.setData(iteration[finite], losses[finite])
-        marked = (iteration == best) & np.isfinite(table[:, 2])
-        self._best.setData(iteration[marked], table[marked, 2])
-        # fitted to a single point, the axis would go from below zero
+        marked = (iteration == best) & np.isfinite(points[:, 2])
+        self._best.setData(iteration[marked], points[marked, 2])
+        # an automatic range for a single point would begin below zero
         self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
 
 
 def disable_plot_interaction(plot: pg.PlotWidget) -> None:
-    """Make a plot that is looked at and not played with."""
-    item = plot.getPlotItem()
-    item.setMenuEnabled(False)
-    item.hideButtons()
-    plot.setMouseEnabled(x=False, y=False)  # the wheel scrolls the dock instead
-    item.layout.setContentsMargins(2, 0, 8, 2)
+    """Disable zooming, menus and buttons of a plot, and fix its height."""
+    plot_item = plot.getPlotItem()
+    plot_item.setMenuEnabled(False)
+    plot_item.hideButtons()
+    plot.setMouseEnabled(x=False, y=False)  # so that the wheel scrolls the dock
+    plot_item.layout.setContentsMargins(2, 0, 8, 2)
     plot.setFixedHeight(_HEIGHT)
     plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
@@ -118,7 +120,7 @@ def disable_plot_interaction(plot: pg.PlotWidget) -> None:
 def recolour(
     plot: pg.PlotWidget, text: str, background: str, message: Mapping[str, str], legend: str
 ) -> None:
-    """Give a plot the colours of a theme, and its words, which have colours, too.
+    """Set colours, axis labels and legend of a plot.
 
     Parameters
     ----------
@@ -126,20 +128,20 @@ def recolour(
     text, background : str
         Colours.
     message : mapping
-        Of the axes: "bottom", "left".
+        Labels of the axes "bottom" and "left".
     legend : str
-        Stands above, as rich text.
+        The title above the plot, as rich text.
     """
     plot.setBackground(background)
-    item = plot.getPlotItem()
+    plot_item = plot.getPlotItem()
     for side, label in message.items():
-        axis = item.getAxis(side)
+        axis = plot_item.getAxis(side)
         axis.setPen(text)
         axis.setTextPen(text)
         axis.setLabel(label, color=text)
         axis.enableAutoSIPrefix(False)
-    item.setTitle(legend, color=text, size="9pt")
-    more = _LEGEND_LINE * legend.count("<br>")
-    item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + more)
-    item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + more)
-    plot.setFixedHeight(_HEIGHT + more)  # the curves keep their height
+    plot_item.setTitle(legend, color=text, size="9pt")
+    extra_height = _LEGEND_LINE * legend.count("<br>")
+    plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
+    plot_item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + extra_height)
+    plot.setFixedHeight(_HEIGHT + extra_height)  # the plot area keeps its height

@@ -1,7 +1,4 @@
-"""What the user has set for all docks in napari's preferences.
-
-Where napari lets a plugin keep what belongs to the user.
-"""
+"""The plugin's page in napari's preferences, and the folder for the user's own files."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
 if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
 
-#: As `napari.yaml` words them, and how they are called in a recipe.
+#: Devices by their labels in `napari.yaml`, with their names in a recipe.
 DEVICES = {"CPU": "cpu", "NVIDIA GPU": "cuda", "Apple GPU": "mps"}
 PRESETS = ("fast", "balanced", "best")
 
 
 def read_preferences(name: str) -> Any:
-    """Give a page of our preferences; None where there are none, as in napari before 0.9.
+    """Return a page of the plugin's preferences; None if there is none, as before napari 0.9.
 
     Parameters
     ----------
@@ -37,42 +34,42 @@ def read_preferences(name: str) -> Any:
 
 
 def get_allowed_machine() -> Machine:
-    """Look at this computer, as much of it as the user grants."""
+    """Return this computer, limited to what the preferences allow."""
     return limit_machine(detect_machine(), read_preferences("computing"))
 
 
-def limit_machine(machine: Machine, wishes: Any) -> Machine:
-    """Leave of a computer what the user grants.
+def limit_machine(machine: Machine, preferences: Any) -> Machine:
+    """Return a machine limited to the preferences, with the preferred device first.
 
     Parameters
     ----------
     machine : Machine
-    wishes : object
-        With `device`, `memory` in GB and `threads`, 0 for all there is; None: no wishes.
+    preferences : object
+        Has `device`, `memory` in GB and `threads`; 0 means no limit. None for no preferences.
     """
-    if wishes is None:
+    if preferences is None:
         return machine
-    first = DEVICES.get(wishes.device)
+    preferred_device = DEVICES.get(preferences.device)
     devices = machine.devices
-    if first in devices:
-        devices = (first, *(device for device in devices if device != first))
-    memory = round(1e9 * wishes.memory) or machine.memory_bytes
+    if preferred_device in devices:
+        devices = (preferred_device, *(device for device in devices if device != preferred_device))
+    memory = round(1e9 * preferences.memory) or machine.memory_bytes
     return replace(
         machine,
-        cores=min(machine.cores, wishes.threads or machine.cores),
+        cores=min(machine.cores, preferences.threads or machine.cores),
         memory_bytes=min(machine.memory_bytes, memory),
         devices=devices,
     )
 
 
 def get_default_preset() -> str:
-    """Name the preset that docks begin with; "" for that of the last run."""
-    wished = getattr(read_preferences("computing"), "preset", "")
-    return wished if wished in PRESETS else ""
+    """Return the preset that docks begin with; "" for the preset of the last run."""
+    preset = getattr(read_preferences("computing"), "preset", "")
+    return preset if preset in PRESETS else ""
 
 
 def open_saved_settings(task: str) -> PresetFolder:
-    """Find the settings kept for a task: in the folder of napari's own settings.
+    """Return the user's presets of a task, in the folder of napari's settings.
 
     Parameters
     ----------
@@ -83,19 +80,19 @@ def open_saved_settings(task: str) -> PresetFolder:
 
 
 def find_settings_folder() -> Path | None:
-    """Find the folder for what we keep, beside napari's own settings; None if there is none."""
+    """Return the plugin's folder next to napari's settings; None if napari saves none."""
     file = _find_settings_file()
     return None if file is None else Path(file).parent / "napari-dip"
 
 
 def _find_settings_file() -> Path | str | None:
-    """File that napari keeps our settings in, or its own where it keeps none for plugins."""
+    """Return the file of the plugin's settings, or of napari's own before napari 0.9."""
     from napari.settings import get_settings
 
     try:
         from napari.settings import get_plugin_settings
 
         settings_file: Path | str | None = get_plugin_settings("napari-dip").config_path
-    except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not known
+    except (ImportError, KeyError, AttributeError):  # before 0.9, or the plugin is not registered
         settings_file = get_settings().config_path
     return settings_file

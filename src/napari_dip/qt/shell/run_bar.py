@@ -1,9 +1,4 @@
-"""Run, stop and keep, pause, discard; and what is going on, in a bar and in words.
-
-Sentences that may be many: as tall as they need, up to some lines, and then they scroll.
-
-What is in sight ends with a whole line, and a sign below tells what is not.
-"""
+"""The run buttons (Run, Pause, Discard) with progress bar and messages, and scrollable labels."""
 
 from __future__ import annotations
 
@@ -36,21 +31,21 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
 
-#: Most lines in sight: in a window of 1280 x 720 as much height is left for what lies below.
+#: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
 MAX_MESSAGE_LINES = 10
-#: What else than a resize changes the height of the same words: napari's style, and with it the
-#: font, comes to a dock after its words, and again with each theme.
+#: Events other than a resize that change the height of a text. napari sets style and font of a dock
+#: after its text, and again with each theme.
 _STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
 
 
 class ScrollableLabel(QScrollArea):
-    """A place for a label that wraps its sentences.
+    """A label as tall as its wrapped text, which scrolls by whole lines if the text is long.
 
     Parameters
     ----------
     label : QLabel
     lines : int
-        Most in sight.
+        Largest number of visible lines.
     """
 
     def __init__(
@@ -58,84 +53,84 @@ class ScrollableLabel(QScrollArea):
     ) -> None:
         super().__init__(parent)
         self._label, self._lines = label, lines
-        self._ends: list[tuple[int, str]] = []
-        self.more = QLabel(self)
+        self._line_ends: list[tuple[int, str]] = []
+        self.more_label = QLabel(self)
         self.setFrameShape(QFrame.Shape.NoFrame)
-        # napari pads all widgets by a pixel: here it would be taken off the words
+        # napari pads all widgets by a pixel, which would hide a pixel of the text
         self.setStyleSheet("QScrollArea { padding: 0px; }")
         self.setWidgetResizable(True)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self.setWidget(label)
-        # what a label hints at, a block of three lines for one long one, is no height that it needs
+        # the size hint of a label is too tall: a block of three lines for one long line
         label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Ignored)
         if (bar := self.verticalScrollBar()) is not None:
-            bar.valueChanged.connect(self._tell_more)
-            bar.rangeChanged.connect(self._tell_more)
-        self.show_words("")
+            bar.valueChanged.connect(self._update_more_label)
+            bar.rangeChanged.connect(self._update_more_label)
+        self.show_text("")
 
-    def show_words(self, text: str) -> None:
-        """Show sentences from their beginning."""
+    def show_text(self, text: str) -> None:
+        """Show a text from its beginning."""
         self._label.setText(text)
-        self._fit()
+        self._fit_height()
         bar = self.verticalScrollBar()
         if bar is not None:
             bar.setValue(0)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Sentences take more lines in a narrow dock."""
+        """Adapt the height: sentences take more lines in a narrow dock."""
         super().resizeEvent(event)
-        self._fit()
+        self._fit_height()
 
     def event(self, event: QEvent | None) -> bool:
-        """Sentences take more height in a larger font."""
-        done = super().event(event)
+        """Adapt the height to a change of font or style."""
+        is_handled = super().event(event)
         if event is not None and event.type() in _STYLE_EVENTS:
-            self._fit()
-        return done
+            self._fit_height()
+        return is_handled
 
-    def _fit(self) -> None:
-        """Take the height of the words; a bar, which takes width off them, only for too many.
+    def _fit_height(self) -> None:
+        """Set the height to that of the text, and show a scroll bar only for too many lines.
 
-        Were Qt to choose, a bar that came while the place was low would make a line wrap that
-        does not, and would stay for what it had wrapped itself.
+        Qt would show a scroll bar while the area is still low. The bar narrows the text, wraps
+        further lines by that, and would then stay because of these lines.
         """
         width, bar = max(1, self.width()), self.verticalScrollBar()
-        many = bar is not None and len(self._lines_at(width)) > self._lines
-        if bar is not None and many:
+        is_scrolled = bar is not None and len(self._break_lines(width)) > self._lines
+        if bar is not None and is_scrolled:
             width -= bar.sizeHint().width()
-        self._ends = self._lines_at(width)
-        wanted = self._label.heightForWidth(width)
-        sign = self.more.sizeHint().height() if many else 0
+        self._line_ends = self._break_lines(width)
+        height = self._label.heightForWidth(width)
+        sign_height = self.more_label.sizeHint().height() if is_scrolled else 0
         policy = Qt.ScrollBarPolicy
         self.setVerticalScrollBarPolicy(
-            policy.ScrollBarAlwaysOn if many else policy.ScrollBarAlwaysOff
+            policy.ScrollBarAlwaysOn if is_scrolled else policy.ScrollBarAlwaysOff
         )
-        if self.viewportMargins().bottom() != sign:
-            self.setViewportMargins(0, 0, 0, sign)
-        if many:
-            above = (wanted - self._ends[-1][0]) // 2  # the words stand in the label's middle
-            wanted = above + self._ends[self._lines - 1][0]
-        self.setFixedHeight(max(1, wanted + sign))
-        if bar is not None and many:
-            bar.setSingleStep(self._ends[0][0])  # goes on by whole lines
-        self.more.setVisible(many)
-        self.more.setGeometry(0, wanted, width, sign)
-        self._tell_more()
+        if self.viewportMargins().bottom() != sign_height:
+            self.setViewportMargins(0, 0, 0, sign_height)
+        if is_scrolled:
+            top_margin = (height - self._line_ends[-1][0]) // 2  # the text is centred in the label
+            height = top_margin + self._line_ends[self._lines - 1][0]
+        self.setFixedHeight(max(1, height + sign_height))
+        if bar is not None and is_scrolled:
+            bar.setSingleStep(self._line_ends[0][0])  # scrolls by whole lines
+        self.more_label.setVisible(is_scrolled)
+        self.more_label.setGeometry(0, height, width, sign_height)
+        self._update_more_label()
 
-    def _lines_at(self, width: int) -> list[tuple[int, str]]:
-        """Break the words into lines as the label does; where each ends, and what it says."""
+    def _break_lines(self, width: int) -> list[tuple[int, str]]:
+        """Return bottom edge (in pixels) and text of each line, wrapped as the label wraps it."""
         label = self._label
         text = label.text()
         layout = QTextLayout(text.replace("\n", "\u2028"), label.font())
         option = QTextOption()
         option.setWrapMode(QTextOption.WrapMode.WordWrap)
         layout.setTextOption(option)
-        frame = label.width() - label.contentsRect().width()
+        frame_width = label.width() - label.contentsRect().width()
         ends: list[tuple[int, str]] = []
         bottom = 0
         layout.beginLayout()
         while (line := layout.createLine()).isValid():
-            line.setLineWidth(max(1, width - frame))
+            line.setLineWidth(max(1, width - frame_width))
             line.setPosition(QPointF(0, bottom))
             bottom = ceil(bottom + line.height())
             start = line.textStart()
@@ -143,26 +138,27 @@ class ScrollableLabel(QScrollArea):
         layout.endLayout()
         return ends
 
-    def _tell_more(self, *_: int) -> None:
-        """Say how many lines are below what is in sight, and whether a warning is among them."""
+    def _update_more_label(self, *_: int) -> None:
+        """Show how many lines are hidden below, and whether one of them is a warning."""
         bar, view = self.verticalScrollBar(), self.viewport()
-        if bar is None or view is None or self.more.isHidden():
+        if bar is None or view is None or self.more_label.isHidden():
             return
         bottom = bar.value() + view.height()
-        below = [text for end, text in self._ends if end > bottom]
-        lines = "1 more line" if len(below) == 1 else f"{len(below)} more lines"
-        warned = ", with a warning ⚠" if any("⚠" in text for text in below) else ""
-        self.more.setText(f"▼ {lines}{warned}" if below else "")
+        hidden_lines = [text for end, text in self._line_ends if end > bottom]
+        lines = "1 more line" if len(hidden_lines) == 1 else f"{len(hidden_lines)} more lines"
+        warning = ", with a warning ⚠" if any("⚠" in text for text in hidden_lines) else ""
+        self.more_label.setText(f"▼ {lines}{warning}" if hidden_lines else "")
 
 
 #: An option in brackets, with its value: " (--tile 512)".
 _OPTION = re.compile(r" \(--[a-z][^()]*\)")
-#: A double click on Run must not stop what it has just started.
+#: Seconds after the start in which a click on Run is ignored: the second click of a double click
+#: must not stop the run.
 _DOUBLE_CLICK_SECONDS = 0.5
 
 
 class RunBarState(Enum):
-    """What the buttons may do."""
+    """The state of the run buttons."""
 
     REFUSED = "refused"
     IDLE = "ready"
@@ -173,16 +169,16 @@ class RunBarState(Enum):
 
 
 class RunBar(QWidget):
-    """Three buttons, a progress bar and a sentence; knows no run, only says what was pressed.
+    """Run buttons, a progress bar and a message; emits a signal for each button pressed.
 
     Parameters
     ----------
-    kept : str
-        What stopping keeps; an attribute, too.
+    kept_label : str
+        What stopping keeps, for messages; also an attribute.
     stop : str
-        What the first button says while a run is on.
+        The label of the first button during a run.
     discards : bool
-        Whether a run can be thrown away; one that waits for its turn always can.
+        Whether a run can be discarded; a run in the queue always can.
     """
 
     run_pressed = Signal()
@@ -196,17 +192,17 @@ class RunBar(QWidget):
         self,
         parent: QWidget | None = None,
         *,
-        kept: str = "the best picture so far",
+        kept_label: str = "the best picture so far",
         stop: str = "Stop and keep",
         discards: bool = True,
     ) -> None:
         super().__init__(parent)
-        self.kept = kept
-        self._stop, self._discards = stop, discards
-        self._start = "Run"
+        self.kept_label = kept_label
+        self._stop_label, self._can_discard = stop, discards
+        self._start_label = "Run"
         self.state = RunBarState.REFUSED
-        self._since = 0.0
-        self._said = ""
+        self._last_event_time = 0.0
+        self._message = ""
         self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
         self._clock = QTimer(self)
         self._clock.setInterval(1000)
@@ -220,7 +216,7 @@ class RunBar(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
         self.message_label = make_message_label()
-        self.place = ScrollableLabel(self.message_label)
+        self.message_area = ScrollableLabel(self.message_label)
         self._arrange()
         self.run_button.clicked.connect(self._on_run)
         self.pause_button.clicked.connect(self._on_pause)
@@ -229,67 +225,69 @@ class RunBar(QWidget):
         self.show_state(RunBarState.REFUSED)
 
     def show_state(self, state: RunBarState) -> None:
-        """Label and enable the buttons for what can be done now."""
+        """Set labels, tooltips and availability of the buttons for a state."""
         if state is RunBarState.RUNNING and self.state in (RunBarState.IDLE, RunBarState.WAITING):
-            self._since, self._last_shown_event = time.monotonic(), None
+            self._last_event_time, self._last_shown_event = time.monotonic(), None
             self._clock.start()
         self.state = state
-        busy = state in (RunBarState.RUNNING, RunBarState.PAUSED, RunBarState.STOPPING)
-        waits = state is RunBarState.WAITING
-        self.run_button.setText(self._stop if busy else "Waiting" if waits else self._start)
+        is_busy = state in (RunBarState.RUNNING, RunBarState.PAUSED, RunBarState.STOPPING)
+        is_waiting = state is RunBarState.WAITING
+        self.run_button.setText(
+            self._stop_label if is_busy else "Waiting" if is_waiting else self._start_label
+        )
         self.run_button.setToolTip(
-            f"Stop now and keep {self.kept}" if busy else "Start, as the line above says"
+            f"Stop now and keep {self.kept_label}" if is_busy else "Start, as the line above says"
         )
         self.run_button.setEnabled(
             state in (RunBarState.IDLE, RunBarState.RUNNING, RunBarState.PAUSED)
         )
         self.pause_button.setText("Resume" if state is RunBarState.PAUSED else "Pause")
         self.pause_button.setEnabled(state in (RunBarState.RUNNING, RunBarState.PAUSED))
-        self.discard_button.setEnabled(busy or waits)
-        self.discard_button.setVisible(self._discards or waits)
-        self.bar.setVisible(busy)
-        if not busy:
+        self.discard_button.setEnabled(is_busy or is_waiting)
+        self.discard_button.setVisible(self._can_discard or is_waiting)
+        self.bar.setVisible(is_busy)
+        if not is_busy:
             self._clock.stop()
 
-    def call_start(self, text: str) -> None:
-        """Let the first button say something else than Run before a run."""
-        self._start = text
+    def set_start_label(self, text: str) -> None:
+        """Set the label of the first button before a run."""
+        self._start_label = text
         self.show_state(self.state)
 
     def show_event(self, event: Event, remarks: Iterable[str] = ()) -> None:
-        """Bring bar and sentence up to date; remarks stand below.
+        """Update progress bar and message, with the remarks below.
 
-        Until the bar has something to show, the seconds are counted. A bar that moves would draw
-        the whole window anew 25 times a second, which without a GPU took 31 % of a core
-        where the seconds took 3 % (measured in a window of 1280 x 720 with Mesa's llvmpipe).
+        While the fraction is 0, the seconds are counted instead. An animated bar redraws the whole
+        window 25 times a second: 31 % of a core without a GPU, against 3 % for the seconds
+        (window of 1280 x 720 with Mesa's llvmpipe).
         """
         if self.state is not RunBarState.RUNNING:
             return
         self._last_shown_event = event, tuple(remarks)
         self.bar.setValue(round(1000 * event.fraction))
         parts = [event.message.rstrip(".")]
-        since = int(time.monotonic() - self._since)
-        if since and not event.fraction:
-            parts.append(f"{since} s so far")
+        seconds = int(time.monotonic() - self._last_event_time)
+        if seconds and not event.fraction:
+            parts.append(f"{seconds} s so far")
         if event.iterations:
             parts.append(f"iteration {event.iteration} of {event.iterations}")
         if event.seconds_left is not None and event.fraction < 1:
             parts.append(f"at most {format_duration(event.seconds_left)} left")
         # each part stays on one line
-        line = " · ".join(part.replace(" ", "\u00a0") for part in parts)
-        self.place.show_words("\n".join([line, *remarks]))
+        progress = " · ".join(part.replace(" ", "\u00a0") for part in parts)
+        self.message_area.show_text("\n".join([progress, *remarks]))
 
-    def say(self, text: str) -> None:
-        """Show a sentence."""
-        self._said = text
-        self.place.show_words(text)
+    def show_message(self, text: str) -> None:
+        """Show a message."""
+        self._message = text
+        self.message_area.show_text(text)
 
-    def say_also(self, text: str) -> None:
-        """Show a sentence above the last one, which goes on being true, until another is said."""
-        self.place.show_words("\n".join(filter(None, [text, self._said])))
+    def prepend_message(self, text: str) -> None:
+        """Show a text above the last message, until the next message."""
+        self.message_area.show_text("\n".join(filter(None, [text, self._message])))
 
     def _on_second(self) -> None:
-        """Let it be seen that something is being done while there is no news."""
+        """Update the count of seconds while there is no progress to show."""
         if self._last_shown_event is not None and not self._last_shown_event[0].fraction:
             self.show_event(*self._last_shown_event)
 
@@ -297,7 +295,7 @@ class RunBar(QWidget):
         if self.state is RunBarState.IDLE:
             self.bar.setValue(0)
             self.run_pressed.emit()
-        elif time.monotonic() - self._since > _DOUBLE_CLICK_SECONDS:
+        elif time.monotonic() - self._last_event_time > _DOUBLE_CLICK_SECONDS:
             self.keep_pressed.emit()
 
     def _on_pause(self) -> None:
@@ -307,7 +305,7 @@ class RunBar(QWidget):
         layout = QGridLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setVerticalSpacing(4)
-        if self._discards:
+        if self._can_discard:
             layout.addWidget(self.run_button, 0, 0, 1, 2)
             layout.addWidget(self.pause_button, 1, 0)
             layout.addWidget(self.discard_button, 1, 1)
@@ -316,7 +314,7 @@ class RunBar(QWidget):
             layout.addWidget(self.pause_button, 0, 1)
             layout.addWidget(self.discard_button, 1, 0, 1, 2)
         layout.addWidget(self.bar, 2, 0, 1, 2)
-        layout.addWidget(self.place, 3, 0, 1, 2)
+        layout.addWidget(self.message_area, 3, 0, 1, 2)
         layout.addWidget(self.add_button, 4, 0, 1, 2)
         self.add_button.setToolTip("Try again to add the restored picture as a layer")
         self.add_button.setVisible(False)  # until a result waits
@@ -325,7 +323,7 @@ class RunBar(QWidget):
 
 
 def remove_option_names(text: str) -> str:
-    """Leave out how the command line calls a field that stands in the dock: "'Axes' (--axes)"."""
+    """Return a text without command-line options in brackets, as in "'Axes' (--axes)"."""
     return _OPTION.sub("", text)
 
 
@@ -335,7 +333,7 @@ class _MessageLabel(QLabel):
 
 
 def make_message_label() -> QLabel:
-    """Make a label for whole sentences: wraps, can be copied, and never as mark-up."""
+    """Return a label for messages: wrapped, selectable, and never read as rich text."""
     label = _MessageLabel()
     label.setWordWrap(True)
     label.setTextFormat(Qt.TextFormat.PlainText)

@@ -1,4 +1,4 @@
-"""How a run ends in napari: the result becomes a layer whatever goes wrong, and what is said."""
+"""The end of a run: its result becomes a layer, with a message, even if an error occurs."""
 
 from __future__ import annotations
 
@@ -32,64 +32,67 @@ NO_PICTURE_MESSAGE = (
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PendingResult:
-    """A result on its way into the viewer.
+    """A result that is to become a layer.
 
     Attributes
     ----------
     name : str
-        Of the input layer.
-    look : mapping
-        What the result takes over from it; see `look_of`.
+        The name of the input layer.
+    layer_attributes : mapping
+        The layer attributes for the result; see `copy_layer_attributes`.
     result : Restoration
-    source : callable
-        Gives the input layer, or None if it is gone.
-    input_look : mapping
-        As `look`, for pictures of the input's size.
-    trial : str
-        Name of what was tried on a part of the input; else empty.
+    get_source_layer : callable
+        Returns the input layer, or None if it no longer exists.
+    input_layer_attributes : mapping
+        As `layer_attributes`, for pictures of the input's size.
+    trial_name : str
+        Suffix of the layer name for a crop preview; else empty.
     remarks : tuple of Note
-        Notes that stand in the plan line, above the words, and are not said twice.
+        Notes that the plan shows already, and the message does not repeat.
     preview : Preview or None
-        That showed the run; its layer shows the result from then on.
+        The preview of the run, whose layer shows the result afterwards.
     """
 
     name: str
-    look: Mapping[str, Any]
+    layer_attributes: Mapping[str, Any]
     result: Restoration
-    source: Callable[[], Any] = lambda: None
-    input_look: Mapping[str, Any] = field(default_factory=dict)
-    trial: str = ""
+    get_source_layer: Callable[[], Any] = lambda: None
+    input_layer_attributes: Mapping[str, Any] = field(default_factory=dict)
+    trial_name: str = ""
     remarks: tuple[Note, ...] = ()
     preview: Preview | None = None
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
-        """Add it as a layer, in the input's place and colours or, where these fail, without.
+        """Add the result as a layer; without position and colours of the input if these fail.
 
         Returns
         -------
         name, remark : str
-            Of the new layer, and a sentence on what could not be done.
+            The name of the new layer, and a sentence on what failed, or "".
 
         Raises
         ------
         Exception
-            If napari takes no layer at all; any kind, since other plugins listen to its layers.
+            If no layer could be added. Any type, because other plugins listen to the layers.
         """
         try:
-            content = self.result, self.trial, self.preview
-            return add_result(viewer, self.name, self.look, *content).name, ""
+            content = self.result, self.trial_name, self.preview
+            return add_result(viewer, self.name, self.layer_attributes, *content).name, ""
         except Exception as error:
             _log_error(f"Adding the result of '{self.name}' failed", error)
-            if layers := self._layers(viewer):  # whoever failed came after napari's own part
+            # the error may have come after napari had added the layer
+            if layer_name := self._find_layer_name(viewer):
                 return (
-                    layers,
+                    layer_name,
                     f"While it was added, something else failed: {describe_error(error)}.",
                 )
-            plain = {key: self.look[key] for key in ("rgb", "metadata")}
+            plain_attributes = {key: self.layer_attributes[key] for key in ("rgb", "metadata")}
             try:
-                name = add_result(viewer, self.name, plain, self.result, self.trial).name
+                name = add_result(
+                    viewer, self.name, plain_attributes, self.result, self.trial_name
+                ).name
             except Exception:
-                name = self._layers(viewer)
+                name = self._find_layer_name(viewer)
                 if not name:
                     raise
             return (
@@ -98,36 +101,36 @@ class PendingResult:
             )
 
     def describe(self, layer: str, remarks: Iterable[str] = ()) -> str:
-        """Say that it is done and why the fit ended, and all that should be known about it.
+        """Return the message on a finished run: layer, stop reason, warnings, notes and checks.
 
-        Warnings come first, a line for each, and what else the result is worth last.
+        Each warning has a line of its own; passed quality checks come last.
         """
         report = self.result.report
-        took = report.get("seconds")
-        spent = f"It took {format_duration(took)}" if isinstance(took, int | float) else ""
+        seconds = report.get("seconds")
+        duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
         notes = (str(note) for note in read_report_notes(report) if note not in self.remarks)
-        parts = dict.fromkeys((*notes, spent, *remarks))  # each once
-        rest = " ".join(format_sentence(part) for part in parts if part)
+        parts = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
+        rest = " ".join(format_sentence(sentence) for sentence in parts if sentence)
         reason = str(self.result.stop)
-        done = " ".join([f"Done: '{layer}'.", *([format_sentence(reason)] if reason else [])])
-        warnings, calm = format_quality_checks(report)
+        summary = " ".join([f"Done: '{layer}'.", *([format_sentence(reason)] if reason else [])])
+        warnings, passed = format_quality_checks(report)
         if not warnings:
-            done, rest = " ".join(filter(None, [done, rest])), ""
-        return "\n".join(filter(None, [done, *warnings, rest, calm]))
+            summary, rest = " ".join(filter(None, [summary, rest])), ""
+        return "\n".join(filter(None, [summary, *warnings, rest, passed]))
 
-    def _layers(self, viewer: napari.viewer.Viewer) -> str:
-        """Name the layer that holds the result already, if one does."""
+    def _find_layer_name(self, viewer: napari.viewer.Viewer) -> str:
+        """Return the name of the layer that shows the result, or ""."""
         return next((layer.name for layer in viewer.layers if layer.data is self.result.image), "")
 
 
 class ResultQueue:
-    """Puts answers into a viewer; those that it does not take wait here and are not lost.
+    """Adds results to a viewer, and keeps those that could not be added for another attempt.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     added : callable, optional
-        Told of each answer and the name of its layer; returns what else to tell the user.
+        Called with each result and the name of its layer; returns a further message or "".
     """
 
     def __init__(
@@ -136,59 +139,62 @@ class ResultQueue:
         added: Callable[[PendingResult, str], str] = lambda answer, layer: "",
     ) -> None:
         self._viewer = viewer
-        self._added = added
-        self._waiting: list[PendingResult] = []
+        self._on_added = added
+        self._waiting_results: list[PendingResult] = []
 
     @property
-    def waiting(self) -> bool:
-        """Whether there is an answer that the viewer has not taken."""
-        return bool(self._waiting)
+    def has_waiting(self) -> bool:
+        """Whether a result could not be added yet."""
+        return bool(self._waiting_results)
 
-    def add(self, answer: PendingResult, remarks: Iterable[str] = ()) -> str:
-        """Make a layer of an answer; returns what to tell the user."""
+    def add(self, pending: PendingResult, remarks: Iterable[str] = ()) -> str:
+        """Add a result as a layer; return the message for the user."""
         try:
-            layer, remark = answer.add(self._viewer)
+            layer, remark = pending.add(self._viewer)
         except Exception as error:
-            _log_error(f"The result of '{answer.name}' waits", error)
-            self._waiting.append(answer)
+            _log_error(f"The result of '{pending.name}' waits", error)
+            self._waiting_results.append(pending)
             return (
-                f"The result for '{answer.name}' is ready but could not be added to the viewer: "
+                f"The result for '{pending.name}' is ready but could not be added to the viewer: "
                 f"{describe_error(error)}. Press Add the result to try again."
             )
-        facts: list[str] = []
+        extra_messages: list[str] = []
         failing = "It cannot be compared with its input"
-        trouble = attempt(lambda: facts.append(self._added(answer, layer)), failing)
-        return answer.describe(layer, [*remarks, remark, *facts, trouble])
+        error_message = attempt(
+            lambda: extra_messages.append(self._on_added(pending, layer)), failing
+        )
+        return pending.describe(layer, [*remarks, remark, *extra_messages, error_message])
 
     def add_waiting(self) -> str:
-        """Try again; returns what to tell the user."""
-        waiting, self._waiting = self._waiting, []
+        """Try again to add the waiting results; return the message for the user."""
+        waiting, self._waiting_results = self._waiting_results, []
         return "\n".join([self.add(answer) for answer in waiting])
 
 
 def format_quality_checks(report: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Put a report's verdict into a line for each warning, and one for all that is well."""
-    said = report.get("verdict", {"sentences": [], "warnings": []})
-    calm = said["sentences"][len(said["warnings"]) :]  # warnings come first
-    return [f"⚠ {item}" for item in said["warnings"]], " ".join(calm)
+    """Return the warnings of a report's quality checks, and all passed checks in one line."""
+    verdict = report.get("verdict", {"sentences": [], "warnings": []})
+    # the sentences begin with the warnings
+    passed = verdict["sentences"][len(verdict["warnings"]) :]
+    return [f"⚠ {warning}" for warning in verdict["warnings"]], " ".join(passed)
 
 
 def format_sentence(text: str) -> str:
-    """Begin with a capital and end with a full stop."""
+    """Return a text with a capital at the beginning and a full stop at the end."""
     text = text.strip().rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def attempt(act: Callable[[], object], failing: str) -> str:
-    """Do something that must not stop what comes after it.
+def attempt(action: Callable[[], object], failing: str) -> str:
+    """Call a function, and return its error as a message.
 
     Returns
     -------
     str
-        Empty, or a sentence that begins with `failing` and says why; the trace is in the log.
+        Empty, or a sentence of `failing` and the error; the log has the traceback.
     """
     try:
-        act()
+        action()
     except Exception as error:
         _log_error(failing, error)
         return f"{failing}: {describe_error(error)}."
@@ -196,5 +202,5 @@ def attempt(act: Callable[[], object], failing: str) -> str:
 
 
 def _log_error(failing: str, error: Exception) -> None:
-    """Log the trace as text: a log that keeps its records would keep the whole viewer alive."""
+    """Log a traceback as text: a record with the error itself could keep the viewer alive."""
     log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))

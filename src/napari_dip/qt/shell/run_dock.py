@@ -1,13 +1,7 @@
-"""The life of a run in a dock: its turn in the queue, buttons, progress, and how it ends.
+"""The base class of docks that start runs: its queue, buttons, progress and end of a run.
 
-One run at a time, however many docks and viewers are open: the others wait in line.
-
-Two runs at once would share cores and memory, take as long together, and could fill the memory
-that each was promised.
-
-A run in napari's activity dock: how far it is, without a wheel that costs a processor.
-
-Where a layer that is taken away frees what it holds on the GPU.
+One run at a time is computed, however many docks and viewers are open; the others wait in a queue.
+Two runs at once would share cores and memory, and would take as long in total.
 """
 
 from __future__ import annotations
@@ -39,16 +33,16 @@ if TYPE_CHECKING:
 
 
 class Activity:
-    """A line of napari's activity dock, in hundredths.
+    """A progress bar in napari's activity dock, in percent.
 
     Parameters
     ----------
     label : str
-        What is done.
+        The label of the bar.
     window : QWidget or None
-        napari's main window. The wheel in its corner is held still: each of its 25 pictures a
-        second draws the whole window anew, which without a GPU took most of a core. On
-        a computer with one core, a fit of 7 s then lasted 57 s (256 x 256 pixels, 60 iterations).
+        napari's main window. The spinning wheel in its corner is stopped: it redraws the whole
+        window 25 times a second, which took most of a core without a GPU. On one core, a fit of
+        7 s then lasted 57 s (256 x 256 pixels, 60 iterations).
     """
 
     def __init__(self, label: str, window: QWidget | None) -> None:
@@ -58,121 +52,127 @@ class Activity:
                 movie.stop()
 
     def show(self, fraction: float) -> None:
-        """Bring it up to date; `fraction` from 0 to 1 of the work is done."""
+        """Show the fraction of the work that is done, from 0 to 1."""
         self._bar.update(max(0, round(100 * fraction) - self._bar.n))
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         self._bar.close()
 
 
 def make_canvas_current(docked: QWidget) -> None:
-    """Let what comes next reach the OpenGL context that the layers of this window are drawn with.
+    """Make the OpenGL context of the window's canvas current, before a layer is removed.
 
-    napari 0.9 frees textures, buffers and programs of a removed layer at once, in whatever context
-    is current, mostly that of the window round the canvas. Two layers removed one after the other,
-    and the process ends in `glDrawArrays` at one of the next drawings (seen with Mesa's llvmpipe
-    and softpipe; napari's issues 6472 and 8471 tell of crashes there with cards of NVIDIA).
+    napari 0.9 frees textures, buffers and programs of a removed layer at once, in the context that
+    is current. That is mostly the context of the surrounding window. After two layers are removed
+    in a row, a later drawing crashes in `glDrawArrays` (with Mesa's llvmpipe and softpipe; napari's
+    issues 6472 and 8471 report such crashes with NVIDIA GPUs).
     """
     window = docked.window()
-    while window is not None and (around := window.parentWidget()) is not None:  # a floating dock
-        window = around.window()
+    while window is not None and (parent := window.parentWidget()) is not None:  # a floating dock
+        window = parent.window()
     if window is not None:
         for canvas in window.findChildren(QOpenGLWidget):
             canvas.makeCurrent()
 
 
 class QueueTicket:
-    """A place in the line.
+    """The place of a run in the queue.
 
     Parameters
     ----------
+    queue : RunQueue
     label : str
-        What runs, for those who wait behind it.
-    tell : bound method
-        Called with this place when its turn comes, and before that when the line moves. Held
-        weakly, and not called once its owner is gone.
+        The name of the run, for the runs that wait behind it.
+    notify : bound method
+        Called with this ticket when the run may begin, and whenever the runs ahead change. It is
+        referenced weakly, and not called after its owner is deleted.
     """
 
-    def __init__(self, queue: RunQueue, label: str, tell: Callable[[QueueTicket], None]) -> None:
+    def __init__(self, queue: RunQueue, label: str, notify: Callable[[QueueTicket], None]) -> None:
         self._queue = queue
-        self._tell = WeakMethod(tell)
+        self._notify = WeakMethod(notify)
         self.label = label
-        self.begun = False
-        self.ahead: tuple[str, ...] = ()
+        self.has_begun = False
+        self.runs_ahead: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
-        """What is waited for."""
-        first, more = self.ahead[0], len(self.ahead) - 1
-        others = "" if not more else f", and then for {more} more" if more > 1 else ", and another"
-        return f"Waiting for '{first}' to end{others}. It begins by itself."
+        """Message on the runs that this one waits for."""
+        first_label, count = self.runs_ahead[0], len(self.runs_ahead) - 1
+        others = (
+            "" if not count else f", and then for {count} more" if count > 1 else ", and another"
+        )
+        return f"Waiting for '{first_label}' to end{others}. It begins by itself."
 
     def leave(self) -> None:
-        """Give the place up; may be called from any thread, and twice."""
-        with suppress(RuntimeError):  # Qt is gone already, with all who wait
+        """Leave the queue; may be called from any thread, and more than once."""
+        with suppress(RuntimeError):  # Qt has shut down, with all docks
             self._queue.released.emit(self)
 
-    def tell(self) -> None:
-        """Let the owner look."""
-        if (tell := self._tell()) is not None:
-            tell(self)
+    def notify(self) -> None:
+        """Call the owner, if it still exists."""
+        if (callback := self._notify()) is not None:
+            callback(self)
 
 
 class RunQueue(QObject):
-    """The line; its first has its turn."""
+    """The queue of all runs; the first ticket is that of the current run."""
 
-    released = Signal(object)  # Place; from whatever thread the run was in
+    released = Signal(object)  # QueueTicket; emitted from the thread of the run
 
     def __init__(self) -> None:
         super().__init__()
-        self._line: list[QueueTicket] = []
-        self.released.connect(self._on_left)
+        self._tickets: list[QueueTicket] = []
+        self.released.connect(self._on_ticket_released)
 
-    def join(self, label: str, owner: QObject, tell: Callable[[QueueTicket], None]) -> QueueTicket:
-        """Take a place at the end; `tell` is called at once, also if its turn has come.
+    def join(
+        self, label: str, owner: QObject, notify: Callable[[QueueTicket], None]
+    ) -> QueueTicket:
+        """Append a ticket to the queue and call `notify` with it at once.
 
         Parameters
         ----------
         label : str
             Such as "Denoise cells".
         owner : QObject
-            With it goes a place whose turn has not come.
-        tell : bound method of `owner`
+            When it is deleted, a ticket whose run has not begun leaves the queue.
+        notify : bound method of `owner`
+            The `notify` of the ticket.
         """
-        place = QueueTicket(self, label, tell)
-        self._line.append(place)
-        owner.destroyed.connect(lambda *_: None if place.begun else place.leave())
+        ticket = QueueTicket(self, label, notify)
+        self._tickets.append(ticket)
+        owner.destroyed.connect(lambda *_: None if ticket.has_begun else ticket.leave())
         self._advance()
-        return place
+        return ticket
 
-    def _on_left(self, place: QueueTicket) -> None:
-        if place in self._line:
-            self._line.remove(place)
+    def _on_ticket_released(self, ticket: QueueTicket) -> None:
+        if ticket in self._tickets:
+            self._tickets.remove(ticket)
             self._advance()
 
     def _advance(self) -> None:
-        """Let the first begin, and tell those behind it what they wait for."""
-        for number, place in enumerate(tuple(self._line)):
-            ahead = tuple(item.label for item in self._line[:number])
-            if place.begun or (number and place.ahead == ahead):
+        """Let the first run begin, and notify the others of the runs ahead of them."""
+        for number, ticket in enumerate(tuple(self._tickets)):
+            labels_ahead = tuple(earlier_ticket.label for earlier_ticket in self._tickets[:number])
+            if ticket.has_begun or (number and ticket.runs_ahead == labels_ahead):
                 continue
-            place.begun, place.ahead = number == 0, ahead
-            place.tell()
+            ticket.has_begun, ticket.runs_ahead = number == 0, labels_ahead
+            ticket.notify()
 
 
 @cache
 def get_run_queue() -> RunQueue:
-    """Give the one line of this program; in the GUI thread."""
+    """Return the only queue of this process; for the GUI thread."""
     return RunQueue()
 
 
 class RunDock(DockWidget):
-    """A dock that starts one run at a time, in turn with all others.
+    """A dock that starts one run at a time, in a queue with all other docks.
 
-    Subclasses say what is run, and what goes with it: `start`, `show_plan`, `_make_run`,
-    `_prepare`,
-    `_show`, `_taken`, `_put_away`, `_close_parts`; and `_after` and `_forget` where there is more.
+    Subclasses implement `start`, `show_plan`, `_make_run`, `_prepare`, `_show`, `_accept_result`,
+    `_release_run` and `_lock_parts`. They may override `_run_next`, `_on_refused`,
+    `_clear_discarded_run`, `_discard_message` and `_plots`.
 
     Parameters
     ----------
@@ -181,197 +181,199 @@ class RunDock(DockWidget):
 
     Attributes
     ----------
-    too_early : str
-        What is said of a run that ended with nothing.
-    given_up : str
-        What is said of a run that gave its place in the line up.
+    empty_result_message : str
+        Message after a run without a result.
+    queue_left_message : str
+        Message after a run has left the queue.
     """
 
-    too_early: ClassVar[str]
-    given_up: ClassVar[str] = DISCARDED_MESSAGE
+    empty_result_message: ClassVar[str]
+    queue_left_message: ClassVar[str] = DISCARDED_MESSAGE
 
     def __init__(self, viewer: napari.viewer.Viewer, run_bar: RunBar) -> None:
         super().__init__()
         self._viewer = unwrap_viewer(viewer)
         self._run: BackgroundRun | None = None
         self._request: Any = None
-        self._place: QueueTicket | None = None
+        self._ticket: QueueTicket | None = None
         self._activity: Activity | None = None
-        self._last_words = ""
-        self._closing = make_single_shot_timer(self)
-        self.plan_line = make_message_label()
+        self._last_message = ""
+        self._close_timer = make_single_shot_timer(self)
+        self.plan_label = make_message_label()
         self.run_bar = run_bar
         run_bar.run_pressed.connect(self.start)
         run_bar.keep_pressed.connect(self.keep)
         run_bar.pause_pressed.connect(self.pause)
         run_bar.resume_pressed.connect(self.resume)
         run_bar.discard_pressed.connect(self.discard)
-        self._closing.timeout.connect(self._finish)
+        self._close_timer.timeout.connect(self._finish)
         self._viewer.events.theme.connect(self._on_theme)
         self._viewer.layers.events.removing.connect(self._on_removing)
 
     @property
-    def busy(self) -> bool:
-        """Whether a run is on, or waits for its turn."""
+    def is_busy(self) -> bool:
+        """Whether a run is computed or waits in the queue."""
         return self._request is not None
 
     def show_plan(self, _: object = None) -> None:
-        """Bring the line above the buttons up to date; while a run is on it stays."""
+        """Update the plan above the buttons, unless a run is on."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Begin what the plan line says, or wait in line for other docks."""
+        """Start the run of the plan, or add it to the queue."""
         raise NotImplementedError
 
     def keep(self) -> None:
-        """Stop the run; what there is becomes the result."""
-        text = f"Stopping, {self.run_bar.kept} is kept"
-        self._ask(RunBarState.STOPPING, text, BackgroundRun.keep)
+        """Stop the run and keep its best picture so far as the result."""
+        message = f"Stopping, {self.run_bar.kept_label} is kept"
+        self._control_run(RunBarState.STOPPING, message, BackgroundRun.keep)
 
     def pause(self) -> None:
-        """Hold the run."""
-        self._ask(RunBarState.PAUSED, "Paused", BackgroundRun.pause)
+        """Pause the run."""
+        self._control_run(RunBarState.PAUSED, "Paused", BackgroundRun.pause)
 
     def resume(self) -> None:
-        """Go on after a pause."""
-        self._ask(RunBarState.RUNNING, "Going on", BackgroundRun.resume)
+        """Resume a paused run."""
+        self._control_run(RunBarState.RUNNING, "Going on", BackgroundRun.resume)
 
     def discard(self) -> None:
-        """Stop the run and leave nothing of it; the dock is free at once."""
-        if self._closing.isActive():  # its result is shown already
-            self._closing.stop()
+        """Stop the run without a result; the dock can start another one at once."""
+        if self._close_timer.isActive():  # the result is already a layer
+            self._close_timer.stop()
             self._finish()
         elif self._run is not None:
             self._run.reported.disconnect(self._on_news)
             self._run.ended.disconnect(self._on_end)
             self._run.discard()
-            self._finish(self._discarded)
-            self._forget()
-        elif self._place is not None:  # its turn has not come
-            self._place.leave()
-            self._finish(self.given_up)
+            self._finish(self._discard_message)
+            self._clear_discarded_run()
+        elif self._ticket is not None:  # the run waits in the queue
+            self._ticket.leave()
+            self._finish(self.queue_left_message)
 
     def shut_down(self) -> None:
-        """Stop all work and let go of the viewer; for a dock that is closed."""
+        """Stop all work and disconnect from the viewer, when the dock is closed."""
         self.discard()
         self._viewer.events.theme.disconnect(self._on_theme)
         self._viewer.layers.events.removing.disconnect(self._on_removing)
 
-    def _make_run(self, request: Any, over: Callable[[], object]) -> BackgroundRun:
-        """Make the run; `over` is to be called when nothing is computed any more."""
+    def _make_run(self, request: Any, on_finished: Callable[[], object]) -> BackgroundRun:
+        """Return the run of a request; it calls `on_finished` when the computation has ended."""
         raise NotImplementedError
 
     def _prepare(self, request: Any) -> None:
-        """Make the parts ready for a run that begins."""
+        """Reset the widgets for a run that begins."""
         raise NotImplementedError
 
     def _show(self, news: Any) -> None:
-        """Show what has happened."""
+        """Show the progress of the run."""
         raise NotImplementedError
 
-    def _taken(self, request: Any, outcome: Any) -> str:
-        """Show the result; what to tell the user."""
+    def _accept_result(self, request: Any, outcome: Any) -> str:
+        """Show the result and return a message for the user."""
         raise NotImplementedError
 
-    def _put_away(self) -> str:
-        """Let go of what was there for the run only; what went wrong with that."""
+    def _release_run(self) -> str:
+        """Release what only the run needed; return an error message, or ""."""
         raise NotImplementedError
 
-    def _close_parts(self, busy: bool) -> None:
-        """Close what must not change during a run, and open it again."""
+    def _lock_parts(self, busy: bool) -> None:
+        """Disable the widgets that must not change during a run, or enable them again."""
         raise NotImplementedError
 
-    def _after(self, whole: bool) -> None:
-        """Do what comes after a run; `whole` if it came to its result."""
+    def _run_next(self, whole: bool) -> None:
+        """Start a follow-up run; `whole` is True if the run reached its result."""
 
-    def _refused(self) -> None:
-        """Do what comes after a refusal has been said."""
+    def _on_refused(self) -> None:
+        """React to a refusal, after its message is shown."""
 
-    def _forget(self) -> None:
-        """Let go of what a discarded run has left to be seen."""
+    def _clear_discarded_run(self) -> None:
+        """Remove what a discarded run still shows."""
 
     @property
-    def _discarded(self) -> str:
-        """What to say of a run that is discarded."""
+    def _discard_message(self) -> str:
+        """Message after a run is discarded."""
         return DISCARDED_MESSAGE
 
     def _join(self, request: Any) -> None:
-        """Take a place in the line; the run begins when its turn comes."""
+        """Add a request to the queue; the run begins when it is the first."""
         self._request = request
         self._set_busy(True)
         get_run_queue().join(request.label, self, self._on_turn)
 
-    def _on_turn(self, place: QueueTicket) -> None:
-        """Begin, or say what is waited for."""
-        request, self._place = self._request, place
+    def _on_turn(self, ticket: QueueTicket) -> None:
+        """Begin the run, or show which runs it waits for."""
+        request, self._ticket = self._request, ticket
         if request is None:  # discarded in the meantime
-            place.leave()
-        elif not place.begun:
+            ticket.leave()
+        elif not ticket.has_begun:
             self.run_bar.show_state(RunBarState.WAITING)
-            self.run_bar.say(place.description)
+            self.run_bar.show_message(ticket.description)
         elif trouble := attempt(
-            lambda: self._begin(request, place), "The run could not be started"
+            lambda: self._begin(request, ticket), "The run could not be started"
         ):
             self.discard()
-            self.run_bar.say(trouble)
+            self.run_bar.show_message(trouble)
 
-    def _begin(self, request: Any, place: QueueTicket) -> None:
-        self._run = self._make_run(request, place.leave)
+    def _begin(self, request: Any, ticket: QueueTicket) -> None:
+        self._run = self._make_run(request, ticket.leave)
         self._run.reported.connect(self._on_news)
         self._run.ended.connect(self._on_end)
         self._prepare(request)
         self.run_bar.show_state(RunBarState.RUNNING)
-        self.run_bar.say("Getting ready")
+        self.run_bar.show_message("Getting ready")
         self.run_bar.show_event(Event(message="Getting ready"))
-        self._activity = Activity(place.label, self.window())
+        self._activity = Activity(ticket.label, self.window())
         self._run.start()
 
-    def _ask(self, state: RunBarState, text: str, ask: Callable[[BackgroundRun], None]) -> None:
+    def _control_run(
+        self, state: RunBarState, text: str, ask: Callable[[BackgroundRun], None]
+    ) -> None:
         if self._run is not None:
             self.run_bar.show_state(state)
-            self.run_bar.say(text)
+            self.run_bar.show_message(text)
             ask(self._run)
 
     def _on_news(self, news: Any) -> None:
         activity = self._activity
         self._show(news)
-        if activity is not None:  # last, since napari lets other events in here
+        if activity is not None:  # last, because napari processes other events here
             activity.show(news.event.fraction)
 
     def _on_end(self, outcome: Any) -> None:
         request = self._request
         if isinstance(outcome, Refusal):
             self._finish(outcome.message)
-            self._refused()
+            self._on_refused()
             show_error(remove_option_names(outcome.message))
         elif outcome is None or request is None:
-            self._finish(self.too_early)
+            self._finish(self.empty_result_message)
         else:
-            self.run_bar.discard_button.setEnabled(False)  # too late for that
-            self._last_words = self._taken(request, outcome)
-            # napari collects garbage whenever a layer goes: not in the same breath as adding one
-            self._closing.start()
+            self.run_bar.discard_button.setEnabled(False)  # the result exists already
+            self._last_message = self._accept_result(request, outcome)
+            # napari collects garbage when a layer is removed: not while another one is added
+            self._close_timer.start()
 
     def _finish(self, text: str = "") -> None:
-        """Drop all that belonged to the run and make the dock ready again, come what may."""
+        """End the run, show its message and enable the dock again, also after an error."""
         if self._request is None:  # discarded in the meantime
             return
         activity = self._activity
-        self._run = self._request = self._activity = self._place = None
-        said = [text or self._last_words, self._put_away()]
+        self._run = self._request = self._activity = self._ticket = None
+        messages = [text or self._last_message, self._release_run()]
         self._set_busy(False)
-        self.run_bar.say(" ".join(filter(None, said)))
+        self.run_bar.show_message(" ".join(filter(None, messages)))
         if activity is not None:
             attempt(activity.close, "The activity could not be closed")
-        self._after(not text)
+        self._run_next(not text)
 
     def _set_busy(self, busy: bool) -> None:
         if not busy:
-            self.run_bar.show_state(RunBarState.IDLE)  # whatever the new plan says
-        self._close_parts(busy)
+            self.run_bar.show_state(RunBarState.IDLE)  # until the new plan sets it
+        self._lock_parts(busy)
 
     def _plots(self) -> Sequence[Any]:
-        """Name the plots, which follow napari's theme."""
+        """Return the plots, which take the colours of napari's theme."""
         return ()
 
     def _on_removing(self, _: object) -> None:

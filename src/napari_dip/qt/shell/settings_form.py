@@ -1,9 +1,4 @@
-"""A form made from the typed fields of a task, and the recipe that it stands for.
-
-Nothing here knows a task: each field that carries a `Setting` becomes one widget.
-
-A line of text that need not be typed: a button in it opens a file, or lists what there is.
-"""
+"""The settings form: each `Setting` of a task becomes a widget, and the form becomes a recipe."""
 
 from __future__ import annotations
 
@@ -29,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, Refused, refusal
+from napari_dip.errors import DipError, Refusal, Refused, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks import TASKS, Setting
@@ -44,12 +39,12 @@ if TYPE_CHECKING:
 
     SuggestionOutcome = tuple[str, ...] | Refusal
 
-#: Widest that an entry of the list may be: a refusal is shown as one.
+#: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
 _FILTER_LETTERS = 90
 
 
 def add_file_button(line: QLineEdit, label: str, files: str) -> None:
-    """Put a button into a line that opens a dialogue for files.
+    """Add a button to a line edit that opens a file dialogue.
 
     Parameters
     ----------
@@ -57,7 +52,7 @@ def add_file_button(line: QLineEdit, label: str, files: str) -> None:
     label : str
         Title of the dialogue.
     files : str
-        Filter, as Qt has it: "Networks (*.pt2)".
+        Filter in Qt's syntax: "Networks (*.pt2)".
     """
 
     def choose() -> None:
@@ -69,7 +64,7 @@ def add_file_button(line: QLineEdit, label: str, files: str) -> None:
 
 
 def add_folder_button(line: QLineEdit, label: str) -> None:
-    """Put a button into a line that opens a dialogue for folders."""
+    """Add a button to a line edit that opens a folder dialogue."""
 
     def choose() -> None:
         path = QFileDialog.getExistingDirectory(line, label, line.text())
@@ -80,16 +75,16 @@ def add_folder_button(line: QLineEdit, label: str) -> None:
 
 
 class SuggestionMenu(QObject):
-    """A button in a line that lists what may stand there, once it has been found out.
+    """A menu in a line edit that lists suggestions, which are collected in the background.
 
     Parameters
     ----------
     line : QLineEdit
-        What is chosen is written into it.
+        Its text becomes the chosen suggestion.
     name : str
-        Of the setting.
+        The name of the setting.
     task : callable
-        Gives the task as it is set now; raises `DipError` where it cannot be.
+        Returns the task with the present settings; raises `DipError` if they are not valid.
     """
 
     def __init__(self, line: QLineEdit, name: str, task: Callable[[], Task]) -> None:
@@ -100,7 +95,7 @@ class SuggestionMenu(QObject):
         _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show what there is", self.ask)
 
     def ask(self) -> None:
-        """Find out what there is; the list opens when the answer comes."""
+        """Collect the suggestions in the background, then open the menu."""
         if self._call is not None:
             return
         try:
@@ -117,16 +112,16 @@ class SuggestionMenu(QObject):
         self.menu.clear()
         if isinstance(outcome, Refusal):
             sentence = outcome.sentence
-            facts = QAction(
+            refusal_action = QAction(
                 sentence if len(sentence) <= _FILTER_LETTERS else f"{sentence[:_FILTER_LETTERS]}…",
                 self.menu,
             )
-            facts.setEnabled(False)
-            self.menu.addAction(facts)
+            refusal_action.setEnabled(False)
+            self.menu.addAction(refusal_action)
         else:
-            for item in outcome:
-                action = QAction(item, self.menu)
-                action.triggered.connect(partial(self._choose, item))
+            for suggestion in outcome:
+                action = QAction(suggestion, self.menu)
+                action.triggered.connect(partial(self._choose, suggestion))
                 self.menu.addAction(action)
         self.menu.popup(self._line.mapToGlobal(self._line.rect().bottomLeft()))
 
@@ -135,7 +130,7 @@ class SuggestionMenu(QObject):
 
 
 def _list_suggestions(task: Task, name: str, _: Switch) -> SuggestionOutcome:
-    return catch_errors(lambda: task.offers(name), "Listing", name)
+    return catch_errors(lambda: task.list_suggestions(name), "Listing", name)
 
 
 def _add_line_button(
@@ -149,20 +144,20 @@ def _add_line_button(
     action.triggered.connect(lambda _=False: pressed())
 
 
-#: Digits after the point in a number field whose setting names no step.
+#: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
-#: How lists of choices take what width is left, and the letters of theirs that are always in sight.
+#: Size policy of lists of choices, and the smallest number of visible characters.
 _COMBO_SIZE_POLICY, _MIN_COMBO_LENGTH = (
     QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon,
     8,
 )
-#: Settings that are shown with what was measured of the noise, and what must be among them.
+#: Settings that are shown next to the measured noise, and those of them that can be measured.
 NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One setting: its name in the recipe, its type, its default and how it is shown."""
+    """A setting: its name in the recipe, type, default and how the form shows it."""
 
     name: str
     kind: Any
@@ -171,7 +166,7 @@ class Field:
 
     @property
     def optional(self) -> bool:
-        """Whether it may be left empty."""
+        """Whether the field may be empty."""
         return types.NoneType in _list_union_members(self.kind)
 
     @property
@@ -181,7 +176,7 @@ class Field:
 
 
 def list_form_fields(task: str) -> tuple[Field, ...]:
-    """List the settings of the task `task`, its own first, then those that all tasks have."""
+    """Return the settings of a task: its own, then those that all tasks share."""
     kinds: tuple[Any, ...] = (TASKS[task], RunSettings)
     return tuple(
         Field(name=name, kind=info.annotation, default=info.default, setting=setting)
@@ -193,7 +188,7 @@ def list_form_fields(task: str) -> tuple[Field, ...]:
 
 
 class SettingsForm:
-    """The widgets of a task's settings.
+    """The widgets for the settings of a task.
 
     Parameters
     ----------
@@ -202,10 +197,10 @@ class SettingsForm:
 
     Attributes
     ----------
-    top, folded, noise : QWidget
-        The settings that everybody sees, the others, and those of the noise.
+    basic_page, advanced_page, noise : QWidget
+        Pages for the basic settings, the advanced ones, and those of the noise.
     changed : signal
-        Any setting was changed by the user.
+        Emitted when a setting has changed.
     """
 
     changed = Signal()
@@ -215,63 +210,65 @@ class SettingsForm:
         self._fields = {field.name: field for field in list_form_fields(task)}
         self.widgets = {name: _make_field_widget(field) for name, field in self._fields.items()}
         self._wheel = WheelGuard()
-        self.offers = {
-            name: SuggestionMenu(self.widgets[name].native, name, lambda: self.recipe().task)
+        self.suggestion_menus = {
+            name: SuggestionMenu(self.widgets[name].native, name, lambda: self.build_recipe().task)
             for name, field in self._fields.items()
-            if field.setting.offered
+            if field.setting.has_suggestions
         }
         for widget in self.widgets.values():
-            widget.changed.connect(self._tell)
+            widget.changed.connect(self._notify)
             native: QWidget = widget.native
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._wheel)
-        of_noise = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
-        rest = [field for field in self._fields.values() if field.name not in of_noise]
-        self.top = self._page([field for field in rest if not field.setting.advanced])
-        self.folded = self._page([field for field in rest if field.setting.advanced])
-        self.noise = self._page([self._fields[name] for name in of_noise if name in self._fields])
-        self.noise.setParent(self.folded)  # until somebody shows it: no widget without an owner
+        noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
+        rest = [field for field in self._fields.values() if field.name not in noise_fields]
+        self.basic_page = self._make_page([field for field in rest if not field.setting.advanced])
+        self.advanced_page = self._make_page([field for field in rest if field.setting.advanced])
+        self.noise = self._make_page(
+            [self._fields[name] for name in noise_fields if name in self._fields]
+        )
+        self.noise.setParent(self.advanced_page)  # an owner for the page until a dock shows it
         self.noise.setVisible(False)
 
-    def recipe(self) -> Recipe:
-        """Read the form.
+    def build_recipe(self) -> Recipe:
+        """Return the recipe with the values of the form.
 
         Raises
         ------
         Refused
-            If a value is not allowed; the setting is named as the dock shows it.
+            If a value is not allowed; the message names the setting by its label.
         """
-        values = {name: self._read(field) for name, field in self._fields.items()}
+        values = {name: self._read_field(field) for name, field in self._fields.items()}
         try:
             return make_recipe(self.task, **values)
         except Refused as error:
-            raise Refused(self._in_labels(error)) from None
+            raise Refused(self._relabel_error(error)) from None
 
     def show(self, recipe: Recipe) -> None:
-        """Set every field as the recipe has it; tells once.
+        """Set all fields to the values of a recipe, and emit `changed` once.
 
         Parameters
         ----------
         recipe : Recipe
-            Of this form's task.
+            A recipe of this form's task.
         """
         with self.changed.blocked():
             for name in self._fields:
-                part = recipe.run_settings if name in RunSettings.model_fields else recipe.task
-                self._write(name, getattr(part, name))
+                settings = recipe.run_settings if name in RunSettings.model_fields else recipe.task
+                self._write_field(name, getattr(settings, name))
         self.changed.emit()
 
-    def _write(self, name: str, value: Any) -> None:
+    def _write_field(self, name: str, value: Any) -> None:
         widget = self.widgets[name]
         if self._fields[name].optional:
             widget.value = "" if value is None else str(value)
             return
-        if isinstance(value, float):  # or the field would round it, and other pixels come out
+        if isinstance(value, float):  # a rounded value would change the result
             digits = -int(Decimal(repr(value)).normalize().as_tuple().exponent)
             widget.native.setDecimals(max(widget.native.decimals(), digits))
         widget.value = value
 
-    def _read(self, field: Field) -> Any:
+    def _read_field(self, field: Field) -> Any:
         value = self.widgets[field.name].value
         if not field.optional:
             return value
@@ -281,38 +278,40 @@ class SettingsForm:
         try:
             number = field.number(text)
         except ValueError:
-            whole = "a whole number" if field.number is int else "a number"
-            raise Refused(_refuse_value(field, str(value).strip(), f"it is not {whole}")) from None
-        least, most = field.setting.least, field.setting.most
-        if (least is not None and number < least) or (most is not None and number > most):
-            why = f"it should lie between {least:,g} and {most:,g}"
-            raise Refused(_refuse_value(field, text, why))
+            number_kind = "a whole number" if field.number is int else "a number"
+            raise Refused(
+                _refuse_value(field, str(value).strip(), f"it is not {number_kind}")
+            ) from None
+        minimum, maximum = field.setting.minimum, field.setting.maximum
+        if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
+            reason = f"it should lie between {minimum:,g} and {maximum:,g}"
+            raise Refused(_refuse_value(field, text, reason))
         return number
 
-    def _in_labels(self, error: Refused) -> Any:
-        no = error.refusal
-        facts = dict(no.facts)
+    def _relabel_error(self, error: Refused) -> Any:
+        original = error.refusal
+        facts = dict(original.facts)
         if facts.get("field") in self._fields:
             facts["field"] = self._fields[str(facts["field"])].setting.label
-        if no.code == "setting-wrong":  # a field is always there, but may be empty
+        if original.code == "setting-wrong":  # a form has all fields, but they may be empty
             facts["hint"] = "Leave it empty to use the default."
-        return replace(no, facts=facts)
+        return replace(original, facts=facts)
 
     def say_measured(self, figures: Mapping[str, str]) -> None:
-        """Show in empty fields what stands for them; without a figure, that there is one."""
+        """Show measured values as placeholders of the empty fields, else the usual placeholder."""
         for name in MEASURED_FIELDS:
             if name in self.widgets:
-                text = figures.get(name) or format_placeholder(self._fields[name])
-                self.widgets[name].native.setPlaceholderText(text)
+                placeholder = figures.get(name) or format_placeholder(self._fields[name])
+                self.widgets[name].native.setPlaceholderText(placeholder)
 
-    def _page(self, fields: list[Field]) -> QWidget:
+    def _make_page(self, fields: list[Field]) -> QWidget:
         page = QWidget()
         layout = QFormLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for field in fields:
             widget = self.widgets[field.name].native
-            if isinstance(widget, QCheckBox):  # its words take no width from the fields around it
+            if isinstance(widget, QCheckBox):  # its label spans the row and narrows no field
                 widget.setText(field.setting.label)
                 layout.addRow(widget)
                 continue
@@ -322,27 +321,29 @@ class SettingsForm:
             layout.addRow(label, widget)
         return page
 
-    def _tell(self, _: object = None) -> None:
+    def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
 
 class WheelGuard(QObject):
-    """Scrolling the dock must not change a setting that happens to lie under the pointer."""
+    """Event filter that keeps the wheel from changing a setting while the dock is scrolled."""
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Take the wheel from widgets without the focus."""
+        """Filter out wheel events for widgets without the focus."""
         if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget):
             return False
         if watched.hasFocus():
             return False
-        event.ignore()  # the scroll area takes it
+        event.ignore()  # passes the event on to the scroll area
         return True
 
 
 def _list_union_members(kind: Any) -> tuple[Any, ...]:
-    """List the plain types in a union, without what `Annotated` adds."""
+    """Return the types of a union, without the metadata of `Annotated`."""
     if get_origin(kind) in (Union, types.UnionType):
-        return tuple(member for part in get_args(kind) for member in _list_union_members(part))
+        return tuple(
+            member for argument in get_args(kind) for member in _list_union_members(argument)
+        )
     return (getattr(kind, "__origin__", kind),)
 
 
@@ -350,48 +351,48 @@ def _make_field_widget(field: Field) -> ValueWidget[Any]:
     setting = field.setting
     options: dict[str, Any] = {"tooltip": _format_tooltip(setting.help)}
     if field.optional:
-        line = create_widget(value="", annotation=str, options=options)
-        line.native.setPlaceholderText(format_placeholder(field))
-        line.native.setAccessibleName(setting.label)
-        return line  # type: ignore[return-value]  # magicgui promises any Widget
+        line_edit = create_widget(value="", annotation=str, options=options)
+        line_edit.native.setPlaceholderText(format_placeholder(field))
+        line_edit.native.setAccessibleName(setting.label)
+        return line_edit  # type: ignore[return-value]  # magicgui promises any Widget
     if get_origin(field.kind) is Literal:
-        text = setting.choices or {value: str(value) for value in get_args(field.kind)}
-        options["choices"] = [(text[value], value) for value in get_args(field.kind)]
+        labels = setting.choices or {value: str(value) for value in get_args(field.kind)}
+        options["choices"] = [(labels[value], value) for value in get_args(field.kind)]
     else:
-        limits = {"min": setting.least, "max": setting.most, "step": setting.step}
+        limits = {"min": setting.minimum, "max": setting.maximum, "step": setting.step}
         options |= {key: value for key, value in limits.items() if value is not None}
     widget = create_widget(value=field.default, annotation=field.kind, options=options)
-    if isinstance(widget.native, QComboBox):  # or the longest choice makes the dock too wide
+    if isinstance(widget.native, QComboBox):  # else the longest choice widens the dock too much
         widget.native.setSizeAdjustPolicy(_COMBO_SIZE_POLICY)
         widget.native.setMinimumContentsLength(_MIN_COMBO_LENGTH)
     if hasattr(widget.native, "setDecimals"):
         step = setting.step
         widget.native.setDecimals(len(f"{step:.10g}".partition(".")[2]) if step else _DECIMALS)
-    if setting.files:
-        add_file_button(widget.native, setting.label, setting.files)
+    if setting.file_filter:
+        add_file_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)
     return widget  # type: ignore[return-value]
 
 
 def has_noise(form: SettingsForm) -> bool:
-    """Whether a task reckons with noise that the user may know."""
+    """Whether a form has the settings of the noise model."""
     return set(MEASURED_FIELDS) <= set(form.widgets)
 
 
 def format_placeholder(field: Field) -> str:
-    """Say what an empty field means."""
-    text = field.setting.help.lower()
+    """Return the placeholder of an empty field: "none", "measured", "all" or "automatic"."""
+    help_text = field.setting.help.lower()
     defaults = ("none", "measured", "all")
-    return next((word for word in defaults if f"empty: {word}" in text), "automatic")
+    return next((word for word in defaults if f"empty: {word}" in help_text), "automatic")
 
 
 def _format_tooltip(text: str) -> str:
-    """Rich text, so that Qt breaks long lines."""
+    """Return a text as rich text, of which Qt wraps long lines."""
     return f"<qt>{text}</qt>"
 
 
 def _refuse_value(field: Field, value: str, why: str) -> Any:
-    return refusal(
+    return make_refusal(
         "setting-wrong",
         field=field.setting.label,
         value=f"'{value}'",

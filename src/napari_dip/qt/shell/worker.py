@@ -1,12 +1,8 @@
-"""The shield around a running restoration: a thread of its own, and no way to fall silent.
+"""Runs and calls in background threads, whose errors come back as refusals.
 
-superqt's generator worker swallows every `RuntimeError`, torch's out-of-memory among them, and
-never closes its generator. So everything is caught inside the generator here and comes back as
-a value, and the run is closed in the thread that it ran in.
-
-Holds what a worker reports until the GUI thread takes it, however busy that is.
-
-One call in a thread of its own, whatever it computes, and errors as sentences.
+superqt's generator worker drops every `RuntimeError`, such as torch's out-of-memory, and never
+closes its generator. Therefore all errors are caught inside the generator and returned as values,
+and the run is closed in its own thread.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from weakref import WeakSet
 from qtpy.QtCore import QObject, QThreadPool, Signal
 from superqt.utils import FunctionWorker, GeneratorWorker, create_worker
 
-from napari_dip.errors import DipError, Refusal, refusal
+from napari_dip.errors import DipError, Refusal, make_refusal
 from napari_dip.pipeline.events import Control, Event, Restoration
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import load_array
@@ -32,92 +28,93 @@ from napari_dip.pipeline.machine import is_memory_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-#: A dock is brought up to date at most this often, and at least: in seconds.
+#: Shortest and longest time between two updates of a dock, in seconds.
 MIN_UPDATE_SECONDS, MAX_UPDATE_SECONDS = 0.2, 4.0
-#: Share of a core that showing it takes at most between these two. Drawn by software, a window
-#: of 1280 x 720 costs 50 ms each time, and it is the fit that should have them.
+#: Largest share of a core for these updates. With software rendering, each update of a window of
+#: 1280 x 720 costs 50 ms, which the fit loses.
 MAX_DRAWING_SHARE = 0.01
 ReportT = TypeVar("ReportT")
 ProgressT = TypeVar("ProgressT")
 
 
 class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
-    """Takes reports in from one thread and is emptied by another, at a pace that a window bears.
+    """Collects reports of a background thread until the GUI thread takes them, at a limited rate.
 
-    Subclasses say how reports are put together: `_put` and `_emptied`, both under the lock.
+    Subclasses define how reports are merged: `_put` and `_drain`, both called under the lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._called = False
-        self._last = -float("inf")
-        self._wait = MIN_UPDATE_SECONDS
-        self._spent = 0.0  # seconds of the processor, by the thread that takes
-        self._costs = (0.0, 0.0)  # of what was shown last
+        self._is_gui_called = False
+        self._last_take_time = -float("inf")
+        self._wait_seconds = MIN_UPDATE_SECONDS
+        self._spent_seconds = 0.0  # CPU seconds of the GUI thread
+        self._costs = (0.0, 0.0)  # CPU seconds of the last two updates
 
     def post(self, report: ReportT) -> bool:
-        """Put a report in; True if the GUI thread should now be called to take it."""
+        """Add a report; return True if the GUI thread should now be called to take it."""
         with self._lock:
             self._put(report)
-            if self._called or time.monotonic() - self._last < self._wait:
+            if self._is_gui_called or time.monotonic() - self._last_take_time < self._wait_seconds:
                 return False
-            self._called = True
+            self._is_gui_called = True
             return True
 
     def take(self) -> ProgressT | None:
-        """Empty it; None if nothing is in it."""
+        """Return the merged reports and empty the queue; None if it is empty."""
         with self._lock:
-            facts = self._emptied()
-            self._called = False
-            self._last = time.monotonic()
-            self._wait = self._paced()
-        return facts
+            reports = self._drain()
+            self._is_gui_called = False
+            self._last_take_time = time.monotonic()
+            self._wait_seconds = self._compute_wait()
+        return reports
 
-    def _paced(self) -> float:
-        """Seconds to the next news: the dearer they are to show, the longer.
+    def _compute_wait(self) -> float:
+        """Return the seconds to the next update, which grow with the cost of an update.
 
-        One that was dear alone does not count, as the first, which makes a layer.
+        The cost is the lower of the last two, so a single expensive update does not count, such as
+        the first, which makes a layer.
         """
-        before, self._spent = self._spent, time.thread_time()
-        if before:
-            self._costs = (self._costs[1], self._spent - before)
+        seconds_before, self._spent_seconds = self._spent_seconds, time.thread_time()
+        if seconds_before:
+            self._costs = (self._costs[1], self._spent_seconds - seconds_before)
         return min(
             MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_SHARE)
         )
 
     @abstractmethod
     def _put(self, report: ReportT) -> None:
-        """Take a report in."""
+        """Merge a report into the queue."""
 
     @abstractmethod
-    def _emptied(self) -> ProgressT | None:
-        """Give what is in it, and start anew."""
+    def _drain(self) -> ProgressT | None:
+        """Return the merged reports and reset the queue."""
 
 
 log = logging.getLogger(__name__)
-#: How long the program waits at its end for the step that is being computed, or for torch to
-#: load; Qt itself would wait for its threads as long as it takes.
+#: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone
+#: would wait for its threads without a limit.
 _MAX_EXIT_SECONDS = 10
-#: How a run ends: with a picture, with a sentence, or discarded.
+#: The outcome of a run: a result, a refusal, or None if it was discarded.
 RunOutcome = Restoration | Refusal | None
 
 
 class Switch:
-    """What the user wants of a run; written in the GUI thread, polled in the worker's."""
+    """The user's control of a run; set in the GUI thread, polled in the background thread."""
 
-    live: ClassVar[WeakSet[Switch]] = WeakSet()
+    live_switches: ClassVar[WeakSet[Switch]] = WeakSet()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._control = Control.GO
-        self.live.add(self)
+        self.live_switches.add(self)
 
     def __call__(self) -> Control:
-        """Say what is wanted now."""
+        """Return the present control."""
         return self._control
 
     def set(self, control: Control) -> None:
-        """Ask for something else; keeping and discarding are final, and discarding wins."""
+        """Set the control; KEEP can change to DISCARD only, and DISCARD is final."""
         with self._lock:
             if self._control is Control.DISCARD:
                 return
@@ -128,14 +125,14 @@ class Switch:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunProgress:
-    """What happened since the dock last looked.
+    """The progress of a run since the last update of the dock.
 
     Attributes
     ----------
     event : Event
         The latest report, with the latest preview.
-    points : tuple of (unit, iteration, fitted loss, held-out loss)
-        New points of the curve; NaN where not measured.
+    points : tuple of (unit, iteration, training loss, validation loss)
+        New points of the curves; NaN where a loss was not measured.
     """
 
     event: Event
@@ -143,29 +140,30 @@ class RunProgress:
 
 
 class RunProgressQueue(ProgressQueue[Event, RunProgress]):
-    """Holds the reports of a run: one picture in flight, and all points of the curve."""
+    """Merges the reports of a run: keeps the latest preview and all points of the curves."""
 
     def __init__(self) -> None:
         super().__init__()
         self._event: Event | None = None
         self._points: list[tuple[int, int, float, float]] = []
-        self._judged: tuple[int, float | None, float | None] = (0, None, None)
+        self._last_validation: tuple[int, float | None, float | None] = (0, None, None)
 
     def _put(self, report: Event) -> None:
         event = report
         if event.preview is None and self._event is not None:
             event = replace(event, preview=self._event.preview)
         self._event = event
-        judged = (event.unit, event.fitted_loss, event.held_out_loss)
-        if judged != self._judged and judged[1:] != (None, None):  # reports repeat the last one
-            self._judged = judged
+        validation = (event.unit, event.training_loss, event.validation_loss)
+        # reports repeat the last losses until new ones are measured
+        if validation != self._last_validation and validation[1:] != (None, None):
+            self._last_validation = validation
             losses = (
-                _replace_none_with_nan(event.fitted_loss),
-                _replace_none_with_nan(event.held_out_loss),
+                _replace_none_with_nan(event.training_loss),
+                _replace_none_with_nan(event.validation_loss),
             )
             self._points.append((event.unit, event.iteration, *losses))
 
-    def _emptied(self) -> RunProgress | None:
+    def _drain(self) -> RunProgress | None:
         event, points = self._event, tuple(self._points)
         self._event, self._points = None, []
         return None if event is None else RunProgress(event=event, points=points)
@@ -175,32 +173,32 @@ def drain_run(
     plan: Any,
     pixels: Mapping[str, Any],
     switch: Switch,
-    mailbox: RunProgressQueue,
-    over: Callable[[], object] = lambda: None,
-    begin: Callable[..., Any] | None = None,
+    progress_queue: RunProgressQueue,
+    on_finished: Callable[[], object] = lambda: None,
+    make_generator: Callable[..., Any] | None = None,
     name: str = "",
 ) -> Generator[None, None, RunOutcome]:
-    """Drain a run; yields when the mailbox should be emptied, returns how it ended.
+    """Compute a run; yield when the mailbox should be emptied, and return the outcome.
 
     Parameters
     ----------
-    plan : Plan, or what `begin` takes for one
+    plan : Plan, or the first argument of `make_generator`
     pixels : mapping of str to array
         The inputs by name, "image" in the order of `plan.source.axes`. A lazy array is computed
-        here, in this thread.
+        in this thread.
     switch : Switch
-    mailbox : RunProgressQueue
-    over : callable
-        Called when nothing is computed any more, in this thread.
-    begin : callable, optional
-        Begins another job than `run`, from the same arguments.
+    progress_queue : RunProgressQueue
+    on_finished : callable
+        Called in this thread when the computation has ended.
+    make_generator : callable, optional
+        Starts another job instead of `run`, with the same arguments.
     name : str
-        What is restored, where it is not what the plan is for.
+        Name of the input for error messages; that of the plan's image if empty.
 
     Returns
     -------
     Restoration, Refusal or None
-        None if the user discarded the run. Nothing is ever raised.
+        None if the user discarded the run. Errors are returned as refusals, never raised.
     """
     job = None
     try:
@@ -211,16 +209,18 @@ def drain_run(
         }
         if switch() is Control.DISCARD:
             return None
-        job = (begin or run)(plan, data, control=switch, preview_seconds=MIN_UPDATE_SECONDS)
+        job = (make_generator or run)(
+            plan, data, control=switch, preview_seconds=MIN_UPDATE_SECONDS
+        )
         while True:
             try:
                 event = next(job)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
-            if mailbox.post(event):
+            if progress_queue.post(event):
                 yield
     except DipError as error:
-        if error.refusal.code == "array-broken":  # somebody else's code, whose trace tells more
+        if error.refusal.code == "array-broken":  # an error of the array's code needs its traceback
             log.error("The pixels could not be computed", exc_info=error)
         return error.refusal
     except Exception as error:
@@ -228,55 +228,55 @@ def drain_run(
     finally:
         if job is not None:
             job.close()
-        over()
+        on_finished()
 
 
 class BackgroundRun(QObject):
-    """One run in a thread of its own; lives in the GUI thread and speaks through signals.
+    """A run in a background thread; this object lives in the GUI thread and emits signals.
 
     Parameters
     ----------
-    plan : Plan, or what `begin` takes for one
+    plan : Plan, or the first argument of `make_generator`
     pixels : mapping of str to array
         The inputs by name, "image" in the order of `plan.source.axes`.
     parent : QObject
-        Whose end is the end of the run.
-    over : callable
-        Called once nothing is computed any more, from any thread, also if nobody listens then.
-    begin : callable, optional
+        When it is deleted, the run is discarded.
+    on_finished : callable
+        Called from any thread when the computation has ended, also after `parent` is deleted.
+    make_generator : callable, optional
         As for `drain_run`.
-    mailbox : RunProgressQueue, optional
-        Holds what is reported, where that is no `Event`.
+    progress_queue : RunProgressQueue, optional
+        Another queue, for a job that does not report `Event`.
     name : str
         As for `drain_run`.
     """
 
-    reported = Signal(object)  # News
-    ended = Signal(object)  # Outcome, once
+    reported = Signal(object)  # progress, such as RunProgress
+    ended = Signal(object)  # RunOutcome, once
 
     def __init__(
         self,
         plan: Any,
         pixels: Mapping[str, Any],
         parent: QObject,
-        over: Callable[[], object] = lambda: None,
-        begin: Callable[..., Any] | None = None,
-        mailbox: Any = None,
+        on_finished: Callable[[], object] = lambda: None,
+        make_generator: Callable[..., Any] | None = None,
+        progress_queue: Any = None,
         name: str = "",
     ) -> None:
         super().__init__(parent)
-        self._over = over
-        self._started = False
+        self._on_over = on_finished
+        self._is_started = False
         self._switch = Switch()
-        self._mailbox = mailbox or RunProgressQueue()
+        self._mailbox = progress_queue or RunProgressQueue()
         self._worker: GeneratorWorker[None, None, RunOutcome] | None = create_worker(
             drain_run,
             plan,
             pixels,
             self._switch,
             self._mailbox,
-            over,
-            begin,
+            on_finished,
+            make_generator,
             name,
             _start_thread=False,
             _connect={
@@ -286,31 +286,31 @@ class BackgroundRun(QObject):
                 "warned": _log_warning,
             },
         )
-        switch = self._switch  # outlives this object, as the worker holds it too
+        switch = self._switch  # outlives this object, because the worker refers to it, too
         self.destroyed.connect(lambda *_: switch.set(Control.DISCARD))
 
     def start(self) -> None:
-        """Begin; the first news come from the event loop."""
+        """Start the run; progress arrives through the event loop."""
         if self._worker is not None:
-            self._started = True
+            self._is_started = True
             self._worker.start()
 
     def keep(self) -> None:
-        """Stop and hand back the best picture so far."""
+        """Stop the run; its result is the best picture so far."""
         self._switch.set(Control.KEEP)
 
     def discard(self) -> None:
-        """Stop and hand back nothing."""
+        """Stop the run without a result."""
         self._switch.set(Control.DISCARD)
-        if not self._started:
-            self._over()
+        if not self._is_started:
+            self._on_over()
 
     def pause(self) -> None:
-        """Hold without computing."""
+        """Pause the computation."""
         self._switch.set(Control.PAUSE)
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Resume the computation after a pause."""
         self._switch.set(Control.GO)
 
     def _take(self, _: object = None) -> None:
@@ -325,16 +325,16 @@ class BackgroundRun(QObject):
         self.deleteLater()
 
     def _fail(self, error: Exception) -> None:
-        """Only a fault of the shield itself comes here; it must not fall silent either."""
+        """Report an error of this module itself; all others are refusals already."""
         log.error("The worker failed.", exc_info=error)
-        self._end(refusal("unexpected", why=describe_error(error)))
+        self._end(make_refusal("unexpected", why=describe_error(error)))
 
 
 @atexit.register
 def _end_all() -> None:
-    """Let no worker speak to a Qt that is already gone: whatever still runs is discarded."""
-    if Switch.live:
-        for switch in list(Switch.live):
+    """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
+    if Switch.live_switches:
+        for switch in list(Switch.live_switches):
             switch.set(Control.DISCARD)
         pool = QThreadPool.globalInstance()
         if pool is not None:
@@ -342,17 +342,17 @@ def _end_all() -> None:
 
 
 def convert_to_refusal(error: Exception, doing: str, name: str) -> Refusal:
-    """Put an error that nobody foresaw into a sentence, and log what was being done to what."""
+    """Return a refusal for an unexpected error, and log its traceback."""
     log.error("%s '%s' failed.", doing, name, exc_info=error)
     if is_memory_error(error):
-        return refusal("memory-out", name=name)
-    return refusal("unexpected", why=describe_error(error))
+        return make_refusal("memory-out", name=name)
+    return make_refusal("unexpected", why=describe_error(error))
 
 
 def describe_error(error: Exception) -> str:
-    """First line of an error, to be put into a sentence."""
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return (first.strip() or type(error).__name__).rstrip(".")
+    """Return the first line of an error without a full stop, or its type."""
+    first_line = next((line for line in str(error).splitlines() if line.strip()), "")
+    return (first_line.strip() or type(error).__name__).rstrip(".")
 
 
 def _replace_none_with_nan(loss: float | None) -> float:
@@ -367,13 +367,15 @@ ResultT = TypeVar("ResultT")
 
 
 def catch_errors(work: Callable[[], ResultT], doing: str, name: str) -> ResultT | Refusal:
-    """Work; whatever goes wrong comes back as a value.
+    """Return the value of `work()`, or a refusal if it raises an error.
 
     Parameters
     ----------
     work : callable
-    doing, name : str
-        What is done to what, for the log: "Saving", "cells".
+    doing : str
+        The action, for the log: "Saving".
+    name : str
+        The object of the action, for the log: "cells".
     """
     try:
         return work()
@@ -384,17 +386,17 @@ def catch_errors(work: Callable[[], ResultT], doing: str, name: str) -> ResultT 
 
 
 class BackgroundCall(QObject):
-    """One call; lives in the GUI thread and speaks through a signal, once.
+    """A function call in a background thread; emits its value once, in the GUI thread.
 
     Parameters
     ----------
     call : callable
-        Takes the switch, which says when nobody waits any more, and raises nothing.
+        Takes a switch, which is at DISCARD when the value is no longer needed; must not raise.
     parent : QObject
-        Whose end is the end of it.
+        When it is deleted, the call is discarded.
     """
 
-    ended = Signal(object)  # what the call gave back
+    ended = Signal(object)  # the value of the call
 
     def __init__(self, call: Callable[[Switch], object], parent: QObject) -> None:
         super().__init__(parent)
@@ -408,12 +410,12 @@ class BackgroundCall(QObject):
         self.destroyed.connect(lambda *_: switch.set(Control.DISCARD))
 
     def start(self) -> None:
-        """Begin; the answer comes from the event loop."""
+        """Start the call; its value arrives through the event loop."""
         if self._worker is not None:
             self._worker.start()
 
     def discard(self) -> None:
-        """Wait for no answer any more."""
+        """Ignore the value of the call."""
         self._switch.set(Control.DISCARD)
 
     def _end(self, outcome: object) -> None:

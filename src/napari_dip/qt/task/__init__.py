@@ -1,5 +1,4 @@
-"""The dock of a task, from the choice of an image to its result.
+"""The dock of a task: run requests, crop previews, history, interrupted runs and repetition.
 
-Decided here: requests, crop previews, history, recovery, repetition. Only `qt.demo` and the
-manifest open it.
+Only `qt.demo` and the manifest of the plugin import the dock.
 """

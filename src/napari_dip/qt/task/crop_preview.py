@@ -1,9 +1,4 @@
-"""Trying first: on a part of the image, with one preset or all of them, then on all of it.
-
-Which part of an image is meant: what is in view, or a rectangle that was drawn.
-
-Layers side by side in napari's grid, and back to how the viewer was.
-"""
+"""Preview on a crop: restore the visible or a drawn region with one preset or all of them."""
 
 from __future__ import annotations
 
@@ -50,30 +45,33 @@ BoundingBox = tuple[float, float, float, float]
 def find_region(
     viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
 ) -> CropRegion:
-    """Find the region that is meant, in pixels of the image.
+    """Return the region for a crop preview, in pixels of the image.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     plan : Plan
-        For the whole image.
+        The plan for the whole image.
     image : Image
     shapes : Shapes or None
-        With at least one shape: the rectangle around the selected or else the last one. None: what
-        is in view.
+        A layer with at least one shape, for the rectangle around its selected or else its last
+        shape. None for the visible part of the image.
     """
     box = find_visible_bounds(image) if shapes is None else find_shape_bounds(shapes, image)
     point = image.world_to_data(viewer.dims.point[-image.ndim :])
-    at = [
-        int(np.clip(round(item), 0, n - 1))
-        for item, n in zip(point, plan.source.shape, strict=False)
+    position = [
+        int(np.clip(round(coordinate), 0, n - 1))
+        for coordinate, n in zip(point, plan.source.shape, strict=False)
     ]
-    at += [0] * (len(plan.source.shape) - len(at))  # red, green and blue
-    return make_crop_region(plan.source, plan.layout, box, tuple(at))
+    position += [0] * (len(plan.source.shape) - len(position))  # for the axis of colours
+    return make_crop_region(plan.source, plan.layout, box, tuple(position))
 
 
 def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
-    """Give the rectangle around a shape: top, left, bottom, right; shapes lie on pixel centres."""
+    """Return top, left, bottom, right of a shape in pixels of the image.
+
+    napari places shapes relative to pixel centres; the result is relative to pixel edges.
+    """
     number = max(shapes.selected_data, default=len(shapes.data) - 1)
     corners = np.array(
         [
@@ -86,7 +84,7 @@ def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
 
 
 def find_visible_bounds(image: Image) -> BoundingBox:
-    """Give the part of the picture plane that the canvas shows; all of it before it was drawn."""
+    """Return top, left, bottom, right of the visible part; all of it before the first drawing."""
     finer = np.ones(image.ndim)
     if image.multiscale:
         finer = np.asarray(image.downsample_factors[image.data_level])[: image.ndim]
@@ -98,7 +96,7 @@ def find_visible_bounds(image: Image) -> BoundingBox:
 
 
 class GridComparison:
-    """One cell for each of some layers; all others are hidden meanwhile.
+    """Shows layers side by side in napari's grid, and hides all others meanwhile.
 
     Parameters
     ----------
@@ -107,48 +105,51 @@ class GridComparison:
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
-        self._hidden: list[napari.layers.Layer] = []
-        self._named: list[napari.layers.Layer] = []
-        self._on = False
+        self._hidden_layers: list[napari.layers.Layer] = []
+        self._labelled_layers: list[napari.layers.Layer] = []
+        self._is_active = False
 
     def show(self, layers: Sequence[napari.layers.Layer]) -> None:
-        """Show these, all at the place of the last of them; cells share one camera."""
+        """Show layers in the grid, with the camera on the last one."""
         self.end()
         viewer = self._viewer
-        self._hidden = [layer for layer in viewer.layers if layer.visible and layer not in layers]
-        for item in self._hidden:
-            item.visible = False
-        for item in layers:
-            item.visible = True
-            if hasattr(item, "name_overlay") and not item.name_overlay.visible:  # napari >= 0.9
-                item.name_overlay.visible = True
-                self._named.append(item)
+        self._hidden_layers = [
+            layer for layer in viewer.layers if layer.visible and layer not in layers
+        ]
+        for shown_layer in self._hidden_layers:
+            shown_layer.visible = False
+        for shown_layer in layers:
+            shown_layer.visible = True
+            # napari >= 0.9
+            if hasattr(shown_layer, "name_overlay") and not shown_layer.name_overlay.visible:
+                shown_layer.name_overlay.visible = True
+                self._labelled_layers.append(shown_layer)
         grid = _get_viewer_grid(viewer)
         grid.shape, grid.stride, grid.enabled = (-1, -1), 1, True
-        self._on = True
+        self._is_active = True
         if hasattr(viewer, "fit_to_view"):
             viewer.fit_to_view(layers=[layers[-1]])
         else:  # napari < 0.9
             viewer.reset_view()
 
     def end(self) -> None:
-        """Leave the grid, if it is ours, and show again what was hidden."""
-        hidden, self._hidden = self._hidden, []
-        if self._on:
-            self._on = False
+        """Leave the grid if this object opened it, and show the hidden layers again."""
+        hidden, self._hidden_layers = self._hidden_layers, []
+        if self._is_active:
+            self._is_active = False
             _get_viewer_grid(self._viewer).enabled = False
-        for item in hidden:
-            item.visible = True
-        named, self._named = self._named, []
-        for item in named:
-            item.name_overlay.visible = False
+        for layer in hidden:
+            layer.visible = True
+        labelled, self._labelled_layers = self._labelled_layers, []
+        for layer in labelled:
+            layer.name_overlay.visible = False
 
 
 def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
 
 
-#: First in the list of regions.
+#: First entry in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
 _CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Preview on a crop, and press Apply to all."
 _CROP_PREVIEW_HINT = (
@@ -158,38 +159,39 @@ _CROP_PREVIEW_HINT = (
 
 
 class CropPreviewSection(CollapsibleSection):
-    """Region, buttons, and the trials that were made.
+    """A section of the dock with the region, the buttons and the results of crop previews.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    chooser, further, form
-        Of the dock.
+    chooser : InputChooser
+    extra_inputs : ExtraInputs
+    form : SettingsForm
     plan : callable
-        Gives the plan for the whole image.
+        Returns the plan for the whole image.
     """
 
-    #: A list of `RunRequest`, to be run one after another.
+    #: Emitted with a list of `RunRequest`, to be run one after another.
     wanted = Signal(object)
     said = Signal(str)
-    #: The form is set; the whole is to be run.
+    #: Emitted when the form is set for a run on the whole image.
     applied = Signal()
 
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
         chooser: InputChooser,
-        further: ExtraInputs,
+        extra_inputs: ExtraInputs,
         form: SettingsForm,
         plan: Callable[[], Plan | Refusal],
     ) -> None:
         page = QWidget()
         super().__init__("Preview on a crop", page)
-        self._viewer, self._chooser, self._further = viewer, chooser, further
+        self._viewer, self._chooser, self._extra_inputs = viewer, chooser, extra_inputs
         self._form, self._plan = form, plan
         self.grid = GridComparison(viewer)
-        self._comparing: RunRequest | None = None
-        self._before: set[str] = set()
+        self._comparison_request: RunRequest | None = None
+        self._earlier_layer_names: set[str] = set()
         self._preset, self._busy = "", False
         self.regions = _make_trial_combo("Region", "The part of the image to try on")
         self.trials = _make_trial_combo("Trial", "The trial whose preset the whole image gets")
@@ -203,26 +205,26 @@ class CropPreviewSection(CollapsibleSection):
         )
         self.message_label = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
-        self.cost = make_message_label()
+        self.cost_label = make_message_label()
         self._arrange(page)
-        self.try_button.clicked.connect(self.try_one)
+        self.try_button.clicked.connect(self.request_trial)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
         self.trials.currentIndexChanged.connect(self._show_cost)
-        further.changed.connect(self._show_cost)
+        extra_inputs.changed.connect(self._show_cost)
         self._connect(True)
         self.refresh()
 
-    def try_one(self) -> None:
-        """Ask for a run on the region."""
-        self._ask(())
+    def request_trial(self) -> None:
+        """Request a run on the region with the present settings."""
+        self._request_runs(())
 
     def compare(self) -> None:
-        """Ask for a run on the region with each preset."""
-        self._ask(get_args(RunSettings.model_fields["preset"].annotation))
+        """Request a run on the region with each preset."""
+        self._request_runs(get_args(RunSettings.model_fields["preset"].annotation))
 
     def apply(self) -> None:
-        """Set the form as it was for the chosen trial, and ask for the whole."""
+        """Set the form to the chosen crop preview, and emit `applied`."""
         provenance = self._read_provenance()
         if provenance is None:
             return
@@ -230,30 +232,35 @@ class CropPreviewSection(CollapsibleSection):
         self._form.show(recipe_from_dict(provenance["recipe"]))
         name, axes = provenance["input"]["name"], provenance["report"]["axes"]
         if not self._chooser.choose(name, axes):
-            self._say(f"The layer '{name}' that was tried is no longer there.")
+            self._show_message(f"The layer '{name}' that was tried is no longer there.")
             return
         self.applied.emit()
 
     def end(self) -> None:
-        """Show what a comparison has brought, if one was on, beside the input."""
-        comparing, self._comparing = self._comparing, None
+        """Show the results of a comparison next to the input, if one has ended."""
+        comparison_request, self._comparison_request = self._comparison_request, None
         layers = [
             layer
             for layer in self._viewer.layers
-            if _read_trial_provenance(layer) is not None and layer.name not in self._before
+            if _read_trial_provenance(layer) is not None
+            and layer.name not in self._earlier_layer_names
         ]
-        if comparing is not None and len(layers) > 1 and comparing.source() in self._viewer.layers:
-            self.grid.show([comparing.source(), *layers])
-            own = (
+        if (
+            comparison_request is not None
+            and len(layers) > 1
+            and comparison_request.get_source_layer() in self._viewer.layers
+        ):
+            self.grid.show([comparison_request.get_source_layer(), *layers])
+            matching_names = (
                 layer.name
                 for layer in layers
                 if _read_trial_recipe(layer).run_settings.preset == self._preset
             )
-            self.trials.setCurrentText(next(own, self.trials.currentText()))
+            self.trials.setCurrentText(next(matching_names, self.trials.currentText()))
             self.said.emit(_CHOOSE_TRIAL_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
-        """Bring both lists in line with the viewer; a layer that has just come is chosen."""
+        """Update both lists to the layers of the viewer; a new layer is chosen."""
         layers = list(self._viewer.layers)[::-1]
         drawn = [
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
@@ -266,63 +273,65 @@ class CropPreviewSection(CollapsibleSection):
         self._show_cost()
 
     def set_busy(self, busy: bool) -> None:
-        """While a run is on, nothing here begins another."""
-        for part in (self.regions, self.trials, self.try_button, self.compare_button):
-            part.setEnabled(not busy)
+        """Disable the buttons and lists during a run."""
+        for widget in (self.regions, self.trials, self.try_button, self.compare_button):
+            widget.setEnabled(not busy)
         self._busy = busy
         self.apply_button.setEnabled(not busy and self.trials.count() > 0)
 
     def shut_down(self) -> None:
-        """Stop listening to the viewer, and leave the grid."""
+        """Disconnect from the viewer and leave the grid."""
         self._connect(False)
         self.grid.end()
 
-    def _ask(self, presets: tuple[str, ...]) -> None:
-        plan, image = self._plan(), self._chooser.layer()
+    def _request_runs(self, presets: tuple[str, ...]) -> None:
+        plan, image = self._plan(), self._chooser.get_layer()
         if isinstance(plan, Refusal) or image is None:
-            self._say(plan.message if isinstance(plan, Refusal) else "")
+            self._show_message(plan.message if isinstance(plan, Refusal) else "")
             return
         name = self.regions.currentText()
         layers = self._viewer.layers
         shapes = layers[name] if name in layers and isinstance(layers[name], Shapes) else None
         if shapes is not None and not len(shapes.data):
-            self._say(f"Draw a rectangle in '{name}' first.")
+            self._show_message(f"Draw a rectangle in '{name}' first.")
             return
         self.grid.end()
-        request = self._make_request(
+        requests = self._make_request(
             plan, image, shapes, presets or (plan.recipe.run_settings.preset,)
         )
-        if isinstance(request, Refusal):
-            self._say(request.message)
+        if isinstance(requests, Refusal):
+            self._show_message(requests.message)
             return
-        height, width = request[0].plan.source.grid
-        seconds = sum(item.plan.seconds for item in request)
-        runs = f" in {len(request)} runs" if len(request) > 1 else ""
-        self._say(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
-        self._comparing = request[0] if len(request) > 1 else None
-        self._before = {layer.name for layer in self._viewer.layers}
+        height, width = requests[0].plan.source.grid
+        seconds = sum(request.plan.seconds for request in requests)
+        runs = f" in {len(requests)} runs" if len(requests) > 1 else ""
+        self._show_message(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
+        self._comparison_request = requests[0] if len(requests) > 1 else None
+        self._earlier_layer_names = {layer.name for layer in self._viewer.layers}
         self._preset = plan.recipe.run_settings.preset
-        self.wanted.emit(request)
+        self.wanted.emit(requests)
 
     def _make_request(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
     ) -> list[RunRequest] | Refusal:
         region = find_region(self._viewer, plan, image, shapes)
         machine, requests = get_allowed_machine(), []
-        whole = make_run_request(plan, image, self._further)
+        full_request = make_run_request(plan, image, self._extra_inputs)
         for preset in presets:
             recipe = plan.recipe.replace_run_settings(preset=preset)
-            large = preflight(recipe, plan.source, machine, plan.extra_inputs)
-            if isinstance(large, Refusal):
-                return large
-            small = plan_crop_preview(large, region, machine)
-            if isinstance(small, Refusal):
-                return small
-            requests.append(restrict_to_region(replace(whole, plan=large), region, small))
+            full_plan = preflight(recipe, plan.source, machine, plan.extra_inputs)
+            if isinstance(full_plan, Refusal):
+                return full_plan
+            crop_plan = plan_crop_preview(full_plan, region, machine)
+            if isinstance(crop_plan, Refusal):
+                return crop_plan
+            requests.append(
+                restrict_to_region(replace(full_request, plan=full_plan), region, crop_plan)
+            )
         return requests
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
-        """Give what the chosen trial says of its making."""
+        """Return the provenance of the chosen crop preview, or None."""
         name = self.trials.currentText()
         return (
             _read_trial_provenance(self._viewer.layers[name])
@@ -331,12 +340,12 @@ class CropPreviewSection(CollapsibleSection):
         )
 
     def _show_cost(self, _: object = None) -> None:
-        """Say what *Apply to all* would take."""
-        self.cost.setText(self._cost())
-        self.cost.setVisible(bool(self.cost.text()))
-        self.grown()
+        """Show the time that *Apply to all* would take."""
+        self.cost_label.setText(self._describe_cost())
+        self.cost_label.setVisible(bool(self.cost_label.text()))
+        self.fit_page_height()
 
-    def _cost(self) -> str:
+    def _describe_cost(self) -> str:
         provenance, layers = self._read_provenance(), self._viewer.layers
         image = (
             layers[provenance["input"]["name"]]
@@ -349,18 +358,18 @@ class CropPreviewSection(CollapsibleSection):
             recipe_from_dict(provenance["recipe"]),
             read_layer_header(image, provenance["report"]["axes"]),
         )
-        plan = preflight(recipe, source, get_allowed_machine(), self._further.headers())
+        plan = preflight(recipe, source, get_allowed_machine(), self._extra_inputs.read_headers())
         if isinstance(plan, Refusal):
             return plan.message
         preset = recipe.run_settings.preset.capitalize()
         return f"The whole image with {preset}: up to {format_duration(plan.seconds)}."
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self.message_label.setText(text)
-        self.grown()
+        self.fit_page_height()
 
-    def _connect(self, on: bool) -> None:
-        follow_layers(self._viewer, self.refresh, on=on)
+    def _connect(self, is_connected: bool) -> None:
+        follow_layers(self._viewer, self.refresh, is_connected=is_connected)
 
     def _arrange(self, page: QWidget) -> None:
         region, trial = QFormLayout(), QFormLayout()
@@ -373,32 +382,33 @@ class CropPreviewSection(CollapsibleSection):
         layout.addWidget(self.compare_button, 1, 1)
         layout.addWidget(self.message_label, 2, 0, 1, 2)
         layout.addLayout(trial, 3, 0, 1, 2)
-        layout.addWidget(self.cost, 4, 0, 1, 2)
+        layout.addWidget(self.cost_label, 4, 0, 1, 2)
         layout.addWidget(self.apply_button, 5, 0, 1, 2)
         layout.setRowStretch(6, 1)
 
 
 def _read_trial_provenance(layer: Any) -> Mapping[str, Any] | None:
-    """Give what a trial's layer says of its making; None if it is no trial."""
-    ours = read_layer_provenance(layer)
-    return ours if ours.get("shows") == "trial" else None
+    """Return the provenance of a crop preview; None for other layers."""
+    provenance = read_layer_provenance(layer)
+    return provenance if provenance.get("shows") == "trial" else None
 
 
 def _read_trial_recipe(layer: Any) -> Recipe:
     return recipe_from_dict(read_layer_provenance(layer)["recipe"])
 
 
-def _fill_combo(combo: QComboBox, names: list[str], fresh: list[str], active: str = "") -> None:
-    """List names; a fresh one is chosen, or the active layer, or what was chosen before."""
-    before = combo.currentText()
+def _fill_combo(combo: QComboBox, names: list[str], new_names: list[str], active: str = "") -> None:
+    """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
+    previous_name = combo.currentText()
     item_texts = {combo.itemText(number) for number in range(combo.count())}
-    wanted = next(
-        (item for item in fresh if item not in item_texts), active if active in names else before
+    chosen_name = next(
+        (name for name in new_names if name not in item_texts),
+        active if active in names else previous_name,
     )
     with QSignalBlocker(combo):
         combo.clear()
         combo.addItems(names)
-        combo.setCurrentIndex(max(combo.findText(wanted), 0 if names else -1))
+        combo.setCurrentIndex(max(combo.findText(chosen_name), 0 if names else -1))
 
 
 def _make_trial_combo(name: str, tip: str) -> QComboBox:

@@ -1,9 +1,4 @@
-"""The noise of the chosen image: a button that measures it, and fields that overrule it.
-
-Variance against mean: dots for the flat blocks of the image, a line for what they say.
-
-Measuring the noise of a layer, for a thread of its own.
-"""
+"""The noise section of a task's dock: measures the variance model and plots it."""
 
 from __future__ import annotations
 
@@ -39,19 +34,20 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import Switch
 
-#: What comes of it: figures, a sentence, or nothing if nobody waits any more.
+#: The outcome of a measurement: a report, a refusal, or None if it was discarded.
 MeasurementOutcome = NoiseReport | Refusal | None
 
 
 def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: Switch) -> MeasurementOutcome:
-    """Measure; whatever goes wrong comes back as a value, and a lazy array is computed here.
+    """Measure the noise of an image; errors are returned as refusals.
 
     Parameters
     ----------
     spec : ImageSpec
     pixels : array
-        In the axes of `spec`, lazy or not.
+        In the axes of `spec`; a lazy array is computed in this thread.
     switch : Switch
+        At DISCARD, the noise is not measured.
     """
 
     def work() -> MeasurementOutcome:
@@ -68,13 +64,13 @@ _PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
         (VALIDATION_COLOUR, "━", "measured noise"),
     )
 )
-#: Percentile of the variances that the plot goes up to, times a little: a block with structure in
-#: it would squeeze all others.
+#: The variance axis ends at this percentile of the variances, times a margin. A block with
+#: structure would otherwise compress all other points.
 _VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
 
 
 class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
-    """What the noise was measured from, of all channels."""
+    """A photon transfer curve: variance against mean of flat blocks, with the fitted lines."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -91,7 +87,7 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
         self.setAccessibleName("Noise against brightness")
 
     def show_noise(self, channels: tuple[ChannelNoise, ...]) -> None:
-        """Draw the points and the line of each channel."""
+        """Plot the blocks and the variance model of each channel."""
         points = np.array([point for channel in channels for point in channel.points]).reshape(
             -1, 2
         )
@@ -99,20 +95,21 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
         if not len(points):
             return
         self.dots.setData(points[:, 0], points[:, 1])
-        ends = []
-        for item in channels:
-            means = np.array([point[0] for point in item.points])
-            ends += [
-                [mean, item.gain * mean + item.intercept] for mean in (means.min(), means.max())
+        line_points = []
+        for channel_noise in channels:
+            means = np.array([point[0] for point in channel_noise.points])
+            line_points += [
+                [mean, channel_noise.gain * mean + channel_noise.intercept]
+                for mean in (means.min(), means.max())
             ]
-            ends.append([np.nan, np.nan])  # between two channels the pen is lifted
-        line = np.array(ends)
-        self.line.setData(line[:, 0], line[:, 1])
-        highest = max(np.percentile(points[:, 1], _VARIANCE_PERCENTILE), np.nanmax(line[:, 1]))
+            line_points.append([np.nan, np.nan])  # separates the lines of two channels
+        lines = np.array(line_points)
+        self.line.setData(lines[:, 0], lines[:, 1])
+        highest = max(np.percentile(points[:, 1], _VARIANCE_PERCENTILE), np.nanmax(lines[:, 1]))
         self.setYRange(0, _VARIANCE_AXIS_MARGIN * float(highest), padding=0)
 
     def recolour(self, text: str, background: str) -> None:
-        """Follow napari's theme."""
+        """Apply the colours of napari's theme."""
         label = {"bottom": "Brightness", "left": "Variance"}
         recolour(self, text, background, label, _PHOTON_TRANSFER_LEGEND)
 
@@ -123,22 +120,22 @@ _NOISE_HINT = (
 
 
 class NoiseSection(CollapsibleSection):
-    """What is known of the noise before a run.
+    """A section of the dock that measures the noise before a run, and shows its settings.
 
     Parameters
     ----------
     chooser : InputChooser
-        Whose image is measured.
+        Chooses the image that is measured.
     form : SettingsForm
-        Whose fields say what overrules the measurement.
+        Has the fields that override the measurement.
     """
 
     def __init__(self, chooser: InputChooser, form: SettingsForm) -> None:
         page = QWidget()
         super().__init__("Noise", page)
         self._chooser, self._form = chooser, form
-        self._measuring: BackgroundCall | None = None
-        self._of: tuple[int, str] | None = None
+        self._measurement_call: BackgroundCall | None = None
+        self._measured_image: tuple[int, str] | None = None
         self.button = QPushButton("Measure")
         self.button.setToolTip("<qt>Measure the noise of the image now; nothing is restored.</qt>")
         self.message_label = make_message_label()
@@ -153,76 +150,76 @@ class NoiseSection(CollapsibleSection):
         chooser.changed.connect(self._on_image)
 
     def measure(self) -> None:
-        """Measure the chosen image; the answer comes later."""
-        layer, header = self._chooser.layer(), self._chooser.header()
-        refused = header if isinstance(header, Refusal) else check_header(header)
-        if isinstance(header, Refusal) or refused is not None or layer is None:
-            self._say(refused.message if refused else "")
+        """Measure the noise of the chosen image in the background."""
+        layer, header = self._chooser.get_layer(), self._chooser.read_header()
+        refusal = header if isinstance(header, Refusal) else check_header(header)
+        if isinstance(header, Refusal) or refusal is not None or layer is None:
+            self._show_message(refusal.message if refusal else "")
             return
-        self._drop()
-        self._of = _identify_image(layer, header.axes)
+        self._reset()
+        self._measured_image = _identify_image(layer, header.axes)
         self.button.setEnabled(False)
         self.button.setText("Measuring …")
-        self._measuring = BackgroundCall(
+        self._measurement_call = BackgroundCall(
             partial(measure_layer_noise, header, get_full_resolution(layer)), self
         )
-        self._measuring.ended.connect(self._on_measured)
-        self._measuring.start()
+        self._measurement_call.ended.connect(self._on_measured)
+        self._measurement_call.start()
 
     @property
-    def busy(self) -> bool:
-        """Whether a measurement is on."""
-        return self._measuring is not None
+    def is_busy(self) -> bool:
+        """Whether a measurement is running."""
+        return self._measurement_call is not None
 
     def shut_down(self) -> None:
-        """Wait for no answer any more; the chooser, of the same dock, falls silent by itself."""
-        self._drop()
+        """Discard a running measurement; the chooser is deleted with the same dock."""
+        self._reset()
 
     def _on_measured(self, outcome: MeasurementOutcome) -> None:
-        self._drop()
+        self._reset()
         if isinstance(outcome, Refusal):
-            self._say(outcome.message)
+            self._show_message(outcome.message)
         elif outcome is not None:
-            self._show(outcome)
+            self._show_report(outcome)
 
-    def _show(self, report: NoiseReport) -> None:
+    def _show_report(self, report: NoiseReport) -> None:
         figures = {
             name: " / ".join(f"{getattr(channel, figure):.4g}" for channel in report.channels)
             for name, figure in (("gain", "gain"), ("read_noise", "noise_in_dark"))
         }
-        said = {key: f"{value}, measured" for key, value in figures.items()}
-        said["read_noise"] += " in the dark"  # the detector's own may be less
-        self._form.say_measured(said)
+        placeholders = {key: f"{value}, measured" for key, value in figures.items()}
+        placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector
+        self._form.say_measured(placeholders)
         self.plot.show_noise(report.channels)
-        self._say("\n".join(report.sentences))
+        self._show_message("\n".join(report.sentences))
 
     def _on_image(self) -> None:
-        """Forget what was measured of another image."""
-        layer, header = self._chooser.layer(), self._chooser.header()
-        now = None
+        """Clear the measurement if another image is chosen."""
+        layer, header = self._chooser.get_layer(), self._chooser.read_header()
+        current_image = None
         if layer is not None and not isinstance(header, Refusal):
-            now = _identify_image(layer, header.axes)
-        if self._of is None or now == self._of:
+            current_image = _identify_image(layer, header.axes)
+        if self._measured_image is None or current_image == self._measured_image:
             return
-        self._of = None
-        self._drop()
+        self._measured_image = None
+        self._reset()
         self._form.say_measured({})
         self.plot.setVisible(False)
-        self._say(_NOISE_HINT)
+        self._show_message(_NOISE_HINT)
 
-    def _drop(self) -> None:
-        """Be ready to measure again."""
-        if self._measuring is not None:
-            self._measuring.discard()
-        self._measuring = None
+    def _reset(self) -> None:
+        """Discard a running measurement and enable the button."""
+        if self._measurement_call is not None:
+            self._measurement_call.discard()
+        self._measurement_call = None
         self.button.setEnabled(True)
         self.button.setText("Measure")
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self.message_label.setText(text)
-        self.grown()
+        self.fit_page_height()
 
 
 def _identify_image(layer: Image, axes: str) -> tuple[int, str]:
-    """Tell images apart: other pixels, or other axes, are another image."""
+    """Return a key that differs for other pixels or other axes."""
     return id(layer.data), axes

@@ -1,9 +1,4 @@
-"""The fold of the dock in which results are repeated and settings kept.
-
-The user's own presets: a list of names, and buttons that load, save and delete.
-
-Two buttons: fill the form from a recipe file, and save what it stands for.
-"""
+"""The Repeat section of a task's dock: repeats results, and saves presets and recipe files."""
 
 from __future__ import annotations
 
@@ -21,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refused, refusal
+from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
@@ -42,27 +37,27 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
 
-#: First in the list, and always there: what a task begins with.
+#: First entry of the list: the default settings of a task.
 DEFAULT_SETTINGS_LABEL = "Default settings"
 
 
 class Presets(QWidget):
-    """All settings of the form, kept under names.
+    """The user's presets: a list of names with buttons to load, save and delete.
 
     Parameters
     ----------
     form : SettingsForm
-    shelf : PresetFolder
-        Where they are kept.
+    preset_folder : PresetFolder
+        Stores the presets.
     """
 
     said = Signal(str)
 
     def __init__(
-        self, form: SettingsForm, shelf: PresetFolder, parent: QWidget | None = None
+        self, form: SettingsForm, preset_folder: PresetFolder, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
-        self._form, self._shelf = form, shelf
+        self._form, self._saved_settings = form, preset_folder
         self.combo = QComboBox()
         self.combo.setEditable(True)
         self.combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -73,10 +68,10 @@ class Presets(QWidget):
         self.combo.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        line = self.combo.lineEdit()
-        assert line is not None  # the list is editable
-        self.line = line
-        self.line.setPlaceholderText("name of a preset")
+        line_edit = self.combo.lineEdit()
+        assert line_edit is not None  # the list is editable
+        self.name_edit = line_edit
+        self.name_edit.setPlaceholderText("name of a preset")
         self.load_button = QPushButton("Use")
         self.load_button.setToolTip("Set all settings as this preset has them")
         self.save_button = QPushButton("Save")
@@ -96,27 +91,27 @@ class Presets(QWidget):
 
     @property
     def name(self) -> str:
-        """What is chosen or typed."""
+        """The chosen or typed name, without extra spaces."""
         return " ".join(self.combo.currentText().split())
 
     def refresh(self) -> None:
-        """Bring the list up to date; the name that is typed stays."""
+        """Update the list; a typed name stays."""
         name = self.combo.currentText()
         with QSignalBlocker(self.combo):
             self.combo.clear()
-            self.combo.addItems([DEFAULT_SETTINGS_LABEL, *self._shelf.names()])
+            self.combo.addItems([DEFAULT_SETTINGS_LABEL, *self._saved_settings.names()])
             self.combo.setCurrentIndex(self.combo.findText(name) if name else -1)
             self.combo.setEditText(name)
         self._on_text()
 
     def load(self) -> None:
-        """Set the form."""
+        """Set the form to the chosen preset."""
         name = self.name
         defaults = self._is_default(name)
         task = self._form.task
 
         def act() -> str:
-            self._form.show(make_recipe(task) if defaults else self._shelf.load(name))
+            self._form.show(make_recipe(task) if defaults else self._saved_settings.load(name))
             return (
                 "The settings are the default ones."
                 if defaults
@@ -126,54 +121,54 @@ class Presets(QWidget):
         self._attempt(act)
 
     def save(self) -> None:
-        """Keep what the form stands for."""
+        """Save the settings of the form under the typed name."""
 
         def act() -> str:
             if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
-                raise Refused(refusal("preset-exists", name=DEFAULT_SETTINGS_LABEL))
-            name = self._shelf.save(self.name, self._form.recipe())
+                raise Refused(make_refusal("preset-exists", name=DEFAULT_SETTINGS_LABEL))
+            name = self._saved_settings.save(self.name, self._form.build_recipe())
             self.combo.setEditText(name)
             return f"The settings are kept as '{name}'."
 
         self._attempt(act)
 
     def delete(self) -> None:
-        """Take what is chosen off the list."""
+        """Delete the chosen preset."""
 
         def act() -> str:
             name = self.name
-            self._shelf.delete(name)
+            self._saved_settings.delete(name)
             self.combo.setEditText("")
             return f"The preset '{name}' was deleted."
 
         self._attempt(act)
 
-    def _attempt(self, act: Callable[[], str]) -> None:
-        """Do something and say what came of it."""
+    def _attempt(self, action: Callable[[], str]) -> None:
+        """Call a function, and show its message or that of its error."""
         try:
-            text = act()
+            message = action()
         except DipError as error:
-            text = error.refusal.message
+            message = error.refusal.message
         self.refresh()
-        self.said.emit(text)
+        self.said.emit(message)
 
     def _is_default(self, name: str, how: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
-        """Whether a name is that of the first entry; fixed strings match in any case."""
+        """Whether a name is that of the default settings; MatchFixedString ignores case."""
         return bool(self.combo.findText(name, how) == 0)
 
     def _on_text(self, _: str = "") -> None:
-        name, listed = self.name, self._shelf.names()
-        default = self._is_default(name)
-        self.load_button.setEnabled(default or name in listed)
-        self.save_button.setEnabled(bool(name) and not default and name not in listed)
-        self.delete_button.setEnabled(name in listed)
+        name, saved_names = self.name, self._saved_settings.names()
+        is_default = self._is_default(name)
+        self.load_button.setEnabled(is_default or name in saved_names)
+        self.save_button.setEnabled(bool(name) and not is_default and name not in saved_names)
+        self.delete_button.setEnabled(name in saved_names)
 
 
 _RECIPE_FILE_FILTER = "Recipe (*.json)"
 
 
 class RecipeButtons(QWidget):
-    """The form as a file, which the command line and Python read as well.
+    """Buttons that load and save the form as a recipe file, also for command line and Python.
 
     Parameters
     ----------
@@ -199,12 +194,12 @@ class RecipeButtons(QWidget):
         self.save_button.clicked.connect(self._on_save)
 
     def load(self, path: str) -> None:
-        """Fill the form, or say why not and leave it as it is."""
+        """Set the form to a recipe file, or show an error and leave the form unchanged."""
         try:
             recipe = load_recipe(Path(path))
             if recipe.task.name != self._form.task:
                 facts = {"path": path, "found": recipe.task.name, "wanted": self._form.task}
-                raise Refused(refusal("recipe-task", **facts))
+                raise Refused(make_refusal("recipe-task", **facts))
         except DipError as error:
             self.said.emit(error.refusal.message)
             return
@@ -212,12 +207,15 @@ class RecipeButtons(QWidget):
         self.said.emit(f"The settings are now those of '{Path(path).name}'.")
 
     def save(self, path: str) -> None:
-        """Write the recipe, or say why not; the file dialog has asked about an earlier file."""
+        """Write the recipe of the form, or show an error.
+
+        The file dialogue has confirmed that `path` may be overwritten.
+        """
         target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
         try:
-            text = self._form.recipe().to_json()
-            place = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
-            write_text(place, text, overwrite=target == path)
+            text = self._form.build_recipe().to_json()
+            checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
+            write_text(checked_path, text, overwrite=target == path)
         except DipError as error:
             self.said.emit(error.refusal.message)
             return
@@ -242,14 +240,14 @@ _LAST_SETTINGS_MESSAGE = (
 
 
 class RepeatSection(CollapsibleSection):
-    """Results to repeat, presets, and recipes as files.
+    """The section of the dock with results to repeat, presets and recipe files.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     form : SettingsForm
     chooser : InputChooser
-    further : ExtraInputs
+    extra_inputs : ExtraInputs
     """
 
     said = Signal(str)
@@ -259,14 +257,14 @@ class RepeatSection(CollapsibleSection):
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
         chooser: InputChooser,
-        further: ExtraInputs,
+        extra_inputs: ExtraInputs,
     ) -> None:
         page = QWidget()
         super().__init__("Repeat", page)
         self._form = form
-        self._shelf = open_saved_settings(form.task)
-        self.buttons = RepeatButtons(viewer, form, chooser, further)
-        self.presets = Presets(form, self._shelf)
+        self._saved_settings = open_saved_settings(form.task)
+        self.buttons = RepeatButtons(viewer, form, chooser, extra_inputs)
+        self.presets = Presets(form, self._saved_settings)
         self.recipes = RecipeButtons(form)
         label = make_message_label()
         label.setText(_OWN_PRESETS_LABEL)
@@ -274,31 +272,31 @@ class RepeatSection(CollapsibleSection):
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.buttons, label, self.presets, self.recipes):
             layout.addWidget(widget)
-        for part in (self.buttons, self.presets, self.recipes):
-            part.said.connect(self.said)
+        for section in (self.buttons, self.presets, self.recipes):
+            section.said.connect(self.said)
         self.toggled.connect(self.presets.refresh)  # another dock may have saved one
 
-    def take_up(self) -> str:
-        """Set the form as it was for the last run; returns what to tell the user."""
-        last = self._shelf.remembered()
-        if last is None or last == make_recipe(self._form.task):
+    def restore_last_settings(self) -> str:
+        """Set the form as it was for the last run; return a message or ""."""
+        last_recipe = self._saved_settings.remembered()
+        if last_recipe is None or last_recipe == make_recipe(self._form.task):
             return ""
-        self._form.show(last)
+        self._form.show(last_recipe)
         return _LAST_SETTINGS_MESSAGE
 
     def remember(self, recipe: Recipe) -> None:
-        """Keep the settings of a run that begins; a full disk is no reason not to run."""
+        """Save the settings of a run that begins; errors are ignored, so that the run starts."""
         try:
-            self._shelf.remember(recipe)
+            self._saved_settings.remember(recipe)
         except DipError:
             return
 
     def set_busy(self, busy: bool) -> None:
-        """While a run is on, nothing here changes the settings."""
+        """Disable what changes the settings during a run."""
         self.buttons.set_busy(busy)
         self.presets.setEnabled(not busy)
         self.recipes.setEnabled(not busy)
 
     def shut_down(self) -> None:
-        """Stop listening to the viewer."""
+        """Disconnect from the viewer."""
         self.buttons.disconnect_viewer()

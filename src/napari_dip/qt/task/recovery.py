@@ -1,4 +1,4 @@
-"""After a crash: an unfinished run is offered when its dock is opened next, and goes on or goes."""
+"""Interrupted runs: after a crash, the dock offers to resume or discard them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QGridLayout, QWidget
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.autosave import (
     AutosaveTarget,
@@ -57,16 +57,17 @@ _DISCARD_TOOLTIP = (
 
 
 class InterruptedRunPanel(QWidget):
-    """A sentence on the latest run that was cut off, and two buttons; hidden if there is none.
+    """The latest interrupted run with buttons to resume and discard it; hidden if there is none.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    chooser, further, form
-        Of the dock.
+    chooser : InputChooser
+    extra_inputs : ExtraInputs
+    form : SettingsForm
     """
 
-    #: A list of `RunRequest`, to be run.
+    #: Emitted with a list of `RunRequest`, to be run.
     wanted = Signal(object)
     said = Signal(str)
 
@@ -74,83 +75,85 @@ class InterruptedRunPanel(QWidget):
         self,
         viewer: napari.viewer.Viewer,
         chooser: InputChooser,
-        further: ExtraInputs,
+        extra_inputs: ExtraInputs,
         form: SettingsForm,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer, self._chooser = viewer, chooser
-        self._further, self._form = further, form
+        self._extra_inputs, self._form = extra_inputs, form
         self._run: InterruptedRun | None = None
-        self._reading: BackgroundCall | None = None
+        self._read_call: BackgroundCall | None = None
         self.message_label = make_message_label()
-        self.go_on_button = make_button("Resume", _RESUME_TOOLTIP)
+        self.resume_button = make_button("Resume", _RESUME_TOOLTIP)
         self.discard_button = make_button("Discard", _DISCARD_TOOLTIP)
         self.discard_button.setAccessibleName("Discard the unfinished run")
         layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 12)  # apart from what is chosen below
+        layout.setContentsMargins(0, 0, 0, 12)  # a gap to the widgets below
         layout.setVerticalSpacing(4)
         layout.addWidget(self.message_label, 0, 0, 1, 2)
-        layout.addWidget(self.go_on_button, 1, 0)
+        layout.addWidget(self.resume_button, 1, 0)
         layout.addWidget(self.discard_button, 1, 1)
-        self.go_on_button.clicked.connect(self.go_on)
+        self.resume_button.clicked.connect(self.resume)
         self.discard_button.clicked.connect(self.discard)
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for unfinished runs of this task, and offer the latest."""
+        """Search for interrupted runs of this task, and show the latest."""
         runs = [
-            find_interrupted_run
+            run
             for home in list_autosave_folders()
-            for find_interrupted_run in find_interrupted_runs(home, self._form.task)
+            for run in find_interrupted_runs(home, self._form.task)
         ]
         self._run = runs[0] if runs else None
         self.setVisible(self._run is not None)
         if self._run is None:
             return
-        others = len(runs) - 1
-        more = f" There {'is' if others == 1 else 'are'} {others} more." if others else ""
-        self.message_label.setText(f"Unfinished: {self._run.describe()}{more}")
-        exact = self._run.exact
-        self.go_on_button.setText("Resume" if exact else "Begin again")
-        self.go_on_button.setToolTip(f"<qt>{_RESUME_TOOLTIP if exact else _RESTART_TOOLTIP}</qt>")
-        where = escape(f"They lie in '{make_printable(str(self._run.folder))}'.")
-        self.discard_button.setToolTip(f"<qt>{_DISCARD_TOOLTIP}{where}</qt>")
+        more_count = len(runs) - 1
+        more_runs = (
+            f" There {'is' if more_count == 1 else 'are'} {more_count} more." if more_count else ""
+        )
+        self.message_label.setText(f"Unfinished: {self._run.describe()}{more_runs}")
+        exact = self._run.is_resumable
+        self.resume_button.setText("Resume" if exact else "Begin again")
+        self.resume_button.setToolTip(f"<qt>{_RESUME_TOOLTIP if exact else _RESTART_TOOLTIP}</qt>")
+        folder_note = escape(f"They lie in '{make_printable(str(self._run.folder))}'.")
+        self.discard_button.setToolTip(f"<qt>{_DISCARD_TOOLTIP}{folder_note}</qt>")
         self.setEnabled(True)
 
-    def go_on(self) -> None:
-        """Read what the run needs, in another thread, and then ask for it."""
+    def resume(self) -> None:
+        """Read the inputs of the run in the background, then request the run."""
         run = self._run
-        if run is None or self._reading is not None:
+        if run is None or self._read_call is not None:
             return
         pixels = collect_layer_pixels(self._viewer, run.inputs)
-        self._reading = BackgroundCall(partial(_read_interrupted_run, run, pixels), self)
-        self._reading.ended.connect(partial(self._on_read, run, pixels))
+        self._read_call = BackgroundCall(partial(_read_interrupted_run, run, pixels), self)
+        self._read_call.ended.connect(partial(self._on_read, run, pixels))
         self.setEnabled(False)
         self.said.emit("Reading what the unfinished run needs")
-        self._reading.start()
+        self._read_call.start()
 
     def discard(self) -> None:
-        """Delete the run that is offered; the next one is offered, if there is one."""
+        """Delete the interrupted run, and show the next one if there is one."""
         if self._run is not None:
             self._run.remove()
             self.refresh()
             self.said.emit("The unfinished run was deleted.")
 
     def set_busy(self, busy: bool) -> None:
-        """While a run is on, no other one is offered."""
+        """Hide the panel during a run."""
         if busy:
             self.setVisible(False)
-        elif self._reading is None:
+        elif self._read_call is None:
             self.refresh()
 
     def shut_down(self) -> None:
-        """Wait for nothing any more."""
-        if self._reading is not None:
-            self._reading.discard()
+        """Ignore the result of a read that is still going on."""
+        if self._read_call is not None:
+            self._read_call.discard()
 
     def _on_read(self, run: InterruptedRun, inputs: Mapping[str, Any], outcome: Any) -> None:
-        self._reading = None
+        self._read_call = None
         self.setEnabled(True)
         if isinstance(outcome, Refusal):
             self.said.emit(outcome.message)
@@ -159,7 +162,9 @@ class InterruptedRunPanel(QWidget):
         new = {name: array for name, array in outcome.items() if array is not None}
         requests: list[RunRequest | Refusal] = []
         failing = "The unfinished run cannot be brought back"
-        if trouble := attempt(lambda: requests.append(self._ask(run, pixels, new)), failing):
+        if trouble := attempt(
+            lambda: requests.append(self._restore_request(run, pixels, new)), failing
+        ):
             self.said.emit(trouble)
         elif isinstance(requests[0], Refusal):
             self.said.emit(requests[0].message)
@@ -167,32 +172,36 @@ class InterruptedRunPanel(QWidget):
             self.said.emit("")
             self.wanted.emit(requests)
 
-    def _ask(
+    def _restore_request(
         self, run: InterruptedRun, pixels: Mapping[str, Any], new: Mapping[str, Any]
     ) -> RunRequest | Refusal:
-        """Set the dock as it was for the run; what to ask for, or why it cannot be."""
+        """Restore layers and settings of the run; return its request, or a refusal."""
         names = {
-            name: recreate_layer(self._viewer, noted, new[name]) if name in new else noted["layer"]
-            for name, noted in run.inputs.items()
+            name: recreate_layer(self._viewer, record, new[name])
+            if name in new
+            else record["layer"]
+            for name, record in run.inputs.items()
         }
         recipe = recipe_from_dict(run.manifest["recipe"])
         self._form.show(recipe)
         self._chooser.choose(names.pop("image"), run.inputs["image"]["axes"])
-        self._further.choose(names)
-        header, layer = self._chooser.header(), self._chooser.layer()
+        self._extra_inputs.choose(names)
+        header, layer = self._chooser.read_header(), self._chooser.get_layer()
         if isinstance(header, Refusal) or layer is None:
             raise RuntimeError("its image is not among the layers")
-        plan = preflight(recipe, header, run.machine, self._further.headers())
+        plan = preflight(recipe, header, run.machine, self._extra_inputs.read_headers())
         if isinstance(plan, Refusal):
             return plan
-        here = get_allowed_machine()
-        if plan.device not in here.devices:
-            return refusal("device-missing", device=plan.device, why=here.missing)
-        request = replace(make_run_request(plan, layer, self._further), pixels=pixels)
-        if run.exact:
+        machine = get_allowed_machine()
+        if plan.device not in machine.devices:
+            return make_refusal("device-missing", device=plan.device, why=machine.missing)
+        request = replace(make_run_request(plan, layer, self._extra_inputs), pixels=pixels)
+        if run.is_resumable:
             return replace(
                 request,
-                place=AutosaveTarget(folder=run.folder, run_summary=run.manifest, resume=True),
+                autosave_target=AutosaveTarget(
+                    folder=run.folder, run_summary=run.manifest, resume=True
+                ),
             )
         run.remove()
         return request

@@ -1,7 +1,4 @@
-"""Repeating a result: as a script, a command, a paragraph for the paper, or again in the dock.
-
-Layers that lie in no file, saved for a script to read, in a thread of their own.
-"""
+"""Repeating a result: as a script, a command line, a methods text, or again in the dock."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QGridLayout, QWidget
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.methods_section import write_methods_section
@@ -49,20 +46,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UnsavedLayer:
-    """A layer's pixels on their way into a file.
+    """An input layer without a file, which has to be saved for a script.
 
     Attributes
     ----------
     name : str
-        Of the input that it was.
+        The name of the input.
     layer, result : str
-        Names of the layer and of what was made from it.
+        Names of the layer and of the result.
     pixels : array
         Lazy or not.
     axes : str
-        One letter for each of its axes.
+        One letter for each axis of the pixels.
     fingerprint : str or None
-        What `compute_sha256` of the pixels must be; None: anything.
+        The expected `compute_sha256` of the pixels; None to skip the check.
     """
 
     name: str
@@ -73,28 +70,28 @@ class UnsavedLayer:
     fingerprint: str | None = None
 
 
-#: What comes of it: paths by the names of the inputs, or a sentence.
+#: The outcome of saving: paths by the names of the inputs, or a refusal.
 SaveOutcome = dict[str, str] | Refusal
 
 
-def save_layers(ones: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) -> SaveOutcome:
-    """Save each as TIFF under its layer's name; an earlier file of that name stays."""
+def save_layers(layers: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) -> SaveOutcome:
+    """Save layers as TIFF files named after them, without overwriting; return their paths."""
     paths: dict[str, str] = {}
-    for item in ones:
-        path = catch_errors(partial(_save_layer, item, folder, switch), "Saving", item.layer)
+    for layer in layers:
+        path = catch_errors(partial(_save_layer, layer, folder, switch), "Saving", layer.layer)
         if isinstance(path, Refusal):
             return path
         if path is None:
             break
-        paths[item.name] = path
+        paths[layer.name] = path
     return paths
 
 
 def _save_layer(layer: UnsavedLayer, folder: Path, switch: Switch) -> str | Refusal | None:
-    """Save one; None if nobody waits any more."""
+    """Save a layer and return its path; None if the call was discarded."""
     pixels = np.asarray(layer.pixels)
     if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
-        return refusal("repeat-changed", layer=layer.layer, result=layer.result)
+        return make_refusal("repeat-changed", layer=layer.layer, result=layer.result)
     if switch() is Control.DISCARD:
         return None
     if pixels.dtype == bool:
@@ -104,8 +101,10 @@ def _save_layer(layer: UnsavedLayer, folder: Path, switch: Switch) -> str | Refu
 
 
 def _find_free_path(folder: Path, layer: str) -> Path:
-    """Name a file after a layer, with a number if there is one already."""
-    stem = "".join(item if item.isalnum() or item in " ._-" else "-" for item in layer)
+    """Return a path named after a layer, with a number if the file exists already."""
+    stem = "".join(
+        character if character.isalnum() or character in " ._-" else "-" for character in layer
+    )
     stem = stem.strip(" .") or "layer"
     path, number = folder / f"{stem}.tif", 2
     while path.exists() or path.is_symlink():
@@ -117,15 +116,14 @@ _SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script 
 
 
 class RepeatButtons(QWidget):
-    """A list of results, and four buttons for the one that is chosen.
+    """A list of results, and four buttons that repeat the chosen one.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     form : SettingsForm
     chooser : InputChooser
-    further : ExtraInputs
-        What "Run again" sets.
+    extra_inputs : ExtraInputs
     """
 
     said = Signal(str)
@@ -135,14 +133,14 @@ class RepeatButtons(QWidget):
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
         chooser: InputChooser,
-        further: ExtraInputs,
+        extra_inputs: ExtraInputs,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer, self._form = viewer, form
-        self._chooser, self._further = chooser, further
-        self._saving: BackgroundCall | None = None
-        self._busy = False
+        self._chooser, self._extra_inputs = chooser, extra_inputs
+        self._save_call: BackgroundCall | None = None
+        self._is_busy = False
         self.combo = QComboBox()
         self.combo.setAccessibleName("Result")
         self.combo.setToolTip(
@@ -178,133 +176,141 @@ class RepeatButtons(QWidget):
         self._connect(True)
         self.refresh()
 
-    def layer(self) -> Image | None:
-        """Give the result that is chosen, None if there is none."""
+    def get_layer(self) -> Image | None:
+        """Return the layer of the chosen result, or None."""
         name = self.combo.currentText()
         return self._viewer.layers[name] if name and name in self._viewer.layers else None
 
     def refresh(self, _: object = None) -> None:
-        """List the results, latest first; the selected layer is taken if it is one."""
+        """List the results, latest first; choose a new one or else the selected layer."""
         layers = [
             layer for layer in self._viewer.layers if read_result_provenance(layer) is not None
         ][::-1]
-        names, before = [layer.name for layer in layers], self.combo.currentText()
+        names, previous_name = [layer.name for layer in layers], self.combo.currentText()
         fresh = [name for name in names if self.combo.findText(name) < 0]
         active = self._viewer.layers.selection.active
-        wanted = next(iter(fresh), before)
+        chosen_name = next(iter(fresh), previous_name)
         if active in layers and not fresh:
-            wanted = active.name
+            chosen_name = active.name
         with QSignalBlocker(self.combo):
             self.combo.clear()
             self.combo.addItems(names)
-            self.combo.setCurrentIndex(max(self.combo.findText(wanted), 0 if names else -1))
+            self.combo.setCurrentIndex(max(self.combo.findText(chosen_name), 0 if names else -1))
         for button in (self.python_button, self.command_button, self.methods_button):
             button.setEnabled(bool(names))
-        self.again_button.setEnabled(bool(names) and not self._busy)
+        self.again_button.setEnabled(bool(names) and not self._is_busy)
 
     def set_up_again(self) -> None:
-        """Bring form and lists to what they were for the chosen result."""
-        layer = self.layer()
+        """Set form and inputs as they were for the chosen result."""
+        layer = self.get_layer()
         provenance = None if layer is None else read_result_provenance(layer)
         if layer is None or provenance is None:
             return
-        shared = provenance["report"].get("fit", {}).get("joint_training", {})
-        if "network_file" in shared:
-            no = refusal("series-repeat", layer=layer.name, network=shared["network_file"])
-            self.said.emit(no.message)
+        joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
+        if "network_file" in joint_training:
+            error = make_refusal(
+                "series-repeat", layer=layer.name, network=joint_training["network_file"]
+            )
+            self.said.emit(error.message)
             return
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.name != self._form.task:
             title = TASKS[recipe.task.name].title
-            no = refusal("repeat-other-task", layer=layer.name, task=title)
-            self.said.emit(no.message)
+            error = make_refusal("repeat-other-task", layer=layer.name, task=title)
+            self.said.emit(error.message)
             return
         self._form.show(recipe)
-        noted = read_recorded_inputs(provenance)
-        image = noted.pop("image")
+        recorded = read_recorded_inputs(provenance)
+        image = recorded.pop("image")
         is_chosen = self._chooser.choose(
             image["layer"], image.get("axes", provenance["report"]["axes"])
         )
-        self._further.choose({name: item["layer"] for name, item in noted.items()})
-        names = [item["layer"] for item in (image, *noted.values())]
-        gone = [name for name in names if name not in self._viewer.layers]
-        if gone or not is_chosen:
-            lost = gone[0] if gone else image["layer"]
-            no = refusal("repeat-layer-gone", result=layer.name, layer=lost)
-            self.said.emit(no.message)
+        self._extra_inputs.choose({name: record["layer"] for name, record in recorded.items()})
+        names = [record["layer"] for record in (image, *recorded.values())]
+        missing = [name for name in names if name not in self._viewer.layers]
+        if missing or not is_chosen:
+            missing_name = missing[0] if missing else image["layer"]
+            error = make_refusal("repeat-layer-gone", result=layer.name, layer=missing_name)
+            self.said.emit(error.message)
             return
         self.said.emit(f"All is set as for '{layer.name}'. Press Run to make it again.")
 
     def copy_methods(self) -> None:
-        """Put the methods text on the clipboard."""
-        layer = self.layer()
+        """Copy the methods text to the clipboard."""
+        layer = self.get_layer()
         provenance = None if layer is None else read_result_provenance(layer)
         if provenance is not None:
             self._to_clipboard(write_methods_section(provenance["report"]), "The methods text")
 
     def set_busy(self, busy: bool) -> None:
-        """While a run is on, the dock stays set as it is."""
-        self._busy = busy
+        """Disable "Run again" during a run."""
+        self._is_busy = busy
         self.refresh()
 
     def disconnect_viewer(self) -> None:
-        """Stop listening; the viewer lives longer than this widget."""
-        if self._saving is not None:
-            self._saving.discard()
+        """Disconnect from the viewer, which outlives this widget."""
+        if self._save_call is not None:
+            self._save_call.discard()
         self._connect(False)
 
     def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
-        """Copy what repeats the result; layers that lie in no file are saved first."""
-        layer = self.layer()
+        """Copy a script or command for the result; layers without a file are saved first."""
+        layer = self.get_layer()
         provenance = None if layer is None else read_result_provenance(layer)
-        if layer is None or provenance is None or self._saving is not None:
+        if layer is None or provenance is None or self._save_call is not None:
             return
         unsaved = find_unsaved_inputs(provenance)
         if not unsaved:
             self._to_clipboard(write(build_repetition(provenance, {})), what)
             return
-        ones = [self._unsaved(name, provenance, layer.name) for name in unsaved]
-        for entry in ones:
-            if isinstance(entry, Refusal):
-                self.said.emit(entry.message)
+        unsaved_layers = [
+            self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
+        ]
+        for unsaved_layer in unsaved_layers:
+            if isinstance(unsaved_layer, Refusal):
+                self.said.emit(unsaved_layer.message)
                 return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
             return
-        whole = tuple(item for item in ones if isinstance(item, UnsavedLayer))
-        self._saving = BackgroundCall(partial(save_layers, whole, Path(folder)), self)
-        self._saving.ended.connect(partial(self._on_saved, layer, write, what))
+        layers_to_save = tuple(
+            layer_to_save
+            for layer_to_save in unsaved_layers
+            if isinstance(layer_to_save, UnsavedLayer)
+        )
+        self._save_call = BackgroundCall(partial(save_layers, layers_to_save, Path(folder)), self)
+        self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
         self.said.emit("Saving what the script needs")
-        self._saving.start()
+        self._save_call.start()
 
     def _on_saved(
         self, layer: Image, write: Callable[[Repetition], str], what: str, outcome: SaveOutcome
     ) -> None:
-        self._saving = None
+        self._save_call = None
         if isinstance(outcome, Refusal):
             self.said.emit(outcome.message)
             return
         provenance = read_result_provenance(layer)
-        if provenance is None:  # the layer's metadata were taken away meanwhile
+        if provenance is None:  # the metadata of the layer were removed meanwhile
             return
-        noted = read_recorded_inputs(provenance)
-        for name, path in outcome.items():  # so that nobody is asked again
-            noted[name] = {**noted[name], "path": path}
-        layer.metadata[METADATA_KEY] = {**provenance, "inputs": noted}
+        recorded = read_recorded_inputs(provenance)
+        for name, path in outcome.items():  # so that the next copy saves nothing
+            recorded[name] = {**recorded[name], "path": path}
+        layer.metadata[METADATA_KEY] = {**provenance, "inputs": recorded}
         files = " and ".join(f"'{Path(path).name}'" for path in outcome.values())
         self._to_clipboard(
             write(build_repetition(provenance, outcome)), what, f" {files} lies beside it."
         )
 
-    def _unsaved(
+    def _find_unsaved_layer(
         self, name: str, provenance: Mapping[str, Any], result: str
     ) -> UnsavedLayer | Refusal:
-        """Take an input's pixels from its layer, or say that it is gone."""
-        noted = read_recorded_inputs(provenance)
-        item = noted[name]
-        if item["layer"] not in self._viewer.layers:
-            return refusal("repeat-unsaved", layer=item["layer"], result=result)
-        layer = self._viewer.layers[item["layer"]]
+        """Return an input that has to be saved, or a refusal if its layer no longer exists."""
+        recorded = read_recorded_inputs(provenance)
+        record = recorded[name]
+        if record["layer"] not in self._viewer.layers:
+            return make_refusal("repeat-unsaved", layer=record["layer"], result=result)
+        layer = self._viewer.layers[record["layer"]]
         if name == "image":
             axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
             return UnsavedLayer(
@@ -316,10 +322,10 @@ class RepeatButtons(QWidget):
                 fingerprint=fingerprint,
             )
         if isinstance(layer, Shapes):
-            image = noted["image"]["layer"]
+            image = recorded["image"]["layer"]
             source_layer = self._viewer.layers[image] if image in self._viewer.layers else None
             if not isinstance(source_layer, Image):
-                return refusal("repeat-unsaved", layer=image, result=result)
+                return make_refusal("repeat-unsaved", layer=image, result=result)
             return UnsavedLayer(
                 name=name,
                 layer=layer.name,
@@ -337,8 +343,8 @@ class RepeatButtons(QWidget):
         clipboard.setText(text)
         self.said.emit(f"{what} was copied; paste it where you want it.{more}")
 
-    def _connect(self, on: bool) -> None:
-        follow_layers(self._viewer, self.refresh, on=on)
+    def _connect(self, is_connected: bool) -> None:
+        follow_layers(self._viewer, self.refresh, is_connected=is_connected)
 
     def _arrange(self) -> None:
         form = QFormLayout()

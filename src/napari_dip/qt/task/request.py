@@ -1,8 +1,6 @@
-"""What a run was asked for: frozen when Run is pressed, whatever the viewer shows later.
+"""Run requests, the record of their input layers, and how to restore these after a crash.
 
-What is noted of a run's layers so that they can be brought back after a crash, and where.
-
-What a result's layer knows of the layers that it was made from, and where these lie.
+A request is fixed when Run is pressed and does not follow later changes in the viewer.
 """
 
 from __future__ import annotations
@@ -53,68 +51,70 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layers import Preview
 
 
-def record_inputs(image: Image, axes: str, further: Mapping[str, Layer]) -> dict[str, Any]:
-    """Note which layers a run reads, in plain JSON types.
+def record_inputs(image: Image, axes: str, extra_inputs: Mapping[str, Layer]) -> dict[str, Any]:
+    """Return names and files of the layers that a run reads, in plain JSON types.
 
     Parameters
     ----------
     image : Image
-        What is restored.
+        The image that is restored.
     axes : str
         One letter for each of its axes.
-    further : mapping of str to Layer
-        The task's other inputs, by their names.
+    extra_inputs : mapping of str to Layer
+        The extra inputs of the task by name.
     """
-    layers: dict[str, Any] = {"image": image, **further}
-    noted = {
+    layers: dict[str, Any] = {"image": image, **extra_inputs}
+    recorded = {
         name: {"layer": str(layer.name), "path": _get_layer_path(layer)}
         for name, layer in layers.items()
     }
-    noted["image"]["axes"] = axes
-    return noted
+    recorded["image"]["axes"] = axes
+    return recorded
 
 
 def read_result_provenance(layer: Any) -> Mapping[str, Any] | None:
-    """Give what a result's layer says of its making; None if it is no result."""
-    ours = read_layer_provenance(layer)
-    if not isinstance(ours.get("report"), Mapping):
+    """Return the provenance of a layer with a report; None if the layer is no result."""
+    provenance = read_layer_provenance(layer)
+    if not isinstance(provenance.get("report"), Mapping):
         return None
-    return ours if ours.get("shows", "result") == "result" else None
+    return provenance if provenance.get("shows", "result") == "result" else None
 
 
 def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the images that were noted; of a result that notes none, its own."""
+    """Return the recorded inputs of a result by name; by default, its image only."""
     image = {
         "layer": provenance["input"]["name"],
         "path": None,
         "axes": provenance["report"]["axes"],
     }
-    noted = dict(provenance.get("inputs") or {"image": image})
-    return {name: item for name, item in noted.items() if name != SHARED_NETWORK_INPUT}
+    recorded = dict(provenance.get("inputs") or {"image": image})
+    return {name: record for name, record in recorded.items() if name != SHARED_NETWORK_INPUT}
 
 
 def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
-    """Name the inputs that lie in no file, or in one that does not look like them."""
+    """Return the names of the inputs without a file, or whose file has another shape."""
     inputs = read_recorded_inputs(provenance)
     shape = tuple(provenance["report"]["shape"])
     return [
         name
-        for name, item in inputs.items()
-        if not _is_matching_file(item.get("path"), shape if name == "image" else None)
+        for name, record in inputs.items()
+        if not _is_matching_file(record.get("path"), shape if name == "image" else None)
     ]
 
 
 def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) -> Repetition:
-    """Put together what repeats a result.
+    """Return what is needed to repeat a result: its report, files and name.
 
     Parameters
     ----------
     provenance : mapping
         By `read_result_provenance`.
     saved : mapping of str to str
-        Files of inputs that lay in none.
+        Files of inputs that were saved afterwards, by name.
     """
-    paths = {name: str(item.get("path")) for name, item in read_recorded_inputs(provenance).items()}
+    paths = {
+        name: str(record.get("path")) for name, record in read_recorded_inputs(provenance).items()
+    }
     if (network := dict(provenance.get("inputs") or {}).get(SHARED_NETWORK_INPUT)) is not None:
         paths[SHARED_NETWORK_INPUT] = str(network["path"])
     return Repetition(
@@ -128,7 +128,7 @@ def _get_layer_path(layer: Any) -> str | None:
 
 
 def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
-    """Whether a file can be read here, and holds a picture of that shape; from its header."""
+    """Whether the header of a file can be read, and has the given shape unless that is None."""
     if not path:
         return False
     try:
@@ -151,221 +151,233 @@ _SCALAR_ATTRIBUTES = (
 
 
 def list_autosave_folders() -> list[Path]:
-    """Give the folder of unfinished runs, in the folder of napari's own settings, if it has one."""
+    """Return the folder of interrupted runs next to napari's settings, or an empty list."""
     folder = find_settings_folder()
     return [] if folder is None else [folder / "unfinished"]
 
 
-def plan_autosave(plan: Plan, image: Image, further: Mapping[str, Layer]) -> AutosaveTarget | None:
-    """Say where a run is kept, and what is noted of it; None if it is not to be kept.
+def plan_autosave(
+    plan: Plan, image: Image, extra_inputs: Mapping[str, Layer]
+) -> AutosaveTarget | None:
+    """Return folder and manifest for the autosave of a run; None if it is not to be saved.
+
+    A run is not saved if the preferences say so, if napari has no settings folder, or if the plan
+    would now be another one.
 
     Parameters
     ----------
     plan : Plan
     image : Image
-        What is restored.
-    further : mapping of str to Layer
-        The task's other inputs.
+        The image that is restored.
+    extra_inputs : mapping of str to Layer
+        The extra inputs of the task by name.
     """
-    wished = getattr(read_preferences("computing"), "keep_unfinished", True)
+    is_enabled = getattr(read_preferences("computing"), "keep_unfinished", True)
     machine = get_allowed_machine()
-    again = preflight(plan.recipe, plan.source, machine, plan.extra_inputs)
-    if (
-        not wished or not list_autosave_folders() or again != plan
-    ):  # the free memory changed what can be done
+    new_plan = preflight(plan.recipe, plan.source, machine, plan.extra_inputs)
+    # another amount of free memory can change the plan
+    if not is_enabled or not list_autosave_folders() or new_plan != plan:
         return None
-    layers = {"image": image, **further}
-    noted = {
-        name: {**item, **_record_layer(layers[name])}
-        for name, item in record_inputs(image, plan.source.axes, further).items()
+    layers = {"image": image, **extra_inputs}
+    recorded = {
+        name: {**record, **_record_layer(layers[name])}
+        for name, record in record_inputs(image, plan.source.axes, extra_inputs).items()
     }
-    path = noted["image"]["path"]
+    path = recorded["image"]["path"]
     file = os.path.basename(path or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
-    about = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
+    run_summary = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
     return AutosaveTarget(
         folder=list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}",
-        run_summary=about,
-        inputs=noted,
+        run_summary=run_summary,
+        inputs=recorded,
     )
 
 
 def collect_layer_pixels(
     viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, Any]]
 ) -> Any:
-    """Give the pixels of layers that bear the names of a run's inputs, as far as there are any.
+    """Return the pixels of those inputs of a run whose layers exist, by input name.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     inputs : mapping of str to mapping
-        What was noted.
+        The recorded inputs of the run.
     """
-    entries = {}
-    for name, noted in inputs.items():
-        layer = viewer.layers[noted["layer"]] if noted["layer"] in viewer.layers else None
+    pixels = {}
+    for name, record in inputs.items():
+        layer = viewer.layers[record["layer"]] if record["layer"] in viewer.layers else None
         if isinstance(layer, Image | Labels):
-            entries[name] = get_full_resolution(layer)
-    return entries
+            pixels[name] = get_full_resolution(layer)
+    return pixels
 
 
 def recreate_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
-    """Add a layer as it was; without its place and colours if napari does not take these.
+    """Add a recorded layer again, without position and colours if napari rejects these.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     noted : mapping
+        The record of the layer.
     pixels : ndarray
 
     Returns
     -------
     str
-        Its name, which is another one if that is taken.
+        The name of the layer, which differs from the recorded one if that is in use.
     """
-    look = {**noted["look"], "name": noted["layer"]}
+    attributes = {**noted["look"], "name": noted["layer"]}
     with preserve_view(viewer):
         if noted["kind"] == "labels":
-            drawn = np.asarray(pixels)
-            drawn = drawn.astype(np.uint8) if drawn.dtype == bool else drawn
-            return str(viewer.add_labels(drawn, **look).name)
+            labels = np.asarray(pixels)
+            labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+            return str(viewer.add_labels(labels, **attributes).name)
         try:
-            layer = viewer.add_image(pixels, **look)
-        except (TypeError, ValueError, KeyError):  # of another napari
-            layer = viewer.add_image(pixels, name=noted["layer"], rgb=bool(look.get("rgb")))
+            layer = viewer.add_image(pixels, **attributes)
+        except (TypeError, ValueError, KeyError):  # attributes of another version of napari
+            layer = viewer.add_image(pixels, name=noted["layer"], rgb=bool(attributes.get("rgb")))
     return str(layer.name)
 
 
 def _record_layer(layer: Layer) -> dict[str, Any]:
-    """Note kind and look of a layer, in plain JSON types."""
+    """Return kind and attributes of a layer, in plain JSON types."""
     state = layer.as_layer_data_tuple()[1]
     if not isinstance(layer, Image):
-        look = {name: np.asarray(state[name]).tolist() for name in ("scale", "translate")}
-        return {"kind": "labels", "look": look if isinstance(layer, Labels) else {}}
-    look = {name: np.asarray(state[name]).tolist() for name in _ARRAY_ATTRIBUTES}
-    look |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
-    look |= {name: [str(item) for item in state[name]] for name in ("units", "axis_labels")}
-    look["blending"] = str(state["blending"])
-    look["colormap"] = layer.colormap.name
-    return {"kind": "image", "look": look}
+        attributes = {name: np.asarray(state[name]).tolist() for name in ("scale", "translate")}
+        return {"kind": "labels", "look": attributes if isinstance(layer, Labels) else {}}
+    attributes = {name: np.asarray(state[name]).tolist() for name in _ARRAY_ATTRIBUTES}
+    attributes |= {name: state[name] for name in _SCALAR_ATTRIBUTES}
+    attributes |= {name: [str(value) for value in state[name]] for name in ("units", "axis_labels")}
+    attributes["blending"] = str(state["blending"])
+    attributes["colormap"] = layer.colormap.name
+    return {"kind": "image", "look": attributes}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RunRequest:
-    """A plan, the pixels that it is for, and what its picture takes over from their layer.
+    """A plan with its pixels and the layer attributes for its result.
 
     Attributes
     ----------
     plan : Plan
     name : str
-        Of the image's layer.
-    look, input_look : mapping
+        The name of the image's layer.
+    layer_attributes, input_layer_attributes : mapping
         For pictures of the result's size and of the input's; see `copy_layer_attributes`.
-    source : callable
-        Gives the image's layer, or None if it is gone.
+    get_source_layer : callable
+        Returns the image's layer, or None if it no longer exists.
     pixels : mapping of str to array
         The inputs by name, lazy or not.
-    whole : Plan or None
-        For all of the image, where the plan is for a region of it.
+    full_plan : Plan or None
+        The plan for the whole image, if this is a crop preview.
     region : CropRegion or None
-    trial : str
-        Goes behind the image's name to name what was tried on the region.
-    place : AutosaveTarget or None
-        Where the run is kept, so that it can go on after a crash.
+        The region of a crop preview.
+    trial_name : str
+        Suffix of the layer name for a crop preview; else empty.
+    autosave_target : AutosaveTarget or None
+        Where the run is saved, to be resumed after a crash.
     """
 
     plan: Plan
     name: str
-    look: Mapping[str, Any]
-    input_look: Mapping[str, Any]
-    source: Callable[[], Any]
+    layer_attributes: Mapping[str, Any]
+    input_layer_attributes: Mapping[str, Any]
+    get_source_layer: Callable[[], Any]
     pixels: Mapping[str, Any]
-    whole: Plan | None = None
+    full_plan: Plan | None = None
     region: CropRegion | None = None
-    trial: str = ""
-    place: AutosaveTarget | None = None
+    trial_name: str = ""
+    autosave_target: AutosaveTarget | None = None
 
     @property
     def label(self) -> str:
-        """What the run is called where others wait for it, such as "Denoise cells"."""
+        """Name of the run in the queue, such as "Denoise cells"."""
         title = self.plan.recipe.task.title
-        return " ".join(filter(None, [title, self.name, self.trial]))
+        return " ".join(filter(None, [title, self.name, self.trial_name]))
 
-    def answered(self, result: Restoration, preview: Preview | None = None) -> PendingResult:
-        """Put the result on its way into the viewer, in the preview's place if there is one."""
-        whole = self.plan if self.whole is None else self.whole
+    def make_pending_result(
+        self, result: Restoration, preview: Preview | None = None
+    ) -> PendingResult:
+        """Return the result with all that is needed to make it a layer."""
+        plan = self.plan if self.full_plan is None else self.full_plan
         return PendingResult(
             name=self.name,
-            look=self.look,
+            layer_attributes=self.layer_attributes,
             result=result,
-            source=self.source,
-            input_look=self.input_look,
-            trial=self.trial,
-            remarks=whole.notes,
+            get_source_layer=self.get_source_layer,
+            input_layer_attributes=self.input_layer_attributes,
+            trial_name=self.trial_name,
+            remarks=plan.notes,
             preview=preview,
         )
 
     @property
     def begin(self) -> Callable[..., Any] | None:
-        """What begins the run where it is no ordinary one."""
-        if self.whole is not None and self.region is not None:
-            return partial(run_crop_preview, self.whole, self.region)
-        return None if self.place is None else partial(run_with_autosave, self.place)
+        """Function that starts a crop preview or a run with autosave; None for other runs."""
+        if self.full_plan is not None and self.region is not None:
+            return partial(run_crop_preview, self.full_plan, self.region)
+        return (
+            None
+            if self.autosave_target is None
+            else partial(run_with_autosave, self.autosave_target)
+        )
 
 
-def make_run_request(plan: Plan, layer: Image, further: ExtraInputs) -> RunRequest:
-    """Note what a run is asked for.
+def make_run_request(plan: Plan, layer: Image, extra_inputs: ExtraInputs) -> RunRequest:
+    """Return a run request for the chosen layers.
 
     Parameters
     ----------
     plan : Plan
     layer : Image
-        What is restored.
-    further : ExtraInputs
-        What is chosen beside it.
+        The image that is restored.
+    extra_inputs : ExtraInputs
+        The extra inputs.
     """
-    chosen = further.chosen()
+    chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.source.axes, chosen)
     return RunRequest(
         plan=plan,
         name=layer.name,
-        look=copy_layer_attributes(layer, plan, inputs),
-        input_look=copy_layer_attributes(layer, None, inputs),
-        source=ref(layer),
-        pixels={"image": get_full_resolution(layer), **further.pixels()},
-        place=plan_autosave(plan, layer, chosen),
+        layer_attributes=copy_layer_attributes(layer, plan, inputs),
+        input_layer_attributes=copy_layer_attributes(layer, None, inputs),
+        get_source_layer=ref(layer),
+        pixels={"image": get_full_resolution(layer), **extra_inputs.read_pixels()},
+        autosave_target=plan_autosave(plan, layer, chosen),
     )
 
 
 def restrict_to_region(request: RunRequest, region: CropRegion, small: Plan) -> RunRequest:
-    """Ask for the same on a part of the image, whose picture lies where that part is.
+    """Return a request for a crop preview, whose result is placed at the crop.
 
     Parameters
     ----------
     request : RunRequest
-        For the whole.
+        The request for the whole image.
     region : CropRegion
     small : Plan
-        By `napari_dip.pipeline.execute.crop_preview.plan_crop_preview`.
+        The plan of the crop, by `napari_dip.pipeline.execute.crop_preview.plan_crop_preview`.
     """
-    layer = request.source()
+    layer = request.get_source_layer()
     # napari counts no axis for red, green and blue
-    start = [
-        item for item, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"
+    offset = [
+        index for index, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"
     ]
-    placed = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
-    shift = placed @ np.array(start, float)
+    linear_matrix = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
+    shift = linear_matrix @ np.array(offset, float)
 
-    def moved(look: Mapping[str, Any]) -> dict[str, Any]:
-        return {**look, "translate": look["translate"] + shift}
+    def moved(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
+        return {**layer_attributes, "translate": layer_attributes["translate"] + shift}
 
     preset = small.recipe.run_settings.preset.capitalize()
     return replace(
         request,
         plan=small,
-        look=moved(request.look),
-        input_look=moved(request.input_look),
-        whole=request.plan,
+        layer_attributes=moved(request.layer_attributes),
+        input_layer_attributes=moved(request.input_layer_attributes),
+        full_plan=request.plan,
         region=region,
-        trial=f"trial, {preset}",
+        trial_name=f"trial, {preset}",
     )

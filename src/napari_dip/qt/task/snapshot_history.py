@@ -1,10 +1,6 @@
-"""The pictures of a run on its way: a slider that goes back to them, and a button that keeps one.
+"""The history of a run: snapshots within a memory limit, and a slider to view and keep them.
 
-At its right end the slider follows the run or, after it, shows its result.
-
-A snapshot as a layer of its own: another stop than the one that the run took by itself.
-
-Pictures of a run on its way, as many as a bound on memory allows.
+At its right end, the slider follows the run and afterwards shows the result.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from weakref import ref
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
 
-from napari_dip.errors.notes import StopReason, make_stop, report_stop
+from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.pipeline.machine import format_bytes
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.qt.task.request import RunRequest
 
-#: What a run's report says of its own picture, and not of another one.
+#: Keys of a report that are about the result and do not apply to a snapshot.
 _RESULT_ONLY_KEYS = (
     "verdict",
     "residual",
@@ -52,53 +48,55 @@ _RESULT_ONLY_KEYS = (
 
 
 class SnapshotLayers:
-    """Makes layers of one run's snapshots; what only the end of the run tells is added then.
+    """Adds snapshots of a run as layers, and completes their provenance at the end of the run.
 
     Parameters
     ----------
     request : RunRequest
-        What the run was asked for.
     """
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._result: Restoration | None = None
-        self._kept: list[tuple[ref[napari.layers.Image], Snapshot]] = []
+        self._snapshot_layers: list[tuple[ref[napari.layers.Image], Snapshot]] = []
 
     def __bool__(self) -> bool:
-        """Whether any was kept."""
-        return bool(self._kept)
+        """Whether a snapshot was added."""
+        return bool(self._snapshot_layers)
 
     def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
-        """Add a snapshot as a new layer; returns the layer's name."""
+        """Add a snapshot as a new layer; return the name of the layer."""
         request = self._request
-        name = f"{request.name} {request.plan.recipe.task.done}, {describe_snapshot(snapshot)}"
+        suffix = request.plan.recipe.task.result_suffix
+        name = f"{request.name} {suffix}, {describe_snapshot(snapshot)}"
         metadata = {
-            **request.look["metadata"],
+            **request.layer_attributes["metadata"],
             METADATA_KEY: self._build_snapshot_provenance(snapshot),
         }
         with preserve_view(viewer):
-            look = adjust_contrast_limits(
-                request.look, compute_value_range(snapshot.picture), part=bool(request.trial)
+            attributes = adjust_contrast_limits(
+                request.layer_attributes,
+                compute_value_range(snapshot.picture),
+                part=bool(request.trial_name),
             )
             layer = viewer.add_image(
-                snapshot.picture.copy(), name=name, **{**look, "metadata": metadata}
+                snapshot.picture.copy(), name=name, **{**attributes, "metadata": metadata}
             )
-        self._kept.append((ref(layer), snapshot))
+        self._snapshot_layers.append((ref(layer), snapshot))
         return str(layer.name)
 
     def end(self, result: Restoration) -> None:
-        """Write what the run found out into the layers that were kept while it was on."""
+        """Add the report of the finished run to the layers of its snapshots."""
         self._result = result
-        for item, snapshot in self._kept:
-            if (layer := item()) is not None:
+        for layer_ref, snapshot in self._snapshot_layers:
+            if (layer := layer_ref()) is not None:
                 layer.metadata[METADATA_KEY] = self._build_snapshot_provenance(snapshot)
 
     def _build_snapshot_provenance(self, snapshot: Snapshot) -> dict[str, Any]:
-        """How a snapshot came about, in plain JSON types."""
+        """Return the provenance of a snapshot, in plain JSON types."""
         plan, result = self._request.plan, self._result
-        place = describe_snapshot(snapshot)
-        facts: dict[str, Any] = {
+        iteration = describe_snapshot(snapshot)
+        provenance: dict[str, Any] = {
             "version": __version__,
             "recipe": plan.recipe.to_dict(),
             "seed": plan.recipe.run_settings.seed,
@@ -108,53 +106,53 @@ class SnapshotLayers:
         }
         if result is not None:
             report = {
-                key: item for key, item in result.report.items() if key not in _RESULT_ONLY_KEYS
+                key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
             }
-            facts |= {**build_provenance(self._request.name, result), "report": report}
-            facts["automatic"] = {
+            provenance |= {**build_provenance(self._request.name, result), "report": report}
+            provenance["automatic"] = {
                 "best_iteration": result.best_iteration,
-                **report_stop(result.stop),
+                **serialise_stop(result.stop),
             }
         return {
-            **facts,
-            "inputs": self._request.look["metadata"][METADATA_KEY]["inputs"],
+            **provenance,
+            "inputs": self._request.layer_attributes["metadata"][METADATA_KEY]["inputs"],
             "iterations": snapshot.iteration,
             "best_iteration": snapshot.iteration,
             "unit": [snapshot.unit, snapshot.units],
-            **report_stop(make_stop(StopReason.HISTORY, place=place)),
+            **serialise_stop(make_stop(StopReason.HISTORY, place=iteration)),
             "shows": "snapshot",
         }
 
 
 def describe_snapshot(snapshot: Snapshot) -> str:
-    """Say where in the run a snapshot was taken."""
-    text = f"iteration {snapshot.iteration}"
-    return text if snapshot.units == 1 else f"part {snapshot.unit}, {text}"
+    """Return the iteration of a snapshot as text, with its work unit if there are several."""
+    iteration = f"iteration {snapshot.iteration}"
+    return iteration if snapshot.units == 1 else f"part {snapshot.unit}, {iteration}"
 
 
-#: Memory for the snapshots of one run: a sixteenth of the 4 GB that small computers have, and 244
+#: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
 #: pictures of 512 x 512.
 MAX_SNAPSHOT_BYTES = 256_000_000
-#: A slider 300 pixels wide in the dock does not tell more apart.
+#: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
 MAX_SNAPSHOTS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
-    """The picture at one moment of a run.
+    """The picture of a run at one iteration.
 
     Attributes
     ----------
     picture : ndarray
         As `Event.preview`.
     number : int
-        Count of the pictures that came before it.
+        Number of earlier pictures of the run, with those that were dropped.
     iteration, iterations : int
-        In its fit, and planned there.
+        Iteration of the fit, and the planned number.
     unit, units : int
-        Which part of the run the fit is.
+        Work unit of the fit, and the number of work units.
     seconds : float
-        Since the start.
+        Time since the start of the run.
     """
 
     picture: npt.NDArray[np.float32]
@@ -167,38 +165,42 @@ class Snapshot:
 
 
 class SnapshotBuffer:
-    """Snapshots in the order that they came, evenly spread over the run.
+    """Snapshots in chronological order, evenly spread over the run.
 
-    When no more fit, every other one is let go, and of those that come only every other is taken
-    from then on.
+    At a limit, every second snapshot is dropped, and only half as many new ones are added.
 
     Parameters
     ----------
-    most_bytes, most_snapshots : int
-        Bounds.
+    max_bytes : int
+        Limit of memory.
+    most_snapshots : int
+        Limit of their number.
     """
 
     def __init__(
-        self, most_bytes: int = MAX_SNAPSHOT_BYTES, most_snapshots: int = MAX_SNAPSHOTS
+        self, max_bytes: int = MAX_SNAPSHOT_BYTES, most_snapshots: int = MAX_SNAPSHOTS
     ) -> None:
-        self.most_bytes = most_bytes
-        self._most = most_snapshots
-        self._every = 1
-        self._came = 0
+        self.max_bytes = max_bytes
+        self._max_snapshots = most_snapshots
+        self._stride = 1
+        self._picture_count = 0
         self.snapshots: list[Snapshot] = []
 
     @property
     def bytes(self) -> int:
-        """Memory taken now."""
+        """Memory of all snapshots."""
         return sum(snapshot.picture.nbytes for snapshot in self.snapshots)
 
     def add(self, event: Event) -> None:
-        """Take in an event's picture, if it has a new one and there is room for two such."""
-        picture, last = event.preview, self.snapshots[-1].picture if self.snapshots else None
-        if picture is None or picture is last or 2 * picture.nbytes > self.most_bytes:
+        """Add the picture of an event if it is new and two of its size fit into the limit."""
+        picture, last_picture = (
+            event.preview,
+            self.snapshots[-1].picture if self.snapshots else None,
+        )
+        if picture is None or picture is last_picture or 2 * picture.nbytes > self.max_bytes:
             return
-        number, self._came = self._came, self._came + 1
-        if number % self._every:
+        number, self._picture_count = self._picture_count, self._picture_count + 1
+        if number % self._stride:
             return
         snapshot = Snapshot(
             picture=picture,
@@ -210,10 +212,10 @@ class SnapshotBuffer:
             seconds=event.seconds,
         )
         self.snapshots.append(snapshot)
-        while len(self.snapshots) > self._most or self.bytes > self.most_bytes:
-            self._every *= 2
+        while len(self.snapshots) > self._max_snapshots or self.bytes > self.max_bytes:
+            self._stride *= 2
             self.snapshots = [
-                snapshot for snapshot in self.snapshots if snapshot.number % self._every == 0
+                snapshot for snapshot in self.snapshots if snapshot.number % self._stride == 0
             ]
 
 
@@ -225,26 +227,26 @@ _HISTORY_TOOLTIP = (
 
 
 class HistorySlider(QWidget):
-    """Slider, words and button; owns the preview layer.
+    """The slider over the snapshots of a run, which also owns the preview layer.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
     """
 
-    #: Unit and iteration of the snapshot in sight, or None.
+    #: Emitted with work unit and iteration of the snapshot that is shown, or None.
     moved = Signal(object)
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._request: RunRequest | None = None
-        self._kept: SnapshotLayers | None = None
+        self._snapshot_layers: SnapshotLayers | None = None
         self._preview: Preview | None = None
-        self._running = False
+        self._is_running = False
         self._selected: Snapshot | None = None
         self._message = ""
-        self.film = SnapshotBuffer()
+        self.snapshot_buffer = SnapshotBuffer()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("History")
         self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -258,137 +260,141 @@ class HistorySlider(QWidget):
         self.keep_button.clicked.connect(self.keep)
 
     @property
-    def live(self) -> bool:
-        """Whether no snapshot is in sight, but the run or its result."""
+    def is_live(self) -> bool:
+        """Whether the run or its result is shown, and no snapshot."""
         return self._selected is None
 
     @property
     def preview(self) -> Preview | None:
-        """The layer that shows the run, if it is on."""
+        """The preview of the run, or of a snapshot; None if no preview is shown."""
         return self._preview
 
     @property
-    def any_kept(self) -> bool:
-        """Whether a snapshot of the latest run was kept."""
-        return bool(self._kept)
+    def has_kept_snapshot(self) -> bool:
+        """Whether a snapshot of the latest run was added as a layer."""
+        return bool(self._snapshot_layers)
 
     def begin(self, request: RunRequest) -> None:
-        """Forget the run before and follow a new one."""
+        """Drop the snapshots of the last run and follow a new one."""
         self.forget()
-        request = replace(request, pixels={})  # the history outlives the run; its inputs need not
-        self._request, self._kept, self._running = request, SnapshotLayers(request), True
+        # the history outlives the run, and must not keep its inputs in memory
+        request = replace(request, pixels={})
+        self._request, self._snapshot_layers, self._is_running = (
+            request,
+            SnapshotLayers(request),
+            True,
+        )
         self._preview = _make_preview(self._viewer, request)
 
     def show_event(self, event: Event) -> None:
-        """Take in a picture and show it, unless an earlier one is looked at.
+        """Add the picture of an event, and show it unless a snapshot is shown.
 
         Raises
         ------
         Exception
             As `Preview.show`.
         """
-        self.film.add(event)
-        self._fit()
-        if self._preview is not None and self.live:
+        self.snapshot_buffer.add(event)
+        self._update_slider()
+        if self._preview is not None and self.is_live:
             self._preview.show(event.preview)
 
     def note(self, result: Restoration) -> None:
-        """Write into what was kept how the run ended."""
-        if self._kept is not None:
-            self._kept.end(result)
+        """Add the report of the finished run to the kept snapshots."""
+        if self._snapshot_layers is not None:
+            self._snapshot_layers.end(result)
 
     def end(self) -> None:
-        """Take the preview away and go to the right end, where the result is.
+        """Remove the preview and move to the right end, where the result is.
 
         Raises
         ------
         Exception
-            If napari does not let the preview go.
+            Any error of napari while the preview is removed.
         """
-        self._running, self._selected = False, None
-        self._fit()
-        self._hide()
+        self._is_running, self._selected = False, None
+        self._update_slider()
+        self._remove_preview()
 
     def forget(self) -> None:
-        """Let go of all snapshots."""
-        self.film = SnapshotBuffer()
-        self._running, self._request, self._selected = False, None, None
-        attempt(self._hide, "The preview layer could not be removed")
-        self._fit()
+        """Drop all snapshots and remove the preview."""
+        self.snapshot_buffer = SnapshotBuffer()
+        self._is_running, self._request, self._selected = False, None, None
+        attempt(self._remove_preview, "The preview layer could not be removed")
+        self._update_slider()
 
-    def rest(self) -> None:
-        """Go to the right end."""
+    def move_to_end(self) -> None:
+        """Move the slider to its right end."""
         self.slider.setValue(self.slider.maximum())
 
     def keep(self) -> None:
-        """Make a layer of the snapshot in sight."""
-        kept, selected = self._kept, self._selected
-        if kept is None or selected is None:
+        """Add the snapshot that is shown as a layer."""
+        layers, selected = self._snapshot_layers, self._selected
+        if layers is None or selected is None:
             return
         names: list[str] = []
         failing = "The picture could not be kept"
-        trouble = attempt(lambda: names.append(kept.add(self._viewer, selected)), failing)
-        self._say(trouble or f"Kept: '{names[0]}'.")
+        trouble = attempt(lambda: names.append(layers.add(self._viewer, selected)), failing)
+        self._show_message(trouble or f"Kept: '{names[0]}'.")
 
-    def _hide(self) -> None:
+    def _remove_preview(self) -> None:
         preview, self._preview = self._preview, None
         if preview is not None:
             preview.remove()
 
-    def _fit(self) -> None:
-        """Bring the slider in line with the film; what is in sight stays so."""
-        snapshots = self.film.snapshots
-        if self._selected is not None and self._selected not in snapshots:  # thinned out
+    def _update_slider(self) -> None:
+        """Update the slider to the snapshots; the one that is shown stays."""
+        snapshots = self.snapshot_buffer.snapshots
+        if self._selected is not None and self._selected not in snapshots:  # dropped meanwhile
             number = self._selected.number
             self._selected = min(
                 snapshots, key=lambda item: abs(item.number - number), default=None
             )
-        place = len(snapshots) if self._selected is None else snapshots.index(self._selected)
+        index = len(snapshots) if self._selected is None else snapshots.index(self._selected)
         with QSignalBlocker(self.slider):
             self.slider.setRange(0, len(snapshots))
             self.slider.setPageStep(max(1, len(snapshots) // 10))
-            self.slider.setValue(place)
+            self.slider.setValue(index)
         self.setVisible(bool(snapshots))
-        self._say(self._message if self._selected is not None else "")
+        self._show_message(self._message if self._selected is not None else "")
 
     def _on_move(self, place: int) -> None:
-        snapshots = self.film.snapshots
+        snapshots = self.snapshot_buffer.snapshots
         self._selected = snapshots[place] if place < len(snapshots) else None
-        trouble = attempt(self._show_seen, "The picture cannot be shown")
-        self._say(trouble)
+        trouble = attempt(self._show_selected_snapshot, "The picture cannot be shown")
+        self._show_message(trouble)
 
-    def _show_seen(self) -> None:
+    def _show_selected_snapshot(self) -> None:
         selected, request = self._selected, self._request
         if request is None:
             return
         if selected is None:
-            if self._running and self.film.snapshots and self._preview is not None:
-                self._preview.show(self.film.snapshots[-1].picture)
-            elif not self._running:
-                self._hide()
+            if self._is_running and self.snapshot_buffer.snapshots and self._preview is not None:
+                self._preview.show(self.snapshot_buffer.snapshots[-1].picture)
+            elif not self._is_running:
+                self._remove_preview()
             return
-        if self._preview is None or self._preview.dismissed:
+        if self._preview is None or self._preview.is_dismissed:
             self._preview = _make_preview(self._viewer, request)
         self._preview.show(selected.picture)
 
-    def _say(self, entry: str = "") -> None:
-        """Say where the slider stands, or what there is else to tell of that place."""
+    def _show_message(self, entry: str = "") -> None:
+        """Show a message, or else the place of the slider."""
         self._message = entry
-        film, selected = self.film, self._selected
+        film, selected = self.snapshot_buffer, self._selected
         self.keep_button.setVisible(selected is not None)
         self.moved.emit(None if selected is None else (selected.unit, selected.iteration))
         if selected is not None:
-            place = describe_snapshot(selected)
+            iteration = describe_snapshot(selected)
             self.message_label.setText(
-                entry or f"{place[:1].upper()}{place[1:]} of {selected.iterations}"
+                entry or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
             )
             return
         count = len(film.snapshots)
         pictures = "1 picture" if count == 1 else f"{count} pictures"
         self.message_label.setText(
             entry
-            or f"{pictures} in {format_bytes(film.bytes)} "
-            f"of at most {format_bytes(film.most_bytes)}"
+            or f"{pictures} in {format_bytes(film.bytes)} of at most {format_bytes(film.max_bytes)}"
         )
 
     def _arrange(self) -> None:
@@ -402,8 +408,8 @@ class HistorySlider(QWidget):
         layout.addWidget(self.message_label, 1, 0, 1, 2)
         layout.addWidget(self.keep_button, 1, 2)
         self.setToolTip(f"<qt>{_HISTORY_TOOLTIP}</qt>")
-        self.setVisible(False)  # until there is something to go back to
+        self.setVisible(False)  # until there are snapshots
 
 
 def _make_preview(viewer: napari.viewer.Viewer, request: RunRequest) -> Preview:
-    return Preview(viewer, request.name, request.look, part=bool(request.trial))
+    return Preview(viewer, request.name, request.layer_attributes, part=bool(request.trial_name))

@@ -1,5 +1,5 @@
-"""Many files by one recipe: each restored, refused or failed by itself, and none twice.
+"""Plan a batch, restore its files one by one, and record the outcome of each.
 
-Decided here: plan, records and table of a batch, one network for its files.
-`scale.cluster` and `scale.batch_run` import this folder.
+The package also fits the joint network of a series. A file that is refused or fails never stops the
+others. `scale.cluster` and `scale.batch_run` import this package.
 """

@@ -1,4 +1,4 @@
-"""One file of a batch, from its pixels to its receipt; whatever goes wrong becomes its outcome."""
+"""Restore one file of a batch and write its record; any error becomes its outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import check_folder
@@ -42,24 +42,24 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths
 
-#: Pixels along the longer side of a plane from which on not all of it is looked at to draw it.
+#: Longer side, in pixels, from which on a plane is subsampled for its drawing.
 _MAX_DRAWN_SIDE = 2048
 
 
 def restore_file(
     job: Job, plan: Plan, *, resume: bool, control: Callable[[], Control]
 ) -> Generator[Event, None, FileOutcome]:
-    """Restore one file and write its receipt, unless it has one that holds.
+    """Restore one file and write its record, unless a valid record exists.
 
     Parameters
     ----------
     job : Job
     plan : Plan
-        The job's own.
+        Plan of the job.
     resume : bool
-        Whether to look for a receipt, and for a checkpoint to go on from.
+        Whether to accept an earlier record, and to resume from a checkpoint.
     control : callable
-        Polled at every step.
+        Polled at every iteration.
 
     Yields
     ------
@@ -68,19 +68,25 @@ def restore_file(
     Returns
     -------
     FileOutcome
-        Also where the file is refused for its pixels or its run fails; nothing is raised for that.
+        Also if the file is refused for its pixels or its run fails; neither is raised.
     """
-    at, source = job.paths, plan.source
+    paths, source = job.paths, plan.source
     if resume:
         yield Event(message="Checking what was done before")
         try:
-            kept = read_verified_record(job, plan, partial(check_interrupt, control))
+            verified_record = read_verified_record(job, plan, partial(check_interrupt, control))
         except BatchInterrupt:
             return FileOutcome(source=job.source, state="waiting")
-        if kept is not None:
-            CheckpointStore(at.checkpoint, resume=False).remove()  # killed right after the receipt
+        if verified_record is not None:
+            CheckpointStore(
+                paths.checkpoint, resume=False
+            ).remove()  # left by a run killed at its end
             return FileOutcome(
-                source=job.source, state="kept", result=at.result, picture=at.picture, record=kept
+                source=job.source,
+                state="kept",
+                result=paths.result,
+                picture=paths.picture,
+                record=verified_record,
             )
     hashes: dict[str, str] = {}
     state: FileState = "failed"
@@ -90,25 +96,25 @@ def restore_file(
     except BatchInterrupt:
         return FileOutcome(source=job.source, state="waiting")
     except Refused as error:
-        state, no = "refused", error.refusal
+        state, refusal = "refused", error.refusal
     except Failed as error:
-        no = error.refusal
-        if no.code == "save-unexpected":
+        refusal = error.refusal
+        if refusal.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        no = _make_unexpected_refusal(error, source.name)
+        refusal = _make_unexpected_refusal(error, source.name)
         log = "".join(traceback.format_exception(error))
-    return record_failure(job, plan, hashes, state, no, log)
+    return record_failure(job, plan, hashes, state, refusal, log)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OutputSnapshot:
-    """What was there when a file was begun: nothing that came since is replaced or followed.
+    """Folders and files before the run, so that nothing that appeared since is replaced.
 
     Attributes
     ----------
     folders : tuple of Path
-        Where the folders of result and receipt lie, all links followed.
+        Folders of result and record, all links followed.
     files : frozenset of Path
         Files that may be replaced.
     """
@@ -118,40 +124,45 @@ class _OutputSnapshot:
 
     @classmethod
     def take(cls, job: Job, plan: Plan) -> _OutputSnapshot:
-        """Look at the places of a file."""
-        at = job.paths
-        places = (at.result, *(at.get_learned_path(name) for name in plan.recipe.task.gives))
+        """Record the folders and the existing outputs of a job."""
+        job_paths = job.paths
+        paths = (
+            job_paths.result,
+            *(job_paths.get_learned_path(name) for name in plan.recipe.task.extra_outputs),
+        )
         return cls(
-            folders=_resolve_folders(at),
-            files=frozenset(place for place in places if os.path.lexists(place)),
+            folders=_resolve_folders(job_paths),
+            files=frozenset(path for path in paths if os.path.lexists(path)),
         )
 
-    def check(self, at: ResultPaths) -> None:
+    def check(self, paths: ResultPaths) -> None:
         """Raise `Failed` if the folders lead elsewhere by now."""
-        if _resolve_folders(at) != self.folders:
-            raise Failed(refusal("output-moved", path=make_printable(str(at.result.parent))))
+        if _resolve_folders(paths) != self.folders:
+            raise Failed(
+                make_refusal("output-moved", path=make_printable(str(paths.result.parent)))
+            )
 
 
 def _set_aside(result: Path) -> Path | None:
-    """Rename an earlier result that is not as it was written: somebody may have worked on it."""
+    """Rename an earlier result that was modified since, and return its new path."""
     if not os.path.lexists(result) or _is_unmodified_result(result):
         return None
     aside = choose_free_name(result, "changed")
-    with suppress(OSError):  # what cannot be moved is not replaced either
+    with suppress(OSError):  # if it cannot be renamed, the run does not replace it either
         os.rename(result, aside)
         return aside
     return None
 
 
 def _is_unmodified_result(result: Path) -> bool:
-    with suppress(Exception):  # whoever wrote it: what cannot be read is not proven
-        facts = read_provenance(result) or {}
-        return has_reported_pixels(result, facts["report"])
+    with suppress(Exception):  # an unreadable file counts as modified
+        provenance = read_provenance(result) or {}
+        return has_reported_pixels(result, provenance["report"])
     return False
 
 
-def _resolve_folders(at: ResultPaths) -> tuple[Path, ...]:
-    return tuple(resolve_target(item.parent) for item in (at.result, at.record))
+def _resolve_folders(paths: ResultPaths) -> tuple[Path, ...]:
+    return tuple(resolve_target(path.parent) for path in (paths.result, paths.record))
 
 
 def _restore_and_save(
@@ -161,36 +172,40 @@ def _restore_and_save(
     resume: bool,
     control: Callable[[], Control],
 ) -> Generator[Event, None, FileOutcome]:
-    """Do the work; `hashes` are filled in as soon as they are known."""
-    at = job.paths
-    check_folder(at.result.parent, 4 * prod(plan.result_shape))
+    """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
+    paths = job.paths
+    check_folder(paths.result.parent, 4 * prod(plan.result_shape))
     plan = stamp_plan_files(plan)
-    before = _OutputSnapshot.take(job, plan)
+    snapshot = _OutputSnapshot.take(job, plan)
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_plan_inputs(plan)
     recorder = ControlRecorder(control)
-    store = CheckpointStore(at.checkpoint, resume=resume)
+    store = CheckpointStore(paths.checkpoint, resume=resume)
     try:
         result = yield from run(plan, data, control=recorder, store=store)
     except Refused as error:
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        store = CheckpointStore(at.checkpoint, resume=False)
+        store = CheckpointStore(paths.checkpoint, resume=False)
         result = yield from run(plan, data, control=recorder, store=store)
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", fraction=1.0)
-    if at.result in before.files and (aside := _set_aside(at.result)) is not None:
+    if paths.result in snapshot.files and (aside := _set_aside(paths.result)) is not None:
         yield Event(
             message=f"A changed result is kept as '{make_printable(aside.name)}'", fraction=1.0
         )
-    results = _save_results(job, plan, data["image"], result, before)
-    receipt = write_file_record(
-        at, plan.source, plan.recipe, hashes, report=result.report, results=results
+    results = _save_results(job, plan, data["image"], result, snapshot)
+    record = write_file_record(
+        paths, plan.source, plan.recipe, hashes, report=result.report, results=results
     )
     store.remove()
     return FileOutcome(
-        source=job.source, state="restored", result=at.result, picture=at.picture, record=receipt
+        source=job.source,
+        state="restored",
+        result=paths.result,
+        picture=paths.picture,
+        record=record,
     )
 
 
@@ -201,72 +216,81 @@ def _save_results(
     result: Restoration,
     before: _OutputSnapshot,
 ) -> list[Path]:
-    """Write the result, what was learned beside it, and a drawing; give back the first two."""
+    """Write the result, extra outputs and a drawing; return the paths of the first two."""
     at, source = job.paths, plan.source
     try:
         before.check(at)
-        again = at.result in before.files and _is_unmodified_result(at.result)
-        save_picture(at.result, result.image, source, plan.result_scale, result, again)
-    except Exception as failure:  # a night's work must not end with a full disk
+        may_replace = at.result in before.files and _is_unmodified_result(at.result)
+        save_picture(at.result, result.image, source, plan.result_scale, result, may_replace)
+    except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, at.result, plan, result) from failure
     results = [at.result]
-    for name in plan.recipe.task.gives:
-        detected = result.learned[name]
-        spec = make_plane_spec(source, detected.shape)
-        again = at.get_learned_path(name) in before.files
-        save_picture(at.get_learned_path(name), detected, spec, spec.scale, result, again)
+    for name in plan.recipe.task.extra_outputs:
+        learned_plane = result.learned[name]
+        spec = make_plane_spec(source, learned_plane.shape)
+        may_replace = at.get_learned_path(name) in before.files
+        save_picture(
+            at.get_learned_path(name), learned_plane, spec, spec.scale, result, may_replace
+        )
         results.append(at.get_learned_path(name))
     pictures = (
-        item.mapped() if isinstance(item, MemoryMappedImage) else item
+        item.make_memmap() if isinstance(item, MemoryMappedImage) else item
         for item in (image, result.image)
     )
     left, right = (
         _subsample_plane(select_middle_plane(picture, source.axes)) for picture in pictures
     )
-    drawn = draw_overview(left, right, result.report["validation_loss"], result.best_iteration)
-    write_bytes(at.picture, drawn, overwrite=True)
+    overview = draw_overview(left, right, result.report["validation_loss"], result.best_iteration)
+    write_bytes(at.picture, overview, overwrite=True)
     return results
 
 
 def _subsample_plane(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Leave pixels out of a plane too large to be drawn from whole."""
+    """Subsample a plane that is too large for its drawing."""
     step = max(1, max(plane.shape[:2]) // _MAX_DRAWN_SIDE)
     return plane[::step, ::step]
 
 
 def record_failure(
-    job: Job, plan: Plan, hashes: Mapping[str, str], state: FileState, no: Refusal, log: str = ""
+    job: Job,
+    plan: Plan,
+    hashes: Mapping[str, str],
+    state: FileState,
+    refusal: Refusal,
+    log: str = "",
 ) -> FileOutcome:
-    """Write down why there is no result; a disk that does not even take that stops nothing.
+    """Write the record of a file without a result; ignore errors of the disk.
 
     Parameters
     ----------
     job : Job
     plan : Plan
     hashes : mapping of str to str
-        Of the files that were read.
+        Hashes of the inputs that were read.
     state : str
-    no : Refusal
+    refusal : Refusal
     log : str
-        For a report, where nobody foresaw it.
+        Traceback of an unexpected error.
     """
-    receipt: Mapping[str, Any] = {}
+    record: Mapping[str, Any] = {}
     with suppress(Failed):
-        receipt = write_file_record(job.paths, plan.source, plan.recipe, hashes, no=no, log=log)
-    return FileOutcome(source=job.source, state=state, refusal=no, record=receipt)
+        record = write_file_record(
+            job.paths, plan.source, plan.recipe, hashes, refusal=refusal, log=log
+        )
+    return FileOutcome(source=job.source, state=state, refusal=refusal, record=record)
 
 
 def _make_unexpected_refusal(error: Exception, name: str) -> Refusal:
     if is_memory_error(error):
-        return refusal("memory-out", name=name)
-    return refusal("unexpected", why=describe_exception(error))
+        return make_refusal("memory-out", name=name)
+    return make_refusal("unexpected", why=describe_exception(error))
 
 
 class BatchInterrupt(Exception):
-    """The batch is to end, said while a file was hashed."""
+    """Raised while a file is hashed, when the user ends the batch."""
 
 
 def check_interrupt(control: Callable[[], Control]) -> None:
-    """Raise `BatchInterrupt` if a control says that the batch is to end."""
+    """Raise `BatchInterrupt` if the control ends the batch."""
     if control() in ENDING_CONTROLS:
         raise BatchInterrupt

@@ -1,4 +1,4 @@
-"""What a batch is made of: jobs, places of results, the plan, outcomes and events."""
+"""Define the parts of a batch: jobs, paths of results, the plan, outcomes and events."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import CostEstimate, Member, Plan, SharedNetwork, WorkUnit
     from napari_dip.pipeline.recipe import Recipe
 
-#: What can become of a file; "kept" is a result of an earlier call that is still whole, and
-#: "waiting" was not finished before the batch was ended.
+#: State of a file. "kept" is an intact result of an earlier call. "waiting" was not finished when
+#: the batch ended.
 FileState = Literal["restored", "kept", "refused", "failed", "waiting"]
-#: Answers that end a batch.
+#: Controls that end a batch.
 ENDING_CONTROLS = (Control.KEEP, Control.DISCARD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOutcome:
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes
     ----------
@@ -40,11 +40,11 @@ class FileOutcome:
         "restored", "kept" (from an earlier call), "refused", "failed" or "waiting".
     result : Path or None
     picture : Path or None
-        Drawing of input, result and held-out loss, as PNG.
+        Drawing of input, result and validation loss, as PNG.
     refusal : Refusal or None
         Why there is no result.
     record : mapping
-        In plain JSON types; empty where there is none.
+        Content of the record, in plain JSON types; empty if there is none.
     """
 
     source: Path
@@ -56,14 +56,14 @@ class FileOutcome:
 
 
 class ControlRecorder:
-    """Passes the answers of a control on, and remembers whether one was to end."""
+    """Pass on the answers of a control and remember whether one ended the run."""
 
     def __init__(self, control: Callable[[], Control]) -> None:
         self.is_ended = False
         self._control = control
 
     def __call__(self) -> Control:
-        """Ask."""
+        """Poll the control."""
         answer = self._control()
         self.is_ended = self.is_ended or answer in ENDING_CONTROLS
         return answer
@@ -71,16 +71,16 @@ class ControlRecorder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointTrainingPlan:
-    """What one network will be fitted to.
+    """The files, and the crop of each, that one network is fitted to.
 
     Attributes
     ----------
     plans : tuple of Plan
-        Of the files that it sees, each by itself.
+        Plans of the training files, each on its own.
     members : tuple of Member
-        What it sees of each, in the same order: `part` counts them.
+        Crop of each file, in the same order; `part` is its index.
     cores : int
-        That the fit counts on.
+        Cores that the fit uses.
     costs : CostEstimate
     """
 
@@ -91,36 +91,36 @@ class JointTrainingPlan:
 
     @property
     def seconds(self) -> float:
-        """Most that it is expected to take."""
+        """Upper estimate of the duration in seconds."""
         return self.costs.fit + self.costs.longest_inference
 
 
 def make_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
-    """List the fits to all, and the trials of each."""
-    alone = make_units(plan.recipe, plan.source, plan.budget, plan.layout)
-    own = compute_warm_start_iterations(plan.budget)
+    """List the joint fits of a series and the fine-tuning probes of its members."""
+    single_units = make_units(plan.recipe, plan.source, plan.budget, plan.layout)
+    probe_iterations = compute_warm_start_iterations(plan.budget)
     return tuple(
         fit
-        for item in alone
-        for fit in make_joint_units(item, members, choose_probe_members(members), own)
+        for unit in single_units
+        for fit in make_joint_units(unit, members, choose_probe_members(members), probe_iterations)
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchEvent:
-    """One report of a running batch.
+    """One progress report of a running batch.
 
     Attributes
     ----------
     number, count : int
-        Which file this is about, 1-based, and how many there are; 0 is the network for all.
+        1-based number of the file, and the number of files; 0 stands for the joint network.
     source : Path
     event : Event or None
-        Of the run in progress.
+        Progress of the current run.
     outcome : FileOutcome or None
-        Where the file has come to its end.
+        Set once the file is finished.
     worker : str
-        Address of who works on it; "" for this process.
+        Address of the worker; "" for this process.
     """
 
     number: int
@@ -133,15 +133,15 @@ class BatchEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One file of a batch, and what its header led to.
+    """One file of a batch with its plan.
 
     Attributes
     ----------
     source : Path
-        As it was named, or as its folder or pattern gave it.
+        As the user named it, or as its folder or pattern expanded to it.
     plan : Plan or Refusal
     paths : ResultPaths
-        Where the result and what belongs to it go.
+        Paths of the result and of the files that belong to it.
     """
 
     source: Path
@@ -150,13 +150,13 @@ class Job:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """Files that the result comes from, by the names that the task has for them."""
+        """Files that the result depends on, by their names in the task."""
         if isinstance(self.plan, Refusal):
             return {"image": self.source}
-        others = {name: Path(str(item.path)) for name, item in self.plan.extra_inputs.items()}
+        extra_paths = {name: Path(str(spec.path)) for name, spec in self.plan.extra_inputs.items()}
         if self.plan.network is not None:
-            others[SHARED_NETWORK_INPUT] = Path(self.plan.network.path)
-        return {"image": self.source, **others}
+            extra_paths[SHARED_NETWORK_INPUT] = Path(self.plan.network.path)
+        return {"image": self.source, **extra_paths}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,22 +167,21 @@ class BatchPlan:
     ----------
     recipe : Recipe
     folder : Path
-        Where the results go; made when the work begins.
+        Folder of the results; created when the run starts.
     jobs : tuple of Job
     resume : bool
     files : mapping of str to str
-        Names of the results that come from this batch, those of earlier calls included, and the
-        addresses of their inputs.
+        Result name -> input path, for all results of this batch, including earlier calls.
     machine : Machine
-        What all files were planned with.
+        Machine that all files were planned for.
     axes : str or None
-        Names of the axes of each file, if not those that it says.
+        Axes that override those in each file.
     notes : tuple of Note
-        One sentence each about what was left out.
+        Notes on skipped files.
     network : SharedNetwork or None
-        That files are shown; of one that `joint_training` is still to fit, only its place is known.
+        Network applied to the files. Before joint training, only its path is set.
     joint_training : JointTrainingPlan or None
-        What a network is to be fitted to before the files.
+        Plan of the joint training that comes first.
     """
 
     recipe: Recipe
@@ -197,28 +196,28 @@ class BatchPlan:
     joint_training: JointTrainingPlan | None = None
 
     @property
-    def list_refused(self) -> tuple[tuple[Path, Refusal], ...]:
-        """Files that no work will be done for, and why."""
+    def refused_files(self) -> tuple[tuple[Path, Refusal], ...]:
+        """Files that will not be restored, with the reason."""
         return tuple((job.source, job.plan) for job in self.jobs if isinstance(job.plan, Refusal))
 
 
-#: Bytes that may follow a result's name in the names of what belongs to it: all that a run keeps.
+#: Maximum bytes of the suffixes after a result's name in the names of the files that belong to it.
 _MAX_SUFFIX_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultPaths:
-    """Where what belongs to one result lies.
+    """Paths of the files that belong to one result.
 
     Attributes
     ----------
     result, record : Path
     picture : Path
-        Drawing of input, result and held-out loss.
+        Drawing of input, result and validation loss.
     checkpoint : Path
-        Checkpoint, while the file is being restored.
+        Exists while the file is being restored.
     crash_counter : Path
-        How often a worker has begun with the file, while one does.
+        Counts how often a worker started the file; exists while one restores it.
     """
 
     result: Path
@@ -228,11 +227,11 @@ class ResultPaths:
     crash_counter: Path
 
     def __iter__(self) -> Iterator[Path]:
-        """Give all of them."""
+        """Iterate over all paths."""
         return iter((self.result, self.record, self.picture, self.checkpoint, self.crash_counter))
 
     def get_learned_path(self, name: str) -> Path:
-        """Where something else that was found goes, such as a PSF."""
+        """Return the path of an extra output, such as a PSF."""
         return self.record.with_name(
             f"{shorten_name(self.result.name, _MAX_SUFFIX_BYTES)}.{name}.tif"
         )

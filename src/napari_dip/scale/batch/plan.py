@@ -1,4 +1,4 @@
-"""What a batch will do: all headers read, all refusals found, before any work begins."""
+"""Plan a batch: read all headers and find all refusals before any work begins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import check_folder, check_free
 from napari_dip.io.paths import check_names_differ, gather, make_result_name
@@ -41,11 +41,15 @@ if TYPE_CHECKING:
 
 
 def list_remaining_plans(plan: BatchPlan) -> tuple[Plan, ...]:
-    """Plans of the files without a receipt of an earlier call, whose word is taken here."""
-    plans = [(job.paths, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    """List the plans of the files without a record of an earlier call; records are not verified."""
+    planned = [(job.paths, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
     if not plan.resume:
-        return tuple(item for _, item in plans)
-    return tuple(p for at, p in plans if read_file_record(at, p.source, plan.recipe) is None)
+        return tuple(any_plan for _, any_plan in planned)
+    return tuple(
+        file_plan
+        for paths, file_plan in planned
+        if read_file_record(paths, file_plan.source, plan.recipe) is None
+    )
 
 
 def plan_batch(
@@ -55,93 +59,93 @@ def plan_batch(
     *,
     resume: bool = False,
     axes: str | None = None,
-    others: Mapping[str, str | os.PathLike[str]] | None = None,
+    extra_paths: Mapping[str, str | os.PathLike[str]] | None = None,
     machine: Machine | None = None,
     threads: int | None = None,
     sharing: int = 1,
     joint_training: bool = False,
 ) -> BatchPlan:
-    """Read all headers and say what will be done; writes nothing and loads no engine.
+    """Plan a batch from headers alone, without writing a file or loading the engine.
 
     Parameters
     ----------
     recipe, inputs, outdir, resume, axes, joint_training
         As for `napari_dip.batch`.
-    others : mapping of str to path, optional
+    extra_paths : mapping of str to path, optional
         Further inputs of the task, such as a PSF: one for all files.
     machine : Machine, optional
-        What to plan with. Default: this one.
+        Machine to plan for. Default: this one.
     threads : int, optional
-        Most threads of each fit. Default: as earlier calls in that folder, else all cores.
+        Maximum threads of each fit. Default: as in the resumed batch, else all cores.
     sharing : int
-        Files that are worked on at once, which share the cores.
+        Number of files that are restored at once and share the cores.
 
     Returns
     -------
     BatchPlan
-        Files that cannot be restored are in it, with the reason.
+        Includes the files that cannot be restored, with the reason.
 
     Raises
     ------
     Refused
-        If the batch as a whole cannot be done, such as for two results of one name.
+        If the batch as a whole cannot run, such as for two results of one name.
     """
-    choice, axes = load_recipe(recipe), parse_axes(axes)
-    named = _list_inputs(inputs)
+    loaded_recipe, axes = load_recipe(recipe), parse_axes(axes)
+    input_paths = _list_inputs(inputs)
     if not isinstance(outdir, str | os.PathLike):
         raise Refused(_make_path_refusal("The folder of the results", outdir))
-    further = _read_extra_headers(choice, others or {})
+    extra_headers = _read_extra_headers(loaded_recipe, extra_paths or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
     check_free(folder / MANIFEST_FILE)
-    gathered = gather(named, folder)
-    earlier = read_batch_manifest(folder, choice) if resume else {}
-    before = read_batch_cores(folder) if earlier else None
-    machine = _limit_cores(machine or detect_machine(), threads or before, sharing)
+    input_files = gather(input_paths, folder)
+    earlier = read_batch_manifest(folder, loaded_recipe) if resume else {}
+    earlier_cores = read_batch_cores(folder) if earlier else None
+    machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, sharing)
     series = choose_batch_network(
-        folder, (others or {}).get(SHARED_NETWORK_INPUT), joint_training, begun=bool(earlier)
+        folder, (extra_paths or {}).get(SHARED_NETWORK_INPUT), joint_training, begun=bool(earlier)
     )
-    prepared = choice, axes, further, machine, series.network
-    jobs = tuple(_plan_job(file, folder, *prepared) for file in gathered.files)
-    jobs, lesson = plan_joint_training(jobs, series, machine.cores)
-    sound = [job for job in jobs if not isinstance(job.plan, Refusal)]
-    _check_no_overwrite(folder, sound, further, earlier, resume)
+    prepared = loaded_recipe, axes, extra_headers, machine, series.network
+    jobs = tuple(_plan_job(file, folder, *prepared) for file in input_files.files)
+    jobs, joint_plan = plan_joint_training(jobs, series, machine.cores)
+    restorable = [job for job in jobs if not isinstance(job.plan, Refusal)]
+    _check_no_overwrite(folder, restorable, extra_headers, earlier, resume)
     series.check_place(earlier)
     files = {
         **earlier,
-        **{job.paths.result.name: make_relative_path(job.source, folder) for job in sound},
+        **{job.paths.result.name: make_relative_path(job.source, folder) for job in restorable},
     }
     plan = BatchPlan(
-        recipe=choice,
+        recipe=loaded_recipe,
         folder=folder,
         jobs=jobs,
         resume=resume,
         files=files,
         machine=machine,
         axes=axes,
-        notes=(*gathered.notes, *series.notes),
+        notes=(*input_files.notes, *series.notes),
         network=series.network,
-        joint_training=lesson,
+        joint_training=joint_plan,
     )
     check_folder(folder, sum(4 * prod(plan.result_shape) for plan in list_remaining_plans(plan)))
     return plan
 
 
 def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
-    """List the inputs, or say what was given instead of paths."""
+    """List the inputs; raise `Refused` if they are no paths."""
     if isinstance(inputs, str | os.PathLike):
         return [inputs]
     if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
         raise Refused(_make_path_refusal("Inputs", inputs))
-    for item in (named := list(inputs)):
-        if not isinstance(item, str | os.PathLike):
-            raise Refused(_make_path_refusal("Each input", item))
-    return named
+    for path in (paths := list(inputs)):
+        if not isinstance(path, str | os.PathLike):
+            raise Refused(_make_path_refusal("Each input", path))
+    return paths
 
 
 def _make_path_refusal(what: str, result: object) -> Refusal:
     kind = "None" if result is None else f"something of type {type(result).__name__}"
-    return refusal("batch-paths", what=what, found=kind)
+    return make_refusal("batch-paths", what=what, found=kind)
 
 
 def _plan_job(
@@ -149,108 +153,123 @@ def _plan_job(
     folder: Path,
     recipe: Recipe,
     axes: str | None,
-    others: Mapping[str, ImageSpec],
+    extra_headers: Mapping[str, ImageSpec],
     machine: Machine,
     network: SharedNetwork | None,
 ) -> Job:
-    plan = plan_file(recipe, source, axes, others, machine, network)
+    plan = plan_file(recipe, source, axes, extra_headers, machine, network)
     return Job(source=source, plan=plan, paths=make_result_paths(folder, make_result_name(source)))
 
 
 def _limit_cores(machine: Machine, cores: int | None, sharing: int) -> Machine:
-    """Leave of a machine the cores that each fit counts on: its share, or those asked for."""
+    """Return the machine with the number of cores that each fit uses."""
     return replace(machine, cores=max(1, min(cores or machine.cores // sharing, machine.cores)))
 
 
 def _read_extra_headers(
-    recipe: Recipe, others: Mapping[str, str | os.PathLike[str]]
+    recipe: Recipe, extra_paths: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, ImageSpec]:
-    """Read the headers of the further inputs, which every file shares.
+    """Read the headers of the further inputs, which all files share.
 
-    A second shot of the same object is of one file's object, so there is none for all.
+    A repeated exposure is refused, since it belongs to a single file.
     """
-    names = [item.name for item in recipe.task.inputs[1:] if not item.measures]
-    if unknown := set(others) - {*names, SHARED_NETWORK_INPUT}:
+    names = [
+        task_input.name
+        for task_input in recipe.task.inputs[1:]
+        if not task_input.is_repeated_exposure
+    ]
+    if unknown := set(extra_paths) - {*names, SHARED_NETWORK_INPUT}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
-        raise Refused(refusal("setting-unknown", **facts))
-    return {name: read_spec(path) for name, path in others.items() if name != SHARED_NETWORK_INPUT}
+        raise Refused(make_refusal("setting-unknown", **facts))
+    return {
+        name: read_spec(path) for name, path in extra_paths.items() if name != SHARED_NETWORK_INPUT
+    }
 
 
 def plan_file(
     recipe: Recipe,
     source: Path,
     axes: str | None,
-    others: Mapping[str, ImageSpec],
+    extra_headers: Mapping[str, ImageSpec],
     machine: Machine,
     network: SharedNetwork | None = None,
 ) -> Plan | Refusal:
-    """Read one header and say what will be done, or why not.
+    """Read the header of one file and plan its run.
 
     Parameters
     ----------
     recipe : Recipe
     source : Path
     axes : str or None
-        Names of the axes, if not those that the file says.
-    others : mapping of str to ImageSpec
+        Axes that override those in the file.
+    extra_headers : mapping of str to ImageSpec
         Headers of the further inputs.
     machine : Machine
     network : SharedNetwork, optional
-        That the file is to be shown.
+        Network to apply to the file.
+
+    Returns
+    -------
+    Plan or Refusal
+        The refusal says why the file cannot be restored.
     """
     try:
         return plan_with_network(
-            preflight(recipe, read_spec(source, axes), machine, others), network
+            preflight(recipe, read_spec(source, axes), machine, extra_headers), network
         )
-    except Refused as no:
-        return no.refusal
+    except Refused as error:
+        return error.refusal
 
 
 def _check_no_overwrite(
     folder: Path,
     jobs: list[Job],
-    others: Mapping[str, ImageSpec],
+    extra_headers: Mapping[str, ImageSpec],
     earlier: Mapping[str, str],
     resume: bool,
 ) -> None:
-    """Refuse to begin where a file would be lost: of this batch by a twin, or not its own."""
+    """Refuse to start where a file would be overwritten that is not a result of this batch."""
     check_names_differ(job.source for job in jobs)
-    links = [find_records_folder(folder), *(place for job in jobs for place in job.paths)]
-    if linked := next((place for place in links if place.is_symlink()), None):
-        raise Refused(refusal("output-linked", path=make_printable(str(linked))))
+    own_paths = [find_records_folder(folder), *(path for job in jobs for path in job.paths)]
+    if linked := next((path for path in own_paths if path.is_symlink()), None):
+        raise Refused(make_refusal("output-linked", path=make_printable(str(linked))))
     inputs = {_identify_file(job.source) for job in jobs}
-    inputs |= {_identify_file(Path(spec.path)) for spec in others.values() if spec.path}
-    taken = [] if earlier else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
+    inputs |= {_identify_file(Path(spec.path)) for spec in extra_headers.values() if spec.path}
+    new_paths = (
+        [] if earlier else [folder / name for name in (MANIFEST_FILE, TABLE_FILE, PAGE_FILE)]
+    )
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
-            raise Refused(refusal("output-is-input", path=make_printable(str(job.paths.result))))
+            raise Refused(
+                make_refusal("output-is-input", path=make_printable(str(job.paths.result)))
+            )
         if job.paths.result.name not in earlier:
-            taken += [job.paths.result, job.paths.record, job.paths.picture]
-            taken += [job.paths.get_learned_path(name) for name in _list_learned_outputs(job)]
+            new_paths += [job.paths.result, job.paths.record, job.paths.picture]
+            new_paths += [job.paths.get_learned_path(name) for name in _list_learned_outputs(job)]
         elif not _is_own_result(job, folder, earlier):
-            taken.append(job.paths.result)
-    for place in taken:
-        if os.path.lexists(place):
+            new_paths.append(job.paths.result)
+    for path in new_paths:
+        if os.path.lexists(path):
             code = "batch-foreign" if resume else "batch-exists"
-            raise Refused(refusal(code, path=make_printable(str(place))))
+            raise Refused(make_refusal(code, path=make_printable(str(path))))
 
 
 def _list_learned_outputs(job: Job) -> tuple[str, ...]:
-    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.gives)
+    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.extra_outputs)
 
 
 def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:
-    """Whether a result of that name comes from this very file, which may lie elsewhere by now."""
+    """Return whether an existing result comes from this job's file, which may have moved since."""
     if isinstance(job.plan, Refusal):
         return False
     if earlier[job.paths.result.name] == make_relative_path(job.source, folder):
         return True
-    receipt = read_file_record(job.paths, job.plan.source, job.plan.recipe)
-    return receipt is not None and has_same_inputs(receipt, job.inputs)
+    record = read_file_record(job.paths, job.plan.source, job.plan.recipe)
+    return record is not None and has_same_inputs(record, job.inputs)
 
 
 def _identify_file(path: Path) -> tuple[int, int] | str:
-    """Tell files apart, however they are reached."""
+    """Return device and inode of a file, or its real path, to recognise the same file."""
     try:
         status = path.stat()
     except OSError:

@@ -1,7 +1,4 @@
-"""One network for the files of a batch: which one it is, or what it will be fitted to.
-
-What one network is fitted to, for all files of a series: chosen from headers alone.
-"""
+"""Choose the network that the files of a batch share, and plan its joint training from headers."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
@@ -34,56 +31,65 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import BatchPlan, Job
 
-#: Fewest files that one network is fitted to: it takes as long as two to three of them by
-#: themselves, so that below eight it saves less than half of the time.
+#: Minimum number of files for joint training. It takes as long as two to three separate files, so
+#: that with fewer than eight files it saves less than half of the time.
 MIN_JOINT_TRAINING_FILES = 8
 
 
 def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPlan | Refusal:
-    """Choose what one network is fitted to, from headers alone.
+    """Choose files and crops for the joint training, from headers alone.
 
     Parameters
     ----------
     plans : sequence of Plan
-        Of all files that it could serve, each by itself, in their order.
+        Plans of all eligible files, each on its own, in their order.
     cores : int
 
     Returns
     -------
     JointTrainingPlan or Refusal
-        Files of the channels and the depth of network that most have, evenly spread; what is seen
-        of a large one lies elsewhere in each.
+        Evenly spaced files among those with the most common channels and network widths. The crop
+        of a large file lies at a different position in each.
     """
     kinds = Counter((_get_channel_groups(plan), plan.budget.widths) for plan in plans)
-    usual = kinds.most_common(1)[0][0] if kinds else ()
-    alike = [plan for plan in plans if (_get_channel_groups(plan), plan.budget.widths) == usual]
-    if len(alike) < MIN_JOINT_TRAINING_FILES:
-        return refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(alike))
-    sides = zip(*(item.source.grid for item in alike), strict=True)
-    size = tuple(min(MAX_MEMBER_SIDE, *along) // 2 * 2 for along in sides)
+    most_common_kind = kinds.most_common(1)[0][0] if kinds else ()
+    eligible = [
+        plan
+        for plan in plans
+        if (_get_channel_groups(plan), plan.budget.widths) == most_common_kind
+    ]
+    if len(eligible) < MIN_JOINT_TRAINING_FILES:
+        return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
+    sides = zip(*(plan_of_file.source.grid for plan_of_file in eligible), strict=True)
+    size = tuple(min(MAX_MEMBER_SIDE, *lengths) // 2 * 2 for lengths in sides)
     chosen, members = [], []
-    # which files, and how far along each side; even numbers, since halves may be fitted
-    for place, entry in enumerate(choose_members(len(alike), (2 * MAX_MEMBER_SIDE,) * 2, 0, size)):
-        room = [whole - cut for whole, cut in zip(alike[entry.part].source.grid, size, strict=True)]
-        spread = [2 * MAX_MEMBER_SIDE - cut for cut in size]
-        shares = zip(room, entry.origin, spread, strict=True)
-        origin = tuple(whole * start // most // 2 * 2 for whole, start, most in shares)
-        chosen.append(alike[entry.part])
-        members.append(Member(place, origin, size))
+    # choose files and crop positions; even numbers, for half-resolution fits
+    for index, candidate in enumerate(
+        choose_members(len(eligible), (2 * MAX_MEMBER_SIDE,) * 2, 0, size)
+    ):
+        margins = [
+            side - crop_side
+            for side, crop_side in zip(eligible[candidate.part].source.grid, size, strict=True)
+        ]
+        spread = [2 * MAX_MEMBER_SIDE - crop_side for crop_side in size]
+        positions = zip(margins, candidate.origin, spread, strict=True)
+        origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
+        chosen.append(eligible[candidate.part])
+        members.append(Member(index, origin, size))
     first = chosen[0]
     units, threads = (
         make_training_units(first, tuple(members)),
         choose_thread_count(cores, prod(size)),
     )
     costs = estimate_costs(
-        size, units, first.device, threads, first.budget, half=first.has_bfloat16
+        size, units, first.device, threads, first.budget, uses_half_precision=first.has_bfloat16
     )
     return JointTrainingPlan(plans=tuple(chosen), members=tuple(members), cores=cores, costs=costs)
 
 
-def check_network_channels(plan: Plan, lesson: JointTrainingPlan) -> Refusal | None:
-    """Say no to a file of other channels than those that the network will take."""
-    first = lesson.plans[0]
+def check_network_channels(plan: Plan, joint_plan: JointTrainingPlan) -> Refusal | None:
+    """Return a refusal for a file whose channels are not those that the network is fitted to."""
+    first = joint_plan.plans[0]
     return check_channels(plan, tuple(group_channels(first.recipe, first.source)))
 
 
@@ -93,14 +99,14 @@ def _get_channel_groups(plan: Plan) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchNetwork:
-    """What the files of a batch share.
+    """The network that the files of a batch share.
 
     Attributes
     ----------
     network : SharedNetwork or None
-        That they are shown; of one that is still to be fitted, only its place is known.
+        Before the joint training, only its path is set.
     needs_training : bool
-        Whether it is to be fitted.
+        Whether the network is still to be fitted.
     notes : tuple of Note
     """
 
@@ -109,97 +115,100 @@ class BatchNetwork:
     notes: tuple[Note, ...] = ()
 
     def check_place(self, earlier: Mapping[str, str]) -> None:
-        """Refuse to fit a network where a file would be lost that is not this batch's own."""
+        """Refuse to fit a network whose file would replace one that is not this batch's."""
         if not self.needs_training or self.network is None:
             return
-        place = Path(self.network.path)
-        if place.is_symlink():
-            raise Refused(refusal("output-linked", path=make_printable(str(place))))
-        if not earlier and os.path.lexists(place):
-            raise Refused(refusal("batch-exists", path=make_printable(str(place))))
+        network_path = Path(self.network.path)
+        if network_path.is_symlink():
+            raise Refused(make_refusal("output-linked", path=make_printable(str(network_path))))
+        if not earlier and os.path.lexists(network_path):
+            raise Refused(make_refusal("batch-exists", path=make_printable(str(network_path))))
 
 
 def choose_batch_network(
-    folder: Path, named: str | os.PathLike[str] | None, wished: bool, *, begun: bool
+    folder: Path, named: str | os.PathLike[str] | None, requested: bool, *, begun: bool
 ) -> BatchNetwork:
-    """Find out what the files of a batch share.
+    """Choose the network that the files of a batch share, if any.
 
     Parameters
     ----------
     folder : Path
-        Of the results.
+        Folder of the results.
     named : path or None
-        Of a network that was fitted before.
-    wished : bool
-        Whether one is to be fitted.
+        Path of a network that was fitted before.
+    requested : bool
+        Whether the user asked for joint training.
     begun : bool
-        Whether the batch goes on.
+        Whether the batch is resumed.
 
     Raises
     ------
     Refused
-        If both are wanted, if the batch was begun without, or if the network cannot be used.
+        If both are requested, if the batch began without joint training, or if the network is
+        unusable.
     """
-    if wished and named is not None:
-        raise Refused(refusal("series-twice"))
+    if requested and named is not None:
+        raise Refused(make_refusal("series-twice"))
     if named is not None:
         return BatchNetwork(network=read_network(named))
-    before = begun and has_joint_training(folder)
-    if wished and begun and not before:
-        raise Refused(refusal("series-late", folder=make_printable(str(folder))))
-    if not wished and not before:
+    was_joint = begun and has_joint_training(folder)
+    if requested and begun and not was_joint:
+        raise Refused(make_refusal("series-late", folder=make_printable(str(folder))))
+    if not requested and not was_joint:
         return BatchNetwork()
-    place, notes = folder / NETWORK_FILE, () if wished else (make_note("series-resumed"),)
-    if begun and place.is_file():
-        return BatchNetwork(network=read_network(place), notes=notes)
+    network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
+    if begun and network_path.is_file():
+        return BatchNetwork(network=read_network(network_path), notes=notes)
     return BatchNetwork(
-        network=SharedNetwork(path=os.fspath(place)), needs_training=True, notes=notes
+        network=SharedNetwork(path=os.fspath(network_path)), needs_training=True, notes=notes
     )
 
 
 def plan_joint_training(
     jobs: tuple[Job, ...], series: BatchNetwork, cores: int
 ) -> tuple[tuple[Job, ...], JointTrainingPlan | None]:
-    """Plan what a network is fitted to, and say no to files that it cannot serve.
+    """Plan the joint training, and refuse the files that the network cannot be applied to.
 
     Raises
     ------
     Refused
-        If there are too few of them.
+        If too few files are eligible.
     """
-    served = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
+    eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
     if not series.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
-    lesson = choose_training_files(served, cores)
-    if isinstance(lesson, Refusal):
-        raise Refused(lesson)
+    joint_plan = choose_training_files(eligible, cores)
+    if isinstance(joint_plan, Refusal):
+        raise Refused(joint_plan)
 
     def checked(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
             return job
-        no = check_network_channels(job.plan, lesson)
-        return job if no is None else replace(job, plan=no)
+        refusal = check_network_channels(job.plan, joint_plan)
+        return job if refusal is None else replace(job, plan=refusal)
 
-    return tuple(map(checked, jobs)), lesson
+    return tuple(map(checked, jobs)), joint_plan
 
 
 def fit_batch_network(
-    plan: BatchPlan, lesson: JointTrainingPlan, control: Callable[[], Control]
+    plan: BatchPlan, joint_plan: JointTrainingPlan, control: Callable[[], Control]
 ) -> Generator[Event, None, BatchPlan | None]:
-    """Fit the network of a batch, and plan with it; None if that was ended.
+    """Fit the network of a batch and return the plan that uses it; None if the user ended it.
 
     Raises
     ------
     Refused, Failed
-        As `fit_series`; if it was planned for a device that is not here.
+        As `fit_series`; also if the device of the plan is not available.
     """
-    device, here = lesson.plans[0].device, detect_machine()
-    if device not in here.devices:
-        facts = {"device": device, "why": here.missing or "this computer has none"}
-        raise Refused(refusal("series-device", **facts))
-    place = plan.folder / NETWORK_FILE
-    unfinished = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
-    network = yield from fit_series(lesson, place, unfinished, control, resume=plan.resume)
+    device, machine = joint_plan.plans[0].device, detect_machine()
+    if device not in machine.devices:
+        facts = {"device": device, "why": machine.missing or "this computer has none"}
+        raise Refused(make_refusal("series-device", **facts))
+    network_path = plan.folder / NETWORK_FILE
+    checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
+    network = yield from fit_series(
+        joint_plan, network_path, checkpoint_path, control, resume=plan.resume
+    )
     if network is None:
         return None
 

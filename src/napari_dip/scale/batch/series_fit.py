@@ -1,7 +1,7 @@
-"""The fit of one network to the files of a series, before any of them is restored.
+"""Fit one network to the files of a series, before any of them is restored.
 
-Which files, and which part of each, is planned from headers alone. Each is then measured as it
-would be by itself, so that gain, range and noise are its own.
+Files and crops are planned from headers alone. Each file is then calibrated on its own, so that
+gain, range and noise are those of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refused, refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.io.paths import make_save_refusal
 from napari_dip.pipeline.events import Event
@@ -47,15 +47,15 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import JointTrainingPlan
 
-#: Fewest of those looked at that must ask for the same: with fewer it is hardly one of a series.
+#: Minimum number of calibrated files with the same network requirements.
 MIN_SIMILAR_FILES = 4
-#: What it is called where it has no file yet.
+#: Name of the series in messages.
 SERIES_NAME = "the files of the series"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _CalibratedCrop:
-    """One file, hashed, measured, and cut to what is seen of it: (1, C, *size)."""
+    """Crop (1, C, *size) of one file, with its calibration and hash."""
 
     plan: Plan
     calibration: Calibration
@@ -65,7 +65,7 @@ class _CalibratedCrop:
 
     @property
     def network_requirements(self) -> tuple[object, ...]:
-        """What a network must have been fitted for to be of use to it."""
+        """Properties that a network must have been fitted for to be applicable to this file."""
         calibration = self.calibration
         return (
             self.plan.budget.prior,
@@ -75,24 +75,24 @@ class _CalibratedCrop:
 
 
 def fit_series(
-    lesson: JointTrainingPlan,
-    at: Path,
+    joint_plan: JointTrainingPlan,
+    network_path: Path,
     unfinished: Path,
     control: Callable[[], Control],
     *,
     resume: bool,
 ) -> Generator[Event, None, SharedNetwork | None]:
-    """Fit one network to many files, try whether going on from it pays, and write it down.
+    """Fit one network to many files, probe whether fine-tuning it pays, and write it to a file.
 
     Parameters
     ----------
-    lesson : JointTrainingPlan
-    at, unfinished : Path
-        Of the network, and of its checkpoint until then.
+    joint_plan : JointTrainingPlan
+    network_path, unfinished : Path
+        Paths of the network file, and of the checkpoint during the fit.
     control : callable
-        Polled at every step; asked to keep or discard, the fit ends with a checkpoint.
+        Polled at every iteration; once it returns keep or discard, the fit leaves a checkpoint.
     resume : bool
-        Whether to go on from a checkpoint.
+        Whether to resume from a checkpoint.
 
     Yields
     ------
@@ -101,79 +101,79 @@ def fit_series(
     Returns
     -------
     SharedNetwork or None
-        None if it was ended.
+        None if the user ended the fit.
 
     Raises
     ------
     Refused
-        If too few of the files can share a network.
+        If too few files have the same network requirements.
     Failed
-        If it came to nothing, or cannot be written.
+        If the fit fails, or the network cannot be written.
     """
     yield Event(message="Starting the engine")
     load_torch()
     threads, recorder = (
-        choose_thread_count(lesson.cores, prod(lesson.members[0].size)),
+        choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size)),
         ControlRecorder(control),
     )
     store = CheckpointStore(unfinished, resume=resume)
-    steps = _measure_and_fit(lesson, threads, at, store, recorder)
+    steps = _measure_and_fit(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))
     except (Refused, Failed):
         raise
     except OSError as error:
-        raise Failed(make_save_refusal(at, error)) from error
+        raise Failed(make_save_refusal(network_path, error)) from error
     except Exception as error:
-        if no := make_machine_refusal(error, SERIES_NAME):
-            raise Failed(no) from error
+        if refusal := make_machine_refusal(error, SERIES_NAME):
+            raise Failed(refusal) from error
         raise
 
 
 def _measure_and_fit(
-    lesson: JointTrainingPlan,
+    joint_plan: JointTrainingPlan,
     threads: int,
-    at: Path,
+    network_path: Path,
     store: CheckpointStore,
     recorder: ControlRecorder,
 ) -> Generator[Event, None, SharedNetwork | None]:
-    """Measure the files, and fit their network."""
-    crops = yield from _calibrate_files(lesson, recorder)
+    """Calibrate the files and fit their network."""
+    crops = yield from _calibrate_files(joint_plan, recorder)
     if not crops:
         return None
-    return (yield from _fit_networks(crops, threads, at, store, recorder))
+    return (yield from _fit_networks(crops, threads, network_path, store, recorder))
 
 
 def _calibrate_files(
-    lesson: JointTrainingPlan, control: Callable[[], Control]
+    joint_plan: JointTrainingPlan, control: Callable[[], Control]
 ) -> Generator[Event, None, list[_CalibratedCrop]]:
-    """Measure the files; those that ask for what most ask for, or none if it was ended."""
+    """Calibrate the files; return those with the most common requirements, or [] if ended."""
     crops = []
-    for plan, member in zip(lesson.plans, lesson.members, strict=True):
+    for plan, member in zip(joint_plan.plans, joint_plan.members, strict=True):
         if control() in ENDING_CONTROLS:
             return []
-        done = f"{member.part + 1} of {len(lesson.members)}"
-        yield Event(message=f"Measuring the noise of '{plan.source.name}', {done}")
+        progress = f"{member.part + 1} of {len(joint_plan.members)}"
+        yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
         try:
             plan = stamp_plan_files(plan)
-            digest = compute_file_sha256(Path(str(plan.source.path)))
+            sha256 = compute_file_sha256(Path(str(plan.source.path)))
             prepared = yield from calibrate_image(
                 plan, open_plan_inputs(plan), RunClock(plan, control, None)
             )
-        except Refused:  # its own turn says why
+        except Refused:  # the plan of that file reports the reason
             continue
         crops.append(
             _crop_file(
-                prepared.plan, prepared.calibration, prepared.inputs["image"], member, digest
+                prepared.plan, prepared.calibration, prepared.inputs["image"], member, sha256
             )
         )
-    kinds = Counter(item.network_requirements for item in crops)
-    usual = kinds.most_common(1)[0][0] if kinds else ()
-    alike = [item for item in crops if item.network_requirements == usual]
-    if len(alike) < MIN_SIMILAR_FILES:
-        facts = {"count": len(alike), "total": len(lesson.members)}
-        raise Refused(refusal("series-unlike", **facts))
-    return alike
+    kinds = Counter(crop.network_requirements for crop in crops)
+    most_common = kinds.most_common(1)[0][0] if kinds else ()
+    similar = [crop for crop in crops if crop.network_requirements == most_common]
+    if len(similar) < MIN_SIMILAR_FILES:
+        facts = {"count": len(similar), "total": len(joint_plan.members)}
+        raise Refused(make_refusal("series-unlike", **facts))
+    return similar
 
 
 def _crop_file(
@@ -183,18 +183,20 @@ def _crop_file(
     member: Member,
     sha256: str,
 ) -> _CalibratedCrop:
-    axes, coarse = plan.source.axes, calibration.half_resolution
+    axes, half_resolution = plan.source.axes, calibration.half_resolution
     sides = dict(zip("YX", zip(member.origin, member.size, strict=True), strict=True))
-    place = [slice(None)] * len(axes)
+    region = [slice(None)] * len(axes)
     for axis, (start, count) in sides.items():
-        place[axes.index(axis)] = slice(start, start + count)
-    parts = split_into_parts(image[tuple(place)], axes, plan.layout)
-    if coarse is not None:
-        half = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
-        coarse = replace(coarse, stack=coarse.stack[:, :, *half].copy())
+        region[axes.index(axis)] = slice(start, start + count)
+    parts = split_into_parts(image[tuple(region)], axes, plan.layout)
+    if half_resolution is not None:
+        half_slices = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
+        half_resolution = replace(
+            half_resolution, stack=half_resolution.stack[:, :, *half_slices].copy()
+        )
     return _CalibratedCrop(
         plan=plan,
-        calibration=replace(calibration, half_resolution=coarse),
+        calibration=replace(calibration, half_resolution=half_resolution),
         stack=parts.copy(),
         member=member,
         sha256=sha256,
@@ -204,51 +206,55 @@ def _crop_file(
 def _fit_networks(
     crops: list[_CalibratedCrop],
     threads: int,
-    at: Path,
+    network_path: Path,
     store: CheckpointStore,
     recorder: ControlRecorder,
 ) -> Generator[Event, None, SharedNetwork | None]:
-    """Fit the networks of all channels and repeats, one after another, and keep them."""
+    """Fit the networks of all channels and restarts, one after another, and write them."""
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 
-    members = tuple(item.member._replace(part=place) for place, item in enumerate(crops))
-    parts = np.concatenate([item.stack for item in crops])
+    members = tuple(stored.member._replace(part=index) for index, stored in enumerate(crops))
+    parts = np.concatenate([stored.stack for stored in crops])
     plan, calibration = (
         _make_series_plan(crops, members, parts.shape, threads),
         _combine_calibrations(crops),
     )
     clock = RunClock(plan, recorder, None)
-    merge = ResultMerger(plan, calibration, parts, parts)
-    resume = gone_on(store, plan, parts, merge)
-    learned = {outcome.series for outcome in merge.outcomes if outcome.role == JOINT}
-    kept = {name: read_weights(_get_weights_path(store, name)) for name in sorted(learned)}
-    weights: dict[str, Any] = {name: item for name, item in kept.items() if item is not None}
-    merge.outcomes[:] = [outcome for outcome in merge.outcomes if outcome.series in weights]
-    done = {outcome.unit for outcome in merge.outcomes}
-    course = UnitExecutor(plan, calibration, parts, clock, merge, store)
+    merger = ResultMerger(plan, calibration, parts, parts)
+    resume = gone_on(store, plan, parts, merger)
+    trained_series = {outcome.series for outcome in merger.outcomes if outcome.role == JOINT}
+    stored_weights = {
+        name: read_weights(_get_weights_path(store, name)) for name in sorted(trained_series)
+    }
+    weights: dict[str, Any] = {
+        name: stored for name, stored in stored_weights.items() if stored is not None
+    }
+    merger.outcomes[:] = [outcome for outcome in merger.outcomes if outcome.series in weights]
+    finished_units = {outcome.unit for outcome in merger.outcomes}
+    executor = UnitExecutor(plan, calibration, parts, clock, merger, store)
     for number, unit in enumerate(plan.units, 1):
         fitted = drop_constant_channels(unit, calibration.constant_channels)
-        if unit.id in done or not fitted.channels:
+        if unit.id in finished_units or not fitted.channels:
             continue
-        point = resume if unit.id == store.unit else None
-        ended = yield from course.fit_unit(fitted, number, point)
-        if ended is not Control.GO or recorder.is_ended:
+        checkpoint = resume if unit.id == store.unit else None
+        final_control = yield from executor.fit_unit(fitted, number, checkpoint)
+        if final_control is not Control.GO or recorder.is_ended:
             store.write_if_possible()
             return None
-        if course.weights is not None and unit.role == JOINT:
-            weights[unit.series] = course.weights
+        if executor.weights is not None and unit.role == JOINT:
+            weights[unit.series] = executor.weights
             make_run_folder(store.results_folder)
-            write_weights(_get_weights_path(store, unit.series), course.weights)
-    _write_network_file(at, plan, crops, weights, merge)
+            write_weights(_get_weights_path(store, unit.series), executor.weights)
+    _write_network_file(network_path, plan, crops, weights, merger)
     store.remove()
-    return read_network(at)
+    return read_network(network_path)
 
 
 def _make_series_plan(
     crops: list[_CalibratedCrop], members: tuple[Member, ...], shape: tuple[int, ...], threads: int
 ) -> Plan:
-    """Plan the fit as that of a movie whose frames are the files."""
+    """Plan the joint fit as that of a movie whose frames are the files."""
     first = crops[0].plan
     layout = Layout(parts="T", channels=first.layout.channels or "C", grid="YX")
     source = replace(
@@ -260,10 +266,10 @@ def _make_series_plan(
         scale=None,
         units=None,
     )
-    recipe = first.recipe.replace_run_settings(time_limit=None)  # which is that of one file
+    recipe = first.recipe.replace_run_settings(time_limit=None)  # the limit applies to one file
     units = make_training_units(first, members)
     grid = members[0].size
-    how = units, first.device, threads, first.budget
+    cost_inputs = units, first.device, threads, first.budget
     return replace(
         first,
         recipe=recipe,
@@ -271,51 +277,60 @@ def _make_series_plan(
         layout=layout,
         units=units,
         threads=threads,
-        costs=estimate_costs(grid, *how, half=first.has_bfloat16),
+        costs=estimate_costs(grid, *cost_inputs, uses_half_precision=first.has_bfloat16),
         network=None,
     )
 
 
 def _combine_calibrations(crops: list[_CalibratedCrop]) -> Calibration:
-    """Put side by side what was measured of each; all hide as much as the one that hides most."""
-    each = [item.calibration for item in crops]
-    block = tuple(
-        max(sides) for sides in zip(*(item.blind_spot_size for item in each), strict=True)
-    )
-    coarse = [
-        item.half_resolution.blind_spot_size for item in each if item.half_resolution is not None
-    ]
-    half = tuple(max(sides) for sides in zip(*coarse, strict=True))
-    alike = tuple(
-        replace(
-            item,
-            blind_spot_size=block,
-            half_resolution=None
-            if item.half_resolution is None
-            else replace(item.half_resolution, blind_spot_size=half),
+    """Combine the calibrations of all files; use the largest blind-spot size for all of them."""
+    calibrations = [calibration.calibration for calibration in crops]
+    blind_spot_size = tuple(
+        max(lengths)
+        for lengths in zip(
+            *(calibration.blind_spot_size for calibration in calibrations), strict=True
         )
-        for item in each
     )
-    return replace(alike[0], half_resolution=None, part_calibrations=alike)
+    half_sizes = [
+        calibration.half_resolution.blind_spot_size
+        for calibration in calibrations
+        if calibration.half_resolution is not None
+    ]
+    half_blind_spot_size = tuple(max(lengths) for lengths in zip(*half_sizes, strict=True))
+    combined = tuple(
+        replace(
+            calibration,
+            blind_spot_size=blind_spot_size,
+            half_resolution=None
+            if calibration.half_resolution is None
+            else replace(calibration.half_resolution, blind_spot_size=half_blind_spot_size),
+        )
+        for calibration in calibrations
+    )
+    return replace(combined[0], half_resolution=None, part_calibrations=combined)
 
 
 def _write_network_file(
-    at: Path, plan: Plan, crops: list[_CalibratedCrop], weights: dict[str, Any], merge: ResultMerger
+    network_path: Path,
+    plan: Plan,
+    crops: list[_CalibratedCrop],
+    weights: dict[str, Any],
+    merger: ResultMerger,
 ) -> None:
-    """Write networks and what they come from, whole or not at all."""
+    """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
     first, recipe = crops[0], plan.recipe
     files = [
         {
-            "name": item.plan.source.name,
-            "sha256": item.sha256,
-            "shape": list(item.plan.source.shape),
-            "axes": item.plan.source.axes,
+            "name": crop.plan.source.name,
+            "sha256": crop.sha256,
+            "shape": list(crop.plan.source.shape),
+            "axes": crop.plan.source.axes,
         }
-        for item in crops
+        for crop in crops
     ]
-    facts = {
+    metadata = {
         "schema": NETWORK_FILE_SCHEMA,
         "version": __version__,
         "task": recipe.task.name,
@@ -330,16 +345,16 @@ def _write_network_file(
             list(channel) for channel in group_channels(first.plan.recipe, first.plan.source)
         ],
         "files": files,
-        "outcomes": [asdict(outcome) for outcome in merge.outcomes],
+        "outcomes": [asdict(outcome) for outcome in merger.outcomes],
         "device": plan.device,
         "threads": plan.threads,
     }
     tensors = {
         f"{series}/{name}": value.contiguous().cpu()
-        for series, each in weights.items()
-        for name, value in each.items()
+        for series, series_weights in weights.items()
+        for name, value in series_weights.items()
     }
-    write_tensors(at, tensors, {"network": facts})
+    write_tensors(network_path, tensors, {"network": metadata})
 
 
 def _get_weights_path(store: CheckpointStore, series: str) -> Path:

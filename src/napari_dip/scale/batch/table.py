@@ -1,7 +1,4 @@
-"""The table of a batch: as CSV for a spreadsheet, and as one HTML page with pictures.
-
-How far a batch is, file by file and as a whole: what a table of it and a bar show.
-"""
+"""Format the outcomes of a batch as CSV and HTML, and track the progress of its files."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome, FileState, Job
 
-#: How the states are called in the table.
+#: Label of each state in the table.
 FILE_STATE_LABELS = {
     "restored": "restored",
     "kept": "restored before",
@@ -48,33 +45,35 @@ pre { font-size: .85em; overflow-x: auto; }
 
 
 def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
-    """Write the table as CSV, one row for each file, with figures as the receipts have them.
+    """Format the outcomes as CSV, one row per file, with the figures of the records.
 
-    All text is in quotes: where cells are told apart by semicolons, one in a name would begin
+    All text is quoted: in a CSV with semicolons as separators, a semicolon in a name would start
     another cell.
     """
-    text = io.StringIO()
+    buffer = io.StringIO()
     rows = [_make_table_row(outcome) for outcome in outcomes]
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer = csv.DictWriter(
+        buffer, rows[0].keys(), lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
     for row in rows:
         writer.writerow({name: escape_formula(value) for name, value in row.items()})
-    return text.getvalue()
+    return buffer.getvalue()
 
 
 def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
-    """Write the table as HTML: nothing is loaded from elsewhere, and no program is in it."""
+    """Format the outcomes as an HTML page without scripts and external resources."""
     outcomes = list(outcomes)
     counts = ", ".join(
-        f"{count} {text}"
-        for state, text in FILE_STATE_LABELS.items()
+        f"{count} {label}"
+        for state, label in FILE_STATE_LABELS.items()
         if (count := sum(outcome.state == state for outcome in outcomes))
     )
     rows = "\n".join(map(_render_page_row, outcomes))
     body = f"""<p>{html.escape(counts)}.</p>
 <details><summary>Recipe</summary><pre>{html.escape(recipe.to_json())}</pre></details>
 <table>
-<thead><tr><th>File</th><th>Input, result, held-out loss</th><th>What to know</th></tr></thead>
+<thead><tr><th>File</th><th>Input, result, validation loss</th><th>What to know</th></tr></thead>
 <tbody>
 {rows}
 </tbody>
@@ -117,35 +116,37 @@ def _render_page_row(outcome: FileOutcome) -> str:
     row = _make_table_row(outcome)
     picture = ""
     if outcome.picture is not None:
-        with suppress(OSError, DipError):  # one that a pipe has taken the place of would wait
-            path, count = check_readable_file(outcome.picture)
-            picture = make_image_tag(path.read_bytes()) if count <= MAX_REPORT_BYTES else ""
+        with suppress(OSError, DipError):  # reading a pipe in its place would block
+            path, byte_count = check_readable_file(outcome.picture)
+            picture = make_image_tag(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else ""
     if outcome.refusal is not None:
-        label = [outcome.refusal.sentence, outcome.refusal.remedy]
+        paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]
     else:
         report = outcome.record.get("report") or {}
-        label = [*_list_verdict_sentences(report), *report.get("notes", ())]
+        paragraphs = [*_list_verdict_sentences(report), *report.get("notes", ())]
     if row["stop_reason"]:
-        ended = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
-        label = [ended, *label]
-    facts = "".join(f"<p>{html.escape(str(text))}</p>" for text in dict.fromkeys(label))
+        summary = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
+        paragraphs = [summary, *paragraphs]
+    html_text = "".join(
+        f"<p>{html.escape(str(sentence))}</p>" for sentence in dict.fromkeys(paragraphs)
+    )
     name = f"<p>{html.escape(row['file'])}</p><p>{html.escape(row['state'])}</p>"
-    return f'<tr><td class="name">{name}</td><td>{picture}</td><td>{facts}</td></tr>'
+    return f'<tr><td class="name">{name}</td><td>{picture}</td><td>{html_text}</td></tr>'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRow:
-    """What is known of one file.
+    """State and progress of one file.
 
     Attributes
     ----------
     source : Path
     state : str
-        As in `FileOutcome`; "ready" before it is begun and "working" while it is restored.
+        As in `FileOutcome`; "ready" before the file starts and "working" while it is restored.
     fraction : float, 0 to 1
-        How far it is.
+        Fraction of the work that is done.
     messages : tuple of str
-        The verdict, warnings first; or why there is no result, or what is being done.
+        Quality checks, warnings first; or the refusal, or the current step.
     """
 
     source: Path
@@ -155,12 +156,12 @@ class FileRow:
 
     @property
     def has_result(self) -> bool:
-        """Whether there is a result."""
+        """Whether the file has a result."""
         return self.state in ("restored", "kept")
 
 
 def make_file_rows(plan: BatchPlan) -> tuple[FileRow, ...]:
-    """Say of each file of a plan what will become of it; receipts are believed here.
+    """Make a row for each file of a plan; records of earlier calls are not verified.
 
     Parameters
     ----------
@@ -174,25 +175,25 @@ def _make_planned_row(plan: BatchPlan, job: Job) -> FileRow:
         return FileRow(
             source=job.source, state="refused", messages=(_shorten_message(job.plan, job.source),)
         )
-    receipt = read_file_record(job.paths, job.plan.source, plan.recipe) if plan.resume else None
-    if receipt is None or not job.paths.result.exists():
+    record = read_file_record(job.paths, job.plan.source, plan.recipe) if plan.resume else None
+    if record is None or not job.paths.result.exists():
         return FileRow(
             source=job.source, state="ready", messages=(job.plan.summary, *map(str, job.plan.notes))
         )
-    return _add_verdict(FileRow(source=job.source, state="kept", fraction=1.0), receipt)
+    return _add_verdict(FileRow(source=job.source, state="kept", fraction=1.0), record)
 
 
 def update_file_row(row: FileRow, entry: BatchEvent) -> FileRow:
-    """Bring a row up to date with what was reported of its file."""
+    """Return a row updated by a progress report of its file."""
     if entry.outcome is not None:
         return _make_finished_row(row, entry.outcome)
     if entry.event is None:
         return row
     event = entry.event
-    text = event.message.rstrip(".")
+    message = event.message.rstrip(".")
     if event.iterations:
-        text += f", iteration {event.iteration} of {event.iterations}"
-    return replace(row, state="working", fraction=event.fraction, messages=(text,))
+        message += f", iteration {event.iteration} of {event.iterations}"
+    return replace(row, state="working", fraction=event.fraction, messages=(message,))
 
 
 def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
@@ -204,31 +205,31 @@ def _make_finished_row(row: FileRow, outcome: FileOutcome) -> FileRow:
     return _add_verdict(replace(row, fraction=1.0), outcome.record)
 
 
-def _shorten_message(no: Refusal, source: Path) -> str:
-    """Call a file by its name alone: its row says which one it is."""
+def _shorten_message(refusal: Refusal, source: Path) -> str:
+    """Return the message of a refusal with the file name instead of the whole path."""
     path = make_printable(str(source))
-    names = {name: source.name for name, fact in no.facts.items() if fact == path}
-    return replace(no, facts={**no.facts, **names}).message
+    names = {name: source.name for name, fact in refusal.facts.items() if fact == path}
+    return replace(refusal, facts={**refusal.facts, **names}).message
 
 
-def _add_verdict(row: FileRow, receipt: Mapping[str, Any]) -> FileRow:
-    """Put the verdict of a receipt into a row, warnings first."""
-    said = receipt["report"].get("verdict", {})
-    warnings = said.get("warnings", ())
-    calm = said.get("sentences", ())[len(warnings) :]  # warnings come first
-    return replace(row, messages=(*(f"⚠ {warning}" for warning in warnings), *calm))
+def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
+    """Add the quality checks of a record to a row, warnings first."""
+    verdict = record["report"].get("verdict", {})
+    warnings = verdict.get("warnings", ())
+    other_sentences = verdict.get("sentences", ())[len(warnings) :]  # warnings come first
+    return replace(row, messages=(*(f"⚠ {warning}" for warning in warnings), *other_sentences))
 
 
 class BatchProgressEstimator:
-    """Tells from the reports of all files how far the whole is.
+    """Estimate progress and remaining time of a batch from the reports of its files.
 
     Parameters
     ----------
     plan : BatchPlan
     rows : sequence of FileRow
-        Of that plan.
+        Rows of that plan.
     workers : int
-        That work side by side.
+        Number of files that are restored at once.
     """
 
     def __init__(self, plan: BatchPlan, rows: tuple[FileRow, ...], workers: int = 1) -> None:
@@ -246,20 +247,20 @@ class BatchProgressEstimator:
         self._actual_seconds = self._planned_finished_seconds = 0.0
 
     def update(self, entry: BatchEvent) -> Event:
-        """Take in a report and say how far all files together are.
+        """Process a report and return the progress of the whole batch.
 
         Returns
         -------
         Event
-            The time left is what the plans say, files in progress as they say themselves; and
-            longer by as much as the files so far have taken longer.
+            Files in progress report their own remaining time. For the others it comes from their
+            plans, scaled up if the finished files took longer than planned.
         """
         if entry.outcome is not None:
             self._record_outcome(entry.number, entry.outcome)
         elif entry.event is not None:
             self._running_events[entry.number] = entry.event
         total = sum(self._planned_seconds.values()) or 1.0
-        slower = (
+        slowdown = (
             max(1.0, self._actual_seconds / self._planned_finished_seconds)
             if self._planned_finished_seconds
             else 1.0
@@ -270,16 +271,18 @@ class BatchProgressEstimator:
             if number in self._finished_files:
                 done += seconds
             elif event is None:
-                remaining += slower * seconds
+                remaining += slowdown * seconds
             else:
                 done += event.fraction * seconds
-                rest = slower * seconds * (1 - event.fraction)
-                remaining += rest if event.seconds_left is None else event.seconds_left
-        text = f"{len(self._finished_files)} of {self._file_count} files"
+                estimated_seconds = slowdown * seconds * (1 - event.fraction)
+                remaining += estimated_seconds if event.seconds_left is None else event.seconds_left
+        message = f"{len(self._finished_files)} of {self._file_count} files"
         if not entry.number:
-            text = "Joint training"
-        side_by_side = max(1, min(self._worker_count, len(self._planned_seconds) or 1))
-        return Event(message=text, fraction=done / total, seconds_left=remaining / side_by_side)
+            message = "Joint training"
+        parallel_files = max(1, min(self._worker_count, len(self._planned_seconds) or 1))
+        return Event(
+            message=message, fraction=done / total, seconds_left=remaining / parallel_files
+        )
 
     def _record_outcome(self, number: int, outcome: FileOutcome) -> None:
         self._running_events.pop(number, None)

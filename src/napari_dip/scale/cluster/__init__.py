@@ -1,5 +1,5 @@
-"""Files and shares of files, restored by workers in other processes.
+"""Restore files, or shards of files, on workers in other processes.
 
-Decided here: who takes which file, how a share comes back, what a lost worker costs.
-`cluster` is the one module that knows dask.distributed. `scale.batch_run` imports this folder.
+The package decides which worker gets which file, how shards are merged, and what a lost worker
+means. Only `dask_cluster` imports dask.distributed. `scale.batch_run` imports this package.
 """

@@ -1,13 +1,10 @@
-"""A batch whose files are restored side by side, each by a worker in another process.
+"""Restore the files of a batch in parallel, on workers in other processes.
 
-What of a batch is handed out, to be handed out, and done: files, and shares of them.
-
-Where there are fewer files than workers, a file is shared. Of one in tiles, one worker restores the
-first tile and what all tiles are helped by, and several restore the others side by side; else they
-fit the networks that its planes or frames share, and then do the fits that need nothing of each
-other: channels, repeats, planes, segments of a movie. Then one puts all together,
-as it does where it has done all by itself. It finds the rest on the shelf beside the checkpoint, so
-that whatever becomes of a share, the file comes out the same.
+With fewer files than workers, a file is split into shards. For a tiled image, one worker restores
+the first tile and what all tiles depend on, and several restore the other tiles. Otherwise workers
+fit the networks that planes or frames share, and then run the independent fits: channels, restarts,
+planes, segments of a movie. In the end one worker merges the shards from the folder next to the
+checkpoint. It restores missing shards itself, so that the result is always the same.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.shards import (
@@ -40,28 +37,28 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, Job
     from napari_dip.scale.cluster.unit import WorkerMessage, WorkerPool
 
-#: Times that a unit is handed out again where the scheduler gave it up before a worker began it.
+#: Maximum number of sends of a unit that the scheduler gave up before any worker started it.
 MAX_TASK_RETRIES = 5
-#: Words from all workers together that the scheduler passes on in a second, at most.
+#: Maximum number of messages per second that the scheduler relays from all workers together.
 MAX_MESSAGES_PER_SECOND = 50
 
 
 @dataclass(slots=True)
 class _ShardProgress:
-    """How far the shares of a file are.
+    """Progress of the shards of a file.
 
     Attributes
     ----------
     first_step_share : float
-        Part of the file that its first step is: the first tile, or the networks.
+        Share of the work in the first step: the first tile, or the joint networks.
     is_first_step : bool
-        Whether that step is not done.
+        Whether the first step is in progress.
     has_failed : bool
-        Whether a share came to nothing.
+        Whether a shard failed.
     remaining : set of str
-        Names of those shares of the step that are not done.
+        Names of the unfinished shards of the current step.
     fractions : dict of str to float
-        How far each of them is.
+        Progress of each shard of the current step.
     """
 
     first_step_share: float
@@ -71,64 +68,64 @@ class _ShardProgress:
     fractions: dict[str, float] = field(default_factory=dict)
 
     def begin(self, names: Iterable[str], *, opening: bool) -> None:
-        """Go on to a step of these shares."""
+        """Start a step with these shards."""
         self.is_first_step = opening
         self.remaining = set(names)
         self.fractions = dict.fromkeys(self.remaining, 0.0)
 
     @property
     def fraction(self) -> float:
-        """Part of the file that is done."""
-        here = sum(self.fractions.values()) / max(1, len(self.fractions))
+        """Finished share of the work."""
+        step_fraction = sum(self.fractions.values()) / max(1, len(self.fractions))
         return (
-            self.first_step_share * here
+            self.first_step_share * step_fraction
             if self.is_first_step
-            else self.first_step_share + (1 - self.first_step_share) * here
+            else self.first_step_share + (1 - self.first_step_share) * step_fraction
         )
 
 
 class BatchDispatcher:
-    """How far a batch is.
+    """Track and dispatch the units of a batch.
 
     Parameters
     ----------
     plan : BatchPlan
-    crew : WorkerPool
+    pool : WorkerPool
 
     Attributes
     ----------
     session : str
-        Names this call.
+        Identifier of this call.
     remaining : deque of WorkerTask
-        Those that are not handed out.
+        Units to be sent.
     running : dict of str to WorkerTask
-        Those that are, by name.
+        Units that were sent, by name.
     outcomes : dict of int to FileOutcome
-        By the number of the file.
+        Outcomes by the number of the file.
     """
 
-    def __init__(self, plan: BatchPlan, crew: WorkerPool) -> None:
+    def __init__(self, plan: BatchPlan, pool: WorkerPool) -> None:
         self.session = secrets.token_hex(8)
         self.remaining: deque[WorkerTask] = deque()
         self.running: dict[str, WorkerTask] = {}
         self.outcomes: dict[int, FileOutcome] = {}
         self._plan = plan
-        self._pool = crew
+        self._pool = pool
         self._send_counts: Counter[str] = Counter()
         self._begun_tasks: set[str] = set()
         self._shard_progress: dict[int, _ShardProgress] = {}
 
     def get_job(self, number: int) -> Job:
-        """Give a file and its plan."""
+        """Return the job of a file."""
         return self._plan.jobs[number - 1]
 
     def queue_file(self, number: int) -> None:
-        """Put a file in line."""
+        """Queue a file."""
         self.remaining.append(self._make_task(number))
 
     def send_tasks(self) -> None:
-        """Keep all workers busy, in the order of the files."""
-        count = self._pool.count
+        """Send units while workers are free, in the order of the files."""
+        count = self._pool.worker_count
         while self.remaining and len(self.running) < count + self._pool.max_queued:
             unit = self.remaining.popleft()
             if self._needs_sharding(unit, count):
@@ -137,22 +134,22 @@ class BatchDispatcher:
                 self._send_task(unit, count)
 
     def withdraw(self) -> None:
-        """Begin with nothing more: hand out nothing, and take back what nobody began."""
+        """Clear the queue and cancel the units that no worker has started."""
         self.remaining.clear()
         for name in self.running.keys() - self._begun_tasks:
             self._pool.withdraw(name)
             del self.running[name]
 
     def process_message(self, message: WorkerMessage) -> FileOutcome | None:
-        """Take in a word; the outcome, if a file has come to its end."""
+        """Process a message; return the outcome if it finishes a file."""
         unit = self.running[message.unit]
         if message.event is not None:
             self._begun_tasks.add(message.unit)
-        again = message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES
-        if again:
+        is_retry = message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES
+        if is_retry:
             self._begun_tasks.discard(message.unit)
-            self._send_task(unit, self._pool.count)
-        if again or (
+            self._send_task(unit, self._pool.worker_count)
+        if is_retry or (
             message.answer is None and not message.is_given_up and not message.traceback_text
         ):
             return None
@@ -168,52 +165,52 @@ class BatchDispatcher:
             outcome = _record_worker_failure(job, message)
         return self.record_outcome(unit.number, outcome)
 
-    def make_event(self, unit: WorkerTask, text: Mapping[str, object]) -> Event:
-        """Say how far the file is, of which a worker has said how far this unit is."""
-        event, sharing = parse_event(text), self._shard_progress.get(unit.number)
-        if sharing is None:
+    def make_event(self, worker_task: WorkerTask, text: Mapping[str, object]) -> Event:
+        """Convert the progress of a unit to the progress of its file."""
+        event, progress = parse_event(text), self._shard_progress.get(worker_task.number)
+        if progress is None:
             return event
-        if unit.shard is None:  # what is left to be done is little
-            return replace(event, fraction=max(event.fraction, sharing.fraction))
-        sharing.fractions[unit.name] = event.fraction
-        which = unit.shard.label
-        return replace(event, message=f"{event.message}, {which}", fraction=sharing.fraction)
+        if worker_task.shard is None:  # only the rest of the file remains
+            return replace(event, fraction=max(event.fraction, progress.fraction))
+        progress.fractions[worker_task.name] = event.fraction
+        shard_label = worker_task.shard.label
+        return replace(event, message=f"{event.message}, {shard_label}", fraction=progress.fraction)
 
     def record_outcome(self, number: int, outcome: FileOutcome) -> FileOutcome:
-        """Take note of what became of a file."""
+        """Store the outcome of a file and forget its units."""
         for name in [name for name, unit in self.running.items() if unit.number == number]:
             del self.running[name]
         self.outcomes[number] = outcome
         return outcome
 
-    def _needs_sharding(self, unit: WorkerTask, workers: int) -> bool:
-        """Whether a file is begun that is to be shared, since workers would be idle."""
-        if unit.shard is not None or unit.number in self._shard_progress:
+    def _needs_sharding(self, worker_task: WorkerTask, workers: int) -> bool:
+        """Return whether to split a file into shards, because workers would otherwise be idle."""
+        if worker_task.shard is not None or worker_task.number in self._shard_progress:
             return False
         return (
             len(self.remaining) + len(self.running) + 1 < workers
-            and compute_max_shards(self._get_plan(unit.number)) > 1
+            and compute_max_shards(self._get_plan(worker_task.number)) > 1
         )
 
     def _queue_first_shards(self, number: int) -> None:
-        """Put in line what is to be there before the shares of a file, or these."""
+        """Queue the first step of a file, or its shards if it needs no first step."""
         plan = self._get_plan(number)
         self._shard_progress[number] = _ShardProgress(estimate_serial_share(plan))
         if plan.tiles:
             self._queue_shards(number, [Shard()], opening=True)
-        elif lessons := min(self._pool.count, count_joint_training_shards(plan)):
+        elif joint_count := min(self._pool.worker_count, count_joint_training_shards(plan)):
             shares = [
-                Shard(index=place + 1, count=lessons, is_joint_training=True)
-                for place in range(lessons)
+                Shard(index=index + 1, count=joint_count, is_joint_training=True)
+                for index in range(joint_count)
             ]
             self._queue_shards(number, shares, opening=True)
         else:
             self._queue_remaining_shards(number)
 
     def _queue_remaining_shards(self, number: int) -> None:
-        """Put the shares of a file in line, one for each worker at most."""
-        count = max(1, min(self._pool.count, compute_max_shards(self._get_plan(number))))
-        shares = [Shard(index=place + 1, count=count) for place in range(count)]
+        """Queue the shards of a file, at most one per worker."""
+        count = max(1, min(self._pool.worker_count, compute_max_shards(self._get_plan(number))))
+        shares = [Shard(index=index + 1, count=count) for index in range(count)]
         self._queue_shards(number, shares, opening=False)
 
     def _queue_shards(self, number: int, shares: list[Shard], *, opening: bool) -> None:
@@ -221,36 +218,36 @@ class BatchDispatcher:
         self._shard_progress[number].begin((unit.name for unit in units), opening=opening)
         self.remaining.extendleft(reversed(units))
 
-    def _finish_shard(self, unit: WorkerTask, state: str) -> None:
-        """Hand out what comes after a step: the next one, or all that is left of the file."""
-        del self.running[unit.name]
+    def _finish_shard(self, worker_task: WorkerTask, state: str) -> None:
+        """Queue the next step once all shards of a step are finished."""
+        del self.running[worker_task.name]
         if state == "waiting":  # the batch was ended
             return
-        sharing = self._shard_progress[unit.number]
-        sharing.fractions[unit.name] = 1.0
-        sharing.has_failed |= state != "shared"
-        sharing.remaining.discard(unit.name)
-        if sharing.remaining:
+        progress = self._shard_progress[worker_task.number]
+        progress.fractions[worker_task.name] = 1.0
+        progress.has_failed |= state != "shared"
+        progress.remaining.discard(worker_task.name)
+        if progress.remaining:
             return
-        if sharing.is_first_step and not sharing.has_failed:
-            self._queue_remaining_shards(unit.number)
+        if progress.is_first_step and not progress.has_failed:
+            self._queue_remaining_shards(worker_task.number)
         else:
-            self.remaining.appendleft(self._make_task(unit.number))
+            self.remaining.appendleft(self._make_task(worker_task.number))
 
     def _get_plan(self, number: int) -> Plan:
         plan = self.get_job(number).plan
         assert not isinstance(plan, Refusal)
         return plan
 
-    def _make_task(self, number: int, share: Shard | None = None) -> WorkerTask:
-        return make_worker_task(self._plan, number, self.session, self._pool.root, share=share)
+    def _make_task(self, number: int, shard: Shard | None = None) -> WorkerTask:
+        return make_worker_task(self._plan, number, self.session, self._pool.root, shard=shard)
 
-    def _send_task(self, unit: WorkerTask, workers: int) -> None:
-        plan = self._get_plan(unit.number)
-        self._send_counts[unit.name] += 1
-        self.running[unit.name] = unit
+    def _send_task(self, worker_task: WorkerTask, workers: int) -> None:
+        plan = self._get_plan(worker_task.number)
+        self._send_counts[worker_task.name] += 1
+        self.running[worker_task.name] = worker_task
         self._pool.send(
-            replace(unit, report_interval=_compute_report_interval(workers)),
+            replace(worker_task, report_interval=_compute_report_interval(workers)),
             plan.peak_bytes,
             plan.device,
         )
@@ -262,24 +259,24 @@ def make_worker_task(
     session: str,
     root: str,
     workers: int = 1,
-    share: Shard | None = None,
+    shard: Shard | None = None,
 ) -> WorkerTask:
-    """Say of one file what a worker needs to know.
+    """Return the task of a file for a worker.
 
     Parameters
     ----------
     plan : BatchPlan
     number : int
-        1-based.
+        1-based number of the file.
     session, root : str
         As in `WorkerTask`.
     workers : int
-        That speak at once.
-    share : Shard, optional
-        Of its tiles.
+        Number of workers that send messages at once.
+    shard : Shard, optional
+        Shard of the file.
     """
     job = plan.jobs[number - 1]
-    others = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
+    extra_inputs = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
     return WorkerTask(
         number=number,
         session=session,
@@ -290,10 +287,10 @@ def make_worker_task(
         recipe=plan.recipe.to_json(),
         axes=plan.axes,
         machine=plan.machine,
-        extra_inputs=others,
+        extra_inputs=extra_inputs,
         report_interval=_compute_report_interval(workers),
         versions=get_versions(),
-        shard=share,
+        shard=shard,
     )
 
 
@@ -302,64 +299,67 @@ def _compute_report_interval(workers: int) -> float:
 
 
 def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
-    """Write down that nothing came of a file, since the worker could not."""
+    """Write the record of a file that a worker could not finish."""
     assert not isinstance(job.plan, Refusal)
     if message.is_given_up:
         name = make_printable(job.source.name)
-        no = refusal("cluster-killed", name=name, count=MAX_TASK_RETRIES)
+        refusal = make_refusal("cluster-killed", name=name, count=MAX_TASK_RETRIES)
     else:
-        no = refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
-    return record_failure(job, job.plan, {}, "failed", no, message.traceback_text)
+        refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
+    return record_failure(job, job.plan, {}, "failed", refusal, message.traceback_text)
 
 
-#: Seconds between two looks at what the person wants, and between two times that workers are told
-#: so: some of them may have come since.
+#: Seconds between two polls of the user's control, and between two broadcasts of it: workers may
+#: have joined since.
 CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
-#: Seconds without a word from anyone after which it is said that there is no worker.
+#: Seconds without a message after which an event reports that no worker is available.
 MAX_SILENCE_SECONDS = 20.0
 
 
 def restore_in_parallel(
-    plan: BatchPlan, control: Callable[[], Control], crew: WorkerPool
+    plan: BatchPlan, control: Callable[[], Control], pool: WorkerPool
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
-    """Have all files restored by workers.
+    """Restore all files of a batch on workers.
 
     Parameters
     ----------
     plan : BatchPlan
     control : callable
-        Polled ten times a second and passed on to the workers. Once it says keep or discard,
-        no file is begun, and those in progress leave checkpoints.
-    crew : WorkerPool
+        Polled ten times a second and sent to the workers. Once it returns keep or discard, no
+        further file starts, and those in progress leave checkpoints.
+    pool : WorkerPool
 
     Yields
     ------
     BatchEvent
-        In the order in which things happen.
+        In the order of arrival.
 
     Returns
     -------
     tuple of FileOutcome
-        In the order of the inputs. Files that nothing was heard of are "waiting".
+        In the order of the inputs. Files without an outcome are "waiting".
     """
     from napari_dip.scale.batch.jobs import BatchEvent
 
     count = len(plan.jobs)
-    course = BatchDispatcher(plan, crew)
-    yield from _queue_files(plan, course)
-    wishes = _ControlBroadcaster(crew, course.session, control)
-    last = time.monotonic()
-    while course.remaining or course.running:
-        if wishes.broadcast() in ENDING_CONTROLS:
-            course.withdraw()
-        elif wishes.current is Control.GO:
-            course.send_tasks()
-        for message in crew.receive_messages(CONTROL_POLL_SECONDS):
-            last = time.monotonic()
-            if (unit := course.running.get(message.unit)) is None:  # ended before; this came late
+    dispatcher = BatchDispatcher(plan, pool)
+    yield from _queue_files(plan, dispatcher)
+    broadcaster = _ControlBroadcaster(pool, dispatcher.session, control)
+    last_message_time = time.monotonic()
+    while dispatcher.remaining or dispatcher.running:
+        if broadcaster.broadcast() in ENDING_CONTROLS:
+            dispatcher.withdraw()
+        elif broadcaster.current is Control.GO:
+            dispatcher.send_tasks()
+        for message in pool.receive_messages(CONTROL_POLL_SECONDS):
+            last_message_time = time.monotonic()
+            if (unit := dispatcher.running.get(message.unit)) is None:  # already finished
                 continue
-            source, outcome = course.get_job(unit.number).source, course.process_message(message)
-            event = None if message.event is None else course.make_event(unit, message.event)
+            source, outcome = (
+                dispatcher.get_job(unit.number).source,
+                dispatcher.process_message(message),
+            )
+            event = None if message.event is None else dispatcher.make_event(unit, message.event)
             if outcome is not None or event is not None:
                 yield BatchEvent(
                     number=unit.number,
@@ -369,51 +369,59 @@ def restore_in_parallel(
                     outcome=outcome,
                     worker=message.worker,
                 )
-        if crew.connection_failure is not None:
+        if pool.connection_failure is not None:
             break
-        if time.monotonic() - last > MAX_SILENCE_SECONDS and course.running and not crew.count:
-            last = time.monotonic()
-            number = min(unit.number for unit in course.running.values())
-            source = course.get_job(number).source
+        if (
+            time.monotonic() - last_message_time > MAX_SILENCE_SECONDS
+            and dispatcher.running
+            and not pool.worker_count
+        ):
+            last_message_time = time.monotonic()
+            number = min(unit.number for unit in dispatcher.running.values())
+            source = dispatcher.get_job(number).source
             yield BatchEvent(
                 number=number,
                 count=count,
                 source=source,
                 event=Event(message="Waiting for a worker to come"),
             )
-    for number in sorted(set(range(1, count + 1)) - course.outcomes.keys()):
-        source = course.get_job(number).source
-        remaining = course.record_outcome(number, FileOutcome(source=source, state="waiting"))
-        yield BatchEvent(number=number, count=count, source=source, outcome=remaining)
-    return tuple(course.outcomes[number] for number in range(1, count + 1))
+    for number in sorted(set(range(1, count + 1)) - dispatcher.outcomes.keys()):
+        source = dispatcher.get_job(number).source
+        waiting_outcome = dispatcher.record_outcome(
+            number, FileOutcome(source=source, state="waiting")
+        )
+        yield BatchEvent(number=number, count=count, source=source, outcome=waiting_outcome)
+    return tuple(dispatcher.outcomes[number] for number in range(1, count + 1))
 
 
-def _queue_files(plan: BatchPlan, course: BatchDispatcher) -> Iterator[BatchEvent]:
-    """Line up the files that can be restored; an event for each of the others."""
+def _queue_files(plan: BatchPlan, dispatcher: BatchDispatcher) -> Iterator[BatchEvent]:
+    """Queue the files that can be restored; yield an event for each of the others."""
     from napari_dip.scale.batch.jobs import BatchEvent
 
     for number, job in enumerate(plan.jobs, 1):
         if isinstance(job.plan, Refusal):
-            no = course.record_outcome(
+            outcome = dispatcher.record_outcome(
                 number, FileOutcome(source=job.source, state="refused", refusal=job.plan)
             )
-            yield BatchEvent(number=number, count=len(plan.jobs), source=job.source, outcome=no)
+            yield BatchEvent(
+                number=number, count=len(plan.jobs), source=job.source, outcome=outcome
+            )
         else:
-            course.queue_file(number)
+            dispatcher.queue_file(number)
 
 
 class _ControlBroadcaster:
-    """Passes on to workers what the person wants, when it changes and again and again."""
+    """Send the user's control to the workers when it changes, and repeatedly."""
 
-    def __init__(self, crew: WorkerPool, session: str, control: Callable[[], Control]) -> None:
+    def __init__(self, pool: WorkerPool, session: str, control: Callable[[], Control]) -> None:
         self.current = Control.GO
-        self._pool = crew
+        self._pool = pool
         self._session = session
         self._control = control
         self._last_sent = float("-inf")
 
     def broadcast(self) -> Control:
-        """Ask, and tell; what was wanted last."""
+        """Poll the control, send it if due, and return it."""
         if self.current in ENDING_CONTROLS:
             current = self.current
         else:

@@ -1,9 +1,7 @@
-"""The one place that knows dask.distributed: workers on this computer, or of a running cluster.
+"""Start dask workers on this computer, or join a running dask cluster.
 
-Here lie no decisions about files (`cluster_batch`), none about room (`cluster_room`), and no work
-(`cluster_unit`): only how workers are started or joined.
-
-Whether workers of this computer would run the script that starts them, and so start others.
+This is the only module that imports dask.distributed. It also checks that local workers would not
+run the script that starts them, and so start further workers.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.execute.shards import compute_max_shards
@@ -45,22 +43,22 @@ if TYPE_CHECKING:
 
 
 def check_main_guard() -> None:
-    """Refuse to start workers out of a script that each of them would run from its top.
+    """Refuse to start workers from a script without a main guard, which each worker would run.
 
-    A new process reads the script again, under another name (Python's documentation of
+    A new process imports the script under another name (Python's documentation of
     `multiprocessing`, "The spawn and forkserver start methods"). Raises `Refused`.
     """
     main = sys.modules["__main__"]
     path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if path is None or (spec is not None and spec.name.endswith("__main__")):
-        return  # there is nothing that would be read again
+        return  # no script that a worker would import
     line = _find_running_line(path)
     if line and not _is_guarded(path, line):
-        raise Refused(refusal("cluster-main", path=make_printable(path), line=line))
+        raise Refused(make_refusal("cluster-main", path=make_printable(path), line=line))
 
 
 def _find_running_line(path: str) -> int:
-    """Find which line of a script is at work, by its top level; 0 if none is."""
+    """Return the line of a script that is running at its top level; 0 if none is."""
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         if (frame.f_code.co_name, frame.f_code.co_filename) == ("<module>", path):
@@ -70,44 +68,44 @@ def _find_running_line(path: str) -> int:
 
 
 def _is_guarded(path: str, line: int) -> bool:
-    """Whether a line of a script stands below an `if` that asks for `__name__`."""
+    """Return whether a line of a script is inside an `if` that tests `__name__`."""
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):
-        return True  # nobody can tell
-    asking = (
-        item
-        for item in ast.walk(tree)
-        if isinstance(item, ast.If) and "__name__" in ast.unparse(item.test)
+        return True  # unknown, so do not refuse
+    guards = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
     )
-    return any(item.lineno <= line <= (item.end_lineno or line) for item in asking)
+    return any(node.lineno <= line <= (node.end_lineno or line) for node in guards)
 
 
 LOOPBACK = "127.0.0.1"
-#: Seconds that a scheduler has to answer, and its first worker to come.
+#: Timeout of the connection to a scheduler, and of its first worker, in seconds.
 SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
-#: Deaths of workers that the scheduler may hold against a task: it counts those of all workers
-#: that a task lay with, begun or not, so that a bad file would take others with it. We count.
+#: Maximum number of worker deaths per task at the scheduler: in effect no limit. Dask charges a
+#: death to every task assigned to that worker, so that a bad file would fail others. `CrashCounter`
+#: counts instead.
 ALLOWED_FAILURES = 1_000_000
-#: Dask looks 100 times a second where each thread is, 50 times whether its loop is late, and twice
-#: at the system, all of which a fit in the same process waits for: 3 to 8 % of two workers' time
-#: (`benchmarks/cluster.py throughput --large`).
+#: Settings that make dask less active. By default, it profiles each thread 100 times a second,
+#: checks its event loop 50 times and monitors the system twice. That costs fits in the same process
+#: 3 to 8 % of two workers' time (`benchmarks/cluster.py throughput --large`).
 QUIET_DASK_CONFIG = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "5s",
 }
-#: Threads of torch's libraries as they are in this process; and a worker that was killed is started
-#: again however long that takes: dask's own 15 s are too few on a busy computer, where all workers
-#: were lost one by one.
+#: Torch's libraries keep the number of threads of this process. A killed worker is restarted
+#: however long that takes: with dask's 15 s, a busy computer lost all its workers one by one.
 LOCAL_CLUSTER_CONFIG = {
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.deploy.lost-worker-timeout": "1000 days",
     **QUIET_DASK_CONFIG,
 }
-#: First thing that a worker here does: Ctrl-C reaches all processes of a terminal, and workers end
-#: when they are told, with what they have done so far.
+#: Code that a local worker runs first. Ctrl-C reaches all processes of a terminal, but workers end
+#: only by the control, with a checkpoint.
 IGNORE_INTERRUPT_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
@@ -119,37 +117,37 @@ def plan_with_workers(
     threads: object,
     **how: Any,
 ) -> Iterator[tuple[BatchPlan, Callable[[], AbstractContextManager[DaskWorkerPool | None]]]]:
-    """Plan a batch with what its workers can do.
+    """Plan a batch for the machine of its workers.
 
     Parameters
     ----------
     *places, **how
         As for `plan_batch`.
     workers : int or str or None
-        Processes to start on this computer.
+        Number of worker processes to start on this computer.
     scheduler : str or None
         Address of a running cluster.
     threads : int or str or None
-        Most threads of each fit.
+        Maximum threads of each fit.
 
     Yields
     ------
     plan : BatchPlan
     staff : callable
-        Makes the context in which there are workers; None stands for this process alone.
+        Returns a context manager for the workers; its value None stands for this process alone.
 
     Raises
     ------
     Refused
-        As `plan_batch`; if the workers cannot be had as asked for.
+        As `plan_batch`; also if the requested workers are not available.
     """
-    count, most = check_worker_options(workers, scheduler, threads)
+    count, max_threads = check_worker_options(workers, scheduler, threads)
     with join_cluster(scheduler) as joined:
         if count:
-            _import_distributed()  # what is missing is said first
+            _import_distributed()  # report a missing package first
             check_main_guard()
         machine = None if joined is None else joined.machine
-        how |= {"machine": machine, "threads": most, "sharing": count or 1}
+        how |= {"machine": machine, "threads": max_threads, "sharing": count or 1}
         plan = plan_batch(*places, **how)
         yield plan, partial(start_workers, plan, count, joined)
 
@@ -161,68 +159,71 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
     Parameters
     ----------
     address : str or None
-        Of the scheduler, such as "tcp://10.0.0.1:8786", or its file (`--scheduler-file`), which
-        ends with ".json"; None: no cluster.
+        Address of the scheduler, such as "tcp://10.0.0.1:8786", or its file (`--scheduler-file`),
+        with suffix ".json"; None: no cluster.
 
     Raises
     ------
     Refused
-        If it does not answer, or its workers are not fit for work.
+        If the scheduler does not answer, or its workers are unsuitable.
     """
     if address is None:
         yield None
         return
     distributed = _import_distributed()
     printable = make_printable(address)
-    place = {"scheduler_file" if address.endswith(".json") else "address": address}
+    location = {"scheduler_file" if address.endswith(".json") else "address": address}
     try:
-        client = distributed.Client(**place, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
+        client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
         why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
-        raise Refused(refusal("cluster-unreachable", address=printable, why=why)) from None
+        raise Refused(make_refusal("cluster-unreachable", address=printable, why=why)) from None
     with client:
         machine = find_shared_machine(_query_workers(client, printable), printable)
-        crew = _make_worker_pool(
+        pool = _make_worker_pool(
             distributed, client, address, root=os.getcwd(), fixed=0, machine=machine
         )
         try:
-            yield crew
+            yield pool
         finally:
-            crew.close()
+            pool.close()
 
 
 @contextmanager
 def start_workers(
     plan: BatchPlan, wanted: int, joined: DaskWorkerPool | None = None
 ) -> Iterator[DaskWorkerPool | None]:
-    """Start workers on this computer, if any are wanted; they listen to nobody beyond it.
+    """Start workers on this computer, if requested, reachable only from this computer.
 
     Parameters
     ----------
     plan : BatchPlan
     wanted : int
-        0: none.
+        Number of workers; 0: none.
     joined : DaskWorkerPool, optional
-        Workers that there are already.
+        Pool of a cluster that was joined, used if no workers are requested.
     """
     if not wanted:
         yield joined
         return
     distributed = _import_distributed()
-    sound = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
-    cards = list_gpus() if any(item.device == "cuda" for item in sound) else []
-    peaks = [item.peak_bytes for item in sound]
-    most = min(wanted, sum(map(compute_max_shards, sound)))
-    number, why = choose_worker_count(most, peaks, plan.machine, len(cards))
+    restorable = [job.plan for job in plan.jobs if not isinstance(job.plan, Refusal)]
+    gpus = list_gpus() if any(file_plan.device == "cuda" for file_plan in restorable) else []
+    peaks = [file_plan.peak_bytes for file_plan in restorable]
+    max_workers = min(wanted, sum(map(compute_max_shards, restorable)))
+    worker_count, note = choose_worker_count(max_workers, peaks, plan.machine, len(gpus))
     notes = tuple(
         filter(
             None,
-            (why, warn_of_oversubscription(number, plan.machine.cores, detect_machine().cores)),
+            (
+                note,
+                warn_of_oversubscription(worker_count, plan.machine.cores, detect_machine().cores),
+            ),
         )
     )
     import dask
 
-    # an address of this computer alone, and no page to look at
+    # only the loopback address, and no dashboard
     with (
         dask.config.set(LOCAL_CLUSTER_CONFIG),
         distributed.SpecCluster(
@@ -237,56 +238,58 @@ def start_workers(
                 },
             },
             workers={
-                place: _make_worker_spec(
-                    distributed, plan.machine.memory_bytes // number, cards, place
+                index: _make_worker_spec(
+                    distributed, plan.machine.memory_bytes // worker_count, gpus, index
                 )
-                for place in range(number)
+                for index in range(worker_count)
             },
             silence_logs=logging.CRITICAL,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         address = cluster.scheduler_address
-        how = {"machine": plan.machine, "notes": notes}
-        crew = _make_worker_pool(distributed, client, address, root="", fixed=number, **how)
+        options = {"machine": plan.machine, "notes": notes}
+        pool = _make_worker_pool(
+            distributed, client, address, root="", fixed=worker_count, **options
+        )
         try:
-            yield crew
+            yield pool
         finally:
-            crew.close()
+            pool.close()
 
 
-def run_on_worker(unit: WorkerTask) -> dict[str, Any]:
-    """Restore one file in a worker; what comes back is as `restore_unit` says."""
+def run_on_worker(worker_task: WorkerTask) -> dict[str, Any]:
+    """Restore one file or shard on a worker; return the answer of `run_worker_task`."""
     from distributed import Reschedule, get_worker
 
-    answer = run_worker_task(unit, get_worker())
+    answer = run_worker_task(worker_task, get_worker())
     if answer is None:
         raise Reschedule
     return answer
 
 
 def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
-    """Ask all workers what they offer; the first one may take a while to come."""
+    """Query the resources of all workers; wait for the first one."""
     with suppress(TimeoutError):
         client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
-        raise Refused(refusal("cluster-empty", address=address_text))
+        raise Refused(make_refusal("cluster-empty", address=address_text))
     try:
         answers = client.run(describe_worker)
     except Exception as error:
         facts = {"address": address_text, "why": describe_exception(error)}
-        raise Refused(refusal("cluster-package", **facts)) from None
+        raise Refused(make_refusal("cluster-package", **facts)) from None
     infos = []
     for address in workers.keys() & answers.keys():
-        offer, (machine, versions) = workers[address], answers[address]
+        worker_fields, (machine, versions) = workers[address], answers[address]
         info = WorkerInfo(
-            host=offer["host"],
+            host=worker_fields["host"],
             machine=machine,
             versions=versions,
-            threads=offer["nthreads"],
-            resources=offer["resources"],
-            memory_limit=int(offer["memory_limit"] or 0),
+            threads=worker_fields["nthreads"],
+            resources=worker_fields["resources"],
+            memory_limit=int(worker_fields["memory_limit"] or 0),
         )
         infos.append(info)
     return infos
@@ -301,14 +304,14 @@ def _make_worker_pool(
 def _make_worker_spec(
     distributed: ModuleType, memory: int, cards: list[str], place: int
 ) -> dict[str, Any]:
-    """Say how one worker here is started; each has a card to itself where there are cards."""
+    """Return dask's specification of a local worker; with GPUs, each worker gets its own."""
     return {
         "cls": distributed.Nanny,
         "options": {
             "host": LOOPBACK,
             "nthreads": 1,
             "dashboard": False,
-            "memory_limit": 0,  # what files take is planned, and a full memory is minded there
+            "memory_limit": 0,  # the plan limits the memory
             "resources": make_worker_resources(memory, bool(cards)),
             "env": {"CUDA_VISIBLE_DEVICES": cards[place]} if cards else {},
             "preload": [IGNORE_INTERRUPT_CODE],
@@ -321,9 +324,9 @@ def _import_distributed() -> ModuleType:
     try:
         import distributed
     except ImportError:
-        raise Refused(refusal("cluster-missing")) from None
+        raise Refused(make_refusal("cluster-missing")) from None
     for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say what matters
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # this package reports errors itself
     module: ModuleType = distributed
     return module

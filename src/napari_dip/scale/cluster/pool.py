@@ -1,9 +1,7 @@
-"""Workers of a dask scheduler, seen from the process that hands units out.
+"""Send units to the workers of a dask scheduler, and plan with the resources of those workers.
 
-Units go there as tasks. Their ends come as futures, and how far they are as events on a topic; both
-wait here in one queue for whoever asks.
-
-What a crew of workers offers, made of what each of them says: pure figures, no connection.
+Units are dask tasks. Their results arrive as futures and their progress as events on a topic. One
+queue collects both.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from itertools import count as counted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
@@ -36,30 +34,30 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.scale.cluster.unit import WorkerTask
 
-#: Names of what tasks ask for and workers declare.
+#: Names of dask resources.
 GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
-#: Bytes that a worker takes besides, for its packages. Measured: workers held 550 MB at most by
-#: their receipts (`peak_bytes`), at files of 32 x 32 and 64 x 64 pixels, with torch 2.13 on Linux.
+#: Bytes that a worker needs for its packages. Measured: workers used at most 550 MB (`peak_bytes`
+#: in their records) for files of 32 x 32 and 64 x 64 pixels, with torch 2.13 on Linux.
 WORKER_OVERHEAD_BYTES = 600_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """What one worker says of itself.
+    """Resources of one worker.
 
     Attributes
     ----------
     host : str
-        Which computer it is on.
+        Name of its computer.
     machine : Machine
     versions : tuple of str
-        Of napari-dip and torch.
+        Versions of napari-dip and torch.
     threads : int
-        Tasks that it runs at once.
+        Number of tasks that it runs at once.
     resources : mapping of str to float
-        What it declares.
+        Dask resources that it declares.
     memory_limit : int
-        Bytes at which it would be ended; 0: none.
+        Bytes at which dask would kill it; 0: no limit.
     """
 
     host: str
@@ -70,7 +68,7 @@ class WorkerInfo:
     memory_limit: int = 0
 
     def compute_file_memory(self, neighbours: int) -> int:
-        """Give the bytes that files may take here, where so many workers share the computer."""
+        """Return the bytes available to a file where `neighbours` workers share the computer."""
         share = self.machine.memory_bytes // neighbours
         return (
             max(1, min(share, self.memory_limit - WORKER_OVERHEAD_BYTES))
@@ -82,7 +80,7 @@ class WorkerInfo:
 def check_worker_options(
     workers: object, scheduler: str | None, threads: object
 ) -> tuple[int, int | None]:
-    """Read what was asked for.
+    """Validate the options for workers, scheduler and threads.
 
     Parameters
     ----------
@@ -93,141 +91,146 @@ def check_worker_options(
     Returns
     -------
     workers : int
-        0: none.
+        0: no workers.
     threads : int or None
 
     Raises
     ------
     Refused
-        If these are no whole numbers from 1 on, or workers and a scheduler are asked for at once.
+        If a number is no integer from 1 to 10000, or both workers and a scheduler are requested.
     """
     if workers is not None and scheduler is not None:
-        raise Refused(refusal("cluster-twice"))
+        raise Refused(make_refusal("cluster-twice"))
     count = None if workers is None else _parse_positive_integer("workers", workers)
     return count or 0, None if threads is None else _parse_positive_integer("threads", threads)
 
 
 def choose_worker_count(
-    wanted: int, peaks: Iterable[int], machine: Machine, cards: int
+    wanted: int, peaks: Iterable[int], machine: Machine, gpu_count: int
 ) -> tuple[int, Note | None]:
-    """Choose how many workers a computer holds at once.
+    """Choose how many workers to run at once on a computer.
 
     Parameters
     ----------
     wanted : int
     peaks : iterable of int
-        Bytes that each file takes.
+        Peak memory of each file in bytes.
     machine : Machine
-    cards : int
-        Graphics cards that the files are restored on; 0: on the processor.
+    gpu_count : int
+        Number of GPUs for the files; 0: the CPU.
 
     Returns
     -------
     count : int
     why : Note or None
-        Why it is less than was wanted.
+        Why it is less than `wanted`.
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
-    locked = max(1, machine.memory_bytes // largest)
-    if cards and cards < min(wanted, locked):
-        return cards, make_note("workers-cards", count=cards, wanted=wanted, several=cards > 1)
-    if locked < wanted:
-        facts = {"count": locked, "wanted": wanted, "several": locked > 1}
-        need, have = format_bytes(largest), format_bytes(machine.memory_bytes)
-        return locked, make_note("workers-memory", **facts, need=need, have=have)
+    max_by_memory = max(1, machine.memory_bytes // largest)
+    if gpu_count and gpu_count < min(wanted, max_by_memory):
+        return gpu_count, make_note(
+            "workers-cards", count=gpu_count, wanted=wanted, several=gpu_count > 1
+        )
+    if max_by_memory < wanted:
+        facts = {"count": max_by_memory, "wanted": wanted, "several": max_by_memory > 1}
+        needed_text, available_text = format_bytes(largest), format_bytes(machine.memory_bytes)
+        return max_by_memory, make_note(
+            "workers-memory", **facts, need=needed_text, have=available_text
+        )
     return wanted, None
 
 
 def warn_of_oversubscription(count: int, threads: int, cores: int) -> Note | None:
-    """Say that workers with so many threads each are too many for the cores here, if so."""
+    """Return a note if the workers have more threads in total than there are cores."""
     if count * threads <= cores or threads == 1:
         return None
     facts = {"count": count, "threads": threads, "cores": cores, "several": cores > 1}
     return make_note("workers-threads", **facts, fewer=max(1, cores // count))
 
 
-def find_shared_machine(crew: Sequence[WorkerInfo], address: str) -> Machine:
-    """Find what all workers can be counted on for, so that each makes the same of a file.
+def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
+    """Find the machine to plan for, so that all workers make the same plan.
 
     Parameters
     ----------
-    crew : sequence of WorkerInfo
-        Not empty. If some declare cards, only those count.
+    pool : sequence of WorkerInfo
+        Not empty. If some have GPUs, only those count.
     address : str
-        Of the scheduler, for messages.
+        Address of the scheduler, for messages.
 
     Returns
     -------
     Machine
-        Cores and free memory of a computer are shared by its workers; the least of all counts.
-        Where all declare their memory, the most of all counts, since tasks ask for what they need.
+        Workers on one computer share its cores and free memory; the smallest share counts. If all
+        declare their memory, the largest value counts, since tasks request what they need.
 
     Raises
     ------
     Refused
-        If workers run several tasks at once, or have other versions than this process.
+        If a worker runs several tasks at once, or has other versions than this process.
     """
     from napari_dip.scale.cluster.unit import get_versions
 
-    here = get_versions()
-    for entry in crew:
-        if entry.versions != here:
+    own_versions = get_versions()
+    for info in pool:
+        if info.versions != own_versions:
             names = (
-                "napari-dip {} with PyTorch {}".format(*each) for each in (entry.versions, here)
+                "napari-dip {} with PyTorch {}".format(*versions)
+                for versions in (info.versions, own_versions)
             )
-            raise Refused(refusal("cluster-versions", found=next(names), here=next(names)))
-        if entry.threads > 1:
-            raise Refused(refusal("cluster-threads", count=entry.threads, address=address))
-    crew = [item for item in crew if item.resources.get(GPU_RESOURCE)] or crew
-    counter = Counter(item.host for item in crew)
+            raise Refused(make_refusal("cluster-versions", found=next(names), here=next(names)))
+        if info.threads > 1:
+            raise Refused(make_refusal("cluster-threads", count=info.threads, address=address))
+    pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool
+    counter = Counter(worker.host for worker in pool)
     devices = tuple(
         device
-        for device in crew[0].machine.devices
-        if all(device in item.machine.devices for item in crew)
+        for device in pool[0].machine.devices
+        if all(device in worker.machine.devices for worker in pool)
     )
-    cores = min(item.machine.cores // counter[item.host] for item in crew)
-    facts = [item.resources.get(MEMORY_RESOURCE) for item in crew]
-    shares = [item.compute_file_memory(counter[item.host]) for item in crew]
-    memory = int(max(filter(None, facts))) if all(facts) else min(shares)
-    return replace(crew[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
+    cores = min(worker.machine.cores // counter[worker.host] for worker in pool)
+    declared_memory = [worker.resources.get(MEMORY_RESOURCE) for worker in pool]
+    shares = [worker.compute_file_memory(counter[worker.host]) for worker in pool]
+    memory = int(max(filter(None, declared_memory))) if all(declared_memory) else min(shares)
+    return replace(pool[0].machine, cores=max(1, cores), memory_bytes=memory, devices=devices)
 
 
 def make_task_resources(memory: int, device: str, declared: Iterable[str]) -> dict[str, float]:
-    """Say what a unit asks of its worker, as far as workers declare it.
+    """Return the dask resources that a unit requests, among those that workers declare.
 
     Parameters
     ----------
     memory : int
-        Bytes that the file takes.
+        Peak memory of the file in bytes.
     device : str
         "cpu", "cuda" or "mps".
     declared : iterable of str
-        What all workers declare; what none has would never be found.
+        Resources that the workers declare; dask would never schedule a task with any other.
     """
-    wanted = {MEMORY_RESOURCE: float(memory)}
+    resources = {MEMORY_RESOURCE: float(memory)}
     if device == "cuda":
-        wanted[GPU_RESOURCE] = 1.0
-    return {name: wanted[name] for name in declared if name in wanted}
+        resources[GPU_RESOURCE] = 1.0
+    return {name: resources[name] for name in declared if name in resources}
 
 
 def make_worker_resources(memory: int, card: bool) -> dict[str, float]:
-    """Say what a worker declares."""
+    """Return the dask resources that a worker declares."""
     return {MEMORY_RESOURCE: float(memory), **({GPU_RESOURCE: 1.0} if card else {})}
 
 
 def list_gpus() -> list[str]:
-    """Name the NVIDIA cards of this computer as CUDA_VISIBLE_DEVICES does, without loading torch.
+    """List the NVIDIA GPUs of this computer as CUDA_VISIBLE_DEVICES does, without loading torch.
 
     Returns
     -------
     list of str
-        At least one: there is a card where a plan says so.
+        At least one entry, since a plan for CUDA implies a GPU.
     """
-    granted = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if granted:
-        return [part.strip() for part in granted.split(",")]
-    driver = Path("/proc/driver/nvidia/gpus")  # one folder for each card
-    return [str(place) for place, _ in enumerate(driver.glob("*"))] or ["0"]
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if visible_devices:
+        return [device.strip() for device in visible_devices.split(",")]
+    driver = Path("/proc/driver/nvidia/gpus")  # one folder per GPU
+    return [str(number) for number, _ in enumerate(driver.glob("*"))] or ["0"]
 
 
 def _parse_positive_integer(name: str, value: object) -> int:
@@ -235,37 +238,39 @@ def _parse_positive_integer(name: str, value: object) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10_000):
         why = "it is not a whole number from 1 to 10000"
         hint = f"Give a number such as --{name} 2."
-        raise Refused(refusal("setting-wrong", field=name, value=repr(value), why=why, hint=hint))
+        raise Refused(
+            make_refusal("setting-wrong", field=name, value=repr(value), why=why, hint=hint)
+        )
     return int(text)
 
 
-#: Seconds that the number of workers is believed, that an answer has to be fetched, and that all
-#: workers of this computer may be away: one starts in 2 s, in a minute on a busy computer.
+#: Seconds for which the number of workers is cached, timeout of a result, and maximum absence of
+#: all local workers. A worker starts in 2 s, on a busy computer in up to a minute.
 WORKER_COUNT_SECONDS, RESULT_TIMEOUT, MAX_ABSENCE_SECONDS = 2.0, 5, 600.0
-#: Words that are taken in before the person is asked again.
+#: Maximum number of messages between two polls of the user's control.
 MAX_MESSAGES_AT_ONCE = 100
 
 
 class DaskWorkerPool:
-    """Workers that a dask scheduler hands units to.
+    """Send units to the workers of a dask scheduler.
 
     Parameters
     ----------
     client : distributed.Client
     task : callable
-        What is done with a unit, where a worker is.
+        Function that a worker runs on a unit.
     killed : type of exception
-        What the scheduler raises for a task that it gave up for the deaths of workers.
+        Exception of the scheduler for a task that it gave up after deaths of workers.
     address : str
-        Of the scheduler, as the user knows it.
+        Address of the scheduler, for messages.
     root : str
-        As in `Crew`.
+        As in `WorkerPool`.
     fixed : int
-        How many workers there are, if their number never changes; else 0.
+        Number of workers if it never changes, else 0.
     machine : Machine
-        What each of them can be counted on for.
+        Machine to plan for.
     notes : tuple of Note
-        One sentence each for the user.
+        Notes for the user.
     """
 
     def __init__(
@@ -300,8 +305,8 @@ class DaskWorkerPool:
         client.subscribe_topic(EVENT_TOPIC, lambda event: self._messages.put(event[1]))
 
     @property
-    def count(self) -> int:
-        """How many workers there are now."""
+    def worker_count(self) -> int:
+        """Current number of workers."""
         when, worker_count = self._cached_count
         if time.monotonic() - when > WORKER_COUNT_SECONDS:
             with self._catch_connection_errors():
@@ -316,28 +321,30 @@ class DaskWorkerPool:
 
     @property
     def max_queued(self) -> int:
-        """How many units may wait: enough that a cluster that grows by need sees the need."""
-        return 0 if self._fixed_count else 1 + self.count // 4
+        """Maximum number of waiting units; with some, an adaptive cluster sees the demand."""
+        return 0 if self._fixed_count else 1 + self.worker_count // 4
 
-    def send(self, unit: WorkerTask, memory: int, device: str) -> None:
-        """Hand out one unit."""
-        self._session = unit.session
-        key = f"napari-dip-{unit.session}-{unit.name}-{next(self._task_numbers)}"
-        wanted = make_task_resources(memory, device, self._declared_resources)
+    def send(self, worker_task: WorkerTask, memory: int, device: str) -> None:
+        """Send one unit."""
+        self._session = worker_task.session
+        key = f"napari-dip-{worker_task.session}-{worker_task.name}-{next(self._task_numbers)}"
+        resources = make_task_resources(memory, device, self._declared_resources)
         with self._catch_connection_errors():
-            future = self.client.submit(self._task, unit, key=key, pure=False, resources=wanted)
-            self._futures[unit.name] = future
-            future.add_done_callback(partial(self._queue_finished_future, unit.name))
+            future = self.client.submit(
+                self._task, worker_task, key=key, pure=False, resources=resources
+            )
+            self._futures[worker_task.name] = future
+            future.add_done_callback(partial(self._queue_finished_future, worker_task.name))
 
     def withdraw(self, name: str) -> None:
-        """Take back a unit; a worker that has begun it after all ends it at its next step."""
+        """Cancel a unit; a worker that has already started it ends it at the next iteration."""
         future = self._futures.pop(name, None)
         if future is not None:
             with self._catch_connection_errors():
                 self.client.cancel([future])
 
     def send_control(self, session: str, control: Control) -> None:
-        """Tell all workers, without waiting for those that do not answer."""
+        """Send the control to all workers, without waiting for their replies."""
         if self._control_thread is None or not self._control_thread.is_alive():
             self._control_thread = threading.Thread(
                 target=self._run_send_control, args=(session, control.name)
@@ -346,45 +353,45 @@ class DaskWorkerPool:
             self._control_thread.start()
 
     def receive_messages(self, seconds: float) -> Iterator[WorkerMessage]:
-        """Give what has come in since."""
-        text = []
+        """Yield new messages; wait at most this long for the first one."""
+        entries = []
         with suppress(queue.Empty):
-            text.append(self._messages.get(timeout=seconds))
-            while len(text) < MAX_MESSAGES_AT_ONCE:
-                text.append(self._messages.get_nowait())
-        for word in text:
+            entries.append(self._messages.get(timeout=seconds))
+            while len(entries) < MAX_MESSAGES_AT_ONCE:
+                entries.append(self._messages.get_nowait())
+        for message in entries:
             if self.connection_failure is not None:
                 return
-            if isinstance(word, dict):
-                if word.get("session") == self._session:
+            if isinstance(message, dict):
+                if message.get("session") == self._session:
                     yield WorkerMessage(
-                        unit=word["unit"], worker=word["worker"], event=word["event"]
+                        unit=message["unit"], worker=message["worker"], event=message["event"]
                     )
-            elif self._futures.get(word[0]) is word[1]:
-                if item := self._fetch_answer(*word):
-                    yield item
+            elif self._futures.get(message[0]) is message[1]:
+                if answer_message := self._fetch_answer(*message):
+                    yield answer_message
 
     def close(self) -> None:
-        """Take back all that is out, so that workers end it, and wait for no answer."""
+        """Cancel all units in progress, without waiting for the workers."""
         if self._futures and self.connection_failure is None:
             with self._catch_connection_errors():
                 self.client.cancel(list(self._futures.values()))
         self._futures.clear()
 
     def _check_absence(self, worker_count: int) -> None:
-        """Give up workers of this computer that do not come back; those of a cluster may."""
+        """Record a failure if local workers stay away too long; cluster workers may come back."""
         if worker_count or not self._fixed_count:
             self._last_worker_time = time.monotonic()
         elif time.monotonic() - self._last_worker_time > MAX_ABSENCE_SECONDS:
             self._record_connection_failure()
 
     def _queue_finished_future(self, name: str, future: Any) -> None:
-        """Take note, in a thread of the client's."""
+        """Put a finished future in the queue; dask calls this in a thread of its own."""
         self._messages.put((name, future))
 
     def _fetch_answer(self, name: str, future: Any) -> WorkerMessage | None:
-        """Fetch what came of a unit; None where that is to be waited for, or nothing will come."""
-        if future.status == "cancelled":  # by the client, for its scheduler is gone
+        """Return the answer of a unit; None if it is still pending or the connection failed."""
+        if future.status == "cancelled":  # by the client, because the scheduler is gone
             self._record_connection_failure()
             return None
         try:
@@ -396,7 +403,7 @@ class DaskWorkerPool:
                 self._record_connection_failure()
                 return None
             if isinstance(error, TimeoutError) and future.status != "error":
-                # its worker is gone, and the unit is being done again, from its receipt
+                # its worker is gone, and the scheduler runs the unit again
                 self._messages.put((name, future))
                 return None
             message = WorkerMessage(
@@ -406,15 +413,17 @@ class DaskWorkerPool:
         return message
 
     def _run_send_control(self, session: str, control: str) -> None:
-        with suppress(Exception):  # it is told again, and a lost scheduler is noticed elsewhere
+        with suppress(Exception):  # sent repeatedly; other calls detect a lost scheduler
             self.client.run(receive_control, session, control, on_error="ignore")
 
     def _record_connection_failure(self) -> None:
-        self.connection_failure = refusal("cluster-lost", address=make_printable(self._address))
+        self.connection_failure = make_refusal(
+            "cluster-lost", address=make_printable(self._address)
+        )
 
     @contextmanager
     def _catch_connection_errors(self) -> Iterator[None]:
-        """Take errors of the connection for its end."""
+        """Record errors of the connection instead of raising them."""
         try:
             yield
         except (OSError, TimeoutError, RuntimeError, ValueError):

@@ -1,12 +1,8 @@
-"""A file of a batch, or a share of it, as a task: a few paths go, a few words come back.
+"""Restore one file, or a shard of it, as a task on a worker, and define the messages about it.
 
-Pixels never travel: the worker reads the file and writes the result itself, so that both must lie
-where it sees them. What is planned depends on nothing but the header and what is said here, so that
-every worker makes the same of it.
-
-What passes between a batch and the workers that it hands its work to.
-
-How many workers a file, or a share of it, has ended.
+Pixels are never sent. The worker reads the file and writes the result itself, so both must be on a
+disk that it can access. The plan depends only on the header and on the task, so that every worker
+makes the same plan. Crash counters on the disk stop files that repeatedly kill their workers.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.errors import Failed, Refusal, Refused, read_refusal, refusal
+from napari_dip.errors import Failed, Refusal, Refused, make_refusal, read_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
@@ -41,14 +37,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.scale.batch.jobs import ResultPaths
 
-#: Workers that one file may end before it is left alone: one may have been lost by chance.
+#: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
-#: Begins the name of each share's count, in the folder beside the checkpoint.
+#: Prefix of the crash counter of each shard, in the folder next to the checkpoint.
 SHARD_COUNTER_PREFIX = "begun"
 
 
 class CrashCounter:
-    """Counts on the disk how often something was begun in a session and not ended.
+    """Count on the disk how often a unit was started in a session without reaching its end.
 
     Parameters
     ----------
@@ -57,8 +53,8 @@ class CrashCounter:
 
     Notes
     -----
-    The scheduler counts as well, but it holds a worker's death against all tasks that lay there,
-    and how many deaths it allows is not ours to say on a cluster of others.
+    The scheduler counts deaths, too. But it charges a worker's death to every task assigned to that
+    worker, and on a remote cluster its limit is not under our control.
     """
 
     def __init__(self, path: Path, session: str) -> None:
@@ -66,27 +62,27 @@ class CrashCounter:
         self._session = session
 
     def count(self) -> int:
-        """Give how often it was begun."""
+        """Return how often the unit was started in this session."""
         with suppress(ValueError, TypeError):
             session, count = self._read() or ("", 0)
             return int(count) if session == self._session else 0
         return 0
 
     def add(self) -> None:
-        """Count this one, before anything is risked; raises `Failed` if the disk takes nothing."""
-        if os.path.lexists(self._path) and self._read() is None:  # somebody else's file
+        """Count one start before the work begins; raise `Failed` if the disk cannot be written."""
+        if os.path.lexists(self._path) and self._read() is None:  # not a file of ours
             return
-        text = {"session": self._session, "begun": self.count() + 1}
-        write_text(self._path, json.dumps(text), overwrite=True)
+        content = {"session": self._session, "begun": self.count() + 1}
+        write_text(self._path, json.dumps(content), overwrite=True)
 
     def remove(self) -> None:
-        """Take note that it came to an end."""
+        """Remove the counter once the unit has ended."""
         if self._read() is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
     def _read(self) -> tuple[Any, Any] | None:
-        """Give session and count, None where there is no such file, or somebody else's."""
+        """Read session and count; None if there is no valid file."""
         with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
             data = json.loads(read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES))
             if set(data) == {"session", "begun"} and not self._path.is_symlink():
@@ -94,40 +90,40 @@ class CrashCounter:
         return None
 
 
-#: What of an event is worth sending: no picture.
+#: Fields of an event that are sent; the preview picture is not.
 _EVENT_FIELDS = (
-    *("message", "fraction", "iteration", "iterations", "held_out_loss", "best_iteration"),
+    *("message", "fraction", "iteration", "iterations", "validation_loss", "best_iteration"),
     *("seconds", "seconds_left", "unit", "units"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerTask:
-    """What a worker needs to know of one file: less than a kilobyte, whatever the file's size.
+    """What a worker needs to restore one file: less than a kilobyte, whatever the file's size.
 
     Attributes
     ----------
     number : int
-        1-based, in the order of the inputs.
+        1-based number of the file, in the order of the inputs.
     session : str
-        Names this call; deaths of workers in earlier calls do not count.
+        Identifier of this call; worker deaths of earlier calls do not count.
     root : str
-        Folder that relative paths are seen from; "" for the process's own.
+        Folder that relative paths refer to; "" for the working folder of the process.
     source, folder, result : str
         The file, the folder of results, and the name of the result there.
     recipe : str
-        As JSON.
+        The recipe as JSON.
     axes : str or None
     extra_inputs : mapping of str to str
         Paths of the further inputs.
     machine : Machine
-        What is planned with: the same for all workers.
+        Machine to plan for, the same for all workers.
     report_interval : float
-        Least seconds between two words about the same work.
+        Minimum seconds between two messages about the same step.
     versions : tuple of str
-        Of napari-dip and torch.
+        Versions of napari-dip and torch.
     shard : Shard or None
-        Which part of the file is asked for; None: all of it, and the result.
+        Shard to restore; None: the rest of the file, and its result.
     """
 
     number: int
@@ -146,26 +142,26 @@ class WorkerTask:
 
     @property
     def name(self) -> str:
-        """Name it among those of its session."""
+        """Unique name within the session."""
         return str(self.number) if self.shard is None else f"{self.number}-{self.shard.name}"
 
     @property
     def paths(self) -> ResultPaths:
-        """Say where what belongs to the result lies."""
+        """Paths of the result and of the files that belong to it."""
         return make_result_paths(Path(self.root) / self.folder, self.result)
 
 
 def restore_file_on_worker(
-    unit: WorkerTask, control: Callable[[], Control], see: Callable[[Event], object]
+    worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
-    """Restore one file here, unless that is done or has ended two workers before.
+    """Restore one file in this process, unless it is finished or has killed too many workers.
 
     Parameters
     ----------
-    unit : WorkerTask
+    worker_task : WorkerTask
     control : callable
-        Polled at every step.
-    see : callable
+        Polled at every iteration.
+    on_event : callable
         Called with each event.
 
     Returns
@@ -173,39 +169,42 @@ def restore_file_on_worker(
     dict
         The outcome in plain types; see `parse_worker_answer`.
     """
-    at, job = unit.paths, plan_worker_job(unit)
+    paths, job = worker_task.paths, plan_worker_job(worker_task)
     if isinstance(job.plan, Refusal):
-        return make_worker_answer("refused", no=job.plan)
+        return make_worker_answer("refused", refusal=job.plan)
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    begun = CrashCounter(at.crash_counter, unit.session)
-    shares = CheckpointStore(at.checkpoint, resume=True).results_folder.glob(
+    crash_counter = CrashCounter(paths.crash_counter, worker_task.session)
+    shard_counters = CheckpointStore(paths.checkpoint, resume=True).results_folder.glob(
         f"{SHARD_COUNTER_PREFIX}*"
     )
     try:
-        deaths = [begun.count(), *(CrashCounter(share, unit.session).count() for share in shares)]
+        deaths = [
+            crash_counter.count(),
+            *(CrashCounter(share, worker_task.session).count() for share in shard_counters),
+        ]
         if max(deaths) >= MAX_WORKER_DEATHS:
             name = make_printable(job.source.name)
-            no = refusal("cluster-killed", name=name, count=MAX_WORKER_DEATHS)
-            outcome = record_failure(job, job.plan, {}, "failed", no)
+            refusal = make_refusal("cluster-killed", name=name, count=MAX_WORKER_DEATHS)
+            outcome = record_failure(job, job.plan, {}, "failed", refusal)
         else:
-            begun.add()
-            # what a worker had done before it was lost is never done again
+            crash_counter.add()
+            # resume, so that the work of a lost worker is not repeated
             steps = restore_file(job, job.plan, resume=True, control=control)
-            outcome = drain_generator(steps, see)
-    except Failed as error:  # the folder takes nothing
+            outcome = drain_generator(steps, on_event)
+    except Failed as error:  # the folder cannot be written to
         outcome = FileOutcome(source=job.source, state="failed", refusal=error.refusal)
-    begun.remove()
-    return make_worker_answer(outcome.state, no=outcome.refusal, receipt=outcome.record)
+    crash_counter.remove()
+    return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
 
 
-def make_failure_answer(no: Refusal) -> dict[str, Any]:
-    """Give the answer of a worker that cannot begin."""
-    return make_worker_answer("failed", no=no)
+def make_failure_answer(refusal: Refusal) -> dict[str, Any]:
+    """Return the answer of a worker that cannot start."""
+    return make_worker_answer("failed", refusal=refusal)
 
 
 def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
-    """Make an outcome of what a worker answered.
+    """Convert the answer of a worker to an outcome.
 
     Parameters
     ----------
@@ -213,93 +212,97 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
     answer : mapping
         From `restore_file_on_worker`.
     resume : bool
-        Whether there was an earlier call; if not, what a worker found done is of this one.
+        Whether the batch is resumed. If not, a result that a worker found finished is of this call.
     """
     state = answer["state"]
     if state == "kept" and not resume:
         state = "restored"
     done = state in ("restored", "kept")
-    no = None if answer["refusal"] is None else read_refusal(answer["refusal"])
+    refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
     result, picture = (job.paths.result, job.paths.picture) if done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
         result=result,
         picture=picture,
-        refusal=no,
+        refusal=refusal,
         record=answer["receipt"],
     )
 
 
 def serialise_event(event: Event) -> dict[str, Any]:
-    """Put an event in plain types, without its picture."""
+    """Convert an event to plain types, without its picture."""
     return {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
 
 
 def parse_event(text: Mapping[str, Any]) -> Event:
-    """Undo `serialise_event`."""
+    """Convert plain types back to an event."""
     return Event(**text)
 
 
 def get_versions() -> tuple[str, ...]:
-    """Name what pixels depend on, beside the recipe and the machine: napari-dip and torch."""
+    """Return the versions of napari-dip and torch, which pixels depend on."""
     from napari_dip.version import __version__
 
     return __version__, get_torch_version()
 
 
-def plan_worker_job(unit: WorkerTask) -> Job:
-    """Read headers and plan, as the one who sent this has done."""
-    root = Path(unit.root)
-    source = root / unit.source
-    recipe = recipe_from_json(unit.recipe)
+def plan_worker_job(worker_task: WorkerTask) -> Job:
+    """Plan the file of a task exactly as the sender did."""
+    root = Path(worker_task.root)
+    source = root / worker_task.source
+    recipe = recipe_from_json(worker_task.recipe)
     try:
-        named = {name: root / path for name, path in unit.extra_inputs.items()}
+        extra_paths = {name: root / path for name, path in worker_task.extra_inputs.items()}
         network = (
-            read_network(named.pop(SHARED_NETWORK_INPUT)) if SHARED_NETWORK_INPUT in named else None
+            read_network(extra_paths.pop(SHARED_NETWORK_INPUT))
+            if SHARED_NETWORK_INPUT in extra_paths
+            else None
         )
-        others = {name: read_spec(path) for name, path in named.items()}
-        plan = plan_file(recipe, source, unit.axes, others, unit.machine, network)
-    except Refused as no:
-        plan = no.refusal
+        extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
+        plan = plan_file(
+            recipe, source, worker_task.axes, extra_headers, worker_task.machine, network
+        )
+    except Refused as error:
+        plan = error.refusal
     if isinstance(plan, Refusal) and plan.code == "file-missing":
-        wanted = (source, *(root / path for path in unit.extra_inputs.values()))
-        gone = next((path for path in wanted if not path.exists()), source)
-        plan = refusal("cluster-unseen", path=make_printable(str(gone)))
-    return Job(source=source, plan=plan, paths=unit.paths)
+        input_paths = (source, *(root / path for path in worker_task.extra_inputs.values()))
+        missing_path = next((path for path in input_paths if not path.exists()), source)
+        plan = make_refusal("cluster-unseen", path=make_printable(str(missing_path)))
+    return Job(source=source, plan=plan, paths=worker_task.paths)
 
 
 def make_worker_answer(
-    state: str, *, no: Refusal | None = None, receipt: Mapping[str, Any] | None = None
+    state: str, *, refusal: Refusal | None = None, record: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Put what became of a unit in plain types."""
-    raw = None if no is None else no.to_dict()
-    return {"state": state, "refusal": raw, "receipt": dict(receipt or {})}
+    """Return the outcome of a unit in plain types."""
+    refusal_fields = None if refusal is None else refusal.to_dict()
+    return {"state": state, "refusal": refusal_fields, "receipt": dict(record or {})}
 
 
 def _make_portable_number(value: Any) -> Any:
-    """Numbers of numpy and torch do not travel everywhere."""
+    """Convert NumPy and torch numbers to float, which every process can read."""
     return value if value is None or isinstance(value, str | int) else float(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerMessage:
-    """One word about a unit.
+    """One message about a unit.
 
     Attributes
     ----------
     unit : str
-        Its name.
+        Name of the unit.
     worker : str
-        Who says so; "" where it is the scheduler.
+        Address of the worker; "" if the scheduler sent the message.
     event : mapping or None
-        How far the work is.
+        Progress of the work.
     answer : mapping or None
-        The outcome, where it has come to its end.
+        The outcome, once the unit is finished.
     is_given_up : bool
-        Whether the scheduler gave it up, for deaths of the workers that it lay with.
+        Whether the scheduler gave the unit up after deaths of its workers.
     traceback_text : str
-        What went wrong that nobody foresaw.
+        Traceback of an unexpected error.
     """
 
     unit: str
@@ -311,40 +314,40 @@ class WorkerMessage:
 
 
 class WorkerPool(Protocol):
-    """Workers that units can be handed to."""
+    """Workers that accept units."""
 
     @property
-    def count(self) -> int:
-        """How many workers there are now."""
+    def worker_count(self) -> int:
+        """Current number of workers."""
         ...
 
     @property
     def max_queued(self) -> int:
-        """How many units may wait with the scheduler beside those that are worked on."""
+        """Maximum number of units that may wait at the scheduler."""
         ...
 
     @property
     def root(self) -> str:
-        """Folder that workers see relative paths from; "" for the one that they work in."""
+        """Folder that relative paths refer to on workers; "" for their working folder."""
         ...
 
     @property
     def connection_failure(self) -> Refusal | None:
-        """Why nothing more will be heard, if so."""
+        """Why the connection failed; None while it works."""
         ...
 
-    def send(self, unit: WorkerTask, memory: int, device: str) -> None:
-        """Hand out one unit, with what it needs."""
+    def send(self, worker_task: WorkerTask, memory: int, device: str) -> None:
+        """Send one unit with its requirements."""
         ...
 
     def withdraw(self, name: str) -> None:
-        """Take back a unit that no worker is known to have begun."""
+        """Cancel a unit that no worker is known to have started."""
         ...
 
     def send_control(self, session: str, control: Control) -> None:
-        """Tell all workers what the person wants."""
+        """Send the user's control to all workers."""
         ...
 
     def receive_messages(self, seconds: float) -> Iterable[WorkerMessage]:
-        """Give what has come in since, waiting at most so long for the first word."""
+        """Return new messages; wait at most this long for the first one."""
         ...

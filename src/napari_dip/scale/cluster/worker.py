@@ -1,6 +1,6 @@
-"""A unit in a worker: what the person wants reaches it, and how far it is gets out.
+"""Run a file or a shard of a file on a worker: receive controls and send events.
 
-A share of a file as a task: it leaves tiles, or fits, on the shelf beside the checkpoint.
+A shard writes its tiles, or its fits, into the folder next to the checkpoint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, Refused, refusal
+from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_plan_files
@@ -45,49 +45,53 @@ if TYPE_CHECKING:
 
 
 def restore_shard_on_worker(
-    unit: WorkerTask, control: Callable[[], Control], see: Callable[[Event], object]
+    worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
-    """Restore the tiles of a share here, or do its fits.
+    """Restore the tiles of a shard on this worker, or run its fits.
 
     Parameters
     ----------
-    unit : WorkerTask
-        With a share.
-    control, see
+    worker_task : WorkerTask
+        A task with a shard.
+    control, on_event
         As for `restore_file_on_worker`.
 
     Returns
     -------
     dict
-        Its state is "shared" once they are there; "waiting" if the run was ended; "passed" where
-        they do not come: who restores the rest of the file restores them too, or says why not.
+        State "shared" if the shard is complete and "waiting" if the user ended the run. "passed"
+        if the shard is not available; the task for the rest of the file then restores it or fails.
     """
-    at, share, job = unit.paths, unit.shard, plan_worker_job(unit)
+    paths, share, job = worker_task.paths, worker_task.shard, plan_worker_job(worker_task)
     assert share is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    shelf = CheckpointStore(at.checkpoint, resume=True).results_folder
-    path = shelf / f"{SHARD_COUNTER_PREFIX}{share.name}" if share.index else at.crash_counter
-    begun = CrashCounter(path, unit.session)
-    if shelf.is_symlink() or begun.count() >= MAX_WORKER_DEATHS:
+    results_folder = CheckpointStore(paths.checkpoint, resume=True).results_folder
+    counter_path = (
+        results_folder / f"{SHARD_COUNTER_PREFIX}{share.name}"
+        if share.index
+        else paths.crash_counter
+    )
+    crash_counter = CrashCounter(counter_path, worker_task.session)
+    if results_folder.is_symlink() or crash_counter.count() >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
     try:
         if not job.plan.tiles:
-            make_run_folder(shelf)
-        begun.add()
-        state = drain_generator(_restore_shard(job, job.plan, share, control), see)
-    except Exception:  # the rest of the file meets it as well, and writes it down
+            make_run_folder(results_folder)
+        crash_counter.add()
+        state = drain_generator(_restore_shard(job, job.plan, share, control), on_event)
+    except Exception:  # the task for the rest of the file meets the error and records it
         state = "passed"
-    begun.remove()
+    crash_counter.remove()
     return make_worker_answer(state)
 
 
 def _restore_shard(
-    job: Job, plan: Plan, share: Shard, control: Callable[[], Control]
+    job: Job, plan: Plan, shard: Shard, control: Callable[[], Control]
 ) -> Generator[Event, None, str]:
-    if not (plan.tiles and share.index):  # who is the first to look at the file
+    if not (plan.tiles and shard.index):  # only the first task checks for an earlier record
         yield Event(message="Checking what was done before")
         try:
             if read_verified_record(job, plan, partial(check_interrupt, control)) is not None:
@@ -95,26 +99,26 @@ def _restore_shard(
         except BatchInterrupt:
             return "waiting"
     store = CheckpointStore(job.paths.checkpoint, resume=True)
-    if share.index:  # others are at work beside this one
-        name = f"share{share.name}of{share.count}"
+    if shard.index:  # other shards write at the same time
+        name = f"share{shard.name}of{shard.count}"
         store = CheckpointStore(
             store.results_folder / name, resume=True, results_folder=store.results_folder
         )
     data = open_plan_inputs(stamp_plan_files(plan))
     try:
-        ended = yield from _run_shard(plan, data, share, control, store)
+        final_control = yield from _run_shard(plan, data, shard, control, store)
     except Refused as error:
-        if share.index or error.refusal.code not in CHECKPOINT_FAULTS:
+        if shard.index or error.refusal.code not in CHECKPOINT_FAULTS:
             raise
-        anew = CheckpointStore(job.paths.checkpoint, resume=False)
-        ended = yield from _run_shard(plan, data, share, control, anew)
-    return "shared" if ended is Control.GO else "waiting"
+        fresh_store = CheckpointStore(job.paths.checkpoint, resume=False)
+        final_control = yield from _run_shard(plan, data, shard, control, fresh_store)
+    return "shared" if final_control is Control.GO else "waiting"
 
 
 def _run_shard(
     plan: Plan,
     data: Mapping[str, Any],
-    share: Shard,
+    shard: Shard,
     control: Callable[[], Control],
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
@@ -123,105 +127,109 @@ def _run_shard(
     yield Event(message="Starting the engine")
     load_torch()
     restore = restore_tile_shard if plan.tiles else restore_unit_shard
-    steps = restore(plan, data, share, control, store)
+    steps = restore(plan, data, shard, control, store)
     return (yield from run_in_default_state(steps, plan.threads))
 
 
-#: Topic that workers speak on; the scheduler keeps the last thousand words of a topic and no more.
+#: Topic of events; the scheduler keeps only the last thousand messages of a topic.
 EVENT_TOPIC = "napari-dip"
-#: What the person of each call wants; of calls long ended the oldest are forgotten.
+#: Control of each session; the oldest sessions are dropped.
 _CONTROLS: dict[str, Control] = {}
 _MAX_SESSIONS = 100
-#: What dask calls a worker that is not about to end.
+#: Dask's states of a worker that is not shutting down.
 ACTIVE_WORKER_STATES = ("running", "paused")
-#: A fit has torch's threads and this process's memory to itself.
+#: Runs one fit at a time, which then has torch's threads and the memory to itself.
 _FIT_LOCK = threading.Lock()
 
 
-def run_worker_task(unit: WorkerTask, worker: Any) -> dict[str, Any] | None:
-    """Restore one file, or a share of it, in a worker.
+def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:
+    """Restore one file, or a shard of it, on a worker.
 
     Parameters
     ----------
-    unit : WorkerTask
+    worker_task : WorkerTask
     worker : distributed.Worker
-        The one that this runs in.
+        The worker that runs this function.
 
     Returns
     -------
     dict or None
-        As `restore_file_on_worker` and `restore_shard_on_worker`; None if the worker is about to
-        go, so that another
-        one should go on from the checkpoint.
+        As `restore_file_on_worker` and `restore_shard_on_worker`. None if the worker is shutting
+        down and another should resume from the checkpoint.
     """
-    if unit.versions != get_versions():
-        facts = {"found": format_versions(get_versions()), "here": format_versions(unit.versions)}
-        return make_failure_answer(refusal("cluster-versions", **facts))
+    if worker_task.versions != get_versions():
+        facts = {
+            "found": format_versions(get_versions()),
+            "here": format_versions(worker_task.versions),
+        }
+        return make_failure_answer(make_refusal("cluster-versions", **facts))
     key = worker.get_current_task()
 
     def poll_control() -> Control:
-        return _CONTROLS.get(unit.session, Control.GO)
+        return _CONTROLS.get(worker_task.session, Control.GO)
 
-    def wanted() -> bool:
-        """Whether whoever sent this is still there: dask calls a task cancelled if not."""
+    def is_requested() -> bool:
+        """Return whether the task is still requested: dask cancels it if its sender is gone."""
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
     def control() -> Control:
-        going_on = poll_control()
-        if going_on is Control.GO and not (wanted() and worker.status.name in ACTIVE_WORKER_STATES):
+        requested = poll_control()
+        if requested is Control.GO and not (
+            is_requested() and worker.status.name in ACTIVE_WORKER_STATES
+        ):
             return Control.KEEP
-        return going_on
+        return requested
 
     with _FIT_LOCK:
-        see = make_event_sender(
-            unit, lambda text: worker.log_event(EVENT_TOPIC, text), worker.address
+        send_event = make_event_sender(
+            worker_task, lambda text: worker.log_event(EVENT_TOPIC, text), worker.address
         )
-        restore = restore_file_on_worker if unit.shard is None else restore_shard_on_worker
-        answer = restore(unit, control, see)
-    if answer["state"] == "waiting" and poll_control() is Control.GO and wanted():
+        restore = restore_file_on_worker if worker_task.shard is None else restore_shard_on_worker
+        answer = restore(worker_task, control, send_event)
+    if answer["state"] == "waiting" and poll_control() is Control.GO and is_requested():
         return None
     return answer
 
 
 def receive_control(session: str, control: str) -> None:
-    """Take note of what the person of a call wants."""
+    """Store the user's control for a session."""
     while len(_CONTROLS) >= _MAX_SESSIONS:
         _CONTROLS.pop(next(iter(_CONTROLS)))
     _CONTROLS[session] = Control[control]
 
 
 def describe_worker() -> tuple[Machine, tuple[str, ...]]:
-    """Say what this worker offers."""
+    """Return machine and versions of this worker."""
     return detect_machine(), get_versions()
 
 
 def format_versions(versions: tuple[str, ...]) -> str:
-    """Put versions into words."""
+    """Format versions for a message."""
     return "napari-dip {} with PyTorch {}".format(*versions)
 
 
 def make_event_sender(
-    unit: WorkerTask, tell: Callable[[dict[str, Any]], object], worker: str
+    worker_task: WorkerTask, send: Callable[[dict[str, Any]], object], worker: str
 ) -> Callable[[Event], None]:
-    """Pass events on, at each new kind of work and else now and then.
+    """Return a function that sends events: at each new step, else at most once per interval.
 
     Parameters
     ----------
-    unit : WorkerTask
-    tell : callable
-        Takes words in plain types.
+    worker_task : WorkerTask
+    send : callable
+        Sends a message in plain types.
     worker : str
-        Who speaks.
+        Address of the sender.
     """
     last = ("", float("-inf"))
 
     def see(event: Event) -> None:
         nonlocal last
         now = time.monotonic()
-        if event.message != last[0] or now - last[1] >= unit.report_interval:
+        if event.message != last[0] or now - last[1] >= worker_task.report_interval:
             last = (event.message, now)
-            text = {"session": unit.session, "unit": unit.name, "worker": worker}
-            tell({**text, "event": serialise_event(event)})
+            text = {"session": worker_task.session, "unit": worker_task.name, "worker": worker}
+            send({**text, "event": serialise_event(event)})
 
     return see

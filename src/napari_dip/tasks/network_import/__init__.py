@@ -1,5 +1,5 @@
-"""Networks from files, for the inversion of their features.
+"""Networks from files, for feature inversion: how they are loaded safely, and their input range.
 
-Decided here: what may be read, in a process of its own with limits, and the range of its input.
-`invert_features` imports this folder.
+A child process with limits on memory and time reads the files. `invert_features` imports this
+folder.
 """

@@ -1,13 +1,10 @@
-"""Reads a network from a file in a process of its own, with limits, and hands over plain tensors.
+"""Child process that reads a network from a file, within limits, and writes plain tensors.
 
     python -P -m napari_dip.tasks.network_import.child FOLDER < request.json
 
-What it finds lies in FOLDER afterwards: `answer.safetensors`, where no layer was named
-`layers.json`, or `refusal.json`.
-
-An architecture of torchvision with weights from a safetensors file, made into a program.
-
-The architecture is code of the torchvision that is installed; the file holds numbers only.
+It writes its result to FOLDER: `answer.safetensors`, or `layers.json` if no layer was named, or
+`refusal.json`. An architecture of torchvision is first exported as a program, with weights from a
+safetensors file; its code is that of the installed torchvision.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.operators.network_features import find_operator_fault
-from napari_dip.errors import Refused, refusal
+from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import check_readable_file, describe_exception
 from napari_dip.io.programs.exported_program import extract_subgraph, read_program, read_weight
@@ -30,26 +27,26 @@ from napari_dip.io.programs.exported_program import extract_subgraph, read_progr
 if TYPE_CHECKING:
     from napari_dip.io.programs.exported_program import ExportedProgram
 
-#: Names of what is handed over, and of a program that was made of an architecture.
+#: Names of the files that are written, and of a program exported from an architecture.
 ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE, PROGRAM_FILE = (
     "answer.safetensors",
     "layers.json",
     "refusal.json",
     "network.pt2",
 )
-#: How torch and Python say that they got no memory.
+#: Parts of the messages of torch and Python when memory runs out.
 _OUT_OF_MEMORY_TEXTS = ("can't allocate", "not enough memory", "out of memory")
 
 
 def main() -> int:
-    """Carry out the request; 0 for an answer, 2 for a refusal, 3 where the memory is too small."""
+    """Process the request; return 0 on success, 2 for a refusal, 3 if memory ran out."""
     folder = Path(sys.argv[1])
     request = json.load(sys.stdin)
     limit(request["memory"], request["seconds"])
     try:
         _process_request(folder, request)
-    except Refused as no:
-        (folder / REFUSAL_FILE).write_text(json.dumps(no.refusal.to_dict()), encoding="utf-8")
+    except Refused as error:
+        (folder / REFUSAL_FILE).write_text(json.dumps(error.refusal.to_dict()), encoding="utf-8")
         return 2
     except MemoryError:
         return 3
@@ -57,32 +54,32 @@ def main() -> int:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """Bound this process: memory beyond what it holds now, time of the processor, files.
+    """Limit this process: memory beyond what it uses now, CPU time, and size of files.
 
     Parameters
     ----------
     memory : int
-        Bytes; also those of the largest file that it may write.
+        Bytes; also the maximum size of a file that it writes.
     seconds : int
-        After which the system ends it.
+        CPU time after which the system ends the process.
     """
     if sys.platform == "win32":
-        return  # has no such limits: what is read was bounded before, and the clock is watched
+        return  # no such limits; archives are checked when read, and the parent limits the time
     import resource
 
     bounds = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: memory}
-    with suppress(OSError):  # where the size is not to be had, no limit can be set upon it
+    with suppress(OSError):  # without the current size, no memory limit can be set
         with open("/proc/self/statm", encoding="ascii") as file:
-            locked = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        bounds[resource.RLIMIT_AS] = locked + memory
-    for kind, most in bounds.items():
+            in_use = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        bounds[resource.RLIMIT_AS] = in_use + memory
+    for kind, bound in bounds.items():
         hard = resource.getrlimit(kind)[1]
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        soft = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (soft, hard))
 
 
 def _load_torch(request: dict[str, Any]) -> None:
-    """Load torch, whose own libraries may take far more address space than networks do."""
+    """Load torch without a memory limit, as its libraries reserve much address space."""
     if sys.platform != "win32":
         import resource
 
@@ -91,7 +88,7 @@ def _load_torch(request: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(1)
-    limit(request["memory"], request["seconds"])  # anew, beyond what it holds by now
+    limit(request["memory"], request["seconds"])  # again, relative to the memory in use now
 
 
 def _process_request(folder: Path, request: dict[str, Any]) -> None:
@@ -118,25 +115,25 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
 
 
 def _format_result_size(program: ExportedProgram, name: str) -> str:
-    """Give the size of a result for the picture that the program was exported for."""
+    """Return the size of a result for the exported input, as text."""
     sizes = program.shapes.get(name, ())[1:]
-    return " × ".join("?" if siz is None else str(siz) for siz in sizes) or "1"
+    return " × ".join("?" if size is None else str(size) for size in sizes) or "1"
 
 
 def _read_channel_count(program: ExportedProgram) -> int:
     if len(program.sizes) != 4 or program.sizes[1] is None:
         why = "its input is no plane with a stated number of channels (batch, channels, Y, X)"
-        raise program.archive.broken(why)
+        raise program.archive.make_broken_error(why)
     return program.sizes[1]
 
 
 def _check_steps(steps: list[list[Any]], printable_name: str) -> None:
-    """Say no to what is not among the operators that are carried out."""
+    """Raise a refusal for operators that are not allowed."""
     for operator, arguments, _, _ in steps:
         if why := find_operator_fault(operator, arguments):
             code = f"network-{why}"
             raise Refused(
-                refusal(code, path=printable_name, operator=make_printable(operator)[:100])
+                make_refusal(code, path=printable_name, operator=make_printable(operator)[:100])
             )
 
 
@@ -147,7 +144,7 @@ def _run_network(
     channels: int,
     request: dict[str, Any],
 ) -> None:
-    """Carry the network out once, on a picture of zeros, and hand it over if that goes well."""
+    """Run the network once on an image of zeros, and write it to the folder."""
     weights = {name: read_weight(program, name) for name in graph.pop("kept")}
     _load_torch(request)
     import torch
@@ -159,34 +156,34 @@ def _run_network(
     height, width = request["size"]
     try:
         with torch.no_grad():
-            answer = FeatureGraph(graph, tensors)(torch.zeros(1, channels, height, width))
-            if not answer.is_floating_point() or answer.shape[0] != 1:
+            activations = FeatureGraph(graph, tensors)(torch.zeros(1, channels, height, width))
+            if not activations.is_floating_point() or activations.shape[0] != 1:
                 raise TypeError("it gives no activations there")
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         if any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
-        expected = " × ".join("?" if siz is None else str(siz) for siz in program.sizes[2:])
+        expected = " × ".join("?" if size is None else str(size) for size in program.sizes[2:])
         facts = {"height": height, "width": width, "expected": expected}
         raise Refused(
-            refusal(
+            make_refusal(
                 "network-size",
                 path=program.archive.printable_name,
                 why=describe_exception(error)[:300],
                 **facts,
             )
         ) from None
-    details = {"network": graph, "channels": channels, "shape": list(answer.shape)}
+    details = {"network": graph, "channels": channels, "shape": list(activations.shape)}
     save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(details)})
 
 
 if __name__ == "__main__":
     sys.exit(main())
-#: How many names a refusal of a wrong one suggests.
+#: Number of names that a refusal of an unknown architecture suggests.
 _MAX_NAME_SUGGESTIONS = 5
 
 
 def export_torchvision_network(name: str, weights: str, size: tuple[int, int], place: Path) -> None:
-    """Build an architecture, fill it with weights, and save it as a program of torch.export.
+    """Build an architecture, load its weights, and save it as a program of torch.export.
 
     Parameters
     ----------
@@ -195,48 +192,48 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
     weights : str
         Path of a safetensors file with the state of that architecture.
     size : tuple of int
-        Of the image, along Y and X.
+        Size of the image, along Y and X.
     place : Path
-        Where to save the program.
+        Path of the program to write.
 
     Raises
     ------
     Refused
-        If torchvision is not there, has no such network, or the weights are of another.
+        If torchvision is missing or has no such architecture, or if the weights do not fit.
     """
     try:
         from torchvision import models
-    except Exception as error:  # one that was built for another torch raises what it likes
+    except Exception as error:  # a build for another torch may raise anything
         facts = {"name": make_printable(name)[:100], "why": describe_exception(error)[:300]}
-        raise Refused(refusal("torchvision-missing", **facts)) from None
+        raise Refused(make_refusal("torchvision-missing", **facts)) from None
     model_names = models.list_models(module=models)
     if name not in model_names:
-        near = get_close_matches(name, model_names, _MAX_NAME_SUGGESTIONS, cutoff=0)
-        facts = {"name": make_printable(name)[:100], "near": ", ".join(near)}
-        raise Refused(refusal("architecture-unknown", **facts))
+        suggestions = get_close_matches(name, model_names, _MAX_NAME_SUGGESTIONS, cutoff=0)
+        facts = {"name": make_printable(name)[:100], "near": ", ".join(suggestions)}
+        raise Refused(make_refusal("architecture-unknown", **facts))
     import torch
 
     state = _load_weights(name, weights)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about how some architectures draw their first weights
+        warnings.simplefilter("ignore")  # about the initialisation of some architectures
         network = _build_torchvision_network(models, name, state, weights)
         example = torch.zeros(1, 3, *size)
         try:
             program = torch.export.export(network, (example,))
-        except Exception as error:  # whatever an architecture makes of an odd size
+        except Exception as error:  # an unsuitable size may raise anything
             facts = {
                 "path": name,
                 "why": describe_exception(error)[:300],
                 "expected": "224 × 224, say",
             }
             height, width = size
-            no = refusal("network-size", height=height, width=width, **facts)
-            raise Refused(no) from None
+            size_refusal = make_refusal("network-size", height=height, width=width, **facts)
+            raise Refused(size_refusal) from None
         torch.export.save(program, place)
 
 
 def _load_weights(name: str, weights: str) -> dict[str, Any]:
-    """Read the weights."""
+    """Read the weights, or raise a refusal."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -249,11 +246,11 @@ def _load_weights(name: str, weights: str) -> dict[str, Any]:
             "name": name,
             "why": describe_exception(error)[:300],
         }
-        raise Refused(refusal("weights-unfit", **facts)) from None
+        raise Refused(make_refusal("weights-unfit", **facts)) from None
 
 
 def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], weights: str) -> Any:
-    """Build the architecture with as many classes as the weights are for, and fill it."""
+    """Build the architecture for as many classes as the weights have, and load them."""
     import torch
 
     with torch.device("meta"):  # sizes only: the weights come from the file
@@ -264,7 +261,11 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        text = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        facts = {"path": make_printable(weights), "name": name, "why": make_printable(text)[:300]}
-        raise Refused(refusal("weights-unfit", **facts)) from None
+        message = " ".join(str(error).split("\n\t")[1:2]) or str(error)
+        facts = {
+            "path": make_printable(weights),
+            "name": name,
+            "why": make_printable(message)[:300],
+        }
+        raise Refused(make_refusal("weights-unfit", **facts)) from None
     return network.eval()

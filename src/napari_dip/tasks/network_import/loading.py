@@ -1,7 +1,4 @@
-"""Networks from files: read by a process of its own, which hands over plain steps and tensors.
-
-What a network expects of its picture: its range, and mean and deviation to be taken off.
-"""
+"""Loading of networks from files in a child process, and normalisation of their input."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from napari_dip.errors import FAULTS, Refusal, Refused, read_refusal, refusal
+from napari_dip.errors import FAULTS, Refusal, Refused, make_refusal, read_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import check_readable_file
 
@@ -28,18 +25,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-#: Most memory and time that reading a network and one look through it may take: VGG-19, the
-#: largest of the classic ones, has 0.6 GB of weights, which are held three times over.
+#: Maximum memory in bytes and CPU time in seconds of loading and trial run. VGG-19, the largest
+#: classic network, has 0.6 GB of weights, of which three copies exist at once.
 MAX_LOADING_BYTES, MAX_LOADING_SECONDS = 4 * 2**30, 180
-#: What the child says with its exit code.
+#: Exit codes of the child process.
 _EXIT_ANSWER, _EXIT_REFUSAL, _EXIT_OUT_OF_MEMORY = 0, 2, 3
-#: Most letters of a refusal that are shown: the list of the layers of a large network.
+#: Maximum length of a refusal in characters, for the list of layers of a large network.
 _MAX_REFUSAL_LENGTH = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFile:
-    """Where a network comes from.
+    """State where a network comes from.
 
     Attributes
     ----------
@@ -53,52 +50,52 @@ class NetworkFile:
     weights: str | None
 
     def check(self) -> Refusal | None:
-        """Say no to what is missing or of a wrong kind, without opening it."""
+        """Refuse missing or unsuitable files, without opening them."""
         from napari_dip.io.programs.archive import FOREIGN_FORMATS
 
         network, weights = self.network.strip(), self.weights
         if not network:
-            return refusal("network-missing")
+            return make_refusal("network-missing")
         kind = FOREIGN_FORMATS.get(Path(network).suffix.lower())
         if kind is not None:
-            return refusal("network-type", path=make_printable(network), kind=kind)
+            return make_refusal("network-type", path=make_printable(network), kind=kind)
         try:
             for path in self.paths:
                 check_readable_file(path)
-        except Refused as no:
-            return no.refusal
+        except Refused as error:
+            return error.refusal
         if self.is_program:
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
-            return refusal("weights-extra", **named) if weights else None
-        return None if weights else refusal("weights-missing", name=make_printable(network))
+            return make_refusal("weights-extra", **named) if weights else None
+        return None if weights else make_refusal("weights-missing", name=make_printable(network))
 
     @property
     def is_program(self) -> bool:
-        """Whether the network is a file, not an architecture."""
+        """Return whether the network is a file, not the name of an architecture."""
         return Path(self.network).suffix != "" or os.sep in self.network
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files that are read."""
+        """Return the paths of the files that are read."""
         return (self.network,) if self.is_program else tuple(filter(None, (self.weights,)))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ImportedNetwork:
-    """A network up to one of its layers.
+    """Hold a network up to one of its layers.
 
     Attributes
     ----------
     description : mapping
-        Of its steps, as `engine.feature_graph.FeatureGraph` takes it.
+        Steps of the network, as `engine.operators.network_features.FeatureGraph` takes them.
     tensors : mapping of str to ndarray
-        Its weights.
+        Weights and constants.
     channels : int
-        That its picture has.
+        Channels of its input.
     shape : tuple of int
-        Of the activations of one image, without the batch.
+        Shape of the activations of one image, without the batch.
     sha256 : str
-        Of the file that the weights come from.
+        Of the file that holds the weights.
     """
 
     description: Mapping[str, Any]
@@ -111,22 +108,23 @@ class ImportedNetwork:
 def load_network(
     file: NetworkFile, layer: str, size: tuple[int, ...], *, memory: int = MAX_LOADING_BYTES
 ) -> ImportedNetwork | Refusal:
-    """Read a network up to a layer, and look at a picture of that size through it.
+    """Load a network up to a layer, after a trial run on an image of that size.
+
+    A network is cached until its files change.
 
     Parameters
     ----------
     file : NetworkFile
     layer : str
-        Path of a module; "list" is refused with the names of all.
+        Path of a module; "list" returns a refusal with the names of all.
     size : tuple of int
-        Of the image, along Y and X.
+        Size of the image, along Y and X.
     memory : int
-        Most bytes that the child may take.
+        Maximum memory of the child process, in bytes.
 
     Returns
     -------
     ImportedNetwork or Refusal
-        The same network is read once, as long as its files stay as they are.
     """
     if layer == "list":
         layers = list_network_layers(file, size)
@@ -136,7 +134,7 @@ def load_network(
             :_MAX_REFUSAL_LENGTH
         ]
         facts = {"path": make_printable(file.network), "count": len(layers), "layers": details}
-        return refusal("layer-list", **facts)
+        return make_refusal("layer-list", **facts)
     network = _read_or_refuse(file, layer, size, memory)
     assert not isinstance(network, tuple)
     return network
@@ -145,17 +143,17 @@ def load_network(
 def list_network_layers(
     file: NetworkFile, size: tuple[int, ...]
 ) -> tuple[tuple[str, str], ...] | Refusal:
-    """List the layers of a network, in the order in which they answer.
+    """List the layers of a network, in the order of their execution.
 
     Parameters
     ----------
     file : NetworkFile
     size : tuple of int
-        Of the image, along Y and X.
+        Size of the image, along Y and X.
 
     Returns
     -------
-    tuple of (path, size of its answer) or Refusal
+    tuple of (path, size of the activations) or Refusal
     """
     network = _read_or_refuse(file, None, size, MAX_LOADING_BYTES)
     assert not isinstance(network, ImportedNetwork)
@@ -165,29 +163,29 @@ def list_network_layers(
 def _read_or_refuse(
     file: NetworkFile, layer: str | None, size: tuple[int, ...], memory: int
 ) -> ImportedNetwork | tuple[tuple[str, str], ...] | Refusal:
-    """Read a network up to a layer, or its layers where none is named, unless that is refused."""
-    if no := file.check():
-        return no
+    """Return the network up to a layer, its layers if none is named, or a refusal."""
+    if fault := file.check():
+        return fault
     try:
-        return _load(file, layer, size, memory, _stat_network_files(file))
+        return _load_in_child(file, layer, size, memory, _stat_network_files(file))
     except Refused as error:
         return error.refusal
 
 
 def _stat_network_files(file: NetworkFile) -> tuple[Any, ...]:
-    """Tell when the files were last changed, and how long they are."""
+    """Return the modification times and sizes of the files, as a cache key."""
     return tuple((status.st_mtime_ns, status.st_size) for status in map(os.stat, file.paths))
 
 
 @lru_cache(maxsize=4)
-def _load(
+def _load_in_child(
     file: NetworkFile,
     layer: str | None,
     size: tuple[int, ...],
     memory: int,
     states: tuple[Any, ...],
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
-    """Let the child read; what it says no to is raised, and so asked for again the next time."""
+    """Run the child process and read its result; refusals are raised, so they are not cached."""
     from napari_dip.io.integrity import compute_file_sha256
     from napari_dip.tasks.network_import.child import ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE
 
@@ -206,22 +204,22 @@ def _load(
         if code == _EXIT_REFUSAL:
             raise Refused(_read_child_refusal(folder / REFUSAL_FILE))
         printable = make_printable(file.network)
-        if code == _EXIT_OUT_OF_MEMORY or code < 0:  # a signal: the limit of time or of memory
+        if code == _EXIT_OUT_OF_MEMORY or code < 0:  # ended by the limit of time or memory
             limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
-            raise Refused(refusal("network-limits", path=printable, limit=limit))
+            raise Refused(make_refusal("network-limits", path=printable, limit=limit))
         why = "its reader could make no sense of it"
-        raise Refused(refusal("network-broken", path=printable, why=why))
+        raise Refused(make_refusal("network-broken", path=printable, why=why))
 
 
 def _run_child(folder: Path, request: str) -> int:
-    """Let the child work; its exit code, below zero where it was ended."""
-    # -P: nothing is imported from the folder in which the program happens to run
-    text = [sys.executable, "-P", "-m", "napari_dip.tasks.network_import.child", str(folder)]
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    """Run the child process; return its exit code, negative if it was ended."""
+    # -P: do not import modules from the current folder
+    command = [sys.executable, "-P", "-m", "napari_dip.tasks.network_import.child", str(folder)]
+    thread_limits = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     try:
         return subprocess.run(
-            text,
-            env={**os.environ, **quiet},
+            command,
+            env={**os.environ, **thread_limits},
             input=request,
             encoding="utf-8",
             stdout=subprocess.DEVNULL,
@@ -235,8 +233,8 @@ def _run_child(folder: Path, request: str) -> int:
 
 
 def _read_network_answer(answer: Path, sha256: str) -> ImportedNetwork:
-    """Read what the child hands over; it is built, and so checked again, before it is used."""
-    # as arrays: torch is loaded later, once no reason is left to say no
+    """Read the result of the child process."""
+    # as arrays: torch is loaded later, after all checks
     from safetensors import safe_open
 
     with safe_open(answer, framework="np") as answer_file:
@@ -253,21 +251,22 @@ def _read_network_answer(answer: Path, sha256: str) -> ImportedNetwork:
 
 
 def _read_child_refusal(path: Path) -> Refusal:
-    no = read_refusal(json.loads(path.read_text(encoding="utf-8")))
-    assert no.code in FAULTS
-    assert len(no.message) <= _MAX_REFUSAL_LENGTH
-    return no
+    child_refusal = read_refusal(json.loads(path.read_text(encoding="utf-8")))
+    assert child_refusal.code in FAULTS
+    assert len(child_refusal.message) <= _MAX_REFUSAL_LENGTH
+    return child_refusal
 
 
-#: Of red, green and blue in a range of 0 to 1, over the training images of ImageNet, as all
-#: classification networks of torchvision expect it (torchvision.transforms._presets).
+#: Mean and standard deviation of red, green and blue over the training images of ImageNet, in a
+#: range of 0 to 1, as all classification networks of torchvision expect
+#: (torchvision.transforms._presets).
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-#: Most numbers that a text may hold.
+#: Maximum count of numbers in a text.
 _MAX_NUMBERS = 64
 
 
 def normalise_numbers(value: object) -> str:
-    """Bring one number, or one for each channel, to the text that recipes keep: "0.5" or "0.5,0.4".
+    """Convert one number, or one per channel, to its text in recipes: "0.5" or "0.5,0.4".
 
     Parameters
     ----------
@@ -296,7 +295,7 @@ NumbersText = Annotated[str, BeforeValidator(normalise_numbers)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalisation:
-    """Mean and deviation of what a network expects, in its own range.
+    """Hold the mean and standard deviation that a network expects, in its input range of 0 to 1.
 
     Attributes
     ----------
@@ -308,20 +307,20 @@ class Normalisation:
     deviation: tuple[float, ...]
 
     def check(self, channels: int) -> Refusal | None:
-        """Say no where there are not as many as channels, or where one divides by nothing."""
+        """Refuse a wrong number of values, and deviations that are not above 0."""
         for field, values in (("mean", self.mean), ("deviation", self.deviation)):
             text = ",".join(f"{value:g}" for value in values)
             facts = {"field": field, "value": text, "hint": "Give one number, or leave it empty."}
             if len(values) not in (1, channels):
                 why = f"the network takes {channels} channels"
-                return refusal("setting-wrong", why=why, **facts)
+                return make_refusal("setting-wrong", why=why, **facts)
             if field == "deviation" and not min(values) > 0:
-                return refusal("setting-wrong", why="it should be above 0", **facts)
+                return make_refusal("setting-wrong", why="it should be above 0", **facts)
         return None
 
     @property
     def description(self) -> str:
-        """What is done, for a note."""
+        """Return what the normalisation does, for a note."""
         if self.mean == (0.0,) and self.deviation == (1.0,):
             return "nothing else was done to it"
         mean, deviation = (
@@ -331,47 +330,48 @@ class Normalisation:
 
 
 def choose_normalisation(choice: str, mean: str, deviation: str, *, program: bool) -> Normalisation:
-    """Choose mean and deviation.
+    """Choose mean and standard deviation.
 
     Parameters
     ----------
     choice : {"auto", "imagenet", "none"}
     mean, deviation : str
-        Numbers that are to be taken instead, or nothing.
+        Numbers to use instead, or empty.
     program : bool
-        Whether the network is a program of the user's own.
+        Whether the network is a program file, not an architecture of torchvision.
     """
-    usual = (
+    default = (
         IMAGENET if choice == "imagenet" or (choice == "auto" and not program) else ((0.0,), (1.0,))
     )
     means, deviations = (
         tuple(float(part) for part in text.split(",") if part) for text in (mean, deviation)
     )
-    return Normalisation(mean=means or usual[0], deviation=deviations or usual[1])
+    return Normalisation(mean=means or default[0], deviation=deviations or default[1])
 
 
 def choose_value_range(
     image: npt.NDArray[np.float32], dtype: str, black: float | None, white: float | None
 ) -> tuple[float, float]:
-    """Choose the values that a network is shown as 0 and 1.
+    """Choose the values of the image that the network takes as 0 and 1.
 
     Parameters
     ----------
     image : ndarray
     dtype : str
-        That it came in.
+        Original data type of the image.
     black, white : float or None
-        As the user has it.
+        The user's values.
 
     Returns
     -------
     black, white : float
-        0 and 255 for images of 8 bits, 0 and 1 for those that lie within, else the extremes.
+        By default 0 and 255 for 8-bit images, 0 and 1 for floats within that range, else the
+        extremes.
     """
-    least, largest = float(image.min()), float(image.max())
+    lowest, highest = float(image.min()), float(image.max())
     if dtype == "uint8":
-        least, largest = 0.0, 255.0
-    elif dtype.startswith("float") and 0 <= least and largest <= 1:
-        least, largest = 0.0, 1.0
-    low, high = least if black is None else black, largest if white is None else white
+        lowest, highest = 0.0, 255.0
+    elif dtype.startswith("float") and 0 <= lowest and highest <= 1:
+        lowest, highest = 0.0, 1.0
+    low, high = lowest if black is None else black, highest if white is None else white
     return low, high if high > low else low + 1.0

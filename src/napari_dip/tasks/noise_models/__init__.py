@@ -1,4 +1,4 @@
-"""Noise that a user can name: what is found in the pixels, and what it does to the problem.
+"""Noise models and artefacts that a user can name: how each is found, and how the fit handles it.
 
-Decided here: impulses, stripes, speckle, JPEG, maps of a camera. `denoise` imports this folder.
+They are impulses, stripes, speckle, JPEG compression and camera maps, for the task `denoise`.
 """

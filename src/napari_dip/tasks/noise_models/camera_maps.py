@@ -1,7 +1,7 @@
-"""Maps of a camera: offset, gain and read noise of each pixel, as further inputs of a task.
+"""Camera maps: offset, gain and read noise of each pixel, as further inputs of a task.
 
-The pixels of an sCMOS camera each have an amplifier of their own. Offset and gain are corrected
-before anything is measured; pixels that read with more noise than the others count for less.
+Each pixel of an sCMOS camera has its own amplifier. Offset and gain are corrected before the
+calibration; pixels with more read noise get less weight.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     Planes = npt.NDArray[np.float32]
 
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
-#: What the dock, the command line and Python ask for.
+#: Camera maps as optional inputs.
 CAMERA_MAPS = (
     Input(
         name="offset_map",
         label="Offset map of the camera",
         help=f"What each pixel reads without light, in grey values. {_MAP_HELP}",
         optional=True,
-        calibrates=True,
+        is_detector_map=True,
     ),
     Input(
         name="gain_map",
@@ -46,7 +46,7 @@ CAMERA_MAPS = (
         help="Grey values that each pixel gives for a photo-electron; only differences between "
         f"pixels count. It needs an offset map. {_MAP_HELP}",
         optional=True,
-        calibrates=True,
+        is_detector_map=True,
     ),
     Input(
         name="noise_map",
@@ -54,139 +54,153 @@ CAMERA_MAPS = (
         help="Standard deviation of each pixel's read noise, in grey values: hot pixels count for "
         f"less. {_MAP_HELP}",
         optional=True,
-        calibrates=True,
+        is_detector_map=True,
     ),
 )
-#: Side of the mean that stands for the picture around a pixel.
+#: Side of the local mean that estimates the signal of a pixel, in pixels.
 LOCAL_MEAN_SIDE = 5
-#: How many times the usual variance a hot pixel's read noise has. Of less noisy ones photon noise
-#: may be most, which shrinking would take with it: of three flat pictures with photon noise of 4
-#: and read noise of 1.5 ± 15 %, one pixel in fifty at 25, variances of 18.0 to 18.5 were measured
-#: as 17.7 to 18.4; as 14.7 to 15.9 with 1, and as 18.7 to 20.0 with none shrunk.
+#: Ratio of variance to usual variance from which on a pixel is hot. In less noisy pixels photon
+#: noise may dominate, which shrinking would remove. On three flat images with photon noise of 4,
+#: read noise of 1.5 ± 15 %, and one pixel in fifty at 25, true variances of 18.0 to 18.5 were
+#: measured as 17.7 to 18.4; with a ratio of 1 as 14.7 to 15.9, without shrinking as 18.7 to 20.0.
 MIN_HOT_VARIANCE_RATIO = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class CameraCorrection:
-    """What is done about a camera's pixels: grey values times `factor`, plus `shift`.
+    """Hold the correction of a camera's pixels: grey values times `factor`, plus `shift`.
 
     Attributes
     ----------
     factor, shift : ndarray
         (Y, X) float32.
-    usual : float
-        Variance of the read noise of the median pixel, in squared units of the image; 0 without
-        a noise map.
-    excess : ndarray or None
-        (Y, X): variance that a pixel's read noise has beyond that; None without a noise map.
+    median_variance : float
+        Read-noise variance of the median pixel, in squared units of the image; 0 without a noise
+        map.
+    excess_variance : ndarray or None
+        (Y, X): read-noise variance of each pixel beyond that; None without a noise map.
     """
 
     factor: Planes
     shift: Planes
-    usual: float = 0.0
-    excess: Planes | None = None
+    median_variance: float = 0.0
+    excess_variance: Planes | None = None
 
-    def corrected(self, parts: Planes) -> Planes:
-        """Correct offset and gain of (..., Y, X), which keeps the units and the mean offset."""
-        return parts * self.factor + self.shift
+    def correct(self, stack: Planes) -> Planes:
+        """Correct offset and gain of (..., Y, X); units and mean offset do not change."""
+        return stack * self.factor + self.shift
 
-    def as_read(self, parts: Planes) -> Planes:
-        """Undo `corrected`."""
-        return (parts - self.shift) / self.factor
+    def undo(self, stack: Planes) -> Planes:
+        """Undo `correct`."""
+        return (stack - self.shift) / self.factor
 
-    def cut(self, place: tuple[slice, ...]) -> CameraCorrection:
-        """Cut to part of the image's plane."""
-        excess = None if self.excess is None else self.excess[place]
-        return replace(self, factor=self.factor[place], shift=self.shift[place], excess=excess)
+    def crop(self, place: tuple[slice, ...]) -> CameraCorrection:
+        """Crop the maps to part of the image's plane."""
+        excess = None if self.excess_variance is None else self.excess_variance[place]
+        return replace(
+            self, factor=self.factor[place], shift=self.shift[place], excess_variance=excess
+        )
 
-    def quietened(self, parts: Planes) -> Planes:
-        """Shrink what hot pixels of (..., Y, X) show beyond their surroundings to usual noise.
+    def suppress_hot_pixels(self, stack: Planes) -> Planes:
+        """Shrink the deviation of hot pixels of (..., Y, X) from their surroundings to usual noise.
 
-        Only to measure noise on: what they have must not be taken for noise of all pixels.
+        The result only serves to measure the noise, which hot pixels would raise for all pixels.
         """
-        if self.excess is None:
-            return parts
+        if self.excess_variance is None:
+            return stack
         import torch
 
         from napari_dip.engine.priors.r2r import average_in_plane
 
-        share = self.usual / (self.usual + torch.from_numpy(self.excess))
-        pixels = torch.from_numpy(parts)
-        near = average_in_plane(pixels * share, LOCAL_MEAN_SIDE) / average_in_plane(
+        share = self.median_variance / (
+            self.median_variance + torch.from_numpy(self.excess_variance)
+        )
+        pixels = torch.from_numpy(stack)
+        local_mean = average_in_plane(pixels * share, LOCAL_MEAN_SIDE) / average_in_plane(
             share, LOCAL_MEAN_SIDE
         )
         return np.asarray(
             torch.where(
-                share * MIN_HOT_VARIANCE_RATIO < 1, torch.lerp(near, pixels, share.sqrt()), pixels
+                share * MIN_HOT_VARIANCE_RATIO < 1,
+                torch.lerp(local_mean, pixels, share.sqrt()),
+                pixels,
             )
         )
 
-    def usable(self, measured_mask: Marks | None, shape: tuple[int, ...]) -> Marks | None:
-        """Leave noisy pixels out of those that are known, (..., Y, X); None: all of them."""
-        if self.excess is None:
+    def mask_noisy_pixels(
+        self, measured_mask: Marks | None, shape: tuple[int, ...]
+    ) -> Marks | None:
+        """Remove noisy pixels from the measured mask, (..., Y, X); None stands for all pixels."""
+        if self.excess_variance is None:
             return measured_mask
-        quiet = np.broadcast_to(self.excess <= self.usual, shape)
-        return quiet if measured_mask is None else measured_mask & quiet
+        is_usual = np.broadcast_to(self.excess_variance <= self.median_variance, shape)
+        return is_usual if measured_mask is None else measured_mask & is_usual
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Say what the noise map says."""
-        if self.excess is None:
+        """Return a note on the share of noisy pixels, if there is a noise map."""
+        if self.excess_variance is None:
             return ()
-        many = float((self.excess > self.usual).mean())
-        return (make_note("camera-maps", share=many),)
+        noisy_share = float((self.excess_variance > self.median_variance).mean())
+        return (make_note("camera-maps", share=noisy_share),)
 
 
 def check_maps(
-    source: ImageSpec, others: Mapping[str, ImageSpec], *, of_detector: bool
+    source: ImageSpec, extra_headers: Mapping[str, ImageSpec], *, of_detector: bool
 ) -> Refusal | None:
-    """Refuse maps by their headers: of another size, or of no use.
+    """Refuse camera maps of the wrong size or without use, from the headers alone.
 
     Parameters
     ----------
     source : ImageSpec
-    others : mapping of str to ImageSpec
+    extra_headers : mapping of str to ImageSpec
     of_detector : bool
-        Whether the noise is one that a detector makes.
+        Whether the noise model is that of a detector.
     """
     maps = {
-        camera_map.name: others[camera_map.name]
+        camera_map.name: extra_headers[camera_map.name]
         for camera_map in CAMERA_MAPS
-        if camera_map.name in others
+        if camera_map.name in extra_headers
     }
     for spec in maps.values():
         if not of_detector:
-            return refusal("map-noise", name=spec.name)
+            return make_refusal("map-noise", name=spec.name)
         if [side for side in spec.shape if side > 1] != list(source.grid):
             size = " × ".join(map(str, spec.shape))
-            want = " × ".join(map(str, source.grid))
-            return refusal("map-size", name=spec.name, size=size, image=source.name, want=want)
+            expected = " × ".join(map(str, source.grid))
+            return make_refusal(
+                "map-size", name=spec.name, size=size, image=source.name, want=expected
+            )
     if "gain_map" in maps and "offset_map" not in maps:
-        return refusal("map-gain-alone", name=maps["gain_map"].name)
-    if "noise_map" in maps and "repeated_exposure" in others:
-        return refusal(
-            "map-second", name=maps["noise_map"].name, second=others["repeated_exposure"].name
+        return make_refusal("map-gain-alone", name=maps["gain_map"].name)
+    if "noise_map" in maps and "repeated_exposure" in extra_headers:
+        return make_refusal(
+            "map-second",
+            name=maps["noise_map"].name,
+            second=extra_headers["repeated_exposure"].name,
         )
     return None
 
 
-def admit_maps(others: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
-    """Refuse maps for what they hold: a gain or a noise that is not above 0."""
+def admit_maps(extra_inputs: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
+    """Refuse gain and noise maps with values that are not above 0."""
     for key, what in (("gain_map", "gain"), ("noise_map", "noise")):
-        if key in others and (wrong := int((others[key] <= 0).sum())):
-            return refusal("map-not-positive", what=what, count=wrong, total=others[key].size)
+        if key in extra_inputs and (wrong := int((extra_inputs[key] <= 0).sum())):
+            return make_refusal(
+                "map-not-positive", what=what, count=wrong, total=extra_inputs[key].size
+            )
     return None
 
 
 def build_camera_correction(
-    others: Mapping[str, Planes], grid: tuple[int, int]
+    extra_inputs: Mapping[str, Planes], grid: tuple[int, int]
 ) -> CameraCorrection | None:
-    """Make of maps what is done about them; None where there are none.
+    """Build the correction that follows from camera maps; None if there are none.
 
     Parameters
     ----------
-    others : mapping of str to ndarray
-        As `CAMERA_MAPS` names them.
+    extra_inputs : mapping of str to ndarray
+        With the names of `CAMERA_MAPS`.
     grid : tuple of int
         Y, X.
 
@@ -196,9 +210,9 @@ def build_camera_correction(
     algorithms, Nature Methods 10, 2013, doi:10.1038/nmeth.2488.
     """
     maps = {
-        camera_map.name: others[camera_map.name].reshape(grid).astype(np.float64)
+        camera_map.name: extra_inputs[camera_map.name].reshape(grid).astype(np.float64)
         for camera_map in CAMERA_MAPS
-        if camera_map.name in others
+        if camera_map.name in extra_inputs
     }
     if not maps:
         return None
@@ -211,13 +225,13 @@ def build_camera_correction(
     if "noise_map" not in maps:
         return camera
     variance = (maps["noise_map"] * factor) ** 2
-    usual = float(np.median(variance))
-    excess = np.maximum(variance - usual, 0).astype(np.float32)
-    return replace(camera, usual=usual, excess=excess)
+    median_variance = float(np.median(variance))
+    excess_variance = np.maximum(variance - median_variance, 0).astype(np.float32)
+    return replace(camera, median_variance=median_variance, excess_variance=excess_variance)
 
 
 def compute_camera_weights(excess: Tensor, noise: NoiseVariance, measurement: Tensor) -> Tensor:
-    """Weigh pixels by their noise: the usual variance, as a share of their own.
+    """Return the weight of each pixel: usual noise variance divided by its own.
 
     Parameters
     ----------
@@ -235,5 +249,5 @@ def compute_camera_weights(excess: Tensor, noise: NoiseVariance, measurement: Te
     """
     from napari_dip.engine.priors.r2r import average_in_plane
 
-    usual = noise.at(average_in_plane(measurement, LOCAL_MEAN_SIDE))
-    return (usual / (usual + excess)).amin((0, 1), keepdim=True)
+    usual_variance = noise.evaluate(average_in_plane(measurement, LOCAL_MEAN_SIDE))
+    return (usual_variance / (usual_variance + excess)).amin((0, 1), keepdim=True)

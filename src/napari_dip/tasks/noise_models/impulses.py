@@ -1,8 +1,6 @@
-"""Salt and pepper as a named noise: its pixels are not measured, and the others tell of them.
+"""Salt and pepper: impulses are found by their deviation from neighbours, masked and filled in.
 
-Impulses: pixels that tell nothing of the picture, found by how far they lie off all around.
-
-Salt and pepper of one value each, pixels of any value, and the hot and dead pixels of a camera.
+Impulses may be of one or two extreme values, of any value, or a camera's hot and dead pixels.
 """
 
 from __future__ import annotations
@@ -35,111 +33,118 @@ if TYPE_CHECKING:
 
     Marks = npt.NDArray[np.bool_]
 
-#: Name of the noise, and of the prior that fills pixels from those around; a row of the presets.
+#: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
 SALT_AND_PEPPER, MASKED_INPUT_PRIOR = "salt-and-pepper", "masked-input"
 
 
 def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
-    """Say how many were found, where what is known is (parts, C, *grid)."""
+    """Return a note on the number of impulses, given the mask (N, C, *grid) of all others."""
     count = int(measured_mask.size - measured_mask.sum())
     return make_note("impulses-found", count=count, share=count / measured_mask.size)
 
 
 def has_no_impulses(measured_mask: npt.NDArray[np.bool_] | None) -> bool:
-    """Whether none were found."""
+    """Return whether no impulses were found."""
     return measured_mask is None or bool(measured_mask.all())
 
 
-def build_impulse_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
-    """Explain what was measured as picture plus noise; impulses have no word in the end."""
+def build_impulse_problem(
+    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
+) -> Problem:
+    """Build the problem of the measured pixels; impulses keep their prediction at the end."""
     from torch import where
 
     from napari_dip.engine.problem import append_final_step
 
-    fed = scene.prior != "random-input"
-    explained = (build_blind_spot_problem if fed else build_random_input_problem)(scene, penalties)
+    takes_image = fit_input.prior != "random-input"
+    unvalidated = (build_blind_spot_problem if takes_image else build_random_input_problem)(
+        fit_input, penalties
+    )
     problem = (
-        validate_by_squared_error(scene, explained)
-        if scene.prior == MASKED_INPUT_PRIOR
-        else explained
+        validate_by_squared_error(fit_input, unvalidated)
+        if fit_input.prior == MASKED_INPUT_PRIOR
+        else unvalidated
     )
 
-    def unheard(estimate: Estimate, done: Estimate) -> Estimate:
-        """Take what was foretold where there is an impulse."""
-        mask = scene.measured_mask > 0
+    def restore_impulses(estimate: Estimate, done: Estimate) -> Estimate:
+        """Return the prediction at impulses, and the final result elsewhere."""
+        mask = fit_input.measured_mask > 0
         mean = where(mask, done.mean, estimate.mean)
         if done.log_variance is None or estimate.log_variance is None:
             return done._replace(mean=mean)
         return type(done)(mean, where(mask, done.log_variance, estimate.log_variance))
 
-    return append_final_step(problem, unheard)
+    return append_final_step(problem, restore_impulses)
 
 
-def build_impulse_prior(scene: FitInput, rng: torch.Generator) -> Prior:
-    """Feed the network the image without its impulses, and with more of it hidden."""
-    return build_masked_input_prior(scene, rng, foretell=True)
+def build_impulse_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
+    """Build the masked-input prior, which also predicts measured pixels."""
+    return build_masked_input_prior(fit_input, rng, predicts_measured=True)
 
 
-def exclude_impulses(scene: FitInput) -> FitInput:
-    """Keep impulses out of what a blind-spot network is fed, as judging pixels are."""
-    return replace(scene, guarded=1 - (1 - scene.guarded) * scene.measured_mask)
+def exclude_impulses(fit_input: FitInput) -> FitInput:
+    """Add impulses to the guard mask, so that they never enter the network input."""
+    return replace(fit_input, guard_mask=1 - (1 - fit_input.guard_mask) * fit_input.measured_mask)
 
 
-#: Standard deviations from the median of its surroundings that make a pixel suspect. Normal noise
-#: goes as far in six of ten million pixels.
+#: Standard deviations from the local median beyond which a pixel is suspect. Normal noise exceeds
+#: them in six of ten million pixels.
 SUSPECT_SIGMAS = 5.0
-#: The same, of the texture around.
+#: The same, in standard deviations of the local texture.
 TEXTURE = 3.0
-#: Standard deviations from all of its neighbours but one that make it an impulse: a line one pixel
-#: wide has two neighbours of its own kind at each pixel.
+#: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
+#: one pixel wide, each pixel has two similar neighbours.
 ISOLATION_SIGMAS = 4.0
-#: Standard deviations that none but impulses reach: camera noise of few photons has long tails.
+#: Standard deviations that only impulses exceed: camera noise of few photons has long tails.
 CLEAR_IMPULSE_SIGMAS = 8.0
-#: Side of the surroundings, in pixels: of 25, a dozen may be impulses and the median still holds.
+#: Side of the median window in pixels: of its 25 pixels, 12 may be impulses.
 MEDIAN_WINDOW_SIDE = 5
-#: Lines that a median is taken of at a time: 25 copies of a strip are held at once.
+#: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.
 STRIP = 64
-#: Looks, each with what the one before found taken out. With impulses of any value in a quarter of
-#: camera, coins and moon, the fourth look found 4, 0.6 and 0.2 % more, two further ones 2, 0.6 and
-#: 0.3 %; salt and pepper were all found by the first.
+#: Maximum number of detection passes, each without the impulses of the one before. With impulses of
+#: any value in a quarter of camera, coins and moon, the fourth pass found 4, 0.6 and 0.2 % more,
+#: two further ones 2, 0.6 and 0.3 %. The first finds all salt and pepper.
 DETECTION_PASSES = 4
-#: Classes of brightness, each with a noise of its own, and the share of the range that is the least
-#: standard deviation reckoned with, where most of a picture is one value.
+#: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
+#: share of the value range, for images that are mostly constant.
 IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_SHARE = 12, 0.005
-#: Chance that as many neighbours of an impulse are impulses of its value, too; more are a saturated
-#: spot.
+#: Probability below which a number of neighbours with the same extreme value marks a saturated
+#: spot, not impulses.
 MAX_CLUSTER_PROBABILITY = 1e-3
-#: How much likelier salt or pepper must be than noise that goes as far.
+#: Minimum odds of salt or pepper against noise that deviates as far.
 ODDS = 10.0
-#: Pixels at an extreme, far off their surroundings, from which on it is taken for salt or pepper.
+#: Minimum number of strongly deviating pixels at an extreme value for salt or pepper.
 MIN_EXTREME_PIXELS = 4
-#: Makes the standard deviation of normal values of their median absolute value, and of other
-#: quantiles: where most of a picture is black, more than half of its pixels do not vary at all.
+#: Scales from the median absolute value of normal noise to its standard deviation, and from other
+#: quantiles. Where most of an image is black, more than half of the pixels are constant.
 NORMAL_MAD_SCALE = 1.4826
 QUANTILE_SCALES = ((0.5, 1.4826), (0.7, 0.9648))
-#: Draws after which a pixel that met no known one stays as it is: 1 in 10^15 of those among halves.
+#: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
 MAX_REPLACEMENT_DRAWS = 50
-#: Steps to the eight neighbours.
+#: Offsets (Y, X) of the eight neighbours.
 NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
 def find_impulses(
-    plane: npt.NDArray[np.floating], *, far: float = SUSPECT_SIGMAS, looks: int = DETECTION_PASSES
+    plane: npt.NDArray[np.floating],
+    *,
+    threshold_sigmas: float = SUSPECT_SIGMAS,
+    passes: int = DETECTION_PASSES,
 ) -> Marks:
     """Find the impulses of one plane.
 
-    A pixel is one if it lies `far` standard deviations off the median of 5 x 5 pixels, and off all
-    of its neighbours but one; or if it has the lowest or the highest value of all, as many others
-    do that do not fit their places.
+    A pixel is an impulse if it deviates by `threshold_sigmas` standard deviations from the median
+    of 5 x 5 pixels, and from all of its neighbours but one. It is also one if it has the lowest or
+    highest value of the plane, as do many other pixels that deviate from their surroundings.
 
     Parameters
     ----------
     plane : ndarray
         (Y, X), in any unit.
-    far : float
-        In standard deviations of the noise at that brightness, or of the texture there.
-    looks : int
-        The more, the denser may impulses lie.
+    threshold_sigmas : float
+        In standard deviations of the noise at that brightness, or of the local texture.
+    passes : int
+        Maximum number of passes; more find denser impulses.
 
     Returns
     -------
@@ -153,133 +158,144 @@ def find_impulses(
     Hwang, Haddad, Adaptive median filters, IEEE TIP 4(4), 1995, doi:10.1109/83.370679.
     """
     values = plane.astype(np.float64)
-    if not np.isfinite(values).all():  # they are refused in words elsewhere
+    if not np.isfinite(values).all():  # such images are refused elsewhere
         return np.zeros(values.shape, bool)
     low, high = np.percentile(values, (1, 99))
-    least = max(MIN_IMPULSE_SIGMA_SHARE * float(high - low), _measure_grey_step(values))
-    fixed = _find_salt_and_pepper(values, far, least)
-    impulses = fixed
-    for _ in range(looks):
+    min_sigma = max(MIN_IMPULSE_SIGMA_SHARE * float(high - low), _measure_grey_step(values))
+    salt_and_pepper = _find_salt_and_pepper(values, threshold_sigmas, min_sigma)
+    impulses = salt_and_pepper
+    for _ in range(passes):
         filled = _fill_impulses(values, impulses)
-        middle = compute_local_median(filled)
-        off = np.abs(filled - middle)
-        noise = _estimate_noise_by_brightness(off, middle, ~impulses, least)
-        away = np.abs(values - middle)
-        suspect = (away > far * noise) & (
-            away > TEXTURE * NORMAL_MAD_SCALE * compute_local_median(off)
+        median = compute_local_median(filled)
+        texture = np.abs(filled - median)
+        noise = _estimate_noise_by_brightness(texture, median, ~impulses, min_sigma)
+        deviation = np.abs(values - median)
+        is_suspect = (deviation > threshold_sigmas * noise) & (
+            deviation > TEXTURE * NORMAL_MAD_SCALE * compute_local_median(texture)
         )
-        now = fixed | (suspect & _find_isolated(values, impulses, noise))
-        if np.array_equal(now, impulses):
+        updated = salt_and_pepper | (is_suspect & _find_isolated(values, impulses, noise))
+        if np.array_equal(updated, impulses):
             break
-        impulses = now
+        impulses = updated
     return impulses
 
 
-def find_stack_impulses(parts: npt.NDArray[np.floating], *, far: float = SUSPECT_SIGMAS) -> Marks:
-    """Find those of all planes of (..., Y, X), each by itself."""
-    planes = parts.reshape(-1, *parts.shape[-2:])
-    return np.stack([find_impulses(plane, far=far) for plane in planes]).reshape(parts.shape)
+def find_stack_impulses(
+    stack: npt.NDArray[np.floating], *, threshold_sigmas: float = SUSPECT_SIGMAS
+) -> Marks:
+    """Find the impulses of all planes of (..., Y, X), each by itself."""
+    planes = stack.reshape(-1, *stack.shape[-2:])
+    return np.stack(
+        [find_impulses(plane, threshold_sigmas=threshold_sigmas) for plane in planes]
+    ).reshape(stack.shape)
 
 
 def compute_local_median(plane: npt.NDArray[np.floating]) -> Plane:
-    """Give the median of what is around each pixel of (Y, X)."""
+    """Return the median of the window around each pixel of (Y, X)."""
     padded = np.pad(plane.astype(np.float64), MEDIAN_WINDOW_SIDE // 2, mode="reflect")
-    around = np.lib.stride_tricks.sliding_window_view(
+    windows = np.lib.stride_tricks.sliding_window_view(
         padded, (MEDIAN_WINDOW_SIDE, MEDIAN_WINDOW_SIDE)
     )
-    answer = np.empty(plane.shape)
-    for first in range(0, len(plane), STRIP):
-        strip = around[first : first + STRIP].reshape(-1, plane.shape[1], MEDIAN_WINDOW_SIDE**2)
-        middle = MEDIAN_WINDOW_SIDE**2 // 2
-        answer[first : first + STRIP] = np.partition(strip, middle, -1)[..., middle]
-    return answer
+    medians = np.empty(plane.shape)
+    for row in range(0, len(plane), STRIP):
+        strip = windows[row : row + STRIP].reshape(-1, plane.shape[1], MEDIAN_WINDOW_SIDE**2)
+        rank = MEDIAN_WINDOW_SIDE**2 // 2
+        medians[row : row + STRIP] = np.partition(strip, rank, -1)[..., rank]
+    return medians
 
 
 def _measure_grey_step(values: Plane) -> float:
-    """Give the least step between grey values, 0 where there are none."""
+    """Return the median step between grey values; 0 if the values are not quantised."""
     levels = np.unique(values)
     steps = np.diff(levels)
     return float(np.median(steps)) if 1 < len(levels) < values.size // 4 else 0.0
 
 
 def _estimate_noise_by_brightness(
-    off: Plane, middle: Plane, measured_mask: Marks, least: float
+    off: Plane, middle: Plane, measured_mask: Marks, min_sigma: float
 ) -> Plane:
-    """Give the noise's standard deviation at each pixel, by brightness.
+    """Return the noise's standard deviation at each pixel, by brightness.
 
-    Read from what is `measured_mask` of how far pixels lie `off` the middle of their surroundings.
+    It is estimated from `off`, the deviations of measured pixels from the local median `middle`,
+    and is at least `min_sigma`.
     """
-    bright, away = middle[measured_mask], off[measured_mask]
-    order = np.argsort(bright, kind="stable")
-    levels, widths = [], []
-    for item in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
-        if len(item):
-            levels.append(np.median(bright[item]))
-            some = np.quantile(away[item], [rank for rank, _ in QUANTILE_SCALES])
-            widths.append(max(some * [factor for _, factor in QUANTILE_SCALES]))
-    return np.asarray(np.maximum(np.interp(middle, levels, widths), least))
+    brightness, deviations = middle[measured_mask], off[measured_mask]
+    order = np.argsort(brightness, kind="stable")
+    levels, sigmas = [], []
+    for members in np.array_split(order, IMPULSE_BRIGHTNESS_CLASSES):
+        if len(members):
+            levels.append(np.median(brightness[members]))
+            quantiles = np.quantile(deviations[members], [rank for rank, _ in QUANTILE_SCALES])
+            sigmas.append(max(quantiles * [factor for _, factor in QUANTILE_SCALES]))
+    return np.asarray(np.maximum(np.interp(middle, levels, sigmas), min_sigma))
 
 
-def _find_salt_and_pepper(values: Plane, far: float, least: float) -> Marks:
-    """Mark pixels of the lowest and the highest value, if that is salt or pepper.
+def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: float) -> Marks:
+    """Mark pixels of the lowest and the highest value, if these are salt or pepper.
 
-    Their surroundings are judged without them, so that half of a picture may be such.
+    Such pixels are left out of the local medians, so they may be half of all pixels.
     """
-    ends = values.min(), values.max()
-    at_ends = (values == ends[0]) | (values == ends[1])
+    extremes = values.min(), values.max()
+    is_extreme = (values == extremes[0]) | (values == extremes[1])
     impulses = np.zeros(values.shape, bool)
-    if at_ends.all():
+    if is_extreme.all():
         return impulses
-    filled = _fill_impulses(values, at_ends)
-    middle = compute_local_median(filled)
-    noise = _estimate_noise_by_brightness(np.abs(filled - middle), middle, ~at_ends, least)
-    apart = np.abs(values - middle) / noise
-    for end in ends:
-        same = values == end
-        sure = float((same & (apart > far)).mean())
-        odd = apart > min(far, _compute_normal_quantile(sure / ODDS))
-        share = float(same.mean())
+    filled = _fill_impulses(values, is_extreme)
+    median = compute_local_median(filled)
+    noise = _estimate_noise_by_brightness(np.abs(filled - median), median, ~is_extreme, min_sigma)
+    relative_deviation = np.abs(values - median) / noise
+    for extreme in extremes:
+        has_value = values == extreme
+        far_share = float((has_value & (relative_deviation > threshold_sigmas)).mean())
+        is_far = relative_deviation > min(
+            threshold_sigmas, _compute_normal_quantile(far_share / ODDS)
+        )
+        share = float(has_value.mean())
         chances = [math.comb(8, k) * share**k * (1 - share) ** (8 - k) for k in range(9)]
-        most = next(k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY)
-        around = sum(_shift_plane(same, step).astype(int) for step in NEIGHBOUR_OFFSETS)
-        here = same & odd & (around <= max(most, 1))
-        if here.sum() >= MIN_EXTREME_PIXELS:
-            impulses |= here
+        max_neighbours = next(
+            k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY
+        )
+        neighbour_count = sum(
+            _shift_plane(has_value, step).astype(int) for step in NEIGHBOUR_OFFSETS
+        )
+        is_impulse = has_value & is_far & (neighbour_count <= max(max_neighbours, 1))
+        if is_impulse.sum() >= MIN_EXTREME_PIXELS:
+            impulses |= is_impulse
     return impulses
 
 
 def _compute_normal_quantile(chance: float) -> float:
-    """Give how many standard deviations normal values exceed with that chance, to either side."""
+    """Return the number of standard deviations with that two-sided tail probability."""
     return NormalDist().inv_cdf(1 - chance / 2) if chance > 0 else math.inf
 
 
 def _find_isolated(values: Plane, impulses: Marks, noise: Plane) -> Marks:
-    """Whether all neighbours but one are far off; those found to be impulses do not count."""
+    """Return where all neighbours but one deviate strongly; known impulses do not count."""
     unmarked_values = np.where(impulses, np.inf, values)
-    alike = sum(
+    similar_count = sum(
         (np.abs(_shift_plane(unmarked_values, step) - values) <= ISOLATION_SIGMAS * noise).astype(
             int
         )
         for step in NEIGHBOUR_OFFSETS
     )
-    return np.asarray(alike <= 1)
+    return np.asarray(similar_count <= 1)
 
 
 def _shift_plane(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[Any]:
-    """Give each pixel its neighbour's value; beyond the border, the picture's mirror."""
+    """Return each pixel's neighbour at `step`; the border is mirrored."""
     (down, right), (height, width) = step, plane.shape
     padded = np.pad(plane, 1, mode="reflect")
     return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def _fill_impulses(values: Plane, impulses: Marks) -> Plane:
-    """Put the median of what is known around in the place of impulses, ring by ring."""
+    """Replace impulses by the median of their measured neighbours, from the rim inwards."""
     filled, remaining = np.where(impulses, np.nan, values), impulses.copy()
     while remaining.any() and not remaining.all():
         around = np.stack([_shift_plane(filled, step) for step in NEIGHBOUR_OFFSETS])[:, remaining]
-        mask = ~np.isnan(around).all(0)
-        at = np.argwhere(remaining)[mask]
-        filled[tuple(at.T)] = np.nanmedian(around[:, mask], 0)
+        has_neighbours = ~np.isnan(around).all(0)
+        positions = np.argwhere(remaining)[has_neighbours]
+        filled[tuple(positions.T)] = np.nanmedian(around[:, has_neighbours], 0)
         remaining = np.isnan(filled)
     return filled
 
@@ -287,10 +303,10 @@ def _fill_impulses(values: Plane, impulses: Marks) -> Plane:
 def replace_by_random_neighbours(
     planes: npt.NDArray[np.float32], measured_mask: Marks, *, seed: int = 0
 ) -> npt.NDArray[np.float32]:
-    """Put a known pixel of the surroundings, drawn at random, in the place of each that is not.
+    """Replace each missing pixel by a measured one drawn from its surroundings.
 
-    So that noise can be measured as if all were known: its variance stays as it is, which a mean
-    of neighbours would lessen, and its correlation nearly.
+    The noise can then be measured on all pixels: its variance does not change, as it would with a
+    mean of neighbours, and its correlation hardly.
 
     Parameters
     ----------
@@ -299,19 +315,21 @@ def replace_by_random_neighbours(
     measured_mask : ndarray of bool
         Of the same shape.
     seed : int
-        Of the draws.
+        Of the random draws.
     """
-    rng, reach = np.random.default_rng(seed), MEDIAN_WINDOW_SIDE // 2
-    answer, mask = planes.copy(), ~measured_mask
+    rng, radius = np.random.default_rng(seed), MEDIAN_WINDOW_SIDE // 2
+    filled, missing = planes.copy(), ~measured_mask
     height, width = planes.shape[1:]
     for _ in range(MAX_REPLACEMENT_DRAWS):
-        at = np.argwhere(mask)
-        if not len(at):
+        positions = np.argwhere(missing)
+        if not len(positions):
             break
-        steps = rng.integers(-reach, reach + 1, (len(at), 2))
-        y = np.clip(at[:, 1] + steps[:, 0], 0, height - 1)
-        x = np.clip(at[:, 2] + steps[:, 1], 0, width - 1)
-        hit = measured_mask[at[:, 0], y, x]
-        answer[tuple(at[hit].T)] = planes[at[hit, 0], y[hit], x[hit]]
-        mask[tuple(at[hit].T)] = False
-    return answer
+        steps = rng.integers(-radius, radius + 1, (len(positions), 2))
+        y = np.clip(positions[:, 1] + steps[:, 0], 0, height - 1)
+        x = np.clip(positions[:, 2] + steps[:, 1], 0, width - 1)
+        is_measured = measured_mask[positions[:, 0], y, x]
+        filled[tuple(positions[is_measured].T)] = planes[
+            positions[is_measured, 0], y[is_measured], x[is_measured]
+        ]
+        missing[tuple(positions[is_measured].T)] = False
+    return filled

@@ -1,9 +1,8 @@
-"""JPEG compression as a named noise: found in the pixels, undone, and kept to at the end.
+"""JPEG compression: its traces are found in the pixels, its artefacts are removed by the fit.
 
-The traces that JPEG compression leaves in pixels: its grid, its steps, its size of colour.
-
-Read from the pixels alone, since a layer has nothing else: cosine coefficients of blocks on the
-right grid are multiples of a step, up to the rounding of pixels.
+On the right block grid, DCT coefficients are multiples of a quantisation step, up to the rounding
+of pixels. So the grid, the steps and the chroma subsampling are estimated from pixels alone. The
+result is projected to an image that compresses to the measurement.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dip.errors import refusal
+from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -36,33 +35,33 @@ if TYPE_CHECKING:
 
 #: Name of the prior that learns to undo a compression; a row of the presets.
 RECOMPRESSION = "recompression"
-#: Part of the blocks that judge: they are whole blocks of the compression's grid, since what it
-#: took from one pixel of a block it took from all of them together.
+#: Fraction of the blocks that are validation blocks. Whole blocks are needed because the
+#: compression error of a pixel depends on its whole block.
 VALIDATION_BLOCK_FRACTION = 0.1
-#: Share of what compression takes, as a variance, that is reckoned with everywhere: it keeps the
-#: loss finite where a network is sure of itself.
+#: Minimum variance, as a share of the squared compression error: it keeps the loss finite where the
+#: network predicts almost no variance.
 COMPRESSION_VARIANCE_FLOOR = 0.1
 
 
-def check_jpeg(source: ImageSpec, others: Mapping[str, ImageSpec]) -> Refusal | None:
-    """Say no to what compression is not undone for, from the headers alone."""
-    if "repeated_exposure" in others:
-        return refusal("jpeg-second", name=others["repeated_exposure"].name)
+def check_jpeg(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+    """Refuse repeated exposures and several channels, from the headers alone."""
+    if "repeated_exposure" in extra_headers:
+        return make_refusal("jpeg-second", name=extra_headers["repeated_exposure"].name)
     counts = [source.shape[source.axes.index(axis)] for axis in "C" if axis in source.axes]
     if any(count > 1 for count in counts):
-        return refusal("jpeg-channels", name=source.name, count=counts[0])
+        return make_refusal("jpeg-channels", name=source.name, count=counts[0])
     return None
 
 
 def admit_jpeg(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
-    """Say no to a picture (C, Y, X) that shows no trace of compression."""
-    return refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
+    """Refuse images (C, Y, X) without traces of compression."""
+    return make_refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
 
 def read_jpeg_traces(
     image: npt.NDArray[np.float32],
 ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-    """Read how a picture was compressed.
+    """Estimate how an image was compressed.
 
     Parameters
     ----------
@@ -72,54 +71,64 @@ def read_jpeg_traces(
     Returns
     -------
     others, notes
-        What `Scene.others` will hold, and what the user should know of it.
+        What `FitInput.extra_inputs` will hold, and notes for the user.
     """
     import numpy as np
 
     traces, levels = _find_scaled_traces(image)
-    assert traces is not None  # it was asked for when the pixels were sorted
+    assert traces is not None  # `admit_jpeg` has refused such images
     others = {
-        "jpeg_steps": traces.steps.astype(np.float32),
-        "jpeg_start": np.array(traces.start, np.float32),
-        "jpeg_halved": np.array(traces.halved, np.float32),
+        "jpeg_steps": traces.quantisation_tables.astype(np.float32),
+        "jpeg_start": np.array(traces.block_offset, np.float32),
+        "jpeg_halved": np.array(traces.has_half_chroma, np.float32),
         "jpeg_levels": np.array([levels], np.float32),
     }
-    down, right = (first % 8 for first in traces.start)
-    facts = {"quality": traces.quality, "halved": any(traces.halved), "down": down, "right": right}
+    down, right = (first % 8 for first in traces.block_offset)
+    facts = {
+        "quality": traces.quality,
+        "halved": any(traces.has_half_chroma),
+        "down": down,
+        "right": right,
+    }
     return others, (make_note("jpeg-found", **facts),)
 
 
-def clear_validation_pixels(scene: FitInput) -> FitInput:
-    """Let no single pixels judge: whole blocks do, which `build_recompression_problem` chooses."""
-    if scene.prior != RECOMPRESSION:
-        return scene
-    none = scene.held_out * 0
-    return replace(scene, held_out=none, guarded=none)
+def clear_validation_pixels(fit_input: FitInput) -> FitInput:
+    """Clear the validation pixels, if the prior is recompression.
+
+    `build_recompression_problem` chooses whole blocks instead.
+    """
+    if fit_input.prior != RECOMPRESSION:
+        return fit_input
+    no_pixels = fit_input.validation_mask * 0
+    return replace(fit_input, validation_mask=no_pixels, guard_mask=no_pixels)
 
 
-def build_recompression_prior(scene: FitInput, rng: torch.Generator) -> Prior:
-    """Make the network and its code: the picture, compressed once more on other grids."""
+def build_recompression_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
+    """Build the network and its input: the image, compressed again on shifted block grids."""
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.priors.jpeg import RecompressionPrior
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
 
-    channels = scene.measurement.shape[1]
-    fed = 2 * channels
-    net = Hourglass(2, fed, channels, scene.widths, skip=None, normalised=False, rng=rng)
+    channels = fit_input.measurement.shape[1]
+    input_channels = 2 * channels
+    net = Hourglass(
+        2, input_channels, channels, fit_input.widths, skip=None, is_normalised=False, rng=rng
+    )
     return RecompressionPrior(
-        FillingResidualNetwork(net, fed, channels, 2, rng),
-        scene.measurement,
-        _make_compression(scene),
-        lambda picture: _to_grey_levels(scene, picture),
-        lambda levels: _to_network_units(scene, levels),
-        window=None if scene.window is None else (scene.window,) * 2,
+        FillingResidualNetwork(net, input_channels, channels, 2, rng),
+        fit_input.measurement,
+        _make_compression(fit_input),
+        lambda picture: _to_grey_levels(fit_input, picture),
+        lambda levels: _to_network_units(fit_input, levels),
+        window=None if fit_input.window is None else (fit_input.window,) * 2,
     )
 
 
 def build_recompression_problem(
-    scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]
+    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem:
-    """Ask for the picture as it was before it was compressed once more."""
+    """Build the problem: the network restores the image from its recompressed version."""
     import torch
 
     from napari_dip.engine.likelihood.fidelity import (
@@ -130,115 +139,126 @@ def build_recompression_problem(
     from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
 
-    how, measured = _make_compression(scene), scene.measurement
-    picture = _to_grey_levels(scene, measured)
-    again = _to_network_units(scene, recompress(picture, how, RECOMPRESSION_SHIFTS[0]))
-    lost = max(float((again - measured).square().mean()), MIN_PREDICTION_VARIANCE)
-    nothing = torch.zeros_like(scene.noise.gain)
-    sure = NoiseVariance(
-        gain=nothing, intercept=nothing, floor=nothing + COMPRESSION_VARIANCE_FLOOR * lost
+    compression, measured = _make_compression(fit_input), fit_input.measurement
+    picture = _to_grey_levels(fit_input, measured)
+    recompressed = _to_network_units(
+        fit_input, recompress(picture, compression, RECOMPRESSION_SHIFTS[0])
     )
-    numbers = number_blocks(picture, how)
-    dealt = torch.rand(int(numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
-    judges = (dealt.to(numbers.device)[numbers] < VALIDATION_BLOCK_FRACTION).to(measured)[
-        None, None
-    ]
+    compression_error = max(
+        float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
+    )
+    zero = torch.zeros_like(fit_input.noise.gain)
+    variance_floor = NoiseVariance(
+        gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
+    )
+    block_numbers = number_blocks(picture, compression)
+    draws = torch.rand(int(block_numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
+    block_mask = (draws.to(block_numbers.device)[block_numbers] < VALIDATION_BLOCK_FRACTION).to(
+        measured
+    )[None, None]
     term = Term(
         measurement=measured,
         operator=Identity(),
-        fidelity=beta_nll(sure, lost),
-        likelihood=gaussian_likelihood(sure),
-        fitted=1 - judges,
-        held_out=judges,
-        measured=torch.ones_like(judges),
+        fidelity=beta_nll(variance_floor, compression_error),
+        likelihood=gaussian_likelihood(variance_floor),
+        fit_mask=1 - block_mask,
+        validation_mask=block_mask,
+        measured_mask=torch.ones_like(block_mask),
     )
 
     def finish(estimate: Estimate) -> Estimate:
-        doubt = estimate.log_variance
-        assert doubt is not None  # this prior says how sure it is
+        log_variance = estimate.log_variance
+        assert log_variance is not None  # this prior predicts a variance
         return project_to_jpeg(
-            scene,
-            estimate._replace(log_variance=(doubt.exp() + COMPRESSION_VARIANCE_FLOOR * lost).log()),
+            fit_input,
+            estimate._replace(
+                log_variance=(
+                    log_variance.exp() + COMPRESSION_VARIANCE_FLOOR * compression_error
+                ).log()
+            ),
         )
 
     return Problem(terms=(term,), penalties=penalties, finish=finish)
 
 
-def add_jpeg_projection(scene: FitInput, problem: Problem) -> Problem:
-    """End a problem with the nearest picture that compresses to what was measured."""
+def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
+    """Append the projection to images that compress to the measurement."""
     from napari_dip.engine.problem import append_final_step
 
-    return append_final_step(problem, lambda _, done: project_to_jpeg(scene, done))
+    return append_final_step(problem, lambda _, done: project_to_jpeg(fit_input, done))
 
 
-def project_to_jpeg(scene: FitInput, estimate: Estimate) -> Estimate:
-    """Move an estimate to the nearest picture that compresses to what was measured."""
+def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:
+    """Project an estimate to the nearest image that compresses to the measurement."""
     from napari_dip.engine.priors.jpeg import project_onto_quantisation_set
 
-    measured = _to_grey_levels(scene, scene.measurement)
+    measured = _to_grey_levels(fit_input, fit_input.measurement)
     nearest = project_onto_quantisation_set(
-        _to_grey_levels(scene, estimate.mean), measured, _make_compression(scene)
+        _to_grey_levels(fit_input, estimate.mean), measured, _make_compression(fit_input)
     )
-    return estimate._replace(mean=_to_network_units(scene, nearest))
+    return estimate._replace(mean=_to_network_units(fit_input, nearest))
 
 
 def _find_scaled_traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
-    """Find a picture's traces, and what makes 8-bit levels of its units."""
-    most = float(image.max())
-    # as pictures are commonly rescaled: to 1, or to 16 bits, where 65535 stands for 255
-    levels = 255.0 if most <= 1 else 1.0 if most <= 255 else 1 / 257
-    return find_traces(image * levels), levels
+    """Return the traces, and the factor from units of the image to 8-bit grey levels."""
+    maximum = float(image.max())
+    # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
+    scale = 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
+    return find_traces(image * scale), scale
 
 
-def _make_compression(scene: FitInput) -> JpegCompression:
+def _make_compression(fit_input: FitInput) -> JpegCompression:
     from napari_dip.engine.priors.jpeg import JpegCompression
 
-    down, right = (int(other) for other in scene.others["jpeg_start"])
-    tall, wide = (bool(other) for other in scene.others["jpeg_halved"])
+    down, right = (int(value) for value in fit_input.extra_inputs["jpeg_start"])
+    half_height, half_width = (bool(value) for value in fit_input.extra_inputs["jpeg_halved"])
     return JpegCompression(
-        start=(down, right), steps=scene.others["jpeg_steps"], halved=(tall, wide)
+        block_offset=(down, right),
+        quantisation_tables=fit_input.extra_inputs["jpeg_steps"],
+        has_half_chroma=(half_height, half_width),
     )
 
 
-def _to_grey_levels(scene: FitInput, picture: Tensor) -> Tensor:
-    """From network units to grey levels of 8 bits."""
-    assert scene.zero is not None
-    assert scene.unit is not None
-    return (picture - scene.zero) / scene.unit * scene.others["jpeg_levels"]
+def _to_grey_levels(fit_input: FitInput, picture: Tensor) -> Tensor:
+    """Convert network units to 8-bit grey levels."""
+    assert fit_input.zero is not None
+    assert fit_input.unit is not None
+    return (picture - fit_input.zero) / fit_input.unit * fit_input.extra_inputs["jpeg_levels"]
 
 
-def _to_network_units(scene: FitInput, levels: Tensor) -> Tensor:
-    """From grey levels of 8 bits to network units."""
-    assert scene.zero is not None
-    assert scene.unit is not None
-    return levels / scene.others["jpeg_levels"] * scene.unit + scene.zero
+def _to_network_units(fit_input: FitInput, levels: Tensor) -> Tensor:
+    """Convert 8-bit grey levels to network units."""
+    assert fit_input.zero is not None
+    assert fit_input.unit is not None
+    return levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.unit + fit_input.zero
 
 
 DCT_BLOCK_SIDE = 8
-#: Variance of a coefficient by the rounding of pixels: 1/12, and as much again for the rounding of
-#: three colours.
+#: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
+#: of three colours.
 ROUNDING_VARIANCE = 1 / 6
-#: The same for colour at half the size, which has to be sharpened to be read: more.
+#: The same for subsampled chroma, where undoing the upsampling amplifies the rounding.
 CHROMA_ROUNDING_VARIANCE = 1.0
-#: The same for the mean of a block, if larger: decoders round colours to one side, by a tenth of a
-#: level and more, and in the lowest coefficient that counts eight times.
+#: Minimum of the same for the DC coefficient: decoders have a rounding bias of a tenth of a level
+#: and more, which counts eightfold there.
 DC_ROUNDING_VARIANCE = 2.0
-#: Most that one coefficient may speak against a step, as a logarithm of odds.
+#: Maximum log odds of one coefficient against a step.
 MAX_LOG_ODDS_PENALTY = 8.0
-#: Coefficients nearer to 0 than so many standard deviations of the rounding tell nothing of a step.
+#: Standard deviations of the rounding within which a coefficient counts as 0 and is ignored.
 ZERO_SIGMAS = 2.0
-#: Fewest coefficients away from 0 that tell the step of a frequency.
+#: Minimum number of nonzero coefficients for the step of a frequency.
 MIN_NONZERO_COEFFICIENTS = 8
-#: Logarithm of the odds for steps against none, of the whole picture, to be believed. Pictures
-#: that were never compressed stay below 0; crops of 64 x 64 at quality 90 reach hundreds.
+#: Minimum log odds, summed over the image, for compression. Images that were never compressed stay
+#: below 0; crops of 64 x 64 at quality 90 reach hundreds.
 MIN_JPEG_LOG_ODDS = 30.0
-#: Blocks that are looked at in any case, clipped or not.
+#: Minimum number of blocks to analyse, even if they contain clipped pixels.
 MIN_DCT_BLOCKS = 64
-#: Most blocks that are looked at in the search for the grid, and for the steps.
+#: Maximum number of blocks in the search for the grid, and in that for the steps.
 MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
-#: Share of the steps found that must be the standard's, give or take one, to trust it in all.
+#: Minimum share of the estimated steps that match the standard table within one, for it to be used
+#: as a whole.
 STANDARD_SHARE = 0.8
-#: Tables of the standard, for brightness and colour, at quality 50 (ITU-T T.81, annex K).
+#: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
 STANDARD_QUANTISATION_TABLES = tuple(
     np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
     for table in (
@@ -270,33 +290,33 @@ _DCT_BASIS = np.array(
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Traces:
-    """How a picture was compressed.
+    """Describe how an image was compressed.
 
     Attributes
     ----------
-    start : (int, int)
-        Row and column at which a block begins, of the grid of all channels.
-    steps : ndarray
+    block_offset : (int, int)
+        Row and column at which a block begins in all channels.
+    quantisation_tables : ndarray
         (1 or 3, 8, 8).
-    halved : (bool, bool)
-        Whether colour was kept at half the size, along Y and X.
+    has_half_chroma : (bool, bool)
+        Whether chroma was stored at half the size, along Y and X.
     quality : int
-        Of the standard's tables, 1 to 100, that come nearest.
+        Quality, 1 to 100, of the nearest standard tables.
     """
 
-    start: tuple[int, int]
-    steps: npt.NDArray[np.float64]
-    halved: tuple[bool, bool]
+    block_offset: tuple[int, int]
+    quantisation_tables: npt.NDArray[np.float64]
+    has_half_chroma: tuple[bool, bool]
     quality: int
 
 
 def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
-    """Find out how a picture was compressed; None if it shows no trace of that.
+    """Estimate how an image was compressed; None if it shows no traces.
 
     Parameters
     ----------
     levels : ndarray
-        (C, Y, X), one or three channels, in grey levels of 8 bits.
+        (C, Y, X), one or three channels, in 8-bit grey levels.
 
     References
     ----------
@@ -304,46 +324,56 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
     estimation, IEEE TIP 12(2), 2003, doi:10.1109/TIP.2002.807361.
     """
     planes = levels.astype(np.float64)
-    # clipped pixels are not what was decoded
+    # clipped pixels differ from the decoded values
     clipped = np.asarray(((planes <= 0) | (planes >= 255)).any(0), np.float64)
     if len(planes) == 3:
         planes = np.einsum("pc,cyx->pyx", _RGB_TO_YCBCR, planes)
-    bright = planes[0] - 128
+    luma = planes[0] - 128
     start = max(
         ((down, right) for down in range(DCT_BLOCK_SIDE) for right in range(DCT_BLOCK_SIDE)),
         key=lambda place: _compute_zero_share(
-            compute_dct_coefficients(bright, clipped, place, MAX_GRID_SEARCH_BLOCKS)
+            compute_dct_coefficients(luma, clipped, place, MAX_GRID_SEARCH_BLOCKS)
         ),
     )
     steps, odds, _ = _estimate_quantisation_steps(
-        compute_dct_coefficients(bright, clipped, start, MAX_STEP_SEARCH_BLOCKS), ROUNDING_VARIANCE
+        compute_dct_coefficients(luma, clipped, start, MAX_STEP_SEARCH_BLOCKS), ROUNDING_VARIANCE
     )
     if odds < MIN_JPEG_LOG_ODDS:
         return None
     quality = _estimate_quality(steps)
     table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
-        return Traces(start=start, steps=table[None], halved=(False, False), quality=quality)
-    start, halved, colour_traces = _find_chroma_subsampling(planes[1:], clipped, start)
-    colour = [_complete_quantisation_steps(item, 1, quality) for item in colour_traces]
-    return Traces(start=start, steps=np.stack([table, *colour]), halved=halved, quality=quality)
+        return Traces(
+            block_offset=start,
+            quantisation_tables=table[None],
+            has_half_chroma=(False, False),
+            quality=quality,
+        )
+    start, has_half_chroma, chroma_steps = _find_chroma_subsampling(planes[1:], clipped, start)
+    chroma_tables = [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
+    return Traces(
+        block_offset=start,
+        quantisation_tables=np.stack([table, *chroma_tables]),
+        has_half_chroma=has_half_chroma,
+        quality=quality,
+    )
 
 
 def compute_dct_coefficients(
     plane: Plane, clipped: Plane, start: tuple[int, int], most: int
 ) -> Plane:
-    """Cosine coefficients of the whole blocks of a plane, evenly chosen if there are many.
+    """Return the DCT coefficients of complete blocks, subsampled evenly if there are many.
 
     Parameters
     ----------
     plane : ndarray
         (Y, X).
     clipped : ndarray
-        (Y, X), above 0 where a pixel is not what was decoded; its block is left out if possible.
+        (Y, X), above 0 at clipped pixels, whose blocks are left out if possible.
     start : (int, int)
-        Row and column at which a block begins.
+        Row and column of the first block.
     most : int
-        Blocks at most.
+        Maximum number of blocks.
 
     Returns
     -------
@@ -353,75 +383,79 @@ def compute_dct_coefficients(
     rows, columns = (
         (count - first) // DCT_BLOCK_SIDE for count, first in zip(plane.shape, start, strict=True)
     )
-    blocks, spoilt = (
-        item[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
+    blocks, clipped_blocks = (
+        pixels[start[0] :, start[1] :][: rows * DCT_BLOCK_SIDE, : columns * DCT_BLOCK_SIDE]
         .reshape(rows, DCT_BLOCK_SIDE, columns, DCT_BLOCK_SIDE)
         .swapaxes(1, 2)
         .reshape(-1, DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
-        for item in (plane, clipped)
+        for pixels in (plane, clipped)
     )
-    counts = spoilt.sum((1, 2))
-    # few blocks without clipped pixels: those with the fewest of them have to do
+    counts = clipped_blocks.sum((1, 2))
+    # if few blocks are free of clipped pixels, use those with the fewest
     bound = np.sort(counts)[:MIN_DCT_BLOCKS][-1:].sum()
-    chosen = blocks[counts <= bound]
-    chosen = chosen[:: max(1, -(-len(chosen) // most))]
-    return np.asarray(_DCT_BASIS @ chosen @ _DCT_BASIS.T)
+    selected = blocks[counts <= bound]
+    selected = selected[:: max(1, -(-len(selected) // most))]
+    return np.asarray(_DCT_BASIS @ selected @ _DCT_BASIS.T)
 
 
 def _compute_zero_share(blocks: Plane) -> float:
-    """Share of the coefficients that are 0 but for rounding: on the right grid, many."""
+    """Return the share of coefficients that are 0 up to rounding: large on the right grid."""
     return float(np.exp(-(blocks**2) / (4 * ROUNDING_VARIANCE)).mean()) if len(blocks) else 0.0
 
 
 def _estimate_quantisation_steps(
     blocks: Plane, rounding: float, *, means: bool = False
 ) -> tuple[Plane, float, float]:
-    """Find the likeliest step of each frequency, 0 where nothing tells; and the odds for them.
+    """Return the likeliest step per frequency, 0 if unknown, with log odds.
 
-    With a step q, coefficients crowd around every q-th value, q times as densely as if they could
-    be anywhere.
+    The log odds are the total and the mean per coefficient. With a step q, the coefficients lie
+    near the multiples of q, where their density is q times that of a uniform distribution.
     """
     steps, odds, count = np.zeros((DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)), 0.0, 0
-    wished = np.arange(2.0, 256.0)
+    candidates = np.arange(2.0, 256.0)
     for v, u in product(range(DCT_BLOCK_SIDE), repeat=2):
         variance = rounding if u or v else max(rounding, DC_ROUNDING_VARIANCE)
-        crowded = np.log(wished / np.sqrt(2 * np.pi * variance))[:, None]
+        log_density = np.log(candidates / np.sqrt(2 * np.pi * variance))[:, None]
         values = blocks[:, v, u]
         values = values[np.abs(values) > ZERO_SIGMAS * variance**0.5]
         if len(values) < MIN_NONZERO_COEFFICIENTS:
             continue
         count += len(values)
-        multiple = np.rint(values / wished[:, None])
-        off = values - wished[:, None] * multiple
-        spoken = crowded - np.minimum(off**2 / (2 * variance), MAX_LOG_ODDS_PENALTY)
-        # near 0 there are values for any step: they can speak against one, but not for it
-        gain = np.where(multiple == 0, np.minimum(spoken, 0), spoken).sum(1)
-        best = int(gain.argmax())
-        if gain[best] > np.log(len(wished)):  # as many steps were tried
-            odds += float(gain[best]) if means or u or v else 0.0
-            steps[v, u] = wished[best]
+        multiple = np.rint(values / candidates[:, None])
+        deviation = values - candidates[:, None] * multiple
+        log_odds = log_density - np.minimum(deviation**2 / (2 * variance), MAX_LOG_ODDS_PENALTY)
+        # values near 0 occur for any step: they are no evidence for it, but may be against it
+        total = np.where(multiple == 0, np.minimum(log_odds, 0), log_odds).sum(1)
+        best = int(total.argmax())
+        if total[best] > np.log(len(candidates)):  # correction for the number of candidates
+            odds += float(total[best]) if means or u or v else 0.0
+            steps[v, u] = candidates[best]
     return steps, odds, odds / max(1, count)
 
 
 def _find_chroma_subsampling(
     planes: Plane, clipped: Plane, start: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[bool, bool], list[Plane]]:
-    """Find size, grid and steps of the two colour planes, by the best odds of all that may be."""
+    """Find subsampling, grid and steps of the two chroma planes, by the highest log odds."""
     best: tuple[float, tuple[int, int], tuple[bool, bool], list[Plane]] | None = None
     for halved in ((True, True), (False, True), (False, False)):
-        ways = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
-        for further in product(*ways):
-            place = start[0] + further[0], start[1] + further[1]
-            total, subsampled = 0.0, []
+        shifts = [(0, DCT_BLOCK_SIDE) if half else (0,) for half in halved]
+        for shift in product(*shifts):
+            block_offset = start[0] + shift[0], start[1] + shift[1]
+            total, plane_steps = 0.0, []
             for plane in planes:
-                small, spoilt, corner = _undo_chroma_upsampling(plane, clipped, place, halved)
+                small, spoilt, corner = _undo_chroma_upsampling(
+                    plane, clipped, block_offset, halved
+                )
                 rounding = CHROMA_ROUNDING_VARIANCE if any(halved) else ROUNDING_VARIANCE
                 blocks = compute_dct_coefficients(small, spoilt, corner, MAX_STEP_SEARCH_BLOCKS)
-                steps, odds, each = _estimate_quantisation_steps(blocks, rounding, means=True)
-                total += each if odds > MIN_JPEG_LOG_ODDS else 0.0
-                subsampled.append(steps)
+                steps, odds, odds_per_coefficient = _estimate_quantisation_steps(
+                    blocks, rounding, means=True
+                )
+                total += odds_per_coefficient if odds > MIN_JPEG_LOG_ODDS else 0.0
+                plane_steps.append(steps)
             if best is None or total > best[0]:
-                best = total, place, halved, subsampled
+                best = total, block_offset, halved, plane_steps
     assert best is not None
     return best[1:]
 
@@ -429,10 +463,10 @@ def _find_chroma_subsampling(
 def _undo_chroma_upsampling(
     plane: Plane, clipped: Plane, start: tuple[int, int], halved: tuple[bool, bool]
 ) -> tuple[Plane, Plane, tuple[int, int]]:
-    """Undo what decoders do to enlarge colour, where it was kept at half the size.
+    """Undo the smooth upsampling of chroma that decoders apply, where it was subsampled.
 
-    They give each half of a pixel three parts of it and one of its neighbour, so that the mean of
-    both halves is six parts of eight of the pixel and one of each neighbour.
+    Decoders weight the pixel itself by 3/4 and the nearer neighbour by 1/4. The mean of both halves
+    is then 6/8 of the pixel and 1/8 of each neighbour.
     """
     corner = list(start)
     for axis, half in enumerate(halved):
@@ -440,20 +474,22 @@ def _undo_chroma_upsampling(
             continue
         first = start[axis] % 2
         end = first + (plane.shape[axis] - first) // 2 * 2
-        lines, spoilt = (np.moveaxis(item, axis, 0)[first:end] for item in (plane, clipped))
+        lines, clipped_lines = (
+            np.moveaxis(pixels, axis, 0)[first:end] for pixels in (plane, clipped)
+        )
         count = len(lines) // 2
         blur = np.eye(count) * 6 / 8 + (np.eye(count, k=1) + np.eye(count, k=-1)) / 8
         blur[0, 0] += 1 / 8
         blur[-1, -1] += 1 / 8
         sharpened = np.linalg.solve(blur, (lines[0::2] + lines[1::2]) / 2)
         plane = np.asarray(np.moveaxis(sharpened, 0, axis), np.float64)
-        clipped = np.moveaxis(spoilt[0::2] + spoilt[1::2], 0, axis)
+        clipped = np.moveaxis(clipped_lines[0::2] + clipped_lines[1::2], 0, axis)
         corner[axis] = (start[axis] - first) // 2
     return plane, clipped, (corner[0], corner[1])
 
 
 def _estimate_quality(steps: Plane) -> int:
-    """Quality whose table for brightness comes nearest to the steps that were found."""
+    """Return the quality whose luma table is nearest to the estimated steps."""
     mask = steps > 0
     return min(
         range(1, 101),
@@ -464,13 +500,13 @@ def _estimate_quality(steps: Plane) -> int:
 
 
 def _scale_quantisation_table(kind: int, quality: int) -> Plane:
-    """Table of the standard at a quality, as the reference library of JPEG scales it."""
+    """Return the standard table at a quality, scaled as in the reference library of JPEG."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return np.asarray(np.clip((STANDARD_QUANTISATION_TABLES[kind] * scale + 50) // 100, 1, 255))
 
 
 def _complete_quantisation_steps(steps: Plane, kind: int, quality: int) -> Plane:
-    """Take the standard's table where most steps are its; else its steps where nothing told."""
+    """Return the standard table if most steps match it, else use it for unknown steps only."""
     table, mask = _scale_quantisation_table(kind, quality), steps > 0
     mask[0, 0] = False
     if not mask.any() or np.mean(np.abs(steps - table)[mask] <= 1) >= STANDARD_SHARE:

@@ -1,5 +1,4 @@
-"""Point spread functions as a user states them.
+"""PSFs as a user states them: settings, files, microscope models, and the initial estimate.
 
-Decided here: what is written on a microscope, files and layers of PSFs, light from outside the
-frame, the first estimate of a deconvolution. The tasks of deblurring import this folder.
+Only the deblurring tasks and super-resolution import this folder.
 """

@@ -1,5 +1,4 @@
-"""The priors as tasks offer them: when each can be used, and how it is built.
+"""Priors as tasks use them: when each applies, and how its network and its problem are built.
 
-Decided here: candidates, settings and reasons. Tasks import this folder; it imports
-`tasks.base` and the engine.
+Tasks import this folder; it imports `tasks.base` and the engine.
 """

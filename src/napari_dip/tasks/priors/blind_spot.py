@@ -1,4 +1,4 @@
-"""The image-fed prior, as several tasks use it: what is hidden is foretold and then weighed."""
+"""Blind-spot prior: how its network, its problem and its final steps are built."""
 
 from __future__ import annotations
 
@@ -13,89 +13,98 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.tasks.base import FitInput
 
-#: Priors that are fed the image itself: they say how sure they are of each pixel.
+#: Priors whose network takes the image as input and predicts the variance of each pixel.
 IMAGE_INPUT_PRIORS = ("blind-spot", "guided", "masked-input", "masked-input-shapes")
-#: Part of the pixels that the blind spot hides at a step: single pixels, and blocks, whose centre
-#: alone drives the fit. On FMD crops single pixels do not care (1/12, 1/6 and 1/4 lie within
-#: 0.1 dB); blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3 and nothing beyond.
+#: Fraction of the pixels that are hidden in each iteration, for single pixels and for blocks, of
+#: which only the centre enters the loss. On FMD crops, 1/12, 1/6 and 1/4 lie within 0.1 dB for
+#: single pixels. Blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3, and nothing beyond.
 BLIND_SPOT_FRACTION, BLIND_SPOT_BLOCK_FRACTION = 1 / 8, 0.3
-#: Blocks from this width on drive the fit with their middle three pixels, not one.
+#: Block width from which on the central three pixels enter the loss instead of one.
 MIN_WIDE_BLOCK = 7
-#: Share of the network's picture in the mean with the last filter's: the two err in other places.
-#: A tenth gained 0.07 dB on starfish (noise of 25), 0.04 on W2S 010_0 and 077_2, and lost 0.04 on
-#: lena and TwoPhoton_BPAE_R, 0.16 on barbara, which repeats itself; a twentieth is between. Where
-#: neighbours share noise, the low frequencies that it is made of are known less well than the
-#: network knows the picture.
+#: Share of the network's prediction in its mean with the BM3D-style refinement, for white and for
+#: correlated noise. The two have different errors. A share of 0.1 gained 0.07 dB on starfish (noise
+#: of 25) and 0.04 on W2S 010_0 and 077_2; it lost 0.04 on lena and TwoPhoton_BPAE_R, and 0.16 on
+#: barbara, which is repetitive; 0.05 is in between. With correlated noise, the filter knows low
+#: frequencies less well than the network.
 REFINEMENT_NETWORK_SHARE, CORRELATED_NETWORK_SHARE = 0.05, 0.5
-#: Weight of the network's picture beside the filter's first step, where the noise is a camera's.
+#: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
-#: Deepest window of a fit in three dimensions: more planes than the network's coarsest look spans
-#: would only take from the window's width.
+#: Maximum depth of a training window in three dimensions, in planes. More than the network's
+#: coarsest scale spans would only reduce the window's width.
 MAX_WINDOW_DEPTH = 16
 
 
 def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
-    """Size of what a step looks at: in three dimensions about as many pixels as in two."""
+    """Return the size of a training window.
+
+    In three dimensions it holds about as many pixels as in two.
+    """
     return (side,) * 2 if dims == 2 else (MAX_WINDOW_DEPTH, side * 3 // 8, side * 3 // 8)
 
 
 def compute_loss_core_width(side: int) -> int:
-    """Width of the middle of a hidden block of that width that may drive the fit."""
+    """Return the width of the centre of a hidden block that enters the loss."""
     return 3 if side >= MIN_WIDE_BLOCK else 1
 
 
 def build_blind_spot_prior(
-    scene: FitInput, rng: torch.Generator, *, further: int = 0
+    fit_input: FitInput, rng: torch.Generator, *, extra_channels: int = 0
 ) -> BlindSpotPrior:
-    """Make a network and its code: the measurement with blocks hidden.
+    """Build the network and its input: the measurement with hidden blocks.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     rng : torch.Generator
-    further : int
-        Channels that the network is fed beside the measurement.
+    extra_channels : int
+        Number of input channels besides the measurement.
     """
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import BlindSpotPrior
 
-    channels, *grid = scene.measurement.shape[1:]
+    channels, *grid = fit_input.measurement.shape[1:]
     net = Hourglass(
         len(grid),
-        channels + further,
+        channels + extra_channels,
         2 * channels,
-        scene.widths,
+        fit_input.widths,
         skip=None,
-        normalised=False,
+        is_normalised=False,
         rng=rng,
         even=True,
     )
-    single = all(side == 1 for side in scene.block)
-    hidden = scene.guarded
-    if scene.trust is not None:  # noisy pixels are filled in from others, too
-        hidden = hidden.maximum(1 - scene.quiet)
+    has_single_pixels = all(side == 1 for side in fit_input.blind_spot_size)
+    hidden = fit_input.guard_mask
+    if fit_input.reliability is not None:  # noisy pixels are predicted from their neighbours, too
+        hidden = hidden.maximum(1 - fit_input.low_noise_mask)
     return BlindSpotPrior(
         net,
-        scene.measurement,
+        fit_input.measurement,
         hidden,
-        scene.block,
-        tuple(compute_loss_core_width(side) for side in scene.block),
-        share=BLIND_SPOT_FRACTION if single else BLIND_SPOT_BLOCK_FRACTION,
-        window=None if scene.window is None else compute_window_size(len(grid), scene.window),
+        fit_input.blind_spot_size,
+        tuple(compute_loss_core_width(side) for side in fit_input.blind_spot_size),
+        masked_share=BLIND_SPOT_FRACTION if has_single_pixels else BLIND_SPOT_BLOCK_FRACTION,
+        window=None
+        if fit_input.window is None
+        else compute_window_size(len(grid), fit_input.window),
     )
 
 
 def build_blind_spot_problem(
-    scene: FitInput, penalties: tuple[tuple[float, Penalty], ...], *, own_word: bool = True
+    fit_input: FitInput,
+    penalties: tuple[tuple[float, Penalty], ...],
+    *,
+    uses_measured_pixel: bool = True,
 ) -> Problem:
-    """Explain the image as picture plus noise; the pixel's own word comes in at the end.
+    """Build the problem: the measurement is the image plus noise.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     penalties : tuple of (weight, Penalty)
-    own_word : bool
-        Whether it does, alone and with those of pixels whose surroundings look alike.
+    uses_measured_pixel : bool
+        Whether the final steps use the measured value of each pixel: in the posterior mean, and in
+        the BM3D-style refinement.
     """
     from napari_dip.engine.likelihood.fidelity import (
         beta_nll,
@@ -104,70 +113,76 @@ def build_blind_spot_problem(
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    noise = scene.noise.times(scene.granted)
+    noise = fit_input.noise.scale(fit_input.sure_noise_share)
     term = Term(
-        measurement=scene.measurement,
+        measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=beta_nll(noise, scene.noise_level**2),
+        fidelity=beta_nll(noise, fit_input.noise_level**2),
         likelihood=gaussian_likelihood(noise),
-        fitted=scene.weight * (1 - scene.guarded),
-        held_out=scene.held_out,
-        measured=scene.weight,
+        fit_mask=fit_input.weight * (1 - fit_input.guard_mask),
+        validation_mask=fit_input.validation_mask,
+        measured_mask=fit_input.weight,
     )
 
     def finish(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            scene.noise,
-            scene.measurement,
+            fit_input.noise,
+            fit_input.measurement,
             estimate,
-            granted=scene.granted,
-            judges=scene.held_out,
-            own_word=own_word,
-            trust=scene.trust,
+            sure_noise_share=fit_input.sure_noise_share,
+            validation_mask=fit_input.validation_mask,
+            uses_measured_pixel=uses_measured_pixel,
+            reliability=fit_input.reliability,
         )
 
-    refine = make_bm3d_refinement(scene, finish) if own_word else None
+    refine = make_bm3d_refinement(fit_input, finish) if uses_measured_pixel else None
     return Problem(terms=(term,), penalties=penalties, finish=finish, refine=refine)
 
 
 def make_bm3d_refinement(
-    scene: FitInput, finish: Callable[[Estimate], Estimate]
+    fit_input: FitInput, finish: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate] | None:
-    """Give what filters patches that look alike together, in the end; None in three dimensions.
+    """Return the BM3D-style refinement; None in three dimensions and for tiny images.
 
-    Some of the network's picture is kept (`REFINEMENT_NETWORK_SHARE`): the errors of the two are
-    not the same.
+    The result keeps a share of the network's prediction (`REFINEMENT_NETWORK_SHARE`), whose errors
+    differ from those of the filter.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
     from napari_dip.engine.refinement.bm3d import PATCH_SIDE, refine_collaboratively
 
-    if scene.measurement.ndim > 4 or min(scene.grid) < PATCH_SIDE:
+    if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
-    if scene.camera is not None:
-        return _make_camera_refinement(scene, finish)
+    if fit_input.camera_noise is not None:
+        return _make_camera_refinement(fit_input, finish)
 
     def refine(estimate: Estimate) -> Estimate:
         pilot = finish(estimate)
-        noise, measured = scene.noise, scene.measurement
-        if scene.correlation is None:
-            damped = pilot.mean + scene.weight * (measured - pilot.mean)
+        noise, measured = fit_input.noise, fit_input.measurement
+        if fit_input.noise_correlation is None:
+            damped = pilot.mean + fit_input.weight * (measured - pilot.mean)
             pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
-        facts = noise, measured, pilot.mean, scene.weight, scene.correlation
-        filtered = refine_collaboratively(*facts, informed=scene.neighbours is not None)
-        kept = REFINEMENT_NETWORK_SHARE if scene.correlation is None else CORRELATED_NETWORK_SHARE
-        return filtered._replace(mean=filtered.mean + kept * (pilot.mean - filtered.mean))
+        arguments = noise, measured, pilot.mean, fit_input.weight, fit_input.noise_correlation
+        filtered = refine_collaboratively(
+            *arguments, uses_pilot_only=fit_input.neighbours is not None
+        )
+        network_share = (
+            REFINEMENT_NETWORK_SHARE
+            if fit_input.noise_correlation is None
+            else CORRELATED_NETWORK_SHARE
+        )
+        return filtered._replace(mean=filtered.mean + network_share * (pilot.mean - filtered.mean))
 
     return refine
 
 
 def _make_camera_refinement(
-    scene: FitInput, finish: Callable[[Estimate], Estimate]
+    fit_input: FitInput, finish: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate]:
-    """Make the filter of a colour camera's noise, which the network's picture guides in part."""
+    """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.refinement.colour_camera import filter_camera_noise
 
-    camera, picture = scene.camera, scene.full_size
+    camera, picture = fit_input.camera_noise, fit_input.full_size_measurement
     assert camera is not None
     assert picture is not None
 
@@ -179,12 +194,12 @@ def _make_camera_refinement(
 
 
 def describe_blind_spot(block: tuple[int, ...]) -> str:
-    """Say how the blind spot hides, and why so.
+    """Return the size of the hidden blocks, and the reason for it, as text.
 
     Parameters
     ----------
     block : tuple of int
-        Size of hidden blocks, along Y and X.
+        Size of the hidden blocks, along Y and X.
     """
     if all(side == 1 for side in block):
         return "single pixels are hidden, since neighbouring pixels do not share noise"

@@ -1,11 +1,6 @@
-"""The paper's prior, as several tasks use it: an hourglass fed with fixed noise.
+"""Deep Image Prior (random input): its network, its problem, and variants of its architecture.
 
-The network and the code that a design is of.
-
-Designs of the network that is fed fixed noise: what differs from the preset's.
-
-`napari-dip explore architectures` says which of them suits an image, and a denoising can take that
-one over.
+`napari-dip explore architectures` compares the variants on an image; Denoise can use most of them.
 """
 
 from __future__ import annotations
@@ -13,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from napari_dip.errors import Refusal, refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
 
 if TYPE_CHECKING:
@@ -27,84 +22,94 @@ if TYPE_CHECKING:
 
     Grid = tuple[int, ...]
 
-#: Channels of the fixed noise, its range, and the channels of a skip: the values of the paper.
+#: Channels of the random input, its range, and channels of a skip connection: values of the paper.
 RANDOM_INPUT_CHANNELS, RANDOM_INPUT_RANGE, RANDOM_INPUT_SKIP_CHANNELS = 32, 0.1, 4
-#: Channels of noise in a volume that is shown a first guess besides: time and memory go to the
+#: Channels of the random input in a volume with an initial estimate: time and memory go to the
 #: finest layers there.
 NOISE_IN_VOLUMES = 8
-#: Standard deviation of the jitter, in units of the code: 1/30 as in the paper's denoising.
+#: Standard deviation of the jitter of the random input: 1/30, as in the paper's denoising.
 RANDOM_INPUT_JITTER = 1 / 30
 
 
 def build_random_input_prior(
-    scene: FitInput,
+    fit_input: FitInput,
     grid: tuple[int, ...],
     rng: torch.Generator,
     *,
     skip: int = RANDOM_INPUT_SKIP_CHANNELS,
     jitter: float = RANDOM_INPUT_JITTER,
-    further: int = 0,
+    extra_channels: int = 0,
     extra_input: Tensor | None = None,
     extra_input_jitter: float = 0.0,
     channels_of_noise: int = RANDOM_INPUT_CHANNELS,
-    reach: float = 1.0,
-    start: Tensor | None = None,
+    output_scale: float = 1.0,
+    baseline: Tensor | None = None,
 ) -> RandomInputPrior:
-    """Make a network and its code for a picture on `grid`.
+    """Build the network and its random input for an image on `grid`.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     grid : tuple of int
-        Size of the picture, which may be finer or larger than the measurement.
+        Size of the image, which may be finer or larger than the measurement.
     rng : torch.Generator
     skip : int
-        Channels that a skip passes on; 0: no skips.
+        Channels of each skip connection; 0: none.
     jitter : float
-    further : int
-        Channels fed beside the noise.
+        Standard deviation of the noise that is added to the random input in each iteration.
+    extra_channels : int
+        Number of input channels that another prior adds.
     extra_input : Tensor or None
-        (1, G, *grid): pictures of a range of about one that stand beside the noise in the code.
+        (1, G, *grid): images of a range of about one, appended to the random input.
     extra_input_jitter : float
-        Their own jitter.
+        Standard deviation of the jitter of these images.
     channels_of_noise : int
-        Of the fixed noise.
-    reach : float
-        Range that the picture is expected to have, in network units.
-    start : Tensor or None
-        (1, C, *grid): the picture that the fit begins with; None: a random one.
+        Number of channels of the random input.
+    output_scale : float
+        Expected range of the image, in network units.
+    baseline : Tensor or None
+        (1, C, *grid): image that the fit starts from; None: a random one.
     """
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import RandomInputPrior
 
-    channels = scene.measurement.shape[1]
+    channels = fit_input.measurement.shape[1]
     if extra_input is not None:
-        further += extra_input.shape[1]
-    fed = channels_of_noise + further
-    net = Hourglass(len(grid), fed, channels, scene.widths, skip=skip, normalised=True, rng=rng)
+        extra_channels += extra_input.shape[1]
+    input_channels = channels_of_noise + extra_channels
+    net = Hourglass(
+        len(grid),
+        input_channels,
+        channels,
+        fit_input.widths,
+        skip=skip,
+        is_normalised=True,
+        rng=rng,
+    )
     code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
     if extra_input is None:
-        return RandomInputPrior(net, code, jitter, reach)
-    if start is not None:
-        net.begin_at_zero()
+        return RandomInputPrior(net, code, jitter, output_scale)
+    if baseline is not None:
+        net.zero_head()
     jitters = torch.tensor(
         [jitter] * channels_of_noise + [extra_input_jitter] * extra_input.shape[1]
     )
     jitters = jitters.reshape(1, -1, *(1,) * len(grid))
     return RandomInputPrior(
-        net, torch.cat([code, extra_input.detach().cpu()], 1), jitters, reach, start
+        net, torch.cat([code, extra_input.detach().cpu()], 1), jitters, output_scale, baseline
     )
 
 
 def build_random_input_problem(
-    scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]
+    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem:
-    """Explain the image as picture plus noise, where the network does not see the image.
+    """Build the problem: the measurement is the image plus noise.
 
-    Of two measurements the first drives everywhere, and the second judges where it does not
-    drive: noise that the network learns from the first is none of the second's, so it shows there.
+    With a repeated exposure, all pixels of the first enter the loss, and the validation pixels are
+    of the second only. Noise of the first that the network has fitted then raises the validation
+    loss.
     """
     import torch
 
@@ -115,39 +120,43 @@ def build_random_input_problem(
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    shots = len(scene.measurement)
+    exposure_count = len(fit_input.measurement)
     terms = []
-    for number in range(shots):
-        noise = scene.noise.times(scene.granted).of(number)
-        judges = number == shots - 1
+    for exposure in range(exposure_count):
+        noise = fit_input.noise.scale(fit_input.sure_noise_share).select(exposure)
+        has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
-                measurement=scene.measurement[number : number + 1],
+                measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
                 likelihood=gaussian_likelihood(noise),
-                fitted=scene.weight * (1 - scene.guarded) if judges else scene.weight,
-                held_out=scene.held_out if judges else torch.zeros_like(scene.held_out),
-                measured=scene.weight,
+                fit_mask=fit_input.weight * (1 - fit_input.guard_mask)
+                if has_validation
+                else fit_input.weight,
+                validation_mask=fit_input.validation_mask
+                if has_validation
+                else torch.zeros_like(fit_input.validation_mask),
+                measured_mask=fit_input.weight,
             )
         )
-    blind = shots == 1 and any(side > 1 for side in scene.block)
-    unseen = SureTerm(scene.measurement) if blind else None
-    return Problem(terms=tuple(terms), penalties=penalties, unseen=unseen)
+    uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.blind_spot_size)
+    sure_term = SureTerm(fit_input.measurement) if uses_sure else None
+    return Problem(terms=tuple(terms), penalties=penalties, sure_term=sure_term)
 
 
-def validate_by_squared_error(scene: FitInput, problem: Problem) -> Problem:
-    """Judge a picture by how far off it is, whatever it says of itself.
+def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
+    """Replace the validation loss by the squared error, regardless of the predicted variance.
 
-    The spread of a noise code from step to step is widest at the start, and where the image has
-    little noise, it would make the least learned picture the likeliest one. What a network says of
-    planes that it has not seen is too sure by a factor that grows as it learns. Of scattered pixels
-    it is nearly right: error and likelihood chose steps 450 and 425 of 540, at 34.07 and 34.00 dB
-    (montage, docs/benchmarks/inpainting.md).
+    With random input, the spread from iteration to iteration is largest at the start. With little
+    noise, it would make the least fitted prediction the most likely one. Predicted variances of
+    missing planes are too small, by a factor that grows during the fit. For scattered pixels they
+    are nearly right: squared error and likelihood chose iterations 450 and 425 of 540, at 34.07 and
+    34.00 dB (montage, docs/benchmarks/inpainting.md).
     """
     from napari_dip.engine.likelihood.fidelity import gaussian_likelihood
 
-    likelihood = gaussian_likelihood(scene.noise)
+    likelihood = gaussian_likelihood(fit_input.noise)
     terms = (
         replace(
             term,
@@ -161,33 +170,36 @@ def validate_by_squared_error(scene: FitInput, problem: Problem) -> Problem:
 
 
 def build_from_architecture(
-    design: Architecture, grid: Grid, rng: torch.Generator, channels: int = 1, jitter: float = 0.0
+    architecture: Architecture,
+    grid: Grid,
+    rng: torch.Generator,
+    channels: int = 1,
+    jitter: float = 0.0,
 ) -> Prior:
-    """Make the network and then its code, as the fixed-noise code does.
+    """Build the network and the input of an architecture.
 
     Parameters
     ----------
-    design : Architecture
+    architecture : Architecture
     grid : tuple of int
-        Size of the picture.
+        Size of the image.
     rng : torch.Generator
-        Draws weights and code.
+        Draws the weights first and the random input then, as `build_random_input_prior` does.
     channels : int
-        Of the picture.
+        Channels of the image.
     jitter : float
-        Standard deviation of what is added to the code at each step; codes on a grid of their own
-        have none.
+        Standard deviation of the jitter of the input; coarse inputs of decoders have none.
     """
-    prior = _build_unbounded(design, grid, rng, channels, jitter)
-    if design.bound is not None:
+    prior = _build_without_bound(architecture, grid, rng, channels, jitter)
+    if architecture.bound is not None:
         from napari_dip.engine.networks.spectral_norm import bound_spectral_norms
 
-        bound_spectral_norms(prior.net, design.bound)
+        bound_spectral_norms(prior.net, architecture.bound)
     return prior
 
 
-def _build_unbounded(
-    design: Architecture, grid: Grid, rng: torch.Generator, channels: int, jitter: float
+def _build_without_bound(
+    architecture: Architecture, grid: Grid, rng: torch.Generator, channels: int, jitter: float
 ) -> Prior:
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import RandomInputPrior
@@ -198,34 +210,40 @@ def _build_unbounded(
         compute_scale_grids,
     )
 
-    widths, between = design.widths, _make_upsampling(design)
-    if design.structure == "hourglass":
-        fed = len(grid) if design.code == "coordinates" else RANDOM_INPUT_CHANNELS
+    widths, upsampling = architecture.widths, _make_upsampling(architecture)
+    if architecture.structure == "hourglass":
+        input_channels = len(grid) if architecture.code == "coordinates" else RANDOM_INPUT_CHANNELS
         net = Hourglass(
             len(grid),
-            fed,
+            input_channels,
             channels,
             widths,
-            skip=design.skip,
-            normalised=True,
+            skip=architecture.skip,
+            is_normalised=True,
             rng=rng,
-            even=design.weights == "He",
-            upsampling=between,
+            even=architecture.weights == "He",
+            upsampling=upsampling,
         )
-        return RandomInputPrior(net, _make_network_input(design, fed, grid, rng), jitter)
+        return RandomInputPrior(
+            net, _make_network_input(architecture, input_channels, grid, rng), jitter
+        )
     coarse = compute_scale_grids(grid, len(widths))[-1]
-    if design.structure == "decoder":
+    if architecture.structure == "decoder":
         decoder = Decoder(
-            grid, RANDOM_INPUT_CHANNELS, channels, widths, rng=rng, upsampling=between
+            grid, RANDOM_INPUT_CHANNELS, channels, widths, rng=rng, upsampling=upsampling
         )
         return CoarseInputPrior(
-            decoder, _make_network_input(design, RANDOM_INPUT_CHANNELS, coarse, rng), grid
+            decoder, _make_network_input(architecture, RANDOM_INPUT_CHANNELS, coarse, rng), grid
         )
-    deep = DeepDecoder(grid, channels, widths[0], len(widths), rng=rng, upsampling=between)
-    return CoarseInputPrior(deep, _make_network_input(design, widths[0], coarse, rng), grid)
+    deep_decoder = DeepDecoder(
+        grid, channels, widths[0], len(widths), rng=rng, upsampling=upsampling
+    )
+    return CoarseInputPrior(
+        deep_decoder, _make_network_input(architecture, widths[0], coarse, rng), grid
+    )
 
 
-def _make_upsampling(design: Architecture) -> Upsampling:
+def _make_upsampling(architecture: Architecture) -> Upsampling:
     from napari_dip.engine.networks.layers import (
         make_gaussian_upsampling,
         make_linear_upsampling,
@@ -233,51 +251,52 @@ def _make_upsampling(design: Architecture) -> Upsampling:
         make_transposed_upsampling,
     )
 
-    if design.sigma is not None:
-        return make_gaussian_upsampling(design.sigma)
+    if architecture.sigma is not None:
+        return make_gaussian_upsampling(architecture.sigma)
     return {
         "bilinear": make_linear_upsampling,
         "nearest": make_nearest_upsampling,
         "transposed": make_transposed_upsampling,
-    }[design.upsampling]
+    }[architecture.upsampling]
 
 
 def _make_network_input(
-    design: Architecture, channels: int, grid: Grid, rng: torch.Generator
+    architecture: Architecture, channels: int, grid: Grid, rng: torch.Generator
 ) -> Tensor:
-    """Draw, or lay out, what the network is fed with: (1, channels, *grid)."""
+    """Return the network input, random numbers or coordinates: (1, channels, *grid)."""
     import torch
 
-    if design.code == "coordinates":
+    if architecture.code == "coordinates":
         axes = [torch.linspace(0, 1, count) for count in grid]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
     code = torch.empty(1, channels, *grid)
-    if design.code == "Gaussian":
+    if architecture.code == "Gaussian":
         return code.normal_(0, RANDOM_INPUT_RANGE, generator=rng)
     return code.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
-#: Rates of the other optimisers, with which the energy of camera (scikit-image, its middle of
-#: 64 x 64 pixels) fell fastest in 60 iterations without breaking down: docs/explore.md.
+#: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
+#: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 RATES = {"sgd": 0.1, "l-bfgs": 1.0}
-#: Channels of the deep decoders, the narrow one with fewer weights than there are pixels, and their
-#: grids: Heckel and Hand take 64 or 128 channels and 6 grids for pictures of 512 x 512.
+#: Channels of the narrow and of the wide deep decoder, and their scales. The narrow one has fewer
+#: weights than there are pixels. Heckel and Hand take 64 or 128 channels and 6 scales for 512 x 512
+#: pixels.
 DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
-#: Most grids of an hourglass that are tried; one is without any coarser one.
+#: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
-#: What is compared with all others, and what moves its weights.
+#: Name of the preset's architecture, to which all others are compared, and its optimiser.
 PRESET: Final = "preset"
 ADAM: Final = "adam"
-#: Bounds of layers, and widths of Gaussian upsampling in coarse pixels: those of Shi et al. 2022
-#: (the code that they published for denoising, and for the bound of 2 the figure beside it).
+#: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
+#: 2022 (from their code for denoising; the bound of 2 also from its figure).
 BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
-#: Priors and kinds of noise with which a design of its own goes.
+#: Priors and noise models that work with another architecture than the preset's.
 _COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
     ("auto", "random-input"),
     ("auto", "gaussian", "poisson-gaussian"),
 )
-#: Those that a denoising can take over: all that differ in the network or in what it is fed, and
-#: none that differ in the optimiser.
+#: Architectures that Denoise can use: all that differ in the network or its input, none that differ
+#: in the optimiser.
 ArchitectureName = Annotated[
     Literal[
         "preset",
@@ -340,31 +359,32 @@ ArchitectureName = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A network, what it is fed with and how its weights move.
+    """Describe a network, its input and its optimiser.
 
     Attributes
     ----------
     name : str
-        As commands and tables call it.
+        Name in commands and tables.
     label : str
-        What is different from the preset's.
+        What differs from the preset's architecture.
     structure : str
         "hourglass", "decoder" or "deep decoder".
     widths : tuple of int
-        Channels at each grid, finest first.
+        Channels at each scale, finest first.
     rate : float
+        Learning rate.
     skip : int
-        Channels that a skip passes on.
+        Channels of each skip connection.
     upsampling : str
         "bilinear", "nearest", "transposed" or "gaussian".
     weights : str
-        How they begin: "uniform", as torch draws them, or "He".
+        Initialisation: "uniform", the default of torch, or "He".
     code : str
-        "uniform", "Gaussian" or "coordinates".
+        Network input: "uniform", "Gaussian" or "coordinates".
     optimiser : str
         "adam", "sgd" or "l-bfgs".
     bound : float or None
-        By which each layer but the last is bounded (`engine.bounded`).
+        Lipschitz bound of each layer but the last (`engine.networks.spectral_norm`).
     sigma : float or None
         Width of Gaussian upsampling, in coarse pixels.
     """
@@ -386,117 +406,117 @@ class Architecture:
 def list_architectures(
     widths: tuple[int, ...], rate: float, skip: int = RANDOM_INPUT_SKIP_CHANNELS
 ) -> dict[str, Architecture]:
-    """Give all designs by name, that of the preset first.
+    """Return all architectures by name, that of the preset first.
 
     Parameters
     ----------
     widths : tuple of int
-        Channels of the preset's network at each grid, finest first.
+        Channels of the preset's network at each scale, finest first.
     rate : float
         Its learning rate.
     skip : int
-        Channels that its skips pass on.
+        Channels of its skip connections.
     """
     scales = " → ".join(map(str, widths))
-    text = f"hourglass of {scales} channels, skips of {skip}"
-    base = Architecture(
-        name=PRESET, label=text, structure="hourglass", widths=widths, rate=rate, skip=skip
+    base_label = f"hourglass of {scales} channels, skips of {skip}"
+    preset = Architecture(
+        name=PRESET, label=base_label, structure="hourglass", widths=widths, rate=rate, skip=skip
     )
-    decoder = replace(base, name="decoder", label="decoder only", structure="decoder", skip=0)
+    decoder = replace(preset, name="decoder", label="decoder only", structure="decoder", skip=0)
     half = tuple(max(1, width // 2) for width in widths)
     architectures = (
-        base,
-        replace(base, name="no-skips", label="no skips", skip=0),
+        preset,
+        replace(preset, name="no-skips", label="no skips", skip=0),
         decoder,
-        *_vary_depth(base),
-        replace(base, name="half-width", label="half the channels", widths=half),
-        replace(base, name="nearest", label="nearest upsampling", upsampling="nearest"),
-        replace(base, name="transposed", label="learned upsampling", upsampling="transposed"),
-        replace(base, name="he-weights", label="weights begin after He", weights="He"),
-        replace(base, name="gaussian-input", label="fed Gaussian noise", code="Gaussian"),
-        replace(base, name="coordinates", label="fed coordinates", code="coordinates"),
-        _set_optimiser(base, "sgd", "SGD with momentum"),
-        _set_optimiser(base, "l-bfgs", "L-BFGS, no line search"),
-        _make_deep_decoder(base, "deep-decoder", DEEP_DECODER_CHANNELS),
-        _make_deep_decoder(base, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
-        *(set_gaussian_upsampling(base, sigma) for sigma in SIGMAS),
-        *(bound_architecture(base, bound) for bound in BOUNDS),
+        *_vary_depth(preset),
+        replace(preset, name="half-width", label="half the channels", widths=half),
+        replace(preset, name="nearest", label="nearest upsampling", upsampling="nearest"),
+        replace(preset, name="transposed", label="learned upsampling", upsampling="transposed"),
+        replace(preset, name="he-weights", label="weights begin after He", weights="He"),
+        replace(preset, name="gaussian-input", label="fed Gaussian noise", code="Gaussian"),
+        replace(preset, name="coordinates", label="fed coordinates", code="coordinates"),
+        _set_optimiser(preset, "sgd", "SGD with momentum"),
+        _set_optimiser(preset, "l-bfgs", "L-BFGS, no line search"),
+        _make_deep_decoder(preset, "deep-decoder", DEEP_DECODER_CHANNELS),
+        _make_deep_decoder(preset, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
+        *(set_gaussian_upsampling(preset, sigma) for sigma in SIGMAS),
+        *(bound_architecture(preset, bound) for bound in BOUNDS),
         bound_architecture(decoder, BOUNDS[-1]),
         set_gaussian_upsampling(bound_architecture(decoder, BOUNDS[-1]), SIGMAS[1]),
     )
-    return {item.name: item for item in architectures}
+    return {architecture.name: architecture for architecture in architectures}
 
 
-def bound_architecture(design: Architecture, bound: float) -> Architecture:
-    """Bound the layers of a design."""
-    text = f"layers bounded to {bound:g}"
-    return _derive_architecture(design, f"lipschitz-{bound:g}", text, bound=bound)
+def bound_architecture(architecture: Architecture, bound: float) -> Architecture:
+    """Return an architecture with Lipschitz-bounded layers."""
+    label = f"layers bounded to {bound:g}"
+    return _derive_architecture(architecture, f"lipschitz-{bound:g}", label, bound=bound)
 
 
-def set_gaussian_upsampling(design: Architecture, sigma: float) -> Architecture:
-    """Let a design upsample with a Gaussian kernel."""
-    text = f"Gaussian upsampling of width {sigma:g}"
+def set_gaussian_upsampling(architecture: Architecture, sigma: float) -> Architecture:
+    """Return an architecture with Gaussian upsampling."""
+    label = f"Gaussian upsampling of width {sigma:g}"
     return _derive_architecture(
-        design, f"upsampling-{sigma:g}", text, upsampling="gaussian", sigma=sigma
+        architecture, f"upsampling-{sigma:g}", label, upsampling="gaussian", sigma=sigma
     )
 
 
-def set_learning_rate(design: Architecture, rate: float) -> Architecture:
-    """Let the weights of a design move at another rate."""
-    return _derive_architecture(design, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
+def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
+    """Return an architecture with another learning rate."""
+    return _derive_architecture(architecture, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
 
 
 def check_architecture(network: str, prior: str, noise: str) -> Refusal | None:
-    """Say no to a design where another prior has a network of its own."""
+    """Refuse an architecture together with a prior or noise model that has its own network."""
     if network == PRESET or (prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS):
         return None
-    other = (
+    conflict = (
         f"the prior '{prior}'" if prior not in _COMPATIBLE_PRIORS else f"the noise model '{noise}'"
     )
-    why = f"{other} has a network of its own"
+    why = f"{conflict} has a network of its own"
     hint = "Choose the random input (--prior random-input) and a detector's noise with it."
-    return refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
+    return make_refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
 
 
 def compute_channel_widths(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the channels at each grid of a design, from those of the preset's network."""
+    """Return an architecture's channels at each scale, given those of the preset's network."""
     if network == PRESET or prior != "random-input":
         return preset
     architectures = list_architectures(preset, 0.0)
     return (
         architectures[network].widths if network in architectures else preset
-    )  # as deep as the preset's
+    )  # the preset's own depth is not listed
 
 
-def build_architecture_prior(network: str, scene: FitInput, rng: torch.Generator) -> Prior:
-    """Make the network and the code of a fixed-noise fit.
+def build_architecture_prior(network: str, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    """Build the random-input prior of a named architecture.
 
     Parameters
     ----------
     network : str
         One of `ArchitectureName`.
-    scene : FitInput
-        Whose widths are those of the design already.
+    fit_input : FitInput
+        Its widths are already those of the architecture.
     rng : torch.Generator
     """
-    architectures = list_architectures(scene.widths, 0.0)
+    architectures = list_architectures(fit_input.widths, 0.0)
     if network == PRESET or network not in architectures or network.startswith("depth"):
-        return build_random_input_prior(scene, scene.grid, rng)
-    design = replace(architectures[network], widths=scene.widths)
+        return build_random_input_prior(fit_input, fit_input.grid, rng)
+    design = replace(architectures[network], widths=fit_input.widths)
     return build_from_architecture(
-        design, scene.grid, rng, scene.measurement.shape[1], RANDOM_INPUT_JITTER
+        design, fit_input.grid, rng, fit_input.measurement.shape[1], RANDOM_INPUT_JITTER
     )
 
 
 def _vary_depth(base: Architecture) -> list[Architecture]:
-    """Vary how many grids there are; the coarsest of the preset's is repeated."""
+    """Return architectures with other numbers of scales, repeating the preset's coarsest width."""
     architectures = []
     for count in range(1, MAX_SCALES + 1):
         if count == len(base.widths):
             continue
         widths = (base.widths + base.widths[-1:] * MAX_SCALES)[:count]
-        text = f"{count} grids" if count > 1 else "1 grid, no coarser one"
-        architectures.append(replace(base, name=f"depth-{count}", label=text, widths=widths))
+        label = f"{count} grids" if count > 1 else "1 grid, no coarser one"
+        architectures.append(replace(base, name=f"depth-{count}", label=label, widths=widths))
     return architectures
 
 
@@ -505,15 +525,15 @@ def _set_optimiser(base: Architecture, optimiser: str, text: str) -> Architectur
 
 
 def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:
-    text = f"deep decoder of {width} channels"
+    label = f"deep decoder of {width} channels"
     widths = (width,) * DEEP_DECODER_SCALES
-    return replace(base, name=name, label=text, structure="deep decoder", widths=widths, skip=0)
+    return replace(base, name=name, label=label, structure="deep decoder", widths=widths, skip=0)
 
 
 def _derive_architecture(
-    design: Architecture, name: str, text: str, **changes: object
+    architecture: Architecture, name: str, text: str, **changes: object
 ) -> Architecture:
-    """Change one more thing, and say so; of the preset's alone only that."""
-    if design.name != PRESET:
-        name, text = f"{design.name}+{name}", f"{design.label}, {text}"
-    return replace(design, name=name, label=text, **changes)  # type: ignore[arg-type]
+    """Return an architecture with further changes, which are appended to name and label."""
+    if architecture.name != PRESET:
+        name, text = f"{architecture.name}+{name}", f"{architecture.label}, {text}"
+    return replace(architecture, name=name, label=text, **changes)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""The prior that is shown the whole measurement with more noise, where the noise is known."""
+"""R2R prior (recorrupted-to-recorrupted): how its network and its problem are built.
+
+The network takes the measurement with more noise of the same kind, so the noise has to be known.
+"""
 
 from __future__ import annotations
 
@@ -18,89 +21,97 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
 
 R2R_PRIOR = "r2r"
-#: Priors that are shown the measurement.
+#: Priors whose network takes the measurement as input.
 MEASUREMENT_INPUT_PRIORS = (*IMAGE_INPUT_PRIORS, R2R_PRIOR)
-#: Why a prior that has to know the noise gave way.
+#: Reasons in the report why the blind spot replaced R2R.
 UNRELIABLE_NOISE_REASON = (
-    "the image does not tell its noise surely, which showing the network more of it needs"
+    "the noise could not be measured reliably, and R2R adds noise of the measured strength"
 )
 WEAK_NOISE_REASON = (
-    "the noise is weak beside the picture, which a network that is shown all of it would copy"
+    "the noise is weak compared with the image, and a network that sees all of it would copy it"
 )
-#: Share of the noise's variance that the network leaves, about, where nothing else says how sure a
-#: picture is that a person kept early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on FMD.
+#: Approximate share of the noise variance that remains in the network's prediction. It serves as
+#: the variance where the user stopped the fit early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on
+#: FMD.
 R2R_RESIDUAL_NOISE_SHARE = 0.2
 
 
-def build_r2r_prior(scene: FitInput, rng: torch.Generator, *, further: int = 0) -> R2RPrior:
-    """Make a network and its code: the measurement with noise of its own kind put on top.
+def build_r2r_prior(
+    fit_input: FitInput, rng: torch.Generator, *, extra_channels: int = 0
+) -> R2RPrior:
+    """Build the network and its input: the measurement with added noise of its own kind.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     rng : torch.Generator
-    further : int
-        Channels that the network is fed beside the measurement.
+    extra_channels : int
+        Number of input channels besides the measurement.
     """
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.priors.r2r import R2RPrior
 
-    channels, *grid = scene.measurement.shape[1:]
-    # what noisy pixels are filled in with is no noisier than others
-    trust = None if scene.trust is None else scene.trust.where(scene.quiet > 0, 1.0)
+    channels, *grid = fit_input.measurement.shape[1:]
+    # replacements of very noisy pixels have the usual noise
+    trust = (
+        None
+        if fit_input.reliability is None
+        else fit_input.reliability.where(fit_input.low_noise_mask > 0, 1.0)
+    )
     dims = len(grid)
     net = Hourglass(
         dims,
-        channels + further,
+        channels + extra_channels,
         channels,
-        scene.widths,
+        fit_input.widths,
         skip=None,
-        normalised=False,
+        is_normalised=False,
         rng=rng,
         even=True,
     )
     return R2RPrior(
         net,
-        scene.measurement,
-        scene.quiet,
-        scene.guarded,
-        scene.block,
-        scene.noise if scene.noises is None else scene.noises,
-        scene.correlation,
-        window=None if scene.window is None else compute_window_size(dims, scene.window),
-        trust=trust,
+        fit_input.measurement,
+        fit_input.low_noise_mask,
+        fit_input.guard_mask,
+        fit_input.blind_spot_size,
+        fit_input.noise if fit_input.image_noises is None else fit_input.image_noises,
+        fit_input.noise_correlation,
+        window=None if fit_input.window is None else compute_window_size(dims, fit_input.window),
+        reliability=trust,
     )
 
 
-def build_r2r_problem(scene: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
-    """Explain the image as picture plus noise, of which the network is shown more.
+def build_r2r_problem(fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
+    """Build the problem: the measurement is the image plus noise.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     penalties : tuple of (weight, Penalty)
     """
     from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
-        measurement=scene.measurement,
+        measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=least_squares(scene.noise_level**2),
-        likelihood=gaussian_likelihood(scene.noise),
-        fitted=scene.weight * (1 - scene.guarded),
-        held_out=scene.held_out,
-        measured=scene.weight,
+        fidelity=least_squares(fit_input.noise_level**2),
+        likelihood=gaussian_likelihood(fit_input.noise),
+        fit_mask=fit_input.weight * (1 - fit_input.guard_mask),
+        validation_mask=fit_input.validation_mask,
+        measured_mask=fit_input.weight,
     )
 
     def finish(estimate: Estimate) -> Estimate:
         return Estimate(
-            estimate.mean, (R2R_RESIDUAL_NOISE_SHARE * scene.noise.at(estimate.mean)).log()
+            estimate.mean,
+            (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.evaluate(estimate.mean)).log(),
         )
 
     return Problem(
         terms=(term,),
         penalties=penalties,
         finish=finish,
-        refine=make_bm3d_refinement(scene, finish),
+        refine=make_bm3d_refinement(fit_input, finish),
     )

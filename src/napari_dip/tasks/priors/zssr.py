@@ -1,4 +1,4 @@
-"""The prior that super-resolution learns from the picture's own coarser scale."""
+"""Zero-shot super-resolution (ZSSR): how its network and its problem are built."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 #: Name of the prior; a row of the presets.
 ZSSR_PRIOR = "zssr"
-#: Least side of a picture: made coarse by three, it still has the pixels that a network's layers
+#: Minimum side of an image: downsampled by three, it still has the pixels that the network's layers
 #: reflect at the border.
 MIN_ZSSR_SIDE = 16
-#: Part of the picture that judges, and the side of its patches: what a network has learned of a
-#: pixel, it knows of the next one, too.
+#: Fraction of the image in validation patches, and their side in pixels. Patches are needed because
+#: a network that has fitted a pixel predicts its neighbours, too.
 VALIDATION_PATCH_FRACTION, VALIDATION_PATCH_SIDE = 0.15, 4
-#: Residual blocks of the network, as for inpainting (600 steps on bird of Set5, made coarse by 4).
+#: Residual blocks of the network, as for inpainting (600 iterations on bird of Set5, downsampled by
+#: 4).
 ZSSR_RESIDUAL_BLOCKS = 4
-#: Share of what interpolation gets wrong, as a variance, that is reckoned with everywhere: it
-#: keeps the loss finite where a network is sure of itself.
+#: Minimum variance, as a share of the squared error of interpolation: it keeps the loss finite
+#: where the network predicts almost no variance.
 INTERPOLATION_VARIANCE_FLOOR = 0.01
 
 
 def split_into_stages(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] | None:
-    """Divide the way to finer pixels into equal stages; None if there is no such way.
+    """Split the upscaling into equal stages; None if that is not possible.
 
     Parameters
     ----------
@@ -41,84 +42,98 @@ def split_into_stages(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] |
     Returns
     -------
     factors, count
-        Of one stage, 1, 2 or 3 for each axis, and how many make the whole.
+        Factors of one stage, 1, 2 or 3 for each axis, and number of stages.
     """
-    most = max(factors)
-    if any(factor not in (1, most) for factor in factors):
+    max_factor = max(factors)
+    if any(factor not in (1, max_factor) for factor in factors):
         return None
-    step, count = {2: (2, 1), 3: (3, 1), 4: (2, 2), 8: (2, 3)}[most]
+    step, count = {2: (2, 1), 3: (3, 1), 4: (2, 2), 8: (2, 3)}[max_factor]
     return tuple(step if factor > 1 else 1 for factor in factors), count
 
 
-def set_validation_patches(scene: FitInput, coarser: nn.Module, stage: tuple[int, ...]) -> FitInput:
-    """Let patches judge, in place of pixels, and work out what interpolation gets wrong.
+def set_validation_patches(
+    fit_input: FitInput, coarser: nn.Module, stage: tuple[int, ...]
+) -> FitInput:
+    """Replace the validation pixels by patches, and measure the error of interpolation.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     coarser : nn.Module
-        What makes pixels coarse by one stage.
+        Downsampling by one stage.
     stage : tuple of int
-        Its factors.
+        Factors of one stage.
     """
     import torch
 
     from napari_dip.engine.operators.detector import interpolate_cubic
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE
 
-    none = torch.zeros_like(scene.held_out)
-    patches = [-(-n // VALIDATION_PATCH_SIDE) for n in scene.grid]
-    count = torch.Size(patches).numel()
+    no_pixels = torch.zeros_like(fit_input.validation_mask)
+    patch_grid = [-(-n // VALIDATION_PATCH_SIDE) for n in fit_input.grid]
+    count = torch.Size(patch_grid).numel()
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    dealt = torch.zeros(count)
-    dealt[order[: max(1, round(VALIDATION_PATCH_FRACTION * count))]] = 1
-    judges = dealt.reshape(patches).to(none)
-    for axis, side in enumerate(scene.grid):
-        judges = judges.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
-    whole = (slice(n // factor * factor) for n, factor in zip(scene.grid, stage, strict=True))
-    picture = _fill_holes(scene)[(slice(None), slice(None), *whole)]
-    remaining = picture - interpolate_cubic(coarser(picture), stage)
-    lost = max(float(remaining.square().mean()), MIN_PREDICTION_VARIANCE)
-    worked_out = {**scene.worked_out, "judges": judges[None, None], "lost": lost}
-    return replace(scene, held_out=none, guarded=none, worked_out=worked_out)
+    is_chosen = torch.zeros(count)
+    is_chosen[order[: max(1, round(VALIDATION_PATCH_FRACTION * count))]] = 1
+    patch_mask = is_chosen.reshape(patch_grid).to(no_pixels)
+    for axis, side in enumerate(fit_input.grid):
+        patch_mask = patch_mask.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
+    divisible = (
+        slice(n // factor * factor) for n, factor in zip(fit_input.grid, stage, strict=True)
+    )
+    picture = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
+    residual = picture - interpolate_cubic(coarser(picture), stage)
+    interpolation_error = max(float(residual.square().mean()), MIN_PREDICTION_VARIANCE)
+    precomputed = {
+        **fit_input.precomputed,
+        "judges": patch_mask[None, None],
+        "lost": interpolation_error,
+    }
+    return replace(
+        fit_input, validation_mask=no_pixels, guard_mask=no_pixels, precomputed=precomputed
+    )
 
 
 def build_zssr_prior(
-    scene: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+    fit_input: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
 ) -> ZssrPrior:
-    """Make the network and what it is fed.
+    """Build the network and its input.
 
     Parameters
     ----------
-    scene : FitInput
+    fit_input : FitInput
     coarser : nn.Module
-        What makes pixels coarse by one stage.
+        Downsampling by one stage.
     factors : tuple of int
-        Of the whole way.
+        Upscaling factors of all stages together.
     rng : torch.Generator
     """
     from napari_dip.engine.priors.zssr import ZssrPrior
 
-    window = None if scene.window is None else (scene.window,) * len(scene.grid)
-    net = _build_zssr_network(scene, coarser, factors, rng)
-    lost = scene.worked_out["lost"]
-    assert isinstance(lost, float)
-    return ZssrPrior(net, _fill_holes(scene), scene.noise, lost, window=window)
+    window = None if fit_input.window is None else (fit_input.window,) * len(fit_input.grid)
+    net = _build_zssr_network(fit_input, coarser, factors, rng)
+    interpolation_error = fit_input.precomputed["lost"]
+    assert isinstance(interpolation_error, float)
+    return ZssrPrior(
+        net, _fill_holes(fit_input), fit_input.noise, interpolation_error, window=window
+    )
 
 
 def build_zssr_problem(
-    scene: FitInput, operator: nn.Module, finer: Callable[[Tensor], Tensor]
+    fit_input: FitInput, operator: nn.Module, finer: Callable[[Tensor], Tensor]
 ) -> Problem:
-    """Ask for the picture, made coarse by one stage; explain it in the end as far as it is certain.
+    """Build the problem: the network restores the image from one stage coarser.
+
+    The final step makes the result consistent with the measurement, as far as that is not noise.
 
     Parameters
     ----------
-    scene : FitInput
-        Where patches judge.
+    fit_input : FitInput
+        With validation patches.
     operator : nn.Module
-        What made the picture's pixels coarse, the whole way.
+        Downsampling by all stages together.
     finer : callable
-        Interpolation, the whole way.
+        Interpolation by all stages together.
     """
     import torch
 
@@ -130,61 +145,65 @@ def build_zssr_problem(
     from napari_dip.engine.operators.detector import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
 
-    measured, judges = scene.measurement, scene.worked_out["judges"]
-    lost = scene.worked_out["lost"]
-    assert isinstance(judges, torch.Tensor)
-    assert isinstance(lost, float)
-    nothing = torch.zeros_like(scene.noise.gain[:1])
-    sure = NoiseVariance(
-        gain=nothing, intercept=nothing, floor=nothing + INTERPOLATION_VARIANCE_FLOOR * lost
+    measured, patch_mask = fit_input.measurement, fit_input.precomputed["judges"]
+    interpolation_error = fit_input.precomputed["lost"]
+    assert isinstance(patch_mask, torch.Tensor)
+    assert isinstance(interpolation_error, float)
+    zero = torch.zeros_like(fit_input.noise.gain[:1])
+    variance_floor = NoiseVariance(
+        gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
-    likelihood = gaussian_likelihood(sure)
+    likelihood = gaussian_likelihood(variance_floor)
     term = Term(
         measurement=measured,
         operator=operator,
-        fidelity=beta_nll(sure, lost),
-        # by how far off it is, whatever the network says of itself
+        fidelity=beta_nll(variance_floor, interpolation_error),
+        # by squared error, regardless of the predicted variance
         likelihood=lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
-        fitted=scene.measured_mask * (1 - judges),
-        held_out=scene.measured_mask * judges,
-        measured=scene.measured_mask,
+        fit_mask=fit_input.measured_mask * (1 - patch_mask),
+        validation_mask=fit_input.measured_mask * patch_mask,
+        measured_mask=fit_input.measured_mask,
     )
 
     def finish(estimate: Estimate) -> Estimate:
-        assert estimate.log_variance is not None  # this prior says how sure it is
-        doubt = estimate.log_variance.exp()
-        foretold = operator(estimate.mean)
-        unsure = operator(doubt).clamp(min=MIN_PREDICTION_VARIANCE)
-        share = unsure / (unsure + scene.noise.at(foretold))
-        wanted = foretold + share * (measured - foretold) * scene.measured_mask
-        mean = apply_iterative_backprojection(estimate.mean, wanted, operator, finer)
+        assert estimate.log_variance is not None  # this prior predicts a variance
+        variance = estimate.log_variance.exp()
+        predicted = operator(estimate.mean)
+        predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
+        share = predicted_variance / (predicted_variance + fit_input.noise.evaluate(predicted))
+        target = predicted + share * (measured - predicted) * fit_input.measured_mask
+        mean = apply_iterative_backprojection(estimate.mean, target, operator, finer)
         return estimate._replace(mean=mean)
 
     return Problem(terms=(term,), finish=finish)
 
 
 def _build_zssr_network(
-    scene: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+    fit_input: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
 ) -> ZssrNetwork:
     from napari_dip.engine.networks.hourglass import ResidualChain
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
     from napari_dip.engine.priors.zssr import ZssrNetwork
 
     stage = split_into_stages(factors)
-    assert stage is not None  # the task has chosen another prior then
-    channels, dims = scene.measurement.shape[1], len(scene.grid)
-    chain = ResidualChain(dims, channels, channels, scene.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng)
+    assert stage is not None  # else the task has chosen another prior
+    channels, dims = fit_input.measurement.shape[1], len(fit_input.grid)
+    chain = ResidualChain(
+        dims, channels, channels, fit_input.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng
+    )
     net = FillingResidualNetwork(chain, channels, channels, dims, rng)
-    return ZssrNetwork(net, coarser, *stage, scene.grid)
+    return ZssrNetwork(net, coarser, *stage, fit_input.grid)
 
 
-def _fill_holes(scene: FitInput) -> Tensor:
-    """Give the measurement, its holes filled smoothly."""
+def _fill_holes(fit_input: FitInput) -> Tensor:
+    """Return the measurement, with missing pixels replaced by local means."""
     from napari_dip.engine.prior import fill_with_local_mean
 
-    whole = bool((scene.measured_mask > 0).all())
+    is_complete = bool((fit_input.measured_mask > 0).all())
     return (
-        scene.measurement
-        if whole
-        else fill_with_local_mean(scene.measurement, scene.measured_mask, scene.block)
+        fit_input.measurement
+        if is_complete
+        else fill_with_local_mean(
+            fit_input.measurement, fit_input.measured_mask, fit_input.blind_spot_size
+        )
     )
