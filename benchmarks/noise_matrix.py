@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.engine.noise.estimate import (
-    MAX_CORRELATION_LENGTH,
-    MAX_NEGLIGIBLE_LAG,
-    MIN_CORRELATED_LAG,
+    MAX_BLOCK_HALF_WIDTH,
+    MAX_NEGLIGIBLE_CORRELATION,
+    MIN_LAG_1_CORRELATION,
     compute_blind_spot_size,
 )
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -92,8 +92,8 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
     y, x = (
         tuple(float((a * b).mean() / whole) for a, b in pairs)
         for pairs in (
-            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MAX_CORRELATION_LENGTH + 1)],
-            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_CORRELATION_LENGTH + 1)],
+            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MAX_BLOCK_HALF_WIDTH + 1)],
+            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_BLOCK_HALF_WIDTH + 1)],
         )
     )
     return Truth(tuple(levels), tuple(told), y, x)
@@ -101,10 +101,14 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
 
 def reach(along: tuple[float, ...], shift: float) -> int:
     """Half width of a block that this correlation asks for, its lags moved by `shift`."""
-    if along[0] + shift <= MIN_CORRELATED_LAG:
+    if along[0] + shift <= MIN_LAG_1_CORRELATION:
         return 0
-    ended = [lag for lag, value in enumerate(along) if lag and value + shift <= MAX_NEGLIGIBLE_LAG]
-    return ended[0] if ended else MAX_CORRELATION_LENGTH
+    ended = [
+        lag
+        for lag, value in enumerate(along)
+        if lag and value + shift <= MAX_NEGLIGIBLE_CORRELATION
+    ]
+    return ended[0] if ended else MAX_BLOCK_HALF_WIDTH
 
 
 def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:

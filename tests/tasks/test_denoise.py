@@ -151,7 +151,7 @@ def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, ter
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
     assert Denoise().uses_neighbouring_frames("blind-spot")
-    assert not Denoise().uses_neighbouring_frames("noise")
+    assert not Denoise().uses_neighbouring_frames("random-input")
     assert not Denoise(neighbouring_frames=False).uses_neighbouring_frames("blind-spot")
     assert [Denoise(temporal_smoothing=one).uses_previous_frame() for one in (0.0, 1.0)] == [
         False,

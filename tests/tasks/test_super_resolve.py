@@ -24,7 +24,8 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
-from napari_dip.tasks.priors.zssr import ZSSR_PRIOR, split_into_stages
+from napari_dip.tasks.priors.registry import ZSSR
+from napari_dip.tasks.priors.zssr import split_into_stages
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert SuperResolve(factor="4").choose_prior(spec, volume=False) == ZSSR_PRIOR
+    assert SuperResolve(factor="4").choose_prior(spec, volume=False) == ZSSR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
         assert SuperResolve(**other).choose_prior(spec, volume=False) == "random-input"
     assert SuperResolve().choose_prior(spec, volume=True) == "random-input"
@@ -159,7 +160,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 
 def test_patches_judge_and_drive_nothing() -> None:
-    one = replace(scene(48, 64), prior=ZSSR_PRIOR)
+    one = replace(scene(48, 64), prior=ZSSR.key)
     term = seen_problem(SuperResolve(), one).terms[0]
     assert float((term.fit_mask * term.validation_mask).sum()) == 0
     assert float((term.fit_mask + term.validation_mask).min()) == 1
@@ -171,7 +172,7 @@ def test_patches_judge_and_drive_nothing() -> None:
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     one = scene(48, 64)
     nothing = 0 * one.noise.intercept
-    one = replace(one, prior=ZSSR_PRIOR, noise=replace(one.noise, intercept=nothing))
+    one = replace(one, prior=ZSSR.key, noise=replace(one.noise, intercept=nothing))
     one = replace(one, noise=replace(one.noise, floor=nothing + 1e-12))
     problem = seen_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
@@ -185,7 +186,7 @@ def test_what_is_learned_on_the_coarser_scale_beats_what_it_begins_with() -> Non
     coarse = binned(truth, (2, 2))
     told = {"factor": 2, "model": "binning", "noise": "gaussian", **FAST}
     learned = dip.super_resolve(coarse, max_iterations=60, **told)
-    assert learned.report["prior"]["chosen"] == ZSSR_PRIOR
+    assert learned.report["prior"]["chosen"] == ZSSR.key
     begun = dip.super_resolve(coarse, max_iterations=1, **told)
     ours, start = (float(np.mean((one.image - truth) ** 2)) for one in (learned, begun))
     assert ours < 0.93 * start

@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         print_message(convert_parser_error(error, tokens).message)
         return EXIT_REFUSAL
-    except Refused as no:
-        print_message(name_options(no.refusal, tokens).message)
+    except Refused as error:
+        print_message(name_options(error.refusal, tokens).message)
         return EXIT_REFUSAL
     except Failed as failure:
         print_message(failure.refusal.message)

@@ -52,7 +52,7 @@ EXPERIMENT_SUMMARIES = {
     "impedance": "Fit an image, the same with noise, its pixels shuffled, and noise: energies.",
     "spectrum": "Watch which frequencies of an image are learned when, and where to stop.",
 }
-COMMANDS = (*TASKS, "batch", "noise", "explore", "plan", "methods", "doctor", "demo")
+COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods", "doctor", "demo")
 #: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
 #: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
 _MIN_NAME_SIMILARITY = 0.8

@@ -110,15 +110,15 @@ class TrialStop:
     selected_iteration: int
 
 
-def find_stop(held_out: Sequence[float]) -> TrialStop:
+def find_stop(validation_errors: Sequence[float]) -> TrialStop:
     """Apply the usual early stopping to a complete fit, and select its best validated iteration.
 
     Parameters
     ----------
-    held_out : sequence of float
+    validation_errors : sequence of float
         Validation errors at iterations 1, 2, ... of a fit that was not stopped early.
     """
-    count = len(held_out)
+    count = len(validation_errors)
     rule = make_validation_stop_rule(compute_patience(count, VALIDATION_INTERVAL))
     iterations = [*range(VALIDATION_INTERVAL, count, VALIDATION_INTERVAL), count]
     history: list[ValidationRecord] = []
@@ -127,7 +127,7 @@ def find_stop(held_out: Sequence[float]) -> TrialStop:
             ValidationRecord(
                 iteration=iteration,
                 fit_loss=float("nan"),
-                validation_loss=float(held_out[iteration - 1]),
+                validation_loss=float(validation_errors[iteration - 1]),
             )
         )
         if rule(history):
@@ -288,11 +288,11 @@ class _FitRecorder:
         seconds: float,
     ) -> TrialFit:
         """Combine all measurements into a `TrialFit`."""
-        energy, held_out = (
+        energy, validation_errors = (
             np.array([attrgetter(name)(reading) for reading in self._records])
-            for name in ("energy", "held_out")
+            for name in ("energy", "validation_error")
         )
-        stop = find_stop(held_out.tolist())
+        stop = find_stop(validation_errors.tolist())
         picture = self._records[stop.selected_iteration - 1].picture
         assert picture is not None
         return TrialFit(
@@ -301,7 +301,7 @@ class _FitRecorder:
             energy=energy,
             noise=noise,
             correspondence=np.array(self._bands),
-            validation_errors=held_out,
+            validation_errors=validation_errors,
             psnr=np.array(self._psnr) if self._psnr else None,
             stop=stop,
             picture=self._restore_units(picture),

@@ -84,14 +84,14 @@ class IterationRecord(NamedTuple):
         Mean square of output minus target, in variances of the target.
     picture : ndarray (Y, X) float32 or None
         The output itself, or its running average, in units of the target; only if requested.
-    held_out : float
+    validation_error : float
         Mean square of that picture minus the target at the validation pixels; NaN without them.
     """
 
     iteration: int
     energy: float
     picture: Picture | None = None
-    held_out: float = float("nan")
+    validation_error: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -329,7 +329,7 @@ def _read_iterations(
             record = IterationRecord(
                 validation_record.iteration,
                 validation_record.fit_loss,
-                held_out=validation_record.validation_loss,
+                validation_error=validation_record.validation_loss,
             )
             if not pictures:
                 yield record

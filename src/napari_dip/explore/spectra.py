@@ -150,8 +150,8 @@ def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
     return np.asarray(np.hypot(down[:, None], across[None]))
 
 
-#: Number of iterations over which the ratio is averaged, and the maximum change of a settled
-#: average: n of equation 8 and the threshold in the code of Shi et al.
+#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022), and
+#: the maximum change of a settled average (the threshold in their code).
 RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
 #: Length of the blur filter in pixels, as in their code.
 _FILTER = 9
@@ -217,9 +217,9 @@ def find_ratio_stop(
     ratios : sequence of float
         Ratios at iterations 1, 2, ...
     count : int
-        Number of ratios per mean; the last two consecutive means are compared.
+        Number of ratios in each of two adjacent windows whose means are compared.
     change : float
-        Their difference is smaller than this once settled.
+        The ratio has settled where the two means first differ by less than this.
 
     References
     ----------
@@ -229,6 +229,7 @@ def find_ratio_stop(
     means = (sums[count:] - sums[:-count]) / count
     steps = np.abs(means[count:] - means[:-count])
     settled_steps = np.flatnonzero(steps < change)
+    # the first pair of windows ends at iteration 2 * count
     return int(settled_steps[0]) + 2 * count if settled_steps.size else 0
 
 
@@ -472,7 +473,7 @@ class _SpectrumRecorder:
         self._last = picture
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
-    def make_result(self, held_out: ValidationStop, setup: ExperimentSetup) -> Spectrum:
+    def make_result(self, validation_stop: ValidationStop, setup: ExperimentSetup) -> Spectrum:
         """Combine all measurements into a `Spectrum`."""
         assert self._last is not None
         evolution = {**self._pictures, self.count: self._last}
@@ -504,8 +505,8 @@ class _SpectrumRecorder:
             frequency=frequency,
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
-            validation_stop=held_out,
-            validation_psnr=self._psnr(self._restore_units(held_out.picture))
+            validation_stop=validation_stop,
+            validation_psnr=self._psnr(self._restore_units(validation_stop.picture))
             if has_truth
             else None,
         )

@@ -69,7 +69,7 @@ def restore(
     Failed
         If the run failed after work had begun.
     """
-    from napari_dip.pipeline.execute.crop_preview import make_keep_after_control
+    from napari_dip.pipeline.execute.clock import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_plan_files
     from napari_dip.pipeline.machine import detect_machine

@@ -352,7 +352,11 @@ def run_with_autosave(
 
     path = target.folder / CHECKPOINT_FILE
     store = CheckpointStore(
-        path, resume=target.resume, after=AUTOSAVE_DELAY_SECONDS, before=keep, lasting=False
+        path,
+        resume=target.resume,
+        first_write_seconds=AUTOSAVE_DELAY_SECONDS,
+        prepare=keep,
+        is_resumable_when_ended=False,
     )
     is_finished = False
     try:

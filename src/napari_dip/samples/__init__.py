@@ -1,7 +1,7 @@
 """Pictures that come with the package; LICENSE.txt beside them says whose they are.
 
-Decided here: which pictures are shipped, and what is made worse of them for each task. The doors
-import this package; it imports nothing.
+Decided here: which pictures are shipped, and how each task's example is degraded from them. User
+interfaces import this package; it imports nothing else of napari-dip.
 """
 
 from __future__ import annotations

@@ -260,6 +260,9 @@ class Task(ABC):
         Appended to the image's name to name the result.
     has_same_pixels : bool
         Whether the result has the same pixel grid as the image.
+    keeps_mean : bool
+        Whether the result has the mean intensity of the image. If so, what the fit changed of it
+        is corrected, and the report compares both.
     extra_outputs : dict of str to str
         Results besides the image: key in `Restoration.learned`, and description.
     """
@@ -270,6 +273,7 @@ class Task(ABC):
     result_suffix: ClassVar[str]
     extra_outputs: ClassVar[dict[str, str]] = {}
     has_same_pixels: ClassVar[bool] = True
+    keeps_mean: ClassVar[bool] = True
     accepts_stacks: ClassVar[bool] = False
     min_depth: ClassVar[int] = 4  # the network halves the depth at least once
 

@@ -16,7 +16,6 @@ from napari_dip.tasks.optics.initial_estimate import (
     make_first_guess_penalty,
     make_validated_mixture,
 )
-from napari_dip.tasks.optics.microscope import Optics
 from napari_dip.tasks.optics.psf_settings import (
     OIL,
     PSF,
@@ -25,6 +24,7 @@ from napari_dip.tasks.optics.psf_settings import (
     GaussianDepth,
     GaussianWidth,
     Microscope,
+    Optics,
     Pinhole,
     PixelSize,
     PsfSource,

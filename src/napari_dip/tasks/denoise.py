@@ -23,7 +23,6 @@ from napari_dip.tasks.base import (
 )
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, admit_maps, check_maps
 from napari_dip.tasks.noise_models.impulses import (
-    MASKED_INPUT_PRIOR,
     SALT_AND_PEPPER,
     build_impulse_prior,
     build_impulse_problem,
@@ -32,7 +31,6 @@ from napari_dip.tasks.noise_models.impulses import (
     has_no_impulses,
 )
 from napari_dip.tasks.noise_models.jpeg import (
-    RECOMPRESSION,
     add_jpeg_projection,
     admit_jpeg,
     build_recompression_prior,
@@ -62,13 +60,19 @@ from napari_dip.tasks.priors.deep_image_prior import (
     compute_channel_widths,
 )
 from napari_dip.tasks.priors.r2r import (
-    R2R_PRIOR,
     UNRELIABLE_NOISE_REASON,
     WEAK_NOISE_REASON,
     build_r2r_problem,
 )
+from napari_dip.tasks.priors.registry import (
+    BLIND_SPOT,
+    MASKED_INPUT,
+    PRIORS,
+    R2R,
+    RANDOM_INPUT,
+    RECOMPRESSION,
+)
 from napari_dip.tasks.shared_settings import (
-    NEIGHBOUR_FRAME_PRIORS,
     REPEATED_EXPOSURE,
     CameraGain,
     NoiseOrCompression,
@@ -254,8 +258,8 @@ class Denoise(Task):
         self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
     ) -> tuple[str, str]:
         """Return the blind spot for images without impulses, else the prior as it is."""
-        if prior == MASKED_INPUT_PRIOR and has_no_impulses(measured_mask):
-            return "blind-spot", "no impulses were found, so there is nothing to fill in"
+        if prior == MASKED_INPUT.key and has_no_impulses(measured_mask):
+            return BLIND_SPOT.key, "no impulses were found, so there is nothing to fill in"
         return prior, ""
 
     def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
@@ -303,11 +307,11 @@ class Denoise(Task):
     def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
         """Return the user's prior, that of a named noise, R2R, or the blind spot."""
         if self.prior != "auto" or self.architecture != PRESET:
-            return "random-input" if self.prior == "auto" else self.prior
-        prior_of_noise = {"jpeg": RECOMPRESSION, SALT_AND_PEPPER: MASKED_INPUT_PRIOR}.get(
+            return RANDOM_INPUT.key if self.prior == "auto" else self.prior
+        prior_of_noise = {"jpeg": RECOMPRESSION.key, SALT_AND_PEPPER: MASKED_INPUT.key}.get(
             self.noise
         )
-        return prior_of_noise or (R2R_PRIOR if self._allows_r2r(source, volume) else "blind-spot")
+        return prior_of_noise or (R2R.key if self._allows_r2r(source, volume) else BLIND_SPOT.key)
 
     def choose_widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
         """Return the channel widths of the chosen architecture."""
@@ -317,7 +321,7 @@ class Denoise(Task):
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
         count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
         is_joint_movie = (
-            not volume and is_movie(source) and self.choose_sharing(R2R_PRIOR, count) == "joint"
+            not volume and is_movie(source) and self.choose_sharing(R2R.key, count) == "joint"
         )
         return self.noise in DETECTOR and (count == 1 or is_joint_movie)
 
@@ -329,27 +333,27 @@ class Denoise(Task):
 
     def has_reusable_network(self, prior: str) -> bool:
         """Return whether the network's input is the image with a detector's noise."""
-        return prior in NEIGHBOUR_FRAME_PRIORS and self.noise in DETECTOR
+        return PRIORS[prior].takes_neighbour_frames and self.noise in DETECTOR
 
     def choose_prior_by_noise(
         self, prior: str, *, is_unreliable: bool, is_weak: bool
     ) -> tuple[str, str]:
         """Replace R2R by the blind spot where the noise is unreliable or weak."""
-        if prior != R2R_PRIOR or self.prior != "auto" or not (is_unreliable or is_weak):
+        if prior != R2R.key or self.prior != "auto" or not (is_unreliable or is_weak):
             return prior, ""
-        return "blind-spot", UNRELIABLE_NOISE_REASON if is_unreliable else WEAK_NOISE_REASON
+        return BLIND_SPOT.key, UNRELIABLE_NOISE_REASON if is_unreliable else WEAK_NOISE_REASON
 
     def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
         """Return why this prior runs, and the size of its hidden blocks."""
         is_chosen = self.prior != "auto"
-        if prior == RECOMPRESSION:
+        if prior == RECOMPRESSION.key:
             return "it learns to undo the compression that was found, on the picture itself"
-        if prior == MASKED_INPUT_PRIOR:
+        if prior == MASKED_INPUT.key:
             return "it learns to fill pixels in from those around, as the impulses need"
         reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
-        if prior == R2R_PRIOR:
+        if prior == R2R.key:
             return f"{reason} where the noise is known" if not is_chosen else reason
-        if prior != "blind-spot":
+        if prior != BLIND_SPOT.key:
             return reason
         return f"{reason}; {describe_blind_spot(block)}"
 
@@ -359,7 +363,7 @@ class Denoise(Task):
 
     def uses_neighbouring_frames(self, prior: str) -> bool:
         """Return whether the setting is on and the prior takes the image as input."""
-        return self.neighbouring_frames and prior in NEIGHBOUR_FRAME_PRIORS
+        return self.neighbouring_frames and PRIORS[prior].takes_neighbour_frames
 
     def uses_previous_frame(self) -> bool:
         """Return whether temporal smoothing is on."""
@@ -373,12 +377,12 @@ class Denoise(Task):
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
-        if fit_input.prior == RECOMPRESSION:
+        if fit_input.prior == RECOMPRESSION.key:
             return build_recompression_problem(fit_input, penalties)
         if self.noise == SALT_AND_PEPPER:
             problem = build_impulse_problem(fit_input, penalties)
         else:
-            builders = {"blind-spot": build_blind_spot_problem, R2R_PRIOR: build_r2r_problem}
+            builders = {BLIND_SPOT.key: build_blind_spot_problem, R2R.key: build_r2r_problem}
             problem = builders.get(fit_input.prior, build_random_input_problem)(
                 fit_input, penalties
             )
@@ -388,12 +392,12 @@ class Denoise(Task):
 
     def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build the prior that was chosen."""
-        if fit_input.prior == RECOMPRESSION:
+        if fit_input.prior == RECOMPRESSION.key:
             return build_recompression_prior(fit_input, rng)
-        if fit_input.prior == MASKED_INPUT_PRIOR:
+        if fit_input.prior == MASKED_INPUT.key:
             return build_impulse_prior(fit_input, rng)
         if self.noise == SALT_AND_PEPPER:
             fit_input = exclude_impulses(fit_input)
-        if fit_input.prior in NEIGHBOUR_FRAME_PRIORS:
+        if PRIORS[fit_input.prior].takes_neighbour_frames:
             return build_neighbour_frame_prior(fit_input, rng)
         return build_architecture_prior(self.architecture, fit_input, rng)

@@ -18,6 +18,7 @@ from napari_dip.tasks.priors.blind_spot import (
     build_blind_spot_problem,
     describe_blind_spot,
 )
+from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     NoiseModel,
@@ -156,21 +157,21 @@ class Guide(Task):
 
     def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
         """Return guide and blind spot, or guide and random input if the user chose that."""
-        return "guided-random-input" if self.prior == "random-input" else "guided"
+        return GUIDED_RANDOM_INPUT.key if self.prior == "random-input" else GUIDED.key
 
     def list_candidates(self) -> tuple[str, ...]:
         """Return the blind spot with and without the guide, unless the user chose a prior."""
-        return ("guided", "blind-spot") if self.prior == "auto" else ()
+        return (GUIDED.key, BLIND_SPOT.key) if self.prior == "auto" else ()
 
     def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
         """Return why this prior runs, and the size of its hidden blocks."""
-        if prior == "guided-random-input":
+        if prior == GUIDED_RANDOM_INPUT.key:
             return "you chose it"
         if self.prior != "auto":
             return f"you chose it; {describe_blind_spot(block)}"
         verdict = (
             "hidden pixels were predicted better with the guide"
-            if prior == "guided"
+            if prior == GUIDED.key
             else "hidden pixels were predicted no better with the guide, so it was left out"
         )
         return f"{verdict}; {describe_blind_spot(block)}"
@@ -184,12 +185,12 @@ class Guide(Task):
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
-        if fit_input.prior == "guided-random-input":
+        if fit_input.prior == GUIDED_RANDOM_INPUT.key:
             return build_random_input_problem(fit_input, penalties)
         # with few photons, the posterior mean adds more noise than detail: on three pairs of
         # channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
         return build_blind_spot_problem(
-            fit_input, penalties, uses_measured_pixel=fit_input.prior == "blind-spot"
+            fit_input, penalties, uses_measured_pixel=fit_input.prior == BLIND_SPOT.key
         )
 
     def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
@@ -197,11 +198,11 @@ class Guide(Task):
         from napari_dip.engine.priors.guided import GuidedPrior, zero_last_channels
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        if fit_input.prior == "blind-spot":
+        if fit_input.prior == BLIND_SPOT.key:
             return build_blind_spot_prior(fit_input, rng)
         guide = fit_input.extra_inputs["guide"][None]
         channels = guide.shape[1]
-        if fit_input.prior == "guided-random-input":
+        if fit_input.prior == GUIDED_RANDOM_INPUT.key:
             return GuidedPrior(
                 build_random_input_prior(fit_input, fit_input.grid, rng, extra_channels=channels),
                 guide,

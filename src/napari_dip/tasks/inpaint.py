@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import IMAGE, FitInput, Input, Setting, Task
-from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS, build_blind_spot_problem
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import (
     build_random_input_prior,
     build_random_input_problem,
@@ -30,6 +30,12 @@ from napari_dip.tasks.priors.masked_input import (
     measure_widest_hole,
     parse_mask,
     refuse_marks,
+)
+from napari_dip.tasks.priors.registry import (
+    MASKED_INPUT,
+    MASKED_INPUT_SHAPES,
+    PRIORS,
+    RANDOM_INPUT_NO_SKIPS,
 )
 
 if TYPE_CHECKING:
@@ -242,43 +248,43 @@ class Inpaint(Task):
 
     def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
         """Return the user's prior, or the masked input, which the mask may change later."""
-        return "masked-input" if self.prior == "auto" else self.prior
+        return MASKED_INPUT.key if self.prior == "auto" else self.prior
 
     def choose_prior_by_mask(
         self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
     ) -> tuple[str, str]:
         """Choose by the holes: masked input for scattered or narrow ones, else random input."""
-        if prior in ("random-input", "random-input-no-skips") or measured_mask is None:
+        if PRIORS[prior].uses_random_input or measured_mask is None:
             return prior, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(measured_mask)
         holes = [hole_mask for hole_mask in np.any(~measured_mask, axis=1) if hole_mask.any()]
         if all(is_scattered(hole) for hole in holes):
             return (
-                "masked-input",
+                MASKED_INPUT.key,
                 "the missing pixels are scattered, so their neighbours predict them",
             )
         if self.prior == "masked-input":
             return (
-                "masked-input-shapes",
+                MASKED_INPUT_SHAPES.key,
                 "you chose it; the holes have a shape, copies of which are hidden",
             )
         deepest = max(measure_hole_depth(hole, MIN_DEEP_HOLE + 1) for hole in holes)
         if deepest > MIN_DEEP_HOLE:
             return (
-                "random-input-no-skips",
+                RANDOM_INPUT_NO_SKIPS.key,
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
                 "predicted from its edge",
             )
         return (
-            "masked-input-shapes",
+            MASKED_INPUT_SHAPES.key,
             f"the widest hole is about {2 * deepest} pixels wide, narrow enough to be predicted "
             "from its edge",
         )
 
     def make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem: the residual is masked, so the holes do not enter the loss."""
-        takes_image = fit_input.prior in IMAGE_INPUT_PRIORS
+        takes_image = PRIORS[fit_input.prior].sees_image
         unvalidated = (
             build_blind_spot_problem(fit_input, ())
             if takes_image
@@ -294,12 +300,12 @@ class Inpaint(Task):
 
     def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build the masked input or the random input."""
-        if fit_input.prior in IMAGE_INPUT_PRIORS:
+        if PRIORS[fit_input.prior].sees_image:
             build_prior = (
                 build_masked_stack_prior if len(fit_input.grid) > 2 else build_masked_input_prior
             )
             return build_prior(fit_input, rng, predicts_measured=self.unmasked == "denoise")
-        if fit_input.prior == "random-input-no-skips":
+        if fit_input.prior == RANDOM_INPUT_NO_SKIPS.key:
             return build_random_input_prior(
                 fit_input, fit_input.grid, rng, skip=0, jitter=NO_SKIP_JITTER
             )
@@ -334,5 +340,6 @@ def _choose_stack_prior(measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]
     missing, total = count_missing_planes(measured_mask)
     if missing:
         why = f"{missing} of {total} planes are missing, so those before and after tell of them"
-        return "masked-input", why
-    return "masked-input-shapes", "the planes before and after tell, too, of what is missing in one"
+        return MASKED_INPUT.key, why
+    why = "the planes before and after tell, too, of what is missing in one"
+    return MASKED_INPUT_SHAPES.key, why

@@ -19,6 +19,7 @@ from napari_dip.tasks.network_import.loading import (
     list_network_layers,
     load_network,
 )
+from napari_dip.tasks.priors.registry import PIXELS, RANDOM_INPUT, TOTAL_VARIATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.network_import.loading import ImportedNetwork
 
-#: Name of each prior in reports and presets.
-PRIORS = {"random-input": "random-input", "total-variation": "total-variation", "none": "pixels"}
 #: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
 #: nearly uniform grey, as in Mahendran, Vedaldi 2015.
 PIXEL_START_SIGMA = 0.1
@@ -239,7 +238,7 @@ class InvertFeatures(Task):
 
     def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
         """Return the user's prior."""
-        return PRIORS[self.prior]
+        return PIXELS.key if self.prior == "none" else self.prior
 
     def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
         """Return what the prior adds to the activations."""
@@ -276,7 +275,7 @@ class InvertFeatures(Task):
         operator = self._make_operator(fit_input)
         # in units of the network's range, so that a weight means the same for every image
         penalty = total_variation(float(operator.get_buffer("unit").mean()))
-        penalties = ((self.smoothing, penalty),) if fit_input.prior == "total-variation" else ()
+        penalties = ((self.smoothing, penalty),) if fit_input.prior == TOTAL_VARIATION.key else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise Refused(make_refusal("layer-silent", layer=self.layer, name="the image"))
@@ -291,7 +290,7 @@ class InvertFeatures(Task):
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         zero, unit = _get_network_range(fit_input)
-        if fit_input.prior == "random-input":
+        if fit_input.prior == RANDOM_INPUT.key:
             return BoundedRangePrior(
                 build_random_input_prior(fit_input, fit_input.grid, rng), zero, zero + unit
             )

@@ -15,7 +15,8 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input, Setting
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR, build_r2r_prior
+from napari_dip.tasks.priors.r2r import build_r2r_prior
+from napari_dip.tasks.priors.registry import PRIORS, R2R
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,8 +250,6 @@ def _compute_block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
 #: of an embryo (8 x 48 x 48), a volume fit reached 25.8 dB in 36 s, planes with neighbouring planes
 #: as input 26.2 dB in 9 s.
 MIN_DISTANT_SPACING = 2.0
-#: Priors whose network takes the image as input and can take neighbouring frames as well.
-NEIGHBOUR_FRAME_PRIORS = (R2R_PRIOR, "blind-spot")
 UseNeighbouringFrames = Annotated[
     bool,
     Setting(
@@ -352,12 +351,12 @@ def build_neighbour_frame_prior(fit_input: FitInput, rng: torch.Generator) -> Pr
     Parameters
     ----------
     fit_input : FitInput
-        Its prior is one of `NEIGHBOUR_FRAME_PRIORS`.
+        Its prior is R2R or the blind spot.
     rng : torch.Generator
     """
     from napari_dip.engine.priors.guided import GuidedPrior
 
-    build_prior = build_r2r_prior if fit_input.prior == R2R_PRIOR else build_blind_spot_prior
+    build_prior = build_r2r_prior if fit_input.prior == R2R.key else build_blind_spot_prior
     if fit_input.neighbours is None:
         return build_prior(fit_input, rng)
     return GuidedPrior(
@@ -378,7 +377,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     previous = fit_input.previous_frame
     if previous is None or not weight:
         return problem
-    if fit_input.prior not in MEASUREMENT_INPUT_PRIORS:
+    if not PRIORS[fit_input.prior].sees_image:
         term = make_temporal_term(previous, fit_input.noise_level, weight, problem.finish)
         return replace(problem, terms=(*problem.terms, term))
     return append_final_step(problem, lambda _, done: smooth_temporally(done, previous, weight))

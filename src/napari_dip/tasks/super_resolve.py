@@ -21,9 +21,9 @@ from napari_dip.tasks.optics.psf_settings import (
     get_fit_axes,
     make_crop_to_frame,
 )
+from napari_dip.tasks.priors.registry import RANDOM_INPUT, ZSSR
 from napari_dip.tasks.priors.zssr import (
     MIN_ZSSR_SIDE,
-    ZSSR_PRIOR,
     build_zssr_prior,
     build_zssr_problem,
     set_validation_patches,
@@ -234,8 +234,8 @@ class SuperResolve(Task):
     def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
         """Return ZSSR or random input; by default ZSSR for planes with usable coarser scales."""
         if self.prior == "random-input" or (self.prior == "auto" and volume):
-            return "random-input"
-        return ZSSR_PRIOR if self._has_scales(source) else "random-input"
+            return RANDOM_INPUT.key
+        return ZSSR.key if self._has_scales(source) else RANDOM_INPUT.key
 
     def _has_scales(self, source: ImageSpec) -> bool:
         stages = split_into_stages(self.get_upscaling_factors(source.axes))
@@ -244,7 +244,7 @@ class SuperResolve(Task):
 
     def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
         """Return what the prior learns from."""
-        if prior == ZSSR_PRIOR:
+        if prior == ZSSR.key:
             return "it learns on the picture, made coarser still, what finer pixels look like"
         return "it is the one that the Deep Image Prior paper enlarges with"
 
@@ -267,7 +267,7 @@ class SuperResolve(Task):
 
     def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
         """Add the interpolated and the back-projected image, or the patches of ZSSR."""
-        if fit_input.prior == ZSSR_PRIOR:
+        if fit_input.prior == ZSSR.key:
             stage = _get_stage_factors(self.get_upscaling_factors(_get_spatial_axes(fit_input)))
             return set_validation_patches(fit_input, self._make_downsampling(stage), stage)
         if self.initial_estimate == "none":
@@ -285,7 +285,7 @@ class SuperResolve(Task):
         from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
-        if fit_input.prior == ZSSR_PRIOR:
+        if fit_input.prior == ZSSR.key:
             return build_zssr_problem(fit_input, *self._make_resamplers(fit_input))
         term = Term(
             measurement=fit_input.measurement,
@@ -343,7 +343,7 @@ class SuperResolve(Task):
 
         axes = _get_spatial_axes(fit_input)
         factors = self.get_upscaling_factors(axes)
-        if fit_input.prior == ZSSR_PRIOR:
+        if fit_input.prior == ZSSR.key:
             return build_zssr_prior(
                 fit_input, self._make_downsampling(_get_stage_factors(factors)), factors, rng
             )

@@ -110,26 +110,26 @@ def test_a_preview_is_not_due_because_of_a_pause() -> None:
     clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
     paused_for(60, hands, clock)
     clock.poll_control()
-    assert not clock.is_preview_due(at_hand=True)
+    assert not clock.is_preview_due(has_prediction=True)
     hands.time += 0.3
-    assert clock.is_preview_due(at_hand=True)
+    assert clock.is_preview_due(has_prediction=True)
 
 
 def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     hands = Hands()
     clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
     hands.time += 0.3
-    assert clock.is_preview_due(at_hand=False)
+    assert clock.is_preview_due(has_prediction=False)
     hands.time += 0.05
     clock.record_preview_cost()
     hands.time += 4.9
-    assert not clock.is_preview_due(at_hand=False)
-    assert clock.is_preview_due(at_hand=True)  # it costs no look
+    assert not clock.is_preview_due(has_prediction=False)
+    assert clock.is_preview_due(has_prediction=True)  # it costs no look
     clock.record_preview_cost()
     hands.time += 4.9
-    assert not clock.is_preview_due(at_hand=False)
+    assert not clock.is_preview_due(has_prediction=False)
     hands.time += 0.2
-    assert clock.is_preview_due(at_hand=False)
+    assert clock.is_preview_due(has_prediction=False)
 
 
 def test_the_words_name_the_part_where_there_are_several() -> None:

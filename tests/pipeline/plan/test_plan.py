@@ -219,9 +219,9 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
-    from napari_dip.engine.noise.estimate import MAX_CORRELATION_LENGTH
+    from napari_dip.engine.noise.estimate import MAX_BLOCK_HALF_WIDTH
 
-    assert max(BLOCK_SIDES) == 2 * MAX_CORRELATION_LENGTH + 1
+    assert max(BLOCK_SIDES) == 2 * MAX_BLOCK_HALF_WIDTH + 1
 
 
 def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:

@@ -200,7 +200,7 @@ def test_a_shared_movie_says_how_far_it_is_up_to_the_end() -> None:
 def test_a_shared_movie_is_the_same_when_it_was_interrupted(tmp_path: Path, events: int) -> None:
     from napari_dip.pipeline.execute.runner import run
 
-    store = CheckpointStore(tmp_path / "kept", resume=False, after=0)
+    store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
     loop = run(plan_of(), {"image": movie()}, store=store)
     for _ in range(2 + events):
         next(loop)
@@ -222,7 +222,7 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
     loop = run(
         plan_of(),
         {"image": movie()},
-        store=CheckpointStore(tmp_path / "kept", resume=False, after=0),
+        store=CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0),
     )
     next(event for event in loop if "frame 4 of 4" in event.message)
     loop.close()  # as if it had been killed: nothing is written on the way out
@@ -272,7 +272,7 @@ def test_tiles_are_shown_one_network_and_are_the_same_when_interrupted(tmp_path:
     _, whole = drain(plan, image)
     assert whole is not None
     assert whole.report["fit"]["joint_training"]["inference"] == 2
-    store = CheckpointStore(tmp_path / "kept", resume=False, after=0)
+    store = CheckpointStore(tmp_path / "kept", resume=False, first_write_seconds=0)
     from napari_dip.pipeline.execute.runner import run
 
     loop = run(plan, {"image": image}, store=store)

@@ -30,6 +30,7 @@ from napari_dip.pipeline.reproduce.repetition import (
     format_command_line,
     write_python_script,
 )
+from napari_dip.tasks.priors.registry import PRIORS
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
@@ -196,9 +197,9 @@ def test_what_the_scale_of_a_stack_decided_is_written_down():
 
 ALWAYS = {"deep image prior"}
 USED = {
-    "r2r": {"r2r", "collaborative", "noise line"},
-    "blind-spot": {"blind spot", "posterior", "collaborative", "noise line"},
-    "random-input": {"noise line"},
+    "r2r": {"r2r", "bm3d", "noise estimation"},
+    "blind-spot": {"noise2void", "posterior mean", "bm3d", "noise estimation"},
+    "random-input": {"noise estimation"},
 }
 
 
@@ -267,7 +268,12 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
     sentences = (ROOT / "src/napari_dip/pipeline/assess/methods_section.py").read_text(
         encoding="utf-8"
     )
-    assert {key for key in PAPERS if key not in sentences} <= set(CITED_TOPICS) <= set(PAPERS)
+    of_priors = {key for prior in PRIORS.values() for key in prior.papers}
+    assert (
+        {key for key in PAPERS if key not in sentences} - of_priors
+        <= set(CITED_TOPICS)
+        <= set(PAPERS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -306,7 +312,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
         monkeypatch.setattr(module, name, call)
 
-    watched(collaborative, "refine_collaboratively", "collaborative")
+    watched(collaborative, "refine_collaboratively", "bm3d")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
     watched(recorruption, "R2RPrior", "r2r")
     others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
@@ -314,9 +320,9 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
         others["mask"] = np.random.default_rng(0).random((24, 24)) < 0.2
     result = dip.restore(scene(), dip.make_recipe(task, **{**FEW, **settings}), **others)
     cited = set(list_paper_keys(result.report))
-    assert cited & {"collaborative", "Lucy", "r2r"} == ran
-    assert ("two shots" in cited) == ("repeated_exposure" in inputs)
-    assert ("backprojection" in cited) == ("deblur" in task)
+    assert cited & {"bm3d", "Lucy", "r2r"} == ran
+    assert ("repeated exposure" in cited) == ("repeated_exposure" in inputs)
+    assert ("bp-dip" in cited) == ("deblur" in task)
     text = write_methods_section(result.report)
     assert "{" not in text and text.count("\n[") == len(cited)
 
@@ -334,6 +340,6 @@ def test_every_paper_is_named_where_its_part_is_written():
         author, year = paper.partition(",")[0], re.findall(r"(?:19|20)\d\d(?=[,.])", paper)[0]
         assert any(re.search(rf"{author}.{{0,300}}?{year}", text) for text in texts), key
         number = re.search(r"(doi:\S+|arXiv:\S+)\.$", paper)
-        assert number or key in ("two shots", "steadiness", "confocal"), key
-        if number and key not in ("deep image prior", "blind spot", "r2r"):
+        assert number or key in ("repeated exposure", "temporal smoothing", "confocal"), key
+        if number and key not in ("deep image prior", "noise2void", "r2r"):
             assert any(number[1] in text for text in texts), key

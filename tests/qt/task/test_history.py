@@ -30,7 +30,7 @@ def test_a_film_never_takes_more_than_its_bound_and_stays_evenly_spread():
 
 
 def test_a_film_has_no_more_pictures_than_a_slider_has_places():
-    assert len(shown(SnapshotBuffer(most_snapshots=10), 95)) <= 10
+    assert len(shown(SnapshotBuffer(max_snapshots=10), 95)) <= 10
 
 
 def test_pictures_of_which_two_do_not_fit_are_not_kept():

@@ -1,4 +1,4 @@
 """Compute point spread functions, learned kernels, initial estimates and blind blur estimates.
 
-Deblurring tasks import this package.
+Deblurring and super-resolution import this package.
 """

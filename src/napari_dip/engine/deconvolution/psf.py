@@ -299,10 +299,14 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
     tuple of Tensor and tuple of Note, or str
         The kernel, (*sizes) float32 with odd sizes and its centre of mass at the middle, and notes
         on what was changed. Or a key of the fault table: "input-not-finite", "psf-zero" or
-        "psf-negative". An axis of odd size is centred by whole pixels. An axis of even size has no
-        middle pixel, so the PSF is shifted by the missing part of a pixel as well. Otherwise
-        results would be displaced (bars of DeconvolutionLab2, by half a voxel: Richardson-Lucy
-        28.9 dB without the shift, 34.0 dB with it).
+        "psf-negative".
+
+    Notes
+    -----
+    An axis of odd size is centred by whole pixels. An axis of even size has no middle pixel: it is
+    padded to odd size, and the PSF is then also shifted by the remaining fraction of a pixel.
+    Without that shift, results are displaced by up to half a pixel (bars of DeconvolutionLab2:
+    Richardson-Lucy 28.9 dB without it, 34.0 dB with it).
     """
     psf = array.detach().to(torch.float64)
     if not bool(psf.isfinite().all()):
@@ -315,19 +319,19 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
     psf = psf / psf.max()  # the sum of tiny or huge values may not be finite
     psf = psf / psf.sum()
     notes: list[Note] = []
-    lacking: dict[int, float] = {}
+    fractions: dict[int, float] = {}
     for axis, name in enumerate("ZYX"[-psf.ndim :]):
         size = psf.shape[axis]
-        psf, shift, missing = _pad_to_centre(psf, axis)
+        psf, shift, fraction = _pad_to_centre(psf, axis)
         if size % 2 == 0:
-            lacking[axis] = missing
-            notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(missing)))
+            fractions[axis] = fraction
+            notes.append(make_note("psf-padded", size=size, axis=name, shift=abs(fraction)))
         if abs(shift) >= 1:
             notes.append(make_note("psf-centred", shift=abs(shift), axis=name))
     psf = _crop_to_light(psf)
     # shifted after the crop: zeros next to the cropped haze would cause ringing
-    for axis, missing in lacking.items():
-        psf = _shift_subpixel(psf, axis, missing)
+    for axis, fraction in fractions.items():
+        psf = _shift_subpixel(psf, axis, fraction)
     return (psf / psf.sum()).float(), tuple(notes)
 
 
@@ -341,16 +345,17 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     Returns
     -------
     tuple of Tensor and two floats
-        The PSF, the distance of that pixel from the middle, and the shift by part of a pixel that
-        moves the centre onto it.
+        The padded PSF; by how many pixels that pixel was off the middle; and the fraction of a
+        pixel by which the centre of mass is still off it.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)
     centre_of_mass = float((_compute_marginal(psf, axis) * indices).sum())
     centre = round(centre_of_mass)
     if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
-        # an even widefield stack has an unpaired first plane with as much light as any other;
-        # squares suppress that haze
+        # Of a widefield stack, each plane has equally much light. If their number is even, the
+        # first plane has no counterpart and displaces the centre of mass. It is out of focus, so
+        # squares of the values reduce its weight.
         squares = _compute_marginal(psf**2, axis)
         brightest = float((squares * indices).sum() / squares.sum())
         centre = floor(centre_of_mass) + (0 if brightest < centre_of_mass else 1)

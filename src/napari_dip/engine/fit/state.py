@@ -96,20 +96,20 @@ class FitResult:
     notes: tuple[Note, ...]
 
 
-#: Training loss, in units of one plus the median of the last five reports, above which a fit is
-#: rolled back as broken down.
+#: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
+#: factor times (1 + |median of the last five reported losses|).
 BREAKDOWN_LOSS_FACTOR = 10.0
-#: Tolerance of the validation loss, as a share of its decrease since the first report. Losses
-#: within it count as equal if they are of a separate validation input, or if the final inference
-#: uses the validation pixels as input. On bird of Set5, downscaled by 4, losses differed by 5 % of
-#: the decrease from iteration 75 on while the PSNR still rose by 0.6 dB. On FMD WideField_BPAE_R
-#: with 10,000 validation pixels, iteration 50 was better than 250 by 5 % with one seed and worse
-#: with another: 35.22 and 35.55 dB.
+#: Tolerance of the validation loss, as a share of its decrease since the first report: losses that
+#: differ by less count as equal. It applies to priors with a separate validation input, and to
+#: those whose final inference has the validation pixels as input (`reveals_validation`). On bird of
+#: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
+#: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
+#: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
 LOSS_TOLERANCE_SHARE = 0.1
-#: Upper bound of that tolerance in the second case, in units of the median difference of two
-#: consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD, captures 1 to 4) chose
-#: iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead of 2, fits of
-#: WideField_BPAE_R would choose iteration 75 of 250.
+#: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
+#: difference of two consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD,
+#: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
+#: of 2, fits of WideField_BPAE_R would choose iteration 75 of 250.
 MAX_FLUCTUATION_FACTOR = 2.0
 
 
@@ -206,9 +206,10 @@ class FitState:
         return None
 
     def finish_by_user(self, problem: Problem) -> Stop:
-        """Check the iterations since the last report for a better picture; return the stop reason.
+        """Choose the picture of a fit that the user ended, and return that stop reason.
 
-        The last preview is checked if there is one, else the current average.
+        With a separate validation input, it is the last preview. Otherwise the last preview, or the
+        current average, replaces the best picture so far if its validation loss is lower.
         """
         last_report = self.history[-1].iteration if self.history else 0
         if self.best_estimate is not None and self.trainer.has_validation_input:
@@ -235,17 +236,17 @@ class FitState:
     ) -> float:
         return float(compute_validation_loss(problem, estimate, is_direct=is_direct))
 
-    def _is_improvement(self, held_out: float, slack: float = 0.0) -> bool:
-        """Return whether the loss is at most the lowest so far plus `slack`, or undefined.
+    def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:
+        """Return whether the loss is at most the lowest so far plus `tolerance`, or undefined.
 
         Of equal losses the later one counts, since more iterations have been averaged.
         """
         earlier = self._list_validation_losses()
-        return isnan(held_out) or not earlier or held_out <= min(earlier) + slack
+        return isnan(validation_loss) or not earlier or validation_loss <= min(earlier) + tolerance
 
-    def _compute_tolerance(self, held_out: float) -> float:
+    def _compute_tolerance(self, validation_loss: float) -> float:
         """Return the difference from the lowest loss that counts as equal."""
-        losses = [*self._list_validation_losses(), held_out]
+        losses = [*self._list_validation_losses(), validation_loss]
         if len(losses) < 2 or not (
             self.trainer.has_validation_input or self.trainer.reveals_validation
         ):

@@ -1,4 +1,4 @@
 """Define losses: fidelity terms, the SURE term, penalties and temporal smoothing.
 
-Priors and tasks import this package, which depends on problems, operators and noise statistics.
+It depends on problems, operators, noise statistics and network layers.
 """

@@ -52,57 +52,49 @@ from napari_dip.engine.noise.variance_model import (
 #: Correlation at lag 1 above which noise is treated as correlated. Of seven FMD fields, those with
 #: white noise measure up to 0.18 (residual structure) and those with correlated noise 0.59 or more;
 #: a confocal scan measures 0.25 to 0.33 along its lines.
-MIN_CORRELATED_LAG = 0.22
+MIN_LAG_1_CORRELATION = 0.22
 #: Correlation at lag 1 up to which the variance is that of the finest frequencies. Residual
 #: structure in flat blocks measures as much; treated as noise, it lowered the PSNR of mitochondria
 #: and coins.
-MAX_DOUBTFUL_LAG = 0.12
-#: Correlation, less that of the image, at which the hidden block ends: too little for a network to
-#: learn noise from.
-MAX_NEGLIGIBLE_LAG = 0.05
-#: Largest half width of the hidden block, in pixels. On FMD widefield, whose correlation length is
-#: 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since larger
-#: ones hide too much of the surroundings.
-MAX_CORRELATION_LENGTH = 3
+MAX_DOUBTFUL_CORRELATION = 0.12
+#: Correlation at which the hidden block ends, after that of the image was subtracted. A network
+#: learns no noise from so little.
+MAX_NEGLIGIBLE_CORRELATION = 0.05
+#: Largest half width of the hidden block, in pixels. On FMD widefield, whose noise is correlated
+#: over 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since
+#: larger ones hide too much of the surroundings.
+MAX_BLOCK_HALF_WIDTH = 3
 #: Fewest hidden blocks that fit side by side into the image.
 MIN_BLOCKS_PER_SIDE = 6
-#: Fewest informative blocks for an estimate, and standard deviation that is assumed with fewer, as
-#: a share of the range. Any value that keeps the loss of order one will do, since a constant factor
-#: changes neither the fit nor early stopping.
-MIN_NOISE_BLOCKS, FALLBACK_NOISE_SHARE = 8, 0.01
+MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
+#: Standard deviation that is assumed with fewer blocks, as a share of the range. Any value will do
+#: that keeps the loss of order one.
+FALLBACK_NOISE_SHARE = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_SHARE = 1e-4
-#: Why the noise of an image cannot be estimated, in this order: too few blocks without unmeasured
-#: pixels; almost all blocks clipped; noise below the distance of grey values; structure at the
-#: finest frequencies everywhere; texture and correlated noise not separable; noise at some
-#: brightness off the variance model, or nothing flat there; more outliers than in Gaussian noise;
-#: more correlation than was measured.
+#: Why the noise of an image cannot be estimated.
 UNRELIABLE_REASONS = (
-    "blocks",
-    "clipped",
-    "grey values",
-    "texture",
-    "correlation",
-    "brightness",
-    "tails",
-    "smoothed",
+    "blocks",  # too few blocks without unmeasured pixels
+    "clipped",  # almost all blocks are clipped
+    "grey values",  # the noise is weaker than the distance of grey values
+    "texture",  # structure at the finest frequencies everywhere
+    "correlation",  # texture and correlated noise cannot be separated
+    "brightness",  # at some brightness, noise off the variance model, or nothing flat
+    "tails",  # more outliers than in Gaussian noise
+    "smoothed",  # more correlation than was measured
 )
-#: Cautions on a usable estimate, in this order: noise periodically stronger, as in every second
-#: row; nearly all of the image structured; variation over eight pixels and more everywhere; offsets
-#: of whole rows or columns; less correlation than was measured; much of the image clipped; some
-#: brightness off the variance model; variance uncertain at an end of the brightness range; noise of
-#: a colour camera; correlated noise in a colour picture.
+#: Cautions on a usable estimate.
 CAUTIONS = (
-    "resampled",
-    "calm",
-    "blotches",
-    "lines",
-    "whiter",
-    "cut",
-    "uneven",
-    "ends",
-    "camera",
-    "colours",
+    "resampled",  # noise periodically stronger, as in every second row
+    "calm",  # nearly all of the image is structured, so calm areas are rare
+    "blotches",  # variation over eight pixels and more everywhere
+    "lines",  # offsets of whole rows or columns
+    "whiter",  # less correlation than was measured
+    "cut",  # much of the image is clipped
+    "uneven",  # noise off the variance model at some brightness
+    "ends",  # variance uncertain at the darkest or brightest values
+    "camera",  # noise of a colour camera
+    "colours",  # correlated noise in a colour picture
 )
 #: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
 MAX_BLOCKS = 6_000
@@ -119,20 +111,24 @@ MIN_WHOLE_BLOCK_SHARE = 0.3
 #: variance to be extended to all bands by the correlation. It is 0.74 to 0.86 in three synthetic
 #: images whose noise was estimated 1.2 to 1.6 times too strong, and 0.89 or more in correct ones.
 MIN_FINE_ENERGY = 0.88
-#: Least share of blocks without texture; and shares of blocks without texture and of blocks that
-#: agree on the correlation, below both of which the variance is known to a third only, as in images
-#: of filaments or membranes.
-MIN_FLAT_BLOCK_SHARE, CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.3, 0.6, 0.12
+#: Least share of blocks without texture.
+MIN_FLAT_BLOCK_SHARE = 0.3
+#: The variance is known to a third only, as in images of filaments, below the first share of
+#: blocks without texture, and less than the second of blocks that agree on the correlation.
+CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.6, 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
 MIN_INFORMATIVE_SHARE = 0.4
 #: Largest ratio of the noise at one brightness to the variance model without a caution: 1.56 with a
 #: gamma curve that the model followed to a third only; 1.02 to 1.14 in correct synthetic images.
 MAX_UNEVENNESS = 1.3
-#: Quantiles of brightness at which the variance should be known; its largest relative standard
-#: error there without a caution; and the largest share of it that is extrapolated beyond the
-#: brightness of all blocks, since thin structures fill none.
-BRIGHTNESS_END_QUANTILES, MAX_RELATIVE_ERROR, MAX_EXTRAPOLATED_SHARE = (0.1, 0.9), 0.1, 0.2
+#: Quantiles of brightness at which the variance should be known.
+BRIGHTNESS_END_QUANTILES = (0.1, 0.9)
+#: Largest relative standard error of the variance there without a caution.
+MAX_RELATIVE_ERROR = 0.1
+#: Largest share of the variance there that may be extrapolated beyond the brightness of all blocks
+#: without a caution; thin structures fill no block.
+MAX_EXTRAPOLATED_SHARE = 0.2
 #: Quantiles that span an image without outliers, upper bound of the range in units of their
 #: distance, and maximal number of values that are sorted.
 ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_000_000
@@ -378,7 +374,12 @@ def _extend_to_all_bands(
     """Return the variance model of all frequencies, given that of the finest ones."""
     first_lag = max(correlation.min_along_y[0], correlation.min_along_x[0])
     confidence = min(
-        1.0, max(0.0, (first_lag - MAX_DOUBTFUL_LAG) / (MIN_CORRELATED_LAG - MAX_DOUBTFUL_LAG))
+        1.0,
+        max(
+            0.0,
+            (first_lag - MAX_DOUBTFUL_CORRELATION)
+            / (MIN_LAG_1_CORRELATION - MAX_DOUBTFUL_CORRELATION),
+        ),
     )
     shares = compute_band_power(
         *(
@@ -424,8 +425,8 @@ def _find_contradiction(
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
     return (
         max(
-            _compute_correlation_length(list(correlation.along_y)),
-            _compute_correlation_length(list(correlation.along_x)),
+            _compute_block_half_width(list(correlation.along_y)),
+            _compute_block_half_width(list(correlation.along_x)),
         )
         > 0
     )
@@ -511,28 +512,28 @@ def compute_blind_spot_size(
     Parameters
     ----------
     estimates : list of NoiseEstimate
-        One for each channel; the longest correlation length determines the size.
+        One for each channel; the longest correlation determines the size.
     grid : tuple of int
         Size of the image, which limits the block.
     """
-    length_y = max(_compute_correlation_length(list(estimate.along_y)) for estimate in estimates)
-    length_x = max(_compute_correlation_length(list(estimate.along_x)) for estimate in estimates)
+    length_y = max(_compute_block_half_width(list(estimate.along_y)) for estimate in estimates)
+    length_x = max(_compute_block_half_width(list(estimate.along_x)) for estimate in estimates)
     max_y, max_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
     return 2 * min(length_y, max_y) + 1, 2 * min(length_x, max_x) + 1
 
 
-def _compute_correlation_length(correlation: list[float]) -> int:
+def _compute_block_half_width(correlation: list[float]) -> int:
     """Return the half width of the hidden block along one axis; 0 if the noise is white.
 
     The correlation of the image falls slowly, so the value at the longest lag is subtracted from
     all lags.
     """
     first, *further = subtract_image_correlation(tuple(correlation))
-    if first <= MIN_CORRELATED_LAG:
+    if first <= MIN_LAG_1_CORRELATION:
         return 0
     length = 1
-    for value in further[: MAX_CORRELATION_LENGTH - 1]:
-        if value <= MAX_NEGLIGIBLE_LAG:
+    for value in further[: MAX_BLOCK_HALF_WIDTH - 1]:
+        if value <= MAX_NEGLIGIBLE_CORRELATION:
             break
         length += 1
     return length

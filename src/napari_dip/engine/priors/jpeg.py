@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: Side of a JPEG block in pixels, and the level that is subtracted before the transform.
 JPEG_BLOCK_SIDE, LEVEL_SHIFT = 8, 128.0
-#: Shifts of the block grid for averaged recompression. Each row and column of the largest grid, 16
-#: pixels wide, begins a block once. On a crop of camera at quality 10, all 64 shifts of a grid of 8
-#: gain as much.
+#: Shifts (rows, columns) of the block grid for averaged recompression. Blocks of halved colours are
+#: 16 pixels wide: over the 16 shifts, each row and each column begins such a block once. On a crop
+#: of camera at quality 10, all 64 shifts of blocks of 8 gain as much.
 GRID_SHIFTS = tuple((place, 5 * place % 16) for place in range(16))
 #: Matrix from RGB to luminance and two colour differences (JFIF, ITU-R BT.601).
 _YCBCR_WEIGHTS = (
@@ -247,8 +247,8 @@ class RecompressionPrior(Prior):
     measured : Tensor
         (1, C, Y, X), in network units.
     compression : JpegCompression
-    levels, network : callable
-        Conversions from network units to grey levels, and back.
+    to_grey_levels, to_network_units : callable
+        Conversions between network units and grey levels.
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
     """
@@ -260,21 +260,21 @@ class RecompressionPrior(Prior):
         net: nn.Module,
         measured: Tensor,
         compression: JpegCompression,
-        levels: Callable[[Tensor], Tensor],
-        network: Callable[[Tensor], Tensor],
+        to_grey_levels: Callable[[Tensor], Tensor],
+        to_network_units: Callable[[Tensor], Tensor],
         *,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
         self.grid = tuple(measured.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-        picture = levels(measured)
+        picture = to_grey_levels(measured)
         recompressed = (recompress(picture, compression, shift) for shift in RECOMPRESSION_SHIFTS)
         self._input, *self._training_inputs = (
             torch.cat(
                 [
-                    network(reapply_shifted_jpeg(training_picture, compression)),
-                    network(training_picture),
+                    to_network_units(reapply_shifted_jpeg(training_picture, compression)),
+                    to_network_units(training_picture),
                 ],
                 1,
             )
@@ -298,7 +298,7 @@ class RecompressionPrior(Prior):
         return Draw(self._input)
 
     def make_validation_input(self) -> Draw:
-        """Return the recompressed picture, whose version before that is known."""
+        """Return the picture recompressed on the first grid; the picture itself is the truth."""
         return Draw(self._training_inputs[0], is_direct=True)
 
     def make_inference_inputs(self) -> Iterator[Draw]:

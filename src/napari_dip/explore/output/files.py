@@ -74,7 +74,7 @@ def _write_feature_page(rows: FeatureRows, picture: bytes) -> str:
     figure = ReportFigure(
         picture=picture, title="What each layer keeps", caption=_caption_features()
     )
-    references = (PAPERS["features"], PAPERS["guide"], PAPERS["total variation"])
+    references = (PAPERS["feature inversion"], PAPERS["guide"], PAPERS["total variation"])
     title = f"Features of {rows.recipe['network']}: {rows.name}"
     summary = (*rows.sentences, *map(str, rows.notes))
     return render_page(

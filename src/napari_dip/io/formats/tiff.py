@@ -316,7 +316,7 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
     sizes = _read_resolution(page)
     extra = file.imagej_metadata or {}
     unit = normalise_unit(str(extra.get("unit") or "pixel"))
-    if sizes and "unit" in extra:  # ImageJ states the resolution in its own unit, not in the tag's
+    if sizes and "unit" in extra:  # ImageJ's tags are in its own unit, not in that of the tag
         sizes = {
             axis: (1 / float(_read_resolution_ratio(page, axis)), unit)
             for axis in "YX"
@@ -330,7 +330,11 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
 
 
 def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
-    """Read the resolution tags; a resolution of 1 without a metric unit means nothing."""
+    """Read the resolution tags.
+
+    Many programs write a resolution of 1 without a metric unit if they know none. It is ignored
+    unless the description names a unit, as ImageJ's does.
+    """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _UNITS.get(int(unit), "pixel")
     entries = {

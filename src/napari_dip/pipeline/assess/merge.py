@@ -28,7 +28,7 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import PART_NAMES, join_parts, split_into_parts
 from napari_dip.pipeline.plan.units import make_segment_notes
-from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -292,7 +292,9 @@ class ResultMerger:
     def make_restoration(
         self, seconds: float, *, timed_out: bool, untouched: tuple[Note, ...] = ()
     ) -> Restoration:
-        """Return the merged image with its report, after correcting the mean of each channel.
+        """Return the merged image with its report.
+
+        The mean of each channel is corrected if the task keeps it.
 
         Parameters
         ----------
@@ -308,6 +310,7 @@ class ResultMerger:
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
         residual_stack, shift = self._compute_residual(prediction)
+        shift = shift * self._plan.recipe.task.keeps_mean
         assessed_parts = select_assessed_parts(residual_stack)
         residual = summarise_residual(
             residual_stack[assessed_parts], prediction[assessed_parts], self._calibration
@@ -532,7 +535,7 @@ class ResultMerger:
         ):
             notes.append(make_note("type-shortened", dtype=self._image.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if height * width > 1 and self._calibration.prior in IMAGE_INPUT_PRIORS:
+        if height * width > 1 and PRIORS[self._calibration.prior].hides_pixels:
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

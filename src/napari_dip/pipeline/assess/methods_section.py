@@ -9,13 +9,13 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import StopReason, read_report_stop
 from napari_dip.pipeline.assess.references import (
     CITED_TOPICS,
+    get_report_prior,
     list_paper_keys,
     list_references,
     uses_refinement,
 )
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.tasks import TASKS, Setting
-from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,31 +32,6 @@ _TASK_PHRASES = {
     "guide": "restored with the help of a guide image",
     "invert-features": "restored from the activations of a layer of a network",
 }
-#: Completions of "The network was fed" with the papers to cite, by prior.
-_NETWORK_INPUT_PHRASES = {
-    "random-input": ("fixed random noise", ()),
-    "random-input-no-skips": ("fixed random noise, without skip connections", ()),
-    "blind-spot": ("the image with pixels hidden afresh at each step", ("blind spot", "posterior")),
-    "r2r": ("the image with more noise of its own kind added", ("r2r",)),
-    "masked-input": ("the image with more of its pixels hidden at each step", ("blind spot",)),
-    "masked-input-shapes": (
-        "the image with copies of its holes hidden at each step",
-        ("blind spot",),
-    ),
-    "guided": (
-        "the guide, and the image with pixels hidden afresh at each step",
-        ("guide", "blind spot", "posterior"),
-    ),
-    "guided-random-input": ("the guide and fixed random noise", ("guide",)),
-    "recompression": ("the image compressed once more", ("recompression",)),
-    "zssr": ("coarser copies of the image", ("coarser scales",)),
-}
-#: Phrases for priors without a network, by prior.
-_NETWORK_FREE_PRIORS = {
-    "total-variation": "the pixels themselves were, with a penalty on their total variation "
-    "{total variation}",
-    "pixels": "the pixels themselves were, with no prior",
-}
 #: Completions of "The noise was modelled as", by noise model.
 _NOISE_MODEL_PHRASES = {
     "gaussian": "Gaussian, equally strong everywhere",
@@ -68,11 +43,9 @@ _NOISE_MODEL_PHRASES = {
 }
 #: Phrases on how the noise was measured, by the paper to cite.
 _ORIGINS = {
-    "noise line": ", measured from the image",
-    "two shots": ", measured from the difference of two shots",
+    "noise estimation": ", measured from the image",
+    "repeated exposure": ", measured from the difference of two shots",
 }
-#: Priors that run under another name than the user's choice: the choice, by prior.
-_VARIANTS = {"guided-random-input": "random-input", "masked-input-shapes": "masked-input"}
 #: Settings that have a sentence of their own.
 _NAMED_SETTINGS = (
     "preset",
@@ -151,17 +124,17 @@ def _describe_fitted_data(report: Report) -> str:
 
 
 def _describe_network_input(report: Report) -> str:
-    if report["prior"]["chosen"] in _NETWORK_FREE_PRIORS:
-        return f"No network was fitted: {_NETWORK_FREE_PRIORS[report['prior']['chosen']]}."
-    chosen = report["prior"]["chosen"]
-    chosen_prior = report["recipe"].get("settings", {}).get("prior", "auto")
-    input_phrase, papers = _NETWORK_INPUT_PHRASES.get(chosen, (f"by the prior '{chosen}'", ()))
+    prior = get_report_prior(report)
+    phrase, papers = prior.phrase, prior.papers
     if report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(report):
-        input_phrase += " and the first steps of Richardson-Lucy deconvolution"
+        phrase += " and the first steps of Richardson-Lucy deconvolution"
         papers = (*papers, "Richardson", "Lucy")
     citation = f" {{{'|'.join(papers)}}}" if papers else ""
-    chosen_by = " (chosen by hand)" if chosen_prior in (chosen, _VARIANTS.get(chosen)) else ""
-    return f"The network was fed {input_phrase}{citation}{chosen_by}."
+    if not prior.has_network:
+        return f"No network was fitted: {phrase}{citation}."
+    user_choice = report["recipe"].get("settings", {}).get("prior", "auto")
+    chosen_by = " (chosen by hand)" if user_choice in (prior.key, prior.setting) else ""
+    return f"The network was fed {phrase}{citation}{chosen_by}."
 
 
 def _describe_noise_model(report: Report) -> str:
@@ -195,7 +168,7 @@ def _describe_noise_model(report: Report) -> str:
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
     is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
-    uses_image_input = report["prior"]["chosen"] in IMAGE_INPUT_PRIORS
+    uses_image_input = get_report_prior(report).hides_pixels
     purpose = "from the network and to judge the fit" if uses_image_input else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):
         purpose += " until its last iterations, in which they take part"
@@ -217,9 +190,7 @@ def _describe_iterations(report: Report) -> str:
     reason = "it was ended by hand" if by_hand else _strip_citation_marks(str(stop).rstrip("."))
     network = " → ".join(map(str, fit.get("network", ())))
     shape = f" of {network} channels" if network else ""
-    fitted = (
-        "The pixels" if report["prior"]["chosen"] in _NETWORK_FREE_PRIORS else f"The network{shape}"
-    )
+    fitted = f"The network{shape}" if get_report_prior(report).has_network else "The pixels"
     if "joint_training" in fit:
         return f"{fitted} {_describe_joint_training(fit['joint_training'])}"
     return (
@@ -287,19 +258,19 @@ def _describe_refinement(report: Report) -> str:
     sentences = []
     if report["noise"].get("camera") and uses_refinement(report):
         return (
-            "It was fitted at half its size {halved}. In the end luminance and colours were "
-            "filtered together, at three sizes {camera}, by patches that look alike and guided in "
-            "part by the network's picture {collaborative}."
+            "It was fitted at half its size {lanczos}. In the end luminance and colours were "
+            "filtered together, at three sizes {colour camera}, by patches that look alike and "
+            "guided in part by the network's picture {bm3d}."
         )
     if report.get("fit", {}).get("half_resolution"):
         sentences.append(
             "Since the image is oversampled, it was fitted at half its size and enlarged again "
-            "{halved|explaining}."
+            "{lanczos|iterative backprojection}."
         )
     if uses_refinement(report):
         sentences.append(
             "In the end patches that look alike were filtered together, guided by the network's "
-            "picture {collaborative}."
+            "picture {bm3d}."
         )
     return " ".join(sentences)
 

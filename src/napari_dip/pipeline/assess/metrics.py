@@ -92,9 +92,9 @@ class ResultMetrics:
     ----------
     residual : ResidualMetrics or None
         None if the residual is not comparable with the noise.
-    bias : float
-        Mean of the result minus that of the input. Where noise was clipped, the result is clipped
-        in the same way first.
+    bias : float or None
+        Change of the mean from input to result; None if the task does not keep it. Where noise was
+        clipped, the result is clipped in the same way first.
     mean_correction : float
         Change of the mean by the fit, before the mean was corrected.
     detail, contrast : ConfirmedDetail or None
@@ -111,12 +111,11 @@ class ResultMetrics:
     clipping_correction : float
         Change of the mean by the clipping correction.
     unexplained_bias : float
-        Mean of the result minus that of the input, beyond what pixels at the clipped grey values
-        can explain.
+        The part of the bias that pixels at the clipped grey values cannot explain.
     """
 
     residual: ResidualMetrics | None
-    bias: float
+    bias: float | None
     mean_correction: float = 0.0
     detail: ConfirmedDetail | None = None
     contrast: ConfirmedDetail | None = None
@@ -353,7 +352,7 @@ def measure_result(
     )
     return ResultMetrics(
         residual=select_worst_residual(residuals),
-        bias=(clipped_mean - mean) / mean_height,
+        bias=(clipped_mean - mean) / mean_height if task.keeps_mean else None,
         mean_correction=float(
             (residual if measured_mask is None else residual[measured_mask]).mean(dtype=np.float64)
         )

@@ -16,9 +16,9 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compute_biased_limit
 from napari_dip.pipeline.calibrate.calibration import compute_validation_share
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
-from napari_dip.pipeline.calibrate.prepare import choose_prior_by_noise
+from napari_dip.pipeline.calibrate.prepare import adapt_plan_to_noise
 from napari_dip.pipeline.plan.layout import split_into_parts
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
@@ -68,7 +68,7 @@ def plan_weaker_noise(
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= calibration.prior not in MEASUREMENT_INPUT_PRIORS
+    is_excluded |= not PRIORS[calibration.prior].sees_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )
@@ -97,7 +97,7 @@ def plan_weaker_noise(
         half_resolution=None,
         camera_noise=None,
     )
-    return choose_prior_by_noise(plan, weaker_calibration)
+    return adapt_plan_to_noise(plan, weaker_calibration)
 
 
 def _weaken_noise(noise: NoiseEstimate, mean: float, residual: Planes) -> NoiseEstimate:

@@ -38,7 +38,7 @@ ALLOWED_STANDARD_ERRORS = 3.0
 #: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
 #: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: Maximum change of the mean intensity, as a fraction.
+#: Maximum change of the mean intensity, as a fraction of its height above the dark level.
 MAX_BIAS = 0.005
 #: Minimum change of the mean that is reported as a figure, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
@@ -91,7 +91,7 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
             else [_check_residual(metrics.residual)]
         ),
         *_check_pattern(metrics),
-        _check_intensity(metrics),
+        *_check_intensity(metrics),
         *(
             Remark(note=note, is_warning=True)
             for note in list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping)
@@ -188,13 +188,14 @@ def _check_pattern(metrics: ResultMetrics) -> list[Remark]:
     return [Remark(note=make_note("pattern-lost", **facts), is_warning=True)]
 
 
-def _check_intensity(metrics: ResultMetrics) -> Remark:
+def _check_intensity(metrics: ResultMetrics) -> list[Remark]:
+    if metrics.bias is None:
+        return []
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if abs(bias) > MAX_BIAS:
-        return Remark(
-            note=make_note("mean-off", share=abs(bias), brighter=bias > 0), is_warning=True
-        )
-    return Remark(note=make_note("mean-kept", share=MAX_BIAS))
+        note = make_note("mean-off", share=abs(bias), brighter=bias > 0)
+        return [Remark(note=note, is_warning=True)]
+    return [Remark(note=make_note("mean-kept", share=MAX_BIAS))]
 
 
 def _check_contrast(metrics: ResultMetrics) -> list[Remark]:
@@ -205,15 +206,21 @@ def _check_contrast(metrics: ResultMetrics) -> list[Remark]:
         return [Remark(note=make_note("detail-unchecked"), is_warning=True)]
     is_visible = detail.strength > MIN_VISIBLE_DETAIL * contrast.strength
     if is_doubtful(contrast):
-        return [Remark(note=make_note("contrast-doubtful", **_confirm(contrast)), is_warning=True)]
+        return [
+            Remark(
+                note=make_note("contrast-doubtful", **_make_doubt_facts(contrast)), is_warning=True
+            )
+        ]
     if is_visible and is_doubtful(detail):
-        return [Remark(note=make_note("detail-doubtful", **_confirm(detail)), is_warning=True)]
+        return [
+            Remark(note=make_note("detail-doubtful", **_make_doubt_facts(detail)), is_warning=True)
+        ]
     least_confirmed = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
     facts = {"share": _describe_share(least_confirmed), "fine": least_confirmed is detail}
     return [Remark(note=make_note("detail-confirmed", **facts))]
 
 
-def _confirm(detail: ConfirmedDetail) -> dict[str, object]:
+def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     """Return facts for a note on detail that the validation pixels do not confirm."""
     lower_bound, is_uncertain = (
         _compute_share_lower_bound(detail),
@@ -237,11 +244,11 @@ def _check_holes(metrics: ResultMetrics) -> list[Remark]:
     return [Remark(note=make_note("holes-filled"))]
 
 
-def list_clipping_notes(lower_limit: ClippedPixels, largest: ClippedPixels) -> tuple[Note, ...]:
+def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) -> tuple[Note, ...]:
     """Return notes on clipped pixels at both ends of the range, also used before a run."""
     notes = []
-    if largest.share:
-        facts = {"share": _format_percent(largest.share), "value": largest.value}
+    if upper_limit.share:
+        facts = {"share": _format_percent(upper_limit.share), "value": upper_limit.value}
         notes.append(make_note("pixels-saturated", **facts))
     if lower_limit.share:
         facts = {"share": _format_percent(lower_limit.share), "value": lower_limit.value}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
-from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
-from napari_dip.tasks.priors.r2r import R2R_PRIOR
-from napari_dip.tasks.priors.zssr import ZSSR_PRIOR
+from napari_dip.tasks.priors.registry import BLIND_SPOT, ZSSR, get_prior
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from napari_dip.tasks.priors.registry import PriorSpec
 
     Report = Mapping[str, Any]
 
@@ -20,31 +20,31 @@ PAPERS = {
     "doi:10.1109/CVPR.2018.00984.",
     "guide": "Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, "
     "doi:10.1007/s11263-020-01303-4.",
-    "blind spot": "Krull, Buchholz, Jug, Noise2Void: learning denoising from single noisy images, "
+    "noise2void": "Krull, Buchholz, Jug, Noise2Void: learning denoising from single noisy images, "
     "CVPR 2019, doi:10.1109/CVPR.2019.00223.",
-    "posterior": "Laine, Karras, Lehtinen, Aila, High-quality self-supervised deep image "
+    "posterior mean": "Laine, Karras, Lehtinen, Aila, High-quality self-supervised deep image "
     "denoising, NeurIPS 2019, arXiv:1901.10277.",
     "r2r": "Pang, Zheng, Quan, Ji, Recorrupted-to-recorrupted: unsupervised deep learning "
     "for image denoising, CVPR 2021, doi:10.1109/CVPR46437.2021.00208.",
-    "collaborative": "Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D "
+    "bm3d": "Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D "
     "transform-domain collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238.",
-    "camera": "Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP 24(10), 2015, "
-    "doi:10.1109/TIP.2015.2439041.",
-    "noise line": "Foi, Trimeche, Katkovnik, Egiazarian, Practical Poissonian-Gaussian noise "
+    "colour camera": "Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP 24(10), "
+    "2015, doi:10.1109/TIP.2015.2439041.",
+    "noise estimation": "Foi, Trimeche, Katkovnik, Egiazarian, Practical Poissonian-Gaussian noise "
     "modeling and fitting for single-image raw-data, IEEE TIP 17(10), 2008, "
     "doi:10.1109/TIP.2008.2001399.",
-    "overfitting": "Stein, Estimation of the mean of a multivariate normal distribution, Annals "
+    "sure": "Stein, Estimation of the mean of a multivariate normal distribution, Annals "
     "of Statistics 9(6), 1981, doi:10.1214/aos/1176345632.",
     "total variation": "Rudin, Osher, Fatemi, Nonlinear total variation based noise removal "
     "algorithms, Physica D 60, 1992, doi:10.1016/0167-2789(92)90242-F.",
     "anisotropic total variation": "Esedoglu, Osher, Decomposition of images by the anisotropic "
     "Rudin-Osher-Fatemi model, Communications on Pure and Applied Mathematics 57(12), 2004, "
     "doi:10.1002/cpa.20045.",
-    "halved": "Duchon, Lanczos filtering in one and two dimensions, J. Appl. Meteorol. 18, 1979, "
+    "lanczos": "Duchon, Lanczos filtering in one and two dimensions, J. Appl. Meteorol. 18, 1979, "
     "doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.",
-    "explaining": "Irani, Peleg, Improving resolution by image registration, CVGIP 53, 1991, "
-    "doi:10.1016/1049-9652(91)90045-L.",
-    "coarser scales": 'Shocher, Cohen, Irani, "Zero-shot" super-resolution using deep internal '
+    "iterative backprojection": "Irani, Peleg, Improving resolution by image registration, CVGIP "
+    "53, 1991, doi:10.1016/1049-9652(91)90045-L.",
+    "zssr": 'Shocher, Cohen, Irani, "Zero-shot" super-resolution using deep internal '
     "learning, CVPR 2018, arXiv:1712.06087.",
     "recompression": "Nosratinia, Enhancement of JPEG-compressed images by re-application of "
     "JPEG, Journal of VLSI Signal Processing 27, 2001, doi:10.1023/A:1008167430544.",
@@ -56,54 +56,55 @@ PAPERS = {
     "variational model, IEEE TGRS 49(8), 2011, doi:10.1109/TGRS.2011.2119399.",
     "speckle": "Arsenault, April, Properties of speckle integrated with a finite aperture and "
     "logarithmically transformed, JOSA 66(11), 1976, doi:10.1364/JOSA.66.001160.",
-    "two shots": "EMVA Standard 1288, Release 4.0, 2021, section 6.",
+    "repeated exposure": "EMVA Standard 1288, Release 4.0, 2021, section 6.",
     "camera maps": "Huang, Hartwich, Rivera-Molina, et al., Video-rate nanoscopy using sCMOS "
     "camera-specific single-molecule localization algorithms, Nature Methods 10, 2013, "
     "doi:10.1038/nmeth.2488.",
     "registration": "Guizar-Sicairos, Thurman, Fienup, Efficient subpixel image registration "
     "algorithms, Optics Letters 33(2), 2008, doi:10.1364/OL.33.000156.",
-    "steadiness": "Geman, McClure, Statistical methods for tomographic image reconstruction, "
-    "Bulletin of the International Statistical Institute 52(4), 1987.",
-    "backprojection": "Zukerman, Tirer, Giryes, BP-DIP: a backprojection based deep image prior, "
+    "temporal smoothing": "Geman, McClure, Statistical methods for tomographic image "
+    "reconstruction, Bulletin of the International Statistical Institute 52(4), 1987.",
+    "bp-dip": "Zukerman, Tirer, Giryes, BP-DIP: a backprojection based deep image prior, "
     "EUSIPCO 2020, arXiv:2003.05417.",
     "Richardson": "Richardson, Bayesian-based iterative method of image restoration, JOSA 62, "
     "1972, doi:10.1364/JOSA.62.000055.",
     "Lucy": "Lucy, An iterative technique for the rectification of observed distributions, "
     "Astron. J. 79, 1974, doi:10.1086/111605.",
-    "few bends": "Lefkimmiatis, Bourquard, Unser, Hessian-based norm regularization for image "
-    "restoration with biomedical applications, IEEE Trans. Image Processing 21, 2012, "
+    "hessian penalty": "Lefkimmiatis, Bourquard, Unser, Hessian-based norm regularization for "
+    "image restoration with biomedical applications, IEEE Trans. Image Processing 21, 2012, "
     "doi:10.1109/TIP.2011.2168232.",
-    "optics": "Gibson, Lanni, Experimental test of an analytical model of aberration in an "
+    "psf model": "Gibson, Lanni, Experimental test of an analytical model of aberration in an "
     "oil-immersion objective lens used in three-dimensional light microscopy, JOSA A 9(1), 1992, "
     "doi:10.1364/JOSAA.9.000154.",
     "confocal": "Wilson, Sheppard, Theory and practice of scanning optical microscopy, 1984.",
-    "blur evidence": "Levin, Weiss, Durand, Freeman, Understanding and evaluating blind "
+    "blur likelihood": "Levin, Weiss, Durand, Freeman, Understanding and evaluating blind "
     "deconvolution algorithms, CVPR 2009, doi:10.1109/CVPR.2009.5206815.",
-    "sharp edges": "Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image "
+    "l0 gradient": "Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image "
     "deblurring, CVPR 2013, doi:10.1109/CVPR.2013.147.",
-    "learned blur": "Ren, Zhang, Wang, Hu, Zuo, Neural blind deconvolution using deep priors, "
+    "selfdeblur": "Ren, Zhang, Wang, Hu, Zuo, Neural blind deconvolution using deep priors, "
     "CVPR 2020, doi:10.1109/CVPR42600.2020.00340.",
-    "features": "Mahendran, Vedaldi, Understanding deep image representations by inverting them, "
-    "CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
+    "feature inversion": "Mahendran, Vedaldi, Understanding deep image representations by "
+    "inverting them, CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
-#: Topic of each paper that the methods section has no sentence of its own about.
+#: Topic of each paper that no sentence may cite; it is then named at the end of the section.
 CITED_TOPICS = {
-    "overfitting": "the measure of how much noise a picture repeats, by which the fit is stopped",
+    "sure": "the measure of how much noise a picture repeats, by which the fit is stopped",
     "total variation": "the penalty on total variation",
     "anisotropic total variation": "the penalty on total variation along rows and columns",
-    "halved": "the filter between coarse and fine pixels",
-    "explaining": "the addition of what an enlarged picture leaves unexplained",
+    "lanczos": "the filter between coarse and fine pixels",
+    "iterative backprojection": "the addition of what an enlarged picture leaves unexplained",
     "camera maps": "the correction and weighing of pixels by maps of the camera",
     "registration": "the alignment of the pictures",
-    "steadiness": "the penalty on changes from frame to frame",
-    "backprojection": "the distance to the measurement, with the blur partly undone",
-    "few bends": "the penalty on bends of the first deconvolution",
-    "optics": "the computed point spread function",
+    "temporal smoothing": "the penalty on changes from frame to frame",
+    "bp-dip": "the distance to the measurement, with the blur partly undone",
+    "hessian penalty": "the penalty on bends of the first deconvolution",
+    "psf model": "the computed point spread function",
     "confocal": "that of a confocal microscope",
-    "blur evidence": "the point spread function under which the image's spectrum is the likeliest",
-    "sharp edges": "the first estimate of the point spread function, from sharp edges",
-    "learned blur": "the network and the point spread function fitted together",
-    "features": "the restoration of an image from activations",
+    "blur likelihood": "the point spread function under which the image's spectrum is the "
+    "likeliest",
+    "l0 gradient": "the first estimate of the point spread function, from sharp edges",
+    "selfdeblur": "the network and the point spread function fitted together",
+    "feature inversion": "the restoration of an image from activations",
 }
 
 
@@ -123,6 +124,11 @@ def list_paper_keys(report: Report) -> tuple[str, ...]:
     return tuple(key for key in PAPERS if _CITATION_RULES[key](report))
 
 
+def get_report_prior(report: Report) -> PriorSpec:
+    """Return the row of a run's prior."""
+    return get_prior(report["prior"]["chosen"])
+
+
 def uses_refinement(report: Report) -> bool:
     """Return whether a run ended with BM3D-style refinement."""
     return bool(report.get("fit", {}).get("refined"))
@@ -135,8 +141,8 @@ def get_task_setting(report: Report, name: str) -> Any:
     return getattr(recipe_from_dict(report["recipe"]).task, name, None)
 
 
-def _uses_prior(*names: str) -> Callable[[Report], bool]:
-    return lambda report: report["prior"]["chosen"] in names
+def _is_cited_by_prior(paper: str) -> Callable[[Report], bool]:
+    return lambda report: paper in get_report_prior(report).papers
 
 
 def _uses_noise_model(*names: str) -> Callable[[Report], bool]:
@@ -171,13 +177,8 @@ def _uses_camera_maps(report: Report) -> bool:
 def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
     is_correlated = any(side > 1 for side in report["noise"]["blind_spot_block"])
-    has_random_input = report["prior"]["chosen"] in (
-        "random-input",
-        "guided-random-input",
-        "random-input-no-skips",
-    )
     return (
-        has_random_input
+        get_report_prior(report).uses_random_input
         and is_correlated
         and report["task"] in ("denoise", "guide")
         and not _uses_repeated_exposure(report)
@@ -201,7 +202,7 @@ def _uses_registration(report: Report) -> bool:
         return True
     uses_neighbours = (
         get_task_setting(report, "neighbouring_frames")
-        and report["prior"]["chosen"] == "blind-spot"
+        and report["prior"]["chosen"] == BLIND_SPOT.key
     )
     return _count_movie_frames(report) > 1 and bool(
         uses_neighbours or get_task_setting(report, "temporal_smoothing")
@@ -221,7 +222,7 @@ def _is_volume_fit(report: Report) -> bool:
 def _uses_iterative_backprojection(report: Report) -> bool:
     """Return whether iterative backprojection was applied to an upscaled picture."""
     is_upscaled = report["task"] == "super-resolve" and (
-        report["prior"]["chosen"] == ZSSR_PRIOR
+        report["prior"]["chosen"] == ZSSR.key
         or get_task_setting(report, "initial_estimate") != "none"
     )
     return is_upscaled or _uses_half_resolution(report)
@@ -256,38 +257,38 @@ def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
 
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
-    "guide": _uses_prior("guided", "guided-random-input"),
-    "blind spot": _uses_prior(*IMAGE_INPUT_PRIORS),
-    "posterior": _uses_prior("blind-spot", "guided"),
-    "r2r": _uses_prior(R2R_PRIOR),
-    "collaborative": uses_refinement,
-    "camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
-    "noise line": _uses_measured_noise,
-    "overfitting": _uses_sure_term,
+    "guide": _is_cited_by_prior("guide"),
+    "noise2void": _is_cited_by_prior("noise2void"),
+    "posterior mean": _is_cited_by_prior("posterior mean"),
+    "r2r": _is_cited_by_prior("r2r"),
+    "bm3d": uses_refinement,
+    "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
+    "noise estimation": _uses_measured_noise,
+    "sure": _uses_sure_term,
     "total variation": lambda report: (
-        _uses_smoothing("isotropic")(report) or _uses_prior("total-variation")(report)
+        _uses_smoothing("isotropic")(report) or _is_cited_by_prior("total variation")(report)
     ),
     "anisotropic total variation": _uses_smoothing("anisotropic"),
-    "halved": _uses_lanczos,
-    "explaining": _uses_iterative_backprojection,
-    "coarser scales": _uses_prior(ZSSR_PRIOR),
-    "recompression": _uses_prior("recompression"),
+    "lanczos": _uses_lanczos,
+    "iterative backprojection": _uses_iterative_backprojection,
+    "zssr": _is_cited_by_prior("zssr"),
+    "recompression": _is_cited_by_prior("recompression"),
     "jpeg traces": _uses_noise_model("jpeg"),
     "impulses": _uses_noise_model("salt-and-pepper"),
     "stripes": _uses_noise_model("stripes"),
     "speckle": _uses_noise_model("speckle"),
-    "two shots": _uses_repeated_exposure,
+    "repeated exposure": _uses_repeated_exposure,
     "camera maps": _uses_camera_maps,
     "registration": _uses_registration,
-    "steadiness": _uses_temporal_smoothing,
-    "backprojection": _is_task("deblur", "blind-deblur"),
+    "temporal smoothing": _uses_temporal_smoothing,
+    "bp-dip": _is_task("deblur", "blind-deblur"),
     "Richardson": _uses_richardson_lucy,
     "Lucy": _uses_richardson_lucy,
-    "few bends": lambda report: _uses_richardson_lucy(report) and _is_volume_fit(report),
-    "optics": _uses_computed_psf("widefield", "confocal"),
+    "hessian penalty": lambda report: _uses_richardson_lucy(report) and _is_volume_fit(report),
+    "psf model": _uses_computed_psf("widefield", "confocal"),
     "confocal": _uses_computed_psf("confocal"),
-    "blur evidence": _uses_blur_model(free=False),
-    "sharp edges": _uses_blur_model(free=True),
-    "learned blur": _uses_blur_model(free=True),
-    "features": _is_task("invert-features"),
+    "blur likelihood": _uses_blur_model(free=False),
+    "l0 gradient": _uses_blur_model(free=True),
+    "selfdeblur": _uses_blur_model(free=True),
+    "feature inversion": _is_task("invert-features"),
 }

@@ -87,7 +87,7 @@ def draw_before_after(
 def draw_overview(
     before: npt.NDArray[Any],
     after: npt.NDArray[Any],
-    held_out: Sequence[Sequence[float | None]],
+    validation_loss: Sequence[Sequence[float | None]],
     best_iteration: int,
 ) -> bytes:
     """Draw a small overview of a run: input, result and validation loss.
@@ -96,7 +96,7 @@ def draw_overview(
     ----------
     before, after : ndarray (Y, X) or (Y, X, 3)
         In the same intensity unit. Large images are subsampled; averaging would hide the noise.
-    held_out : sequence of (iteration, loss)
+    validation_loss : sequence of (iteration, loss)
         Validation loss; None where it is not a number.
     best_iteration : int
         Iteration to mark in the curve; 0 for none.
@@ -112,7 +112,7 @@ def draw_overview(
     for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
         draw_picture(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
         axes.set_title(title, fontsize=8)
-    points = [(entry[0], entry[1]) for entry in held_out if entry[1] is not None]
+    points = [(entry[0], entry[1]) for entry in validation_loss if entry[1] is not None]
     steps, losses = [point[0] for point in points], [point[1] for point in points]
     right.plot(steps, losses, ".-", color="tab:blue", linewidth=1, markersize=3)
     if best_iteration:

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
     from napari_dip.pipeline.plan.types import Plan
 
-#: Noise, as a share of the intensity range, below which it is weak. Validation pixels are filled in
-#: for validation, so their loss then says little of a network whose input is the image. Of cc15
-#: (0.002 to 0.004) one of four fits lost 7.8 dB. Micrographs of FMD, W2S and Hagen et al. have 0.04
-#: to 0.18.
+#: Standard deviation of the noise, as a share of the intensity range, below which noise is weak. A
+#: network that sees the image (R2R) then copies it, and validation does not notice: of cc15 (0.002
+#: to 0.004) one of four fits lost 7.8 dB. So the blind spot is used instead. Micrographs of FMD,
+#: W2S and Hagen et al. have 0.04 to 0.18.
 MAX_WEAK_NOISE = 0.02
 
 
@@ -192,8 +192,8 @@ def _remove_outliers(
     return parts, limits, outliers
 
 
-def choose_prior_by_pixels(plan: Plan, inputs: RunInputs) -> Plan:
-    """Return the plan for the mask of measured pixels, with another prior or layout if needed."""
+def adapt_plan_to_mask(plan: Plan, inputs: RunInputs) -> Plan:
+    """Return the plan with the prior and layout that the mask of measured pixels needs."""
     from napari_dip.pipeline.plan.preflight import replace_prior
 
     prior, why = plan.recipe.task.choose_prior_by_mask(plan.budget.prior, inputs.measured_mask)
@@ -204,8 +204,8 @@ def choose_prior_by_pixels(plan: Plan, inputs: RunInputs) -> Plan:
     return plan if not why else replace_prior(plan, prior, why)
 
 
-def choose_prior_by_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
-    """Return plan and calibration with the prior for reliability and strength of the noise."""
+def adapt_plan_to_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
+    """Return plan and calibration with another prior if the noise is unreliable or weak."""
     from napari_dip.pipeline.plan.preflight import replace_prior
 
     varied = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]

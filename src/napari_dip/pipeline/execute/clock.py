@@ -6,12 +6,13 @@ Pauses of the run are not counted.
 from __future__ import annotations
 
 import time
+from itertools import count
 from math import nan
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
-from napari_dip.errors import Failed, make_refusal
+from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.costs import START_SECONDS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
 #: Iterations at the start of a fit that are not timed, because libraries select algorithms in the
-#: first ones. With them, the estimate was 140 s where the run took 23 s
+#: first ones. Where these were timed, the estimate was 140 s for a run of 23 s
 #: (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
@@ -105,7 +106,7 @@ def bound_time_left(seconds_per_iteration: float, iterations: float) -> float:
 #: the rest. Measured: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
 INFERENCE_TIME_SHARE = 0.45
 #: Maximum share of the run time for inference that only serves previews. A run in napari may take
-#: 5 % longer than one without, and drawing the window needs most of that.
+#: 5 % longer than one without: 1 % for this, and the rest for drawing.
 MAX_PREVIEW_SHARE = 0.01
 
 
@@ -239,21 +240,21 @@ class RunClock:
         if self.timed_out:
             raise Failed(make_refusal("time-over", limit=f"{self._time_limit:g}", name=name))
 
-    def is_preview_due(self, at_hand: bool) -> bool:
+    def is_preview_due(self, has_prediction: bool) -> bool:
         """Return whether to show a preview now.
 
         Parameters
         ----------
-        at_hand : bool
+        has_prediction : bool
             Whether a current prediction exists; otherwise a preview costs an inference pass.
         """
         if self._preview_seconds is None:
             return False
         now = self._read_time()
-        min_interval = 0.0 if at_hand else self._preview_cost / MAX_PREVIEW_SHARE
+        min_interval = 0.0 if has_prediction else self._preview_cost / MAX_PREVIEW_SHARE
         if now - self._last_preview < max(self._preview_seconds, min_interval):
             return False
-        self._preview_start, self._has_preview_inference = now, not at_hand
+        self._preview_start, self._has_preview_inference = now, not has_prediction
         return True
 
     def record_preview_cost(self) -> None:
@@ -343,13 +344,21 @@ class RunClock:
             self._paused_seconds += self._monotonic() - self._pause_start
             self._pause_start = None
 
-    def _estimate_time_left(self, done: int, swept: float) -> float | None:
-        """Return an upper bound of the remaining seconds, from the pace of this unit."""
+    def _estimate_time_left(self, done: int, inference_share: float) -> float | None:
+        """Return an upper bound of the remaining seconds, from the pace of this unit.
+
+        Parameters
+        ----------
+        done : int
+            Finished iterations.
+        inference_share : float
+            Finished share of the final inference.
+        """
         pace, remaining = self._iteration_timer.estimate_seconds(self._read_time(), done), None
         if pace is not None:
             later_iterations = self._unit_iterations[self._unit :]
             ending = self._ending_iterations * (
-                1 - INFERENCE_TIME_SHARE * swept + len(later_iterations)
+                1 - INFERENCE_TIME_SHARE * inference_share + len(later_iterations)
             )
             remaining = bound_time_left(
                 pace,
@@ -361,3 +370,51 @@ class RunClock:
             return remaining
         time_to_limit = max(0.0, self._time_limit - self.seconds)
         return time_to_limit if remaining is None else min(remaining, time_to_limit)
+
+
+def make_keep_after_control(
+    iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
+) -> Callable[[], Control]:
+    """Return a control function that keeps the result after a number of iterations.
+
+    The learning rates stay those of the complete run, so a result that a user kept can be
+    reproduced. In a run of several fits, the iterations of all fits and of their final inference
+    are counted together. The number is then approximate.
+
+    Parameters
+    ----------
+    iterations : int or str or None
+        Number of iterations, also as text from the command line; None: no limit.
+    control : callable
+        Returns other requests of the user.
+
+    Raises
+    ------
+    Refused
+        If `iterations` is not a whole number above 0.
+    """
+    if iterations is None:
+        return control
+    try:
+        max_iterations = int(iterations)
+    except ValueError:
+        max_iterations = 0
+    if max_iterations < 1 or isinstance(iterations, bool):
+        raise Refused(
+            make_refusal(
+                "setting-wrong",
+                field="keep_after",
+                value=repr(iterations),
+                why="it should be a whole number above 0",
+                hint="Leave it out to let the run end by itself.",
+            )
+        )
+    counter = count()
+
+    def poll() -> Control:
+        request = control()
+        if request is not Control.GO:
+            return request
+        return Control.KEEP if next(counter) >= max_iterations else request
+
+    return poll

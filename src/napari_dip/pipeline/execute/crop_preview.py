@@ -6,13 +6,13 @@ Also make the control that ends a run after a given number of iterations.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import count
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal, raise_if_refused
+from napari_dip.errors import Failed, Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
@@ -95,7 +95,8 @@ def make_crop_region(
     layout : Layout
         Layout of the plan for the whole image.
     box : tuple of float
-        Top, left, bottom and right, in pixels. It is clipped to the image and rounded outwards.
+        Top, left, bottom and right, in pixels. It is clipped to the image, and its edges are
+        moved outwards to multiples of `REGION_ALIGNMENT`.
     at : tuple of int
         Position along each axis of the image, which selects the plane or frame.
     """
@@ -106,9 +107,8 @@ def make_crop_region(
         if axis in ranges:
             low, high = (min(max(0.0, edge), extent) for edge in ranges[axis])
             start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
-            spans.append(
-                (start, min(extent, -(-int(np.ceil(high)) // REGION_ALIGNMENT) * REGION_ALIGNMENT))
-            )
+            stop = ceil(high / REGION_ALIGNMENT) * REGION_ALIGNMENT
+            spans.append((start, min(extent, stop)))
         elif axis in layout.parts:
             spans.append((position, position + 1))
         else:
@@ -174,7 +174,7 @@ def run_crop_preview(
 def _restore_crop(
     plan: Plan,
     region: CropRegion,
-    small: Plan,
+    crop_plan: Plan,
     data: Mapping[str, Any],
     control: Callable[[], Control],
     preview_seconds: float | None,
@@ -182,32 +182,32 @@ def _restore_crop(
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.inputs import check_content
     from napari_dip.pipeline.calibrate.prepare import (
+        adapt_plan_to_mask,
+        adapt_plan_to_noise,
         calibrate_pixels,
-        choose_prior_by_noise,
-        choose_prior_by_pixels,
     )
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 
-    clock = RunClock(small, control, preview_seconds)
+    clock = RunClock(crop_plan, control, preview_seconds)
     yield Event(message="Measuring the noise of the whole image", seconds=clock.seconds)
     inputs = _sort_whole_inputs(plan, data)
-    plan = choose_prior_by_pixels(plan, inputs)
+    plan = adapt_plan_to_mask(plan, inputs)
     calibration, stack = calibrate_pixels(plan, inputs)
-    plan, calibration = choose_prior_by_noise(plan, calibration)
+    plan, calibration = adapt_plan_to_noise(plan, calibration)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
         raise_if_refused(content_refusal)
     calibration, stack = _crop_calibration(calibration, stack, region, plan, array)
     if calibration.measured_mask is not None and not calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
-    if small.budget.prior != plan.budget.prior:
-        small = replace_prior(small, plan.budget.prior, plan.budget.prior_reason)
-    small = replace(small, layout=plan.layout)
-    clock.expect(small)
-    merger = ResultMerger(small, calibration, stack, array)
-    executor = UnitExecutor(small, calibration, stack, clock, merger, None)
-    for number, unit in enumerate(small.units, 1):
+    if crop_plan.budget.prior != plan.budget.prior:
+        crop_plan = replace_prior(crop_plan, plan.budget.prior, plan.budget.prior_reason)
+    crop_plan = replace(crop_plan, layout=plan.layout)
+    clock.expect(crop_plan)
+    merger = ResultMerger(crop_plan, calibration, stack, array)
+    executor = UnitExecutor(crop_plan, calibration, stack, clock, merger, None)
+    for number, unit in enumerate(crop_plan.units, 1):
         fitted_unit = drop_constant_channels(unit, calibration.constant_channels)
         if not fitted_unit.channels:
             continue
@@ -316,51 +316,3 @@ def _halve_crop(calibration: Calibration, parts: Planes) -> Any:
 
 def _is_overlay(spec: ImageSpec, source: ImageSpec) -> bool:
     return {"Y", "X"} <= set(spec.axes) and spec.grid == source.grid
-
-
-def make_keep_after_control(
-    iterations: int | str | None, control: Callable[[], Control] = lambda: Control.GO
-) -> Callable[[], Control]:
-    """Return a control function that keeps the result after a number of iterations.
-
-    The learning rates stay those of the complete run, so a result that a user kept can be
-    reproduced. In a run of several fits, the iterations of all fits and of their final inference
-    are counted together. The number is then approximate.
-
-    Parameters
-    ----------
-    iterations : int or str or None
-        Number of iterations, also as text from the command line; None: no limit.
-    control : callable
-        Returns other requests of the user.
-
-    Raises
-    ------
-    Refused
-        If `iterations` is not a whole number above 0.
-    """
-    if iterations is None:
-        return control
-    try:
-        max_iterations = int(iterations)
-    except ValueError:
-        max_iterations = 0
-    if max_iterations < 1 or isinstance(iterations, bool):
-        raise Refused(
-            make_refusal(
-                "setting-wrong",
-                field="keep_after",
-                value=repr(iterations),
-                why="it should be a whole number above 0",
-                hint="Leave it out to let the run end by itself.",
-            )
-        )
-    counter = count()
-
-    def poll() -> Control:
-        request = control()
-        if request is not Control.GO:
-            return request
-        return Control.KEEP if next(counter) >= max_iterations else request
-
-    return poll

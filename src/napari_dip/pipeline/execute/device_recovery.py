@@ -121,7 +121,7 @@ def copy_state_to_cpu(state: Mapping[str, Tensor]) -> TensorState:
     return {name: value.cpu() for name, value in state.items()}
 
 
-#: Number of out-of-memory errors after which a fit still continues.
+#: A fit continues after this many out-of-memory errors, and ends at the next one.
 MAX_TRIES = 4
 #: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
 MIN_RETRY_WINDOW = 64
@@ -250,22 +250,24 @@ class RecoveryState:
             return budget
         return replace(budget, window=min(self.window, budget.window))
 
-    def shrink_window(self, planned: int | None, side: int) -> Note:
-        """Count an out-of-memory error, halve the training window, and return a note about it.
+    def shrink_window(self, planned_window: int | None, side: int) -> Note:
+        """Count an out-of-memory error, halve the training window if possible, and return a note.
+
+        After too many errors, or at the minimum window, the window stays as it is.
 
         Parameters
         ----------
-        planned : int or None
+        planned_window : int or None
             Training window of the budget; None if the fit trains on the whole grid.
         side : int
             Longest side of the image, in pixels.
         """
         self.tries += 1
         iteration = self.latest_checkpoint.history[-1].iteration if self.latest_checkpoint else None
-        current_window = min(planned or side, self.window or side, side)
+        current_window = min(planned_window or side, self.window or side, side)
         if self.is_exhausted:
             note = make_note("memory-kept", iteration=iteration)
-        elif planned is None or current_window <= MIN_RETRY_WINDOW:
+        elif planned_window is None or current_window <= MIN_RETRY_WINDOW:
             note = make_note("memory-freed", iteration=iteration, window=None)
         else:
             self.window = max(MIN_RETRY_WINDOW, current_window // 2)

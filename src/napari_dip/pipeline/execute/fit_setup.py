@@ -22,12 +22,11 @@ from napari_dip.pipeline.calibrate.prepare import (
     select_validation_pixels,
 )
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
-from napari_dip.pipeline.plan.costs import HALF_PRECISION_PRIORS, choose_budget
+from napari_dip.pipeline.plan.costs import choose_budget
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput
 from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
-from napari_dip.tasks.priors.blind_spot import IMAGE_INPUT_PRIORS
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
+from napari_dip.tasks.priors.registry import PRIORS
 from napari_dip.tasks.shared_settings import average_exposures
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -
     prior, name = _build_prior(plan, fit_input, unit), budget.prior
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     uses_half_precision = budget.allows_half_precision or (
-        name in HALF_PRECISION_PRIORS and fit_input.noise_level > MIN_HALF_PRECISION_NOISE
+        PRIORS[name].has_half_precision and fit_input.noise_level > MIN_HALF_PRECISION_NOISE
     )
     uses_half_precision = uses_half_precision and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(
@@ -267,7 +266,7 @@ def make_fit_input(
         validation_mask=validation_mask,
         guard_mask=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
         blind_spot_size=calibration.blind_spot_size,
-        sure_noise_share=BLIND_SPOT_NOISE_SHARE if name in IMAGE_INPUT_PRIORS else 1.0,
+        sure_noise_share=BLIND_SPOT_NOISE_SHARE if PRIORS[name].hides_pixels else 1.0,
         prior=name,
         widths=budget.widths,
         window=budget.window,
@@ -289,7 +288,7 @@ def make_fit_input(
         fit_input = replace(
             fit_input, camera_noise=camera_noise, full_size_measurement=full_size_measurement
         )
-    fit_input = average_exposures(fit_input) if name in MEASUREMENT_INPUT_PRIORS else fit_input
+    fit_input = average_exposures(fit_input) if PRIORS[name].sees_image else fit_input
     return plan.recipe.task.prepare_fit_input(
         _add_neighbour_frames(fit_input, frames, offset, scale)
     )

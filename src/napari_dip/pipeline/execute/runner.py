@@ -215,9 +215,9 @@ def calibrate_image(
     """
     from napari_dip.pipeline.calibrate.inputs import sort_inputs
     from napari_dip.pipeline.calibrate.prepare import (
+        adapt_plan_to_mask,
+        adapt_plan_to_noise,
         calibrate_pixels,
-        choose_prior_by_noise,
-        choose_prior_by_pixels,
     )
 
     yield Event(message="Reading the image", seconds=clock.seconds)
@@ -226,7 +226,7 @@ def calibrate_image(
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
     yield Event(message="Measuring the noise", seconds=clock.seconds)
     inputs = raise_if_refused(sort_inputs(plan, arrays))
-    plan = choose_prior_by_pixels(plan, inputs)
+    plan = adapt_plan_to_mask(plan, inputs)
     calibration, stack = calibrate_pixels(plan, inputs)
-    plan, calibration = choose_prior_by_noise(plan, calibration)
+    plan, calibration = adapt_plan_to_noise(plan, calibration)
     return CalibratedImage(plan=plan, calibration=calibration, stack=stack, inputs=arrays)

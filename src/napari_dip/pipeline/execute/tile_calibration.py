@@ -16,9 +16,9 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import check_content, check_finite
 from napari_dip.pipeline.calibrate.prepare import (
+    adapt_plan_to_mask,
+    adapt_plan_to_noise,
     calibrate_pixels,
-    choose_prior_by_noise,
-    choose_prior_by_pixels,
 )
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.events import Event
@@ -277,9 +277,9 @@ def calibrate_tiles(
         raise_if_refused(check_finite(inputs.extra_inputs[name], spec.name))
     raise_if_refused(task.check_extra_pixels(plan.source, inputs.extra_inputs))
     raise_if_refused(task.check_image_pixels(plan.source, inputs.stack))
-    plan = choose_prior_by_pixels(plan, inputs)
+    plan = adapt_plan_to_mask(plan, inputs)
     calibration, parts = calibrate_pixels(plan, inputs)
-    plan, calibration = choose_prior_by_noise(plan, _halve_sample(plan, calibration, parts))
+    plan, calibration = adapt_plan_to_noise(plan, _halve_sample(plan, calibration, parts))
     reference_tile = statistics.select_reference_tile(plan.tiles)
     if calibration.half_resolution is not None:
         plan = _replan_tiles(plan)

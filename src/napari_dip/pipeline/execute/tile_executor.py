@@ -287,10 +287,11 @@ def restore_tiles(
 
 
 def _compute_mean_shift(plan: Plan, tile_folder: TileFolder) -> Any:
-    """Return the mean residual of each channel, which the merged result has to be shifted by."""
+    """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
     sums = [
         tile_folder.read_tile_record(tile.index)[0]
         for tile in plan.tiles
         if tile_folder.has_tile(tile.index)
     ]
-    return np.sum(sums, axis=0) / prod(plan.source.get_sizes(plan.tiles[0].axes))
+    pixels = prod(plan.source.get_sizes(plan.tiles[0].axes))
+    return plan.recipe.task.keeps_mean * np.sum(sums, axis=0) / pixels

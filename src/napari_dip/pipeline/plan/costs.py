@@ -15,11 +15,10 @@ from napari_dip.pipeline.plan.types import Budget, CostEstimate
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
-    PLANE_WISE_PRIORS,
     STACK_RESIDUAL_BLOCKS,
     compute_stack_window,
 )
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS, R2R_PRIOR
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +30,6 @@ if TYPE_CHECKING:
 
 #: Possible sides of a hidden block, in pixels.
 BLOCK_SIDES = (1, 3, 5, 7)
-#: Priors whose networks have a limited receptive field, so that inference may run in tiles.
-LOCAL_PRIORS = (
-    "blind-spot",
-    "r2r",
-    "guided",
-    "recompression",
-    "masked-input",
-    "masked-input-shapes",
-)
 
 
 def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
@@ -79,10 +69,10 @@ def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     pixels = prod(grid)
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
-        return min(pixels, planes) if budget.prior in PLANE_WISE_PRIORS else pixels
+        return min(pixels, planes) if PRIORS[budget.prior].has_planewise_network else pixels
     return (
         count_max_tile_pixels(pixels, len(budget.widths))
-        if budget.prior in LOCAL_PRIORS
+        if PRIORS[budget.prior].has_local_network
         else pixels
     )
 
@@ -95,10 +85,6 @@ THREAD_RATE, GPU_RATE = 100e9, 2e12
 #: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
 #: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
 HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
-#: Priors with steps in half precision on CPUs with bfloat16 instructions, and priors whose networks
-#: have normalised layers.
-HALF_PRECISION_PRIORS = (R2R_PRIOR, "blind-spot")
-NORMALISED_PRIORS = ("random-input", "guided-random-input", "random-input-no-skips")
 #: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: Seconds per pixel after a fit: residual and quality checks of one channel, and refinement of the
@@ -114,28 +100,8 @@ START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
 #: Share of a step's memory that is still in use during inference: of steps in half precision, and
 #: of others.
 RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
-#: Bytes per pixel and channel of a layer in one step, forward and backward, by prior. Random inputs
-#: have 32 channels and normalised layers.
-STEP_BYTES = {
-    "blind-spot": 46,
-    "r2r": 46,
-    "guided": 40,
-    "recompression": 40,
-    "zssr": 70,
-    "masked-input": 70,
-    "masked-input-shapes": 40,
-    "random-input": 74,
-    "guided-random-input": 74,
-    "random-input-no-skips": 74,
-    "total-variation": 74,
-    "pixels": 74,
-}
-#: The same for steps of planes in half precision.
-HALF_STEP_BYTES = {"blind-spot": 40, "r2r": 40, "masked-input": 45}
-#: The same for inference.
+#: Bytes per pixel and channel of a layer during inference; those of a step stand with each prior.
 INFERENCE_FEATURE_BYTES = 17
-#: Passes of one inference for priors that average over flips and rotations.
-PASSES_PER_INFERENCE = {"zssr": 8}
 #: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
 #: as a whole and in tiles. Further channels of a plane add nothing measurable.
 (
@@ -147,8 +113,6 @@ PASSES_PER_INFERENCE = {"zssr": 8}
 #: Bytes per pixel and channel of BM3D-style refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_BYTES = 65
-#: Priors with refinement.
-REFINED_PRIORS = ("blind-spot", "r2r", "guided")
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
@@ -215,9 +179,8 @@ def estimate_fit_memory(
     grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, budget)
     features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
     is_half_precision = uses_half_precision and _uses_half_precision(grid, budget)
-    feature_bytes = (STEP_BYTES | HALF_STEP_BYTES if is_half_precision else STEP_BYTES)[
-        budget.prior
-    ]
+    prior = PRIORS[budget.prior]
+    feature_bytes = (is_half_precision and prior.half_step_bytes) or prior.step_bytes
     step_bytes = _count_step_pixels(grid, budget) * features * feature_bytes
     batch_pixels, base_bytes, retained_bytes = compute_batch_pixels(grid, budget), START_BYTES, 0.0
     if len(grid) == 2:
@@ -231,13 +194,13 @@ def estimate_fit_memory(
         )
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
-        if budget.prior in PLANE_WISE_PRIORS:
+        if prior.has_planewise_network:
             pixel_bytes = STACK_INFERENCE_PIXEL_BYTES * channels
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
         + grid_pixels * pixel_bytes
     )
-    if len(grid) == 2 and budget.prior in REFINED_PRIORS:
+    if len(grid) == 2 and prior.has_refinement:
         fit_bytes = max(fit_bytes, channels * grid_pixels * REFINEMENT_BYTES)
     return int(base_bytes + fit_bytes)
 
@@ -264,10 +227,10 @@ def estimate_costs(
     uses_half_precision : bool
         Whether the CPU has bfloat16 instructions.
     """
-    dims, fits = _count_network_dims(grid, budget), len(units)
+    dims, fits, prior = _count_network_dims(grid, budget), len(units), PRIORS[budget.prior]
     operations: float = 2 * _count_multiplications(budget.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(budget, dims, device, threads)
-    pass_seconds = pixel_seconds * prod(grid) if budget.prior in MEASUREMENT_INPUT_PRIORS else 0.0
+    pass_seconds = pixel_seconds * prod(grid) if prior.sees_image else 0.0
     unit_iterations = sum(unit.iterations for unit in units)
     total_iterations = unit_iterations + fits * (
         budget.refit_iterations + budget.iterations * len(budget.other_candidates)
@@ -285,17 +248,17 @@ def estimate_costs(
     fit_seconds += (
         validations + (total_iterations - unit_iterations) / ITERATIONS_PER_VALIDATION
     ) * pass_seconds
-    fit_seconds += fits * PASSES_PER_INFERENCE.get(budget.prior, 0) * pixel_seconds * prod(grid)
+    fit_seconds += fits * prior.averaged_passes * pixel_seconds * prod(grid)
     channels = sum(len(unit.channels) for unit in units)
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     ending_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
-    if len(grid) == 2 and budget.prior in REFINED_PRIORS:
+    if len(grid) == 2 and prior.has_refinement:
         refinement_seconds = REFINEMENT_PIXEL_SECONDS * fits + REFINEMENT_CHANNEL_SECONDS * (
             channels - fits
         )
         ending_seconds += (1 + len(budget.other_candidates)) * refinement_seconds * prod(grid)
     # the hidden block depends on the noise, which is not measured yet
-    usual_passes, max_passes = (1, 1) if budget.prior == R2R_PRIOR else count_final_passes(dims)
+    usual_passes, max_passes = (1, 1) if prior.has_single_inference else count_final_passes(dims)
     return CostEstimate(
         fit=start_seconds + fit_seconds,
         usual_inference=fits * usual_passes * pass_seconds,
@@ -308,25 +271,25 @@ def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: in
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    share = NORMALISED_RATE_FACTOR if budget.prior in NORMALISED_PRIORS else 1.0
+    share = NORMALISED_RATE_FACTOR if PRIORS[budget.prior].uses_random_input else 1.0
     return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
 
 
 def _uses_half_precision(grid: tuple[int, ...], budget: Budget) -> bool:
     """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
     return len(grid) == 2 and (
-        budget.allows_half_precision or budget.prior in HALF_PRECISION_PRIORS
+        budget.allows_half_precision or PRIORS[budget.prior].has_half_precision
     )
 
 
 def _count_network_dims(grid: tuple[int, ...], budget: Budget) -> int:
     """Return the number of axes of the network's kernels."""
-    return 2 if budget.prior in PLANE_WISE_PRIORS else len(grid)
+    return 2 if PRIORS[budget.prior].has_planewise_network else len(grid)
 
 
 def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     """Return the number of pixels in one step."""
-    if len(grid) > 2 and budget.prior in PLANE_WISE_PRIORS:
+    if len(grid) > 2 and PRIORS[budget.prior].has_planewise_network:
         return prod(compute_stack_window(budget.window, grid))
     if budget.window is None:
         return prod(grid)

@@ -66,14 +66,13 @@ class Layout:
     def stride(self, source: ImageSpec) -> int:
         """Return the distance of neighbouring parts in the part index; 0 for a single part."""
         axis = self.get_neighbour_axis(source)
-        return (
-            self.count(source) // source.shape[source.axes.index(axis)]
-            if axis == "T"
-            else len(axis)
-        )
+        if not axis:
+            return 0
+        # of the parts' axes, time comes first and depth last
+        return self.count(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
 
     def depth(self, source: ImageSpec) -> tuple[int, ...]:
-        """Return the sizes of the grid before Y and X; empty for planes."""
+        """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
         return tuple(source.shape[source.axes.index(axis)] for axis in self.grid[:-2])
 
 
@@ -130,7 +129,7 @@ MAX_UNNAMED_CHANNELS = 8
 _AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 
-def check_headers(
+def check_all_headers(
     task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
 ) -> Refusal | None:
     """Check the headers of image and further inputs; return a refusal or None."""

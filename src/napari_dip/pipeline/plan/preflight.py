@@ -20,7 +20,7 @@ from napari_dip.pipeline.plan.costs import (
 from napari_dip.pipeline.plan.layout import (
     MAX_UNNAMED_CHANNELS,
     Layout,
-    check_headers,
+    check_all_headers,
     describe_assumed_depth,
     make_layout,
 )
@@ -64,7 +64,7 @@ def preflight(
         It depends on the arguments alone; no file is read.
     """
     extra_headers = dict(extra_headers or {})
-    if fault := check_headers(recipe.task, source, extra_headers):
+    if fault := check_all_headers(recipe.task, source, extra_headers):
         return fault
     device = _choose_device(recipe.run_settings.device, machine)
     if isinstance(device, Refusal):
@@ -81,7 +81,7 @@ def preflight(
         *recipe.task.list_header_notes(source, extra_headers),
     )
     prepared = recipe, source, extra_headers, layout, budget
-    image_bytes, peak_bytes = estimate_memory(*prepared, uses_half_resolution=machine.half)
+    image_bytes, peak_bytes = estimate_memory(*prepared, uses_half_precision=machine.half)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     tiling: tuple[int, tuple[Tile, ...]] = (0, ())
@@ -96,7 +96,7 @@ def preflight(
     if device == "cuda":
         notes += (make_note("card-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
-    peak_bytes = estimate_memory(*prepared, tiles, uses_half_resolution=machine.half)[1]
+    peak_bytes = estimate_memory(*prepared, tiles, uses_half_precision=machine.half)[1]
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
     units = make_units(recipe, source, budget, layout, tiles)
@@ -180,7 +180,7 @@ def replace_prior(plan: Plan, prior: str, why: str) -> Plan:
         units=units,
         budget=replace(budget, prior_reason=why),
         peak_bytes=estimate_memory(
-            *prepared, budget, plan.tiles, uses_half_resolution=plan.has_bfloat16
+            *prepared, budget, plan.tiles, uses_half_precision=plan.has_bfloat16
         )[1],
         costs=costs,
         notes=tuple(dict.fromkeys((*kept_notes, *notes))),

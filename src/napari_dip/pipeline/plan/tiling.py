@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TILE_ALIGNMENT = 8
 
 
-def cut_plane_tiles(grid: tuple[int, int], side: int, reach: int) -> tuple[Tile, ...]:
+def cut_plane_tiles(grid: tuple[int, int], side: int, halo: int) -> tuple[Tile, ...]:
     """Cut a plane into tiles of nearly equal size.
 
     Parameters
@@ -42,7 +42,7 @@ def cut_plane_tiles(grid: tuple[int, int], side: int, reach: int) -> tuple[Tile,
         Height and width.
     side : int
         Maximum side of a tile in pixels, without its halo.
-    reach : int
+    halo : int
         Width of the halo in pixels, on each side with a neighbour.
 
     Returns
@@ -50,7 +50,7 @@ def cut_plane_tiles(grid: tuple[int, int], side: int, reach: int) -> tuple[Tile,
     tuple of Tile
         Row by row; a single tile if the plane is not larger than `side`.
     """
-    rows, columns = (_cut_axis(count, side, reach) for count in grid)
+    rows, columns = (_cut_axis(count, side, halo) for count in grid)
     return tuple(
         Tile(index=row * len(columns) + column, y=y, x=x)
         for row, y in enumerate(rows)
@@ -59,7 +59,7 @@ def cut_plane_tiles(grid: tuple[int, int], side: int, reach: int) -> tuple[Tile,
 
 
 def cut_stack_tiles(
-    grid: tuple[int, ...], sides: tuple[int, int], reach: tuple[int, int], *, is_separate: bool
+    grid: tuple[int, ...], sides: tuple[int, int], halo: tuple[int, int], *, is_separate: bool
 ) -> tuple[Tile, ...]:
     """Cut a stack into tiles.
 
@@ -67,7 +67,7 @@ def cut_stack_tiles(
     ----------
     grid : tuple of int
         Planes, height and width.
-    sides, reach : tuple of int
+    sides, halo : tuple of int
         As for `cut_plane_tiles`: along Z, and within the plane.
     is_separate : bool
         Whether planes are restored one by one; planes of the halo are then only context.
@@ -77,8 +77,8 @@ def cut_stack_tiles(
     tuple of Tile
         Along Z first, then row by row.
     """
-    depths = _cut_axis(grid[0], sides[0], reach[0], 1 if is_separate else TILE_ALIGNMENT)
-    plane_tiles = cut_plane_tiles((grid[1], grid[2]), sides[1], reach[1])
+    depths = _cut_axis(grid[0], sides[0], halo[0], 1 if is_separate else TILE_ALIGNMENT)
+    plane_tiles = cut_plane_tiles((grid[1], grid[2]), sides[1], halo[1])
     return tuple(
         Tile(
             index=depth_index * len(plane_tiles) + plane_tile.index,
@@ -96,19 +96,20 @@ def find_largest_tile(tiles: tuple[Tile, ...]) -> Tile:
     return max(tiles, key=lambda tile: prod(tile.size))
 
 
-def _cut_axis(count: int, side: int, reach: int, grain: int = TILE_ALIGNMENT) -> list[Span]:
+def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT) -> list[Span]:
+    """Cut an axis into spans with halos; cuts lie at multiples of `alignment` pixels."""
     tile_count = ceil(count / side)
-    cuts = [round(count * index / tile_count / grain) * grain for index in range(tile_count)] + [
-        count
-    ]
+    cuts = [
+        round(count * index / tile_count / alignment) * alignment for index in range(tile_count)
+    ] + [count]
     pairs = list(pairwise(cuts))
     # only two tiles may share a pixel along an axis
     half_side = min((last - first) // 2 for first, last in pairs)
-    reach = min(reach, half_side // grain * grain)
+    halo = min(halo, half_side // alignment * alignment)
     return [
         Span(
-            start=max(0, first - reach),
-            stop=min(count, last + reach),
+            start=max(0, first - halo),
+            stop=min(count, last + halo),
             core_start=first,
             core_stop=last,
         )
@@ -179,7 +180,7 @@ def choose_tiles(
     for side, tiles in _iter_tilings(source, layout, halo, side_setting):
         if len(tiles) > 1 and (
             side_setting
-            or estimate_memory(*prepared, tiles, uses_half_resolution=machine.half)[1]
+            or estimate_memory(*prepared, tiles, uses_half_precision=machine.half)[1]
             <= machine.memory_bytes
         ):
             return side, tiles
@@ -187,26 +188,26 @@ def choose_tiles(
 
 
 def _iter_tilings(
-    source: ImageSpec, layout: Layout, reach: int, side_setting: int | None
+    source: ImageSpec, layout: Layout, halo: int, side_setting: int | None
 ) -> Iterator[tuple[int, tuple[Tile, ...]]]:
     """Yield the tilings to try, best first; only that of `side_setting` if it is set."""
     if not get_stacked_axes(source):
-        reach = ceil(reach / TILE_ALIGNMENT) * TILE_ALIGNMENT
+        halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else PLANE_TILE_SIDES:
             yield (
                 side,
-                cut_plane_tiles(source.grid, max(side, MIN_OVERLAPS_PER_TILE * reach), reach),
+                cut_plane_tiles(source.grid, max(side, MIN_OVERLAPS_PER_TILE * halo), halo),
             )
         return
     grid = source.get_sizes("ZYX")
     if not layout.is_volume:
-        reach = ceil(reach / TILE_ALIGNMENT) * TILE_ALIGNMENT
+        halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
         for side in (side_setting,) if side_setting else STACK_TILE_SIDES:
-            sides = STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * reach)
-            yield side, cut_stack_tiles(grid, sides, (1, reach), is_separate=True)
+            sides = STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * halo)
+            yield side, cut_stack_tiles(grid, sides, (1, halo), is_separate=True)
         return
     # the receptive field counts less than in a plane, and the radius of a PSF in full
-    psf_halo = ceil((reach - RECEPTIVE_FIELD_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
+    psf_halo = ceil((halo - RECEPTIVE_FIELD_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
     for depth, side in (
         ((VOLUME_TILE_SIZES[0][0], side_setting),) if side_setting else VOLUME_TILE_SIZES
     ):
@@ -248,7 +249,7 @@ def estimate_memory(
     budget: Budget,
     tiles: tuple[Tile, ...] = (),
     *,
-    uses_half_resolution: bool,
+    uses_half_precision: bool,
 ) -> tuple[int, int]:
     """Estimate memory in bytes: that of the images on any device, and the total.
 
@@ -258,7 +259,7 @@ def estimate_memory(
         Those of the plan.
     tiles : tuple of Tile
         Tiles of the plan; empty: none.
-    uses_half_resolution : bool
+    uses_half_precision : bool
         Whether the CPU has bfloat16 instructions.
     """
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
@@ -267,7 +268,7 @@ def estimate_memory(
     header = make_fit_header(source, tiles)
     image_bytes = estimate_image_memory(grid, count * layout.count(header))
     total_bytes = image_bytes + estimate_fit_memory(
-        grid, joint_channels, budget, uses_half_precision=uses_half_resolution
+        grid, joint_channels, budget, uses_half_precision=uses_half_precision
     )
     parts = layout.count(source)
     if not layout.is_volume and recipe.task.choose_sharing(budget.prior, parts) == "joint":

@@ -20,7 +20,7 @@ from napari_dip.pipeline.plan.joint_training import (
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.types import INFERENCE, Member, WorkUnit
-from napari_dip.tasks.priors.r2r import MEASUREMENT_INPUT_PRIORS
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +197,7 @@ def make_tile_units(
         Regions of the image for joint training, once they are known.
     """
     sharing = recipe.task.choose_sharing(budget.prior, len(tiles), tiles=True)
-    starts_from_first_tile = budget.prior in MEASUREMENT_INPUT_PRIORS and sharing != "independent"
+    starts_from_first_tile = PRIORS[budget.prior].sees_image and sharing != "independent"
     warm_start_iterations = compute_warm_start_iterations(budget)
     units = [
         WorkUnit(

@@ -13,8 +13,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
 from napari_dip.tasks.deblur import Deblur
-from napari_dip.tasks.noise_models.jpeg import RECOMPRESSION
-from napari_dip.tasks.priors.zssr import ZSSR_PRIOR
+from napari_dip.tasks.priors.registry import get_prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +108,7 @@ class Repetition:
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
             )
-        if self.report["prior"]["chosen"] in (ZSSR_PRIOR, RECOMPRESSION):
+        if not get_prior(self.report["prior"]["chosen"]).has_repeatable_ending:
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
                 "only if the last preview was the best picture."

@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 CHECKPOINT_SCHEMA = 6
 #: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99.tiles".
 MAX_STATE_SUFFIX_BYTES = 20
-#: Maximum and minimum seconds between two checkpoints, and maximum share of the time for writing
-#: them. With small checkpoints, a crash loses one or two seconds of work.
-MAX_WRITE_INTERVAL, MIN_WRITE_INTERVAL, MAX_WRITE_SHARE = 20.0, 1.0, 0.02
+#: Shortest and longest time between two checkpoints, in seconds: the work that a crash loses.
+MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
+#: Within these limits, the interval is such that writing takes at most this share of the time.
+MAX_WRITE_SHARE = 0.02
 #: Errors when reading a damaged file, or one that is no checkpoint, in addition to SafetensorError.
 CHECKPOINT_ERRORS = (
     OSError,
@@ -68,12 +69,12 @@ class CheckpointStore:
         appended.
     resume : bool
         Whether to resume from an existing checkpoint.
-    after : float
+    first_write_seconds : float
         Seconds of the run before the first checkpoint is written.
-    before : callable, optional
+    prepare : callable, optional
         Called once before the first checkpoint, to save other data needed for resuming. It raises
         OSError if they cannot be written.
-    lasting : bool
+    is_resumable_when_ended : bool
         Whether a run that the user ended can be resumed.
     results_folder : Path, optional
         Folder for finished units and tiles; next to the checkpoint by default.
@@ -99,9 +100,9 @@ class CheckpointStore:
         path: str | os.PathLike[str],
         *,
         resume: bool,
-        after: float = MIN_WRITE_INTERVAL,
-        before: Callable[[], object] = lambda: None,
-        lasting: bool = True,
+        first_write_seconds: float = MIN_WRITE_INTERVAL,
+        prepare: Callable[[], object] = lambda: None,
+        is_resumable_when_ended: bool = True,
         results_folder: Path | None = None,
     ) -> None:
         self.path = (
@@ -118,9 +119,9 @@ class CheckpointStore:
         self._latest_checkpoint: tuple[Checkpoint, str] | None = None
         self._completed_units: CompletedUnits | None = None
         self._last_write_time = time.monotonic()
-        self._write_interval = after
-        self._prepare_write: Callable[[], object] | None = before
-        self._keeps_user_stop = lasting
+        self._write_interval = first_write_seconds
+        self._prepare_write: Callable[[], object] | None = prepare
+        self._keeps_user_stop = is_resumable_when_ended
         self._max_bytes = 0
 
     def open(

@@ -70,7 +70,8 @@ def find_region(
 def find_shape_bounds(shapes: Shapes, image: Image) -> BoundingBox:
     """Return top, left, bottom, right of a shape in pixels of the image.
 
-    napari places shapes relative to pixel centres; the result is relative to pixel edges.
+    napari counts from pixel centres, so the first pixel ends at 0.5. The result counts from pixel
+    edges, so it ends at 1.
     """
     number = max(shapes.selected_data, default=len(shapes.data) - 1)
     corners = np.array(

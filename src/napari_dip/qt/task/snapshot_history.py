@@ -146,7 +146,7 @@ class Snapshot:
     picture : ndarray
         As `Event.preview`.
     number : int
-        Number of earlier pictures of the run, with those that were dropped.
+        Number of earlier pictures of the run, including those that the buffer dropped.
     iteration, iterations : int
         Iteration of the fit, and the planned number.
     unit, units : int
@@ -173,15 +173,15 @@ class SnapshotBuffer:
     ----------
     max_bytes : int
         Limit of memory.
-    most_snapshots : int
+    max_snapshots : int
         Limit of their number.
     """
 
     def __init__(
-        self, max_bytes: int = MAX_SNAPSHOT_BYTES, most_snapshots: int = MAX_SNAPSHOTS
+        self, max_bytes: int = MAX_SNAPSHOT_BYTES, max_snapshots: int = MAX_SNAPSHOTS
     ) -> None:
         self.max_bytes = max_bytes
-        self._max_snapshots = most_snapshots
+        self._max_snapshots = max_snapshots
         self._stride = 1
         self._picture_count = 0
         self.snapshots: list[Snapshot] = []
@@ -358,9 +358,9 @@ class HistorySlider(QWidget):
         self.setVisible(bool(snapshots))
         self._show_message(self._message if self._selected is not None else "")
 
-    def _on_move(self, place: int) -> None:
+    def _on_move(self, index: int) -> None:
         snapshots = self.snapshot_buffer.snapshots
-        self._selected = snapshots[place] if place < len(snapshots) else None
+        self._selected = snapshots[index] if index < len(snapshots) else None
         trouble = attempt(self._show_selected_snapshot, "The picture cannot be shown")
         self._show_message(trouble)
 
@@ -379,9 +379,9 @@ class HistorySlider(QWidget):
         self._preview.show(selected.picture)
 
     def _show_message(self, entry: str = "") -> None:
-        """Show a message, or else the place of the slider."""
+        """Show a message, or else which snapshot is selected."""
         self._message = entry
-        film, selected = self.snapshot_buffer, self._selected
+        selected = self._selected
         self.keep_button.setVisible(selected is not None)
         self.moved.emit(None if selected is None else (selected.unit, selected.iteration))
         if selected is not None:
@@ -390,12 +390,11 @@ class HistorySlider(QWidget):
                 entry or f"{iteration[:1].upper()}{iteration[1:]} of {selected.iterations}"
             )
             return
-        count = len(film.snapshots)
+        buffer = self.snapshot_buffer
+        count = len(buffer.snapshots)
         pictures = "1 picture" if count == 1 else f"{count} pictures"
-        self.message_label.setText(
-            entry
-            or f"{pictures} in {format_bytes(film.bytes)} of at most {format_bytes(film.max_bytes)}"
-        )
+        memory = f"{format_bytes(buffer.bytes)} of at most {format_bytes(buffer.max_bytes)}"
+        self.message_label.setText(entry or f"{pictures} in {memory}")
 
     def _arrange(self) -> None:
         layout = QGridLayout(self)

@@ -228,7 +228,10 @@ def _check_no_overwrite(
     earlier: Mapping[str, str],
     resume: bool,
 ) -> None:
-    """Refuse to start where a file would be overwritten that is not a result of this batch."""
+    """Refuse to start if a file would be overwritten that is no result of this batch.
+
+    Nor may two inputs have one result name.
+    """
     check_names_differ(job.source for job in jobs)
     own_paths = [find_records_folder(folder), *(path for job in jobs for path in job.paths)]
     if linked := next((path for path in own_paths if path.is_symlink()), None):

@@ -268,8 +268,8 @@ def read_verified_record(
     Returns
     -------
     dict or None
-        None also if a file cannot be read, or if the record lists other files than a result of
-        this plan has, since its origin is unknown then.
+        The record; None if anything differs or cannot be read, or if the record lists other files
+        than this plan writes.
     """
     paths, task = job.paths, plan.recipe.task
     record = read_file_record(paths, plan.source, plan.recipe)

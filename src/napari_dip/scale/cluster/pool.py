@@ -67,9 +67,9 @@ class WorkerInfo:
     resources: Mapping[str, float]
     memory_limit: int = 0
 
-    def compute_file_memory(self, neighbours: int) -> int:
-        """Return the bytes available to a file where `neighbours` workers share the computer."""
-        share = self.machine.memory_bytes // neighbours
+    def compute_file_memory(self, worker_count: int) -> int:
+        """Return the bytes available to a file where `worker_count` workers share the computer."""
+        share = self.machine.memory_bytes // worker_count
         return (
             max(1, min(share, self.memory_limit - WORKER_OVERHEAD_BYTES))
             if self.memory_limit

@@ -19,6 +19,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     validate_by_squared_error,
 )
 from napari_dip.tasks.priors.masked_input import build_masked_input_prior
+from napari_dip.tasks.priors.registry import MASKED_INPUT, PRIORS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     Marks = npt.NDArray[np.bool_]
 
 #: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
-SALT_AND_PEPPER, MASKED_INPUT_PRIOR = "salt-and-pepper", "masked-input"
+SALT_AND_PEPPER = "salt-and-pepper"
 
 
 def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
@@ -56,13 +57,13 @@ def build_impulse_problem(
 
     from napari_dip.engine.problem import append_final_step
 
-    takes_image = fit_input.prior != "random-input"
+    takes_image = PRIORS[fit_input.prior].sees_image
     unvalidated = (build_blind_spot_problem if takes_image else build_random_input_problem)(
         fit_input, penalties
     )
     problem = (
         validate_by_squared_error(fit_input, unvalidated)
-        if fit_input.prior == MASKED_INPUT_PRIOR
+        if fit_input.prior == MASKED_INPUT.key
         else unvalidated
     )
 

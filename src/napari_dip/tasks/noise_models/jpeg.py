@@ -15,6 +15,7 @@ import numpy as np
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.tasks.priors.registry import RECOMPRESSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     Plane = npt.NDArray[np.float64]
 
 #: Name of the prior that learns to undo a compression; a row of the presets.
-RECOMPRESSION = "recompression"
 #: Fraction of the blocks that are validation blocks. Whole blocks are needed because the
 #: compression error of a pixel depends on its whole block.
 VALIDATION_BLOCK_FRACTION = 0.1
@@ -98,7 +98,7 @@ def clear_validation_pixels(fit_input: FitInput) -> FitInput:
 
     `build_recompression_problem` chooses whole blocks instead.
     """
-    if fit_input.prior != RECOMPRESSION:
+    if fit_input.prior != RECOMPRESSION.key:
         return fit_input
     no_pixels = fit_input.validation_mask * 0
     return replace(fit_input, validation_mask=no_pixels, guard_mask=no_pixels)

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.tasks.base import FitInput
 
-#: Priors whose network takes the image as input and predicts the variance of each pixel.
-IMAGE_INPUT_PRIORS = ("blind-spot", "guided", "masked-input", "masked-input-shapes")
 #: Fraction of the pixels that are hidden in each iteration, for single pixels and for blocks, of
 #: which only the centre enters the loss. On FMD crops, 1/12, 1/6 and 1/4 lie within 0.1 dB for
 #: single pixels. Blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3, and nothing beyond.

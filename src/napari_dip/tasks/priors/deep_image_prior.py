@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
+from napari_dip.tasks.priors.registry import RANDOM_INPUT
 
 if TYPE_CHECKING:
     import torch
@@ -480,7 +481,7 @@ def check_architecture(network: str, prior: str, noise: str) -> Refusal | None:
 
 def compute_channel_widths(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
     """Return an architecture's channels at each scale, given those of the preset's network."""
-    if network == PRESET or prior != "random-input":
+    if network == PRESET or prior != RANDOM_INPUT.key:
         return preset
     architectures = list_architectures(preset, 0.0)
     return (

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dip.tasks.priors.blind_spot import (
-    IMAGE_INPUT_PRIORS,
     compute_window_size,
     make_bm3d_refinement,
 )
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.tasks.base import FitInput
 
-R2R_PRIOR = "r2r"
-#: Priors whose network takes the measurement as input.
-MEASUREMENT_INPUT_PRIORS = (*IMAGE_INPUT_PRIORS, R2R_PRIOR)
 #: Reasons in the report why the blind spot replaced R2R.
 UNRELIABLE_NOISE_REASON = (
     "the noise could not be measured reliably, and R2R adds noise of the measured strength"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput
 
-#: Name of the prior; a row of the presets.
-ZSSR_PRIOR = "zssr"
 #: Minimum side of an image: downsampled by three, it still has the pixels that the network's layers
 #: reflect at the border.
 MIN_ZSSR_SIDE = 16
