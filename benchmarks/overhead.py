@@ -96,7 +96,7 @@ def by_hand(one: FitSetup) -> float:
         torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.max_gradient_norm, foreach=True)
         optimizer.step()
         with torch.no_grad():
-            decay = min(schedule.average, iteration / (iteration + 9))
+            decay = min(schedule.average_decay, iteration / (iteration + 9))
             torch._foreach_lerp_(kept, list(net.parameters()), 1 - decay)
     return time.process_time() - began
 

@@ -31,7 +31,7 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
         validation_mask=held_out,
         guard_mask=held_out,
         blind_spot_size=(1,) * len(grid),
-        sure_noise_share=1.0,
+        certain_noise_share=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,

@@ -28,7 +28,7 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     package = copy / "src" / "napari_dip"
-    (package / "tasks" / "deinterlace.py").write_text(TASK, encoding="utf-8")
+    (package / "tasks" / "subtract_background.py").write_text(TASK, encoding="utf-8")
     with (package / "tasks" / "__init__.py").open("a", encoding="utf-8") as file:
         file.write("\n" + LINE)
     manifest = yaml.safe_load((ROOT / "napari.yaml").read_text(encoding="utf-8"))
@@ -37,8 +37,8 @@ def project(tmp_path_factory):
     there["widgets"] += entry["widgets"]
     there["menus"]["napari_dip_menu"] += entry["menus"]["napari_dip_menu"]
     (copy / "napari.yaml").write_text(yaml.safe_dump(manifest), encoding="utf-8")
-    (copy / "docs" / "tasks" / "deinterlace.md").write_text(DOCS, encoding="utf-8")
-    (copy / "test_deinterlace.py").write_text(TEST, encoding="utf-8")
+    (copy / "docs" / "tasks" / "subtract-background.md").write_text(DOCS, encoding="utf-8")
+    (copy / "test_subtract_background.py").write_text(TEST, encoding="utf-8")
     return copy
 
 
@@ -55,19 +55,22 @@ def run(project, *words):
 
 
 def test_the_test_of_the_new_task_passes(project):
-    done = run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_deinterlace.py")
+    done = run(
+        project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_subtract_background.py"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_command_is_there_with_its_options(project, tmp_path):
-    frame = np.random.default_rng(0).normal(100, 20, (24, 32)).astype(np.float32)
-    tifffile.imwrite(tmp_path / "FRAME.tif", frame)
-    words = COMMAND.replace("FRAME.tif", str(tmp_path / "FRAME.tif")).split()[1:]
-    words = [word.replace("WHOLE.tif", str(tmp_path / "WHOLE.tif")) for word in words]
+def test_the_command_is_there_with_its_options_and_both_outputs(project, tmp_path):
+    light = np.linspace(100, 300, 32)[None] + np.zeros((24, 1))
+    image = light + np.random.default_rng(0).normal(0, 5, (24, 32))
+    tifffile.imwrite(tmp_path / "IMAGE.tif", image.astype(np.float32))
+    words = COMMAND.replace("--spacing 32", "--spacing 8").split()[1:]
+    words = [str(tmp_path / word) if word.endswith(".tif") else word for word in words]
     done = run(project, *words, "--max-iterations", 4, "--quiet")
     assert done.returncode == 0, done.stderr
-    whole = tifffile.imread(tmp_path / "WHOLE.tif")
-    np.testing.assert_allclose(whole[1::2], frame[1::2], rtol=1e-4)
+    assert tifffile.imread(tmp_path / "RESULT.tif").shape == (24, 32)
+    assert np.abs(tifffile.imread(tmp_path / "LIGHT.tif") - light).mean() < 20
 
 
 def test_the_dock_is_there_with_its_form(project):
@@ -75,9 +78,9 @@ def test_the_dock_is_there_with_its_form(project):
         "from qtpy.QtWidgets import QApplication; app = QApplication([])\n"
         "from napari.components import ViewerModel\n"
         "import napari_dip.qt.task.dock as docks\n"
-        "dock = docks.deinterlace(ViewerModel())\n"
-        "assert dock.form.widgets['keep'].value == 'even'\n"
-        "assert dock.form.build_recipe().task.name == 'deinterlace'\n"
+        "dock = docks.subtract_background(ViewerModel())\n"
+        "assert dock.form.widgets['spacing'].value == 16\n"
+        "assert dock.form.build_recipe().task.name == 'subtract-background'\n"
         "dock.shut_down()\n"
     )
     done = run(project, "-W", "ignore", "-c", code)
@@ -89,11 +92,11 @@ def test_the_manifest_names_the_task(project):
 
     manifest = PluginManifest.from_file(project / "napari.yaml")
     titles = [command.title for command in manifest.contributions.commands]
-    assert "Deinterlace (Deep Image Prior)" in titles
+    assert "Subtract background (Deep Image Prior)" in titles
 
 
 def test_the_page_gets_its_table_of_settings(project):
     done = run(project, "scripts/write_pages.py")
     assert done.returncode == 0, done.stderr
-    page = (project / "docs" / "tasks" / "deinterlace.md").read_text(encoding="utf-8")
-    assert "| Lines to keep | `--keep" in page
+    page = (project / "docs" / "tasks" / "subtract-background.md").read_text(encoding="utf-8")
+    assert "| Background detail (pixels) | `--spacing" in page

@@ -47,6 +47,14 @@ def test_links_within_the_repository_lead_somewhere(page):
     assert not [target for target in inner if not (page.parent / target).exists()]
 
 
+@pytest.mark.parametrize("page", each([page for page in PAGES if "add-a-" not in page.name]))
+def test_modules_that_a_page_names_exist(page):
+    named = re.findall(r"`([\w./]+/\w+\.py)`", page.read_text(encoding="utf-8"))
+    own = [name for name in named if not name.startswith("torch/")]
+    places = (ROOT, ROOT / "src" / "napari_dip")
+    assert not [name for name in own if not any((place / name).exists() for place in places)]
+
+
 def sections_of(page):
     """Titles of a page's sections as they are linked: small letters, hyphens, no punctuation."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)

@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m golden [--check | --freeze | --add] [--match TEXT]...
 
 Freeze before a change that must not change pixels, and check after it. A pixel that is meant to
-change is frozen anew, in the commit that changes it, which says why. Another processor has other
+change is frozen anew, in the commit that changes it, which says why; with --match, other machines
+of the file then know its coarse picture only. Another processor has other
 last digits: there `--add` adds them, of a state that a machine in the file has confirmed. Ends with
 1 if a check fails.
 """
@@ -26,13 +27,17 @@ def main() -> int:
     parser.add_argument("--freeze", action="store_true", help="write hashes.json anew")
     parser.add_argument("--add", action="store_true", help="add this machine's pixels to it")
     parser.add_argument("--check", action="store_true", help="compare with it, as without options")
-    parser.add_argument("--match", action="append", help="check only recipes that begin so")
+    parser.add_argument(
+        "--match", action="append", help="check or freeze only recipes that begin so"
+    )
     wish = parser.parse_args()
-    if (wish.freeze or wish.add) and (wish.check or wish.match or wish.freeze == wish.add):
-        parser.error("--freeze and --add write all recipes and take no other option")
+    if (wish.freeze or wish.add) and (wish.check or wish.freeze == wish.add):
+        parser.error("--freeze and --add take no other option")
+    if wish.add and wish.match:
+        parser.error("--add writes all recipes")
     with tempfile.TemporaryDirectory() as home:
         _settle(Path(home))
-        return _go(freeze=wish.freeze, add=wish.add, match=tuple(wish.match or ("",)))
+        return _go(freeze=wish.freeze, add=wish.add, match=tuple(wish.match or ()))
 
 
 def _settle(home: Path) -> None:
@@ -47,16 +52,26 @@ def _settle(home: Path) -> None:
 
 def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
     from golden.checking import changes, disagreements, merged, outcomes_of
-    from golden.frozen import machine_key, read, this_machine, with_this_machine, write
+    from golden.frozen import (
+        machine_key,
+        read,
+        refrozen,
+        this_machine,
+        with_this_machine,
+        write,
+    )
     from golden.recipes import RECIPES
 
     began, kept, failed = time.monotonic(), {}, 0
-    file = {} if freeze else read()
-    machine = None if freeze else this_machine(file)
+    file = {} if freeze and not match else read()
+    machine = this_machine(file) if file else None
+    if freeze and match and machine is None:
+        print("This machine is not in the file; freeze all recipes, or add it first.")
+        return 1
     if add and machine is not None:
         print("This machine is in the file.")
         return 1
-    chosen = [one for one in RECIPES if one.name.startswith(match)]
+    chosen = [one for one in RECIPES if one.name.startswith(match or ("",))]
     for recipe in chosen:
         with open(os.devnull, "w", encoding="utf-8") as quiet, redirect_stderr(quiet):
             outcomes = outcomes_of(recipe)
@@ -66,8 +81,10 @@ def _go(*, freeze: bool, add: bool, match: tuple[str, ...]) -> int:
             print(f"{recipe.name}: {sentence}", flush=True)
         failed += bool(wrong)
         kept[recipe.name] = merged(outcomes)
-    if freeze and not failed:
+    if freeze and not failed and not match:
         write([machine_key()], kept)
+    if freeze and not failed and machine is not None:
+        write(file["machines"], {**file["recipes"], **refrozen(file, kept, machine)})
     if add and not failed:
         write([*file["machines"], machine_key()], with_this_machine(file, kept))
     compared = "compared coarsely" if machine is None else "compared by bytes"

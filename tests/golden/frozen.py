@@ -65,9 +65,11 @@ def differences(
     for name, part in found.items():
         if name not in kept:
             yield f"'{name}' is new"
-        elif machine is not None and part["sha256"][0] != kept[name]["sha256"][machine]:
+        elif machine is not None and kept[name]["sha256"][machine]:
+            if part["sha256"][0] == kept[name]["sha256"][machine]:
+                continue
             yield f"'{name}' has other pixels; coarsely they are {_how_far(part, kept[name])}"
-        elif machine is None and not _is_near(part, kept[name]):
+        elif not _is_near(part, kept[name]):
             yield f"'{name}' is another picture: {_how_far(part, kept[name])}"
 
 
@@ -95,6 +97,23 @@ def with_this_machine(file: Mapping[str, Any], recipes: Mapping[str, Any]) -> di
             for part, one in parts.items()
         }
         for name, parts in file["recipes"].items()
+    }
+
+
+def refrozen(file: Mapping[str, Any], recipes: Mapping[str, Any], machine: int) -> dict[str, Any]:
+    """Give recipes whose pixels have changed; other machines know only the coarse picture."""
+
+    def hashes(part: Mapping[str, Any]) -> list[str | None]:
+        known = [None] * len(file["machines"])
+        return [*known[:machine], part["sha256"][0], *known[machine + 1 :]]
+
+    before = file["recipes"]
+    return {
+        name: {
+            part: {**one, "sha256": hashes(one), "apart": before[name][part]["apart"]}
+            for part, one in parts.items()
+        }
+        for name, parts in recipes.items()
     }
 
 

@@ -27,7 +27,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.optics.initial_estimate import FirstGuess
-from napari_dip.tasks.priors.deep_image_prior import NOISE_IN_VOLUMES
+from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
     assert isinstance(prior, RandomInputPrior)
-    assert prior.random_input.shape[1] == NOISE_IN_VOLUMES + 3  # first, best, and the one before it
+    assert (
+        prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 3
+    )  # first, best, and the one before it
 
 
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:

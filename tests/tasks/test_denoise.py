@@ -34,7 +34,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
         validation_mask=guarded,
         guard_mask=guarded,
         blind_spot_size=block,
-        sure_noise_share=0.6,
+        certain_noise_share=0.6,
         prior=prior,
         widths=(4, 8),
         window=window,

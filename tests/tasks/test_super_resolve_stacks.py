@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.priors.deep_image_prior import NOISE_IN_VOLUMES
+from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, prior_of, seen_problem
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def test_a_pixel_that_judges_is_not_in_the_code() -> None:
         prior = prior_of(SuperResolve(factor="2,1,1"), measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
-    assert codes[0].shape[1] == NOISE_IN_VOLUMES + 1
+    assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 1
     torch.testing.assert_close(codes[0], codes[1])
 
 

@@ -72,6 +72,15 @@ class Operator(Protocol):
 
 
 @runtime_checkable
+class WholePictureOperator(Protocol):
+    """An operator that computes the complete measurement in another way than during a fit."""
+
+    def apply_to_whole(self, image: Tensor) -> Tensor:
+        """Return what the detector measured of a finished picture (1, C, *grid)."""
+        ...
+
+
+@runtime_checkable
 class LearnedOperator(Protocol):
     """An operator with parameters that are fitted along with the network."""
 

@@ -217,7 +217,7 @@ class EagerTrainStep:
             if self._uses_half
             else net(batch.network_input)
         )
-        loss, likelihood = self._compare(batch, estimate)
+        loss, likelihood = self._compute_losses(batch, estimate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, self._max_gradient_norm, foreach=True)
@@ -227,7 +227,7 @@ class EagerTrainStep:
     def invalidate(self) -> None:
         """Do nothing: no tensors are kept."""
 
-    def _compare(self, batch: TrainingBatch, estimate: Estimate) -> tuple[Tensor, Tensor]:
+    def _compute_losses(self, batch: TrainingBatch, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """Return the training loss with penalties, and the negative log-likelihood; two scalars.
 
         Both are sums over the terms of the mean over the pixels with a loss weight.

@@ -48,7 +48,7 @@ FILE_FAULTS = {
     ),
     "zarr-none": Fault(
         "'{path}' holds no OME-Zarr image: {why}.",
-        "Name the folder of one image, in which .zattrs or zarr.json speaks of multiscales.",
+        "Name the folder of one image, in which .zattrs or zarr.json states multiscales.",
     ),
     "zarr-version": Fault(
         "'{path}' is an OME-Zarr of version {version}; versions 0.4 and 0.5 are read.",

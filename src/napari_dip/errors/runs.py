@@ -51,15 +51,15 @@ RUN_FAULTS = {
     ),
     "save-failed": Fault(
         "'{path}' could not be saved: {why}.",
-        "Choose another folder, and see to that disk or connection; earlier files are untouched.",
+        "Choose another folder, or check that disk or connection; earlier files are untouched.",
     ),
     "save-unexpected": Fault(
         "'{path}' could not be saved: {why}.",
         "Report this as a fault of napari-dip; earlier files are untouched.",
     ),
     "tiles-moved": Fault(
-        "'{path}' takes no more ({why}): what is done from here on is kept {where} until the run "
-        "ends.",
+        "No more files can be written to '{path}' ({why}); what is done from here on is kept "
+        "{where} until the run ends.",
         "Make it take files again before the next run; earlier files are untouched.",
     ),
     "tiles-gone": Fault(
@@ -99,7 +99,7 @@ RUN_FAULTS = {
         "Please report it with the text in the log, and try another image in the meantime.",
     ),
 }
-#: Instruction for exporting a network; ends several remedies.
+#: Command that fits one network to a series; ends several remedies.
 _JOINT_TRAINING_COMMAND = "napari-dip batch RECIPE IN... -o FOLDER --joint-training"
 SERIES_FAULTS = {
     "series-alone": Fault(
@@ -115,8 +115,7 @@ SERIES_FAULTS = {
         "--joint-training).",
     ),
     "series-unlike": Fault(
-        "Of {total} files that one network was to be fitted to, only {count} are alike in what "
-        "their pixels ask for.",
+        "Only {count} of the {total} files for one network have similar noise and intensity range.",
         "Restore each by itself (without 'Joint training', --joint-training), or put files "
         "of one microscope and exposure into a batch of their own.",
     ),

@@ -50,7 +50,7 @@ _ARCHITECTURE_NAMES = get_args(get_args(ArchitectureName)[0])
 #: Modifiers of an architecture by a number: minimum, maximum and effect. The initial norms of the
 #: layers are 0.45 to 1.2, with He's initialisation up to 2.1. A Gaussian kernel of width 4 has 33
 #: pixels. The learning rates of the authors and of the presets are 0.001 and 0.01.
-CONTROLS = {
+ARCHITECTURE_MODIFIERS = {
     "lipschitz": (0.1, 100.0, "layers bounded to it"),
     "upsampling": (0.1, 4.0, "Gaussian upsampling of that width"),
     "rate": (1e-5, 1.0, "learning rate"),
@@ -143,7 +143,7 @@ def find_architecture(
 def _apply_control(architecture: Architecture, name: str) -> Architecture | None:
     """Apply one modifier such as `lipschitz-1.7` to an architecture; None if it is invalid."""
     kind, _, number_text = name.partition("-")
-    minimum, maximum, _ = CONTROLS.get(kind, (inf, -inf, ""))
+    minimum, maximum, _ = ARCHITECTURE_MODIFIERS.get(kind, (inf, -inf, ""))
     try:
         number = float(f"{float(number_text):g}")  # with the digits that the name will have
     except ValueError:
@@ -166,7 +166,7 @@ def _refuse_unknown_architecture(
 ) -> Refused:
     modifier_ranges = "; ".join(
         f"{kind}-NUMBER from {minimum:g} to {maximum:g} ({effect})"
-        for kind, (minimum, maximum, effect) in CONTROLS.items()
+        for kind, (minimum, maximum, effect) in ARCHITECTURE_MODIFIERS.items()
     )
     names = ", ".join(architecture)
     why = f"there are {names}; {modifier_ranges}; and one of the former with such behind a '+'"

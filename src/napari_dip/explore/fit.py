@@ -279,7 +279,7 @@ def _make_fit_input(
         validation_mask=validation_mask,
         guard_mask=validation_mask if block is None else dilate_to_blocks(validation_mask, block),
         blind_spot_size=block or (1, 1),
-        sure_noise_share=1.0,
+        certain_noise_share=1.0,
         prior="random-input",
         widths=setup.plan.budget.widths,
         window=None,
@@ -296,7 +296,7 @@ def _make_schedule(
         horizon=_COSINE_HORIZON_FACTOR * count,
         stop_at=count,
         warm_up=0.0,
-        average=average,
+        average_decay=average,
         report_every=report_every,
     )
     optimiser_spec = OPTIMISERS.get(architecture.optimiser)

@@ -63,7 +63,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
         spec: ImageSpec = _choose_reader(file_path).read_spec(file_path, letters)
     if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * file_size:
         sizes = " × ".join(str(side) for side in spec.shape)
-        why = f"its header speaks of {sizes} pixels, but it holds {file_size} bytes"
+        why = f"its header states {sizes} pixels, but it holds {file_size} bytes"
         raise Refused(make_refusal("file-broken", path=make_printable(str(file_path)), why=why))
     return spec
 

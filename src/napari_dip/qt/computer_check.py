@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
 
 _DEVICE_NAMES = {
     "cpu": "the CPU",
@@ -121,7 +121,7 @@ def describe_examination(report: InstallationReport) -> list[str]:
 
 
 def _run_examination(
-    examine: Callable[[], InstallationReport], _: Switch
+    examine: Callable[[], InstallationReport], _: RunControl
 ) -> InstallationReport | Refusal:
     return catch_errors(examine, "Looking at", "this computer")
 

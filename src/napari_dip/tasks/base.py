@@ -141,7 +141,7 @@ class FitInput:
         (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
     blind_spot_size : tuple of int
         Size of a hidden block, per axis of the grid.
-    sure_noise_share : float
+    certain_noise_share : float
         Share of the measured noise variance that the likelihood takes as certain. It is below 1 for
         priors whose network predicts a variance of its own.
     prior : str
@@ -185,7 +185,7 @@ class FitInput:
     validation_mask: Tensor
     guard_mask: Tensor
     blind_spot_size: tuple[int, ...]
-    sure_noise_share: float
+    certain_noise_share: float
     prior: str
     widths: tuple[int, ...]
     window: int | None

@@ -13,7 +13,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
 from napari_dip.tasks.deblur import Deblur
 from napari_dip.tasks.optics.psf_settings import check_size, compute_object_size
-from napari_dip.tasks.shared_settings import CameraGain, NoiseModel, ReadNoise
+from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ class BlindDeblur(Task):
             report_template="PSF size: {:g} pixels",
         ),
     ] = 31
-    noise: NoiseModel = "auto"
+    noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
 

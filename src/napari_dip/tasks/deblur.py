@@ -40,7 +40,7 @@ from napari_dip.tasks.optics.psf_settings import (
 )
 from napari_dip.tasks.shared_settings import (
     CameraGain,
-    NoiseModel,
+    DetectorNoiseSetting,
     ReadNoise,
     SmoothingKind,
     make_total_variation_penalty,
@@ -135,7 +135,7 @@ class Deblur(Task):
             maximum=1e9,
         ),
     ] = None
-    noise: NoiseModel = "auto"
+    noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
 

@@ -1,4 +1,4 @@
-"""Denoise: remove the noise of a single image, judged by the image itself.
+"""Denoise: remove the noise of a single image, with a network fitted to that image alone.
 
 An oversampled image is fitted at half its size, and the result is upscaled.
 """
@@ -21,37 +21,19 @@ from napari_dip.tasks.base import (
     Setting,
     Task,
 )
-from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, admit_maps, check_maps
+from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, check_map_pixels, check_maps
 from napari_dip.tasks.noise_models.impulses import (
-    SALT_AND_PEPPER,
     build_impulse_prior,
-    build_impulse_problem,
     describe_impulses,
-    exclude_impulses,
     has_no_impulses,
 )
 from napari_dip.tasks.noise_models.jpeg import (
-    add_jpeg_projection,
-    admit_jpeg,
     build_recompression_prior,
     build_recompression_problem,
-    check_jpeg,
     clear_validation_pixels,
-    read_jpeg_traces,
 )
-from napari_dip.tasks.noise_models.named_noise import (
-    SPECKLE,
-    admit_speckle,
-    check_named_noise,
-    list_noise_hints,
-)
-from napari_dip.tasks.noise_models.stripes import (
-    STRIPES,
-    add_line_offsets,
-    describe_stripes,
-    remove_stripes,
-)
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem, describe_blind_spot
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
+from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.deep_image_prior import (
     PRESET,
     ArchitectureName,
@@ -62,7 +44,6 @@ from napari_dip.tasks.priors.deep_image_prior import (
 from napari_dip.tasks.priors.r2r import (
     UNRELIABLE_NOISE_REASON,
     WEAK_NOISE_REASON,
-    build_r2r_problem,
 )
 from napari_dip.tasks.priors.registry import (
     BLIND_SPOT,
@@ -71,11 +52,12 @@ from napari_dip.tasks.priors.registry import (
     R2R,
     RANDOM_INPUT,
     RECOMPRESSION,
+    list_denoising_priors,
 )
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE,
     CameraGain,
-    NoiseOrCompression,
+    NoiseSetting,
     ReadNoise,
     SeriesSharing,
     SharingMode,
@@ -122,8 +104,10 @@ def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem
     return upscaled if fit_input.camera_noise is None else replace(upscaled, refine=problem.refine)
 
 
-#: Noise models of a detector; all others describe artefacts of the image.
-DETECTOR = ("auto", "gaussian", "poisson-gaussian")
+if TYPE_CHECKING:
+    DenoisingPrior = str
+else:  # a new row of the registry becomes a choice of form and command
+    DenoisingPrior = Literal[("auto", *list_denoising_priors())]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -137,7 +121,7 @@ class Denoise(Task):
     accepts_stacks: ClassVar[bool] = True
 
     prior: Annotated[
-        Literal["auto", "r2r", "blind-spot", "random-input"],
+        DenoisingPrior,
         Setting(
             "Prior",
             "Input of the untrained network. Noisier input: the image with more noise of its own "
@@ -145,16 +129,11 @@ class Denoise(Task):
             "in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
             "Image Prior paper. Automatic: R2R where the noise is known well, in single planes; "
             "else the blind spot.",
-            choices={
-                "auto": "Automatic",
-                "r2r": "Noisier input (R2R)",
-                "blind-spot": "Blind spot",
-                "random-input": "Deep Image Prior (random input)",
-            },
+            choices={"auto": "Automatic", **list_denoising_priors()},
         ),
     ] = "auto"
     architecture: ArchitectureName = PRESET
-    noise: NoiseOrCompression = "auto"
+    noise: NoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
     smoothing: Smoothing = 0.0
@@ -172,40 +151,39 @@ class Denoise(Task):
         ),
     ] = "auto"
 
+    @property
+    def _noise_model(self) -> NoiseModel:
+        return NOISE_MODELS[self.noise]
+
     def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
         """Check headers: repeated exposure, compression, architecture and camera maps."""
-        fault = check_jpeg(source, extra_headers) if self.noise == "jpeg" else None
-        fault = fault or check_named_noise(self.noise, extra_headers)
-        fault = fault or check_architecture(self.architecture, self.prior, self.noise)
-        fault = fault or check_maps(source, extra_headers, of_detector=self.noise in DETECTOR)
-        return fault or (
-            check_exposure_header(source, extra_headers["repeated_exposure"])
-            if "repeated_exposure" in extra_headers
-            else None
-        )
+        model = self._noise_model
+        refusal = model.check_header(source, extra_headers)
+        refusal = refusal or check_architecture(self.architecture, self.prior, self.noise)
+        refusal = refusal or check_maps(source, extra_headers, of_detector=model.is_detector)
+        if refusal or "repeated_exposure" not in extra_headers:
+            return refusal
+        return check_exposure_header(source, extra_headers["repeated_exposure"])
 
     def check_extra_pixels(
         self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> Refusal | None:
         """Refuse camera maps with values that no camera has."""
-        return admit_maps(extra_inputs)
+        return check_map_pixels(extra_inputs)
 
     def check_axes(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> Refusal | None:
         """Refuse volumes where the noise model works on single planes."""
-        if self.noise == "jpeg" and axes != "YX":
-            return make_refusal("jpeg-volume", name=source.name)
-        if self.noise == SALT_AND_PEPPER and axes != "YX":
-            return make_refusal("impulses-volume", name=source.name)
-        return None
+        code = self._noise_model.volume_refusal
+        return make_refusal(code, name=source.name) if code and axes != "YX" else None
 
     def choose_stack_mode(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
     ) -> Literal["auto", "planes", "volume"]:
         """Choose planes for noise models of single planes and for distant planes."""
-        is_planar_noise = self.noise in ("jpeg", SALT_AND_PEPPER)
-        return "planes" if is_planar_noise or self._has_distant_planes(source) else "auto"
+        is_planar = bool(self._noise_model.volume_refusal)
+        return "planes" if is_planar or self._has_distant_planes(source) else "auto"
 
     def list_header_notes(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
@@ -223,9 +201,7 @@ class Denoise(Task):
         self, source: ImageSpec, stack: npt.NDArray[np.float32]
     ) -> Refusal | None:
         """Refuse images without traces of JPEG, or with negative values under speckle."""
-        if self.noise == SPECKLE:
-            return admit_speckle(source.name, stack)
-        return admit_jpeg(stack[0], source.name) if self.noise == "jpeg" else None
+        return self._noise_model.check_pixels(source.name, stack)
 
     def prepare_extra_inputs(
         self,
@@ -233,22 +209,16 @@ class Denoise(Task):
         extra_inputs: Mapping[str, npt.NDArray[np.float32]],
         headers: Mapping[str, ImageSpec],
     ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Read the traces of JPEG compression, or return notes on a named noise."""
-        if self.noise == "jpeg":
-            return read_jpeg_traces(image)
-        if self.noise == STRIPES:
-            return extra_inputs, (describe_stripes(image),)
-        return extra_inputs, list_noise_hints(
-            image
-        ) if self.noise == "auto" and "repeated_exposure" not in headers else ()
+        """Return what the noise model prepares, such as the traces of JPEG compression."""
+        prepared: tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]
+        prepared = self._noise_model.prepare_inputs(image, extra_inputs, headers)
+        return prepared
 
     def find_missing_pixels(
         self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.bool_] | None:
         """Return a mask of the impulses, if the noise is salt and pepper."""
-        from napari_dip.tasks.noise_models.impulses import find_stack_impulses
-
-        return find_stack_impulses(stack) if self.noise == SALT_AND_PEPPER else None
+        return self._noise_model.find_missing(stack)
 
     def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
         """Return a note on how many impulses were found."""
@@ -267,7 +237,8 @@ class Denoise(Task):
 
         Filling in needs the closest neighbours.
         """
-        return (1, 1) if self.noise == SALT_AND_PEPPER and self.prior == "auto" else measured
+        fills_in = self.prior == "auto" and self._noise_model.prior == MASKED_INPUT.key
+        return (1, 1) if fills_in else measured
 
     def reports_unreliable_noise(self) -> bool:
         """Return True: denoising depends on the measured noise."""
@@ -275,11 +246,12 @@ class Denoise(Task):
 
     def uses_clipping_correction(self) -> bool:
         """Return whether the noise is that of a detector."""
-        return self.noise in DETECTOR
+        return self._noise_model.is_detector
 
     def uses_half_resolution(self) -> bool:
         """Return whether the user's noise settings also hold for binned pixels."""
-        return self.noise in DETECTOR and self.read_noise is None and self.gain is None
+        has_user_noise = self.read_noise is not None or self.gain is not None
+        return self._noise_model.is_detector and not has_user_noise
 
     def compute_halo(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
@@ -288,19 +260,18 @@ class Denoise(Task):
 
         So do repeated exposures and camera maps.
         """
-        return RECEPTIVE_FIELD_RADIUS if self.noise in DETECTOR and not extra_headers else None
+        needs_plane = bool(extra_headers) or not self._noise_model.is_detector
+        return None if needs_plane else RECEPTIVE_FIELD_RADIUS
 
     def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
         """Remove stripes; clear the validation pixels where whole JPEG blocks replace them."""
-        return (
-            remove_stripes(fit_input)
-            if self.noise == STRIPES
-            else clear_validation_pixels(fit_input)
-        )
+        if fit_input.prior == RECOMPRESSION.key:
+            return clear_validation_pixels(fit_input)
+        return self._noise_model.prepare_fit_input(fit_input)
 
     def uses_joint_channels(self, source: ImageSpec) -> bool:
         """Return whether channels are fitted together; by default, colour samples only."""
-        if self.channels == "auto" or self.noise == "jpeg":  # JPEG mixes the colours
+        if self.channels == "auto" or self._noise_model.joins_colours:
             return "S" in source.axes
         return self.channels == "together"
 
@@ -308,14 +279,15 @@ class Denoise(Task):
         """Return the user's prior, that of a named noise, R2R, or the blind spot."""
         if self.prior != "auto" or self.architecture != PRESET:
             return RANDOM_INPUT.key if self.prior == "auto" else self.prior
-        prior_of_noise = {"jpeg": RECOMPRESSION.key, SALT_AND_PEPPER: MASKED_INPUT.key}.get(
-            self.noise
-        )
-        return prior_of_noise or (R2R.key if self._allows_r2r(source, volume) else BLIND_SPOT.key)
+        if self._noise_model.prior:
+            return self._noise_model.prior
+        return R2R.key if self._allows_r2r(source, volume) else BLIND_SPOT.key
 
     def choose_widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
         """Return the channel widths of the chosen architecture."""
-        return compute_channel_widths(self.architecture, prior, preset)
+        if prior != RANDOM_INPUT.key:
+            return preset
+        return compute_channel_widths(self.architecture, preset)
 
     def _allows_r2r(self, source: ImageSpec, volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
@@ -323,7 +295,7 @@ class Denoise(Task):
         is_joint_movie = (
             not volume and is_movie(source) and self.choose_sharing(R2R.key, count) == "joint"
         )
-        return self.noise in DETECTOR and (count == 1 or is_joint_movie)
+        return self._noise_model.is_detector and (count == 1 or is_joint_movie)
 
     def choose_sharing(self, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
         """Return the training mode of a series from the setting and the number of frames."""
@@ -333,7 +305,7 @@ class Denoise(Task):
 
     def has_reusable_network(self, prior: str) -> bool:
         """Return whether the network's input is the image with a detector's noise."""
-        return PRIORS[prior].takes_neighbour_frames and self.noise in DETECTOR
+        return PRIORS[prior].takes_neighbour_frames and self._noise_model.is_detector
 
     def choose_prior_by_noise(
         self, prior: str, *, is_unreliable: bool, is_weak: bool
@@ -374,30 +346,23 @@ class Denoise(Task):
 
         The final steps add temporal smoothing, upscaling and the JPEG projection where they apply.
         """
-        from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
-
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if fit_input.prior == RECOMPRESSION.key:
             return build_recompression_problem(fit_input, penalties)
-        if self.noise == SALT_AND_PEPPER:
-            problem = build_impulse_problem(fit_input, penalties)
-        else:
-            builders = {BLIND_SPOT.key: build_blind_spot_problem, R2R.key: build_r2r_problem}
-            problem = builders.get(fit_input.prior, build_random_input_problem)(
-                fit_input, penalties
-            )
-        problem = enlarge_to_full_resolution(fit_input, add_line_offsets(fit_input, problem))
+        model = self._noise_model
+        build_problem = model.build_problem or PRIORS[fit_input.prior].build_problem
+        assert build_problem is not None
+        problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, penalties))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
-        return add_jpeg_projection(fit_input, problem) if self.noise == "jpeg" else problem
+        return model.wrap_problem(fit_input, problem)
 
     def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the prior that was chosen."""
+        """Build the prior that was chosen, with neighbouring frames if it takes them."""
         if fit_input.prior == RECOMPRESSION.key:
             return build_recompression_prior(fit_input, rng)
         if fit_input.prior == MASKED_INPUT.key:
             return build_impulse_prior(fit_input, rng)
-        if self.noise == SALT_AND_PEPPER:
-            fit_input = exclude_impulses(fit_input)
-        if PRIORS[fit_input.prior].takes_neighbour_frames:
-            return build_neighbour_frame_prior(fit_input, rng)
-        return build_architecture_prior(self.architecture, fit_input, rng)
+        fit_input = self._noise_model.limit_network_input(fit_input)
+        if fit_input.prior == RANDOM_INPUT.key:
+            return build_architecture_prior(self.architecture, fit_input, rng)
+        return build_neighbour_frame_prior(fit_input, rng)

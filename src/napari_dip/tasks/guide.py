@@ -21,7 +21,7 @@ from napari_dip.tasks.priors.blind_spot import (
 from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
-    NoiseModel,
+    DetectorNoiseSetting,
     ReadNoise,
     Smoothing,
     SmoothingKind,
@@ -98,7 +98,7 @@ class Guide(Task):
     ] = False
     smoothing: Smoothing = 0.0
     smoothing_kind: SmoothingKind = "isotropic"
-    noise: NoiseModel = "auto"
+    noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
 

@@ -14,9 +14,8 @@ from pydantic import Field
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input, Setting
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior
-from napari_dip.tasks.priors.r2r import build_r2r_prior
-from napari_dip.tasks.priors.registry import PRIORS, R2R
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,23 +29,25 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.base import FitInput
 
-NoiseModel = Annotated[
-    Literal["auto", "gaussian", "poisson-gaussian"],
+if TYPE_CHECKING:
+    AnyNoiseModel = str
+    DetectorNoiseModel = str
+else:  # a new row of the registry becomes a choice of form and command
+    AnyNoiseModel = Literal[tuple(NOISE_MODELS)]
+    DetectorNoiseModel = Literal[
+        tuple(model.key for model in NOISE_MODELS.values() if model.is_detector)
+    ]
+DetectorNoiseSetting = Annotated[
+    DetectorNoiseModel,
     Setting(
         "Noise model",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which.",
-        choices={
-            "auto": "Automatic",
-            "gaussian": "Gaussian",
-            "poisson-gaussian": "Poisson-Gaussian",
-        },
+        choices={model.key: model.label for model in NOISE_MODELS.values() if model.is_detector},
     ),
 ]
-NoiseOrCompression = Annotated[
-    Literal[
-        "auto", "gaussian", "poisson-gaussian", "jpeg", "salt-and-pepper", "stripes", "speckle"
-    ],
+NoiseSetting = Annotated[
+    AnyNoiseModel,
     Setting(
         "Noise model",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
@@ -55,15 +56,7 @@ NoiseOrCompression = Annotated[
         "other faulty pixels are found and filled in. Stripes: rows or columns with offsets of "
         "their own, as of sCMOS cameras and scanners, are levelled. Speckle: noise in proportion "
         "to the signal, as in OCT, ultrasound and coherent light.",
-        choices={
-            "auto": "Automatic",
-            "gaussian": "Gaussian",
-            "poisson-gaussian": "Poisson-Gaussian",
-            "jpeg": "JPEG compression",
-            "salt-and-pepper": "Salt and pepper (faulty pixels)",
-            "stripes": "Stripes (line noise)",
-            "speckle": "Speckle",
-        },
+        choices={model.key: model.label for model in NOISE_MODELS.values()},
     ),
 ]
 ReadNoise = Annotated[
@@ -351,12 +344,13 @@ def build_neighbour_frame_prior(fit_input: FitInput, rng: torch.Generator) -> Pr
     Parameters
     ----------
     fit_input : FitInput
-        Its prior is R2R or the blind spot.
+        Its prior has `takes_neighbour_frames`.
     rng : torch.Generator
     """
     from napari_dip.engine.priors.guided import GuidedPrior
 
-    build_prior = build_r2r_prior if fit_input.prior == R2R.key else build_blind_spot_prior
+    build_prior = PRIORS[fit_input.prior].build_prior
+    assert build_prior is not None
     if fit_input.neighbours is None:
         return build_prior(fit_input, rng)
     return GuidedPrior(

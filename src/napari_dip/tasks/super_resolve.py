@@ -29,7 +29,7 @@ from napari_dip.tasks.priors.zssr import (
     set_validation_patches,
     split_into_stages,
 )
-from napari_dip.tasks.shared_settings import CameraGain, NoiseModel, ReadNoise
+from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,7 +178,7 @@ class SuperResolve(Task):
     psf_sigma_z: PsfDepth = 0.0
     prior: SuperResolutionPrior = "auto"
     initial_estimate: WarmStart = "interpolated"
-    noise: NoiseModel = "auto"
+    noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
@@ -336,8 +336,8 @@ class SuperResolve(Task):
         from torch import cat
 
         from napari_dip.tasks.priors.deep_image_prior import (
-            NOISE_IN_VOLUMES,
             RANDOM_INPUT_CHANNELS,
+            RANDOM_INPUT_CHANNELS_IN_VOLUMES,
             build_random_input_prior,
         )
 
@@ -351,7 +351,7 @@ class SuperResolve(Task):
         grid = compute_object_size(
             _multiply_sizes(fit_input.grid, factors), self._compute_margin(axes)
         )
-        channels = NOISE_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
+        channels = RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
         options: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
         if self.initial_estimate == "none":
             return build_random_input_prior(fit_input, grid, rng, **options)

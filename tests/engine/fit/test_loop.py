@@ -93,7 +93,7 @@ def error(estimate: Estimate, truth: torch.Tensor) -> float:
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
     problem, prior, truth = scene(grid, kind)
     rate = 0.01 if kind == "noise" else 0.005
-    schedule = make_single_phase_schedule(150, rate, average=0.95)
+    schedule = make_single_phase_schedule(150, rate, average_decay=0.95)
     _, result = drain(fit(problem, prior, schedule, make_validation_stop_rule(75), seed=0))
     assert result is not None
     assert error(result.estimate, truth) < (0.9 if kind == "noise" else 0.8) * SIGMA
@@ -187,7 +187,7 @@ def test_keep_hands_over_the_best_so_far() -> None:
     loop = fit(
         problem,
         prior,
-        make_single_phase_schedule(500, 0.005, average=0.95),
+        make_single_phase_schedule(500, 0.005, average_decay=0.95),
         never_stop,
         seed=0,
         control=after(110, Control.KEEP),
@@ -328,7 +328,7 @@ def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
     problem = Problem(
         terms=problem.terms, penalties=((1.0, breaking(60, 1)),), finish=problem.finish
     )
-    schedule = make_single_phase_schedule(150, 0.005, average=0.95, report_every=10)
+    schedule = make_single_phase_schedule(150, 0.005, average_decay=0.95, report_every=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
@@ -341,7 +341,7 @@ def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     problem = Problem(
         terms=problem.terms, penalties=((1.0, breaking(110, 10**6)),), finish=problem.finish
     )
-    schedule = make_single_phase_schedule(300, 0.005, average=0.95, report_every=10)
+    schedule = make_single_phase_schedule(300, 0.005, average_decay=0.95, report_every=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert "broke down" in str(result.stop)
@@ -379,7 +379,7 @@ def test_total_variation_smooths() -> None:
             fit(
                 problem,
                 prior,
-                make_single_phase_schedule(80, 0.01, average=0.9),
+                make_single_phase_schedule(80, 0.01, average_decay=0.9),
                 never_stop,
                 seed=0,
             )

@@ -113,7 +113,7 @@ def stepper(make):
         phases=(Phase(iterations=20, learning_rate=0.05),),
         horizon=20,
         stop_at=20,
-        average=0.0,
+        average_decay=0.0,
         optimiser=make,
     )
     return EagerTrainer(Problem(terms=(term,)), prior, schedule, seed=0)

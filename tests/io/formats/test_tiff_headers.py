@@ -107,10 +107,10 @@ def test_a_page_that_an_ome_header_names_twice_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("how", "before", "after", "words"),
     [
-        ({"ome": True}, '"10"', '"12"', "speaks of 12 planes, but 10 are found"),
-        ({"ome": True}, 'PlaneCount="10"', 'PlaneCount="5"', "of 10 planes, but 5 are found"),
-        ({"imagej": True, "compression": "zlib"}, "=10", "=12", "of 12 planes, but 10 are found"),
-        ({"imagej": True, "compression": "zlib"}, "=10", "=5", "of 5 planes, but 10 are found"),
+        ({"ome": True}, '"10"', '"12"', "states 12 planes, but 10 are found"),
+        ({"ome": True}, 'PlaneCount="10"', 'PlaneCount="5"', "10 planes, but 5 are found"),
+        ({"imagej": True, "compression": "zlib"}, "=10", "=12", "12 planes, but 10 are found"),
+        ({"imagej": True, "compression": "zlib"}, "=10", "=5", "5 planes, but 10 are found"),
     ],
 )
 def test_planes_that_are_promised_but_missing_are_counted_in_the_refusal(

@@ -6,8 +6,10 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import napari_dip as dip
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.quality_checks import check_quality, compute_correlation_limit
@@ -170,3 +172,13 @@ def test_warnings_come_first_and_all_of_it_is_plain_json():
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["figures"]["bias"] == 0.1
     assert told["bounds"]["bias"] == 0.005
+
+
+def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
+    y, x = np.mgrid[:64, :64]
+    curved = 200 + 2.0 * x + 60 * np.cos(y / 25)
+    for row, column in ((12, 9), (12, 30), (33, 55), (52, 30)):
+        curved += 90 * np.exp(-((y - row) ** 2 + (x - column) ** 2) / 6)
+    noisy = (curved + np.random.default_rng(0).normal(0, 5, curved.shape)).astype(np.float32)
+    result = dip.denoise(noisy, preset="fast", max_iterations=60)
+    assert result.report["verdict"]["figures"]["residual"]["excess"] < 0.15

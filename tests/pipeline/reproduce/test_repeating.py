@@ -30,6 +30,7 @@ from napari_dip.pipeline.reproduce.repetition import (
     format_command_line,
     write_python_script,
 )
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIORS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -268,9 +269,9 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
     sentences = (ROOT / "src/napari_dip/pipeline/assess/methods_section.py").read_text(
         encoding="utf-8"
     )
-    of_priors = {key for prior in PRIORS.values() for key in prior.papers}
+    of_rows = {key for row in (*PRIORS.values(), *NOISE_MODELS.values()) for key in row.papers}
     assert (
-        {key for key in PAPERS if key not in sentences} - of_priors
+        {key for key in PAPERS if key not in sentences} - of_rows
         <= set(CITED_TOPICS)
         <= set(PAPERS)
     )

@@ -14,7 +14,7 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell import worker
-from napari_dip.qt.shell.worker import RunProgressQueue, Switch, drain_run
+from napari_dip.qt.shell.worker import RunControl, RunProgressQueue, drain_run
 
 
 def plan_for(pixels, **settings):
@@ -39,7 +39,7 @@ def failing(error):
 
 
 def test_a_run_ends_in_a_picture(noisy):
-    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, Switch(), RunProgressQueue()))
+    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, RunControl(), RunProgressQueue()))
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
 
@@ -48,7 +48,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)
     first, second = (
-        drain(drain_run(plan, {"image": data}, Switch(), RunProgressQueue()))
+        drain(drain_run(plan, {"image": data}, RunControl(), RunProgressQueue()))
         for data in (noisy, lazy)
     )
     assert first.image.tobytes() == second.image.tobytes()
@@ -67,7 +67,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
     outcome = drain(
-        drain_run(plan_for(noisy), {"image": failing(error)}, Switch(), RunProgressQueue())
+        drain_run(plan_for(noisy), {"image": failing(error)}, RunControl(), RunProgressQueue())
     )
     assert isinstance(outcome, Refusal)
     assert outcome.code == code
@@ -78,7 +78,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     lazy = dask.array.from_array(noisy, chunks=32)
     lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
     plan = plan_for(noisy)
-    outcome = drain(drain_run(plan, {"image": lying}, Switch(), RunProgressQueue()))
+    outcome = drain(drain_run(plan, {"image": lying}, RunControl(), RunProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.source.name}' announces 64 × 64 values")
@@ -89,7 +89,7 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
         drain_run(
             plan_for(noisy),
             {"image": failing(RuntimeError("disk gone"))},
-            Switch(),
+            RunControl(),
             RunProgressQueue(),
         )
     )
@@ -99,14 +99,16 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
 
 def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
-    outcome = drain(drain_run(plan_for(pixels), {"image": pixels}, Switch(), RunProgressQueue()))
+    outcome = drain(
+        drain_run(plan_for(pixels), {"image": pixels}, RunControl(), RunProgressQueue())
+    )
     assert isinstance(outcome, Refusal)
     assert outcome.code == "pixels-nan"
 
 
 def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
     monkeypatch.setattr(worker, "run", None)
-    switch = Switch()
+    switch = RunControl()
     switch.set(Control.DISCARD)
     assert drain(drain_run(plan_for(noisy), {"image": noisy}, switch, RunProgressQueue())) is None
 
@@ -122,14 +124,14 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
             closed.append(True)
 
     monkeypatch.setattr(worker, "run", endless)
-    generator = drain_run(plan_for(noisy), {"image": noisy}, Switch(), RunProgressQueue())
+    generator = drain_run(plan_for(noisy), {"image": noisy}, RunControl(), RunProgressQueue())
     next(generator)
     generator.close()
     assert closed
 
 
 def test_discarding_is_final_and_keeping_only_yields_to_it():
-    switch = Switch()
+    switch = RunControl()
     switch.set(Control.PAUSE)
     switch.set(Control.GO)
     switch.set(Control.KEEP)

@@ -28,8 +28,8 @@ from napari_dip.scale.cluster.pool import (
     check_worker_options,
     choose_worker_count,
     find_shared_machine,
+    make_oversubscription_note,
     make_task_resources,
-    warn_of_oversubscription,
 )
 from napari_dip.scale.cluster.unit import get_versions, restore_file_on_worker
 from scale.cluster.played_crew import Here, go
@@ -250,10 +250,10 @@ def test_as_many_workers_start_as_memory_and_cards_hold():
 
 
 def test_too_many_threads_for_the_cores_are_told():
-    assert warn_of_oversubscription(2, 1, 1) is warn_of_oversubscription(4, 4, 16) is None
-    assert "--threads 2 would be faster" in str(warn_of_oversubscription(8, 8, 16))
-    assert "share 16 cores," in str(warn_of_oversubscription(8, 8, 16))
-    assert "share 1 core," in str(warn_of_oversubscription(2, 2, 1))
+    assert make_oversubscription_note(2, 1, 1) is make_oversubscription_note(4, 4, 16) is None
+    assert "--threads 2 would be faster" in str(make_oversubscription_note(8, 8, 16))
+    assert "share 16 cores," in str(make_oversubscription_note(8, 8, 16))
+    assert "share 1 core," in str(make_oversubscription_note(2, 2, 1))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])

@@ -12,7 +12,7 @@ from napari_dip.errors import Refused
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
 from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
-from napari_dip.tasks.noise_models.named_noise import list_noise_hints
+from napari_dip.tasks.noise_models.registry import list_noise_hints
 from napari_dip.tasks.noise_models.stripes import find_lines
 
 SIDE = 64

@@ -83,7 +83,7 @@ def fit(
         if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
             return None
         if command is Control.KEEP:
-            stop = state.finish_by_user(problem)
+            stop = state.choose_result_at_user_stop(problem)
             break
         trainer.advance()
         if is_report := _is_report_due(trainer.iteration, schedule):
@@ -148,7 +148,7 @@ def _refit_on_all_pixels(
         if preview_due(False):
             yield state.make_progress(estimate=problem.finish(trainer.predict()))
     if isfinite(trainer.read_loss()):
-        state.best, state.best_estimate = trainer.get_average_state(), None
+        state.best, state.last_prediction = trainer.get_average_state(), None
     return False
 
 

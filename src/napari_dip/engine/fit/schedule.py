@@ -49,7 +49,7 @@ class Schedule:
         Last iteration, at most the horizon.
     warm_up : float
         Share of the horizon over which the rate rises to its peak. Then it falls as a cosine.
-    average : float
+    average_decay : float
         Decay of the running average, 0.95 to 0.99.
     report_every : int
         Iterations between two reports.
@@ -70,7 +70,7 @@ class Schedule:
     horizon: int
     stop_at: int
     warm_up: float = 0.1
-    average: float = 0.99
+    average_decay: float = 0.99
     report_every: int = 25
     max_gradient_norm: float = 1.0
     refit_iterations: int = 0

@@ -124,7 +124,7 @@ class FitState:
     history: list[ValidationRecord] = field(default_factory=list)
     rollbacks: int = 0
     notes: list[Note] = field(default_factory=list)
-    best_estimate: tuple[int, Estimate] | None = None  # last prediction and its iteration
+    last_prediction: tuple[int, Estimate] | None = None  # last prediction and its iteration
 
     def make_checkpoint(self) -> Checkpoint:
         """Return a checkpoint of the current state."""
@@ -163,13 +163,13 @@ class FitState:
     def predict(self) -> Estimate:
         """Compute and remember the current estimate of the average."""
         estimate = self.trainer.predict()
-        self.best_estimate = (self.trainer.iteration, estimate)
+        self.last_prediction = (self.trainer.iteration, estimate)
         return estimate
 
     def make_preview(self) -> Estimate:
         """Return the current estimate of the average, computed only if it has changed."""
-        if self.best_estimate is not None and self.best_estimate[0] == self.trainer.iteration:
-            return self.best_estimate[1]
+        if self.last_prediction is not None and self.last_prediction[0] == self.trainer.iteration:
+            return self.last_prediction[1]
         return self.predict()
 
     def validate(self, problem: Problem) -> Note | None:
@@ -205,29 +205,30 @@ class FitState:
         self.rollbacks = 0
         return None
 
-    def finish_by_user(self, problem: Problem) -> Stop:
+    def choose_result_at_user_stop(self, problem: Problem) -> Stop:
         """Choose the picture of a fit that the user ended, and return that stop reason.
 
         With a separate validation input, it is the last preview. Otherwise the last preview, or the
         current average, replaces the best picture so far if its validation loss is lower.
         """
         last_report = self.history[-1].iteration if self.history else 0
-        if self.best_estimate is not None and self.trainer.has_validation_input:
-            self.best_iteration = self.best_estimate[
-                0
-            ]  # the preview; another prediction may take long
-        elif self.best_estimate is not None and self.best_estimate[0] > last_report > 0:
+        if self.last_prediction is not None and self.trainer.has_validation_input:
+            # the preview; another prediction may take long
+            self.best_iteration = self.last_prediction[0]
+        elif self.last_prediction is not None and self.last_prediction[0] > last_report > 0:
             # the weights of that preview no longer exist, so its estimate becomes the result
-            if self._is_improvement(self._compute_validation_loss(problem, self.best_estimate[1])):
-                self.best_iteration = self.best_estimate[0]
+            if self._is_improvement(
+                self._compute_validation_loss(problem, self.last_prediction[1])
+            ):
+                self.best_iteration = self.last_prediction[0]
         elif last_report < self.trainer.iteration:
             self.validate(problem)
         return make_stop(StopReason.USER)
 
     def get_best_estimate(self) -> Estimate:
         """Return the estimate of the best average, computed only if it is not stored."""
-        if self.best_estimate is not None and self.best_estimate[0] == self.best_iteration:
-            return self.best_estimate[1]
+        if self.last_prediction is not None and self.last_prediction[0] == self.best_iteration:
+            return self.last_prediction[1]
         return self.trainer.predict()
 
     @torch.no_grad()
@@ -265,7 +266,7 @@ class FitState:
         broke_at = trainer.iteration
         factor = trainer.rate_factor / 2
         trainer.load(self.rollback)
-        self.best_estimate = None  # of iterations that will be repeated
+        self.last_prediction = None  # of iterations that will be repeated
         trainer.rate_factor = factor
         self.rollbacks += 1
         note = make_note("breakdown", broke_at=broke_at, iteration=trainer.iteration)

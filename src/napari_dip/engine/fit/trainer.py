@@ -119,7 +119,7 @@ class WeightAverage:
     ----------
     net : nn.Module
         Network that is fitted.
-    twin : nn.Module
+    averaged_network : nn.Module
         Network of the same architecture that holds the average.
     decay : float
 
@@ -129,9 +129,9 @@ class WeightAverage:
     Optim. 30(4), 1992, doi:10.1137/0330046.
     """
 
-    def __init__(self, net: nn.Module, twin: nn.Module, decay: float) -> None:
+    def __init__(self, net: nn.Module, averaged_network: nn.Module, decay: float) -> None:
         self._weights = list(net.parameters())
-        self._averaged_network = twin
+        self._averaged_network = averaged_network
         self._decay = decay
         self._steps = 0
         self.load({str(index): weight.detach() for index, weight in enumerate(self._weights)})
@@ -278,9 +278,9 @@ class EagerTrainer:
         )
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)
-        self._average = make_average(prior, self._shape, schedule.average, like)
+        self._average = make_average(prior, self._shape, schedule.average_decay, like)
         self._loss = like.new_zeros(())
-        self._steps = 0
+        self._steps_since_loss_read = 0
 
     @property
     def note(self) -> Note | None:
@@ -302,13 +302,13 @@ class EagerTrainer:
         with torch.no_grad():
             self._average.update(draw, estimate)
             self._loss += likelihood.detach()
-        self._steps += 1
+        self._steps_since_loss_read += 1
 
     def read_loss(self) -> float:
         """Return that mean; NaN if a weight is not finite."""
-        mean = float(self._loss) / max(1, self._steps)
+        mean = float(self._loss) / max(1, self._steps_since_loss_read)
         self._loss.zero_()
-        self._steps = 0
+        self._steps_since_loss_read = 0
         is_finite = all(
             isfinite(float(weight.detach().sum())) for weight in self.prior.net.parameters()
         )
@@ -399,7 +399,7 @@ class EagerTrainer:
         self.iteration = int(state["iteration"])
         self.rate_factor = float(state["rate_factor"])
         self._loss.zero_()
-        self._steps = 0
+        self._steps_since_loss_read = 0
         self.train_step.invalidate()
 
     def _place_like_weight(self, weight: Tensor, value: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ MIN_WHOLE_BLOCK_SHARE = 0.3
 #: images whose noise was estimated 1.2 to 1.6 times too strong, and 0.89 or more in correct ones.
 MIN_FINE_ENERGY = 0.88
 #: Least share of blocks without texture.
-MIN_FLAT_BLOCK_SHARE = 0.3
+MIN_FLAT_SHARE_WITHOUT_CAUTION = 0.3
 #: The variance is known to a third only, as in images of filaments, below the first share of
 #: blocks without texture, and less than the second of blocks that agree on the correlation.
 CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.6, 0.12
@@ -138,7 +138,7 @@ MIN_NOISE_STEPS = 0.5
 #: Fewest grey values of an image with noise; with fewer, it is a mask or a drawing.
 MIN_GREY_VALUES = 5
 #: Least share of blocks without texture; below, residuals are structure.
-MIN_FLAT_SHARE = 0.02
+MIN_FLAT_SHARE_FOR_ESTIMATE = 0.02
 #: Least power of correlated noise in the finest frequencies, in units of that of white noise, for
 #: the variance model to be fitted there. Otherwise it is fitted in so many of the finest bands with
 #: at least such a power.
@@ -199,7 +199,7 @@ class NoiseEstimate:
         """Return the variance at these brightnesses, without multiplicative noise."""
         return (self.gain * means + self.intercept).clamp(min=self.floor)
 
-    def make_white(self, share: float) -> NoiseEstimate:
+    def scale_to_white(self, share: float) -> NoiseEstimate:
         """Return white noise with a share of the variance."""
         none = (0.0,) * len(self.along_y)
         return replace(
@@ -255,12 +255,14 @@ def estimate_noise(
             max((FALLBACK_NOISE_SHARE * value_range) ** 2, rounding_variance),
             clipped_reason or "blocks",
         )
-    white = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
-    correlation = _measure_block_correlation(planes, measured_mask, limits, white, min_variance)
-    model = _extend_to_all_bands(white, energies, correlation, min_variance)
+    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
+    correlation = _measure_block_correlation(
+        planes, measured_mask, limits, white_model, min_variance
+    )
+    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
     if not _is_correlated(correlation):
         power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
-        model = white if measure_finest_level(power) < MIN_FINE_ENERGY else model
+        model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
     darkest_variance = model.gain * float(energies.means.quantile(0.02)) + model.intercept
     has_few_values = len(planes.unique()) < MIN_GREY_VALUES
     reason = "grey values" if has_few_values else clipped_reason
@@ -272,21 +274,13 @@ def estimate_noise(
             energies, model, correlation, max(0.5 * darkest_variance, min_variance)
         )
     ):
-        model, correlation = (
-            (white, _NO_CORRELATION) if reason == "correlation" else (model, correlation)
-        )
-    dark_level = (
-        None
-        if reason
-        else find_dark_plateau(energies.means, model.gain, model.intercept, min_variance)
-    )
-    caution = (
-        ""
-        if reason
-        else _find_caution(
-            planes, measured_mask, image_limits, energies, model, correlation, min_variance
-        )
-    )
+        if reason == "correlation":
+            model, correlation = white_model, _NO_CORRELATION
+    dark_level, caution = None, ""
+    if not reason:
+        dark_level = find_dark_plateau(energies.means, model.gain, model.intercept, min_variance)
+        arguments = energies, model, correlation, min_variance
+        caution = _find_caution(planes, measured_mask, image_limits, *arguments)
     return NoiseEstimate(
         gain=model.gain,
         intercept=model.intercept,
@@ -313,7 +307,7 @@ def _measure_robust_range(planes: Tensor) -> float:
     return min(full_range, MAX_RANGE_RATIO * (high - low)) if high > low else full_range
 
 
-def _make_fallback_estimate(variance: float, doubt: str) -> NoiseEstimate:
+def _make_fallback_estimate(variance: float, unreliable_reason: str) -> NoiseEstimate:
     """Return unreliable white noise of a given variance."""
     return NoiseEstimate(
         gain=0.0,
@@ -321,7 +315,7 @@ def _make_fallback_estimate(variance: float, doubt: str) -> NoiseEstimate:
         floor=variance,
         along_y=_NO_LAGS,
         along_x=_NO_LAGS,
-        unreliable_reason=doubt,
+        unreliable_reason=unreliable_reason,
         gain_error=float("inf"),
     )
 
@@ -369,7 +363,10 @@ def _measure_block_correlation(
 
 
 def _extend_to_all_bands(
-    model: VarianceModel, fine: BlockEnergies, correlation: NoiseCorrelation, min_variance: float
+    model: VarianceModel,
+    energies: BlockEnergies,
+    correlation: NoiseCorrelation,
+    min_variance: float,
 ) -> VarianceModel:
     """Return the variance model of all frequencies, given that of the finest ones."""
     first_lag = max(correlation.min_along_y[0], correlation.min_along_x[0])
@@ -398,7 +395,7 @@ def _extend_to_all_bands(
     bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
     bands[order.argsort(descending=True, stable=True)[:FALLBACK_BANDS]] = True
     bands = bands.reshape(DCT_SIDE, DCT_SIDE) & (y + x >= 3)
-    return fit_variance_model(fine, bands, float(shares[bands].mean()), min_variance)
+    return fit_variance_model(energies, bands, float(shares[bands].mean()), min_variance)
 
 
 def _find_unreliable_reason(
@@ -407,19 +404,19 @@ def _find_unreliable_reason(
     """Return why the estimate is unreliable, one of `UNRELIABLE_REASONS` or ""."""
     if step and model.gain * middle + model.intercept < (MIN_NOISE_STEPS * step) ** 2:
         return "grey values"
-    if model.flat_share < MIN_FLAT_SHARE:
+    if model.flat_share < MIN_FLAT_SHARE_FOR_ESTIMATE:
         return "texture"
     return "" if correlation.is_reliable else "correlation"
 
 
 def _find_contradiction(
-    fine: BlockEnergies, model: VarianceModel, correlation: NoiseCorrelation, floor: float
+    energies: BlockEnergies, model: VarianceModel, correlation: NoiseCorrelation, floor: float
 ) -> str:
     """Return what contradicts variance model and correlation, or ""."""
     axes = (correlation.along_y, correlation.along_x)
     white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
     shares = compute_band_power(*axes) if _is_correlated(correlation) else white
-    return find_contradiction(fine, model.variance(fine.means, floor), shares, axes)
+    return find_contradiction(energies, model.variance(energies.means, floor), shares, axes)
 
 
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
@@ -436,7 +433,7 @@ def _find_caution(
     planes: Tensor,
     measured_mask: Tensor | None,
     limits: tuple[float, float],
-    fine: BlockEnergies,
+    energies: BlockEnergies,
     model: VarianceModel,
     correlation: NoiseCorrelation,
     min_variance: float,
@@ -446,24 +443,26 @@ def _find_caution(
         return "resampled"
     if _is_correlated(correlation):
         return ""
-    if model.flat_share < MIN_FLAT_BLOCK_SHARE or (
+    if model.flat_share < MIN_FLAT_SHARE_WITHOUT_CAUTION or (
         model.flat_share < CAUTION_FLAT_SHARE and correlation.agreement < CAUTION_AGREEMENT_SHARE
     ):
         return "calm"
-    if limits != NO_CLIPPING and fine.share < MIN_INFORMATIVE_SHARE:
+    if limits != NO_CLIPPING and energies.share < MIN_INFORMATIVE_SHARE:
         return "cut"
 
     variance = partial(model.variance, min_variance=min_variance)
     if has_wide_variation(planes, measured_mask, limits, variance):
         return "blotches"
-    if measure_unevenness(fine, variance(fine.means)) > MAX_UNEVENNESS:
+    if measure_unevenness(energies, variance(energies.means)) > MAX_UNEVENNESS:
         return "uneven"
     ends = avg_pool2d(planes[:, None], 3).flatten()
     ends = ends[:: -(-len(ends) // MAX_SORTED_VALUES)].quantile(
         torch.tensor(BRIGHTNESS_END_QUANTILES).to(ends)
     )
     return (
-        "ends" if model.gain > 0 and _is_uncertain(fine.means, ends, model, variance(ends)) else ""
+        "ends"
+        if model.gain > 0 and _is_uncertain(energies.means, ends, model, variance(ends))
+        else ""
     )
 
 
@@ -501,7 +500,7 @@ def extract_nugget(estimate: NoiseEstimate) -> NoiseEstimate:
         ),
         1,
     )
-    return estimate.make_white(share)
+    return estimate.scale_to_white(share)
 
 
 def compute_blind_spot_size(
@@ -597,4 +596,4 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
         return (
             replace(noise, caution="whiter") if is_whiter and not noise.unreliable_reason else noise
         )
-    return replace(noise.make_white(min(share / white, 1.0)), unreliable_reason="texture")
+    return replace(noise.scale_to_white(min(share / white, 1.0)), unreliable_reason="texture")

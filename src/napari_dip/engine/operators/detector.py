@@ -210,7 +210,7 @@ class LineOffsets(Identity):
         self.offsets = offsets
         self.unit = unit
 
-    def detected(self, image: Tensor) -> Tensor:
+    def apply_to_whole(self, image: Tensor) -> Tensor:
         """Return the picture (1, C, *grid) with the offsets added."""
         return image + self.offsets
 

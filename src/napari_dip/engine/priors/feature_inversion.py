@@ -107,7 +107,7 @@ class UnmeasuredIdentity(nn.Module):
         """Return the image unchanged."""
         return image
 
-    def detected(self, image: Tensor) -> Tensor:
+    def apply_to_whole(self, image: Tensor) -> Tensor:
         """Return the picture shifted to the mean of the image.
 
         Results are corrected by the difference of these means. It is 0 here, so that no pixel of

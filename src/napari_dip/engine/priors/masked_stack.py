@@ -202,14 +202,14 @@ class StackHoles:
             self.distance_after.to(device),
         )
 
-    def find_similar_planes(self, place: int) -> list[int]:
+    def find_similar_planes(self, hole_index: int) -> list[int]:
         """Return planes with measured planes at the same distances as the given one with holes.
 
         All measured planes, if that one is not missing as a whole or no plane is similar.
         """
-        if not self.is_plane_missing[place]:
+        if not self.is_plane_missing[hole_index]:
             return self.measured_planes
-        plane, usable = self.planes[place], set(self.measured_planes)
+        plane, usable = self.planes[hole_index], set(self.measured_planes)
         back = min(
             (plane - measured_plane for measured_plane in usable if measured_plane < plane),
             default=0,

@@ -58,20 +58,22 @@ def compute_patch_padding(size: Sequence[int]) -> tuple[int, int, int, int]:
     return 0, right, 0, below
 
 
-def group_patches(compared: Tensor) -> list[PatchBlock]:
+def group_patches(matching_picture: Tensor) -> list[PatchBlock]:
     """Return groups of similar patches.
 
     In a picture with fewer patches than a group, some are repeated.
 
     Parameters
     ----------
-    compared : Tensor
+    matching_picture : Tensor
         (C, Y, X), padded as by `compute_patch_padding`.
     """
-    rows, columns = (range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in compared.shape[1:])
+    rows, columns = (
+        range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in matching_picture.shape[1:]
+    )
     return [
         _match_patches(
-            compared,
+            matching_picture,
             rows[row : row + GROUPS_PER_BLOCK_SIDE],
             columns[column : column + GROUPS_PER_BLOCK_SIDE],
         )
@@ -80,17 +82,17 @@ def group_patches(compared: Tensor) -> list[PatchBlock]:
     ]
 
 
-def _match_patches(compared: Tensor, rows: range, columns: range) -> PatchBlock:
+def _match_patches(matching_picture: Tensor, rows: range, columns: range) -> PatchBlock:
     """Group the patches that begin in these rows and columns with the most similar ones."""
     beyond, part = zip(
         *(
             _find_search_area(*span)
-            for span in zip((rows, columns), compared.shape[1:], strict=True)
+            for span in zip((rows, columns), matching_picture.shape[1:], strict=True)
         ),
         strict=True,
     )
     distances = _compute_patch_distances(
-        compared[:, part[0], part[1]], beyond, len(rows), len(columns)
+        matching_picture[:, part[0], part[1]], beyond, len(rows), len(columns)
     )
     nearest = distances.topk(GROUP_SIZE, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])

@@ -117,7 +117,7 @@ def _open_picture(path: Path) -> Iterator[Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=("PNG", "JPEG"))
     except Image.DecompressionBombError:
-        why = "its header speaks of more pixels than a PNG or JPEG is read for"
+        why = "its header states more pixels than a PNG or JPEG is read for"
         raise Refused(make_refusal("file-type", path=printable, why=why)) from None
     except UnidentifiedImageError:
         why = "it starts like a picture, but no header follows"

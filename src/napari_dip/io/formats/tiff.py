@@ -161,7 +161,7 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     _check_chain(file, path)
     if file.ome_metadata:
         if count_ome_planes(file.ome_metadata) > _MAX_LISTED_PLANES:
-            raise _make_broken_refusal(path, "its header speaks of more planes than any file holds")
+            raise _make_broken_refusal(path, "its header states more planes than any file holds")
         check_sizes(file.ome_metadata, path)
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
@@ -243,12 +243,12 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
         return
     why = ""
     if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
-        why = f"its header speaks of {series.nbytes} bytes of pixels, but it has {end} in all"
+        why = f"its header states {series.nbytes} bytes of pixels, but it has {end} in all"
     present_pages = [page for page in pages if page is not None]
     planes = series.size // max(1, series.keyframe.size)
     has_plane_count = series.kind in _PLANE_COUNTING_KINDS and not series.is_truncated
     if not why and len(present_pages) != (planes if has_plane_count else len(pages)):
-        why = f"its header speaks of {planes} planes, but {len(present_pages)} are found"
+        why = f"its header states {planes} planes, but {len(present_pages)} are found"
         why += "; the others are missing" if len(present_pages) < planes else ""
     for page in present_pages if not why else ():
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))

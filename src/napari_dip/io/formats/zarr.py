@@ -161,7 +161,7 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
     chunk_bytes = prod(array.chunks) * np.dtype(array.dtype).itemsize
     if chunk_bytes > _MAX_CHUNK_BYTES:
         raise make_broken_zarr_refusal(
-            path, f"its header speaks of chunks of {chunk_bytes / 1e9:.1f} GB each"
+            path, f"its header states chunks of {chunk_bytes / 1e9:.1f} GB each"
         )
     stored_chunk = array.shards or array.chunks
     counts = [

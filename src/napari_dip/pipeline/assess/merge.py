@@ -548,7 +548,7 @@ def convert_to_input_dtype(
     image: npt.NDArray[np.float32],
     array: npt.NDArray[Any],
     plan: Plan,
-    same: npt.NDArray[np.bool_],
+    copied_mask: npt.NDArray[np.bool_],
 ) -> npt.NDArray[Any]:
     """Convert a result to the input's data type if the recipe asks for it.
 
@@ -559,7 +559,7 @@ def convert_to_input_dtype(
     array : ndarray
         The input in the same axes; the result may be finer by integer factors.
     plan : Plan
-    same : ndarray of bool
+    copied_mask : ndarray of bool
         True where the result is a copy of the input. These pixels are taken from `array`, since
         float32 does not represent all integers above 2 ** 24.
     """
@@ -571,10 +571,10 @@ def convert_to_input_dtype(
         if native_dtype.kind in "iu"
         else image.astype(native_dtype)
     )
-    if same.any():
+    if copied_mask.any():
         for axis, (result_size, count) in enumerate(zip(image.shape, array.shape, strict=True)):
             array = array if result_size == count else np.repeat(array, result_size // count, axis)
-        np.copyto(converted, array, where=same)
+        np.copyto(converted, array, where=copied_mask)
     return converted
 
 

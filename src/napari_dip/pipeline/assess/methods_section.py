@@ -16,6 +16,7 @@ from napari_dip.pipeline.assess.references import (
 )
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.tasks import TASKS, Setting
+from napari_dip.tasks.noise_models.registry import get_noise_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,15 +32,6 @@ _TASK_PHRASES = {
     "blind-deblur": "deblurred with a point spread function estimated from the image itself",
     "guide": "restored with the help of a guide image",
     "invert-features": "restored from the activations of a layer of a network",
-}
-#: Completions of "The noise was modelled as", by noise model.
-_NOISE_MODEL_PHRASES = {
-    "gaussian": "Gaussian, equally strong everywhere",
-    "poisson-gaussian": "Poisson-Gaussian, its variance a line in the intensity",
-    "jpeg": "the loss of JPEG compression",
-    "salt-and-pepper": "impulses on single pixels beside a detector's noise",
-    "stripes": "offsets of whole rows or columns beside a detector's noise",
-    "speckle": "speckle, in proportion to the signal",
 }
 #: Phrases on how the noise was measured, by the paper to cite.
 _ORIGINS = {
@@ -142,7 +134,8 @@ def _describe_noise_model(report: Report) -> str:
     if report["task"] == "invert-features":
         return ""  # no pixel was fitted
     noise, cited = report["noise"], list_paper_keys(report)
-    model = f"The noise was modelled as {_NOISE_MODEL_PHRASES.get(noise['model'], noise['model'])}"
+    noise_model = get_noise_model(noise["model"])
+    model = f"The noise was modelled as {noise_model.phrase}"
     if noise["model"] == "speckle":
         figures = f"relative standard deviation {_join_figures(noise.get('relative', [0]))}"
     elif noise["model"] == "gaussian":
@@ -158,13 +151,11 @@ def _describe_noise_model(report: Report) -> str:
             f"; of luminance and two colour differences {std}, with a correlation of neighbouring "
             f"pixels of {lags}"
         )
-    origin = ", given by hand" if noise["model"] in ("gaussian", "poisson-gaussian") else ""
+    origin = ", given by hand" if noise_model.is_detector else ""
     for key, phrase in _ORIGINS.items():
         if key in cited:
             origin = f"{phrase} {{{key}}}"
-    for key in ("jpeg traces", "impulses", "stripes", "speckle"):
-        if key in cited:
-            origin += f" {{{key}}}"
+    origin += "".join(f" {{{key}}}" for key in noise_model.papers)
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
     is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"

@@ -20,6 +20,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
 )
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
+from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,8 +155,10 @@ def measure_residual(
     scaled = residual / np.sqrt(compute_noise_variance(noise, prediction, pixel_variance))
     scaled = (scaled - (scaled * valid).sum() / total) * valid
     power = float((scaled**2).sum() / total)
+    # On strongly curved images, the measured autocorrelation of white noise may lie far below 0,
+    # even below -1. As the expected value, it would make every residual look correlated.
     excess = [
-        _compute_lag_correlation(scaled, valid, lag, axis) / (power or 1.0) - expected
+        _compute_lag_correlation(scaled, valid, lag, axis) / (power or 1.0) - max(expected, 0.0)
         for axis, autocorrelation in ((-2, noise.along_y), (-1, noise.along_x))
         for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
@@ -314,7 +317,9 @@ def measure_result(
         prediction[assessed],
         None if measured_mask is None else measured_mask[assessed],
     )
-    has_comparable_noise = task.has_pixel_residual() and calibration.noise_model != "jpeg"
+    has_comparable_noise = (
+        task.has_pixel_residual() and NOISE_MODELS[calibration.noise_model].has_noise_residual
+    )
     has_comparable_noise &= measured_mask is None or not task.keeps_measured_pixels()
     residuals = [
         measure_residual(

@@ -111,5 +111,7 @@ def _weaken_noise(noise: NoiseEstimate, mean: float, residual: Planes) -> NoiseE
         max(smooth_variance / float(compute_noise_variance(noise, mean)), MIN_RETRY_VARIANCE_SHARE),
     )
     return replace(
-        noise.make_white(share), unreliable_reason=noise.unreliable_reason or "texture", caution=""
+        noise.scale_to_white(share),
+        unreliable_reason=noise.unreliable_reason or "texture",
+        caution="",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
+from napari_dip.tasks.noise_models.registry import get_noise_model
 from napari_dip.tasks.priors.registry import BLIND_SPOT, ZSSR, get_prior
 
 if TYPE_CHECKING:
@@ -121,7 +122,9 @@ def list_references(report: Report) -> tuple[str, ...]:
 
 def list_paper_keys(report: Report) -> tuple[str, ...]:
     """Return the keys in `PAPERS` of the papers to cite, in their order there."""
-    return tuple(key for key in PAPERS if _CITATION_RULES[key](report))
+    return tuple(
+        key for key in PAPERS if _CITATION_RULES.get(key, _is_cited_by_method(key))(report)
+    )
 
 
 def get_report_prior(report: Report) -> PriorSpec:
@@ -141,12 +144,11 @@ def get_task_setting(report: Report, name: str) -> Any:
     return getattr(recipe_from_dict(report["recipe"]).task, name, None)
 
 
-def _is_cited_by_prior(paper: str) -> Callable[[Report], bool]:
-    return lambda report: paper in get_report_prior(report).papers
-
-
-def _uses_noise_model(*names: str) -> Callable[[Report], bool]:
-    return lambda report: report["noise"]["model"] in names
+def _is_cited_by_method(paper: str) -> Callable[[Report], bool]:
+    """Return whether the prior or the noise model of a run names a paper."""
+    return lambda report: (
+        paper in get_report_prior(report).papers + get_noise_model(report["noise"]["model"]).papers
+    )
 
 
 def _is_task(*names: str) -> Callable[[Report], bool]:
@@ -159,7 +161,7 @@ def _uses_measured_noise(report: Report) -> bool:
         get_task_setting(report, "gain"),
         get_task_setting(report, "read_noise"),
     )
-    has_detector_noise = _uses_noise_model("gaussian", "poisson-gaussian")(report)
+    has_detector_noise = get_noise_model(report["noise"]["model"]).is_detector
     if report["task"] == "invert-features":
         return False
     return has_detector_noise and not has_user_noise and not _uses_repeated_exposure(report)
@@ -255,28 +257,20 @@ def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
     )
 
 
+#: When a run cites a paper, from its report. Papers without a rule are those of priors and noise
+#: models.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
-    "guide": _is_cited_by_prior("guide"),
-    "noise2void": _is_cited_by_prior("noise2void"),
-    "posterior mean": _is_cited_by_prior("posterior mean"),
-    "r2r": _is_cited_by_prior("r2r"),
     "bm3d": uses_refinement,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,
     "sure": _uses_sure_term,
     "total variation": lambda report: (
-        _uses_smoothing("isotropic")(report) or _is_cited_by_prior("total variation")(report)
+        _uses_smoothing("isotropic")(report) or _is_cited_by_method("total variation")(report)
     ),
     "anisotropic total variation": _uses_smoothing("anisotropic"),
     "lanczos": _uses_lanczos,
     "iterative backprojection": _uses_iterative_backprojection,
-    "zssr": _is_cited_by_prior("zssr"),
-    "recompression": _is_cited_by_prior("recompression"),
-    "jpeg traces": _uses_noise_model("jpeg"),
-    "impulses": _uses_noise_model("salt-and-pepper"),
-    "stripes": _uses_noise_model("stripes"),
-    "speckle": _uses_noise_model("speckle"),
     "repeated exposure": _uses_repeated_exposure,
     "camera maps": _uses_camera_maps,
     "registration": _uses_registration,

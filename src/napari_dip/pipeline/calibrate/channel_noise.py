@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import RepeatedExposure
-from napari_dip.tasks.noise_models.named_noise import (
-    NAMED_NOISE_LABELS,
+from napari_dip.tasks.noise_models.registry import (
+    NOISE_MODELS,
     SPECKLE,
     convert_log_noise,
     find_clear_stripes,
@@ -49,7 +49,7 @@ def compute_noise_variance(
 
 def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseRequest) -> str:
     """Return the noise model: that of an artefact, "gaussian" or "poisson-gaussian"."""
-    if request.model == "jpeg" or request.model in NAMED_NOISE_LABELS:
+    if not NOISE_MODELS[request.model].is_detector:
         return request.model
     return "gaussian" if all(item.gain == 0 for item in noise) else "poisson-gaussian"
 
@@ -130,7 +130,7 @@ def measure_single_exposure(
         extract_nugget,
     )
 
-    if request.model in NAMED_NOISE_LABELS:
+    if NOISE_MODELS[request.model].is_removed_first:
         volume, measured_mask, step = remove_named_noise(volume, measured_mask, step, request.model)
     planes = volume.reshape(-1, *volume.shape[-2:])
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
@@ -140,7 +140,7 @@ def measure_single_exposure(
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
     measured = estimate_noise(torch.from_numpy(planes[plane_indices]), step, sample_mask)
-    if plane_masks is None and request.model not in NAMED_NOISE_LABELS:
+    if plane_masks is None and not NOISE_MODELS[request.model].is_removed_first:
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:

@@ -104,7 +104,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
     block = (1,) * (parts.ndim - 4) + task.choose_blind_spot_size(
         compute_blind_spot_size(varied, plan.source.grid)
     )
-    arranged, notes = task.prepare_extra_inputs(
+    prepared_inputs, notes = task.prepare_extra_inputs(
         parts[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_inputs}
     )
     mask_notes = () if measured_mask is None else task.describe_missing_pixels(measured_mask)
@@ -137,7 +137,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         noise_model=identify_noise_model(varied, task.make_noise_request()),
         prior=plan.budget.prior,
         measured_mask=measured_mask,
-        extra_inputs=arranged,
+        extra_inputs=prepared_inputs,
         outlier_limits=limits,
         outlier_count=len(outliers),
         notes=(

@@ -14,6 +14,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.prior import dilate_to_blocks, fill_with_local_mean
+from napari_dip.engine.problem import WholePictureOperator
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
 from napari_dip.pipeline.calibrate.prepare import (
@@ -151,7 +152,7 @@ def make_fit(
     calibration: Calibration,
     parts: Planes,
     unit: WorkUnit,
-    chosen: str | None = None,
+    prior_name: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
 ) -> FitSetup:
@@ -164,24 +165,24 @@ def make_fit(
     parts : ndarray
         (parts, C, *grid) of the whole file, in the image's units.
     unit : WorkUnit
-    chosen : str, optional
+    prior_name : str, optional
         Prior to use instead of the plan's.
     frames : NeighbourFrames
         Other frames of the movie, registered onto the frame of this unit.
     recovery : RecoveryState, optional
         Limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(plan, chosen, recovery)
+    budget = choose_fit_budget(plan, prior_name, recovery)
     fit_input = make_fit_input(plan, calibration, parts, unit, budget, frames)
     return build_fit(plan, unit, fit_input, budget)
 
 
-def choose_fit_budget(plan: Plan, chosen: str | None, recovery: RecoveryState | None) -> Budget:
+def choose_fit_budget(plan: Plan, prior_name: str | None, recovery: RecoveryState | None) -> Budget:
     """Return the budget of the chosen prior, or the plan's, with a window that fits in memory."""
     budget = plan.budget
-    if chosen:
+    if prior_name:
         is_volume = plan.layout.is_volume
-        budget = choose_budget(plan.recipe, plan.source, chosen, volume=is_volume)[0]
+        budget = choose_budget(plan.recipe, plan.source, prior_name, volume=is_volume)[0]
     return budget if recovery is None else recovery.limit_budget(budget)
 
 
@@ -250,7 +251,7 @@ def make_fit_input(
         else (calibration.noise, repeated_exposure.noise)
     )
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
-    measured_mask = _make_known_mask(calibration, unit, measurement)
+    measured_mask = _make_measured_mask(calibration, unit, measurement)
     downscaling = 1 if upscaled_grid is None else 2
     origin = tuple(start // downscaling for start in unit.origin)
     reliability = _make_pixel_weights(calibration, noise, measurement, scale)
@@ -266,7 +267,7 @@ def make_fit_input(
         validation_mask=validation_mask,
         guard_mask=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
         blind_spot_size=calibration.blind_spot_size,
-        sure_noise_share=BLIND_SPOT_NOISE_SHARE if PRIORS[name].hides_pixels else 1.0,
+        certain_noise_share=BLIND_SPOT_NOISE_SHARE if PRIORS[name].hides_pixels else 1.0,
         prior=name,
         widths=budget.widths,
         window=budget.window,
@@ -368,7 +369,7 @@ def make_fit_schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
         horizon=iterations,
         stop_at=iterations,
-        average=average,
+        average_decay=average,
         refit_iterations=budget.refit_iterations,
         uses_half_precision=uses_half_precision,
     )
@@ -426,9 +427,9 @@ def _compute_variance_factor(fit: FitSetup, network_estimate: Estimate) -> Tenso
     validation_mask, noise = fit_input.validation_mask, fit_input.noise.evaluate(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
-    if fit_input.sure_noise_share < 1:
+    if fit_input.certain_noise_share < 1:
         factor = squared_residuals.sum() / (
-            predicted_variance + fit_input.sure_noise_share * noise * validation_mask
+            predicted_variance + fit_input.certain_noise_share * noise * validation_mask
         ).sum().clamp(min=1e-30)
     else:
         factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
@@ -450,21 +451,19 @@ def predict_measurement(
     otherwise from the network's output.
     """
     operator = fit.problem.terms[0].operator
-    operator = getattr(
-        operator, "detected", operator
-    )  # some operators have a method for a whole picture
     if fit.fit_input.upscaled_grid is not None:  # after a half-resolution fit
         return convert_to_image_units(calibration, fit.unit, finished.mean)
     has_same_grid = finished.mean.shape[1:] == network_estimate.mean.shape[1:]
+    predict = operator.apply_to_whole if isinstance(operator, WholePictureOperator) else operator
     with torch.no_grad():
         return convert_to_image_units(
             calibration,
             fit.unit,
-            operator(finished.mean if has_same_grid else network_estimate.mean),
+            predict(finished.mean if has_same_grid else network_estimate.mean),
         )
 
 
-def _make_known_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
+def _make_measured_mask(calibration: Calibration, unit: WorkUnit, measurement: Tensor) -> Tensor:
     """Return a mask (1, 1, *grid): 1 where all channels of the unit were measured."""
     if calibration.measured_mask is None:
         return torch.ones_like(measurement[:1, :1])

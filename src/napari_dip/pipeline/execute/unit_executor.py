@@ -53,7 +53,7 @@ class UnitExecutor:
     ----------
     plan : Plan
     calibration : Calibration
-    planes : ndarray
+    stack : ndarray
         (parts, C, *grid), in the image's units.
     clock : RunClock
     merger : ResultMerger
@@ -73,7 +73,7 @@ class UnitExecutor:
         self,
         plan: Plan,
         calibration: Calibration,
-        planes: Planes,
+        stack: Planes,
         clock: RunClock,
         merger: ResultMerger,
         store: CheckpointStore | None,
@@ -81,12 +81,12 @@ class UnitExecutor:
     ) -> None:
         self._plan = plan
         self._calibration = calibration
-        self._stack = planes
+        self._stack = stack
         self._clock = clock
-        self._merge = merger
+        self._merger = merger
         self._store = store
         self._unit_folder = unit_folder
-        self._movie = Movie(plan.recipe.task, calibration, planes, merger)
+        self._movie = Movie(plan.recipe.task, calibration, stack, merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
@@ -119,12 +119,14 @@ class UnitExecutor:
         After a request to keep the result, units that use a jointly trained network are not fitted
         further. They still get a result, from one inference pass.
         """
-        unit = apply_probe_outcome(unit, self._merge.outcomes)
+        unit = apply_probe_outcome(unit, self._merger.outcomes)
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
         attempt = partial(self._attempt, unit, number)
         sides = self._plan.budget.window, max(self._stack.shape[2:])
-        return (yield from retry_fit(attempt, resume, self._recovery, *sides, self._merge.outcomes))
+        return (
+            yield from retry_fit(attempt, resume, self._recovery, *sides, self._merger.outcomes)
+        )
 
     def _attempt(
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
@@ -173,7 +175,7 @@ class UnitExecutor:
         if self._recovery.prior:
             return (self._recovery.prior,)
         if unit.restart and budget.other_candidates:
-            prior_by_unit = {outcome.unit: outcome.prior for outcome in self._merge.outcomes}
+            prior_by_unit = {outcome.unit: outcome.prior for outcome in self._merger.outcomes}
             return (prior_by_unit.get(unit.first_unit_id, budget.prior),)
         return (budget.prior, *budget.other_candidates)
 
@@ -220,7 +222,7 @@ class UnitExecutor:
                 picture = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
                 picture, _ = correct_clipping(self._plan, self._calibration, unit, picture)
                 if picture.shape[1:] == self._stack.shape[2:] or unit.has_estimate:
-                    preview = self._merge.make_preview(unit, picture)
+                    preview = self._merger.make_preview(unit, picture)
                 self._clock.record_preview_cost()
             event = self._clock.make_event(progress, preview)
             self._recovery.last_event = replace(event, preview=None)
@@ -260,7 +262,7 @@ class UnitExecutor:
         prediction = predict_measurement(
             setup, self._calibration, result.network_estimate, result.estimate
         )
-        self._merge.add(unit, picture, deviation, prediction, outcome, learned)
+        self._merger.add(unit, picture, deviation, prediction, outcome, learned)
         if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
         if self._unit_folder is not None:
@@ -273,7 +275,7 @@ class UnitExecutor:
         if unit.role == INDEPENDENT:
             self.weights = copy_state_to_cpu(result.weights)
         if self._store is not None and self.weights is not None:
-            self._store.record_finished_unit(self._merge, self.weights)
+            self._store.record_finished_unit(self._merger, self.weights)
             if not unit.iterations:  # other fits have offered checkpoints as they ran
                 self._store.write_if_due()
         return Control.GO
@@ -294,18 +296,18 @@ class UnitExecutor:
         else:
             assert self.weights is not None
             outcome = replace(outcome, gain=compute_validation_gain(setup, self.weights, result))
-            gain = compute_fine_tune_gain((*self._merge.outcomes, outcome), unit.series)
+            gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
             if gain is not None and gain.trials == unit.probe_count:
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
-        self._merge.outcomes.append(outcome)
+        self._merger.outcomes.append(outcome)
         if self._unit_folder is not None and not result.is_ended_by_user:
             if unit.role == JOINT and self.weights is not None:
                 self._unit_folder.save_weights(unit.series, self.weights)
             self._unit_folder.save(unit, UnitResult(outcome=outcome))
         if self._store is not None and self.weights is not None and not result.is_ended_by_user:
-            self._store.record_finished_unit(self._merge, self.weights)
+            self._store.record_finished_unit(self._merger, self.weights)
         return Control.GO
 
     def _check_convergence(self, result: FitResult) -> None:

@@ -361,6 +361,6 @@ def choose_budget(
 def _read_presets(task: str) -> dict[str, Any]:
     folder = resources.files("napari_dip.pipeline.plan").joinpath("presets")
     path = folder.joinpath(f"{task}.json")
-    if not path.is_file():  # a task without presets has those of Deep Image Prior
-        path = folder.joinpath("random-input.json")
+    if not path.is_file():  # a task without presets has those of denoising
+        path = folder.joinpath("denoise.json")
     return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -126,7 +126,12 @@ def choose_probe_members(members: tuple[Member, ...]) -> tuple[Member, ...]:
 
 
 def make_joint_units(
-    first: WorkUnit, members: tuple[Member, ...], chosen: tuple[Member, ...], own: int
+    first: WorkUnit,
+    members: tuple[Member, ...],
+    chosen: tuple[Member, ...],
+    *,
+    joint_iterations: int,
+    probe_iterations: int,
 ) -> list[WorkUnit]:
     """Return the joint fit and its fine-tuning probes, which run before the frames.
 
@@ -137,14 +142,14 @@ def make_joint_units(
     members : tuple of Member
     chosen : tuple of Member
         Members for the fine-tuning probes.
-    own : int
-        Iterations of a probe, and of the fine-tuning of each frame.
+    joint_iterations, probe_iterations : int
+        Of the joint fit, and of each probe.
     """
     name = f"c{first.channels[0]}r{first.restart}"
     joint_unit = replace(
         first,
         id=f"all-{name}",
-        iterations=round(JOINT_ITERATION_FACTOR * first.iterations),
+        iterations=joint_iterations,
         part=members[0].part if members else 0,
         role=JOINT,
         members=members,
@@ -158,7 +163,7 @@ def make_joint_units(
         replace(
             joint_unit,
             id=f"trial{number}-{name}",
-            iterations=own,
+            iterations=probe_iterations,
             part=member.part,
             is_warm_start=True,
             role=FINE_TUNE_PROBE,

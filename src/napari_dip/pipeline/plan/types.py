@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,9 +159,22 @@ class SharedNetwork:
             outcomes.append(network_outcome)
 
 
-#: Roles of a fit: a network of its own; joint training of one network; a probe of whether
-#: fine-tuning that network improves a frame; an image by that network.
-INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = "own", "shared", "trial", "shown"
+class UnitRole(StrEnum):
+    """What a fit is for."""
+
+    INDEPENDENT = "independent"  # a network of its own
+    JOINT = "joint"  # one network, trained on all members of a series
+    FINE_TUNE_PROBE = "fine-tune-probe"  # tests whether fine-tuning that network improves a frame
+    INFERENCE = "inference"  # an image by that network
+
+    @classmethod
+    def _missing_(cls, value: object) -> UnitRole | None:
+        """Read the values of files from before 0.1."""
+        old_values = ("own", "shared", "trial", "shown")
+        return dict(zip(old_values, cls, strict=True)).get(str(value))
+
+
+INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = UnitRole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +211,7 @@ class WorkUnit:
         Index of the tile; None: the whole plane or stack.
     origin : tuple of int
         First pixel of the tile in the image, per axis of the fit; () without tiles.
-    role : str
+    role : UnitRole
         `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
     series : str
         Name of the network that several units share; "" if none.
@@ -224,7 +238,7 @@ class WorkUnit:
     is_segment_start: bool = False
     tile: int | None = None
     origin: tuple[int, ...] = ()
-    role: str = INDEPENDENT
+    role: UnitRole = INDEPENDENT
     series: str = ""
     members: tuple[Member, ...] = ()
     fine_tune_iterations: int = 0
@@ -263,7 +277,7 @@ class UnitOutcome:
     prior: str = ""
     evidence: tuple[float, ...] = ()
     is_refined: bool = False
-    role: str = INDEPENDENT
+    role: UnitRole = INDEPENDENT
     series: str = ""
     members: int = 0
     gain: tuple[float, ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import count_channels
 from napari_dip.pipeline.plan.joint_training import (
+    JOINT_ITERATION_FACTOR,
     choose_members,
     choose_probe_members,
     get_neighbour_parts,
@@ -134,9 +135,7 @@ def make_units(
     if sharing != "joint" or budget.other_candidates:
         return tuple(units)
     members = choose_members(parts, source.grid, stride)
-    return tuple(
-        assign_joint_network(units, members, choose_probe_members(members), warm_start_iterations)
-    )
+    return tuple(assign_joint_network(units, budget, members, members))
 
 
 def compute_warm_start_iterations(budget: Budget) -> int:
@@ -147,8 +146,27 @@ def compute_warm_start_iterations(budget: Budget) -> int:
     )
 
 
+def make_training_units(
+    unit: WorkUnit,
+    budget: Budget,
+    members: tuple[Member, ...],
+    probe_candidates: tuple[Member, ...],
+) -> list[WorkUnit]:
+    """Return the joint fit for the network of a unit, and its fine-tuning probes."""
+    return make_joint_units(
+        unit,
+        members,
+        choose_probe_members(probe_candidates),
+        joint_iterations=round(JOINT_ITERATION_FACTOR * budget.iterations),
+        probe_iterations=compute_warm_start_iterations(budget),
+    )
+
+
 def assign_joint_network(
-    units: Sequence[WorkUnit], members: tuple[Member, ...], chosen: tuple[Member, ...], own: int
+    units: Sequence[WorkUnit],
+    budget: Budget,
+    members: tuple[Member, ...],
+    probe_candidates: tuple[Member, ...],
 ) -> list[WorkUnit]:
     """Return units with one jointly trained network for each group of channels and restart.
 
@@ -158,7 +176,7 @@ def assign_joint_network(
     for unit in units:
         name = f"c{unit.channels[0]}r{unit.restart}"
         if name not in units_by_series:
-            units_by_series[name] = make_joint_units(unit, members, chosen, own)
+            units_by_series[name] = make_training_units(unit, budget, members, probe_candidates)
         units_by_series[name].append(
             replace(
                 unit,
@@ -166,7 +184,7 @@ def assign_joint_network(
                 is_warm_start=True,
                 role=INFERENCE,
                 series=name,
-                fine_tune_iterations=own,
+                fine_tune_iterations=compute_warm_start_iterations(budget),
             )
         )
     return [unit for series_units in units_by_series.values() for unit in series_units]
@@ -227,9 +245,7 @@ def make_tile_units(
     # probe on tiles if the image is measured whole, or before regions are known
     tile_members = (Member(0, tile.start, tile.size) for tile in tiles)
     probe_candidates = members if len(members) > 1 else tuple(sorted(tile_members))
-    units = assign_joint_network(
-        units, members, choose_probe_members(probe_candidates), warm_start_iterations
-    )
+    units = assign_joint_network(units, budget, members, probe_candidates)
     # the joint fit comes before the first tile
     return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else order[unit.tile]))
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.io.outputs import make_part_name
 from napari_dip.pipeline.machine import get_torch_version
-from napari_dip.pipeline.plan.types import UnitOutcome
+from napari_dip.pipeline.plan.types import UnitOutcome, UnitRole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -333,4 +333,5 @@ def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
+    fields["role"] = UnitRole(fields["role"])
     return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
 
@@ -272,5 +272,5 @@ def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _read_headers(request: BatchRequest, _: Switch) -> BatchPreflight | Refusal:
+def _read_headers(request: BatchRequest, _: RunControl) -> BatchPreflight | Refusal:
     return catch_errors(request.read, "Reading the headers for", request.folder)

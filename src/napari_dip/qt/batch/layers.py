@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
     from napari_dip.scale.batch.jobs import Job
 
 #: Sides in pixels: of a chunk of a lazy array, and of the sample for the contrast limits.
@@ -143,7 +143,7 @@ class BatchLayers(QObject):
 
 
 def _load_layers_or_refusal(
-    job: Job, recipe: Recipe, neighbours: bool, _: Switch
+    job: Job, recipe: Recipe, neighbours: bool, _: RunControl
 ) -> tuple[LazyLayer, ...] | Refusal:
     return catch_errors(
         lambda: load_result_layers(job, recipe, neighbours),

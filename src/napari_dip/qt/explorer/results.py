@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.noise_impedance import Impedance
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.qt.explorer.request import PlannedExperiment
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
 
 #: Mark of the recommended row.
 _BEST_ROW_MARK = "✓ "
@@ -530,7 +530,7 @@ class ExplorerResults(QWidget):
         layout.addWidget(self.preset_button, 5, 0, 1, 2)
 
 
-def _save_experiment_report(result: Any, folder: Path, name: str, _: Switch) -> Path | Refusal:
+def _save_experiment_report(result: Any, folder: Path, name: str, _: RunControl) -> Path | Refusal:
     """Save a report and return its path, or a refusal; takes seconds."""
     from napari_dip.explore.output.files import save_outcome
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from magicgui.widgets.bases import ValueWidget
 
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
     from napari_dip.tasks import Task
 
     SuggestionOutcome = tuple[str, ...] | Refusal
@@ -129,7 +129,7 @@ class SuggestionMenu(QObject):
         self._line.setText(text)
 
 
-def _list_suggestions(task: Task, name: str, _: Switch) -> SuggestionOutcome:
+def _list_suggestions(task: Task, name: str, _: RunControl) -> SuggestionOutcome:
     return catch_errors(lambda: task.list_suggestions(name), "Listing", name)
 
 

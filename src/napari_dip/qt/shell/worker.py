@@ -99,10 +99,10 @@ _MAX_EXIT_SECONDS = 10
 RunOutcome = Restoration | Refusal | None
 
 
-class Switch:
+class RunControl:
     """The user's control of a run; set in the GUI thread, polled in the background thread."""
 
-    live_switches: ClassVar[WeakSet[Switch]] = WeakSet()
+    live_switches: ClassVar[WeakSet[RunControl]] = WeakSet()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -172,7 +172,7 @@ class RunProgressQueue(ProgressQueue[Event, RunProgress]):
 def drain_run(
     plan: Any,
     pixels: Mapping[str, Any],
-    switch: Switch,
+    switch: RunControl,
     progress_queue: RunProgressQueue,
     on_finished: Callable[[], object] = lambda: None,
     make_generator: Callable[..., Any] | None = None,
@@ -186,7 +186,7 @@ def drain_run(
     pixels : mapping of str to array
         The inputs by name, "image" in the order of `plan.source.axes`. A lazy array is computed
         in this thread.
-    switch : Switch
+    switch : RunControl
     progress_queue : RunProgressQueue
     on_finished : callable
         Called in this thread when the computation has ended.
@@ -267,7 +267,7 @@ class BackgroundRun(QObject):
         super().__init__(parent)
         self._on_over = on_finished
         self._is_started = False
-        self._switch = Switch()
+        self._switch = RunControl()
         self._mailbox = progress_queue or RunProgressQueue()
         self._worker: GeneratorWorker[None, None, RunOutcome] | None = create_worker(
             drain_run,
@@ -333,8 +333,8 @@ class BackgroundRun(QObject):
 @atexit.register
 def _end_all() -> None:
     """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
-    if Switch.live_switches:
-        for switch in list(Switch.live_switches):
+    if RunControl.live_switches:
+        for switch in list(RunControl.live_switches):
             switch.set(Control.DISCARD)
         pool = QThreadPool.globalInstance()
         if pool is not None:
@@ -398,9 +398,9 @@ class BackgroundCall(QObject):
 
     ended = Signal(object)  # the value of the call
 
-    def __init__(self, call: Callable[[Switch], object], parent: QObject) -> None:
+    def __init__(self, call: Callable[[RunControl], object], parent: QObject) -> None:
         super().__init__(parent)
-        self._switch = switch = Switch()
+        self._switch = switch = RunControl()
         self._worker: FunctionWorker[object] | None = create_worker(
             call,
             switch,

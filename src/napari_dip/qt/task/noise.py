@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.noise_report import ChannelNoise
     from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
 
 #: The outcome of a measurement: a report, a refusal, or None if it was discarded.
 MeasurementOutcome = NoiseReport | Refusal | None
 
 
-def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: Switch) -> MeasurementOutcome:
+def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: RunControl) -> MeasurementOutcome:
     """Measure the noise of an image; errors are returned as refusals.
 
     Parameters
@@ -46,7 +46,7 @@ def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: Switch) -> Measure
     spec : ImageSpec
     pixels : array
         In the axes of `spec`; a lazy array is computed in this thread.
-    switch : Switch
+    switch : RunControl
         At DISCARD, the noise is not measured.
     """
 

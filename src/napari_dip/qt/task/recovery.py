@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
     from napari_dip.qt.task.request import RunRequest
 
 _RESUME_TOOLTIP = (
@@ -208,6 +208,6 @@ class InterruptedRunPanel(QWidget):
 
 
 def _read_interrupted_run(
-    run: InterruptedRun, layers: Mapping[str, Any], _: Switch
+    run: InterruptedRun, layers: Mapping[str, Any], _: RunControl
 ) -> dict[str, Any] | Refusal:
     return catch_errors(lambda: read_run_inputs(run, layers), "Reading", run.manifest["label"])

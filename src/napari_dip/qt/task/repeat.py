@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import Switch
+    from napari_dip.qt.shell.worker import RunControl
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -74,7 +74,7 @@ class UnsavedLayer:
 SaveOutcome = dict[str, str] | Refusal
 
 
-def save_layers(layers: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) -> SaveOutcome:
+def save_layers(layers: tuple[UnsavedLayer, ...], folder: Path, switch: RunControl) -> SaveOutcome:
     """Save layers as TIFF files named after them, without overwriting; return their paths."""
     paths: dict[str, str] = {}
     for layer in layers:
@@ -87,7 +87,7 @@ def save_layers(layers: tuple[UnsavedLayer, ...], folder: Path, switch: Switch) 
     return paths
 
 
-def _save_layer(layer: UnsavedLayer, folder: Path, switch: Switch) -> str | Refusal | None:
+def _save_layer(layer: UnsavedLayer, folder: Path, switch: RunControl) -> str | Refusal | None:
     """Save a layer and return its path; None if the call was discarded."""
     pixels = np.asarray(layer.pixels)
     if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
-from napari_dip.pipeline.plan.joint_training import choose_probe_members, make_joint_units
-from napari_dip.pipeline.plan.units import compute_warm_start_iterations, make_units
+from napari_dip.pipeline.plan.units import make_training_units, make_units
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
 
 if TYPE_CHECKING:
@@ -95,14 +94,13 @@ class JointTrainingPlan:
         return self.costs.fit + self.costs.longest_inference
 
 
-def make_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
+def list_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
     """List the joint fits of a series and the fine-tuning probes of its members."""
     single_units = make_units(plan.recipe, plan.source, plan.budget, plan.layout)
-    probe_iterations = compute_warm_start_iterations(plan.budget)
     return tuple(
         fit
         for unit in single_units
-        for fit in make_joint_units(unit, members, choose_probe_members(members), probe_iterations)
+        for fit in make_training_units(unit, plan.budget, members, members)
     )
 
 

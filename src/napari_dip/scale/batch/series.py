@@ -18,7 +18,7 @@ from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, choose_memb
 from napari_dip.pipeline.plan.types import Member, SharedNetwork
 from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.shared_network import check_channels, read_network
-from napari_dip.scale.batch.jobs import JointTrainingPlan, make_training_units
+from napari_dip.scale.batch.jobs import JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.records import NETWORK_FILE, find_records_folder, has_joint_training
 from napari_dip.scale.batch.series_fit import fit_series
 
@@ -78,7 +78,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         members.append(Member(index, origin, size))
     first = chosen[0]
     units, threads = (
-        make_training_units(first, tuple(members)),
+        list_training_units(first, tuple(members)),
         choose_thread_count(cores, prod(size)),
     )
     costs = estimate_costs(

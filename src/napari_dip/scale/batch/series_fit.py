@@ -35,7 +35,7 @@ from napari_dip.pipeline.store.checkpoints import CheckpointStore, read_weights,
 from napari_dip.pipeline.store.folder_lock import make_run_folder
 from napari_dip.pipeline.store.shared_network import NETWORK_FILE_SCHEMA, read_network
 from napari_dip.pipeline.torch_state import run_in_default_state
-from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, make_training_units
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -267,7 +267,7 @@ def _make_series_plan(
         units=None,
     )
     recipe = first.recipe.replace_run_settings(time_limit=None)  # the limit applies to one file
-    units = make_training_units(first, members)
+    units = list_training_units(first, members)
     grid = members[0].size
     cost_inputs = units, first.device, threads, first.budget
     return replace(

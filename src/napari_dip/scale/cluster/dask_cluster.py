@@ -28,8 +28,8 @@ from napari_dip.scale.cluster.pool import (
     choose_worker_count,
     find_shared_machine,
     list_gpus,
+    make_oversubscription_note,
     make_worker_resources,
-    warn_of_oversubscription,
 )
 from napari_dip.scale.cluster.worker import describe_worker, run_worker_task
 
@@ -217,7 +217,9 @@ def start_workers(
             None,
             (
                 note,
-                warn_of_oversubscription(worker_count, plan.machine.cores, detect_machine().cores),
+                make_oversubscription_note(
+                    worker_count, plan.machine.cores, detect_machine().cores
+                ),
             ),
         )
     )

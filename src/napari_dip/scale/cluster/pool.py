@@ -140,7 +140,7 @@ def choose_worker_count(
     return wanted, None
 
 
-def warn_of_oversubscription(count: int, threads: int, cores: int) -> Note | None:
+def make_oversubscription_note(count: int, threads: int, cores: int) -> Note | None:
     """Return a note if the workers have more threads in total than there are cores."""
     if count * threads <= cores or threads == 1:
         return None

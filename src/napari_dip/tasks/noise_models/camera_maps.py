@@ -182,7 +182,7 @@ def check_maps(
     return None
 
 
-def admit_maps(extra_inputs: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
+def check_map_pixels(extra_inputs: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
     """Refuse gain and noise maps with values that are not above 0."""
     for key, what in (("gain_map", "gain"), ("noise_map", "noise")):
         if key in extra_inputs and (wrong := int((extra_inputs[key] <= 0).sum())):

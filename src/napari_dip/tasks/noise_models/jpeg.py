@@ -15,7 +15,6 @@ import numpy as np
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.priors.registry import RECOMPRESSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +52,7 @@ def check_jpeg(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Ref
     return None
 
 
-def admit_jpeg(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
+def check_jpeg_pixels(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
     """Refuse images (C, Y, X) without traces of compression."""
     return make_refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
@@ -76,7 +75,7 @@ def read_jpeg_traces(
     import numpy as np
 
     traces, levels = _find_scaled_traces(image)
-    assert traces is not None  # `admit_jpeg` has refused such images
+    assert traces is not None  # `check_jpeg_pixels` has refused such images
     others = {
         "jpeg_steps": traces.quantisation_tables.astype(np.float32),
         "jpeg_start": np.array(traces.block_offset, np.float32),
@@ -98,8 +97,6 @@ def clear_validation_pixels(fit_input: FitInput) -> FitInput:
 
     `build_recompression_problem` chooses whole blocks instead.
     """
-    if fit_input.prior != RECOMPRESSION.key:
-        return fit_input
     no_pixels = fit_input.validation_mask * 0
     return replace(fit_input, validation_mask=no_pixels, guard_mask=no_pixels)
 

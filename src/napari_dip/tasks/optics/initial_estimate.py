@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.tasks.priors.deep_image_prior import (
-    NOISE_IN_VOLUMES,
     RANDOM_INPUT_CHANNELS,
+    RANDOM_INPUT_CHANNELS_IN_VOLUMES,
     build_random_input_prior,
 )
 
@@ -327,7 +327,9 @@ def build_first_guess_prior(
         rng,
         extra_input=torch.cat(guess.candidates, 1) / guess.brightness_scale,
         extra_input_jitter=LUCY_JITTER,
-        channels_of_noise=RANDOM_INPUT_CHANNELS if smooth is None else NOISE_IN_VOLUMES,
+        channels_of_noise=RANDOM_INPUT_CHANNELS
+        if smooth is None
+        else RANDOM_INPUT_CHANNELS_IN_VOLUMES,
         output_scale=guess.brightness_scale,
         baseline=start,
     )

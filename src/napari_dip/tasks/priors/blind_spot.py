@@ -111,7 +111,7 @@ def build_blind_spot_problem(
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    noise = fit_input.noise.scale(fit_input.sure_noise_share)
+    noise = fit_input.noise.scale(fit_input.certain_noise_share)
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
@@ -127,7 +127,7 @@ def build_blind_spot_problem(
             fit_input.noise,
             fit_input.measurement,
             estimate,
-            sure_noise_share=fit_input.sure_noise_share,
+            sure_noise_share=fit_input.certain_noise_share,
             validation_mask=fit_input.validation_mask,
             uses_measured_pixel=uses_measured_pixel,
             reliability=fit_input.reliability,

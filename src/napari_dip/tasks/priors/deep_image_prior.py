@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
-from napari_dip.tasks.priors.registry import RANDOM_INPUT
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 RANDOM_INPUT_CHANNELS, RANDOM_INPUT_RANGE, RANDOM_INPUT_SKIP_CHANNELS = 32, 0.1, 4
 #: Channels of the random input in a volume with an initial estimate: time and memory go to the
 #: finest layers there.
-NOISE_IN_VOLUMES = 8
+RANDOM_INPUT_CHANNELS_IN_VOLUMES = 8
 #: Standard deviation of the jitter of the random input: 1/30, as in the paper's denoising.
 RANDOM_INPUT_JITTER = 1 / 30
 
@@ -124,7 +123,7 @@ def build_random_input_problem(
     exposure_count = len(fit_input.measurement)
     terms = []
     for exposure in range(exposure_count):
-        noise = fit_input.noise.scale(fit_input.sure_noise_share).select(exposure)
+        noise = fit_input.noise.scale(fit_input.certain_noise_share).select(exposure)
         has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
@@ -467,43 +466,53 @@ def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
     return _derive_architecture(architecture, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
 
 
-def check_architecture(network: str, prior: str, noise: str) -> Refusal | None:
+def check_architecture(architecture_name: str, prior: str, noise: str) -> Refusal | None:
     """Refuse an architecture together with a prior or noise model that has its own network."""
-    if network == PRESET or (prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS):
+    if architecture_name == PRESET or (
+        prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS
+    ):
         return None
     conflict = (
         f"the prior '{prior}'" if prior not in _COMPATIBLE_PRIORS else f"the noise model '{noise}'"
     )
     why = f"{conflict} has a network of its own"
     hint = "Choose the random input (--prior random-input) and a detector's noise with it."
-    return make_refusal("setting-wrong", field="network", value=f"'{network}'", why=why, hint=hint)
+    return make_refusal(
+        "setting-wrong", field="architecture", value=f"'{architecture_name}'", why=why, hint=hint
+    )
 
 
-def compute_channel_widths(network: str, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
+def compute_channel_widths(architecture_name: str, preset: tuple[int, ...]) -> tuple[int, ...]:
     """Return an architecture's channels at each scale, given those of the preset's network."""
-    if network == PRESET or prior != RANDOM_INPUT.key:
+    if architecture_name == PRESET:
         return preset
     architectures = list_architectures(preset, 0.0)
     return (
-        architectures[network].widths if network in architectures else preset
+        architectures[architecture_name].widths if architecture_name in architectures else preset
     )  # the preset's own depth is not listed
 
 
-def build_architecture_prior(network: str, fit_input: FitInput, rng: torch.Generator) -> Prior:
+def build_architecture_prior(
+    architecture_name: str, fit_input: FitInput, rng: torch.Generator
+) -> Prior:
     """Build the random-input prior of a named architecture.
 
     Parameters
     ----------
-    network : str
+    architecture_name : str
         One of `ArchitectureName`.
     fit_input : FitInput
         Its widths are already those of the architecture.
     rng : torch.Generator
     """
     architectures = list_architectures(fit_input.widths, 0.0)
-    if network == PRESET or network not in architectures or network.startswith("depth"):
+    if (
+        architecture_name == PRESET
+        or architecture_name not in architectures
+        or architecture_name.startswith("depth")
+    ):
         return build_random_input_prior(fit_input, fit_input.grid, rng)
-    design = replace(architectures[network], widths=fit_input.widths)
+    design = replace(architectures[architecture_name], widths=fit_input.widths)
     return build_from_architecture(
         design, fit_input.grid, rng, fit_input.measurement.shape[1], RANDOM_INPUT_JITTER
     )

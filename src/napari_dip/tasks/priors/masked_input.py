@@ -199,8 +199,6 @@ MAX_MASKED_DEPTH = 16
 STACK_WINDOW_PLANES = 4
 #: Maximum number of pixels of a stack in one forward pass: a plane of 512 x 512.
 MAX_BATCH_PIXELS = 2**18
-#: Priors whose network takes single planes, in a stack as well.
-PLANE_WISE_PRIORS = ("masked-input", "masked-input-shapes")
 
 
 def build_masked_input_prior(

@@ -10,8 +10,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior, build_blind_spot_problem
+from napari_dip.tasks.priors.deep_image_prior import (
+    build_random_input_prior,
+    build_random_input_problem,
+)
+from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +32,12 @@ class PriorSpec:
     ----------
     key : str
         Name in presets, reports and `FitInput.prior`.
+    label : str
+        Name in forms; "" for a prior that only one task has.
+    build_prior, build_problem : callable, or None
+        What `Denoise` builds: (fit_input, rng) -> Prior, with `extra_channels` if neighbouring
+        frames can be appended, and (fit_input, penalties) -> Problem. A prior with both is a choice
+        of its setting `prior`. None: a task builds it in its own way.
     phrase : str
         Completion of "The network was fed", or, without a network, of "No network was fitted:".
     papers : tuple of str
@@ -61,6 +77,9 @@ class PriorSpec:
 
     key: str
     phrase: str
+    label: str = ""
+    build_prior: Callable[..., Prior] | None = None
+    build_problem: Callable[..., Problem] | None = None
     papers: tuple[str, ...] = ()
     setting: str = ""
     has_network: bool = True
@@ -82,6 +101,9 @@ class PriorSpec:
 
 BLIND_SPOT = PriorSpec(
     key="blind-spot",
+    label="Blind spot",
+    build_prior=build_blind_spot_prior,
+    build_problem=build_blind_spot_problem,
     phrase="the image with pixels hidden afresh at each step",
     papers=("noise2void", "posterior mean"),
     sees_image=True,
@@ -95,6 +117,9 @@ BLIND_SPOT = PriorSpec(
 )
 R2R = PriorSpec(
     key="r2r",
+    label="Noisier input (R2R)",
+    build_prior=build_r2r_prior,
+    build_problem=build_r2r_problem,
     phrase="the image with more noise of its own kind added",
     papers=("r2r",),
     sees_image=True,
@@ -155,7 +180,14 @@ ZSSR = PriorSpec(
     averaged_passes=8,
     step_bytes=70,
 )
-RANDOM_INPUT = PriorSpec(key="random-input", phrase="fixed random noise", uses_random_input=True)
+RANDOM_INPUT = PriorSpec(
+    key="random-input",
+    label="Deep Image Prior (random input)",
+    build_prior=build_random_input_prior,
+    build_problem=build_random_input_problem,
+    phrase="fixed random noise",
+    uses_random_input=True,
+)
 RANDOM_INPUT_NO_SKIPS = PriorSpec(
     key="random-input-no-skips",
     phrase="fixed random noise, without skip connections",
@@ -187,8 +219,8 @@ PRIORS: Mapping[str, PriorSpec] = MappingProxyType(
     {
         prior.key: prior
         for prior in (
-            BLIND_SPOT,
             R2R,
+            BLIND_SPOT,
             GUIDED,
             MASKED_INPUT,
             MASKED_INPUT_SHAPES,
@@ -207,3 +239,8 @@ PRIORS: Mapping[str, PriorSpec] = MappingProxyType(
 def get_prior(key: str) -> PriorSpec:
     """Return the row of a prior; a bare row for a prior that only another version has."""
     return PRIORS.get(key) or PriorSpec(key=key, phrase=f"by the prior '{key}'")
+
+
+def list_denoising_priors() -> dict[str, str]:
+    """Return the priors that `Denoise` offers: label of each key."""
+    return {prior.key: prior.label for prior in PRIORS.values() if prior.build_problem}

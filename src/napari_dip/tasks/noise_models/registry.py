@@ -1,0 +1,373 @@
+"""List all noise models: what `Denoise` checks, removes and adds for each, and how it is described.
+
+A noise model is one row of `NOISE_MODELS`. Here are also speckle, whose variance is a share of the
+squared signal, the removal of a named noise before the rest is measured, and hints for the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import make_refusal
+from napari_dip.errors.notes import make_note
+from napari_dip.tasks.noise_models.impulses import (
+    SALT_AND_PEPPER,
+    build_impulse_problem,
+    exclude_impulses,
+    find_stack_impulses,
+)
+from napari_dip.tasks.noise_models.jpeg import (
+    add_jpeg_projection,
+    check_jpeg,
+    check_jpeg_pixels,
+    read_jpeg_traces,
+)
+from napari_dip.tasks.noise_models.stripes import (
+    STRIPES,
+    add_line_offsets,
+    describe_stripes,
+    remove_stripes,
+)
+from napari_dip.tasks.priors.registry import MASKED_INPUT, RECOMPRESSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.engine.problem import Problem
+    from napari_dip.errors import Refusal
+    from napari_dip.errors.notes import Note
+    from napari_dip.io import ImageSpec
+    from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.noise_models.stripes import StripeOffsets
+
+#: Name of the noise model.
+SPECKLE = "speckle"
+#: Minimum signal for the variance of speckle, as a share of the mean: without it, the variance of
+#: dark pixels would be 0 and their weight infinite.
+MIN_SPECKLE_SIGNAL = 0.02
+
+
+def admit_speckle(name: str, stack: npt.NDArray[np.float32]) -> Refusal | None:
+    """Refuse images with negative values, which no multiplicative noise produces."""
+    count = int((stack < 0).sum())
+    if not count:
+        return None
+    facts = {"count": count, "total": stack.size, "least": f"{float(stack.min()):g}"}
+    return make_refusal("speckle-negative", name=name, **facts)
+
+
+def compute_logarithm(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the logarithm of the intensities (..., Y, X) of one channel."""
+    import numpy as np
+    import torch
+
+    from napari_dip.engine.noise.variance_model import compute_log_intensity
+
+    return np.asarray(compute_log_intensity(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
+
+
+def convert_log_noise(noise: NoiseEstimate, logarithms: npt.NDArray[np.float32]) -> NoiseEstimate:
+    """Convert the noise that was measured on logarithms to that of intensities."""
+    import numpy as np
+
+    from napari_dip.engine.noise.variance_model import estimate_number_of_looks
+
+    level = float(logarithms.mean(dtype=np.float64))
+    variance = max(noise.gain * level + noise.intercept, noise.floor)
+    relative = estimate_number_of_looks(variance) ** -0.5
+    signal = float(np.exp(logarithms, dtype=np.float64).mean())
+    floor = (MIN_SPECKLE_SIGNAL * relative * signal) ** 2
+    return replace(noise, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative)
+
+
+#: Side of the central crop that is searched for hints, in pixels: enough for noise that is
+#: everywhere, and fast.
+HINT_CROP_SIDE = 256
+#: Standard deviations from which on a pixel counts as an impulse, and the share of such pixels that
+#: is worth a hint: one in five hundred.
+HINT_IMPULSE_SIGMAS, MIN_IMPULSE_SHARE = 8.0, 0.002
+#: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
+#: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
+MIN_FAR_IMPULSE_SHARE = 0.2
+#: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
+#: pixels. Impulses occur at every brightness, the long tails of photon noise do not.
+MIN_QUARTER_IMPULSE_SHARE = 0.3
+#: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
+#: worth a hint.
+MIN_STRIPE_VARIANCE_RATIO = 20.0
+
+
+def remove_named_noise(
+    volume: npt.NDArray[np.float32],
+    measured_mask: npt.NDArray[np.bool_] | None,
+    step: float,
+    noise: str,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None, float]:
+    """Remove a named noise from one channel (..., Y, X), so that the rest can be measured.
+
+    Returns
+    -------
+    volume, measured_mask, step
+        Without the named noise; for speckle the logarithm, which has no grey-level step.
+    """
+    from napari_dip.tasks.noise_models.impulses import replace_by_random_neighbours
+    from napari_dip.tasks.noise_models.stripes import subtract_line_offsets
+
+    if noise == STRIPES:
+        return subtract_line_offsets(volume), measured_mask, step
+    if noise == SPECKLE:
+        return compute_logarithm(volume), measured_mask, 0.0
+    if measured_mask is None:
+        return volume, measured_mask, step
+    planes = volume.reshape(-1, *volume.shape[-2:])
+    return (
+        replace_by_random_neighbours(planes, measured_mask.reshape(planes.shape)).reshape(
+            volume.shape
+        ),
+        None,
+        step,
+    )
+
+
+def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[Note, ...]:
+    """Return notes on named noises that an image (C, *grid) clearly shows."""
+    planes = [_crop_middle(item) for item in image.reshape(-1, *image.shape[-2:])]
+    plane = max(planes, key=lambda item: float(item.std()))
+    notes = []
+    if impulses := _measure_impulse_share(plane):
+        notes.append(make_note("impulses-likely", share=impulses))
+    lines = find_clear_stripes(plane)
+    if lines is not None:
+        facts = {"rows": lines.axis == -2, "deviation": lines.deviation}
+        notes.append(make_note("stripes-likely", **facts))
+    return tuple(notes)
+
+
+def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
+    """Find clear stripes in the centre of a plane (Y, X); None if there are none."""
+    from napari_dip.tasks.noise_models.stripes import find_lines
+
+    lines = find_lines(_crop_middle(plane))
+    return lines if lines is not None and lines.variance_ratio > MIN_STRIPE_VARIANCE_RATIO else None
+
+
+def _crop_middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    starts = [max(0, (side - HINT_CROP_SIDE) // 2) for side in plane.shape]
+    return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
+
+
+def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
+    """Return the share of clear impulses; 0 if they are too few or not everywhere."""
+    import numpy as np
+
+    from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
+
+    impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, passes=1)
+    share = float(impulses.mean())
+    if share < MIN_IMPULSE_SHARE:
+        return 0.0
+    if (
+        float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, passes=1).mean())
+        < MIN_FAR_IMPULSE_SHARE * share
+    ):
+        return 0.0
+    order = compute_local_median(plane).argsort(axis=None, kind="stable")
+    quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
+    return share if min(quarters) > MIN_QUARTER_IMPULSE_SHARE * share else 0.0
+
+
+def _accept(*_: object) -> None:
+    """Refuse nothing, and find nothing."""
+
+
+def _keep_inputs(
+    image: npt.NDArray[np.float32],
+    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
+    headers: Mapping[str, ImageSpec],
+) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    return extra_inputs, ()
+
+
+def _keep_fit_input(fit_input: FitInput) -> FitInput:
+    return fit_input
+
+
+def _keep_problem(fit_input: FitInput, problem: Problem) -> Problem:
+    return problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseModel:
+    """Describe one noise model; the defaults are those of a detector's noise.
+
+    Attributes
+    ----------
+    key : str
+        Value of the setting `noise`, and name in reports.
+    label : str
+        Name in forms.
+    phrase : str
+        Completion of "The noise was modelled as" in the methods section.
+    papers : tuple of str
+        Papers to cite: keys of `pipeline.assess.references.PAPERS`.
+    is_detector : bool
+        Whether the variance is gain x signal + intercept; other models describe artefacts.
+    volume_refusal : str
+        Code of the refusal of volumes; "" if planes may be fitted together.
+    prior : str
+        Key of the prior that *Automatic* takes; "" for that of a detector's noise.
+    joins_colours : bool
+        Whether all colours are always fitted together.
+    is_removed_first : bool
+        Whether the noise is removed before that of the detector is measured.
+    has_noise_residual : bool
+        Whether the residual of a good fit is noise of the measured strength.
+    check_header : callable
+        (source, extra_headers) -> Refusal or None.
+    check_pixels : callable
+        (name, image (N, C, *grid)) -> Refusal or None.
+    prepare_inputs : callable
+        (image, extra_inputs, headers) -> what the fits get, and notes.
+    find_missing : callable
+        (image) -> mask of the pixels that hold no measurement, or None.
+    prepare_fit_input : callable
+        (fit_input) -> the same without what the model removes before a fit.
+    limit_network_input : callable
+        (fit_input) -> the same without pixels that must not enter the network.
+    build_problem : callable or None
+        (fit_input, penalties) -> Problem, instead of the prior's own.
+    wrap_problem : callable
+        (fit_input, problem) -> the problem with the model's operator or last step.
+    """
+
+    key: str
+    label: str
+    phrase: str = ""
+    papers: tuple[str, ...] = ()
+    is_detector: bool = False
+    volume_refusal: str = ""
+    prior: str = ""
+    joins_colours: bool = False
+    is_removed_first: bool = False
+    has_noise_residual: bool = True
+    check_header: Callable[..., Refusal | None] = _accept
+    check_pixels: Callable[..., Refusal | None] = _accept
+    prepare_inputs: Callable[..., Any] = _keep_inputs
+    find_missing: Callable[..., npt.NDArray[np.bool_] | None] = _accept
+    prepare_fit_input: Callable[[FitInput], FitInput] = _keep_fit_input
+    limit_network_input: Callable[[FitInput], FitInput] = _keep_fit_input
+    build_problem: Callable[..., Problem] | None = None
+    wrap_problem: Callable[[FitInput, Problem], Problem] = _keep_problem
+
+
+def _make_exposure_check(
+    title: str,
+) -> Callable[[ImageSpec, Mapping[str, ImageSpec]], Refusal | None]:
+    """Return a check that refuses repeated exposures: the noise is found in a single image."""
+
+    def check_header(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+        if "repeated_exposure" not in extra_headers:
+            return None
+        return make_refusal(
+            "named-second", noise=title, name=extra_headers["repeated_exposure"].name
+        )
+
+    return check_header
+
+
+def _add_hints(
+    image: npt.NDArray[np.float32],
+    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
+    headers: Mapping[str, ImageSpec],
+) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    """Return the inputs, and hints on a noise model that fits better."""
+    return extra_inputs, () if "repeated_exposure" in headers else list_noise_hints(image)
+
+
+AUTO = NoiseModel(key="auto", label="Automatic", is_detector=True, prepare_inputs=_add_hints)
+GAUSSIAN = NoiseModel(
+    key="gaussian",
+    label="Gaussian",
+    phrase="Gaussian, equally strong everywhere",
+    is_detector=True,
+)
+POISSON_GAUSSIAN = NoiseModel(
+    key="poisson-gaussian",
+    label="Poisson-Gaussian",
+    phrase="Poisson-Gaussian, its variance a line in the intensity",
+    is_detector=True,
+)
+JPEG = NoiseModel(
+    key="jpeg",
+    label="JPEG compression",
+    phrase="the loss of JPEG compression",
+    papers=("jpeg traces",),
+    volume_refusal="jpeg-volume",
+    prior=RECOMPRESSION.key,
+    joins_colours=True,  # JPEG mixes the colours
+    has_noise_residual=False,
+    check_header=check_jpeg,
+    check_pixels=lambda name, stack: check_jpeg_pixels(stack[0], name),
+    prepare_inputs=lambda image, extra_inputs, headers: read_jpeg_traces(image),
+    wrap_problem=add_jpeg_projection,
+)
+IMPULSES = NoiseModel(
+    key=SALT_AND_PEPPER,
+    label="Salt and pepper (faulty pixels)",
+    phrase="impulses on single pixels beside a detector's noise",
+    papers=("impulses",),
+    volume_refusal="impulses-volume",
+    prior=MASKED_INPUT.key,
+    is_removed_first=True,
+    check_header=_make_exposure_check("Salt and pepper"),
+    find_missing=find_stack_impulses,
+    limit_network_input=exclude_impulses,
+    build_problem=build_impulse_problem,
+)
+LINE_NOISE = NoiseModel(
+    key=STRIPES,
+    label="Stripes (line noise)",
+    phrase="offsets of whole rows or columns beside a detector's noise",
+    papers=("stripes",),
+    is_removed_first=True,
+    check_header=_make_exposure_check("Stripes"),
+    prepare_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
+    prepare_fit_input=remove_stripes,
+    wrap_problem=add_line_offsets,
+)
+MULTIPLICATIVE = NoiseModel(
+    key=SPECKLE,
+    label="Speckle",
+    phrase="speckle, in proportion to the signal",
+    papers=("speckle",),
+    is_removed_first=True,
+    check_header=_make_exposure_check("Speckle"),
+    check_pixels=admit_speckle,
+)
+
+#: All noise models, by key, in the order of forms.
+NOISE_MODELS: Mapping[str, NoiseModel] = MappingProxyType(
+    {
+        model.key: model
+        for model in (
+            AUTO,
+            GAUSSIAN,
+            POISSON_GAUSSIAN,
+            JPEG,
+            IMPULSES,
+            LINE_NOISE,
+            MULTIPLICATIVE,
+        )
+    }
+)
+
+
+def get_noise_model(key: str) -> NoiseModel:
+    """Return the row of a noise model; a bare row for one that only another version has."""
+    return NOISE_MODELS.get(key) or NoiseModel(key=key, label=key, phrase=key)
