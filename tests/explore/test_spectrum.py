@@ -121,12 +121,12 @@ def test_the_sharpness_of_an_edge_is_its_height():
 
 def test_the_ratio_has_settled_where_its_average_no_longer_changes():
     falling = 5 * np.exp(-np.arange(90) / 10)
-    at = find_ratio_stop(falling, count=5, change=0.01)
+    at = find_ratio_stop(falling, window=5, tolerance=0.01)
     means = [falling[at - 5 : at].mean(), falling[at - 10 : at - 5].mean()]
     before = [falling[at - 6 : at - 1].mean(), falling[at - 11 : at - 6].mean()]
     assert abs(means[0] - means[1]) < 0.01 <= abs(before[0] - before[1])
-    assert find_ratio_stop(falling[:9], count=5) == 0  # too short to tell
-    assert find_ratio_stop(np.arange(60.0), count=5) == 0
+    assert find_ratio_stop(falling[:9], window=5) == 0  # too short to tell
+    assert find_ratio_stop(np.arange(60.0), window=5) == 0
 
 
 def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(found, tmp_path):

@@ -157,7 +157,7 @@ RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
 _FILTER = 9
 #: Number of the largest local variations, and the decay of their weight with rank, as in their
 #: code, which follows that of Bahrami and Kot.
-_LARGEST, _FALL = 1000, 0.01
+_VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
 
 
 class SharpnessMetrics(NamedTuple):
@@ -202,13 +202,13 @@ def measure_sharpness(picture: Picture) -> SharpnessMetrics:
 
     picture_float64 = picture.astype(np.float64)
     blurriness = float(blur_effect(picture_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
-    largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_LARGEST]
-    weight = np.exp(-_FALL * np.arange(largest.size))
+    largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_VARIATION_COUNT]
+    weight = np.exp(-_RANK_DECAY * np.arange(largest.size))
     return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
 
 
 def find_ratio_stop(
-    ratios: Sequence[float], count: int = RATIO_WINDOW, change: float = RATIO_TOLERANCE
+    ratios: Sequence[float], window: int = RATIO_WINDOW, tolerance: float = RATIO_TOLERANCE
 ) -> int:
     """Return the iteration at which the average ratio has settled; 0 if it never does.
 
@@ -216,9 +216,9 @@ def find_ratio_stop(
     ----------
     ratios : sequence of float
         Ratios at iterations 1, 2, ...
-    count : int
+    window : int
         Number of ratios in each of two adjacent windows whose means are compared.
-    change : float
+    tolerance : float
         The ratio has settled where the two means first differ by less than this.
 
     References
@@ -226,11 +226,11 @@ def find_ratio_stop(
     Shi et al. 2022, equation 8.
     """
     sums = np.concatenate([[0.0], np.cumsum(ratios)])
-    means = (sums[count:] - sums[:-count]) / count
-    steps = np.abs(means[count:] - means[:-count])
-    settled_steps = np.flatnonzero(steps < change)
-    # the first pair of windows ends at iteration 2 * count
-    return int(settled_steps[0]) + 2 * count if settled_steps.size else 0
+    means = (sums[window:] - sums[:-window]) / window
+    steps = np.abs(means[window:] - means[:-window])
+    settled_steps = np.flatnonzero(steps < tolerance)
+    # the first pair of windows ends at iteration 2 * window
+    return int(settled_steps[0]) + 2 * window if settled_steps.size else 0
 
 
 def _compute_local_variation(picture: Picture) -> Picture:
@@ -245,9 +245,11 @@ def _compute_local_variation(picture: Picture) -> Picture:
     return np.asarray(np.max(steps, 0), np.float32)
 
 
-#: Number of estimates with power and picture in the report, and number of recorded estimates, both
-#: evenly spaced in log(iteration). The former start at a fiftieth of the fit.
-_DRAWN_ESTIMATES, _RECORDED_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 24, 50
+#: Number of recorded estimates, evenly spaced in log(iteration).
+_RECORDED_ESTIMATES = 24
+#: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
+#: the first one as a divisor of their total: iteration 20 of 1,000.
+_DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -188,3 +188,24 @@ def test_what_follows_the_last_iteration_is_counted_and_grows_with_the_picture()
     assert large is not None
     assert small > 0.1
     assert large > 8 * small  # iterations look at a window, filter and verdict at all of it
+
+
+def test_frames_without_iterations_have_a_time_left_too() -> None:
+    """One network learns from all frames of a movie, and is then applied to each."""
+    movie = plan((8, 64, 64), "TYX", series_training="joint")
+    frames = [unit for unit in movie.units if unit.has_estimate]
+    assert not any(unit.iterations for unit in frames)
+    hands = Hands()
+    clock = RunClock(movie, hands.control, None, hands.monotonic)
+    said = []
+    for number, unit in enumerate(movie.units, start=1):
+        clock.begin(number, 0)
+        for iteration in range(0, unit.iterations + 1, 25):
+            hands.time += 1 if unit.iterations else 2
+            left = clock.make_event(progress(iteration), None).seconds_left
+        said += [left] if unit.has_estimate else []
+    assert None not in said
+    # each frame takes 2 s: from the second on, what is left is known from the first
+    for done, left in enumerate(said[1:], start=2):
+        comes = 2.0 * (len(frames) - done)
+        assert comes <= left <= 1.5 * comes + 3

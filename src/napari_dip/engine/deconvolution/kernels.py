@@ -11,6 +11,8 @@ from math import log, pi, sqrt
 import torch
 from torch import Tensor, nn
 
+from napari_dip.engine.networks.layers import make_without_init
+
 #: Share of the light that is spread uniformly in an initial free kernel, since a softmax has no
 #: zeros.
 _UNIFORM_LIGHT_SHARE = 0.01
@@ -225,7 +227,7 @@ def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def _linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with torch's initialisation, drawn from `rng` alone."""
-    layer = nn.utils.skip_init(nn.Linear, before, after)
+    layer = make_without_init(nn.Linear, before, after)
     for values in layer.parameters():
         nn.init.uniform_(values, -1 / sqrt(before), 1 / sqrt(before), generator=rng)
-    return layer  # type: ignore[no-any-return]
+    return layer

@@ -345,8 +345,8 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     Returns
     -------
     tuple of Tensor and two floats
-        The padded PSF; by how many pixels that pixel was off the middle; and the fraction of a
-        pixel by which the centre of mass is still off it.
+        The padded PSF; how many pixels the one nearest to the centre of mass was off the middle;
+        and the fraction of a pixel by which the centre of mass is still off the middle.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)

@@ -213,7 +213,7 @@ class FitState:
         """
         last_report = self.history[-1].iteration if self.history else 0
         if self.last_prediction is not None and self.trainer.has_validation_input:
-            # the preview; another prediction may take long
+            # hand over the preview that exists, since another prediction may take long
             self.best_iteration = self.last_prediction[0]
         elif self.last_prediction is not None and self.last_prediction[0] > last_report > 0:
             # the weights of that preview no longer exist, so its estimate becomes the result

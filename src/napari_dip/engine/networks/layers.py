@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from math import ceil, exp, isfinite, prod, sqrt
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ BATCH_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 }
 #: Slope of the leaky rectifier, as in the U-Net of Laine et al. 2019, arXiv:1901.10277.
 LEAKY_SLOPE = 0.1
+LayerT = TypeVar("LayerT", bound=nn.Module)
 
 
 class VolumeConvolution(nn.Conv3d):
@@ -49,6 +51,24 @@ def _convolve_planewise(volume: Tensor, weight: Tensor, bias: Tensor | None) -> 
     return convolved.movedim(1, 2)
 
 
+def make_without_init(kind: type[LayerT], *sizes: int, **settings: int | str) -> LayerT:
+    """Return a layer whose parameters are allocated and not set.
+
+    `nn.utils.skip_init` does the same, but its first use in a program loads sympy, for 0.7 s.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the layer.
+    *sizes, **settings
+        Arguments of that class.
+    """
+    layer = kind(*sizes, device="meta", **settings)
+    for name, parameter in layer.named_parameters():
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
+    return layer
+
+
 _CONVOLUTION_LAYERS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {
     2: nn.Conv2d,
     3: VolumeConvolution,
@@ -62,7 +82,7 @@ def make_convolution(
 
     Padding with zeros would cause a dark frame.
     """
-    layer = nn.utils.skip_init(
+    layer = make_without_init(
         _CONVOLUTION_LAYERS[dims],
         before,
         after,
@@ -72,8 +92,9 @@ def make_convolution(
     )
     nn.init.kaiming_uniform_(layer.weight, a=sqrt(5), generator=rng)  # torch's own default
     bound = 1 / sqrt(before * size**dims)
+    assert layer.bias is not None
     nn.init.uniform_(layer.bias, -bound, bound, generator=rng)
-    return layer  # type: ignore[no-any-return]
+    return layer
 
 
 _LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
@@ -127,11 +148,12 @@ class TransposedUpsampling(nn.Module):
     def __init__(self, dims: int, channels: int, rng: torch.Generator) -> None:
         super().__init__()
         layer = _TRANSPOSED_LAYERS[dims]
-        self.layer = nn.utils.skip_init(
+        self.layer = make_without_init(
             layer, channels, channels, _TRANSPOSED_KERNEL_SIDE, stride=2, padding=1
         )
         nn.init.kaiming_uniform_(self.layer.weight, a=5**0.5, generator=rng)  # torch's own default
         bound = 1 / (channels * _TRANSPOSED_KERNEL_SIDE**dims) ** 0.5
+        assert self.layer.bias is not None
         nn.init.uniform_(self.layer.bias, -bound, bound, generator=rng)
 
     def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -113,8 +113,8 @@ MIN_WHOLE_BLOCK_SHARE = 0.3
 MIN_FINE_ENERGY = 0.88
 #: Least share of blocks without texture.
 MIN_FLAT_SHARE_WITHOUT_CAUTION = 0.3
-#: The variance is known to a third only, as in images of filaments, below the first share of
-#: blocks without texture, and less than the second of blocks that agree on the correlation.
+#: Below these shares of blocks without texture and of blocks that agree on the correlation, the
+#: report carries a caution: in images of filaments, the variance was then off by up to 33 %.
 CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.6, 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
@@ -137,12 +137,13 @@ ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_0
 MIN_NOISE_STEPS = 0.5
 #: Fewest grey values of an image with noise; with fewer, it is a mask or a drawing.
 MIN_GREY_VALUES = 5
-#: Least share of blocks without texture; below, residuals are structure.
+#: Least share of blocks without texture; below, even the smoothest blocks hold structure.
 MIN_FLAT_SHARE_FOR_ESTIMATE = 0.02
-#: Least power of correlated noise in the finest frequencies, in units of that of white noise, for
-#: the variance model to be fitted there. Otherwise it is fitted in so many of the finest bands with
-#: at least such a power.
-MIN_FINE_POWER_SHARE, FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 0.5, 25, 0.3
+#: The variance model is fitted at the finest frequencies if the noise has at least this power
+#: there, in units of that of white noise of the same variance.
+MIN_FINE_POWER_SHARE = 0.5
+#: Otherwise it is fitted in this many frequency bands: the finest ones of at least that power.
+FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 25, 0.3
 #: Autocorrelation of white noise.
 _NO_LAGS = (0.0,) * MAX_LAG
 _NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)

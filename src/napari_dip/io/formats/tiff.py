@@ -305,7 +305,7 @@ def _make_broken_refusal(path: Path, why: str) -> Refused:
     return Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
 
 
-#: Values of the tag ResolutionUnit, with those of newer readers.
+#: Values of the tag ResolutionUnit: 2 and 3 of TIFF 6.0, 4 and 5 as tifffile and others write them.
 _UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
 
 

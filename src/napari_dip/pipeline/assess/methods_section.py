@@ -74,9 +74,8 @@ def write_methods_section(report: Report) -> str:
         _describe_other_settings(report),
         _describe_device(report),
     )
-    paragraph = make_printable(
-        " ".join(filter(None, sentences))
-    )  # a line break would start a reference
+    # without line breaks: one would start a reference
+    paragraph = make_printable(" ".join(filter(None, sentences)))
     # citations are numbered in the order of the text; papers that it does not cite come last
     text_keys = dict.fromkeys(
         key for group in re.findall(r"\{([^}]*)\}", paragraph) for key in group.split("|")

@@ -23,7 +23,8 @@ AxesField = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
 class StrictModel(BaseModel):
     """Check the types of fields without conversion; allow additional fields."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    # validators are built on first use: building them takes 0.08 s at each start of a command
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
 
 
 def find_field_fault(raw: object, kind: type[StrictModel]) -> str:

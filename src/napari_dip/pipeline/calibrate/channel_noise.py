@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: Maximum number of planes for noise measurement, spread over the stack. Eight planes of 512 x 512
 #: hold 30,000 blocks of the same detector.
 MAX_NOISE_PLANES = 8
-#: Maximum deviation from 1 of the intensity ratio of two exposures without a note; equal exposures
-#: differ by as much.
+#: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the
+#: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
 
 

@@ -71,7 +71,7 @@ class IterationTimer:
 
 
 def estimate_ending_iterations(plan: Plan) -> float:
-    """Estimate how long a unit takes after its last iteration, in units of one iteration.
+    """Estimate the time after a unit's last iteration, as a number of iterations of equal duration.
 
     This covers final inference, refinement, residual and quality checks. The planned time is
     divided by the planned time of an iteration, because both grow alike on a busy computer. On a
@@ -89,24 +89,11 @@ def estimate_ending_iterations(plan: Plan) -> float:
     return (plan.costs.usual_inference + plan.costs.ending) / unit_count / seconds_per_iteration
 
 
-def bound_time_left(seconds_per_iteration: float, iterations: float) -> float:
-    """Return an upper bound of the remaining seconds.
-
-    Parameters
-    ----------
-    seconds_per_iteration : float
-        Seconds per iteration.
-    iterations : float
-        Remaining iterations, including later steps in units of one iteration.
-    """
-    return TIME_LEFT_MARGIN * seconds_per_iteration * max(0.0, iterations)
-
-
 #: Share of final inference in the time after the last iteration; refinement and quality checks take
 #: the rest. Measured: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
 INFERENCE_TIME_SHARE = 0.45
-#: Maximum share of the run time for inference that only serves previews. A run in napari may take
-#: 5 % longer than one without: 1 % for this, and the rest for drawing.
+#: Maximum share of the run time for inference that only serves previews: a fifth of the 5 % by
+#: which napari may prolong a run. The other four fifths are for drawing.
 MAX_PREVIEW_SHARE = 0.01
 
 
@@ -156,6 +143,10 @@ class RunClock:
         self._preview_cost, self._has_preview_inference = 0.0, False
         self._unit = 1
         self._iteration_timer = IterationTimer(self.started, 0)
+        self._unit_start, self._first_iteration, self._last_iteration = self.started, 0, 0
+        # measured in earlier units: seconds per iteration, and seconds after the last iteration
+        self._pace: float | None = None
+        self._ending_seconds: dict[bool, float] = {}
 
     def expect(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
         """Set the expected iterations to those of a plan, or of some of its units.
@@ -199,6 +190,7 @@ class RunClock:
             Number of iterations, if it may exceed the plan. Later units are then expected to need
             as many.
         """
+        self._record_ending(number)
         self._unit = number
         remaining_iterations = self._unit_iterations[number - 1 :]
         self._unit_iterations[number - 1 :] = [
@@ -206,6 +198,19 @@ class RunClock:
         ]
         self._iterations = self._unit_iterations[number - 1]
         self._iteration_timer = IterationTimer(self._read_time(), done)
+        self._unit_start, self._first_iteration = self._read_time(), done
+        self._last_iteration = done
+
+    def _record_ending(self, number: int) -> None:
+        """Record how long the unit before this one took after its iterations."""
+        if number <= self._unit or self._candidate_index is not None:
+            return
+        iterations = self._last_iteration - self._first_iteration
+        if iterations and self._pace is None:
+            return
+        fit_seconds = iterations * (self._pace or 0.0)
+        ending = max(0.0, self._read_time() - self._unit_start - fit_seconds)
+        self._ending_seconds[self._unit_pictured[self._unit - 1]] = ending
 
     def set_candidate(self, place: int | None) -> None:
         """Set the index of the prior that is being fitted; None if only one prior is fitted."""
@@ -272,7 +277,7 @@ class RunClock:
         preview : ndarray or None
             Preview to send along.
         """
-        validation_record = progress.validation_record
+        validation_record, self._last_iteration = progress.validation_record, progress.iteration
         earlier_iterations = (
             self._selection_iterations
             if self._candidate_index is None
@@ -354,22 +359,38 @@ class RunClock:
         inference_share : float
             Finished share of the final inference.
         """
-        pace, remaining = self._iteration_timer.estimate_seconds(self._read_time(), done), None
-        if pace is not None:
-            later_iterations = self._unit_iterations[self._unit :]
-            ending = self._ending_iterations * (
-                1 - INFERENCE_TIME_SHARE * inference_share + len(later_iterations)
-            )
-            remaining = bound_time_left(
-                pace,
-                max(0, self._selection_iterations + self._iterations - done)
-                + sum(later_iterations)
-                + ending,
-            )
+        pace = self._iteration_timer.estimate_seconds(self._read_time(), done)
+        self._pace = self._pace if pace is None else pace
+        seconds = self._sum_remaining_seconds(done, inference_share)
+        remaining = None if seconds is None else TIME_LEFT_MARGIN * max(0.0, seconds)
         if self._time_limit is None:
             return remaining
         time_to_limit = max(0.0, self._time_limit - self.seconds)
         return time_to_limit if remaining is None else min(remaining, time_to_limit)
+
+    def _sum_remaining_seconds(self, done: int, inference_share: float) -> float | None:
+        """Return the expected seconds of all that remains; None if nothing was measured so far."""
+        later_iterations = self._unit_iterations[self._unit :]
+        iterations = max(0, self._selection_iterations + self._iterations - done)
+        iterations += sum(later_iterations)
+        if self._pace is None and iterations:
+            return None
+        seconds = iterations * (self._pace or 0.0)
+        for number, is_pictured in enumerate(self._unit_pictured[self._unit - 1 :]):
+            ending = self._get_ending_seconds(is_pictured=is_pictured)
+            if ending is None:
+                return None
+            seconds += ending * (1.0 if number else 1 - INFERENCE_TIME_SHARE * inference_share)
+        return seconds
+
+    def _get_ending_seconds(self, *, is_pictured: bool) -> float | None:
+        """Return the seconds after a unit's iterations: measured if possible, otherwise planned.
+
+        Units without a picture, such as the training of a joint network, end sooner than others.
+        """
+        if is_pictured in self._ending_seconds:
+            return self._ending_seconds[is_pictured]
+        return None if self._pace is None else self._ending_iterations * self._pace
 
 
 def make_keep_after_control(

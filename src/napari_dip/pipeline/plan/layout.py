@@ -64,7 +64,7 @@ class Layout:
         return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
 
     def stride(self, source: ImageSpec) -> int:
-        """Return the distance of neighbouring parts in the part index; 0 for a single part."""
+        """Return how far the indices of two neighbouring parts lie apart; 0 for a single part."""
         axis = self.get_neighbour_axis(source)
         if not axis:
             return 0

@@ -142,7 +142,8 @@ MEASUREMENT_PIXEL_BYTES = 155
 #: side in four tiles: 77 and 103 MB).
 TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
 #: Maximum bytes of a result image that is returned in memory instead of on disk, and the number of
-#: such images. With four times as many bytes, they took more than the tiles of a 128 MB stack.
+#: such images. With a limit of 2**28, the three images of a 128 MB stack took more memory than the
+#: fits of its tiles.
 MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.
@@ -206,7 +207,8 @@ def _iter_tilings(
             sides = STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * halo)
             yield side, cut_stack_tiles(grid, sides, (1, halo), is_separate=True)
         return
-    # the receptive field counts less than in a plane, and the radius of a PSF in full
+    # a smaller overlap replaces the receptive field here (see VOLUME_OVERLAP_PIXELS); the radius of
+    # a PSF is kept in full
     psf_halo = ceil((halo - RECEPTIVE_FIELD_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
     for depth, side in (
         ((VOLUME_TILE_SIZES[0][0], side_setting),) if side_setting else VOLUME_TILE_SIZES

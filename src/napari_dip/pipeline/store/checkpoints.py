@@ -43,7 +43,7 @@ CHECKPOINT_SCHEMA = 6
 MAX_STATE_SUFFIX_BYTES = 20
 #: Shortest and longest time between two checkpoints, in seconds: the work that a crash loses.
 MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
-#: Within these limits, the interval is such that writing takes at most this share of the time.
+#: Within these limits, the interval is such that writing takes at most this share of the run time.
 MAX_WRITE_SHARE = 0.02
 #: Errors when reading a damaged file, or one that is no checkpoint, in addition to SafetensorError.
 CHECKPOINT_ERRORS = (

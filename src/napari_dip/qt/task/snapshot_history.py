@@ -192,11 +192,14 @@ class SnapshotBuffer:
         return sum(snapshot.picture.nbytes for snapshot in self.snapshots)
 
     def add(self, event: Event) -> None:
-        """Add the picture of an event if it is new and two of its size fit into the limit."""
-        picture, last_picture = (
-            event.preview,
-            self.snapshots[-1].picture if self.snapshots else None,
-        )
+        """Add the picture of an event if it is new and its turn has come.
+
+        When the limits of number or memory are exceeded, every second snapshot is dropped, and from
+        then on every second picture is kept. A history needs at least two pictures, so none is
+        kept of which two exceed the limit of memory.
+        """
+        picture = event.preview
+        last_picture = self.snapshots[-1].picture if self.snapshots else None
         if picture is None or picture is last_picture or 2 * picture.nbytes > self.max_bytes:
             return
         number, self._picture_count = self._picture_count, self._picture_count + 1

@@ -162,7 +162,8 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
     -------
     Machine
         Workers on one computer share its cores and free memory; the smallest share counts. If all
-        declare their memory, the largest value counts, since tasks request what they need.
+        declare their memory, the largest value counts: each task requests the memory it needs, and
+        the scheduler sends it to a worker that has as much.
 
     Raises
     ------

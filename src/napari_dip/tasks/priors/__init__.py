@@ -1,4 +1,5 @@
 """Priors as tasks use them: when each applies, and how its network and its problem are built.
 
-Tasks import this folder; it imports `tasks.base` and the engine.
+Decided here: the rows of the registry, their settings and costs. Tasks and the pipeline import
+this folder; it imports `tasks.base`, `io`, `errors` and the engine.
 """
