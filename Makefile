@@ -17,7 +17,10 @@ ifeq ($(shell uname -s),Linux)
 DISPLAYED := env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb LIBGL_ALWAYS_SOFTWARE=1 xvfb-run -a -s "-screen 0 1400x900x24"
 endif
 
-.PHONY: help demo test lint test-headless test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults golden audit docs pages libraries window-libraries
+# Tests write 300 MB in 40,000 files, many of which wait for the disk: in memory where there is room.
+IN_MEMORY := $(shell [ "$$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $$4}')" -gt 4000000 ] 2>/dev/null && echo TMPDIR=/dev/shm)
+
+.PHONY: help demo test lint test-headless test-long test-gl screenshots looks bench-fmd bench-named-noise bench-camera-maps bench-quality bench-stop bench-calibration bench-cluster bench-speed bench-overhead bench-plan bench-startup bench-gpu bench-tiles bench-volumes bench-ablation bench-seeds bench-uncertainty bench-impedance bench-architectures bench-features bench-warm-start bench-series gallery bench-tasks faults golden audit docs pages libraries window-libraries
 
 help:  ## name the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -35,10 +38,14 @@ lint: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-cache
 
 test-headless: $(STAMP)  ## the tests that need no display
-	QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl" -n 2 --dist worksteal $(ARGS)
+	$(IN_MEMORY) QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "not gl and not long" -n 2 --dist worksteal $(ARGS)
+
+test-long: libraries $(STAMP)  ## what `make test` leaves out for time: more cases, kills, quality; before a release
+	$(IN_MEMORY) QT_QPA_PLATFORM=offscreen $(PYTHON) -m pytest -q -m "long and not gl" -n 2 --dist worksteal
+	$(IN_MEMORY) $(DISPLAYED) $(PYTHON) -m pytest -q -m "long and gl" -n 2 --dist worksteal tests/qt
 
 test-gl: libraries $(STAMP)  ## the tests that draw with OpenGL, on a virtual display
-	$(DISPLAYED) $(PYTHON) -m pytest -q -m gl -n 2 --dist worksteal $(or $(ARGS),tests/qt)
+	$(IN_MEMORY) $(DISPLAYED) $(PYTHON) -m pytest -q -m "gl and not long" -n 2 --dist worksteal $(or $(ARGS),tests/qt)
 
 screenshots: libraries $(STAMP)  ## make the pictures in docs/images again
 	$(DISPLAYED) $(PYTHON) scripts/screenshots.py $(ARGS)

@@ -66,6 +66,23 @@ KEPT_THREADS = (
 _modules_aside = [0]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark cases of a test that says `sampled(n)` as long, but for n spread over them."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for group in cases.values():
+        marker = group[0].get_closest_marker("sampled")
+        assert marker is not None
+        count = min(marker.args[0], len(group))
+        kept = {number * len(group) // count for number in range(count)}
+        for number, item in enumerate(group):
+            if number not in kept:
+                item.add_marker("long")
+
+
 @pytest.fixture(autouse=True)
 def tests_of_threads_have_all_cores(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let fits take the threads that they take elsewhere, where the test is about that."""

@@ -86,6 +86,7 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", THROUGH_THE_SHELL)
 def test_the_installed_command_says_the_same_to_a_shell(name, tmp_path):
     case = next(case for case in CASES if case.name == name)

@@ -168,6 +168,7 @@ def work():
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("guard", [False, True])
 def test_workers_of_a_script_without_a_main_guard_are_refused_before_any_is_started(
     tmp_path: Path, guard: bool

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import tifffile
 
 import napari_dip as dip
+from commands import start
 from napari_dip.cli import main
 
 if TYPE_CHECKING:
@@ -40,14 +39,6 @@ def typed(folder: Path, out: str, *options: str) -> list[str]:
     return ["batch", places[0], places[1], "-o", places[2], *options]
 
 
-def command(argv: list[str]) -> subprocess.Popen[str]:
-    # whoever started the tests in the background made them deaf to Ctrl-C, and heirs stay deaf
-    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    line = [sys.executable, "-m", "napari_dip", *argv]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, preexec_fn=hear)
-
-
 def marks(out: Path) -> dict[str, tuple[int, int]]:
     """Tell when, and as which file, each receipt and its result were written."""
     found = {}
@@ -62,7 +53,7 @@ def test_a_batch_killed_at_any_moment_goes_on_to_the_same_bytes_and_computes_non
     folder, capsys
 ):
     moment = random.Random().randrange(2, 26)
-    process = command(typed(folder, "killed"))
+    process = start(*typed(folder, "killed"))
     assert process.stderr is not None
     for _ in range(moment):
         process.stderr.readline()
@@ -81,7 +72,7 @@ def test_a_batch_killed_at_any_moment_goes_on_to_the_same_bytes_and_computes_non
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(folder):
-    process = command(typed(folder, "out"))
+    process = start(*typed(folder, "out"))
     assert process.stdout is not None
     assert process.stdout.readline() == f"{folder / 'out' / NAMES[0]}\n"
     process.send_signal(signal.SIGINT)
@@ -155,7 +146,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal")
 def test_a_batch_with_one_network_killed_at_any_moment_goes_on_to_the_same_bytes(series, capsys):
     moment = random.Random().randrange(2, 50)
-    process = command(typed(series, "killed", "--joint-training"))
+    process = start(*typed(series, "killed", "--joint-training"))
     assert process.stderr is not None
     for _ in range(moment):
         process.stderr.readline()

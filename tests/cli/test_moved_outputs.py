@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from commands import start
 from napari_dip.cli import main
 from napari_dip.errors import Failed
 from napari_dip.io.outputs import check_output
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has links for few people only")
 
-HOW = ("--preset", "fast", "--max-iterations", "200", "--device", "cpu")
+HOW = ("--preset", "fast", "--max-iterations", "30", "--device", "cpu")
 
 
 @pytest.fixture
@@ -42,12 +43,7 @@ def noisy(tmp_path: Path) -> Path:
 
 def run_while(change: Callable[[], object], *argv: object) -> tuple[int, str, str]:
     """Run a command, and change something once the fit is on."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_dip", *map(str, argv)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(*argv)
     assert process.stderr is not None
     for line in process.stderr:
         if "Measuring" in line:
@@ -59,6 +55,7 @@ def run_while(change: Callable[[], object], *argv: object) -> tuple[int, str, st
     return process.returncode, out, err
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "overwrite"), [("q.tif", False), ("q.tif", True), ("q.ome.zarr", True)]
 )
@@ -95,6 +92,7 @@ def test_a_folder_that_becomes_a_link_meanwhile_is_not_written_through(noisy, tm
     assert json.loads((tmp_path / "r.json").read_text())["task"] == "denoise"  # lost neither
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["link", "file", "folder"])
 def test_a_result_of_a_batch_that_becomes_something_else_is_not_written_through(
     noisy, tmp_path, kind
@@ -173,6 +171,7 @@ def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
 LONGEST = 255
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", [f"{'x' * 245}.tif", f"{'ä' * 120}.tif", f"{'x' * 242}.ome.tif", f"{'x' * 251}.tif"]
 )
@@ -181,9 +180,7 @@ def test_a_name_of_any_length_that_the_disk_takes_works_with_all_that_a_run_keep
 ):
     out = tmp_path / name
     argv = ("denoise", noisy, "-o", out, *HOW[:3], "3000", *HOW[4:])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_dip", *map(str, argv)], stderr=subprocess.PIPE, text=True
-    )
+    process = start(*argv)
     assert process.stderr is not None
     for line in process.stderr:
         if "validation loss" in line:
@@ -256,12 +253,8 @@ def test_every_command_is_refused_in_words_in_a_folder_that_was_deleted(noisy, t
 
 def test_a_working_folder_that_is_deleted_while_a_run_is_on_costs_no_picture(noisy, tmp_path):
     (tmp_path / "here").mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "napari_dip", "denoise", "../in/in.tif", "-o", "q.tif", *HOW],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path / "here",
-    )
+    words = ("denoise", "../in/in.tif", "-o", "q.tif", *HOW)
+    process = start(*words, cwd=tmp_path / "here")
     assert process.stderr is not None
     for line in process.stderr:
         if "validation loss" in line:

@@ -49,6 +49,7 @@ def shell(folder, line: str, **env: str) -> tuple[int, str, str]:
     return answer.returncode, answer.stdout, answer.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(streams, folder):
     code, out, _ = shell(folder, f"denoise in.tif -o out.tif --report r.json {SHORT} {streams}")
@@ -58,6 +59,7 @@ def test_a_result_is_kept_and_the_run_counts_as_done_whatever_can_be_printed(str
     assert out == ("out.tif\n" if STREAMS[streams][0] else "")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("line", ["plan denoise in.tif", "--help", "--version"])
 @pytest.mark.parametrize("streams", STREAMS)
 def test_what_only_prints_has_failed_where_nothing_can_be_printed(line, streams, folder):
@@ -69,6 +71,7 @@ def test_what_only_prints_has_failed_where_nothing_can_be_printed(line, streams,
         assert (UNPRINTED in errors) is (not prints)
 
 
+@pytest.mark.long
 def test_figures_that_are_saved_need_not_be_printed(folder):
     assert shell(folder, "noise in.tif --report r.json >/dev/full")[0] == 0
     assert (folder / "r.json").stat().st_size > 100
@@ -80,6 +83,7 @@ def test_a_reader_that_has_gone_ends_it_without_words(line, folder):
     assert code == 1 and errors == ""
 
 
+@pytest.mark.long
 def test_a_batch_is_done_where_nothing_can_be_printed(folder):
     recipe = '{"schema": 1, "task": "denoise", "preset": "fast", "max_iterations": 1}'
     (folder / "recipe.json").write_text(recipe, encoding="utf-8")
@@ -99,6 +103,7 @@ def test_what_a_library_says_never_lands_in_a_file_of_the_users(folder):
     assert (folder / "out.txt").read_text(encoding="utf-8") == "pixels"
 
 
+@pytest.mark.long
 def test_letters_that_a_stream_lacks_are_replaced(folder):
     os.rename(folder / "in.tif", folder / "ü.tif")
     same = {"PYTHONIOENCODING": "ascii"}

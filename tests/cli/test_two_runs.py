@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import tifffile
 
+from commands import start
 from napari_dip.cli import main
 from napari_dip.errors import Refused
 from napari_dip.io.outputs import OutputLock, check_free, find_lock_path, remove_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from commands import Program
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are killed by POSIX's signals")
 
@@ -61,12 +64,12 @@ def started(*line: object) -> subprocess.Popen[str]:
     )
 
 
-def killed(process: subprocess.Popen[str]) -> None:
+def killed(process: Program) -> None:
     process.kill()
     process.communicate()
 
 
-def until(process: subprocess.Popen[str], words: str) -> None:
+def until(process: Program, words: str) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if words in line:
@@ -100,13 +103,14 @@ def test_what_a_living_run_is_writing_is_left_alone_and_goes_once_it_was_killed(
     assert {one.name for one in tmp_path.iterdir()} == {"in.tif", "b.tif", "c.tif"}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["q.tif", "q.ome.zarr"])
 def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
     noisy, tmp_path, capsys, name
 ):
     out = tmp_path / name
     (tmp_path / "link").symlink_to(tmp_path)
-    process = started("-m", "napari_dip", "denoise", noisy, "-o", out, *LONG)
+    process = start("denoise", noisy, "-o", out, *LONG)
     try:
         until(process, "validation loss")
         for path in (out, tmp_path / "link" / name):
@@ -125,7 +129,7 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
 
 
 def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(noisy, tmp_path):
-    process = started("-m", "napari_dip", "denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
+    process = start("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
     until(process, "validation loss")
     killed(process)
     place = find_lock_path(tmp_path / "q.tif")
@@ -150,7 +154,7 @@ def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):
 def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, tmp_path, capsys):
     (tmp_path / "long.json").write_text(json.dumps({**RECIPE, "max_iterations": 100_000}))
     line = ["batch", str(tmp_path / "long.json"), str(noisy), "-o", str(tmp_path / "out")]
-    process = started("-m", "napari_dip", *line)
+    process = start(*line)
     try:
         until(process, "validation loss")
         for options in ([], ["--resume"]):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 
+from commands import start
 from napari_dip.cli import main
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.store.checkpoint_file import is_checkpoint
@@ -27,6 +26,8 @@ from napari_dip.scale.cluster.unit import CrashCounter
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from commands import Program
+
 SHORT = ("--preset", "fast", "--max-iterations", "3", "--device", "cpu")
 LONG = ("--preset", "fast", "--max-iterations", "100000", "--device", "cpu")
 
@@ -39,16 +40,7 @@ def noisy(tmp_path: Path) -> Path:
     return tmp_path / "in.tif"
 
 
-def begun(*argv: object) -> subprocess.Popen[str]:
-    """Start a command of its own, which hears Ctrl-C."""
-    line = [sys.executable, "-m", "napari_dip", *map(str, argv)]
-    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
-    )
-
-
-def until(process: subprocess.Popen[str], words: str) -> None:
+def until(process: Program, words: str) -> None:
     """Wait until a command says something."""
     assert process.stderr is not None
     for line in process.stderr:
@@ -88,15 +80,15 @@ def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path,
 def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noisy, tmp_path):
     mine = users(tmp_path, "q.tif")
     argv = ("denoise", noisy, "-o", tmp_path / "q.tif")
-    process = begun(*argv, "--preset", "fast", "--max-iterations", "700", "--device", "cpu")
+    process = start(*argv, "--preset", "fast", "--max-iterations", "200", "--device", "cpu")
     until(process, "validation loss")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert is_checkpoint(tmp_path / "q.tif.unfinished-2")
     (tmp_path / "q.partial.tif").unlink()
-    more = ("--preset", "fast", "--max-iterations", "700", "--device", "cpu", "--resume")
-    process = begun(*argv, *more)
+    more = ("--preset", "fast", "--max-iterations", "200", "--device", "cpu", "--resume")
+    process = start(*argv, *more)
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0 and "no unfinished run" not in said, said
     assert {path: path.read_text() for path in mine} == mine
@@ -169,7 +161,7 @@ def test_a_count_of_beginnings_never_replaces_a_file_of_the_users(tmp_path):
 def test_a_file_that_appears_while_a_run_is_on_is_not_replaced_by_its_state(tmp_path, noisy):
     if os.name == "nt":
         pytest.skip("Windows has no such signals between processes")
-    process = begun("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
+    process = start("denoise", noisy, "-o", tmp_path / "q.tif", *LONG)
     until(process, "Starting")
     (tmp_path / "q.tif.unfinished").write_text("mine")
     until(process, "validation loss")

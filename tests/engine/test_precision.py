@@ -26,13 +26,13 @@ def errors_in_single_and_half(
     seen: np.ndarray,
     **further: Any,
 ) -> list[float]:
-    """Mean squared errors of 40 iterations in each precision."""
+    """Mean squared errors of 20 iterations in each precision."""
     errors = []
     for half in (False, True):
         monkeypatch.setattr(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
-        quick = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
+        quick = {"preset": "fast", "max_iterations": 20, "device": "cpu"}
         picture = restore(seen, **quick, **further).image
         errors.append(float(np.mean((picture - truth) ** 2)))
     return errors
@@ -59,6 +59,7 @@ def test_weights_gradients_and_answers_stay_in_single_precision() -> None:
     assert 0 < float(difference) < 0.02  # it was computed with 8 bits of mantissa
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_half_precision_learns_the_same_picture(
     prior: str, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +87,7 @@ def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
 
 
 def test_half_precision_fills_in_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    y, x = np.mgrid[:64, :64]
+    y, x = np.mgrid[:48, :48]
     truth = (100 + 60 * np.sin(x / 3) * np.cos(y / 4)).astype(np.float32)
     mask = (np.random.default_rng(0).random(truth.shape) < 0.5).astype(np.uint8)
     seen = np.where(mask > 0, 0, truth).astype(np.float32)

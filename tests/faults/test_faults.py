@@ -44,6 +44,7 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     assert "hostile: 7 trials, 0 failed" in faults(tmp_path, "--only", "hostile", *words)
 
 
+@pytest.mark.long
 @linux
 def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_path):
     words = (
@@ -59,6 +60,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_survives_a_full_memory(tmp_p
     assert "memory: 1 trials, 0 failed" in said
 
 
+@pytest.mark.long
 @linux
 def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     quick = ["TIFF, tiles that stand over", "Zarr 3 in shards", "report over the input"]

@@ -19,6 +19,7 @@ def machine() -> int | None:
     return frozen.this_machine(FILE)
 
 
+@pytest.mark.sampled(32)
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
 def test_all_doors_give_the_same_pixels_and_they_are_as_frozen(
     recipe: Recipe, machine: int | None

@@ -39,6 +39,7 @@ def means(image: np.ndarray, axes: str) -> np.ndarray:
     return image.mean((axes.index("Y"), axes.index("X")), dtype=np.float64)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("stacks", ["planes", "volume"])
 @pytest.mark.parametrize("axes", ORDERS)
 def test_each_plane_comes_back_where_it_was(axes: str, stacks: str) -> None:
@@ -56,6 +57,7 @@ def test_a_volume_keeps_the_order_of_its_planes() -> None:
     assert (np.diff(means(result.image, "ZYX")) > 20).all()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("axes", ["CYX", "TYX", "ZCYX", "TZYX"])
 def test_the_command_line_and_python_make_the_same_pixels(
     axes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -57,6 +57,7 @@ def ran(first: str = "", **environment: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.long
 @needs_gnu
 def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_are_the_same() -> (
     None
@@ -71,6 +72,7 @@ def test_threads_sleep_beside_a_run_where_torch_was_loaded_first_and_the_pixels_
     assert own[1] == own[2] == own[3]
 
 
+@pytest.mark.long
 @needs_gnu
 @pytest.mark.parametrize("policy", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "0"}])
 def test_who_says_how_threads_wait_is_left_alone(policy: dict[str, str]) -> None:

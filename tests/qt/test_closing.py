@@ -112,6 +112,7 @@ assert dock.is_busy
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "end",
     [

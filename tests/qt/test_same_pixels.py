@@ -69,6 +69,7 @@ def from_python_in_a_new_process(shot, recipe):
     return np.frombuffer(done.stdout, np.float32)
 
 
+@pytest.mark.long
 def test_one_recipe_gives_the_same_bytes_through_every_door_twice(desk, shot, recipe, tmp_path):
     seen = {}
     for turn in ("first", "second"):

@@ -82,6 +82,7 @@ def test_the_width_of_a_gaussian_is_read_from_the_spectrum(sigma: float) -> None
     assert float(learned["psf"].sum()) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_line_is_found_with_length_and_direction() -> None:
     measurement = blurred(MotionKernel(SIZES, 9.0, 0.6)())
     learned = found(BlindDeblur(blur="motion", psf_size=21), measurement)
@@ -165,6 +166,7 @@ def small(**settings: Any) -> dip.Restoration:
     return dip.blind_deblur(picture, 7, **{**common, **settings})
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("blur", ["gaussian", "motion", "defocus", "free"])
 def test_image_and_psf_come_back(blur: str) -> None:
     answer = small(blur=blur)

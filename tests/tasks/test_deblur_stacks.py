@@ -98,6 +98,7 @@ def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, gr
     assert plan(shape, axes, psf, **settings).layout.grid == grid
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("border", ["open", "circular"])
 @pytest.mark.parametrize("sigmas", [SIGMAS, (0.0, 1.2, 1.2)])
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
@@ -137,6 +138,7 @@ def test_a_stack_comes_nearer_to_the_truth_than_it_was() -> None:
     assert ours < 0.8 * before
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
 def test_each_plane_is_deblurred_with_a_plane_of_psf(axes) -> None:
     truth = cells(2, 32)
@@ -156,6 +158,7 @@ def test_a_stack_of_even_psf_as_large_as_the_image_is_taken_and_told_of() -> Non
     assert "8 pixels wide along Z, an even number" in " ".join(result.report["notes"])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("model", ["widefield", "confocal"])
 def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}

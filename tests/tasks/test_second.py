@@ -39,6 +39,7 @@ def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
     return caught.value.refusal.code
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("prior", "iterations"), [("blind-spot", 60), ("random-input", 250)])
 def test_two_shots_give_a_better_picture_than_either_and_than_their_mean(
     prior: str, iterations: int
@@ -59,6 +60,7 @@ def test_the_result_has_the_first_shots_intensities() -> None:
     assert result.image.mean() == pytest.approx(shot(0).mean(), rel=1e-4)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 2), ("CYX", 2)])
 def test_stacks_and_channels_have_second_shots_too(axes: str, planes: int) -> None:
     first, second = (np.stack([shot(9 * n + k) for k in range(planes)]) for n in (1, 2))

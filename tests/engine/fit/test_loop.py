@@ -88,6 +88,7 @@ def error(estimate: Estimate, truth: torch.Tensor) -> float:
     return float(((estimate.mean - truth) ** 2).mean().sqrt())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("grid", [(32, 32), (33, 30), (12, 14, 16)])
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
 def test_a_noisy_disc_gets_clearer(grid: tuple[int, ...], kind: str) -> None:
@@ -449,6 +450,7 @@ def test_a_slow_rise_of_the_loss_is_no_fluctuation_however_bad_the_start_was() -
     assert kept_iteration(losses, reveals=False) == 70
 
 
+@pytest.mark.long
 def test_released_pixels_pull_the_picture_to_them() -> None:
     distances = []
     for release in (0, 40):

@@ -33,6 +33,7 @@ def planes(*pictures: Picture) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["camera", "coins", "brick"])
 @pytest.mark.parametrize(("gain", "read", "offset"), [(0.5, 3, 100), (5, 8, 20), (50, 0, 500)])
 def test_gain_is_found_on_structured_pictures(

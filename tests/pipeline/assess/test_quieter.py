@@ -46,6 +46,7 @@ def _measured_wrong(monkeypatch):
     monkeypatch.setattr(run_noise, "measure_single_exposure", wrong)
 
 
+@pytest.mark.long
 def test_a_good_result_is_not_restored_again():
     result = dip.denoise(shot(), **QUICK)
     assert not any("restored again" in note for note in result.report["notes"])
@@ -59,6 +60,7 @@ def test_noise_measured_far_too_strong_is_reckoned_with_as_weaker():
     assert error(result) < 8  # the first result has 45, the input 8
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_measured_wrong")
 def test_noise_that_the_user_tells_is_never_changed():
     result = dip.denoise(shot(), read_noise=160.0, gain=0.0, **QUICK)
@@ -71,6 +73,7 @@ def test_fixed_noise_that_has_drawn_no_detail_yet_is_not_run_again():
     assert not any("restored again" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_measured_wrong")
 def test_a_person_who_keeps_a_result_gets_it_at_once():
     asked = []

@@ -177,6 +177,7 @@ def corrected(noise: NoiseEstimate, picture: np.ndarray) -> np.ndarray:
     return np.interp(picture, table.means, table.signals)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("first", range(0, 1000, 100))
 def test_a_correction_is_small_where_few_pixels_are_cut_off_however_wrong_the_noise(first):
     for seed in range(first, first + 100):
@@ -220,6 +221,7 @@ def test_one_more_saturated_pixel_changes_a_correction_by_as_much_as_one_pixel_c
         assert abs(means[0] - means[1]) < one_pixel, seed
 
 
+@pytest.mark.long
 def test_large_gains_do_not_lift_a_picture_that_white_cuts_off_here_and_there():
     """Photons of 20 grey values each: 0.9 % of the pixels at 255 once lifted the mean by 6 %."""
     rng = np.random.default_rng(0)

@@ -40,6 +40,7 @@ def test_fitting_half_the_pixels_takes_the_noise_away() -> None:
     assert error(result.image) < 0.4 * error(shot())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("known", [{"read_noise": 20.0}, {"gain": 0.0}])
 def test_what_the_user_says_of_pixels_is_said_of_those_of_the_image(known: dict) -> None:
     result = dip.denoise(shot(), **QUICK, **known)

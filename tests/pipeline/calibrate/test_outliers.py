@@ -37,6 +37,7 @@ def usual() -> float:
     return decibels(dip.denoise(NOISY.astype(np.float32), preset="fast", max_iterations=40).image)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("value", [65535.0, 1e6, -1e6])
 def test_one_wild_pixel_costs_the_others_nothing_and_comes_back_as_it_was(value, usual):
     result = dip.denoise(spoilt(value), preset="fast", max_iterations=40)
@@ -67,6 +68,7 @@ def test_a_wild_pixel_is_filled_in_where_the_result_has_other_pixels():
     assert any("filled in from their surroundings" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 def test_a_wild_pixel_comes_back_from_tiles(usual):
     image = np.tile(spoilt(1e6), (2, 2))
     result = dip.denoise(image, preset="fast", max_iterations=20, tile=128)

@@ -73,6 +73,7 @@ def test_shape_and_axes_come_back(axes: str, shape: tuple[int, ...]) -> None:
     assert (answer.uncertainty > 0).all()
 
 
+@pytest.mark.long
 def test_strides_and_byte_order_do_not_change_a_pixel() -> None:
     image = shot(SIDE)
     for other in (np.asfortranarray(image), image.astype(">u2"), np.repeat(image, 2, 1)[:, ::2]):
@@ -133,6 +134,7 @@ def test_repeats_are_averaged_and_their_spread_counts() -> None:
     assert np.mean(both.uncertainty**2) > 0.8 * np.mean(one.uncertainty**2)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize("channels", ["separate", "together"])
 def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) -> None:
@@ -145,6 +147,7 @@ def test_a_blank_channel_does_not_spoil_the_others(dtype: Any, channels: str) ->
     assert json.dumps(answer.report, allow_nan=False)
 
 
+@pytest.mark.long
 def test_the_paper_prior_says_how_sure_it_is_too() -> None:
     answer = restored(shot(96), prior="random-input", max_iterations=150)
     error = answer.image - 100.0 - truth(96)
@@ -225,6 +228,7 @@ def test_keep_during_the_first_of_two_channels_leaves_the_other_as_it_was() -> N
     assert str(answer.stop) == "you kept the picture"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 @pytest.mark.parametrize("late", [0, 3])
 def test_keep_in_a_repeat_does_not_water_down_the_finished_one(prior: str, late: int) -> None:

@@ -69,6 +69,7 @@ def test_a_file_is_shared_by_as_many_as_its_tiles_after_the_first_unless_its_tim
     assert [compute_max_shards(plan) for plan in plans] == [5, 1]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sent", ["1-0", "1-2"])
 def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
     whole, tmp_path, monkeypatch, sent
@@ -125,6 +126,7 @@ def test_a_share_that_has_ended_two_workers_ends_no_third_one(whole, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_path):
     """Two channels, two repeats: four fits by three workers, one of which is ended before."""
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=4, restarts=2, device="cpu")
@@ -184,6 +186,7 @@ def same(one: Path, other: Path) -> bool:
     return result(one) == result(other) and first == second
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("short_segments")
 @pytest.mark.parametrize("lost", ["", "1-lesson1", "1-2"])
 def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monkeypatch, lost):
@@ -210,6 +213,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
     assert lost or not any("Restoring" in event.message for event in merging)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_segments")
 def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path):
     recipe = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
@@ -232,6 +236,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
     assert same(out, tmp_path / "alone")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_segments")
 def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     settings = {"series_training": "warm-start", "restarts": 2, "max_iterations": 2}
@@ -244,6 +249,7 @@ def test_frames_in_turn_are_shared_in_segments_that_begin_anew(tmp_path):
     assert same(out, tmp_path / "alone")
 
 
+@pytest.mark.long
 def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_path):
     told = {"preset": "fast", "max_iterations": 2, "device": "cpu", "tile": 128}
     recipe = dip.make_recipe("denoise", series_training="joint", **told)

@@ -27,6 +27,7 @@ def error(picture: np.ndarray) -> np.ndarray:
     return ((picture - truth(32) - 100) ** 2).mean((1, 2))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
     budget = 100 if prior == "blind-spot" else 250
@@ -46,6 +47,7 @@ def test_a_volume_is_restored_whole() -> None:
     assert error(answer.image).mean() < 0.6 * error(stack).mean()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("axes", ["TYX", "ZYX"])
 def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     stack = np.stack([shot(32, seed) for seed in range(4)])
@@ -54,6 +56,7 @@ def test_the_same_seed_gives_the_same_bytes(axes: str) -> None:
     assert first == second
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("after", [40, 70])
 def test_a_movie_resumed_in_any_frame_gives_the_same_bytes(tmp_path: Path, after: int) -> None:
     plan = plan_for(movie(), "TYX", max_iterations=60)
@@ -86,6 +89,7 @@ def test_progress_never_goes_back_and_ends_at_one() -> None:
     assert shares[-1] == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.long
 def test_channels_of_a_movie_are_restored_each_by_itself() -> None:
     pair = np.stack([movie(), movie()[::-1]], axis=1)
     plan = plan_for(pair, "TCYX")

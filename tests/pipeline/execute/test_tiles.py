@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Restoration
 
-SIDE, TILE, ITERATIONS = 160, 128, 30
+SIDE, TILE, ITERATIONS = 160, 128, 16
 
 
 def shot() -> np.ndarray:
@@ -99,7 +99,8 @@ def test_all_tiles_share_one_calibration_which_is_that_of_the_whole(
     assert float(tiled.image.mean()) == pytest.approx(shot().mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("after", [27, 40])  # within the first tile, and after it
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("after", [14, 22])  # within the first tile, and after it
 def test_a_run_in_tiles_that_was_ended_goes_on_to_the_same_bytes(
     tmp_path: Path, tiled: Restoration, after: int
 ) -> None:

@@ -114,6 +114,7 @@ def refused(told: object, error: DipError) -> None:
     assert "\n" not in text and text.count(". ") >= 1 and len(text) < 1200, told
 
 
+@pytest.mark.long
 def test_a_report_is_read_or_refused_whatever_a_field_holds(folder, tmp_path):
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     trials = {"trials": 2, "gain": 0.1, "error": 0.1, "fine_tuned": True}
@@ -218,6 +219,7 @@ def test_the_list_of_a_batch_is_read_or_refused_whatever_a_field_holds(folder, t
             refused(told, error)
 
 
+@pytest.mark.long
 def test_a_receipt_counts_only_if_a_table_can_be_made_of_it(folder):
     at, source = make_result_paths(folder / "done", "in.tif"), read_spec(folder / "in.tif")
     recipe, before = recipe_from_dict(RECIPE), at.record.read_text(encoding="utf-8")

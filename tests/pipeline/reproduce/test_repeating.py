@@ -131,6 +131,7 @@ def test_further_pictures_come_along(shot, tmp_path, monkeypatch):
     np.testing.assert_array_equal(tifffile.imread("cells inpainted.tif"), result.image)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("prior", "polls"),
     [("r2r", 29), ("r2r", 12), ("blind-spot", 27), ("random-input", 27)],

@@ -278,6 +278,7 @@ def test_results_are_suggested_beside_their_inputs(source, folder):
     assert Path(suggest_results_folder(source, "denoised")) == Path(folder)
 
 
+@pytest.mark.long
 def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp_path):
     shot = tifffile.imread(MITOCHONDRIA)[0]
     (tmp_path / "in").mkdir()

@@ -49,6 +49,7 @@ def go_back(desk, steps: int) -> None:
         desk.qtbot.keyClick(desk.dock.history.slider, Qt.Key.Key_Left)
 
 
+@pytest.mark.long
 @pytest.mark.gl
 def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     history = long_run.dock.history

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import pytest
 import tifffile
 
 import napari_dip as dip
+from commands import start
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
 from napari_dip.io.integrity import compute_file_sha256
@@ -45,16 +44,14 @@ def resumed(folder: Path, seconds: float = 60) -> str:
     """Go on in a process of its own, which is killed if it does not end; what it said."""
     (folder / "recipe.json").write_text(RECIPE.to_json())
     argv = ["batch", folder / "recipe.json", folder / "in", "-o", folder / "out", "--resume"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "napari_dip", *map(str, argv)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+    process = start(*argv)
+    try:
+        _, said = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    return said
 
 
 def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -64,6 +61,7 @@ def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     place.write_text(json.dumps(told))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["/dev/zero", "records/../cells.tif"])
 def test_a_receipt_that_names_other_files_than_the_results_counts_as_none(done, name):
     digest = hashlib.sha256((done / "in" / NAME).read_bytes()).hexdigest()
@@ -86,6 +84,7 @@ def endless(place: Path) -> None:
         file.truncate(2**40)  # takes no room on the disk
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("harm", [pipe, link, endless])
 def test_what_has_taken_the_place_of_what_was_learned_is_neither_followed_nor_read(done, harm):
     told = {"preset": "fast", "max_iterations": 2, "device": "cpu"}

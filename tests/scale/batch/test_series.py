@@ -134,6 +134,7 @@ def test_the_methods_text_and_the_script_name_the_network(whole):
     assert 'network_file="series.network"' in script and digest in script
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("polls", [4, 12, 20, 40])
 def test_a_batch_that_is_ended_anywhere_goes_on_to_the_same_bytes(whole, tmp_path, polls):
     left = [polls]
@@ -163,6 +164,7 @@ def test_a_batch_goes_on_with_the_network_that_is_there_and_fits_a_lost_one_agai
     assert done.count("kept") == len(NAMES) and same(out, whole / "out")
 
 
+@pytest.mark.long
 def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path):
     crew = Here(count=2)
     plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
@@ -221,6 +223,7 @@ def test_a_file_whose_noise_asks_for_another_prior_is_restored_by_itself(network
     assert any("restored by itself" in note for note in result.report["notes"])
 
 
+@pytest.mark.long
 def test_files_that_cannot_be_restored_take_no_part_in_the_network(tmp_path):
     filled(tmp_path / "in")
     tifffile.imwrite(tmp_path / "in" / "a_constant.tif", np.full((32, 32), 7, np.uint16))
@@ -293,6 +296,7 @@ def test_a_batch_has_one_network_from_its_beginning_or_none(whole, network, tmp_
     assert code_of(dip.batch, RECIPE, whole / "in", mine, joint_training=True) == "batch-exists"
 
 
+@pytest.mark.long
 def test_a_batch_can_be_shown_a_network_that_was_fitted_before(whole, network, tmp_path):
     done = dip.batch(RECIPE, whole / "in", tmp_path / "out", network_file=network)
     assert done.count("restored") == len(NAMES)

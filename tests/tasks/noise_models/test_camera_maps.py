@@ -97,6 +97,7 @@ def test_a_pixel_counts_by_the_usual_variance_as_a_share_of_its_own() -> None:
     assert trust[..., 3, 3] == 0.25 and trust[..., 0, 0] == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["r2r", "blind-spot"])
 def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(prior: str) -> None:
     settings = {"preset": "fast", "prior": prior, "max_iterations": 80}
@@ -109,6 +110,7 @@ def test_hot_pixels_and_those_around_them_are_restored_better_with_a_noise_map(p
     assert any("noise map" in note for note in mapped.report["notes"])
 
 
+@pytest.mark.long
 def test_all_three_maps_give_a_better_picture_than_none() -> None:
     settings = {"preset": "fast", "max_iterations": 80}
     mapped = dip.denoise(shot(), **CAMERA, **settings)
@@ -117,6 +119,7 @@ def test_all_three_maps_give_a_better_picture_than_none() -> None:
     assert any("nmeth.2488" in one for one in list_references(mapped.report))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 2)])
 def test_maps_of_one_plane_hold_for_stacks_movies_and_channels(axes: str, planes: int) -> None:
     stack = np.stack([shot(seed) for seed in range(planes)])

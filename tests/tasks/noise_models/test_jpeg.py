@@ -81,6 +81,7 @@ def test_no_traces_are_seen_where_there_are_none(picture: np.ndarray) -> None:
     assert find_traces(planes(picture).astype(np.float32)) is None
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("truth", "axes"), [(grey(), "YX"), (colours(), "YXS")], ids=["grey", "RGB"]
 )
