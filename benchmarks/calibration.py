@@ -127,7 +127,7 @@ def judge(case: Case) -> dict[str, Any]:
     ratio = compute_noise_variance(found, at) / np.maximum(true, 1e-9) - 1
     # what the clean picture's every pixel would tell of the gain
     weight = 0.5 / np.maximum(case.gain * signal + intercept, 1e-9) ** 2
-    centre = np.average_decay(signal, weights=weight)
+    centre = np.average(signal, weights=weight)
     bound = float((weight * (signal - centre) ** 2).sum() ** -0.5) / case.gain
     top = KINDS[case.kind]
     spans = case.gain * case.photons >= SPANNED * case.read

@@ -44,7 +44,7 @@ def after(crop: Crop, known: dict[str, float]) -> dict[str, float]:
         if key not in known:
             axes = "YXS" if raw.ndim == 3 else "YX"
             result = dip.denoise(raw, prior=prior, preset="fast", axes=axes)
-            known[key] = crop.validate(np.asarray(result.image), crop.truth)
+            known[key] = crop.judge(np.asarray(result.image), crop.truth)
             KEPT.write_text(json.dumps(known), encoding="utf-8")
             print(key, known[key], file=sys.stderr, flush=True)
     return {prior: known[f"{crop.name} {prior}"] for prior in filtered}

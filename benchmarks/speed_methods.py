@@ -75,8 +75,8 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
             break
         spent += time.process_time() - began  # judging by the truth is not on the clock
         if event.preview is not None:
-            curve.append({"seconds": spent, "dB": problem.validate(event.preview)})
-    last = problem.validate(answer.image)
+            curve.append({"seconds": spent, "dB": problem.judge(event.preview)})
+    last = problem.judge(answer.image)
     curve.append({"seconds": spent, "dB": last})
     told = {"prior": answer.report["prior"]["chosen"], "iterations": answer.report["iterations"]}
     return {"dB": last, "seconds": spent, "MB": peak.megabytes(), "curve": curve, **told}
@@ -146,7 +146,7 @@ def classical(name: str) -> Callable[[Problem], dict[str, Any]]:
         peak, began = Peak(), time.process_time()
         output = METHODS[name].run(problem.source, problem.noisy, problem.truth)
         spent = time.process_time() - began
-        return {"dB": problem.validate(output.image), "seconds": spent, "MB": peak.megabytes()}
+        return {"dB": problem.judge(output.image), "seconds": spent, "MB": peak.megabytes()}
 
     return run
 
@@ -180,6 +180,6 @@ def deepinv(problem: Problem) -> dict[str, Any]:
         shown = prior(measured, physics)[0].detach().double().numpy() * 255
         picture = shown[0] if len(shown) == 1 else np.moveaxis(shown, 0, -1)
         spent = time.process_time() - began
-        curve.append({"seconds": spent, "dB": problem.validate(picture), "steps": steps})
+        curve.append({"seconds": spent, "dB": problem.judge(picture), "steps": steps})
     best = max(curve, key=lambda one: one["dB"])
     return {**best, "MB": peak.megabytes(), "curve": curve, "version": dinv.__version__}

@@ -108,7 +108,7 @@ class Fit:
         self.known = None if problem.known is None else _planes(problem.known)
         self.model = downsampler(problem.factor, self.channels) if problem.factor > 1 else None
         self.adam = torch.optim.Adam(self.net.parameters(), lr=self.course.rate)
-        self.average_decay = torch.zeros(1, self.channels, *problem.truth.shape[:2])
+        self.average = torch.zeros(1, self.channels, *problem.truth.shape[:2])
         self.step = 0
         self.history: list[dict[str, float]] = []
 
@@ -125,7 +125,7 @@ class Fit:
         (off**2).mean().backward()
         self.adam.step()
         keep = AVERAGE if self.step > 1 else 0.0
-        self.average_decay = keep * self.average_decay + (1 - keep) * shown.detach()
+        self.average = keep * self.average + (1 - keep) * shown.detach()
         return shown.detach()
 
     def copy(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Fit:
             "net": self.net.state_dict(),
             "adam": self.adam.state_dict(),
             "rng": torch.get_rng_state(),
-            "rest": (self.step, self.average_decay, self.history),
+            "rest": (self.step, self.average, self.history),
         }
 
     def load(self, copy: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ class Fit:
         self.net.load_state_dict(copy["net"])
         self.adam.load_state_dict(copy["adam"])
         torch.set_rng_state(copy["rng"])
-        self.step, self.average_decay, self.history = copy["rest"]
+        self.step, self.average, self.history = copy["rest"]
 
 
 def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def curve(problem: Problem, kept: Path, most: int | None = None) -> dict[str, An
             fit.history.append(
                 {
                     "step": fit.step,
-                    "output": problem.validate(_picture(shown)),
-                    "average": problem.validate(_picture(fit.average_decay)),
+                    "output": problem.judge(_picture(shown)),
+                    "average": problem.judge(_picture(fit.average)),
                 }
             )
             best = max(fit.history, key=_best)

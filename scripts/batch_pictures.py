@@ -39,11 +39,11 @@ def batch() -> None:
         wait_until(lambda: dock.run_bar.run_button.isEnabled())
         dock.run_bar.run_button.click()
         table = dock.results.table
-        wait_until(lambda: sum(row.done for row in table.files.rows) == 2 or not dock.is_busy)
+        wait_until(lambda: sum(row.has_result for row in table.files.rows) == 2 or not dock.is_busy)
         photograph(viewer, "batch_dock_running.png")
         wait_until(lambda: not dock.is_busy)
         let_pass(1)
-        dock.results.beside.setChecked(True)
+        dock.results.with_input.setChecked(True)
         table.selectRow(0)
         dock.results.show_button.click()
         wait_until(lambda: len(viewer.layers) == 2)
