@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 _STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
 _RESUME = "The same command with --resume continues from there."
 _ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
+JOINT_TRAINING_HELP = (
+    "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it each: "
+    "for eight files or more of one microscope with the same settings."
+)
 
 
 def run_batch_command(
@@ -178,12 +182,6 @@ def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
     """Return the message of a refusal, with the path in front if the message lacks it."""
     path = make_printable(str(source))
     return refusal.message if path in refusal.facts.values() else f"{path}: {refusal.message}"
-
-
-JOINT_TRAINING_HELP = (
-    "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it each: "
-    "for eight files or more of one microscope with the same settings."
-)
 
 
 def make_batch_arguments() -> list[Argument]:

@@ -34,6 +34,35 @@ MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
 #: Maximum length of the choices after an option. In a terminal of 80 columns, names get 30 letters,
 #: and longer ones are broken anywhere.
 MAX_CHOICES_LENGTH = 24
+TASK_GROUP = Group("Settings of this task", sort_key=1)
+COMMON_GROUP = Group("Settings of every task", sort_key=2)
+FILES_GROUP = Group("Files", sort_key=3)
+#: Metavar in the help for each type of value.
+_METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
+#: Help of the outputs beside the result.
+EXTRA_FILES = {
+    "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
+    "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
+    "report": "Save the report of the run as JSON.",
+    "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
+}
+#: Task settings that are no options of the experiment: chosen per row, or useless for one plane.
+_EXCLUDED_SETTINGS = (
+    "network",
+    "layer",
+    "prior",
+    "preset",
+    "restarts",
+    "time_limit",
+    "stacks",
+    "tile",
+    "dtype",
+)
+#: Help of shared options whose meaning differs in this experiment.
+_OPTION_HELP = {
+    "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
+    "max_iterations": "Of each fit. Default: the preset's.",
+}
 
 
 def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> list[Argument]:
@@ -84,20 +113,6 @@ def _assign_group(argument: Argument) -> Argument:
         return argument
     hint: Any = Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
     return argument.replace(annotation=hint)
-
-
-TASK_GROUP = Group("Settings of this task", sort_key=1)
-COMMON_GROUP = Group("Settings of every task", sort_key=2)
-FILES_GROUP = Group("Files", sort_key=3)
-#: Metavar in the help for each type of value.
-_METAVARS: dict[Any, str] = {int: "WHOLE", float: "NUMBER", str: "TEXT"}
-#: Help of the outputs beside the result.
-EXTRA_FILES = {
-    "uncertainty": "Save the standard deviation of each pixel as TIFF, in intensity units.",
-    "residual": "Save input minus what the detector would have seen of the result, as TIFF.",
-    "report": "Save the report of the run as JSON.",
-    "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
-}
 
 
 def make_setting_arguments(task: str) -> list[Argument]:
@@ -361,25 +376,6 @@ def make_text_option(name: str, text: str, metavar: str, group: Group) -> Argume
     """Return an option whose value stays text."""
     hint = Annotated[str | None, Parameter(help=text, metavar=metavar, group=group)]
     return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
-
-
-#: Task settings that are no options of the experiment: chosen per row, or useless for one plane.
-_EXCLUDED_SETTINGS = (
-    "network",
-    "layer",
-    "prior",
-    "preset",
-    "restarts",
-    "time_limit",
-    "stacks",
-    "tile",
-    "dtype",
-)
-#: Help of shared options whose meaning differs in this experiment.
-_OPTION_HELP = {
-    "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
-    "max_iterations": "Of each fit. Default: the preset's.",
-}
 
 
 def make_feature_arguments() -> list[Argument]:

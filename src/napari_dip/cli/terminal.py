@@ -58,6 +58,7 @@ COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods
 _MIN_NAME_SIMILARITY = 0.8
 #: Condition under which the time of a plan holds.
 PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
+_INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
 
 
 def summarise_task(task: type[Task]) -> str:
@@ -248,9 +249,6 @@ def _write_stream(text: str, stream: TextIO | None) -> None:
     except (OSError, ValueError):
         discard_stream(stream)
         raise
-
-
-_INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
 
 
 class Interrupt:

@@ -11,6 +11,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+#: Lower bound of a predicted variance, in squared network units.
+MIN_PREDICTION_VARIANCE = 1e-9
+
 
 class Identity(nn.Module):
     """Operator of a detector that measures the picture itself, plus noise."""
@@ -38,10 +41,6 @@ class Chain(nn.Module):
         for operator in self.operators:
             image = operator(image)
         return image
-
-
-#: Lower bound of a predicted variance, in squared network units.
-MIN_PREDICTION_VARIANCE = 1e-9
 
 
 class Estimate(NamedTuple):

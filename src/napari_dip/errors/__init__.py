@@ -41,6 +41,9 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         **SERIES_FAULTS,
     }
 )
+#: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
+_WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
+_WRITTEN = Fault(sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +98,6 @@ class Refusal:
 
     def _render(self, template: str) -> str:
         return make_printable(render(template, self.facts))
-
-
-#: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
-_WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
-_WRITTEN = Fault(sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}")
 
 
 def make_refusal(code: str, **facts: object) -> Refusal:

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from reprlib import Repr
 from unicodedata import category
 
+#: Maximum letters of an unshortened text: a file name has up to 255, the list of all architectures
+#: 560. Of a longer text, this many letters at each end stay.
+_MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
+_SHORT_REPR = Repr()
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -13,11 +18,6 @@ class Fault:
 
     sentence: str
     remedy: str
-
-
-#: Maximum letters of an unshortened text: a file name has up to 255, the list of all architectures
-#: 560. Of a longer text, this many letters at each end stay.
-_MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
 
 
 def make_printable(text: str) -> str:
@@ -53,5 +53,4 @@ def shorten_repr(value: object) -> str:
     return _SHORT_REPR.repr(value)
 
 
-_SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100

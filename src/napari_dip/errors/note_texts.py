@@ -12,43 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-class StopReason(StrEnum):
-    """Why a fit ended."""
-
-    USER = "user"
-    HISTORY = "history"
-    PLATEAU = "plateau"
-    ITERATIONS = "iterations"
-    BREAKDOWN = "breakdown"
-    TIME = "time"
-    MEMORY = "memory"
-    DEVICE = "device"
-    SHARED_NETWORK = "shared-network"
-    OTHER = "other"
-
-
 #: As reports of an earlier version word `StopReason.PLATEAU`, without its code.
 EARLIER_PLATEAU = "the pixels held out from the fit were explained no better{by} iterations"
-
-#: Words for the end of a fit, which follow "since".
-STOPS: Mapping[StopReason, str] = MappingProxyType(
-    {
-        StopReason.USER: "you kept the picture",
-        StopReason.HISTORY: "you kept the picture of {place} from the history of the run",
-        StopReason.PLATEAU: "the validation pixels were explained no better"
-        "{smoothed:? on the whole} for {waited} iterations",
-        StopReason.ITERATIONS: "all {count} iterations{refitted:? before the last phase} were used",
-        StopReason.BREAKDOWN: "the fit broke down {count} times in a row",
-        StopReason.TIME: "the time limit of {limit:g} s was reached",
-        StopReason.MEMORY: "the memory ran out",
-        StopReason.DEVICE: "the GPU stopped answering",
-        StopReason.SHARED_NETWORK: "the network that was fitted to all was enough",
-        StopReason.OTHER: "{text}",
-    }
-)
-
-
 #: Notes about files and folders.
 _FILE_NOTES = {
     "files-skipped": "Files in '{folder}' that are no images by their names were left out: "
@@ -323,5 +288,38 @@ NOTES: Mapping[str, str] = MappingProxyType(
         **_INPUT_NOTES,
         **_RESULT_NOTES,
         **_RUN_NOTES,
+    }
+)
+
+
+class StopReason(StrEnum):
+    """Why a fit ended."""
+
+    USER = "user"
+    HISTORY = "history"
+    PLATEAU = "plateau"
+    ITERATIONS = "iterations"
+    BREAKDOWN = "breakdown"
+    TIME = "time"
+    MEMORY = "memory"
+    DEVICE = "device"
+    SHARED_NETWORK = "shared-network"
+    OTHER = "other"
+
+
+#: Words for the end of a fit, which follow "since".
+STOPS: Mapping[StopReason, str] = MappingProxyType(
+    {
+        StopReason.USER: "you kept the picture",
+        StopReason.HISTORY: "you kept the picture of {place} from the history of the run",
+        StopReason.PLATEAU: "the validation pixels were explained no better"
+        "{smoothed:? on the whole} for {waited} iterations",
+        StopReason.ITERATIONS: "all {count} iterations{refitted:? before the last phase} were used",
+        StopReason.BREAKDOWN: "the fit broke down {count} times in a row",
+        StopReason.TIME: "the time limit of {limit:g} s was reached",
+        StopReason.MEMORY: "the memory ran out",
+        StopReason.DEVICE: "the GPU stopped answering",
+        StopReason.SHARED_NETWORK: "the network that was fitted to all was enough",
+        StopReason.OTHER: "{text}",
     }
 )

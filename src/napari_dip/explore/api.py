@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 #: Crop in pixels and number of iterations of a comparison, which fits every architecture twice.
 COMPARISON_DEFAULTS = {"crop": 128, "max_iterations": 300}
+#: Default crop in pixels: each layer takes three fits.
+FEATURE_CROP = 128
+#: Default number of layers, evenly spaced from the first to the last.
+DEFAULT_LAYER_COUNT = 5
 
 
 def impedance(
@@ -187,12 +191,6 @@ def _run_with_progress(
         why = "the experiment ended before its last iteration"
         raise Failed(make_refusal("unexpected", why=why))
     return result
-
-
-#: Default crop in pixels: each layer takes three fits.
-FEATURE_CROP = 128
-#: Default number of layers, evenly spaced from the first to the last.
-DEFAULT_LAYER_COUNT = 5
 
 
 def features(

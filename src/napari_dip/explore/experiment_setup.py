@@ -55,6 +55,22 @@ ARCHITECTURE_MODIFIERS = {
     "upsampling": (0.1, 4.0, "Gaussian upsampling of that width"),
     "rate": (1e-5, 1.0, "learning rate"),
 }
+#: Default crop in pixels: a fit takes a few minutes on two cores.
+DEFAULT_CROP = 256
+#: Default number of iterations. By then, the network with random input has learned an image of
+#: 128 x 128, and much of its noise (docs/explore.md).
+ITERATIONS = 500
+#: Standard deviation of the added noise, relative to that of the image.
+ADDED_NOISE = 0.5
+#: Name of each target in tables -> its label.
+TARGETS = {
+    "image": "image",
+    "image_and_noise": "image + noise",
+    "shuffled": "shuffled pixels",
+    "noise": "noise",
+}
+#: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
+REPORTED_ITERATIONS = (10, 50, 100)
 
 
 def list_plan_architectures(plan: Plan) -> dict[str, Architecture]:
@@ -201,13 +217,6 @@ def describe_architecture(architecture: Architecture) -> Mapping[str, object]:
         "bound": architecture.bound,
         "sigma": architecture.sigma,
     }
-
-
-#: Default crop in pixels: a fit takes a few minutes on two cores.
-DEFAULT_CROP = 256
-#: Default number of iterations. By then, the network with random input has learned an image of
-#: 128 x 128, and much of its noise (docs/explore.md).
-ITERATIONS = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -495,16 +504,3 @@ def _read_checked_header(
 def _format_picture_size(shape: tuple[int, ...]) -> str:
     height, width = shape
     return f"{width} × {height} pixels"
-
-
-#: Standard deviation of the added noise, relative to that of the image.
-ADDED_NOISE = 0.5
-#: Name of each target in tables -> its label.
-TARGETS = {
-    "image": "image",
-    "image_and_noise": "image + noise",
-    "shuffled": "shuffled pixels",
-    "noise": "noise",
-}
-#: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
-REPORTED_ITERATIONS = (10, 50, 100)

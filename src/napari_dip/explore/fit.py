@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
+#: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
+#: in the paper, so that iteration 50 does not depend on the total number of iterations. The
+#: remaining decay changes the energy of noise at 128 x 128 by 1 %.
+_COSINE_HORIZON_FACTOR = 1000
+#: Iterations between two validations, as in all fits.
+VALIDATION_INTERVAL = 25
+
 
 class OptimiserSpec(NamedTuple):
     """An optimiser and the maximum norm of its gradients."""
@@ -63,14 +70,6 @@ def count_weights(architecture: Architecture, grid: tuple[int, ...]) -> int:
     """Count the fitted weights of an architecture."""
     net = build_from_architecture(architecture, grid, torch.Generator().manual_seed(0)).net
     return sum(weight.numel() for weight in net.parameters())
-
-
-#: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
-#: in the paper, so that iteration 50 does not depend on the total number of iterations. The
-#: remaining decay changes the energy of noise at 128 x 128 by 1 %.
-_COSINE_HORIZON_FACTOR = 1000
-#: Iterations between two validations, as in all fits.
-VALIDATION_INTERVAL = 25
 
 
 class IterationRecord(NamedTuple):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Minimum number of iterations to keep: before that, a network has hardly learned anything.
 MIN_KEPT_ITERATIONS = 10
+#: Registered writers; the last one is used.
+_WRITERS: list[Writer] = []
 
 
 class IterationUpdate(NamedTuple):
@@ -74,10 +76,6 @@ class Writer(Protocol):
         self, outcome: ExperimentResult, folder: str | os.PathLike[str], *, overwrite: bool = False
     ) -> Path:
         """Save page, figures, tables and recipe; return the path of the page."""
-
-
-#: Registered writers; the last one is used.
-_WRITERS: list[Writer] = []
 
 
 class ExperimentResult:

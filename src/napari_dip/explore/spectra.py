@@ -50,6 +50,19 @@ LEVELS = (0.5, 0.9)
 BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
 #: Maximum radial frequency, in cycles per pixel.
 NYQUIST_FREQUENCY = 0.5
+#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022), and
+#: the maximum change of a settled average (the threshold in their code).
+RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
+#: Length of the blur filter in pixels, as in their code.
+_FILTER = 9
+#: Number of the largest local variations, and the decay of their weight with rank, as in their
+#: code, which follows that of Bahrami and Kot.
+_VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
+#: Number of recorded estimates, evenly spaced in log(iteration).
+_RECORDED_ESTIMATES = 24
+#: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
+#: the first one as a divisor of their total: iteration 20 of 1,000.
+_DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
 
 
 def compute_band_edges() -> BandCurve:
@@ -150,16 +163,6 @@ def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
     return np.asarray(np.hypot(down[:, None], across[None]))
 
 
-#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022), and
-#: the maximum change of a settled average (the threshold in their code).
-RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
-#: Length of the blur filter in pixels, as in their code.
-_FILTER = 9
-#: Number of the largest local variations, and the decay of their weight with rank, as in their
-#: code, which follows that of Bahrami and Kot.
-_VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
-
-
 class SharpnessMetrics(NamedTuple):
     """Blurriness and sharpness of one estimate.
 
@@ -243,13 +246,6 @@ def _compute_local_variation(picture: Picture) -> Picture:
         for across in range(3)
     ]
     return np.asarray(np.max(steps, 0), np.float32)
-
-
-#: Number of recorded estimates, evenly spaced in log(iteration).
-_RECORDED_ESTIMATES = 24
-#: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
-#: the first one as a divisor of their total: iteration 20 of 1,000.
-_DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -27,6 +27,77 @@ if TYPE_CHECKING:
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
+#: Spelling of a unit in files -> name in this package, which napari understands, too.
+_UNIT_ALIASES = {
+    "µm": "micrometer",
+    "μm": "micrometer",  # the Greek letter, which looks the same
+    "um": "micrometer",
+    "micron": "micrometer",
+    "microns": "micrometer",
+    "micrometre": "micrometer",
+    "nm": "nanometer",
+    "nanometre": "nanometer",
+    "å": "angstrom",
+    "pm": "picometer",
+    "mm": "millimeter",
+    "millimetre": "millimeter",
+    "cm": "centimeter",
+    "centimetre": "centimeter",
+    "m": "meter",
+    "metre": "meter",
+    "in": "inch",
+    "inches": "inch",
+    "s": "second",
+    "sec": "second",
+    "ms": "millisecond",
+    "min": "minute",
+    "h": "hour",
+    "pixels": "pixel",
+    "": "pixel",
+}
+#: Metres per unit of length.
+_METERS = {
+    "picometer": 1e-12,
+    "angstrom": 1e-10,
+    "nanometer": 1e-9,
+    "micrometer": 1e-6,
+    "millimeter": 1e-3,
+    "centimeter": 1e-2,
+    "inch": 0.0254,
+    "meter": 1.0,
+}
+_SYMBOLS = {
+    "picometer": "pm",
+    "angstrom": "Å",
+    "nanometer": "nm",
+    "micrometer": "µm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "inch": "in",
+    "meter": "m",
+    "second": "s",
+    "millisecond": "ms",
+    "minute": "min",
+    "hour": "h",
+    "pixel": "pixel",
+}
+#: Escape sequence of a non-ASCII letter in ImageJ's metadata.
+_ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
+#: Attributes of a channel and of a plane that tifffile can write.
+_CHANNEL_ATTRIBUTES = frozenset(
+    "Name AcquisitionMode Color ContrastMethod EmissionWavelength EmissionWavelengthUnit "
+    "ExcitationWavelength ExcitationWavelengthUnit Fluor IlluminationType NDFilter PinholeSize "
+    "PinholeSizeUnit PockelCellSetting".split()
+)
+_PLANE_ATTRIBUTES = frozenset(
+    "DeltaT DeltaTUnit ExposureTime ExposureTimeUnit PositionX PositionXUnit PositionY "
+    "PositionYUnit PositionZ PositionZUnit".split()
+)
+#: Attributes of an objective in the OME schema that describe the image formation.
+_OBJECTIVE_ATTRIBUTES = frozenset(
+    "Manufacturer Model Correction Immersion LensNA NominalMagnification CalibratedMagnification "
+    "WorkingDistance WorkingDistanceUnit".split()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,64 +253,6 @@ def guess_axes(shape: tuple[int, ...], *, rgb: bool = False) -> str:
     return full.get(len(shape), "TCZYX")
 
 
-#: Spelling of a unit in files -> name in this package, which napari understands, too.
-_UNIT_ALIASES = {
-    "µm": "micrometer",
-    "μm": "micrometer",  # the Greek letter, which looks the same
-    "um": "micrometer",
-    "micron": "micrometer",
-    "microns": "micrometer",
-    "micrometre": "micrometer",
-    "nm": "nanometer",
-    "nanometre": "nanometer",
-    "å": "angstrom",
-    "pm": "picometer",
-    "mm": "millimeter",
-    "millimetre": "millimeter",
-    "cm": "centimeter",
-    "centimetre": "centimeter",
-    "m": "meter",
-    "metre": "meter",
-    "in": "inch",
-    "inches": "inch",
-    "s": "second",
-    "sec": "second",
-    "ms": "millisecond",
-    "min": "minute",
-    "h": "hour",
-    "pixels": "pixel",
-    "": "pixel",
-}
-#: Metres per unit of length.
-_METERS = {
-    "picometer": 1e-12,
-    "angstrom": 1e-10,
-    "nanometer": 1e-9,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "centimeter": 1e-2,
-    "inch": 0.0254,
-    "meter": 1.0,
-}
-_SYMBOLS = {
-    "picometer": "pm",
-    "angstrom": "Å",
-    "nanometer": "nm",
-    "micrometer": "µm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "inch": "in",
-    "meter": "m",
-    "second": "s",
-    "millisecond": "ms",
-    "minute": "min",
-    "hour": "h",
-    "pixel": "pixel",
-}
-#: Escape sequence of a non-ASCII letter in ImageJ's metadata.
-_ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
-
-
 def normalise_unit(written: str) -> str:
     """Convert a file's spelling of a unit to this package's name; keep unknown units unchanged."""
     unit = _ESCAPE_PATTERN.sub(_unescape_letter, written).strip()
@@ -276,21 +289,6 @@ def get_unit_meters(name: str) -> float | None:
 
 #: XML attributes as strings, as the file writes them, so that no digit of a number changes.
 Attributes = tuple[tuple[str, str], ...]
-#: Attributes of a channel and of a plane that tifffile can write.
-_CHANNEL_ATTRIBUTES = frozenset(
-    "Name AcquisitionMode Color ContrastMethod EmissionWavelength EmissionWavelengthUnit "
-    "ExcitationWavelength ExcitationWavelengthUnit Fluor IlluminationType NDFilter PinholeSize "
-    "PinholeSizeUnit PockelCellSetting".split()
-)
-_PLANE_ATTRIBUTES = frozenset(
-    "DeltaT DeltaTUnit ExposureTime ExposureTimeUnit PositionX PositionXUnit PositionY "
-    "PositionYUnit PositionZ PositionZUnit".split()
-)
-#: Attributes of an objective in the OME schema that describe the image formation.
-_OBJECTIVE_ATTRIBUTES = frozenset(
-    "Manufacturer Model Correction Immersion LensNA NominalMagnification CalibratedMagnification "
-    "WorkingDistance WorkingDistanceUnit".split()
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,11 @@ _MAX_LOCK_BYTES = 1000
 _MAX_LOCK_ATTEMPTS = 100
 #: Flags against following links and blocking on a pipe; Windows has neither.
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
+IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
+#: Suffix of results that are folders.
+FOLDER_SUFFIX = ".zarr"
+JSON_SUFFIXES = (".json",)
 
 
 class OutputLock:
@@ -209,9 +214,6 @@ def _release_lock_file(handle: int, place: Path) -> None:
         os.close(handle)
 
 
-_PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
-
-
 def make_part_name() -> str:
     """Return a random name for a file or folder in progress, with computer and process id.
 
@@ -264,12 +266,6 @@ def _identify_computer() -> str:
     with suppress(OSError):
         identity += os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
-
-
-IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
-#: Suffix of results that are folders.
-FOLDER_SUFFIX = ".zarr"
-JSON_SUFFIXES = (".json",)
 
 
 def check_output(

@@ -75,6 +75,11 @@ _OUTPUT_FAULTS = {
     errno.EEXIST: "folder-is-file",
     errno.ENAMETOOLONG: "path-wrong",
 }
+#: Suffixes of images in a folder; a file that is named directly may have any suffix.
+_INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
+#: Suffix of a folder that is one image.
+_FOLDER_INPUT_SUFFIX = ".zarr"
+_GLOB_CHARACTERS = frozenset("*?[")
 
 
 def shorten_name(name: str, room: int) -> str:
@@ -273,13 +278,6 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
         raise Refused(
             make_refusal("file-unreadable", path=printable, why=describe_exception(error))
         ) from None
-
-
-#: Suffixes of images in a folder; a file that is named directly may have any suffix.
-_INPUT_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".czi", ".nd2", ".lif")
-#: Suffix of a folder that is one image.
-_FOLDER_INPUT_SUFFIX = ".zarr"
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

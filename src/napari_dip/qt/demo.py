@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Extra inputs that become labels layers.
 _LABEL_INPUTS = ("mask",)
+#: Seconds for the window to appear before the button is pressed.
+_WINDOW_SECONDS = 1.0
 
 
 def mitochondria() -> list[napari.types.LayerData]:
@@ -81,10 +83,6 @@ def _make_sample_layers(sample: Spoilt) -> list[napari.types.LayerData]:
             attributes = {"name": key, "visible": pixels.shape == sample.image.shape[-2:]}
             layers.append((pixels, attributes, "image"))
     return [*layers, (sample.image, {"name": sample.name, **axis_labels}, "image"), *labels]
-
-
-#: Seconds for the window to appear before the button is pressed.
-_WINDOW_SECONDS = 1.0
 
 
 def main(preset: str = "fast") -> None:

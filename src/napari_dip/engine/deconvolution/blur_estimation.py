@@ -39,6 +39,27 @@ MIN_KERNEL_SIDE = 5
 MIN_KERNEL_SHARE = 0.05
 #: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
 FISTA_ITERATIONS = 60
+#: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
+#: (1987) measured 2. With 2.4, estimated widths are 4 % too large in the mean of eight grey
+#: photographs blurred by Gaussians of 1 to 3 pixels.
+SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
+#: Standard deviation of the logarithm of the measured noise variance.
+LOG_NOISE_STD = 0.3
+#: Weight of the priors on scene and noise against the mean over all frequencies; it is not smaller
+#: since neighbouring frequencies are correlated by the taper and the scene.
+PRIOR_WEIGHT = 0.01
+#: Range of frequencies in cycles per pixel. Below it is the taper, above it noise.
+MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
+#: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
+#: delta of the Huber loss, since the distribution has a long lower tail.
+EULER, HUBER_DELTA = 0.5772, 2.0
+#: Largest number of frequencies and iterations of the search over all candidates; iterations of the
+#: final fits.
+MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
+#: Learning rate of these fits (Adam), in units of a logarithm.
+SPECTRUM_LEARNING_RATE = 0.05
+#: Largest number of candidates in the final fits.
+MAX_FINAL_CANDIDATES = 3
 
 
 def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
@@ -243,29 +264,6 @@ def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
     shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
     transfer: Tensor = torch.fft.rfft2(torch.roll(wide, shift, (0, 1)))
     return transfer
-
-
-#: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
-#: (1987) measured 2. With 2.4, estimated widths are 4 % too large in the mean of eight grey
-#: photographs blurred by Gaussians of 1 to 3 pixels.
-SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
-#: Standard deviation of the logarithm of the measured noise variance.
-LOG_NOISE_STD = 0.3
-#: Weight of the priors on scene and noise against the mean over all frequencies; it is not smaller
-#: since neighbouring frequencies are correlated by the taper and the scene.
-PRIOR_WEIGHT = 0.01
-#: Range of frequencies in cycles per pixel. Below it is the taper, above it noise.
-MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
-#: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
-#: delta of the Huber loss, since the distribution has a long lower tail.
-EULER, HUBER_DELTA = 0.5772, 2.0
-#: Largest number of frequencies and iterations of the search over all candidates; iterations of the
-#: final fits.
-MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
-#: Learning rate of these fits (Adam), in units of a logarithm.
-SPECTRUM_LEARNING_RATE = 0.05
-#: Largest number of candidates in the final fits.
-MAX_FINAL_CANDIDATES = 3
 
 
 def find_most_likely_blur(

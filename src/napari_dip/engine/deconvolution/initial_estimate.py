@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_SHARE = 1e-3
+#: Least share of a pixel's light that reaches the frame for it to be updated. The Fourier transform
+#: has rounding errors of 1e-7 of the brightest pixel in single precision. At this share they are
+#: 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
+_MIN_FRAME_SENSITIVITY = 1e-2
+#: Lower bound of the prediction, as a share of the mean; prevents 0 / 0 at pixels without light.
+_MIN_PREDICTED_LIGHT = 1e-6
+#: Upper bound of the momentum; at 1, steps would not converge.
+_MAX_MOMENTUM = 0.98
 
 
 def run_masked_richardson_lucy(
@@ -130,14 +138,6 @@ def estimate_peak_intensity(guess: Tensor) -> float:
     )
 
 
-#: Least share of a pixel's light that reaches the frame for it to be updated. The Fourier transform
-#: has rounding errors of 1e-7 of the brightest pixel in single precision. At this share they are
-#: 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
-_MIN_FRAME_SENSITIVITY = 1e-2
-#: Lower bound of the prediction, as a share of the mean; prevents 0 / 0 at pixels without light.
-_MIN_PREDICTED_LIGHT = 1e-6
-
-
 def richardson_lucy(
     measurement: Tensor, kernel: Tensor, iterations: int, background: float = 0.0
 ) -> Tensor:
@@ -195,10 +195,6 @@ def richardson_lucy(
         )
         image = image * torch.where(sensitivity > _MIN_FRAME_SENSITIVITY, factor, 1.0)
     return image
-
-
-#: Upper bound of the momentum; at 1, steps would not converge.
-_MAX_MOMENTUM = 0.98
 
 
 def iterate_smooth_deconvolution(

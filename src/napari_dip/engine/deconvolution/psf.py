@@ -26,6 +26,13 @@ _STEPS_PER_AIRY = 64
 _NODES_PER_TURN, _MIN_NODES = 8, 64
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY_RADIUS_FACTOR = 0.6098
+#: Negative values up to this share of the peak are treated as rounding errors.
+_MAX_NEGATIVE_SHARE = 1e-6
+#: Least share of the light that remains along each axis after cropping.
+_MIN_RETAINED_LIGHT = 0.999
+#: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
+#: decides.
+_CENTRE_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,15 +282,6 @@ def _require_axes(sizes: tuple[int, ...], pixel_nm: tuple[float, ...]) -> None:
 def _require_odd(sizes: tuple[int, ...]) -> None:
     if any(size < 1 or size % 2 == 0 for size in sizes):
         raise ValueError(f"A PSF needs odd sizes to have a middle, but {sizes} was asked for.")
-
-
-#: Negative values up to this share of the peak are treated as rounding errors.
-_MAX_NEGATIVE_SHARE = 1e-6
-#: Least share of the light that remains along each axis after cropping.
-_MIN_RETAINED_LIGHT = 0.999
-#: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
-#: decides.
-_CENTRE_TOLERANCE = 0.25
 
 
 def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:

@@ -16,6 +16,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+#: Momentum of gradient descent; the usual value.
+_MOMENTUM = 0.9
+#: Steps in the history of L-BFGS; torch uses 100, Nocedal and Wright 3 to 20.
+_MEMORY = 10
+#: Least cosine between a step and the change of the gradient along it. Below it, the step is not
+#: added to the history of L-BFGS, since its curvature is unreliable.
+_MIN_CURVATURE = 1e-6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
@@ -109,13 +117,6 @@ def make_single_phase_schedule(
 
 #: Parameter groups of torch -> optimiser.
 Optimiser = Callable[[list[dict[str, Any]]], Optimizer]
-#: Momentum of gradient descent; the usual value.
-_MOMENTUM = 0.9
-#: Steps in the history of L-BFGS; torch uses 100, Nocedal and Wright 3 to 20.
-_MEMORY = 10
-#: Least cosine between a step and the change of the gradient along it. Below it, the step is not
-#: added to the history of L-BFGS, since its curvature is unreliable.
-_MIN_CURVATURE = 1e-6
 
 
 class UnwrappedOptimiser(Optimizer):

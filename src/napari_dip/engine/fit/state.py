@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.trainer import TensorState, Trainer
     from napari_dip.errors.notes import Note, Stop
 
+#: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
+#: factor times (1 + |median of the last five reported losses|).
+BREAKDOWN_LOSS_FACTOR = 10.0
+#: Tolerance of the validation loss, as a share of its decrease since the first report: losses that
+#: differ by less count as equal. It applies to priors with a separate validation input, and to
+#: those whose final inference has the validation pixels as input (`reveals_validation`). On bird of
+#: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
+#: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
+#: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
+LOSS_TOLERANCE_SHARE = 0.1
+#: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
+#: difference of two consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD,
+#: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
+#: of 2, fits of WideField_BPAE_R would choose iteration 75 of 250.
+MAX_FLUCTUATION_FACTOR = 2.0
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitProgress:
@@ -94,23 +110,6 @@ class FitResult:
     learned_parameters: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
     notes: tuple[Note, ...]
-
-
-#: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
-#: factor times (1 + |median of the last five reported losses|).
-BREAKDOWN_LOSS_FACTOR = 10.0
-#: Tolerance of the validation loss, as a share of its decrease since the first report: losses that
-#: differ by less count as equal. It applies to priors with a separate validation input, and to
-#: those whose final inference has the validation pixels as input (`reveals_validation`). On bird of
-#: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
-#: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
-#: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
-LOSS_TOLERANCE_SHARE = 0.1
-#: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
-#: difference of two consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD,
-#: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
-#: of 2, fits of WideField_BPAE_R would choose iteration 75 of 250.
-MAX_FLUCTUATION_FACTOR = 2.0
 
 
 @dataclass(slots=True, eq=False)

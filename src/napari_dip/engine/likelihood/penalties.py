@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Width over which the absolute value is smoothed at 0, in units of `unit`.
 _ABSOLUTE_SMOOTHING = 1e-3
+#: Side in pixels of the patch over which changes between frames are averaged. Nine pixels separate
+#: a change as large as one standard deviation from chance, and few structures are narrower.
+CHANGE_PATCH_SIDE = 3
 
 
 def total_variation(unit: float) -> Penalty:
@@ -138,11 +141,6 @@ def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
     if not unit > 0:  # also catches nan
         raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
     return lambda image: ((image - picture) / unit).square().mean()
-
-
-#: Side in pixels of the patch over which changes between frames are averaged. Nine pixels separate
-#: a change as large as one standard deviation from chance, and few structures are narrower.
-CHANGE_PATCH_SIDE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

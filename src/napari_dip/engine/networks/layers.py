@@ -25,6 +25,20 @@ BATCH_NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 LEAKY_SLOPE = 0.1
 LayerT = TypeVar("LayerT", bound=nn.Module)
 
+_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
+_TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+#: Kernel side of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
+#: finer grid depend on as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
+#: artifacts, Distill 2016, doi:10.23915/distill.00003).
+_TRANSPOSED_KERNEL_SIDE = 4
+#: Half width of a Gaussian kernel in standard deviations, and at least one coarse pixel. A width of
+#: 0.5 has 5 values, as in Shi et al.
+_GAUSSIAN_CUT_SIGMAS = 2
+_TRANSPOSED_FUNCTIONS = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
 
 class VolumeConvolution(nn.Conv3d):
     """`nn.Conv3d` without stride that is faster for small volumes on the CPU."""
@@ -97,19 +111,6 @@ def make_convolution(
     return layer
 
 
-_LINEAR_MODES = {2: "bilinear", 3: "trilinear"}
-_TRANSPOSED_LAYERS: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
-#: Kernel side of a transposed convolution: a multiple of the stride of 2, so that all pixels of the
-#: finer grid depend on as many weights (Odena, Dumoulin, Olah, Deconvolution and checkerboard
-#: artifacts, Distill 2016, doi:10.23915/distill.00003).
-_TRANSPOSED_KERNEL_SIDE = 4
-#: Half width of a Gaussian kernel in standard deviations, and at least one coarse pixel. A width of
-#: 0.5 has 5 values, as in Shi et al.
-_GAUSSIAN_CUT_SIGMAS = 2
-_TRANSPOSED_FUNCTIONS = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 #: (dims, channels, rng) -> module that takes (B, channels, *coarse) and the size of the finer grid.
 Upsampling = Callable[[int, int, torch.Generator], nn.Module]
 

@@ -47,6 +47,17 @@ _MAX_WHITE_CORRELATION = 0.15
 _EM_ROUNDS, _REFINEMENTS = 40, 3
 #: Quantile of the block energies that defines the lowest one, and a factor on it.
 _MIN_LOWEST_SHARE, _LOWEST_ENERGY_FACTOR = 0.03, 0.95
+#: Radius in pixels of the square of neighbours that predict its centre.
+PREDICTION_RADIUS = 2
+#: Share of the pixels of each brightness class that is used, those with the least varying
+#: neighbours; number of classes; side in pixels of the mean of that variation; fewest pixels.
+CALM_PIXEL_SHARE, PREDICTION_BRIGHTNESS_CLASSES, CALM_WINDOW_SIDE, MIN_CALM_PIXELS = 0.2, 4, 9, 200
+#: Prediction residual of white noise at these pixels, as a share of its variance. It is below 1,
+#: since pixels are selected that vary little by chance: 0.77 to 0.82 on moon, cell, clock and
+#: camera of scikit-image with noise of 8 and 20.
+WHITE_RESIDUAL_SHARE = 0.77
+#: Ridge of the least squares, as a share of the neighbours' variance.
+RIDGE = 1e-3
 
 
 class NoiseCorrelation(NamedTuple):
@@ -235,19 +246,6 @@ def _estimate_autocorrelation(
     else:
         noise = level
     return correct_surface_bias(y / noise, x / noise, side)
-
-
-#: Radius in pixels of the square of neighbours that predict its centre.
-PREDICTION_RADIUS = 2
-#: Share of the pixels of each brightness class that is used, those with the least varying
-#: neighbours; number of classes; side in pixels of the mean of that variation; fewest pixels.
-CALM_PIXEL_SHARE, PREDICTION_BRIGHTNESS_CLASSES, CALM_WINDOW_SIDE, MIN_CALM_PIXELS = 0.2, 4, 9, 200
-#: Prediction residual of white noise at these pixels, as a share of its variance. It is below 1,
-#: since pixels are selected that vary little by chance: 0.77 to 0.82 on moon, cell, clock and
-#: camera of scikit-image with noise of 8 and 20.
-WHITE_RESIDUAL_SHARE = 0.77
-#: Ridge of the least squares, as a share of the neighbours' variance.
-RIDGE = 1e-3
 
 
 def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:

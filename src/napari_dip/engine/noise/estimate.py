@@ -147,6 +147,24 @@ FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 25, 0.3
 #: Autocorrelation of white noise.
 _NO_LAGS = (0.0,) * MAX_LAG
 _NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)
+#: Fewest pixels of a plane for this check; in one of 32 x 32, least squares explain half of the
+#: variance by chance.
+MIN_PLANE_PIXELS = 150 * 150
+#: Ratio of the prediction residual to that of correlated noise from which on the correlation is
+#: refuted, and least residual, as a share of the variance. Synthetic correlated noise (15 and 10,
+#: 33 photographs of BSD68, Set12, kodak256 and scikit-image) and FMD widefield have ratios of 0.3
+#: to 1.9, one of them 2.5 (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8,
+#: have 3.5 to 48, and residuals of 56 to 120 % of the variance.
+MAX_RESIDUAL_RATIO, MIN_RESIDUAL_SHARE = 2.0, 0.3
+#: Residual, as a share of the variance, and its ratio to that of correlated noise, above both of
+#: which there is a caution: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was
+#: classified as correlated. FMD widefield has a residual of 0.11; a confocal scan has 0.71 and a
+#: ratio of 1.01.
+WHITER_LIMITS = (0.45, 1.15)
+#: Ratio of the residual to that of white noise below which noise that was measured as white is
+#: correlated. FMD and photographs with noise of 15 and 25 have 0.92 to 1.3; four with correlated
+#: noise of 15, which was measured as 6 to 8, have 0.53 to 0.73.
+MIN_WHITE_RATIO = 0.78
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,26 +555,6 @@ def _compute_block_half_width(correlation: list[float]) -> int:
             break
         length += 1
     return length
-
-
-#: Fewest pixels of a plane for this check; in one of 32 x 32, least squares explain half of the
-#: variance by chance.
-MIN_PLANE_PIXELS = 150 * 150
-#: Ratio of the prediction residual to that of correlated noise from which on the correlation is
-#: refuted, and least residual, as a share of the variance. Synthetic correlated noise (15 and 10,
-#: 33 photographs of BSD68, Set12, kodak256 and scikit-image) and FMD widefield have ratios of 0.3
-#: to 1.9, one of them 2.5 (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8,
-#: have 3.5 to 48, and residuals of 56 to 120 % of the variance.
-MAX_RESIDUAL_RATIO, MIN_RESIDUAL_SHARE = 2.0, 0.3
-#: Residual, as a share of the variance, and its ratio to that of correlated noise, above both of
-#: which there is a caution: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was
-#: classified as correlated. FMD widefield has a residual of 0.11; a confocal scan has 0.71 and a
-#: ratio of 1.01.
-WHITER_LIMITS = (0.45, 1.15)
-#: Ratio of the residual to that of white noise below which noise that was measured as white is
-#: correlated. FMD and photographs with noise of 15 and 25 have 0.92 to 1.3; four with correlated
-#: noise of 15, which was measured as 6 to 8, have 0.53 to 0.73.
-MIN_WHITE_RATIO = 0.78
 
 
 def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:

@@ -19,6 +19,20 @@ SURFACE_COEFFICIENTS = 6
 _MIN_COUNTED_CORRELATION = 0.02
 #: Upper bound of the share of variance that the surface removes.
 _MAX_SURFACE_LOSS = 0.3
+#: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
+#: at the next value.
+MIN_CLIPPED_SHARE, MIN_CLIPPED_RATIO = 2e-4, 2.0
+#: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
+#: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
+MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
+#: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted, since a
+#: block with an edge may be clipped on its dark side at any mean. With all blocks counted, 24 of
+#: 1,024 remained in kodim08 (256 x 256, noise of 25), and the estimate in green was 95.
+FLAT_GROUP_SHARE = 0.25
+#: Number of brightness groups in which the clipped share is measured.
+_GROUPS = 64
+#: Limits of an image without clipping.
+NO_CLIPPING = (-inf, inf)
 
 
 def choose_block_side(grid: tuple[int, ...]) -> int:
@@ -139,22 +153,6 @@ def fit_robust_variance_model(means: Tensor, variances: Tensor) -> tuple[float, 
     if gain < 0:  # noise that falls with brightness is structure or saturation
         return 0.0, float(variances.median())
     return gain, intercept
-
-
-#: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
-#: at the next value.
-MIN_CLIPPED_SHARE, MIN_CLIPPED_RATIO = 2e-4, 2.0
-#: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
-#: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
-MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
-#: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted, since a
-#: block with an edge may be clipped on its dark side at any mean. With all blocks counted, 24 of
-#: 1,024 remained in kodim08 (256 x 256, noise of 25), and the estimate in green was 95.
-FLAT_GROUP_SHARE = 0.25
-#: Number of brightness groups in which the clipped share is measured.
-_GROUPS = 64
-#: Limits of an image without clipping.
-NO_CLIPPING = (-inf, inf)
 
 
 def find_clipping_limits(planes: Tensor) -> tuple[float, float]:

@@ -32,6 +32,25 @@ EM_ITERATIONS = 80
 VARIANCE_BRIGHTNESS_CLASSES, STRUCTURE_QUANTILES, MIN_CLASS_BLOCKS = 8, (0.25, 0.5, 1.0), 24
 #: Pseudocounts in blocks: of the texture distribution over all brightnesses, and of no texture.
 _SHARED_PSEUDOCOUNT, _FLAT_PSEUDOCOUNT = 8.0, 2.0
+#: Least share of the blocks in a dark plateau, and least number.
+MIN_DARK_BLOCK_SHARE, MIN_DARK_BLOCKS = 0.05, 24
+#: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
+#: clipped, above it structured.
+DARK_SPREAD_RANGE = (0.7, 1.4)
+#: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
+#: it. Noise alone has 35, a uniform ramp has 1.
+MIN_PLATEAU_RATIO = 2.0
+#: Share of the pixels that is left out at each end for the spread of a single dark frame.
+_TAIL_SHARE = 0.1587
+#: Iterations for the centre of the plateau.
+_PLATEAU_ITERATIONS = 10
+#: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
+#: speckle, one pixel in two hundred lies below that share of its signal.
+MIN_INTENSITY_SHARE = 0.005
+#: Range of the number of looks; 10,000 are noise of one percent.
+LOOKS_RANGE = (0.5, 1e4)
+#: Bisection steps for the number of looks, on a logarithmic scale.
+BISECTION_STEPS = 50
 
 
 class BlockEnergies(NamedTuple):
@@ -265,20 +284,6 @@ def _add_standard_errors(
     )
 
 
-#: Least share of the blocks in a dark plateau, and least number.
-MIN_DARK_BLOCK_SHARE, MIN_DARK_BLOCKS = 0.05, 24
-#: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
-#: clipped, above it structured.
-DARK_SPREAD_RANGE = (0.7, 1.4)
-#: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
-#: it. Noise alone has 35, a uniform ramp has 1.
-MIN_PLATEAU_RATIO = 2.0
-#: Share of the pixels that is left out at each end for the spread of a single dark frame.
-_TAIL_SHARE = 0.1587
-#: Iterations for the centre of the plateau.
-_PLATEAU_ITERATIONS = 10
-
-
 class DarkLevel(NamedTuple):
     """Offset and read noise of a detector, in grey values.
 
@@ -405,15 +410,6 @@ def find_dark_plateau(
         width / count**0.5,
         (read_variance / (2 * count * DCT_SIDE**2)) ** 0.5,
     )
-
-
-#: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
-#: speckle, one pixel in two hundred lies below that share of its signal.
-MIN_INTENSITY_SHARE = 0.005
-#: Range of the number of looks; 10,000 are noise of one percent.
-LOOKS_RANGE = (0.5, 1e4)
-#: Bisection steps for the number of looks, on a logarithmic scale.
-BISECTION_STEPS = 50
 
 
 def estimate_number_of_looks(variance: float) -> float:

@@ -15,54 +15,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-
-class FeatureOperator(nn.Module):
-    """Operator from a picture to the activations of a layer of a frozen network.
-
-    Parameters
-    ----------
-    graph : nn.Module
-        (B, channels, Y, X), standardised -> activations of any shape, B first.
-    zero, unit : Tensor
-        (1, C, 1, 1), value of 0 and size of one unit of the frozen network's pictures, in network
-        units of the fit.
-    channels : int
-        Input channels of the frozen network. A grey picture is repeated for several channels; a
-        colour picture is averaged for one.
-    mean, deviation : sequence of float
-        Mean and standard deviation of the frozen network's training pictures, in its units; one
-        for each channel or one for all. Its input is (value - mean) / deviation.
-    """
-
-    def __init__(
-        self,
-        graph: nn.Module,
-        zero: Tensor,
-        unit: Tensor,
-        channels: int,
-        mean: Sequence[float],
-        deviation: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.graph = graph
-        self.channels = channels
-        self.register_buffer("zero", zero)
-        self.register_buffer("unit", unit)
-        self.register_buffer("mean", zero.new_tensor(mean).reshape(1, -1, 1, 1))
-        self.register_buffer("deviation", zero.new_tensor(deviation).reshape(1, -1, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (B, C, Y, X) to (B, K, h, w); activations without a grid are (B, K, 1, 1)."""
-        zero, unit = self.get_buffer("zero"), self.get_buffer("unit")
-        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        picture = (image - zero) / unit
-        if picture.shape[1] > self.channels:
-            picture = picture.mean(1, keepdim=True)
-        picture = picture.expand(-1, self.channels, -1, -1)
-        activations: Tensor = self.graph((picture - mean) / deviation)
-        return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
-
-
 #: Allowed ATen operators with their overloads, by family.
 _OPERATOR_FAMILIES = {
     "convolutions": (
@@ -130,6 +82,63 @@ TRAINING_ARGUMENTS = {
     "aten.batch_norm.default": "training",
     "aten.instance_norm.default": "use_input_stats",
 }
+#: Arguments for device and memory layout, which are ignored.
+_LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
+#: Types that a step may convert to, by name.
+_DTYPES = {
+    str(item).removeprefix("torch."): item
+    for item in (
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    )
+}
+
+
+class FeatureOperator(nn.Module):
+    """Operator from a picture to the activations of a layer of a frozen network.
+
+    Parameters
+    ----------
+    graph : nn.Module
+        (B, channels, Y, X), standardised -> activations of any shape, B first.
+    zero, unit : Tensor
+        (1, C, 1, 1), value of 0 and size of one unit of the frozen network's pictures, in network
+        units of the fit.
+    channels : int
+        Input channels of the frozen network. A grey picture is repeated for several channels; a
+        colour picture is averaged for one.
+    mean, deviation : sequence of float
+        Mean and standard deviation of the frozen network's training pictures, in its units; one
+        for each channel or one for all. Its input is (value - mean) / deviation.
+    """
+
+    def __init__(
+        self,
+        graph: nn.Module,
+        zero: Tensor,
+        unit: Tensor,
+        channels: int,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.channels = channels
+        self.register_buffer("zero", zero)
+        self.register_buffer("unit", unit)
+        self.register_buffer("mean", zero.new_tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("deviation", zero.new_tensor(deviation).reshape(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, C, Y, X) to (B, K, h, w); activations without a grid are (B, K, 1, 1)."""
+        zero, unit = self.get_buffer("zero"), self.get_buffer("unit")
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        picture = (image - zero) / unit
+        if picture.shape[1] > self.channels:
+            picture = picture.mean(1, keepdim=True)
+        picture = picture.expand(-1, self.channels, -1, -1)
+        activations: Tensor = self.graph((picture - mean) / deviation)
+        return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 
 def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
@@ -153,18 +162,6 @@ def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
     ):
         return "training"
     return ""
-
-
-#: Arguments for device and memory layout, which are ignored.
-_LAYOUT_ARGUMENTS = ("device", "layout", "memory_format", "pin_memory")
-#: Types that a step may convert to, by name.
-_DTYPES = {
-    str(item).removeprefix("torch."): item
-    for item in (
-        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
-        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
-    )
-}
 
 
 class FeatureGraph(nn.Module):

@@ -35,6 +35,9 @@ _YCBCR_WEIGHTS = (
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )
+#: Shifts that training uses: every other one, without the image's own grid, on which recompression
+#: changes nothing. All would take more memory; mirroring makes four of each.
+RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -226,11 +229,6 @@ def _make_block_dct_matrix() -> Tensor:
         for row in range(JPEG_BLOCK_SIDE)
     ]
     return torch.tensor(rows, dtype=torch.float64)
-
-
-#: Shifts that training uses: every other one, without the image's own grid, on which recompression
-#: changes nothing. All would take more memory; mirroring makes four of each.
-RECOMPRESSION_SHIFTS = GRID_SHIFTS[1::2]
 
 
 class RecompressionPrior(Prior):

@@ -30,6 +30,14 @@ ISOTROPIC_SIGMAS, SIGMA_ALONG, SIGMA_ACROSS = (0.7, 1.4), 1.6, 0.45
 FILLING_RADIUS, MIN_FILLING_WEIGHT = 4, 1e-4
 #: Mode of linear interpolation, by the number of axes.
 _INTERPOLATION_MODES = {2: "bilinear", 3: "trilinear"}
+#: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
+#: masked, which is about the share that training masks.
+INFERENCE_FOLDS = 4
+#: Largest number of copies of the holes that one step masks, if they are a small share of the
+#: image.
+MAX_MASK_COPIES = 4
+#: Hidden channels of the variance layers.
+UNCERTAINTY_CHANNELS = 16
 
 
 def count_input_channels(dims: int, channels: int) -> int:
@@ -139,16 +147,6 @@ def _pull_and_push(weighted: Tensor, weight: Tensor) -> Tensor:
     size = weighted.shape[2:]
     finer = F.interpolate(coarse, size=size, mode=_INTERPOLATION_MODES[dims], align_corners=False)
     return torch.where(weight > 0, mean, finer)
-
-
-#: Number of folds of the measured pixels in the final inference. Each is predicted with that fold
-#: masked, which is about the share that training masks.
-INFERENCE_FOLDS = 4
-#: Largest number of copies of the holes that one step masks, if they are a small share of the
-#: image.
-MAX_MASK_COPIES = 4
-#: Hidden channels of the variance layers.
-UNCERTAINTY_CHANNELS = 16
 
 
 def draw_mask_placement(

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 #: Neighbouring planes used on either side; two show motion, one does not.
 NEIGHBOURS_PER_SIDE = 2
+#: Axes of (B, D, N, Y, X) that the final inference mirrors, one tuple for each pass. On a 15 x 64 x
+#: 64 crop of a movie, training with mirrored and reversed stacks gained 2 dB.
+MIRROR_AXES: tuple[tuple[int, ...], ...] = ((), (3,), (4,), (3, 4))
+#: Draws from which the weight of neighbouring planes is estimated, about 10,000 pixels.
+WEIGHTING_DRAWS = 8
+#: Side in pixels of the squares in which copies of holes are thinned.
+THINNING_SIDE = 32
 
 
 class NearestVisiblePlanes(NamedTuple):
@@ -238,15 +245,6 @@ class StackHoles:
             :, :, sorted({plane for place in places for plane in self.find_similar_planes(place)})
         ] = 1
         return measured_mask * is_similar
-
-
-#: Axes of (B, D, N, Y, X) that the final inference mirrors, one tuple for each pass. On a 15 x 64 x
-#: 64 crop of a movie, training with mirrored and reversed stacks gained 2 dB.
-MIRROR_AXES: tuple[tuple[int, ...], ...] = ((), (3,), (4,), (3, 4))
-#: Draws from which the weight of neighbouring planes is estimated, about 10,000 pixels.
-WEIGHTING_DRAWS = 8
-#: Side in pixels of the squares in which copies of holes are thinned.
-THINNING_SIDE = 32
 
 
 def count_stack_input_channels(channels: int) -> int:

@@ -31,6 +31,27 @@ SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
 #: Groups along each side of a block, whose search area fits into the processor's cache. Of 12, 16
 #: and 24, 12 and 16 were the fastest, within 5 %.
 GROUPS_PER_BLOCK_SIDE = 16
+#: Share of the measurement in the picture in which patches are compared; the network's picture
+#: lacks structure that it has smoothed. With 0.5 instead of 0, preset `fast` gains 0.00 to 0.33 dB
+#: on five images of FMD, seven of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, and 0.2
+#: to 1.0 dB on W2S 010_0, 077_2 and 100_1. 0.7 and 1 are within 0.1 dB of it, or worse.
+MATCHING_MEASUREMENT_WEIGHT = 0.5
+#: Share of the hard-thresholded measurement in the picture that guides the Wiener filter, for white
+#: noise, and threshold in standard deviations (as in BM3D). Of 0.25, 0.4 and 0.5, 0.4 has the best
+#: balance: it loses 0.08 dB on starfish and 0.05 dB on W2S, and gains 0.5 dB on barbara and 0.2 dB
+#: on lena and peppers in colour.
+HARD_THRESHOLD_WEIGHT, HARD_THRESHOLD_SIGMAS = 0.4, 2.7
+#: Ratio of the error variance to that of the Wiener filter, which assumes an exact guide: 1.5 to
+#: 2.8 on 192 x 192 crops of camera, coins and cell of scikit-image, each with Gaussian noise of 20
+#: and with photon noise.
+WIENER_VARIANCE_FACTOR = 2.4
+#: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
+_KAISER_BETA = 2.0
+#: Points of the table of the variance-stabilising transform; linear interpolation has errors below
+#: 1e-5 of the noise.
+_STABILISATION_POINTS = 2048
+#: Lower bound of the noise power at each frequency along one axis of a patch.
+_MIN_PATCH_POWER = 0.02
 
 
 class PatchBlock(NamedTuple):
@@ -144,29 +165,6 @@ def _compute_patch_distances(
     distances = banded.as_strided((down, across, SEARCH_SIDE, SEARCH_SIDE), strides).flatten(2)
     distances[..., SEARCH_SIDE**2 // 2] = -torch.inf
     return distances
-
-
-#: Share of the measurement in the picture in which patches are compared; the network's picture
-#: lacks structure that it has smoothed. With 0.5 instead of 0, preset `fast` gains 0.00 to 0.33 dB
-#: on five images of FMD, seven of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, and 0.2
-#: to 1.0 dB on W2S 010_0, 077_2 and 100_1. 0.7 and 1 are within 0.1 dB of it, or worse.
-MATCHING_MEASUREMENT_WEIGHT = 0.5
-#: Share of the hard-thresholded measurement in the picture that guides the Wiener filter, for white
-#: noise, and threshold in standard deviations (as in BM3D). Of 0.25, 0.4 and 0.5, 0.4 has the best
-#: balance: it loses 0.08 dB on starfish and 0.05 dB on W2S, and gains 0.5 dB on barbara and 0.2 dB
-#: on lena and peppers in colour.
-HARD_THRESHOLD_WEIGHT, HARD_THRESHOLD_SIGMAS = 0.4, 2.7
-#: Ratio of the error variance to that of the Wiener filter, which assumes an exact guide: 1.5 to
-#: 2.8 on 192 x 192 crops of camera, coins and cell of scikit-image, each with Gaussian noise of 20
-#: and with photon noise.
-WIENER_VARIANCE_FACTOR = 2.4
-#: Beta of the Kaiser window that weights overlapping patches, as in BM3D.
-_KAISER_BETA = 2.0
-#: Points of the table of the variance-stabilising transform; linear interpolation has errors below
-#: 1e-5 of the noise.
-_STABILISATION_POINTS = 2048
-#: Lower bound of the noise power at each frequency along one axis of a patch.
-_MIN_PATCH_POWER = 0.02
 
 
 class _StabilisedImages(NamedTuple):

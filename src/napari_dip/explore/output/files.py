@@ -48,6 +48,31 @@ if TYPE_CHECKING:
     from napari_dip.explore.progress import ExperimentResult
     from napari_dip.explore.spectra import Spectrum
 
+#: File names of each experiment, the page first.
+EXPERIMENT_FILES = {
+    "architectures": (
+        "architectures.html",
+        "architectures.png",
+        "pictures.png",
+        "architectures.csv",
+        "curves.csv",
+        "architectures.json",
+        "denoising.json",
+    ),
+    "features": ("features.html", "features.png", "features.csv", "features.json"),
+    "impedance": ("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
+    "spectrum": (
+        "spectrum.html",
+        "power.png",
+        "bands.png",
+        "stopping.png",
+        "power.csv",
+        "bands.csv",
+        "held_out.csv",
+        "spectrum.json",
+    ),
+}
+
 
 def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV, with all digits of the numbers."""
@@ -107,32 +132,6 @@ def _caption_features() -> str:
         "network (Deep Image Prior), with a penalty on the total variation of free pixels, and "
         "with free pixels only. All at the same limits of contrast."
     )
-
-
-#: File names of each experiment, the page first.
-EXPERIMENT_FILES = {
-    "architectures": (
-        "architectures.html",
-        "architectures.png",
-        "pictures.png",
-        "architectures.csv",
-        "curves.csv",
-        "architectures.json",
-        "denoising.json",
-    ),
-    "features": ("features.html", "features.png", "features.csv", "features.json"),
-    "impedance": ("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
-    "spectrum": (
-        "spectrum.html",
-        "power.png",
-        "bands.png",
-        "stopping.png",
-        "power.csv",
-        "bands.csv",
-        "held_out.csv",
-        "spectrum.json",
-    ),
-}
 
 
 def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:

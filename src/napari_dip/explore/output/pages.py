@@ -43,6 +43,23 @@ th, td { border-bottom: 1px solid #8884; padding: .2rem .7rem .2rem 0; text-alig
 th:first-child, td:first-child { text-align: left; }
 th { vertical-align: bottom; }
 """
+SHI = (
+    "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image "
+    "prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7."
+)
+_CRETE = (
+    "Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation with a new "
+    "no-reference perceptual blur metric, SPIE 6492, 2007, doi:10.1117/12.702790."
+)
+_BAHRAMI = (
+    "Bahrami, Kot, A fast approach for no-reference image sharpness assessment based on maximum "
+    "local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755."
+)
+PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
+_HECKEL = (
+    "Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional "
+    "networks, ICLR 2019, arXiv:1810.03982."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -127,21 +144,6 @@ def _render_figure(figure: ReportFigure) -> str:
         f"<figure>\n<h2>{title}</h2>\n{make_image_tag(figure.picture, figure.title)}\n"
         f"<figcaption>{caption}</figcaption>\n</figure>"
     )
-
-
-SHI = (
-    "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image "
-    "prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7."
-)
-_CRETE = (
-    "Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation with a new "
-    "no-reference perceptual blur metric, SPIE 6492, 2007, doi:10.1117/12.702790."
-)
-_BAHRAMI = (
-    "Bahrami, Kot, A fast approach for no-reference image sharpness assessment based on maximum "
-    "local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755."
-)
-PAPER = (PAPERS["deep image prior"], PAPERS["guide"])
 
 
 def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
@@ -293,12 +295,6 @@ def _explain_stopping_rule(setup: ExperimentSetup) -> str:
     if bound is None:
         return f"{sentence}; this network has none, and goes on to learn it."
     return f"{sentence}; here the bound is {bound:g}."
-
-
-_HECKEL = (
-    "Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional "
-    "networks, ICLR 2019, arXiv:1810.03982."
-)
 
 
 def write_architecture_page(architectures: Architectures, pictures: tuple[bytes, bytes]) -> str:

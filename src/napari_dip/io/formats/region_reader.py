@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+#: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
+#: not get them; the same holds for messages of Python itself.
+_PARSER_ERRORS = (
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
+_PYTHON_ERROR_TEXTS = ("for int()", "to float", "to unpack")
+_INVALID_HEADER_REASON = "what its header says makes no sense"
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LazyImage:
@@ -63,20 +76,6 @@ class LazyImage:
         """
         with convert_parser_errors(self.path):
             return np.asarray(self.fetch(place), self.dtype)
-
-
-#: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
-#: not get them; the same holds for messages of Python itself.
-_PARSER_ERRORS = (
-    LookupError,
-    AttributeError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-    struct.error,
-)
-_PYTHON_ERROR_TEXTS = ("for int()", "to float", "to unpack")
-_INVALID_HEADER_REASON = "what its header says makes no sense"
 
 
 @contextmanager

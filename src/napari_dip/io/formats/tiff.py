@@ -57,6 +57,17 @@ _COLOUR_ENCODINGS = {
 _MINISWHITE, _PALETTE, _YCBCR = 0, 3, 6
 #: Compressions whose decoders convert YCbCr to RGB.
 _YCBCR_CODECS = ("JPEG", "JP2", "WEBP", "APERIO", "OJPEG")
+#: Maximum number of planes in OME-XML, for which tifffile makes a list before it looks at the file:
+#: 10 million take a second.
+_MAX_LISTED_PLANES = 10_000_000
+#: Kinds of TIFF whose headers state the number of planes.
+_PLANE_COUNTING_KINDS = ("ome", "imagej", "shaped")
+#: Kinds that tifffile falls back to if a header is unusable.
+_FALLBACKS = ("generic", "uniform")
+#: Values of the tag ResolutionUnit: 2 and 3 of TIFF 6.0, 4 and 5 as tifffile and others write them.
+_UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
+#: Default names for unnamed axes, outermost first, by their number.
+_DEFAULT_AXES = {1: "Z", 2: "TZ", 3: "TCZ"}
 
 
 def check_colours(page: TiffPage, path: Path) -> None:
@@ -139,15 +150,6 @@ def read_orientation(page: TiffPage) -> int:
     """Read the orientation as TIFF numbers it; 1 is upright."""
     orientation = page.tags.valueof(274, default=1)
     return int(orientation) if isinstance(orientation, int) and 1 <= int(orientation) <= 8 else 1
-
-
-#: Maximum number of planes in OME-XML, for which tifffile makes a list before it looks at the file:
-#: 10 million take a second.
-_MAX_LISTED_PLANES = 10_000_000
-#: Kinds of TIFF whose headers state the number of planes.
-_PLANE_COUNTING_KINDS = ("ome", "imagej", "shaped")
-#: Kinds that tifffile falls back to if a header is unusable.
-_FALLBACKS = ("generic", "uniform")
 
 
 def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
@@ -305,10 +307,6 @@ def _make_broken_refusal(path: Path, why: str) -> Refused:
     return Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
 
 
-#: Values of the tag ResolutionUnit: 2 and 3 of TIFF 6.0, 4 and 5 as tifffile and others write them.
-_UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
-
-
 def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
     """Return size and unit of a pixel along each axis for which the file states them."""
     if file.ome_metadata:
@@ -355,10 +353,6 @@ def _read_resolution_ratio(page: TiffPage, axis: str) -> float:
     value = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
     ratio = value[0] / value[1] if value[1] else 0.0
     return ratio if is_positive(ratio) else 0.0
-
-
-#: Default names for unnamed axes, outermost first, by their number.
-_DEFAULT_AXES = {1: "Z", 2: "TZ", 3: "TCZ"}
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:

@@ -41,6 +41,12 @@ _SAFE_CODECS = frozenset(
 _MAX_LEVELS = 64
 _AXIS_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
 _AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+#: Metadata files of groups and arrays, in either format of Zarr.
+_METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+#: Files that operating systems create in any folder.
+_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+#: Name of a chunk, or of a folder of chunks.
+_CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
 class _Axis(BaseModel):
@@ -389,14 +395,6 @@ def check_link(path: Path, root: Path) -> None:
     if not other.startswith(os.path.realpath(root) + os.sep):
         facts = {"path": make_printable(str(root)), "other": make_printable(other)}
         raise Refused(make_refusal("file-elsewhere", **facts))
-
-
-#: Metadata files of groups and arrays, in either format of Zarr.
-_METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
-#: Files that operating systems create in any folder.
-_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-#: Name of a chunk, or of a folder of chunks.
-_CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 
 
 def find_foreign_file(folder: Path) -> str:

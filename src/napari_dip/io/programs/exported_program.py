@@ -59,6 +59,16 @@ _PLAIN_ARGUMENT_PARSERS: dict[str, Callable[[Any], Any]] = {
 #: Kinds that hold a name, nothing or a plain number; and lists of them.
 _NAME_ARGUMENT_KINDS = ("as_optional_tensor", "as_sym_int", "as_sym_float", "as_sym_bool")
 _NAME_LIST_KINDS = ("as_optional_tensors", "as_sym_ints", "as_sym_floats", "as_sym_bools")
+#: Supported major version of the schema; another one may have other meanings.
+EXPORT_SCHEMA_VERSION = 8
+#: Entries that list weights and constants.
+_LISTS = {
+    "weights": "data/weights/model_weights_config.json",
+    "constants": "data/constants/model_constants_config.json",
+}
+_MALFORMED_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+#: Number of suggestions for an unknown layer.
+_MAX_LAYER_SUGGESTIONS = 5
 
 
 class Aliases:
@@ -169,16 +179,6 @@ def _parse_value(value: Mapping[str, Any], aliases: Aliases) -> Any:
 def _resolve_name(name: Any, aliases: Aliases) -> Any:
     """Return the constant of a name, or a reference to its current value."""
     return aliases.constants[name] if name in aliases.constants else aliases.resolve_name(str(name))
-
-
-#: Supported major version of the schema; another one may have other meanings.
-EXPORT_SCHEMA_VERSION = 8
-#: Entries that list weights and constants.
-_LISTS = {
-    "weights": "data/weights/model_weights_config.json",
-    "constants": "data/constants/model_constants_config.json",
-}
-_MALFORMED_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,10 +460,6 @@ def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
     if kind == "bfloat16":  # the upper half of single precision
         weight = (weight.astype(np.uint32) << 16).view(np.float32)
     return weight.astype(np.float32) if weight.dtype.kind == "f" else weight
-
-
-#: Number of suggestions for an unknown layer.
-_MAX_LAYER_SUGGESTIONS = 5
 
 
 def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:

@@ -52,6 +52,40 @@ _RECIPE_TOOLTIPS = {
 #: Number of rows that every task has: its name and its settings.
 _FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
+_BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
+_FILES_TOOLTIP = (
+    "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
+    "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
+)
+#: Number of visible lines.
+_VISIBLE_FILE_LINES = 2
+#: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
+_FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
+_FOLDER_TIP = (
+    "Where the results go, each under its input's name. A new folder is made. With the folder of "
+    "a batch that was begun, here or on the command line, the batch goes on."
+)
+_AXES_TIP = (
+    "One letter for each axis of the files, such as TYX or CZYX, where they do not say it "
+    "themselves or say it wrong. Empty: as each file says."
+)
+_PROCESSES_TIP = (
+    "How many files are restored side by side, each by a program of its own. More than one pays "
+    "where there are many cores and small files; each takes its share of the memory."
+)
+_DISTRIBUTED_MISSING_TIP = (
+    "Several files side by side need what is not installed here: pip install "
+    '"napari-dip[cluster]". For more computers, see the command line.'
+)
+_JOINT_TRAINING_TIP = (
+    "For eight files or more of one microscope, taken with the same settings: a network is fitted "
+    "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
+    "which takes a fraction of the time. A result then does not come from its own file alone; its "
+    "report names the network, which stays with the results. Validation pixels decide "
+    "whether all files are fine-tuned from there."
+)
+_NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
+_GLOB_WILDCARDS = frozenset("*?[")
 
 
 class RecipeChooser(QWidget):
@@ -251,17 +285,6 @@ def _return_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
-_BATCH_FILE_FILTER = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.czi *.nd2 *.lif);;All files (*)"
-_FILES_TOOLTIP = (
-    "What to restore, a line for each: a file, a folder (the images in it, not those in folders "
-    "below), an OME-Zarr, or a pattern such as data/**/*.tif. Lines can be changed and deleted."
-)
-#: Number of visible lines.
-_VISIBLE_FILE_LINES = 2
-#: A frame, which napari's themes omit; grey is visible on dark and light backgrounds.
-_FRAME_STYLE = "QPlainTextEdit { border: 1px solid rgba(128, 128, 128, 140); border-radius: 2px; }"
-
-
 class FilesChooser(QWidget):
     """A text field for files, folders and patterns, with buttons that add lines."""
 
@@ -318,33 +341,6 @@ class FilesChooser(QWidget):
 
     def _on_folder(self) -> None:
         self.add(QFileDialog.getExistingDirectory(self, "Folder of images to restore"))
-
-
-_FOLDER_TIP = (
-    "Where the results go, each under its input's name. A new folder is made. With the folder of "
-    "a batch that was begun, here or on the command line, the batch goes on."
-)
-_AXES_TIP = (
-    "One letter for each axis of the files, such as TYX or CZYX, where they do not say it "
-    "themselves or say it wrong. Empty: as each file says."
-)
-_PROCESSES_TIP = (
-    "How many files are restored side by side, each by a program of its own. More than one pays "
-    "where there are many cores and small files; each takes its share of the memory."
-)
-_DISTRIBUTED_MISSING_TIP = (
-    "Several files side by side need what is not installed here: pip install "
-    '"napari-dip[cluster]". For more computers, see the command line.'
-)
-_JOINT_TRAINING_TIP = (
-    "For eight files or more of one microscope, taken with the same settings: a network is fitted "
-    "to up to 32 of them, each with gain, range and noise of its own, and then shown each file, "
-    "which takes a fraction of the time. A result then does not come from its own file alone; its "
-    "report names the network, which stays with the results. Validation pixels decide "
-    "whether all files are fine-tuned from there."
-)
-_NO_JOINT_TRAINING_TIP = "This task fits what a file holds, so that no network can serve several."
-_GLOB_WILDCARDS = frozenset("*?[")
 
 
 class ResultsFolder(QLineEdit):

@@ -47,6 +47,8 @@ _FILE_ROW_HEIGHT, _MIN_TABLE_HEIGHT = 22, 90
 #: Widths of the first two columns in pixels, for the narrowest dock; the second column fits its
 #: longest label, "not finished".
 _NAME_COLUMN_WIDTH, _STATE_COLUMN_WIDTH = 88, 84
+#: Largest number of visible lines of the messages on a file; the table above needs the height.
+_MAX_DETAIL_LINES = 4
 
 
 class FileTableModel(QAbstractTableModel):
@@ -153,10 +155,6 @@ def format_file_state(row: FileRow) -> str:
     if row.state == "working":
         return f"{100 * row.fraction:.0f} %"
     return _STATE_LABELS[row.state]
-
-
-#: Largest number of visible lines of the messages on a file; the table above needs the height.
-_MAX_DETAIL_LINES = 4
 
 
 class BatchResults(QWidget):

@@ -53,6 +53,17 @@ if TYPE_CHECKING:
 
 #: Mark of the recommended row.
 _BEST_ROW_MARK = "✓ "
+_METRICS_TOOLTIP = (
+    "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
+    "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
+    "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
+    "Weights: in thousands. Choose a network to see its curves and its picture."
+)
+#: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
+_METRIC_ROW_HEIGHT = 22
+_REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
+#: Limit of the numbers that make preset names distinct.
+_MAX_PRESET_NUMBER = 99
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -261,16 +272,6 @@ def _collect_sentences(result: Any) -> tuple[str, ...]:
     return (*ended, *result.sentences)
 
 
-_METRICS_TOOLTIP = (
-    "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
-    "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
-    "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
-    "Weights: in thousands. Choose a network to see its curves and its picture."
-)
-#: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
-_METRIC_ROW_HEIGHT = 22
-
-
 class MetricsTable(QTableWidget):
     """A read-only table as tall as its rows: labels in the first column, then numbers."""
 
@@ -313,11 +314,6 @@ def _make_table_item(text: str, *, residual: bool) -> QTableWidgetItem:
     side = Qt.AlignmentFlag.AlignLeft if residual else Qt.AlignmentFlag.AlignRight
     cell.setTextAlignment(side | Qt.AlignmentFlag.AlignVCenter)
     return cell
-
-
-_REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
-#: Limit of the numbers that make preset names distinct.
-_MAX_PRESET_NUMBER = 99
 
 
 class ExplorerResults(QWidget):

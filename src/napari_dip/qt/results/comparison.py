@@ -49,6 +49,10 @@ _CONTRAST_PERCENTILE = 99.5
 _DIVERGING_COLORMAP = Colormap(
     [[0.0, 0.45, 0.85], [0.5, 0.5, 0.5], [0.9, 0.55, 0.0]], name="blue, grey at zero, orange"
 )
+_PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+#: Hints on hidden extra layers: for one layer, or two.
+_HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
+_HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
 
 
 def add_extra_layer(
@@ -97,20 +101,12 @@ def add_extra_layer(
         )
 
 
-_PLACEMENT_KEYS = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-
-
 def _reduce_rgb(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the signed root mean square over RGB, because napari shows no negative colours."""
     mean = pixels.mean(-1)
     return np.asarray(
         np.sqrt((pixels.astype(np.float64) ** 2).mean(-1)) * np.sign(mean), np.float32
     )
-
-
-#: Hints on hidden extra layers: for one layer, or two.
-_HIDDEN_LAYER_HINT = "{names} comes hidden: its eye in the layer list shows it."
-_HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show them."
 
 
 class ResultView:

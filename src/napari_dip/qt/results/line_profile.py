@@ -31,6 +31,13 @@ _PROFILE_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">━</span> {text}'
     for colour, text in ((TRAINING_COLOUR, "input"), (VALIDATION_COLOUR, "result"))
 )
+_PROFILE_HINT = (
+    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
+)
+_NO_RESULT = "There is no result to compare with yet."
+_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the picture."
+#: Milliseconds from the last change to a redraw, because sliders and shapes change often.
+_REDRAW_DELAY_MS = 50
 
 
 class Profile(NamedTuple):
@@ -148,15 +155,6 @@ class ProfilePlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no ty
         self._colours = text, background
         label = {"bottom": f"Along the line ({self._unit})", "left": "Intensity"}
         recolour(self, text, background, label, _PROFILE_LEGEND)
-
-
-_PROFILE_HINT = (
-    "Compares the input with the latest result along a line. Press Draw a line, then drag it."
-)
-_NO_RESULT = "There is no result to compare with yet."
-_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the picture."
-#: Milliseconds from the last change to a redraw, because sliders and shapes change often.
-_REDRAW_DELAY_MS = 50
 
 
 class ProfileSection(CollapsibleSection):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
+#: Minimum widths in pixels: of a dock, and of the scrolled part of it.
+MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
 
 
 class CollapsibleSection(QCollapsible):
@@ -64,10 +66,6 @@ def _measure_page_height(page: QWidget) -> int:
     if layout is not None and layout.hasHeightForWidth():
         height = max(height, layout.totalHeightForWidth(page.width()))
     return int(height)
-
-
-#: Minimum widths in pixels: of a dock, and of the scrolled part of it.
-MIN_DOCK_WIDTH, _MIN_SCROLLED_WIDTH = 310, 240
 
 
 class DockWidget(QWidget):

@@ -42,6 +42,37 @@ MIN_CROP_CONTRAST_SHARE = 1 / 32
 #: Largest number of pixels whose range is computed. Of a larger picture, which may be on disk, only
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
+#: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
+METADATA_KEY = "napari_dip"
+#: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
+_DERIVED_IMAGE_WARNINGS = {
+    "residual": "This is what {title} took out of an image, and no image itself",
+    "uncertainty": "This is how sure a result of {title} is, and no image itself",
+    "found": "This was found by {title} beside a result, and is no image itself",
+    "inpaint": "This is already a result of {title}: what was filled in is no measurement",
+}
+_RESTORED_IMAGE_WARNING = (
+    "This is already a result of {title}: what noise is left in it cannot be told from structure"
+)
+#: Attributes that a picture takes over from its source layer.
+_COPIED_ATTRIBUTES = (
+    "scale",
+    "translate",
+    "rotate",
+    "shear",
+    "affine",
+    "units",
+    "axis_labels",
+    "rgb",
+    "colormap",
+    "contrast_limits",
+    "gamma",
+    "blending",
+    "opacity",
+    "interpolation2d",
+    "interpolation3d",
+    "visible",
+)
 
 
 def compute_value_range(picture: npt.NDArray[Any]) -> tuple[float, float]:
@@ -80,20 +111,6 @@ def adjust_contrast_limits(
     if not 0 < value_range[1] - value_range[0] < min_range:
         return dict(layer_attributes)
     return {**layer_attributes, "contrast_limits": value_range}
-
-
-#: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
-METADATA_KEY = "napari_dip"
-#: Warnings if an image of this plugin is chosen as input: by what it shows, or else by its task.
-_DERIVED_IMAGE_WARNINGS = {
-    "residual": "This is what {title} took out of an image, and no image itself",
-    "uncertainty": "This is how sure a result of {title} is, and no image itself",
-    "found": "This was found by {title} beside a result, and is no image itself",
-    "inpaint": "This is already a result of {title}: what was filled in is no measurement",
-}
-_RESTORED_IMAGE_WARNING = (
-    "This is already a result of {title}: what noise is left in it cannot be told from structure"
-)
 
 
 def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
@@ -215,27 +232,6 @@ def _restore_view(
             setattr(camera, key, value)
     if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
         viewer.dims.current_step = step
-
-
-#: Attributes that a picture takes over from its source layer.
-_COPIED_ATTRIBUTES = (
-    "scale",
-    "translate",
-    "rotate",
-    "shear",
-    "affine",
-    "units",
-    "axis_labels",
-    "rgb",
-    "colormap",
-    "contrast_limits",
-    "gamma",
-    "blending",
-    "opacity",
-    "interpolation2d",
-    "interpolation3d",
-    "visible",
-)
 
 
 def get_full_resolution(layer: napari.layers.Image) -> Any:

@@ -36,6 +36,11 @@ MAX_MESSAGE_LINES = 10
 #: Events other than a resize that change the height of a text. napari sets style and font of a dock
 #: after its text, and again with each theme.
 _STYLE_EVENTS = (QEvent.Type.LayoutRequest, QEvent.Type.StyleChange, QEvent.Type.FontChange)
+#: An option in brackets, with its value: " (--tile 512)".
+_OPTION = re.compile(r" \(--[a-z][^()]*\)")
+#: Seconds after the start in which a click on Run is ignored: the second click of a double click
+#: must not stop the run.
+_DOUBLE_CLICK_SECONDS = 0.5
 
 
 class ScrollableLabel(QScrollArea):
@@ -148,13 +153,6 @@ class ScrollableLabel(QScrollArea):
         lines = "1 more line" if len(hidden_lines) == 1 else f"{len(hidden_lines)} more lines"
         warning = ", with a warning ⚠" if any("⚠" in text for text in hidden_lines) else ""
         self.more_label.setText(f"▼ {lines}{warning}" if hidden_lines else "")
-
-
-#: An option in brackets, with its value: " (--tile 512)".
-_OPTION = re.compile(r" \(--[a-z][^()]*\)")
-#: Seconds after the start in which a click on Run is ignored: the second click of a double click
-#: must not stop the run.
-_DOUBLE_CLICK_SECONDS = 0.5
 
 
 class RunBarState(Enum):

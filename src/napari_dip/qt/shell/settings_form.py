@@ -41,6 +41,15 @@ if TYPE_CHECKING:
 
 #: Longest entry of a suggestion menu, in characters; a refusal is shown as such an entry.
 _FILTER_LETTERS = 90
+#: Decimal places of a number field whose setting has no step.
+_DECIMALS = 4
+#: Size policy of lists of choices, and the smallest number of visible characters.
+_COMBO_SIZE_POLICY, _MIN_COMBO_LENGTH = (
+    QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon,
+    8,
+)
+#: Settings that are shown next to the measured noise, and those of them that can be measured.
+NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 
 
 def add_file_button(line: QLineEdit, label: str, files: str) -> None:
@@ -142,17 +151,6 @@ def _add_line_button(
     assert action is not None
     action.setToolTip(text)
     action.triggered.connect(lambda _=False: pressed())
-
-
-#: Decimal places of a number field whose setting has no step.
-_DECIMALS = 4
-#: Size policy of lists of choices, and the smallest number of visible characters.
-_COMBO_SIZE_POLICY, _MIN_COMBO_LENGTH = (
-    QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon,
-    8,
-)
-#: Settings that are shown next to the measured noise, and those of them that can be measured.
-NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,10 @@ MAX_DRAWING_SHARE = 0.01
 ReportT = TypeVar("ReportT")
 ProgressT = TypeVar("ProgressT")
 
+#: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone
+#: would wait for its threads without a limit.
+_MAX_EXIT_SECONDS = 10
+
 
 class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
     """Collects reports of a background thread until the GUI thread takes them, at a limited rate.
@@ -92,9 +96,6 @@ class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
 
 
 log = logging.getLogger(__name__)
-#: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone
-#: would wait for its threads without a limit.
-_MAX_EXIT_SECONDS = 10
 #: The outcome of a run: a result, a refusal, or None if it was discarded.
 RunOutcome = Restoration | Refusal | None
 

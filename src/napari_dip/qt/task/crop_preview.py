@@ -41,6 +41,14 @@ if TYPE_CHECKING:
 
 BoundingBox = tuple[float, float, float, float]
 
+#: First entry in the list of regions.
+VISIBLE_REGION_LABEL = "What is in view"
+_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Preview on a crop, and press Apply to all."
+_CROP_PREVIEW_HINT = (
+    "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
+    "are measured on the whole image, as for a run on all of it."
+)
+
 
 def find_region(
     viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
@@ -148,15 +156,6 @@ class GridComparison:
 
 def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
-
-
-#: First entry in the list of regions.
-VISIBLE_REGION_LABEL = "What is in view"
-_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Preview on a crop, and press Apply to all."
-_CROP_PREVIEW_HINT = (
-    "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
-    "are measured on the whole image, as for a run on all of it."
-)
 
 
 class CropPreviewSection(CollapsibleSection):

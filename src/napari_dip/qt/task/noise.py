@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 #: The outcome of a measurement: a report, a refusal, or None if it was discarded.
 MeasurementOutcome = NoiseReport | Refusal | None
 
+_PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
+    f'<span style="color:{colour}">{sign}</span> {text}'
+    for colour, sign, text in (
+        (TRAINING_COLOUR, "●", "flat parts"),
+        (VALIDATION_COLOUR, "━", "measured noise"),
+    )
+)
+#: The variance axis ends at this percentile of the variances, times a margin. A block with
+#: structure would otherwise compress all other points.
+_VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
+_NOISE_HINT = (
+    "What is left empty is measured from the image when the run starts, or now by Measure."
+)
+
 
 def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: RunControl) -> MeasurementOutcome:
     """Measure the noise of an image; errors are returned as refusals.
@@ -55,18 +69,6 @@ def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: RunControl) -> Mea
         return None if switch() is Control.DISCARD else make_noise_report(spec, array)
 
     return catch_errors(work, "Measuring the noise of", spec.name)
-
-
-_PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">{sign}</span> {text}'
-    for colour, sign, text in (
-        (TRAINING_COLOUR, "●", "flat parts"),
-        (VALIDATION_COLOUR, "━", "measured noise"),
-    )
-)
-#: The variance axis ends at this percentile of the variances, times a margin. A block with
-#: structure would otherwise compress all other points.
-_VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
 
 
 class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
@@ -112,11 +114,6 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
         """Apply the colours of napari's theme."""
         label = {"bottom": "Brightness", "left": "Variance"}
         recolour(self, text, background, label, _PHOTON_TRANSFER_LEGEND)
-
-
-_NOISE_HINT = (
-    "What is left empty is measured from the image when the run starts, or now by Measure."
-)
 
 
 class NoiseSection(CollapsibleSection):

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 #: First entry of the list: the default settings of a task.
 DEFAULT_SETTINGS_LABEL = "Default settings"
+_RECIPE_FILE_FILTER = "Recipe (*.json)"
+_OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
+_LAST_SETTINGS_MESSAGE = (
+    "The settings are those of your last run. For the others, use 'Default settings' under Repeat."
+)
 
 
 class Presets(QWidget):
@@ -164,9 +169,6 @@ class Presets(QWidget):
         self.delete_button.setEnabled(name in saved_names)
 
 
-_RECIPE_FILE_FILTER = "Recipe (*.json)"
-
-
 class RecipeButtons(QWidget):
     """Buttons that load and save the form as a recipe file, also for command line and Python.
 
@@ -231,12 +233,6 @@ class RecipeButtons(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", name, _RECIPE_FILE_FILTER)
         if path:
             self.save(path)
-
-
-_OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
-_LAST_SETTINGS_MESSAGE = (
-    "The settings are those of your last run. For the others, use 'Default settings' under Repeat."
-)
 
 
 class RepeatSection(CollapsibleSection):

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import RunControl
 
+_SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script to read"
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UnsavedLayer:
@@ -110,9 +112,6 @@ def _find_free_path(folder: Path, layer: str) -> Path:
     while path.exists() or path.is_symlink():
         path, number = folder / f"{stem}-{number}.tif", number + 1
     return path
-
-
-_SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script to read"
 
 
 class RepeatButtons(QWidget):

@@ -50,6 +50,17 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.layers import Preview
 
+_ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
+_SCALAR_ATTRIBUTES = (
+    "gamma",
+    "blending",
+    "opacity",
+    "interpolation2d",
+    "interpolation3d",
+    "rgb",
+    "visible",
+)
+
 
 def record_inputs(image: Image, axes: str, extra_inputs: Mapping[str, Layer]) -> dict[str, Any]:
     """Return names and files of the layers that a run reads, in plain JSON types.
@@ -136,18 +147,6 @@ def _is_matching_file(path: str | None, shape: tuple[int, ...] | None) -> bool:
     except DipError:
         return False
     return shape is None or found_shape == shape
-
-
-_ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
-_SCALAR_ATTRIBUTES = (
-    "gamma",
-    "blending",
-    "opacity",
-    "interpolation2d",
-    "interpolation3d",
-    "rgb",
-    "visible",
-)
 
 
 def list_autosave_folders() -> list[Path]:

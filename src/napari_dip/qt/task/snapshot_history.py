@@ -45,6 +45,16 @@ _RESULT_ONLY_KEYS = (
     "stop_reason",
     "stop_code",
 )
+#: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
+#: pictures of 512 x 512.
+MAX_SNAPSHOT_BYTES = 256_000_000
+#: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
+MAX_SNAPSHOTS = 100
+_HISTORY_TOOLTIP = (
+    "Go back to the pictures that the run went through. 'Use this iteration' makes a layer of "
+    "the one in sight; nothing else is changed. At the right end: the run as it goes on, then its "
+    "result."
+)
 
 
 class SnapshotLayers:
@@ -130,13 +140,6 @@ def describe_snapshot(snapshot: Snapshot) -> str:
     return iteration if snapshot.units == 1 else f"part {snapshot.unit}, {iteration}"
 
 
-#: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
-#: pictures of 512 x 512.
-MAX_SNAPSHOT_BYTES = 256_000_000
-#: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
-MAX_SNAPSHOTS = 100
-
-
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
     """The picture of a run at one iteration.
@@ -220,13 +223,6 @@ class SnapshotBuffer:
             self.snapshots = [
                 snapshot for snapshot in self.snapshots if snapshot.number % self._stride == 0
             ]
-
-
-_HISTORY_TOOLTIP = (
-    "Go back to the pictures that the run went through. 'Use this iteration' makes a layer of "
-    "the one in sight; nothing else is changed. At the right end: the run as it goes on, then its "
-    "result."
-)
 
 
 class HistorySlider(QWidget):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FileState = Literal["restored", "kept", "refused", "failed", "waiting"]
 #: Controls that end a batch.
 ENDING_CONTROLS = (Control.KEEP, Control.DISCARD)
+#: Maximum bytes of the suffixes after a result's name in the names of the files that belong to it.
+_MAX_SUFFIX_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +199,6 @@ class BatchPlan:
     def refused_files(self) -> tuple[tuple[Path, Refusal], ...]:
         """Files that will not be restored, with the reason."""
         return tuple((job.source, job.plan) for job in self.jobs if isinstance(job.plan, Refusal))
-
-
-#: Maximum bytes of the suffixes after a result's name in the names of the files that belong to it.
-_MAX_SUFFIX_BYTES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

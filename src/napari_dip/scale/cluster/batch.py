@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 MAX_TASK_RETRIES = 5
 #: Maximum number of messages per second that the scheduler relays from all workers together.
 MAX_MESSAGES_PER_SECOND = 50
+#: Seconds between two polls of the user's control, and between two broadcasts of it: workers may
+#: have joined since.
+CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
+#: Seconds without a message after which an event reports that no worker is available.
+MAX_SILENCE_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -307,13 +312,6 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     else:
         refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
     return record_failure(job, job.plan, {}, "failed", refusal, message.traceback_text)
-
-
-#: Seconds between two polls of the user's control, and between two broadcasts of it: workers may
-#: have joined since.
-CONTROL_POLL_SECONDS, CONTROL_REPEAT_SECONDS = 0.1, 1.0
-#: Seconds without a message after which an event reports that no worker is available.
-MAX_SILENCE_SECONDS = 20.0
 
 
 def restore_in_parallel(

@@ -41,6 +41,32 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import BatchPlan
     from napari_dip.scale.cluster.unit import WorkerTask
 
+LOOPBACK = "127.0.0.1"
+#: Timeout of the connection to a scheduler, and of its first worker, in seconds.
+SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
+#: Maximum number of worker deaths per task at the scheduler: in effect no limit. Dask charges a
+#: death to every task assigned to that worker, so that a bad file would fail others. `CrashCounter`
+#: counts instead.
+ALLOWED_FAILURES = 1_000_000
+#: Settings that make dask less active. By default, it profiles each thread 100 times a second,
+#: checks its event loop 50 times and monitors the system twice. That costs fits in the same process
+#: 3 to 8 % of two workers' time (`benchmarks/cluster.py throughput --large`).
+QUIET_DASK_CONFIG = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+}
+#: Torch's libraries keep the number of threads of this process. A killed worker is restarted
+#: however long that takes: with dask's 15 s, a busy computer lost all its workers one by one.
+LOCAL_CLUSTER_CONFIG = {
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.deploy.lost-worker-timeout": "1000 days",
+    **QUIET_DASK_CONFIG,
+}
+#: Code that a local worker runs first. Ctrl-C reaches all processes of a terminal, but workers end
+#: only by the control, with a checkpoint.
+IGNORE_INTERRUPT_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+
 
 def check_main_guard() -> None:
     """Refuse to start workers from a script without a main guard, which each worker would run.
@@ -80,33 +106,6 @@ def _is_guarded(path: str, line: int) -> bool:
         if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
     )
     return any(node.lineno <= line <= (node.end_lineno or line) for node in guards)
-
-
-LOOPBACK = "127.0.0.1"
-#: Timeout of the connection to a scheduler, and of its first worker, in seconds.
-SCHEDULER_TIMEOUT, FIRST_WORKER_TIMEOUT = 30, 60
-#: Maximum number of worker deaths per task at the scheduler: in effect no limit. Dask charges a
-#: death to every task assigned to that worker, so that a bad file would fail others. `CrashCounter`
-#: counts instead.
-ALLOWED_FAILURES = 1_000_000
-#: Settings that make dask less active. By default, it profiles each thread 100 times a second,
-#: checks its event loop 50 times and monitors the system twice. That costs fits in the same process
-#: 3 to 8 % of two workers' time (`benchmarks/cluster.py throughput --large`).
-QUIET_DASK_CONFIG = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.admin.system-monitor.interval": "5s",
-}
-#: Torch's libraries keep the number of threads of this process. A killed worker is restarted
-#: however long that takes: with dask's 15 s, a busy computer lost all its workers one by one.
-LOCAL_CLUSTER_CONFIG = {
-    "distributed.nanny.pre-spawn-environ": {},
-    "distributed.deploy.lost-worker-timeout": "1000 days",
-    **QUIET_DASK_CONFIG,
-}
-#: Code that a local worker runs first. Ctrl-C reaches all processes of a terminal, but workers end
-#: only by the control, with a checkpoint.
-IGNORE_INTERRUPT_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 @contextmanager

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 MAX_WORKER_DEATHS = 2
 #: Prefix of the crash counter of each shard, in the folder next to the checkpoint.
 SHARD_COUNTER_PREFIX = "begun"
+#: Fields of an event that are sent; the preview picture is not.
+_EVENT_FIELDS = (
+    *("message", "fraction", "iteration", "iterations", "validation_loss", "best_iteration"),
+    *("seconds", "seconds_left", "unit", "units"),
+)
 
 
 class CrashCounter:
@@ -88,13 +93,6 @@ class CrashCounter:
             if set(data) == {"session", "begun"} and not self._path.is_symlink():
                 return data["session"], data["begun"]
         return None
-
-
-#: Fields of an event that are sent; the preview picture is not.
-_EVENT_FIELDS = (
-    *("message", "fraction", "iteration", "iterations", "validation_loss", "best_iteration"),
-    *("seconds", "seconds_left", "unit", "units"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,16 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch.jobs import Job
     from napari_dip.scale.cluster.unit import WorkerTask
 
+#: Topic of events; the scheduler keeps only the last thousand messages of a topic.
+EVENT_TOPIC = "napari-dip"
+#: Control of each session; the oldest sessions are dropped.
+_CONTROLS: dict[str, Control] = {}
+_MAX_SESSIONS = 100
+#: Dask's states of a worker that is not shutting down.
+ACTIVE_WORKER_STATES = ("running", "paused")
+#: Runs one fit at a time, which then has torch's threads and the memory to itself.
+_FIT_LOCK = threading.Lock()
+
 
 def restore_shard_on_worker(
     worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
@@ -129,17 +139,6 @@ def _run_shard(
     restore = restore_tile_shard if plan.tiles else restore_unit_shard
     steps = restore(plan, data, shard, control, store)
     return (yield from run_in_default_state(steps, plan.threads))
-
-
-#: Topic of events; the scheduler keeps only the last thousand messages of a topic.
-EVENT_TOPIC = "napari-dip"
-#: Control of each session; the oldest sessions are dropped.
-_CONTROLS: dict[str, Control] = {}
-_MAX_SESSIONS = 100
-#: Dask's states of a worker that is not shutting down.
-ACTIVE_WORKER_STATES = ("running", "paused")
-#: Runs one fit at a time, which then has torch's threads and the memory to itself.
-_FIT_LOCK = threading.Lock()
 
 
 def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:
