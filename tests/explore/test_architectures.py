@@ -16,7 +16,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.explore.architecture_fits import TrialStop, find_stop, is_significantly_worse
+from napari_dip.explore.architecture_fits import SelectedStop, find_stop, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
     find_architecture,
@@ -111,7 +111,7 @@ def test_the_stop_is_where_a_fit_would_have_ended_not_where_this_one_did():
     falls_then_rises = np.abs(np.arange(1, 401) - 100) / 100 + 1
     found = find_stop(falls_then_rises)
     assert found.selected_iteration == 100 and found.stop_iteration < 400
-    assert find_stop(np.linspace(2, 1, 400)) == TrialStop(
+    assert find_stop(np.linspace(2, 1, 400)) == SelectedStop(
         stop_iteration=400, selected_iteration=400
     )
 

@@ -329,7 +329,7 @@ class _Dock:
 
     def try_on(self, region: str) -> None:
         self._dock.crop_preview.regions.setCurrentText(region)
-        self._dock.crop_preview.request_trial()
+        self._dock.crop_preview.request_preview()
 
     def pixels(self, start: Callable[[], object]) -> Pixels:
         """Begin, let the event loop turn until the dock is idle, and take the new picture."""
@@ -353,7 +353,7 @@ class _Dock:
 def _is_result(layer: Any) -> bool:
     """Leave out previews, and what was found beside the picture."""
     told = layer.metadata.get("napari_dip", {})
-    return "recipe" in told and told.get("shows", "result") in ("result", "trial")
+    return "recipe" in told and told.get("shows", "result") in ("result", "crop-preview")
 
 
 @cache

@@ -264,10 +264,10 @@ _RUN_NOTES = {
     "device-kept": "The GPU stopped answering {iteration:?after iteration {iteration}|"
     "before the first picture}; the best picture so far was kept.",
     "shared-network": "One network was fitted to {members} parts of the data, and shown all of it.",
-    "sharing-tried": "Going on with each alone, tried on {trials}, changed the log-likelihood of a "
+    "sharing-tried": "Going on with each alone, tried on {probes}, changed the log-likelihood of a "
     "validation pixel by {mean:+.4f} ± {error:.4f}: {pays:?so all went on|so none went on}.",
-    "trial-region": "This is a trial on rows {top} to {bottom} and columns {left} to {right}; "
-    "range and noise were measured on the whole image.",
+    "crop-preview-region": "This is a preview of rows {top} to {bottom} and columns {left} to "
+    "{right}; range and noise were measured on the whole image.",
     "regions-sampled": "What is said of residual, detail and intensity was measured on {count} "
     "regions of it.",
     "experiment-crop": "Of the image its middle of {size} is looked at.",

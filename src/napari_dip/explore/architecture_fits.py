@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TrialFit:
+class ArchitectureFit:
     """One architecture, fitted to the picture and to noise.
 
     Attributes
@@ -55,7 +55,7 @@ class TrialFit:
         picture.
     psnr : ndarray (iterations,) or None
         PSNR of the running average against the truth, in dB.
-    stop : TrialStop
+    stop : SelectedStop
     picture : ndarray (Y, X)
         Running average at the selected iteration, in the image's units.
     errors : ndarray (validation pixels,)
@@ -71,7 +71,7 @@ class TrialFit:
     correspondence: Curve
     validation_errors: Curve
     psnr: Curve | None
-    stop: TrialStop
+    stop: SelectedStop
     picture: Picture
     errors: Curve
     seconds: float
@@ -103,14 +103,14 @@ class TrialFit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialStop:
+class SelectedStop:
     """Iteration at which a fit would have ended, and the iteration of its selected picture."""
 
     stop_iteration: int
     selected_iteration: int
 
 
-def find_stop(validation_errors: Sequence[float]) -> TrialStop:
+def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
     """Apply the usual early stopping to a complete fit, and select its best validated iteration.
 
     Parameters
@@ -133,7 +133,7 @@ def find_stop(validation_errors: Sequence[float]) -> TrialStop:
         if rule(history):
             break
     best = min(reversed(history), key=lambda item: item.validation_loss)  # the last of equals
-    return TrialStop(stop_iteration=history[-1].iteration, selected_iteration=best.iteration)
+    return SelectedStop(stop_iteration=history[-1].iteration, selected_iteration=best.iteration)
 
 
 def is_significantly_worse(item: Curve, other: Curve, sure: float) -> bool:
@@ -186,7 +186,7 @@ def fit_architecture(
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     noise: ProgressCurve | None = None,
-) -> Generator[ArchitectureProgress, None, TrialFit | None]:
+) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
     """Fit an architecture to the picture, then to noise.
 
     Parameters
@@ -208,7 +208,7 @@ def fit_architecture(
 
     Returns
     -------
-    TrialFit or None
+    ArchitectureFit or None
         None if the user ended it.
 
     Raises
@@ -286,8 +286,8 @@ class _FitRecorder:
         noise: ProgressCurve,
         judges: npt.NDArray[np.bool_],
         seconds: float,
-    ) -> TrialFit:
-        """Combine all measurements into a `TrialFit`."""
+    ) -> ArchitectureFit:
+        """Combine all measurements into a `ArchitectureFit`."""
         energy, validation_errors = (
             np.array([attrgetter(name)(reading) for reading in self._records])
             for name in ("energy", "validation_error")
@@ -295,7 +295,7 @@ class _FitRecorder:
         stop = find_stop(validation_errors.tolist())
         picture = self._records[stop.selected_iteration - 1].picture
         assert picture is not None
-        return TrialFit(
+        return ArchitectureFit(
             architecture=architecture,
             weights=weights,
             energy=energy,

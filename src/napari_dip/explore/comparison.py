@@ -26,7 +26,7 @@ from napari_dip.tasks.priors.deep_image_prior import ADAM, PRESET
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from napari_dip.explore.architecture_fits import ArchitectureProgress, TrialFit
+    from napari_dip.explore.architecture_fits import ArchitectureFit, ArchitectureProgress
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.priors.deep_image_prior import Architecture
@@ -45,7 +45,7 @@ class Architectures(ExperimentResult):
     truth : ndarray (Y, X) or None
     block : tuple of int
         Size of the guard blocks around validation pixels.
-    fits : tuple of TrialFit
+    fits : tuple of ArchitectureFit
         One fit per architecture, that of the preset first.
     failed_architectures : tuple of str
         Architectures whose fit diverged.
@@ -57,17 +57,17 @@ class Architectures(ExperimentResult):
     subject: ExperimentSetup
     truth: Picture | None
     block: tuple[int, int]
-    fits: tuple[TrialFit, ...]
+    fits: tuple[ArchitectureFit, ...]
     failed_architectures: tuple[str, ...]
     skipped_architectures: tuple[str, ...] = ()
 
     @property
-    def best(self) -> TrialFit:
+    def best(self) -> ArchitectureFit:
         """Fit with the smallest validation error."""
         return min(self.fits, key=lambda item: item.validation_error)
 
     @property
-    def equivalent_fits(self) -> tuple[TrialFit, ...]:
+    def equivalent_fits(self) -> tuple[ArchitectureFit, ...]:
         """Fits whose validation errors do not differ significantly from the best one's."""
         best = self.best
         return tuple(
@@ -78,7 +78,7 @@ class Architectures(ExperimentResult):
         )
 
     @property
-    def recommended_fit(self) -> TrialFit:
+    def recommended_fit(self) -> ArchitectureFit:
         """Recommended fit: the best one, or that of the preset if it is not significantly worse."""
         first = self.fits[0]
         return first if first in self.equivalent_fits else self.best
@@ -233,7 +233,7 @@ def _fit_architectures(
     control: Callable[[], Control],
 ) -> Generator[IterationUpdate, None, Architectures | None]:
     block = measure_validation_block(setup)
-    fits: list[TrialFit] = []
+    fits: list[ArchitectureFit] = []
     failed: list[str] = []
     for number, design in enumerate(architectures):
         steps = fit_architecture(design, setup, truth, block, control=control)

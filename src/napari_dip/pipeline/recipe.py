@@ -69,7 +69,12 @@ _OLD_FIELDS: Mapping[str, Mapping[str, str]] = {
         "iterations_at_most": "max_iterations",
         "repeats": "restarts",
     },
-    "fit.joint_training": {"shown": "inference", "went_on": "fine_tuned", "file": "network_file"},
+    "fit.joint_training": {
+        "shown": "inference",
+        "trials": "probes",
+        "went_on": "fine_tuned",
+        "file": "network_file",
+    },
 }
 #: New names of priors in reports, by their names in schema 1.
 _OLD_PRIORS: Mapping[str, str] = {

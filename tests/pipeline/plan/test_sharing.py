@@ -182,7 +182,7 @@ def test_a_shared_movie_is_told_as_it_was_made() -> None:
     told = answer.report["fit"]
     assert told["finished"] == FRAMES
     assert told["joint_training"]["members"] == FRAMES
-    assert told["joint_training"]["trials"] == 3
+    assert told["joint_training"]["probes"] == 3
     assert any("One network was fitted to 4 parts" in note for note in answer.report["notes"])
     assert "was fitted to 4 parts of the data together" in write_methods_section(answer.report)
 

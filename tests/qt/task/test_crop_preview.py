@@ -45,15 +45,17 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
     large.press(trying.try_button)
     assert large.dock.is_busy and "96 × 64 pixels" in trying.message_label.text()
     large.wait_for_end()
-    assert "cells trial, Fast residual" in large.names  # of several trials, each has its own
+    assert (
+        "cells crop preview, Fast residual" in large.names
+    )  # of several previews, each has its own
     large.dock.view.extra_layer_chooser.boxes["residual"].setChecked(False)
-    trial = large.viewer.layers["cells trial, Fast"]
-    assert trial.data.shape == (64, 96)
-    np.testing.assert_allclose(trial.translate, (10 + 20, 20 + 8))
-    np.testing.assert_allclose(trial.scale, (0.5, 0.5))
-    made = trial.metadata[METADATA_KEY]
-    assert made["shows"] == "trial"
-    assert "cells trial" not in large.dock.repeat.buttons.combo.currentText()
+    preview = large.viewer.layers["cells crop preview, Fast"]
+    assert preview.data.shape == (64, 96)
+    np.testing.assert_allclose(preview.translate, (10 + 20, 20 + 8))
+    np.testing.assert_allclose(preview.scale, (0.5, 0.5))
+    made = preview.metadata[METADATA_KEY]
+    assert made["shows"] == "crop-preview"
+    assert "cells crop preview" not in large.dock.repeat.buttons.combo.currentText()
     large.set(max_iterations="9", gain="3")
     large.press(trying.apply_button)
     large.wait_for_end()
@@ -70,22 +72,25 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
     viewer.layers.selection.active = viewer.layers["cells"]
     draw(large, 0, 0, 64, 64)
     large.press(trying.compare_button)
-    large.wait_until(lambda: "cells trial, Fast" in large.names)
+    large.wait_until(lambda: "cells crop preview, Fast" in large.names)
     assert large.dock.is_busy and not trying.apply_button.isEnabled()  # two more are to come
-    large.wait_until(lambda: not large.dock.is_busy and "cells trial, Best" in large.names)
+    large.wait_until(lambda: not large.dock.is_busy and "cells crop preview, Best" in large.names)
     assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
     shown = [one.name for one in viewer.layers if one.visible]
-    assert shown == ["cells", *(f"cells trial, {one}" for one in ("Fast", "Balanced", "Best"))]
-    assert trying.trials.currentText() == "cells trial, Fast"  # the form's own preset
-    viewer.layers.selection.active = viewer.layers["cells trial, Balanced"]
-    assert trying.trials.currentText() == "cells trial, Balanced"
+    assert shown == [
+        "cells",
+        *(f"cells crop preview, {one}" for one in ("Fast", "Balanced", "Best")),
+    ]
+    assert trying.previews.currentText() == "cells crop preview, Fast"  # the form's own preset
+    viewer.layers.selection.active = viewer.layers["cells crop preview, Balanced"]
+    assert trying.previews.currentText() == "cells crop preview, Balanced"
     assert re.fullmatch(
         r"The whole image with Balanced: up to \d+ (s|min)\.", trying.cost_label.text()
     ), trying.cost_label.text()
-    viewer.layers.selection.active = viewer.layers["cells trial, Fast"]
-    assert trying.trials.currentText() == "cells trial, Fast"
+    viewer.layers.selection.active = viewer.layers["cells crop preview, Fast"]
+    assert trying.previews.currentText() == "cells crop preview, Fast"
     large.press(trying.apply_button)
     assert large.dock.is_busy and large.dock.chooser.get_layer().name == "cells"
     assert not viewer.canvas.grid.enabled and viewer.layers["aside"].visible
@@ -97,7 +102,9 @@ def test_discarding_a_comparison_runs_no_further_preset(large):
     large.set(prior="random-input", max_iterations="100000")
     large.press(large.dock.crop_preview.compare_button)
     large.wait_for_fit()
-    assert large.dock.plan_label.text().startswith("Trial, Fast, 2 more to follow. 64 × 64 pixels")
+    assert large.dock.plan_label.text().startswith(
+        "Crop preview, Fast, 2 more to follow. 64 × 64 pixels"
+    )
     large.press(large.dock.run_bar.discard_button)
     assert not large.dock.is_busy
     large.qtbot.wait(200)
@@ -117,12 +124,12 @@ def test_what_is_in_view_is_the_region_without_a_drawing(large):
     )
     large.press(trying.try_button)
     large.wait_for_end()
-    trial = viewer.layers["cells trial, Fast"]
-    first = [round(one) for one in viewer.layers["cells"].world_to_data(trial.translate)]
-    last = [one + n for one, n in zip(first, trial.data.shape, strict=True)]
+    preview = viewer.layers["cells crop preview, Fast"]
+    first = [round(one) for one in viewer.layers["cells"].world_to_data(preview.translate)]
+    last = [one + n for one, n in zip(first, preview.data.shape, strict=True)]
     assert 0 <= top - first[0] < 8 and 0 <= left - first[1] < 8  # cut at multiples of 8
     assert 0 <= last[0] - bottom <= 9 and 0 <= last[1] - right <= 9
-    assert trial.data.size < viewer.layers["cells"].data.size
+    assert preview.data.size < viewer.layers["cells"].data.size
 
 
 def test_an_empty_drawing_is_said_in_words(large):

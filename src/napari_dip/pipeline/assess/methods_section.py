@@ -233,11 +233,11 @@ def _describe_joint_training(training: Mapping[str, Any]) -> str:
             f"{training['sha256']}), in {training['iterations']} iterations, and then shown this "
             "one"
         )
-    if "trials" not in training:
+    if "probes" not in training:
         return f"{clause}."
     outcome = "each went on" if training["fine_tuned"] else "none went on"
     return (
-        f"{clause}; since going on with each by itself, tried on {training['trials']}, changed the "
+        f"{clause}; since going on with each by itself, tried on {training['probes']}, changed the "
         f"log-likelihood of validation pixels by {training['gain']:.2g} ± {training['error']:.2g} "
         "a pixel, "
         f"{outcome}."

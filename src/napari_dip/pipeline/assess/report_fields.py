@@ -82,8 +82,8 @@ class _Prior(StrictModel):
     why: TextField
 
 
-class _Trials(StrictModel):
-    trials: CountField
+class _Probes(StrictModel):
+    probes: CountField
     gain: NumberField
     error: NumberField
     fine_tuned: bool
@@ -118,7 +118,7 @@ class _Fit(StrictModel):
         """Check the optional groups of fields on joint training; each must be complete."""
         shared = raw.get("joint_training") if isinstance(raw, dict) else None
         if isinstance(shared, dict):
-            for kind in (_Trials, _Network):
+            for kind in (_Probes, _Network):
                 if not kind.model_fields.keys().isdisjoint(shared):
                     kind.model_validate(shared)
         return raw

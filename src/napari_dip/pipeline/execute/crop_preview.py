@@ -298,7 +298,7 @@ def _crop_calibration(
         camera_correction=None
         if calibration.camera_correction is None
         else calibration.camera_correction.crop(grid[-2:]),
-        notes=(*calibration.notes, make_note("trial-region", **edges)),
+        notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
     ), cropped_stack
 
 

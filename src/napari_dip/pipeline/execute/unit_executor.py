@@ -297,7 +297,7 @@ class UnitExecutor:
             assert self.weights is not None
             outcome = replace(outcome, gain=compute_validation_gain(setup, self.weights, result))
             gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
-            if gain is not None and gain.trials == unit.probe_count:
+            if gain is not None and gain.probes == unit.probe_count:
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()

@@ -47,13 +47,13 @@ class FineTuneGain:
     ----------
     mean, error : float
         Mean gain and its standard error.
-    trials : int
+    probes : int
         Number of probes.
     """
 
     mean: float
     error: float
-    trials: int
+    probes: int
 
     @property
     def is_worthwhile(self) -> bool:
@@ -162,7 +162,7 @@ def make_joint_units(
     probes = [
         replace(
             joint_unit,
-            id=f"trial{number}-{name}",
+            id=f"probe{number}-{name}",
             iterations=probe_iterations,
             part=member.part,
             is_warm_start=True,
@@ -197,14 +197,14 @@ def compute_fine_tune_gain(outcomes: Iterable[UnitOutcome], series: str) -> Fine
         return None
     mean = total / count
     return FineTuneGain(
-        mean=mean, error=sqrt(max(0.0, squares / count - mean**2) / (count - 1)), trials=len(gains)
+        mean=mean, error=sqrt(max(0.0, squares / count - mean**2) / (count - 1)), probes=len(gains)
     )
 
 
 def make_sharing_note(gain: FineTuneGain) -> Note:
     """Return a note on what the probes decided."""
     facts = {
-        "trials": gain.trials,
+        "probes": gain.probes,
         "mean": gain.mean,
         "error": gain.error,
         "pays": gain.is_worthwhile,
@@ -227,7 +227,7 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
     if gain is None:
         return {"joint_training": facts}
     probe_fields = {
-        "trials": gain.trials,
+        "probes": gain.probes,
         "gain": gain.mean,
         "error": gain.error,
         "fine_tuned": gain.is_worthwhile,

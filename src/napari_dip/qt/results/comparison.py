@@ -61,7 +61,7 @@ def add_extra_layer(
     name: str,
     layer_attributes: Mapping[str, Any],
     result: Restoration,
-    trial: str = "",
+    crop_preview_name: str = "",
 ) -> napari.layers.Image | None:
     """Add an extra layer, hidden at first; return None if the result does not have it.
 
@@ -75,7 +75,7 @@ def add_extra_layer(
     layer_attributes : mapping
         Position and metadata: of the result for the uncertainty, of the input for the residual.
     result : Restoration
-    trial : str
+    crop_preview_name : str
         Suffix of the layer name for a crop preview; else empty.
     """
     pixels = getattr(result, kind)
@@ -91,7 +91,7 @@ def add_extra_layer(
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
-            name=" ".join(filter(None, [name, trial, kind])),
+            name=" ".join(filter(None, [name, crop_preview_name, kind])),
             **{key: layer_attributes[key] for key in _PLACEMENT_KEYS if key in layer_attributes},
             colormap=colours,
             contrast_limits=(low, limit),
@@ -167,7 +167,7 @@ class ResultView:
         attributes = (
             pending.layer_attributes if kind == "uncertainty" else pending.input_layer_attributes
         )
-        arguments = pending.name, attributes, pending.result, pending.trial_name
+        arguments = pending.name, attributes, pending.result, pending.crop_preview_name
         act = partial(add_extra_layer, self._viewer, kind, *arguments)
         added: list[Image | None] = []
         trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")

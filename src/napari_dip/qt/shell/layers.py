@@ -328,7 +328,7 @@ def add_result(
     name: str,
     layer_attributes: Mapping[str, Any],
     result: Restoration,
-    trial: str = "",
+    crop_preview_name: str = "",
     preview: Preview | None = None,
 ) -> napari.layers.Image:
     """Add a result and its extra outputs as layers; return the layer of the result.
@@ -341,14 +341,16 @@ def add_result(
     layer_attributes : mapping
         The attributes of the input layer, by `copy_layer_attributes`.
     result : Restoration
-    trial : str
+    crop_preview_name : str
         Suffix of the name for the result of a crop preview; else empty.
     preview : Preview, optional
         The preview of the run; its layer shows the result if it is the topmost one.
     """
-    metadata = add_provenance(layer_attributes, name, result, "trial" if trial else "result")
+    metadata = add_provenance(
+        layer_attributes, name, result, "crop-preview" if crop_preview_name else "result"
+    )
     layer_attributes = adjust_contrast_limits(
-        layer_attributes, compute_value_range(result.image), part=bool(trial)
+        layer_attributes, compute_value_range(result.image), part=bool(crop_preview_name)
     )
     with preserve_view(viewer):
         for output in result.recipe.task.extra_outputs:
@@ -360,7 +362,7 @@ def add_result(
                 metadata,
             )
         layer_name, attributes = (
-            f"{name} {trial or result.recipe.task.result_suffix}",
+            f"{name} {crop_preview_name or result.recipe.task.result_suffix}",
             {**layer_attributes, "metadata": metadata},
         )
         layer = (

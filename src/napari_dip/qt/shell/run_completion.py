@@ -45,7 +45,7 @@ class PendingResult:
         Returns the input layer, or None if it no longer exists.
     input_layer_attributes : mapping
         As `layer_attributes`, for pictures of the input's size.
-    trial_name : str
+    crop_preview_name : str
         Suffix of the layer name for a crop preview; else empty.
     remarks : tuple of Note
         Notes that the plan shows already, and the message does not repeat.
@@ -58,7 +58,7 @@ class PendingResult:
     result: Restoration
     get_source_layer: Callable[[], Any] = lambda: None
     input_layer_attributes: Mapping[str, Any] = field(default_factory=dict)
-    trial_name: str = ""
+    crop_preview_name: str = ""
     remarks: tuple[Note, ...] = ()
     preview: Preview | None = None
 
@@ -76,7 +76,7 @@ class PendingResult:
             If no layer could be added. Any type, because other plugins listen to the layers.
         """
         try:
-            content = self.result, self.trial_name, self.preview
+            content = self.result, self.crop_preview_name, self.preview
             return add_result(viewer, self.name, self.layer_attributes, *content).name, ""
         except Exception as error:
             _log_error(f"Adding the result of '{self.name}' failed", error)
@@ -89,7 +89,7 @@ class PendingResult:
             plain_attributes = {key: self.layer_attributes[key] for key in ("rgb", "metadata")}
             try:
                 name = add_result(
-                    viewer, self.name, plain_attributes, self.result, self.trial_name
+                    viewer, self.name, plain_attributes, self.result, self.crop_preview_name
                 ).name
             except Exception:
                 name = self._find_layer_name(viewer)

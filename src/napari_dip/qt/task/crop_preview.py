@@ -43,7 +43,9 @@ BoundingBox = tuple[float, float, float, float]
 
 #: First entry in the list of regions.
 VISIBLE_REGION_LABEL = "What is in view"
-_CHOOSE_TRIAL_MESSAGE = "Choose one of the trials under Preview on a crop, and press Apply to all."
+_CHOOSE_PREVIEW_MESSAGE = (
+    "Choose one of the previews under Preview on a crop, and press Apply to all."
+)
 _CROP_PREVIEW_HINT = (
     "Restores a part only: what you see, or a rectangle drawn in a Shapes layer. Range and noise "
     "are measured on the whole image, as for a run on all of it."
@@ -193,29 +195,29 @@ class CropPreviewSection(CollapsibleSection):
         self._comparison_request: RunRequest | None = None
         self._earlier_layer_names: set[str] = set()
         self._preset, self._busy = "", False
-        self.regions = _make_trial_combo("Region", "The part of the image to try on")
-        self.trials = _make_trial_combo("Trial", "The trial whose preset the whole image gets")
+        self.regions = _make_combo("Region", "The part of the image to try on")
+        self.previews = _make_combo("Preview", "The preview whose preset the whole image gets")
         self.try_button = make_button("Try", "Run on this part, with the settings as they are")
         self.compare_button = make_button(
             "Compare presets",
             "Run on this part with each preset, and show the results side by side",
         )
         self.apply_button = make_button(
-            "Apply to all", "Run on the whole image with the settings of this trial"
+            "Apply to all", "Run on the whole image with the settings of this preview"
         )
         self.message_label = make_message_label()
         self.message_label.setText(_CROP_PREVIEW_HINT)
         self.cost_label = make_message_label()
         self._arrange(page)
-        self.try_button.clicked.connect(self.request_trial)
+        self.try_button.clicked.connect(self.request_preview)
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
-        self.trials.currentIndexChanged.connect(self._show_cost)
+        self.previews.currentIndexChanged.connect(self._show_cost)
         extra_inputs.changed.connect(self._show_cost)
         self._connect(True)
         self.refresh()
 
-    def request_trial(self) -> None:
+    def request_preview(self) -> None:
         """Request a run on the region with the present settings."""
         self._request_runs(())
 
@@ -242,7 +244,7 @@ class CropPreviewSection(CollapsibleSection):
         layers = [
             layer
             for layer in self._viewer.layers
-            if _read_trial_provenance(layer) is not None
+            if _read_preview_provenance(layer) is not None
             and layer.name not in self._earlier_layer_names
         ]
         if (
@@ -254,10 +256,10 @@ class CropPreviewSection(CollapsibleSection):
             matching_names = (
                 layer.name
                 for layer in layers
-                if _read_trial_recipe(layer).run_settings.preset == self._preset
+                if _read_preview_recipe(layer).run_settings.preset == self._preset
             )
-            self.trials.setCurrentText(next(matching_names, self.trials.currentText()))
-            self.said.emit(_CHOOSE_TRIAL_MESSAGE)
+            self.previews.setCurrentText(next(matching_names, self.previews.currentText()))
+            self.said.emit(_CHOOSE_PREVIEW_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
         """Update both lists to the layers of the viewer; a new layer is chosen."""
@@ -266,18 +268,18 @@ class CropPreviewSection(CollapsibleSection):
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
         ]
         _fill_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
-        names = [layer.name for layer in layers if _read_trial_provenance(layer) is not None]
+        names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
-        _fill_combo(self.trials, names, names, active.name if active is not None else "")
+        _fill_combo(self.previews, names, names, active.name if active is not None else "")
         self.apply_button.setEnabled(bool(names) and not self._busy)
         self._show_cost()
 
     def set_busy(self, busy: bool) -> None:
         """Disable the buttons and lists during a run."""
-        for widget in (self.regions, self.trials, self.try_button, self.compare_button):
+        for widget in (self.regions, self.previews, self.try_button, self.compare_button):
             widget.setEnabled(not busy)
         self._busy = busy
-        self.apply_button.setEnabled(not busy and self.trials.count() > 0)
+        self.apply_button.setEnabled(not busy and self.previews.count() > 0)
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
@@ -332,9 +334,9 @@ class CropPreviewSection(CollapsibleSection):
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
         """Return the provenance of the chosen crop preview, or None."""
-        name = self.trials.currentText()
+        name = self.previews.currentText()
         return (
-            _read_trial_provenance(self._viewer.layers[name])
+            _read_preview_provenance(self._viewer.layers[name])
             if name in self._viewer.layers
             else None
         )
@@ -372,28 +374,28 @@ class CropPreviewSection(CollapsibleSection):
         follow_layers(self._viewer, self.refresh, is_connected=is_connected)
 
     def _arrange(self, page: QWidget) -> None:
-        region, trial = QFormLayout(), QFormLayout()
+        region, preview = QFormLayout(), QFormLayout()
         region.addRow("Region", self.regions)
-        trial.addRow("Trial", self.trials)
+        preview.addRow("Preview", self.previews)
         layout = QGridLayout(page)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(region, 0, 0, 1, 2)
         layout.addWidget(self.try_button, 1, 0)
         layout.addWidget(self.compare_button, 1, 1)
         layout.addWidget(self.message_label, 2, 0, 1, 2)
-        layout.addLayout(trial, 3, 0, 1, 2)
+        layout.addLayout(preview, 3, 0, 1, 2)
         layout.addWidget(self.cost_label, 4, 0, 1, 2)
         layout.addWidget(self.apply_button, 5, 0, 1, 2)
         layout.setRowStretch(6, 1)
 
 
-def _read_trial_provenance(layer: Any) -> Mapping[str, Any] | None:
+def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a crop preview; None for other layers."""
     provenance = read_layer_provenance(layer)
-    return provenance if provenance.get("shows") == "trial" else None
+    return provenance if provenance.get("shows") == "crop-preview" else None
 
 
-def _read_trial_recipe(layer: Any) -> Recipe:
+def _read_preview_recipe(layer: Any) -> Recipe:
     return recipe_from_dict(read_layer_provenance(layer)["recipe"])
 
 
@@ -411,7 +413,7 @@ def _fill_combo(combo: QComboBox, names: list[str], new_names: list[str], active
         combo.setCurrentIndex(max(combo.findText(chosen_name), 0 if names else -1))
 
 
-def _make_trial_combo(name: str, tip: str) -> QComboBox:
+def _make_combo(name: str, tip: str) -> QComboBox:
     combo = QComboBox()
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tip}</qt>")

@@ -171,7 +171,7 @@ class TaskDock(LayerDock):
         # without the time, which the run bar now shows
         plan = _describe_plan(request.plan, request.get_source_layer())
         self.plan_label.setText(
-            f"{_describe_trial(request.trial_name, len(self._queued_requests))}{plan}"
+            f"{_describe_crop_preview(request.crop_preview_name, len(self._queued_requests))}{plan}"
         )
 
     def _show(self, news: RunProgress) -> None:
@@ -270,12 +270,12 @@ def _describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
     return "\n".join(filter(None, [summary, derived_warning, *map(str, plan.notes)]))
 
 
-def _describe_trial(trial: str, extra_inputs: int) -> str:
+def _describe_crop_preview(name: str, extra_inputs: int) -> str:
     """Return the name of the crop preview that runs, and how many follow; "" for other runs."""
-    if not trial:
+    if not name:
         return ""
     remaining = f", {extra_inputs} more to follow" if extra_inputs else ""
-    return f"{trial[:1].upper()}{trial[1:]}{remaining}. "
+    return f"{name[:1].upper()}{name[1:]}{remaining}. "
 
 
 @cache

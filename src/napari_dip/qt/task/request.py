@@ -273,7 +273,7 @@ class RunRequest:
         The plan for the whole image, if this is a crop preview.
     region : CropRegion or None
         The region of a crop preview.
-    trial_name : str
+    crop_preview_name : str
         Suffix of the layer name for a crop preview; else empty.
     autosave_target : AutosaveTarget or None
         Where the run is saved, to be resumed after a crash.
@@ -287,14 +287,14 @@ class RunRequest:
     pixels: Mapping[str, Any]
     full_plan: Plan | None = None
     region: CropRegion | None = None
-    trial_name: str = ""
+    crop_preview_name: str = ""
     autosave_target: AutosaveTarget | None = None
 
     @property
     def label(self) -> str:
         """Name of the run in the queue, such as "Denoise cells"."""
         title = self.plan.recipe.task.title
-        return " ".join(filter(None, [title, self.name, self.trial_name]))
+        return " ".join(filter(None, [title, self.name, self.crop_preview_name]))
 
     def make_pending_result(
         self, result: Restoration, preview: Preview | None = None
@@ -307,7 +307,7 @@ class RunRequest:
             result=result,
             get_source_layer=self.get_source_layer,
             input_layer_attributes=self.input_layer_attributes,
-            trial_name=self.trial_name,
+            crop_preview_name=self.crop_preview_name,
             remarks=plan.notes,
             preview=preview,
         )
@@ -378,5 +378,5 @@ def restrict_to_region(request: RunRequest, region: CropRegion, small: Plan) -> 
         input_layer_attributes=moved(request.input_layer_attributes),
         full_plan=request.plan,
         region=region,
-        trial_name=f"trial, {preset}",
+        crop_preview_name=f"crop preview, {preset}",
     )

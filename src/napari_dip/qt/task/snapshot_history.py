@@ -87,7 +87,7 @@ class SnapshotLayers:
             attributes = adjust_contrast_limits(
                 request.layer_attributes,
                 compute_value_range(snapshot.picture),
-                part=bool(request.trial_name),
+                part=bool(request.crop_preview_name),
             )
             layer = viewer.add_image(
                 snapshot.picture.copy(), name=name, **{**attributes, "metadata": metadata}
@@ -410,4 +410,6 @@ class HistorySlider(QWidget):
 
 
 def _make_preview(viewer: napari.viewer.Viewer, request: RunRequest) -> Preview:
-    return Preview(viewer, request.name, request.layer_attributes, part=bool(request.trial_name))
+    return Preview(
+        viewer, request.name, request.layer_attributes, part=bool(request.crop_preview_name)
+    )

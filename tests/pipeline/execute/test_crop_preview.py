@@ -52,7 +52,7 @@ def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     assert trial.image.tobytes() == whole.image.tobytes()
 
 
-def test_a_trial_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image):
+def test_a_crop_preview_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image):
     pixels = image.astype(np.float32)
     pixels[:, 64:] += np.random.default_rng(0).normal(0, 40, (128, 64)).astype(np.float32)
     plan = planned("denoise", pixels)
@@ -64,7 +64,9 @@ def test_a_trial_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image)
     )
     assert alone.report["noise"] != whole.report["noise"]
     assert trial.image.shape == (64, 64)
-    assert any("trial on rows 1 to 64 and columns 1 to 64" in one for one in trial.report["notes"])
+    assert any(
+        "preview of rows 1 to 64 and columns 1 to 64" in one for one in trial.report["notes"]
+    )
 
 
 def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
