@@ -71,6 +71,11 @@ MAX_SAVED_RUNS = 5
 _HEADER_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 #: Fields of the machine in a manifest.
 _MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
+#: Seconds after the start at which saving begins; shorter runs are quickly repeated.
+AUTOSAVE_DELAY_SECONDS = 5.0
+#: Maximum bytes of pixels that are copied because they are in no file: a quarter of the memory of
+#: small computers. A run with more is not saved.
+MAX_COPIED_BYTES = 1_000_000_000
 
 
 class _TaskFields(StrictModel):
@@ -295,13 +300,6 @@ def _read_run_folder(folder: Path) -> InterruptedRun | None:
     files = [description["file"] for description in run.inputs.values()]
     has_outside_files = any(file is not None and Path(file).name != file for file in files)
     return None if has_outside_files else run
-
-
-#: Seconds after the start at which saving begins; shorter runs are quickly repeated.
-AUTOSAVE_DELAY_SECONDS = 5.0
-#: Maximum bytes of pixels that are copied because they are in no file: a quarter of the memory of
-#: small computers. A run with more is not saved.
-MAX_COPIED_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

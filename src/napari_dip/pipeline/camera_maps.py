@@ -43,6 +43,9 @@ ONE_SIGMA_QUANTILES = (0.1587, 0.8413)
 #: Maximum relative deviation of a level's variance from the line without a warning. More means an
 #: unsteady lamp or saturated pixels.
 MAX_LINE_DEVIATION = 0.2
+#: Maximum number of pixels of a light level that are plotted.
+MAX_PLOTTED_PIXELS = 1500
+BLUE, ORANGE = "#1f77b4", "#d95f02"
 
 
 class LightLevel(NamedTuple):
@@ -351,11 +354,6 @@ def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, 
         denominator += weight * light
     denominator = np.maximum(denominator, np.finfo(np.float64).tiny)
     return numerator / denominator, 1 / np.sqrt(denominator)
-
-
-#: Maximum number of pixels of a light level that are plotted.
-MAX_PLOTTED_PIXELS = 1500
-BLUE, ORANGE = "#1f77b4", "#d95f02"
 
 
 @use_default_style

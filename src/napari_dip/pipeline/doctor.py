@@ -42,6 +42,7 @@ build = f"CUDA {torch.version.cuda}" if torch.version.cuda else ""
 facts = {"version": torch.__version__, "build": build, "devices": devices, "names": names}
 print(json.dumps(facts))
 """
+_UNUSABLE_DRIVER_MESSAGE = "PyTorch sees the driver but cannot use it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +137,6 @@ def examine_installation() -> InstallationReport:
         qt=qt,
         mends=tuple(_list_repairs(machine, devices, trouble, napari, qt)),
     )
-
-
-_UNUSABLE_DRIVER_MESSAGE = "PyTorch sees the driver but cannot use it"
 
 
 def _list_repairs(

@@ -49,6 +49,17 @@ _MALLOC_SETTINGS = {
     _TRIM_THRESHOLD: 256 * 2**20,
     _TOP_PAD: _THREAD_HEAP_BYTES,
 }
+#: Environment variables by which users choose how idle threads wait.
+_WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+#: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
+#: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
+MAX_THREADS = 8
+#: Environment variable by which torch computes on the CPU what the Apple GPU cannot.
+MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
+#: Environment variables for torch's libraries while they load, unless the user has set them.
+_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
+#: Parts of torch's messages when memory is full.
+_MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 
 
 def keep_freed_memory() -> bool:
@@ -71,8 +82,6 @@ def keep_freed_memory() -> bool:
     return all(accepted)
 
 
-#: Environment variables by which users choose how idle threads wait.
-_WAIT_POLICY_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 #: Whether idle threads spin, detected once; at most one element. The environment may change later.
 _spinning_state: list[bool] = []
 
@@ -137,17 +146,6 @@ def _start_threads(library: ctypes.CDLL) -> None:
         start_parallel.restype = None
         no_operation = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
         start_parallel(no_operation, None, library.omp_get_num_procs() + 1, 0)
-
-
-#: Maximum number of CPU threads of a fit. Two threads are 1.8 times as fast as one (256 x 256
-#: crops). More were not measured; the limit is a guess, as layers of narrow networks are small.
-MAX_THREADS = 8
-#: Environment variable by which torch computes on the CPU what the Apple GPU cannot.
-MPS_FALLBACK_VARIABLE = "PYTORCH_ENABLE_MPS_FALLBACK"
-#: Environment variables for torch's libraries while they load, unless the user has set them.
-_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", MPS_FALLBACK_VARIABLE: "1"}
-#: Parts of torch's messages when memory is full.
-_MEMORY_ERROR_TEXTS = ("out of memory", "can't allocate memory", "defaultcpuallocator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
+#: Pixels around a position that determine most of a network's prediction there. The search for
+#: similar patches in BM3D reaches 16 pixels.
+RECEPTIVE_FIELD_RADIUS = 32
+#: Weight below which a pixel is neither a validation pixel nor part of the network input: the
+#: prediction from its neighbours is then more certain than the pixel.
+MIN_PIXEL_WEIGHT = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -233,9 +240,6 @@ __all__ = [
     "Setting",
     "Task",
 ]
-#: Pixels around a position that determine most of a network's prediction there. The search for
-#: similar patches in BM3D reaches 16 pixels.
-RECEPTIVE_FIELD_RADIUS = 32
 
 
 class Task(ABC):
@@ -515,8 +519,3 @@ class Task(ABC):
         return {
             key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
         }
-
-
-#: Weight below which a pixel is neither a validation pixel nor part of the network input: the
-#: prediction from its neighbours is then more certain than the pixel.
-MIN_PIXEL_WEIGHT = 0.5

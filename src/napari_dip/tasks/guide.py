@@ -46,6 +46,18 @@ if TYPE_CHECKING:
 GUIDE_PERCENTILES = (0.5, 99.5)
 #: Maximum distance of a guide pixel outside that range, in multiples of the range.
 MAX_GUIDE_OUTLIER = 1.0
+#: Steps per pixel of the registration: a shift of 0.05 pixels changes an edge by less than noise.
+SHIFT_STEPS = 20
+#: Minimum shift in pixels that is worth the blur of an interpolation.
+MIN_SHIFT = 0.1
+#: Fraction of the side over which each border is tapered. On 26 noisy pairs of 48 x 48 and 64 x 64
+#: pixels, 1/8 gave errors of 0.18 pixels, 1/4 0.19, and 1/2 (a Hann window) 0.22.
+TAPER_FRACTION = 1 / 8
+#: Rounds of registration of the shifted image: the tapered border, which both images share, makes
+#: the first shift too short (one round: 0.21 pixels in place of 0.18).
+REGISTRATION_ROUNDS = 4
+#: Maximum plausible shift, as a fraction of the side; beyond it, the overlap is too small.
+MAX_SHIFT_FRACTION = 0.1
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -246,20 +258,6 @@ def _align_guide(
         return guide, make_note("guide-in-place")
     moved = np.stack([shift_image(plane, shift) for plane in guide])
     return moved, make_note("guide-moved", down=down, right=right)
-
-
-#: Steps per pixel of the registration: a shift of 0.05 pixels changes an edge by less than noise.
-SHIFT_STEPS = 20
-#: Minimum shift in pixels that is worth the blur of an interpolation.
-MIN_SHIFT = 0.1
-#: Fraction of the side over which each border is tapered. On 26 noisy pairs of 48 x 48 and 64 x 64
-#: pixels, 1/8 gave errors of 0.18 pixels, 1/4 0.19, and 1/2 (a Hann window) 0.22.
-TAPER_FRACTION = 1 / 8
-#: Rounds of registration of the shifted image: the tapered border, which both images share, makes
-#: the first shift too short (one round: 0.21 pixels in place of 0.18).
-REGISTRATION_ROUNDS = 4
-#: Maximum plausible shift, as a fraction of the side; beyond it, the overlap is too small.
-MAX_SHIFT_FRACTION = 0.1
 
 
 def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[float, ...]:

@@ -101,19 +101,6 @@ SmoothingKind = Annotated[
     ),
 ]
 
-
-def make_total_variation_penalty(
-    fit_input: FitInput, weight: float, kind: str
-) -> tuple[tuple[float, Penalty], ...]:
-    """Return the penalty with its weight, or nothing for weight 0."""
-    from napari_dip.engine.likelihood.penalties import anisotropic_total_variation, total_variation
-
-    if not weight:
-        return ()
-    penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
-    return ((weight, penalty(fit_input.noise_level)),)
-
-
 #: Second measurement of the same object, as an optional input.
 REPEATED_EXPOSURE = Input(
     name="repeated_exposure",
@@ -132,6 +119,29 @@ COMPARISON_BLOCK_SIDE = 8
 MIN_BLOCK_CORRELATION = 0.5
 #: Maximum number of blocks that are compared; more would not change the decision.
 MAX_COMPARED_BLOCKS = 20_000
+#: Z step, in pixels of the plane, from which on planes are fitted one by one. On every second plane
+#: of an embryo (8 x 48 x 48), a volume fit reached 25.8 dB in 36 s, planes with neighbouring planes
+#: as input 26.2 dB in 9 s.
+MIN_DISTANT_SPACING = 2.0
+#: Number of frames or planes from which on joint training is the default: 12 frames of 64 x 64 took
+#: 12.9 CPU seconds with it, and 13.0 with warm starts (cancer_cell_migration, `fast`).
+MIN_JOINT_FRAMES = 16
+#: The same for tiles, whose warm-started iterations are cheaper. 16 tiles of 128 x 128 took 182 and
+#: 162 CPU seconds a megapixel with joint training, 155 and 141 with warm starts (TwoPhoton_BPAE_B,
+#: Confocal_BPAE_R).
+MIN_JOINT_TILES = 32
+
+
+def make_total_variation_penalty(
+    fit_input: FitInput, weight: float, kind: str
+) -> tuple[tuple[float, Penalty], ...]:
+    """Return the penalty with its weight, or nothing for weight 0."""
+    from napari_dip.engine.likelihood.penalties import anisotropic_total_variation, total_variation
+
+    if not weight:
+        return ()
+    penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
+    return ((weight, penalty(fit_input.noise_level)),)
 
 
 def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | None:
@@ -239,10 +249,6 @@ def _compute_block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
     return np.asarray(blocks.mean((2, 4))).ravel()
 
 
-#: Z step, in pixels of the plane, from which on planes are fitted one by one. On every second plane
-#: of an embryo (8 x 48 x 48), a volume fit reached 25.8 dB in 36 s, planes with neighbouring planes
-#: as input 26.2 dB in 9 s.
-MIN_DISTANT_SPACING = 2.0
 UseNeighbouringFrames = Annotated[
     bool,
     Setting(
@@ -267,13 +273,6 @@ TemporalSmoothing = Annotated[
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
 SharingMode = Literal["joint", "warm-start", "independent"]
-#: Number of frames or planes from which on joint training is the default: 12 frames of 64 x 64 took
-#: 12.9 CPU seconds with it, and 13.0 with warm starts (cancer_cell_migration, `fast`).
-MIN_JOINT_FRAMES = 16
-#: The same for tiles, whose warm-started iterations are cheaper. 16 tiles of 128 x 128 took 182 and
-#: 162 CPU seconds a megapixel with joint training, 155 and 141 with warm starts (TwoPhoton_BPAE_B,
-#: Confocal_BPAE_R).
-MIN_JOINT_TILES = 32
 SeriesSharing = Annotated[
     Literal["auto", "joint", "warm-start", "independent"],
     Setting(

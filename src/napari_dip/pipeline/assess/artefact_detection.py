@@ -42,6 +42,26 @@ _BACKGROUND_RADIUS, _PEAK_RADIUS = 8, 2
 _MAX_PATTERN_PLANES = 8
 #: Minimum side of a plane, in pixels, for which a peak can be compared with its background.
 _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
+#: Minimum share of all pixels at an extreme value that is reported.
+MIN_PLATEAU_SHARE = 1e-4
+#: Minimum number of pixels at an extreme value for a plateau, and minimum ratio of that number to
+#: the mean number per nearby value. The histogram of an unclipped image falls towards its end.
+MIN_PLATEAU_PIXELS, MIN_PLATEAU_PIXEL_RATIO = 4, 3.0
+#: Parts of the range next to an extreme value that it is compared with, as fractions. The first
+#: with the minimum number of distinct values is used, since images of few photons have few values.
+PLATEAU_COMPARISON_SPANS, MIN_COMPARISON_VALUES = (1 / 50, 1 / 10, 1 / 2), 3
+#: Side of the areas in pixels, and number of sub-areas along each of its axes. Sub-areas are as
+#: wide as the correlation length in FMD's widefield images, so their means are nearly independent.
+LOCAL_PART_SIDE, LOCAL_PART_CUTS = 16, 4
+#: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
+#: areas exceeds it by chance.
+BIAS_STANDARD_ERRORS = 4.0
+#: Maximum share of biased areas. In eight good results (four images of FMD, camera and coins with
+#: noise of 5 and 20, 256 x 256, fast), it was 0 to 0.031. In a photograph whose noise was
+#: overestimated four times, it was 0.08 to 0.20 (kodim08, noise of 25).
+MAX_BIASED_SHARE = 0.05
+#: Minimum number of areas for this test.
+MIN_LOCAL_PARTS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,16 +198,6 @@ def find_strongest_pattern(lost: npt.NDArray[Any], parts: Planes) -> PeriodicPat
     return max(filter(None, patterns), key=lambda item: item.share, default=None)
 
 
-#: Minimum share of all pixels at an extreme value that is reported.
-MIN_PLATEAU_SHARE = 1e-4
-#: Minimum number of pixels at an extreme value for a plateau, and minimum ratio of that number to
-#: the mean number per nearby value. The histogram of an unclipped image falls towards its end.
-MIN_PLATEAU_PIXELS, MIN_PLATEAU_PIXEL_RATIO = 4, 3.0
-#: Parts of the range next to an extreme value that it is compared with, as fractions. The first
-#: with the minimum number of distinct values is used, since images of few photons have few values.
-PLATEAU_COMPARISON_SPANS, MIN_COMPARISON_VALUES = (1 / 50, 1 / 10, 1 / 2), 3
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClippedPixels:
     """Describe clipping at one end of an image's range.
@@ -271,20 +281,6 @@ def _detect_plateau(
         share=share if at_limit or at_value > MIN_PLATEAU_PIXEL_RATIO * mean_count else 0.0,
         value=value,
     )
-
-
-#: Side of the areas in pixels, and number of sub-areas along each of its axes. Sub-areas are as
-#: wide as the correlation length in FMD's widefield images, so their means are nearly independent.
-LOCAL_PART_SIDE, LOCAL_PART_CUTS = 16, 4
-#: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
-#: areas exceeds it by chance.
-BIAS_STANDARD_ERRORS = 4.0
-#: Maximum share of biased areas. In eight good results (four images of FMD, camera and coins with
-#: noise of 5 and 20, 256 x 256, fast), it was 0 to 0.031. In a photograph whose noise was
-#: overestimated four times, it was 0.08 to 0.20 (kodim08, noise of 25).
-MAX_BIASED_SHARE = 0.05
-#: Minimum number of areas for this test.
-MIN_LOCAL_PARTS = 16
 
 
 def measure_biased_parts(

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome
 
+#: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
+_RUN_SPECIFIC_KEYS = (
+    "seconds",
+    "peak_bytes",
+    "validation_loss",
+    "recipe",
+    "residual",
+    "verdict",
+    "notes",
+    "note_codes",
+)
+
 
 def compute_sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
     """Return the SHA-256 of shape, type and pixels, independent of memory order and byte order."""
@@ -167,19 +179,6 @@ def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[
         **facts,
         "peak_bytes": measure_peak_bytes(),
     }
-
-
-#: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
-_RUN_SPECIFIC_KEYS = (
-    "seconds",
-    "peak_bytes",
-    "validation_loss",
-    "recipe",
-    "residual",
-    "verdict",
-    "notes",
-    "note_codes",
-)
 
 
 def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:

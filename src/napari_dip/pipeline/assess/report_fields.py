@@ -19,6 +19,9 @@ SizesField = Annotated[
 ]
 AxesField = Annotated[str, Field(pattern="^[TCZYXS]{1,6}$")]
 
+#: Schema of batch manifests and records; increased when older files would be misread.
+SCHEMA = 1
+
 
 class StrictModel(BaseModel):
     """Check the types of fields without conversion; allow additional fields."""
@@ -58,8 +61,6 @@ def _describe_field_error(error: ValidationError) -> str:
     return f"its field '{field}' is wrong: {message[:1].lower()}{message[1:]}"
 
 
-#: Schema of batch manifests and records; increased when older files would be misread.
-SCHEMA = 1
 _NumberPair = Annotated[list[NumberField | None], Field(min_length=2, max_length=2)]
 
 

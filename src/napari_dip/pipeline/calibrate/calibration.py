@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
     Planes = npt.NDArray[np.float32]
 
+#: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
+#: standard error of 0.02 of their mean loss.
+VALIDATION_SHARE = 0.04
+MAX_VALIDATION_SHARE = 0.25
+#: Minimum number of validation pixels that tell a better image from a worse one.
+MIN_RELIABLE_VALIDATION_PIXELS = 48
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class HalfResolutionInput:
@@ -69,14 +76,6 @@ class RunInputs:
     layout: Layout
     repeated_exposure: Planes | None = None
     camera_correction: CameraCorrection | None = None
-
-
-#: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
-#: standard error of 0.02 of their mean loss.
-VALIDATION_SHARE = 0.04
-MAX_VALIDATION_SHARE = 0.25
-#: Minimum number of validation pixels that tell a better image from a worse one.
-MIN_RELIABLE_VALIDATION_PIXELS = 48
 
 
 def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:

@@ -33,6 +33,10 @@ MAX_NOISE_PLANES = 8
 #: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the
 #: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
+#: Cautions of the engine that other notes cover.
+SEPARATELY_NOTED_CAUTIONS = ("lines", "camera")
+#: Maximum number of points of variance against mean, so that they can be told apart in a plot.
+MAX_VARIANCE_POINTS = 400
 
 
 def compute_noise_variance(
@@ -232,10 +236,6 @@ def _apply_user_noise(noise: NoiseEstimate, planes: Planes, request: NoiseReques
     return replace(noise, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor)
 
 
-#: Cautions of the engine that other notes cover.
-SEPARATELY_NOTED_CAUTIONS = ("lines", "camera")
-
-
 def make_noise_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tuple[Note, ...]:
     """Return a note for each channel whose noise is unreliable or needs a caution.
 
@@ -261,10 +261,6 @@ def make_noise_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) 
 def name_channel(channel: int, count: int) -> dict[str, int]:
     """Return the channel number as a fact of a note; empty for a single channel."""
     return {} if count == 1 else {"channel_number": channel + 1}
-
-
-#: Maximum number of points of variance against mean, so that they can be told apart in a plot.
-MAX_VARIANCE_POINTS = 400
 
 
 def compute_variance_points(

@@ -42,6 +42,16 @@ if TYPE_CHECKING:
 #: to 0.004) one of four fits lost 7.8 dB. So the blind spot is used instead. Micrographs of FMD,
 #: W2S and Hagen et al. have 0.04 to 0.18.
 MAX_WEAK_NOISE = 0.02
+#: Minimum number of validation pixels; the share is doubled until there are as many.
+MIN_VALIDATION_PIXELS = 8
+#: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
+PATIENCE_SHARE = 0.35
+#: Maximum decay of the running average of outputs.
+MAX_OUTPUT_DECAY = 0.99
+#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
+#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
+#: less than with 0.95).
+AVERAGED_ITERATION_SHARE = 0.1
 
 
 def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes]:
@@ -234,18 +244,6 @@ def _compute_intensity_range(plane: Planes) -> tuple[float, float]:
     if high <= low:  # almost all pixels are equal, such as a few bright points on black
         low, high = float(plane.min()), float(plane.max())
     return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
-
-
-#: Minimum number of validation pixels; the share is doubled until there are as many.
-MIN_VALIDATION_PIXELS = 8
-#: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
-PATIENCE_SHARE = 0.35
-#: Maximum decay of the running average of outputs.
-MAX_OUTPUT_DECAY = 0.99
-#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
-#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
-#: less than with 0.95).
-AVERAGED_ITERATION_SHARE = 0.1
 
 
 def select_validation_pixels(

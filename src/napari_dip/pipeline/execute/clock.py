@@ -34,6 +34,12 @@ WARM_UP_ITERATIONS = 10
 TIME_LEFT_MARGIN = 1.15
 #: Lower limit of the planned time of all iterations, in seconds.
 MIN_FIT_SECONDS = 1e-3
+#: Share of final inference in the time after the last iteration; refinement and quality checks take
+#: the rest. Measured: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
+INFERENCE_TIME_SHARE = 0.45
+#: Maximum share of the run time for inference that only serves previews: a fifth of the 5 % by
+#: which napari may prolong a run. The other four fifths are for drawing.
+MAX_PREVIEW_SHARE = 0.01
 
 
 class IterationTimer:
@@ -87,14 +93,6 @@ def estimate_ending_iterations(plan: Plan) -> float:
         1, iterations
     )
     return (plan.costs.usual_inference + plan.costs.ending) / unit_count / seconds_per_iteration
-
-
-#: Share of final inference in the time after the last iteration; refinement and quality checks take
-#: the rest. Measured: 1.4 of 3.0 s (`benchmarks/time_left.py --cpu`).
-INFERENCE_TIME_SHARE = 0.45
-#: Maximum share of the run time for inference that only serves previews: a fifth of the 5 % by
-#: which napari may prolong a run. The other four fifths are for drawing.
-MAX_PREVIEW_SHARE = 0.01
 
 
 class RunClock:

@@ -48,6 +48,13 @@ _DEVICE_ERROR_TEXTS = (
     "mps device",
     "command buffer",
 )
+#: A fit continues after this many out-of-memory errors, and ends at the next one.
+MAX_TRIES = 4
+#: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
+MIN_RETRY_WINDOW = 64
+#: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
+#: fails. A copy takes milliseconds (about 40 MB at about 10 GB/s).
+COPY_INTERVAL = 1.0
 
 
 def is_device_error(error: BaseException) -> bool:
@@ -119,15 +126,6 @@ def reset_random_state(checkpoint: Checkpoint) -> Checkpoint:
 def copy_state_to_cpu(state: Mapping[str, Tensor]) -> TensorState:
     """Return a copy of network weights or optimiser state in main memory."""
     return {name: value.cpu() for name, value in state.items()}
-
-
-#: A fit continues after this many out-of-memory errors, and ends at the next one.
-MAX_TRIES = 4
-#: Minimum side of the training window, in pixels: four pixels at the network's coarsest scale.
-MIN_RETRY_WINDOW = 64
-#: Minimum seconds between two copies of a checkpoint from the GPU, and so the work lost if it
-#: fails. A copy takes milliseconds (about 40 MB at about 10 GB/s).
-COPY_INTERVAL = 1.0
 
 
 @dataclass(slots=True, eq=False)

@@ -45,6 +45,24 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.plan.types import Budget, Plan, WorkUnit
 
+#: Decay per iteration of the running average of weights, for priors whose draws do not cover the
+#: grid; for the others, outputs are averaged.
+WEIGHT_AVERAGE_DECAY = 0.95
+#: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise
+#: estimate that is a quarter too high makes the network's own variance vanish. The posterior mean
+#: then ignores the measured pixel.
+BLIND_SPOT_NOISE_SHARE = 0.6
+#: Smallest and largest factor by which validation residuals may correct the predicted variance.
+#: Values beyond these limits come from a few atypical validation pixels.
+UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
+#: Minimum share of the iterations before early stopping, for priors that train on the image. They
+#: overfit little, and a low loss before the learning rate has fallen is no reason to stop
+#: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
+MIN_BUDGET_SHARE = 0.9
+#: Noise level, in network units, above which the rounding error of half precision (1/512 of a
+#: value) is negligible.
+MIN_HALF_PRECISION_NOISE = 0.02
+
 
 def shape_channel_values(
     values: tuple[float, ...], channels: Sequence[int], dims: int
@@ -113,25 +131,6 @@ def convert_noise_to_network_units(
     return NoiseVariance(
         gain=table[0], intercept=table[1], floor=table[2].clamp(min=1e-10), square=squares
     )
-
-
-#: Decay per iteration of the running average of weights, for priors whose draws do not cover the
-#: grid; for the others, outputs are averaged.
-WEIGHT_AVERAGE_DECAY = 0.95
-#: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise
-#: estimate that is a quarter too high makes the network's own variance vanish. The posterior mean
-#: then ignores the measured pixel.
-BLIND_SPOT_NOISE_SHARE = 0.6
-#: Smallest and largest factor by which validation residuals may correct the predicted variance.
-#: Values beyond these limits come from a few atypical validation pixels.
-UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
-#: Minimum share of the iterations before early stopping, for priors that train on the image. They
-#: overfit little, and a low loss before the learning rate has fallen is no reason to stop
-#: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
-MIN_BUDGET_SHARE = 0.9
-#: Noise level, in network units, above which the rounding error of half precision (1/512 of a
-#: value) is negligible.
-MIN_HALF_PRECISION_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Member, Plan, WorkUnit
     from napari_dip.tasks.base import FitInput
 
+#: Standard errors by which a fit must be better than that of a simpler prior.
+MIN_SELECTION_STANDARD_ERRORS = 1.0
+
 
 def make_series_fit(
     plan: Plan,
@@ -213,10 +216,6 @@ def _average_correlation(
 
 def _keep_estimate(estimate: Estimate) -> Estimate:
     return estimate
-
-
-#: Standard errors by which a fit must be better than that of a simpler prior.
-MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
 @dataclass(slots=True, eq=False)

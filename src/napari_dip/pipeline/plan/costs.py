@@ -30,6 +30,49 @@ if TYPE_CHECKING:
 
 #: Possible sides of a hidden block, in pixels.
 BLOCK_SIDES = (1, 3, 5, 7)
+#: Floating-point operations per second of convolutions of these widths. Per CPU thread, in single
+#: precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s on one thread of a
+#: shared Intel Xeon with AMX (`benchmarks/speed_plan.py`, as all below). On a GPU: a low guess,
+#: not measured.
+THREAD_RATE, GPU_RATE = 100e9, 2e12
+#: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
+#: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
+HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
+#: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
+START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
+#: Seconds per pixel after a fit: residual and quality checks of one channel, and refinement of the
+#: first and of each further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
+#: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
+ASSESSMENT_PIXEL_SECONDS = 2.5e-6
+REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
+#: Iterations between two validations, as in the engine's schedule.
+ITERATIONS_PER_VALIDATION = 25
+#: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
+#: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
+START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
+#: Share of a step's memory that is still in use during inference: of steps in half precision, and
+#: of others.
+RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
+#: Bytes per pixel and channel of a layer during inference; those of a step stand with each prior.
+INFERENCE_FEATURE_BYTES = 17
+#: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
+#: as a whole and in tiles. Further channels of a plane add nothing measurable.
+(
+    PLANE_BYTES,
+    INFERENCE_PIXEL_BYTES,
+    PIECEWISE_INFERENCE_PIXEL_BYTES,
+    VOLUME_INFERENCE_PIXEL_BYTES,
+) = 120, 190, 80, 180
+#: Bytes per pixel and channel of BM3D-style refinement beyond what inference has allocated: 44 at
+#: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
+REFINEMENT_BYTES = 65
+#: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
+#: 16 x 128 x 128 and 40 x 256 x 256.
+STACK_INFERENCE_PIXEL_BYTES = 265
+#: Codes of the notes that `choose_budget` returns.
+BUDGET_NOTES = ("fewer-scales",)
+#: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
+REFIT_DIVISOR = 8
 
 
 def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
@@ -75,47 +118,6 @@ def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
         if PRIORS[budget.prior].has_local_network
         else pixels
     )
-
-
-#: Floating-point operations per second of convolutions of these widths. Per CPU thread, in single
-#: precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s on one thread of a
-#: shared Intel Xeon with AMX (`benchmarks/speed_plan.py`, as all below). On a GPU: a low guess,
-#: not measured.
-THREAD_RATE, GPU_RATE = 100e9, 2e12
-#: Factors of that rate: for steps in half precision (0.077 s), for volumes (0.63 s for a step and
-#: 0.22 s for a pass at 16 x 96 x 96 voxels), and for networks with normalised layers (0.18 s).
-HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
-#: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
-START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
-#: Seconds per pixel after a fit: residual and quality checks of one channel, and refinement of the
-#: first and of each further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
-#: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
-ASSESSMENT_PIXEL_SECONDS = 2.5e-6
-REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
-#: Iterations between two validations, as in the engine's schedule.
-ITERATIONS_PER_VALIDATION = 25
-#: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
-#: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
-START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
-#: Share of a step's memory that is still in use during inference: of steps in half precision, and
-#: of others.
-RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
-#: Bytes per pixel and channel of a layer during inference; those of a step stand with each prior.
-INFERENCE_FEATURE_BYTES = 17
-#: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
-#: as a whole and in tiles. Further channels of a plane add nothing measurable.
-(
-    PLANE_BYTES,
-    INFERENCE_PIXEL_BYTES,
-    PIECEWISE_INFERENCE_PIXEL_BYTES,
-    VOLUME_INFERENCE_PIXEL_BYTES,
-) = 120, 190, 80, 180
-#: Bytes per pixel and channel of BM3D-style refinement beyond what inference has allocated: 44 at
-#: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
-REFINEMENT_BYTES = 65
-#: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
-#: 16 x 128 x 128 and 40 x 256 x 256.
-STACK_INFERENCE_PIXEL_BYTES = 265
 
 
 def count_channels(source: ImageSpec) -> int:
@@ -294,12 +296,6 @@ def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
     if budget.window is None:
         return prod(grid)
     return prod(map(min, compute_window_size(len(grid), budget.window), grid))
-
-
-#: Codes of the notes that `choose_budget` returns.
-BUDGET_NOTES = ("fewer-scales",)
-#: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
-REFIT_DIVISOR = 8
 
 
 def choose_budget(

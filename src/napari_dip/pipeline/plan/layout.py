@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 #: Name of a part for the user, by the axis of the parts.
 PART_NAMES = {"T": "frame", "Z": "plane"}
+#: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
+MIN_IMAGE_SIDE = 16
+#: Maximum length of an unnamed axis that may be channels.
+MAX_UNNAMED_CHANNELS = 8
+#: Meaning of an unnamed axis other than depth, for the user, by its letter.
+_AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +125,6 @@ def join_parts(
     order = [axes.index(axis) for axis in layout.order]
     ordered = parts.reshape([shape[axis] for axis in order])
     return np.ascontiguousarray(np.transpose(ordered, np.argsort(order)))
-
-
-#: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
-MIN_IMAGE_SIDE = 16
-#: Maximum length of an unnamed axis that may be channels.
-MAX_UNNAMED_CHANNELS = 8
-#: Meaning of an unnamed axis other than depth, for the user, by its letter.
-_AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 
 def check_all_headers(

@@ -31,6 +31,39 @@ if TYPE_CHECKING:
 
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
 TILE_ALIGNMENT = 8
+#: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
+#: 2,048 pixels take no less time as a whole than as four tiles.
+PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
+#: The same for stacks, and the number of planes of a tile; its halo along Z is one plane.
+STACK_TILE_SIDES, STACK_TILE_PLANES = (512, 384, 256), 16
+#: Planes and side of the tiles of volumes that are tried, without halo; and their halo along Z and
+#: within the plane, besides that of a PSF. It is half of that of planes, since three axes overlap.
+VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
+VOLUME_OVERLAP_PLANES, VOLUME_OVERLAP_PIXELS = 8, 16
+#: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
+MIN_OVERLAPS_PER_TILE = 4
+#: Minimum tile side of a half-resolution fit. With 144 x 144 fitted pixels in each of four tiles,
+#: FMD WideField_BPAE_B and R lost 0.26 and 0.18 dB, and R had visible seams.
+MIN_HALF_RESOLUTION_SIDE = 512
+#: Number and side of the regions on which noise and range of a large image are measured, and the
+#: pixels up to which an image is measured whole.
+SAMPLE_REGIONS, SAMPLE_REGION_SIDE = 8, 512
+MAX_MEASURED_PIXELS = SAMPLE_REGIONS * SAMPLE_REGION_SIDE**2
+#: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
+MEASUREMENT_PIXEL_BYTES = 155
+#: Bytes that a run in tiles takes besides the fit of one tile, for measured regions and the copy
+#: of a finished tile for checkpoints: in total, and per pixel of a tile (1,024 and 1,536 pixels a
+#: side in four tiles: 77 and 103 MB).
+TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
+#: Maximum bytes of a result image that is returned in memory instead of on disk, and the number of
+#: such images. With a limit of 2**28, the three images of a 128 MB stack took more memory than the
+#: fits of its tiles.
+MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
+#: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
+#: returned as arrays.
+RESULT_VALUE_BYTES = 12
+#: Codes of the notes on tiles: of planes, and of stacks.
+TILE_NOTES = ("tiles", "tiles-deep")
 
 
 def cut_plane_tiles(grid: tuple[int, int], side: int, halo: int) -> tuple[Tile, ...]:
@@ -115,41 +148,6 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
         )
         for first, last in pairs
     ]
-
-
-#: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
-#: 2,048 pixels take no less time as a whole than as four tiles.
-PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
-#: The same for stacks, and the number of planes of a tile; its halo along Z is one plane.
-STACK_TILE_SIDES, STACK_TILE_PLANES = (512, 384, 256), 16
-#: Planes and side of the tiles of volumes that are tried, without halo; and their halo along Z and
-#: within the plane, besides that of a PSF. It is half of that of planes, since three axes overlap.
-VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
-VOLUME_OVERLAP_PLANES, VOLUME_OVERLAP_PIXELS = 8, 16
-#: Minimum side of a tile as a multiple of its halo, so that most pixels are outside overlaps.
-MIN_OVERLAPS_PER_TILE = 4
-#: Minimum tile side of a half-resolution fit. With 144 x 144 fitted pixels in each of four tiles,
-#: FMD WideField_BPAE_B and R lost 0.26 and 0.18 dB, and R had visible seams.
-MIN_HALF_RESOLUTION_SIDE = 512
-#: Number and side of the regions on which noise and range of a large image are measured, and the
-#: pixels up to which an image is measured whole.
-SAMPLE_REGIONS, SAMPLE_REGION_SIDE = 8, 512
-MAX_MEASURED_PIXELS = SAMPLE_REGIONS * SAMPLE_REGION_SIDE**2
-#: Bytes per pixel and channel while noise is measured: 113 at 4 megapixels, 155 at 1.
-MEASUREMENT_PIXEL_BYTES = 155
-#: Bytes that a run in tiles takes besides the fit of one tile, for measured regions and the copy
-#: of a finished tile for checkpoints: in total, and per pixel of a tile (1,024 and 1,536 pixels a
-#: side in four tiles: 77 and 103 MB).
-TILE_RUN_OVERHEAD_BYTES, TILE_PIXEL_OVERHEAD_BYTES = 55e6, 75
-#: Maximum bytes of a result image that is returned in memory instead of on disk, and the number of
-#: such images. With a limit of 2**28, the three images of a 128 MB stack took more memory than the
-#: fits of its tiles.
-MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
-#: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
-#: returned as arrays.
-RESULT_VALUE_BYTES = 12
-#: Codes of the notes on tiles: of planes, and of stacks.
-TILE_NOTES = ("tiles", "tiles-deep")
 
 
 def choose_tiles(

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.recipe import Recipe
 
+#: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
+#: tile were computed from reflected pixels instead of the image beyond.
+ZERO_WEIGHT_SHARE = 1 / 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
@@ -439,11 +443,6 @@ class Plan:
         """One line for the user: size, device, memory and estimated time."""
         seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
         return f"{self.work_summary}: up to {seconds}, {peak} of memory."
-
-
-#: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
-#: tile were computed from reflected pixels instead of the image beyond.
-ZERO_WEIGHT_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

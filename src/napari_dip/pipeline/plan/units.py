@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 #: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
 #: interrupt temporal smoothing less than once a second.
 MAX_SEGMENT_FRAMES = 32
+#: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
+#: such a fit takes less than a fifth of the time.
+WARM_START_ITERATION_SHARE, MIN_WARM_START_ITERATIONS = 0.2, 25
+#: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
+TILE_SEED_STEP = 1_000_003
 
 
 def compute_segment(part: int, parts: int, stride: int) -> int:
@@ -81,13 +86,6 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     *earlier, last = (str(frame + 1) for frame in (0, *starts))
     numbers = f"{', '.join(earlier)} and {last}"
     return (make_note("segments", count=len(starts) + 1, called=part_name, which=numbers),)
-
-
-#: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
-#: such a fit takes less than a fifth of the time.
-WARM_START_ITERATION_SHARE, MIN_WARM_START_ITERATIONS = 0.2, 25
-#: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
-TILE_SEED_STEP = 1_000_003
 
 
 def make_units(

@@ -25,6 +25,18 @@ MISSING_NETWORK_NOTE = (
     "It was shown the network '{name}' (SHA-256 {digest}): write where that file lies, since "
     "without it other pixels come out."
 )
+#: Maximum length of a line with a call.
+_MAX_LINE_LENGTH = 100
+_CHECK_TEMPLATE = """\
+before = {before}
+after = {after}
+if result.report["input_sha256"] != before:
+    print("This is another image than the one that was restored then.")
+elif result.report["output_sha256"] == after:
+    print("The same pixels as then.")
+else:
+    print("Other pixels than then: by another version, device or number of threads.")
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -180,20 +192,6 @@ def _format_setting(name: str, value: Any) -> list[str]:
 
 def _format_option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-#: Maximum length of a line with a call.
-_MAX_LINE_LENGTH = 100
-_CHECK_TEMPLATE = """\
-before = {before}
-after = {after}
-if result.report["input_sha256"] != before:
-    print("This is another image than the one that was restored then.")
-elif result.report["output_sha256"] == after:
-    print("The same pixels as then.")
-else:
-    print("Other pixels than then: by another version, device or number of threads.")
-"""
 
 
 def write_python_script(run: Repetition) -> str:

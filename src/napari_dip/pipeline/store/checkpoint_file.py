@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
 #: Maximum size of a header in bytes, as in safetensors itself.
 _MAX_HEADER_BYTES = 100_000_000
+_CHECKPOINT_STATES = ("step", "rollback", "best")
 
 
 class DamagedFileError(ValueError):
@@ -191,9 +192,6 @@ def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:
         digest.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-_CHECKPOINT_STATES = ("step", "rollback", "best")
 
 
 def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
 
+#: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
+_FORMULA_PREFIXES = ("=", "+", "-", "@")
+
 
 def save_picture(
     path: str | os.PathLike[str],
@@ -230,10 +233,6 @@ def add_to_failure(failure: Failed, note: Note) -> Failed:
     """Return the same error with a further note."""
     original = failure.refusal
     return Failed(replace(original, further=(*original.further, note)))
-
-
-#: First characters that make a spreadsheet read a cell, such as a file name, as a formula.
-_FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 
 def escape_formula(value: object) -> object:

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 
 WrittenT = TypeVar("WrittenT")
 
+#: Schema of tile folders; increased when older ones cannot be resumed.
+TILE_MANIFEST_SCHEMA = 2
+_MANIFEST_NAME, _JOINT_OUTCOMES_NAME = "tiles.json", "lesson.json"
+#: Names of a tile's files, by its index.
+_ESTIMATE_NAME, _PREDICTION_NAME, _OUTCOME_NAME = "{}.npy", "{}.prediction.npy", "{}.json"
+
 
 class FallbackStorage:
     """Write files to a run's own folder, or to fallback folders if that fails.
@@ -118,13 +124,6 @@ class FallbackStorage:
                 continue
             self._spare.append(directory)
             yield Path(directory.name)
-
-
-#: Schema of tile folders; increased when older ones cannot be resumed.
-TILE_MANIFEST_SCHEMA = 2
-_MANIFEST_NAME, _JOINT_OUTCOMES_NAME = "tiles.json", "lesson.json"
-#: Names of a tile's files, by its index.
-_ESTIMATE_NAME, _PREDICTION_NAME, _OUTCOME_NAME = "{}.npy", "{}.prediction.npy", "{}.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -36,6 +36,8 @@ ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE, PROGRAM_FILE = (
 )
 #: Parts of the messages of torch and Python when memory runs out.
 _OUT_OF_MEMORY_TEXTS = ("can't allocate", "not enough memory", "out of memory")
+#: Number of names that a refusal of an unknown architecture suggests.
+_MAX_NAME_SUGGESTIONS = 5
 
 
 def main() -> int:
@@ -178,8 +180,6 @@ def _run_network(
 
 if __name__ == "__main__":
     sys.exit(main())
-#: Number of names that a refusal of an unknown architecture suggests.
-_MAX_NAME_SUGGESTIONS = 5
 
 
 def export_torchvision_network(name: str, weights: str, size: tuple[int, int], place: Path) -> None:

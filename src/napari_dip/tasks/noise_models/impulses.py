@@ -36,6 +36,42 @@ if TYPE_CHECKING:
 
 #: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
 SALT_AND_PEPPER = "salt-and-pepper"
+#: Standard deviations from the local median beyond which a pixel is suspect. Normal noise exceeds
+#: them in six of ten million pixels.
+SUSPECT_SIGMAS = 5.0
+#: The same, in standard deviations of the local texture.
+TEXTURE = 3.0
+#: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
+#: one pixel wide, each pixel has two similar neighbours.
+ISOLATION_SIGMAS = 4.0
+#: Standard deviations that only impulses exceed: camera noise of few photons has long tails.
+CLEAR_IMPULSE_SIGMAS = 8.0
+#: Side of the median window in pixels: of its 25 pixels, 12 may be impulses.
+MEDIAN_WINDOW_SIDE = 5
+#: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.
+STRIP = 64
+#: Maximum number of detection passes, each without the impulses of the one before. With impulses of
+#: any value in a quarter of camera, coins and moon, the fourth pass found 4, 0.6 and 0.2 % more,
+#: two further ones 2, 0.6 and 0.3 %. The first finds all salt and pepper.
+DETECTION_PASSES = 4
+#: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
+#: share of the value range, for images that are mostly constant.
+IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_SHARE = 12, 0.005
+#: Probability below which a number of neighbours with the same extreme value marks a saturated
+#: spot, not impulses.
+MAX_CLUSTER_PROBABILITY = 1e-3
+#: Minimum odds of salt or pepper against noise that deviates as far.
+ODDS = 10.0
+#: Minimum number of strongly deviating pixels at an extreme value for salt or pepper.
+MIN_EXTREME_PIXELS = 4
+#: Scales from the median absolute value of normal noise to its standard deviation, and from other
+#: quantiles. Where most of an image is black, more than half of the pixels are constant.
+NORMAL_MAD_SCALE = 1.4826
+QUANTILE_SCALES = ((0.5, 1.4826), (0.7, 0.9648))
+#: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
+MAX_REPLACEMENT_DRAWS = 50
+#: Offsets (Y, X) of the eight neighbours.
+NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
 def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
@@ -86,44 +122,6 @@ def build_impulse_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
 def exclude_impulses(fit_input: FitInput) -> FitInput:
     """Add impulses to the guard mask, so that they never enter the network input."""
     return replace(fit_input, guard_mask=1 - (1 - fit_input.guard_mask) * fit_input.measured_mask)
-
-
-#: Standard deviations from the local median beyond which a pixel is suspect. Normal noise exceeds
-#: them in six of ten million pixels.
-SUSPECT_SIGMAS = 5.0
-#: The same, in standard deviations of the local texture.
-TEXTURE = 3.0
-#: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
-#: one pixel wide, each pixel has two similar neighbours.
-ISOLATION_SIGMAS = 4.0
-#: Standard deviations that only impulses exceed: camera noise of few photons has long tails.
-CLEAR_IMPULSE_SIGMAS = 8.0
-#: Side of the median window in pixels: of its 25 pixels, 12 may be impulses.
-MEDIAN_WINDOW_SIDE = 5
-#: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.
-STRIP = 64
-#: Maximum number of detection passes, each without the impulses of the one before. With impulses of
-#: any value in a quarter of camera, coins and moon, the fourth pass found 4, 0.6 and 0.2 % more,
-#: two further ones 2, 0.6 and 0.3 %. The first finds all salt and pepper.
-DETECTION_PASSES = 4
-#: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
-#: share of the value range, for images that are mostly constant.
-IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_SHARE = 12, 0.005
-#: Probability below which a number of neighbours with the same extreme value marks a saturated
-#: spot, not impulses.
-MAX_CLUSTER_PROBABILITY = 1e-3
-#: Minimum odds of salt or pepper against noise that deviates as far.
-ODDS = 10.0
-#: Minimum number of strongly deviating pixels at an extreme value for salt or pepper.
-MIN_EXTREME_PIXELS = 4
-#: Scales from the median absolute value of normal noise to its standard deviation, and from other
-#: quantiles. Where most of an image is black, more than half of the pixels are constant.
-NORMAL_MAD_SCALE = 1.4826
-QUANTILE_SCALES = ((0.5, 1.4826), (0.7, 0.9648))
-#: Draws after which a missing pixel keeps its value: 1 in 10^15 if half of the pixels are missing.
-MAX_REPLACEMENT_DRAWS = 50
-#: Offsets (Y, X) of the eight neighbours.
-NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
 def find_impulses(

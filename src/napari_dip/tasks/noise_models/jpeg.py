@@ -40,6 +40,59 @@ VALIDATION_BLOCK_FRACTION = 0.1
 #: Minimum variance, as a share of the squared compression error: it keeps the loss finite where the
 #: network predicts almost no variance.
 COMPRESSION_VARIANCE_FLOOR = 0.1
+DCT_BLOCK_SIDE = 8
+#: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
+#: of three colours.
+ROUNDING_VARIANCE = 1 / 6
+#: The same for subsampled chroma, where undoing the upsampling amplifies the rounding.
+CHROMA_ROUNDING_VARIANCE = 1.0
+#: Minimum of the same for the DC coefficient: decoders have a rounding bias of a tenth of a level
+#: and more, which counts eightfold there.
+DC_ROUNDING_VARIANCE = 2.0
+#: Maximum log odds of one coefficient against a step.
+MAX_LOG_ODDS_PENALTY = 8.0
+#: Standard deviations of the rounding within which a coefficient counts as 0 and is ignored.
+ZERO_SIGMAS = 2.0
+#: Minimum number of nonzero coefficients for the step of a frequency.
+MIN_NONZERO_COEFFICIENTS = 8
+#: Minimum log odds, summed over the image, for compression. Images that were never compressed stay
+#: below 0; crops of 64 x 64 at quality 90 reach hundreds.
+MIN_JPEG_LOG_ODDS = 30.0
+#: Minimum number of blocks to analyse, even if they contain clipped pixels.
+MIN_DCT_BLOCKS = 64
+#: Maximum number of blocks in the search for the grid, and in that for the steps.
+MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
+#: Minimum share of the estimated steps that match the standard table within one, for it to be used
+#: as a whole.
+STANDARD_SHARE = 0.8
+#: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
+STANDARD_QUANTISATION_TABLES = tuple(
+    np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
+    for table in (
+        "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 "
+        "80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 "
+        "92 95 98 112 100 103 99",
+        "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 "
+        "99 99" + 32 * " 99",
+    )
+)
+_RGB_TO_YCBCR = np.array(
+    [
+        [0.299, 0.587, 0.114],
+        [-0.168735892, -0.331264108, 0.5],
+        [0.5, -0.418687589, -0.081312411],
+    ]
+)
+_DCT_BASIS = np.array(
+    [
+        [
+            np.sqrt((1 if row == 0 else 2) / DCT_BLOCK_SIDE)
+            * np.cos((2 * x + 1) * row * np.pi / (2 * DCT_BLOCK_SIDE))
+            for x in range(DCT_BLOCK_SIDE)
+        ]
+        for row in range(DCT_BLOCK_SIDE)
+    ]
+)
 
 
 def check_jpeg(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
@@ -228,61 +281,6 @@ def _to_network_units(fit_input: FitInput, levels: Tensor) -> Tensor:
     assert fit_input.zero is not None
     assert fit_input.unit is not None
     return levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.unit + fit_input.zero
-
-
-DCT_BLOCK_SIDE = 8
-#: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
-#: of three colours.
-ROUNDING_VARIANCE = 1 / 6
-#: The same for subsampled chroma, where undoing the upsampling amplifies the rounding.
-CHROMA_ROUNDING_VARIANCE = 1.0
-#: Minimum of the same for the DC coefficient: decoders have a rounding bias of a tenth of a level
-#: and more, which counts eightfold there.
-DC_ROUNDING_VARIANCE = 2.0
-#: Maximum log odds of one coefficient against a step.
-MAX_LOG_ODDS_PENALTY = 8.0
-#: Standard deviations of the rounding within which a coefficient counts as 0 and is ignored.
-ZERO_SIGMAS = 2.0
-#: Minimum number of nonzero coefficients for the step of a frequency.
-MIN_NONZERO_COEFFICIENTS = 8
-#: Minimum log odds, summed over the image, for compression. Images that were never compressed stay
-#: below 0; crops of 64 x 64 at quality 90 reach hundreds.
-MIN_JPEG_LOG_ODDS = 30.0
-#: Minimum number of blocks to analyse, even if they contain clipped pixels.
-MIN_DCT_BLOCKS = 64
-#: Maximum number of blocks in the search for the grid, and in that for the steps.
-MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
-#: Minimum share of the estimated steps that match the standard table within one, for it to be used
-#: as a whole.
-STANDARD_SHARE = 0.8
-#: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
-STANDARD_QUANTISATION_TABLES = tuple(
-    np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
-    for table in (
-        "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 "
-        "80 62 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 "
-        "92 95 98 112 100 103 99",
-        "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 "
-        "99 99" + 32 * " 99",
-    )
-)
-_RGB_TO_YCBCR = np.array(
-    [
-        [0.299, 0.587, 0.114],
-        [-0.168735892, -0.331264108, 0.5],
-        [0.5, -0.418687589, -0.081312411],
-    ]
-)
-_DCT_BASIS = np.array(
-    [
-        [
-            np.sqrt((1 if row == 0 else 2) / DCT_BLOCK_SIDE)
-            * np.cos((2 * x + 1) * row * np.pi / (2 * DCT_BLOCK_SIDE))
-            for x in range(DCT_BLOCK_SIDE)
-        ]
-        for row in range(DCT_BLOCK_SIDE)
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

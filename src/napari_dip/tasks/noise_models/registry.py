@@ -51,6 +51,21 @@ SPECKLE = "speckle"
 #: Minimum signal for the variance of speckle, as a share of the mean: without it, the variance of
 #: dark pixels would be 0 and their weight infinite.
 MIN_SPECKLE_SIGNAL = 0.02
+#: Side of the central crop that is searched for hints, in pixels: enough for noise that is
+#: everywhere, and fast.
+HINT_CROP_SIDE = 256
+#: Standard deviations from which on a pixel counts as an impulse, and the share of such pixels that
+#: is worth a hint: one in five hundred.
+HINT_IMPULSE_SIGMAS, MIN_IMPULSE_SHARE = 8.0, 0.002
+#: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
+#: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
+MIN_FAR_IMPULSE_SHARE = 0.2
+#: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
+#: pixels. Impulses occur at every brightness, the long tails of photon noise do not.
+MIN_QUARTER_IMPULSE_SHARE = 0.3
+#: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
+#: worth a hint.
+MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
 def admit_speckle(name: str, stack: npt.NDArray[np.float32]) -> Refusal | None:
@@ -84,23 +99,6 @@ def convert_log_noise(noise: NoiseEstimate, logarithms: npt.NDArray[np.float32])
     signal = float(np.exp(logarithms, dtype=np.float64).mean())
     floor = (MIN_SPECKLE_SIGNAL * relative * signal) ** 2
     return replace(noise, gain=0.0, intercept=0.0, floor=floor, relative_deviation=relative)
-
-
-#: Side of the central crop that is searched for hints, in pixels: enough for noise that is
-#: everywhere, and fast.
-HINT_CROP_SIDE = 256
-#: Standard deviations from which on a pixel counts as an impulse, and the share of such pixels that
-#: is worth a hint: one in five hundred.
-HINT_IMPULSE_SIGMAS, MIN_IMPULSE_SHARE = 8.0, 0.002
-#: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
-#: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
-MIN_FAR_IMPULSE_SHARE = 0.2
-#: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
-#: pixels. Impulses occur at every brightness, the long tails of photon noise do not.
-MIN_QUARTER_IMPULSE_SHARE = 0.3
-#: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
-#: worth a hint.
-MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
 def remove_named_noise(

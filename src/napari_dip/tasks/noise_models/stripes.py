@@ -25,6 +25,40 @@ if TYPE_CHECKING:
 
 #: Name of the noise model, and key of the offsets in `FitInput.precomputed`.
 STRIPES, OFFSETS = "stripes", "line offsets"
+#: Correlation of successive steps below which they are offsets: -1/2 for offsets alone, 0 or above
+#: for images.
+MAX_STEP_CORRELATION = -0.25
+#: Minimum ratio of the variance of offsets to that of a line's mean by pixel noise.
+MIN_OFFSET_VARIANCE_RATIO = 4.0
+#: Lines to either side over which the slow trend of the image is removed from the steps.
+TREND_RADIUS = 32
+#: Standard deviations at which steps are clipped; larger ones are edges along the lines.
+STEP_CLIP_SIGMAS = 3.0
+#: Minimum number of lines for an estimate.
+MIN_LINES = 16
+#: Radius of the window in which the variation of the image is measured, in pixels, and the power
+#: with which it lowers the weight. On crops of coins with offsets of 12 grey levels the error of
+#: the offsets fell from 3.8 to 2.6; moon, camera and a nucleus did not change.
+FLATNESS_RADIUS, POWER = 2, 2
+#: Standard deviations from the step of its line beyond which a pixel has weight 0: the usual
+#: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that never reach 0,
+#: mortar along a third of a row of bricks left dark rows.
+BISQUARE = 4.685
+#: Parts of a line whose steps are compared to estimate the error of their mean, and factor by which
+#: the image's own steps vary more, since structure can extend over all parts. Of 1, 2, 4 and 8, the
+#: factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a nucleus.
+LINE_PARTS, PICTURE_VARIANCE_FACTOR = 6, 4.0
+#: Strips of a line whose covariance is measured; minimum correlation of two of them for offsets;
+#: and variance of a bend (a line less the mean of its neighbours) per variance of the offsets. The
+#: correlation is at most 0.46 on 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
+#: others, and 0.77 to 0.85 on eleven frames of a fluorescence video. It is at least 0.61 on
+#: synthetic images with offsets of 5 and more on structure, whose standard deviation is then
+#: estimated within a fifth.
+STRIPS, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
+#: Rounds of reweighting; it converges in three to five.
+REWEIGHTING_ROUNDS = 8
+#: Ratio of the standard deviation of normal values to their median absolute value.
+MAD_TO_SIGMA = 1.4826
 
 
 def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
@@ -94,42 +128,6 @@ def _find_shared_offsets(pictures: Tensor, measured_mask: Tensor) -> Tensor | No
     )
     shape = (1, *values.shape[:-2], *((side, 1) if axis == -2 else (1, side)))
     return torch.from_numpy(lines.reshape(shape).astype(np.float32)).to(pictures)
-
-
-#: Correlation of successive steps below which they are offsets: -1/2 for offsets alone, 0 or above
-#: for images.
-MAX_STEP_CORRELATION = -0.25
-#: Minimum ratio of the variance of offsets to that of a line's mean by pixel noise.
-MIN_OFFSET_VARIANCE_RATIO = 4.0
-#: Lines to either side over which the slow trend of the image is removed from the steps.
-TREND_RADIUS = 32
-#: Standard deviations at which steps are clipped; larger ones are edges along the lines.
-STEP_CLIP_SIGMAS = 3.0
-#: Minimum number of lines for an estimate.
-MIN_LINES = 16
-#: Radius of the window in which the variation of the image is measured, in pixels, and the power
-#: with which it lowers the weight. On crops of coins with offsets of 12 grey levels the error of
-#: the offsets fell from 3.8 to 2.6; moon, camera and a nucleus did not change.
-FLATNESS_RADIUS, POWER = 2, 2
-#: Standard deviations from the step of its line beyond which a pixel has weight 0: the usual
-#: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that never reach 0,
-#: mortar along a third of a row of bricks left dark rows.
-BISQUARE = 4.685
-#: Parts of a line whose steps are compared to estimate the error of their mean, and factor by which
-#: the image's own steps vary more, since structure can extend over all parts. Of 1, 2, 4 and 8, the
-#: factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a nucleus.
-LINE_PARTS, PICTURE_VARIANCE_FACTOR = 6, 4.0
-#: Strips of a line whose covariance is measured; minimum correlation of two of them for offsets;
-#: and variance of a bend (a line less the mean of its neighbours) per variance of the offsets. The
-#: correlation is at most 0.46 on 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
-#: others, and 0.77 to 0.85 on eleven frames of a fluorescence video. It is at least 0.61 on
-#: synthetic images with offsets of 5 and more on structure, whose standard deviation is then
-#: estimated within a fifth.
-STRIPS, MIN_STRIP_CORRELATION, BEND_VARIANCE_RATIO = 4, 0.55, 1.5
-#: Rounds of reweighting; it converges in three to five.
-REWEIGHTING_ROUNDS = 8
-#: Ratio of the standard deviation of normal values to their median absolute value.
-MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

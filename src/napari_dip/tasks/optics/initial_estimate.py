@@ -39,6 +39,17 @@ LOSS_TOLERANCE = 0.01
 #: Prior mean of the share of the network in the result, and its precision 1 / (1/4)^2. For two
 #: estimates with equal and independent errors, half of each is best.
 PRIOR_NETWORK_SHARE, NETWORK_SHARE_PRECISION = 0.5, 16.0
+#: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
+#: volume.
+LUCY_STEPS, LUCY_STEPS_DEEP = (5, 20), (5,)
+#: Standard deviation of the jitter of these estimates, whose range is about one: without it, the
+#: network copies their noise (one crop of 128 x 128, 300 iterations: 27.9 dB without, 29.6 dB
+#: with).
+LUCY_JITTER = 0.1
+#: Weight of the squared distance to the regularised estimate in a volume. It speeds up the fit,
+#: which is too short to fit the noise of the estimate (crop of pollen, 16 x 64 x 64, after 50
+#: iterations: 25.3 dB without, 26.5 dB with).
+FIRST_GUESS_WEIGHT = 1.0
 
 
 class SmoothGuess(NamedTuple):
@@ -238,19 +249,6 @@ def _find_sharpest(losses: list[Tensor]) -> int:
         if means[index] - means[best] <= min(error, LOSS_TOLERANCE * means[best]):
             return index
     return best
-
-
-#: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
-#: volume.
-LUCY_STEPS, LUCY_STEPS_DEEP = (5, 20), (5,)
-#: Standard deviation of the jitter of these estimates, whose range is about one: without it, the
-#: network copies their noise (one crop of 128 x 128, 300 iterations: 27.9 dB without, 29.6 dB
-#: with).
-LUCY_JITTER = 0.1
-#: Weight of the squared distance to the regularised estimate in a volume. It speeds up the fit,
-#: which is too short to fit the noise of the estimate (crop of pollen, 16 x 64 x 64, after 50
-#: iterations: 25.3 dB without, 26.5 dB with).
-FIRST_GUESS_WEIGHT = 1.0
 
 
 class FirstGuess(NamedTuple):

@@ -142,6 +142,29 @@ GAUSSIAN_RADIUS_SIGMAS = 4
 #: radius of a deep PSF would make the object eight times as large. Beyond the margin, the edge
 #: values are continued.
 MARGIN_DIVISOR = 4
+PSF = Input(
+    name="psf",
+    label="PSF",
+    help="The point spread function: a picture of what becomes of a point. Not needed where a "
+    "Gaussian "
+    "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
+    "serves each plane by itself.",
+    optional=True,
+)
+#: Advice where a PSF with depth meets single planes of a stack.
+_VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
+#: Radius of the Airy disc in units of wavelength / NA, as in `engine.deconvolution.psf`.
+AIRY = 0.6098
+#: Radius of a computed PSF, laterally in Airy radii, and along Z in distances from the focus to the
+#: first minimum. In focus, 96 % of a widefield PSF's light lies within 4 Airy radii (1 - J0^2 -
+#: J1^2, Born and Wolf 8.5.2), and all but 1e-4 of a confocal one's.
+PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
+#: Labels of the fields in the dock, and their options.
+_OPTICS_LABELS = {
+    "na": "numerical aperture (--na)",
+    "wavelength": "wavelength (--wavelength)",
+    "pixel_size": "pixel size (--pixel-size)",
+}
 
 
 def compute_object_margin(grid: tuple[int, ...], sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,19 +210,6 @@ def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
         return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
 
     return finish
-
-
-PSF = Input(
-    name="psf",
-    label="PSF",
-    help="The point spread function: a picture of what becomes of a point. Not needed where a "
-    "Gaussian "
-    "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
-    "serves each plane by itself.",
-    optional=True,
-)
-#: Advice where a PSF with depth meets single planes of a stack.
-_VOLUME_HINT = ", or set 'Stacks' to Automatic, which takes four planes or more as a volume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,20 +409,6 @@ def _check_psf_image(picture: ImageSpec) -> Refusal | None:
 
 def _format_shape(sizes: tuple[int, ...]) -> str:
     return " × ".join(map(str, sizes))
-
-
-#: Radius of the Airy disc in units of wavelength / NA, as in `engine.deconvolution.psf`.
-AIRY = 0.6098
-#: Radius of a computed PSF, laterally in Airy radii, and along Z in distances from the focus to the
-#: first minimum. In focus, 96 % of a widefield PSF's light lies within 4 Airy radii (1 - J0^2 -
-#: J1^2, Born and Wolf 8.5.2), and all but 1e-4 of a confocal one's.
-PSF_LATERAL_RADIUS, PSF_AXIAL_RADIUS = 4.0, 2.0
-#: Labels of the fields in the dock, and their options.
-_OPTICS_LABELS = {
-    "na": "numerical aperture (--na)",
-    "wavelength": "wavelength (--wavelength)",
-    "pixel_size": "pixel size (--pixel-size)",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,26 @@ RANDOM_INPUT_CHANNELS, RANDOM_INPUT_RANGE, RANDOM_INPUT_SKIP_CHANNELS = 32, 0.1,
 RANDOM_INPUT_CHANNELS_IN_VOLUMES = 8
 #: Standard deviation of the jitter of the random input: 1/30, as in the paper's denoising.
 RANDOM_INPUT_JITTER = 1 / 30
+#: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
+#: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
+RATES = {"sgd": 0.1, "l-bfgs": 1.0}
+#: Channels of the narrow and of the wide deep decoder, and their scales. The narrow one has fewer
+#: weights than there are pixels. Heckel and Hand take 64 or 128 channels and 6 scales for 512 x 512
+#: pixels.
+DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
+#: Maximum number of scales of an hourglass that is compared.
+MAX_SCALES = 6
+#: Name of the preset's architecture, to which all others are compared, and its optimiser.
+PRESET: Final = "preset"
+ADAM: Final = "adam"
+#: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
+#: 2022 (from their code for denoising; the bound of 2 also from its figure).
+BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
+#: Priors and noise models that work with another architecture than the preset's.
+_COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
+    ("auto", "random-input"),
+    ("auto", "gaussian", "poisson-gaussian"),
+)
 
 
 def build_random_input_prior(
@@ -275,26 +295,6 @@ def _make_network_input(
     return code.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
-#: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
-#: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
-RATES = {"sgd": 0.1, "l-bfgs": 1.0}
-#: Channels of the narrow and of the wide deep decoder, and their scales. The narrow one has fewer
-#: weights than there are pixels. Heckel and Hand take 64 or 128 channels and 6 scales for 512 x 512
-#: pixels.
-DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
-#: Maximum number of scales of an hourglass that is compared.
-MAX_SCALES = 6
-#: Name of the preset's architecture, to which all others are compared, and its optimiser.
-PRESET: Final = "preset"
-ADAM: Final = "adam"
-#: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
-#: 2022 (from their code for denoising; the bound of 2 also from its figure).
-BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
-#: Priors and noise models that work with another architecture than the preset's.
-_COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
-    ("auto", "random-input"),
-    ("auto", "gaussian", "poisson-gaussian"),
-)
 #: Architectures that Denoise can use: all that differ in the network or its input, none that differ
 #: in the optimiser.
 ArchitectureName = Annotated[
