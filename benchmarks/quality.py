@@ -61,7 +61,7 @@ def preset_settings(name: str) -> dict[str, Any]:
     """Name, version and budget. The code's own state is noted in the result, but not compared."""
     import napari_dip
 
-    budgets = ROOT / "src" / "napari_dip" / "run" / "presets" / "denoise.json"
+    budgets = ROOT / "src" / "napari_dip" / "pipeline" / "plan" / "presets" / "denoise.json"
     told = json.loads(budgets.read_text(encoding="utf-8"))
     budget = {prior: one.get(name) for prior, one in told.items() if isinstance(one, dict)}
     return {"preset": name, "version": napari_dip.__version__, "budget": budget}
@@ -69,7 +69,7 @@ def preset_settings(name: str) -> dict[str, Any]:
 
 def code_state() -> str:
     """Tell states of our code apart: a hash of what a fit is made of."""
-    parts = [ROOT / "src" / "napari_dip" / part for part in ("engine", "tasks", "run")]
+    parts = [ROOT / "src" / "napari_dip" / part for part in ("engine", "tasks", "pipeline")]
     files = sorted(path for part in parts for path in part.rglob("*") if path.is_file())
     told = (path.read_bytes() for path in files if path.suffix in {".py", ".json"})
     return sha256(b"".join(told)).hexdigest()[:12]

@@ -23,7 +23,7 @@ from napari_dip.engine.priors.masked_input import count_input_channels
 from shared_data import write
 
 SIDE, NOISE_CHANNELS, WIDTH, SCALES, SKIP = 256, 32, 128, 5, 4
-#: Ours for scattered pixels (src/napari_dip/run/presets/inpaint.json).
+#: Ours for scattered pixels (src/napari_dip/pipeline/plan/presets/inpaint.json).
 OUR_WIDTHS = (32, 64, 64)
 
 

@@ -1,3 +1,4 @@
+import ast
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -229,3 +230,29 @@ def test_time_to_a_picture_is_that_of_the_first_as_good():
     ]
     assert reached({"curve": curve}, 22.0) == 2.0
     assert reached({"curve": curve}, 26.0) is None
+
+
+def test_results_are_told_apart_by_the_budget_and_by_the_code_that_is_there():
+    import quality
+
+    assert quality.preset_settings("fast")["budget"]["r2r"]["iterations"] > 0
+    parts = ("engine", "tasks", "pipeline")
+    assert all((quality.ROOT / "src" / "napari_dip" / part).is_dir() for part in parts)
+    assert len(quality.code_state()) == 12
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*BENCHMARKS.glob("*.py"), *BENCHMARKS.with_name("scripts").glob("*.py")]),
+    ids=lambda path: path.stem,
+)
+def test_a_script_takes_nothing_from_numpy_that_is_not_there(path):
+    taken = [
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Load)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "np"
+    ]
+    assert [name for name in taken if not hasattr(np, name)] == []
