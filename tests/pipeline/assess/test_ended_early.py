@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.merge import describe_unrestored_parts, describe_unrestored_tiles
+from napari_dip.pipeline.assess.report import describe_unrestored_parts, describe_unrestored_tiles
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_p
 from napari_dip.pipeline.assess.quality_checks import check_quality
 from napari_dip.pipeline.assess.report import (
     compute_sha256,
+    describe_early_end,
+    describe_unrestored_parts,
     make_run_report,
     serialise_fit,
     summarise_residual,
@@ -26,12 +29,12 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import zero_residual_outliers
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
-from napari_dip.pipeline.plan.layout import PART_NAMES, join_parts, split_into_parts
+from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy.typing as npt
 
@@ -40,148 +43,19 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 
-def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
-    """Return a warning about fits that the user or the time limit ended early.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _MergedPixels:
+    """Merged pixels: `image` in the input's axes and type, the others (parts, C, *grid).
 
-    There is no warning for a fit that was kept only during its final inference, or that another
-    restart has completed.
-
-    Parameters
-    ----------
-    plan : Plan
-    outcomes : sequence of UnitOutcome
+    `prediction` and `residual` are from before the mean was corrected, by `shift`.
     """
-    completed_keys = {
-        _get_repeat_key(outcome)
-        for outcome in outcomes
-        if outcome.has_estimate and not outcome.is_ended_by_user
-    }
-    early = [
-        outcome
-        for outcome in outcomes
-        if outcome.is_ended_by_user and outcome.stop.reason is StopReason.USER
-    ]
-    early = [
-        early_outcome
-        for early_outcome in early
-        if _get_repeat_key(early_outcome) not in completed_keys
-    ]
-    if not early:
-        return ()
-    units = {unit.id: unit for unit in plan.units}
-    if len(early) > 1:
-        return (make_note("fits-ended-early", count=len(early), several=True),)
-    unit = units.get(early[0].unit)
-    if unit is None:
-        return (make_note("fits-ended-early", count=1, several=False),)
-    max_iterations, count = unit.iterations + plan.budget.refit_iterations, early[0].iterations
-    part = _describe_fitted_part(plan, unit)
-    facts = {
-        "part": part,
-        "count": count,
-        "most": max_iterations,
-        "before_end": count < max_iterations,
-    }
-    return (make_note("fit-ended-early", **facts),)
 
-
-def _describe_fitted_part(plan: Plan, unit: WorkUnit) -> str:
-    """Return a name for the part that was fitted, such as "plane 2"; "" if there is only one."""
-    if unit.tile is not None:
-        return "a tile"
-    part_axes = _list_part_axes(plan)
-    if len(part_axes) == 1:
-        return f"{PART_NAMES[part_axes]} {unit.part + 1}"
-    return "a plane" if part_axes else ""
-
-
-def _list_part_axes(plan: Plan) -> str:
-    """Return the axes along which the image has more than one part."""
-    source = plan.source
-    return "".join(part for part in plan.layout.parts if source.shape[source.axes.index(part)] > 1)
-
-
-def _get_repeat_key(outcome: UnitOutcome) -> str:
-    """Return the part of the unit's id that all restarts share."""
-    return outcome.unit.rpartition("r")[0]
-
-
-def describe_unrestored_parts(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-    """Return notes on the planes, frames and channels that were not restored.
-
-    Parameters
-    ----------
-    plan : Plan
-    missing : ndarray of bool
-        (parts, C), in the plan's layout; True where there is no result.
-    """
-    channels = missing.all(0)
-    channel_missing = missing[:, ~channels]
-    parts = channel_missing.all(1) & ~channels.all()
-    notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _describe_parts(plan, np.flatnonzero(parts))
-    for channel in np.flatnonzero(~channels):
-        missing_parts = np.flatnonzero(missing[:, channel] & ~parts)
-        notes += _describe_parts(plan, missing_parts, channel_number=int(channel) + 1)
-    return tuple(notes)
-
-
-def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...]:
-    """Return a note on the number of tiles that were not restored; empty if there are none."""
-    if not missing_count:
-        return ()
-    return (
-        make_note("tiles-unrestored", left=missing_count, count=count, several=missing_count > 1),
-    )
-
-
-def _describe_parts(plan: Plan, parts: npt.NDArray[np.intp], **facts: int) -> list[Note]:
-    """Return notes that name parts as frames, planes, or planes of a frame."""
-    part_axes = _list_part_axes(plan)
-    if len(part_axes) < 2:
-        return _format_unrestored(PART_NAMES.get(part_axes, "part"), parts, **facts)
-    plane_count = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
-    frames, planes = np.divmod(parts, plane_count)
-    unrestored_frames = [
-        frame_index
-        for frame_index in np.unique(frames)
-        if (frames == frame_index).sum() == plane_count
-    ]
-    notes = _format_unrestored(PART_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
-    for frame in np.setdiff1d(frames, unrestored_frames):
-        notes += _format_unrestored(PART_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
-    return notes
-
-
-def _format_unrestored(
-    noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
-) -> list[Note]:
-    """Return one note on unrestored parts, given their 0-based indices; empty if there are none."""
-    if not len(indices):
-        return []
-    # in lower case after a prefix such as "Channel 2: "
-    noun = noun if facts else noun.capitalize()
-    numbers, several = _format_number_ranges(indices), len(indices) > 1
-    details = {"noun": noun, "numbers": numbers, "frame": frame, "several": several}
-    return [make_note("parts-unrestored", **details, **facts)]
-
-
-def _format_number_ranges(indices: Iterable[int]) -> str:
-    """Format 0-based indices as 1-based numbers, such as "2, 4 and 6 to 9"."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(int(index))
-        else:
-            runs.append([int(index)])
-    ranges = []
-    for run in runs:
-        if len(run) > 2:
-            ranges.append(f"{run[0] + 1} to {run[-1] + 1}")
-        else:
-            ranges += [str(number + 1) for number in run]
-    *all_but_last, last = ranges
-    return f"{', '.join(all_but_last)} and {last}" if all_but_last else last
+    image: npt.NDArray[Any]
+    result: npt.NDArray[Any]
+    deviation: npt.NDArray[Any]
+    prediction: npt.NDArray[Any]
+    residual: npt.NDArray[Any]
+    shift: npt.NDArray[Any]
 
 
 class ResultMerger:
@@ -305,46 +179,27 @@ class ResultMerger:
         untouched : tuple of Note
             Notes on unrestored areas that are not parts, such as tiles.
         """
-        mean, prediction = self._compute_mean(), self._average_prediction()
-        preserved_mask = self._get_preserved_mask()
-        if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
-            prediction = np.where(preserved_mask, self._stack, prediction)
-        residual_stack, shift = self._compute_residual(prediction)
-        shift = shift * self._plan.recipe.task.keeps_mean
-        assessed_parts = select_assessed_parts(residual_stack)
-        residual = summarise_residual(
-            residual_stack[assessed_parts], prediction[assessed_parts], self._calibration
-        )
-        corrected_stack = np.asarray(mean + shift, np.float32)
-        deviation = self._compute_deviation()
-        if preserved_mask is not None:
-            corrected_stack = np.where(preserved_mask, self._stack, corrected_stack)
-            noise = np.stack([self._compute_noise_deviation(c) for c in range(mean.shape[1])], 1)
-            deviation = np.where(preserved_mask, noise, deviation)
-        input_image = self._correct_input()
-        image = convert_to_input_dtype(
-            self._arrange_result(corrected_stack),
-            input_image,
-            self._plan,
-            self._make_input_mask(preserved_mask),
-        )
-        if image.dtype != np.float32:  # assess the values after rounding and clipping
-            corrected_stack = split_into_parts(image, self._plan.source.axes, self._plan.layout)
-        if (outliers := self._find_outliers()) is not None:
-            image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
-        evidence = [outcome.evidence for outcome in self.outcomes]
-        arrays = self._stack, residual_stack, prediction, corrected_stack
-        metrics = measure_result(self._plan, self._calibration, *arrays, evidence)
-        unfinished_notes = (
-            *untouched,
-            *describe_unrestored_parts(self._plan, self.count == 0),
-            *describe_early_end(self._plan, self.outcomes),
-        )
+        pixels = self._merge_pixels()
         own_outcomes = self._list_own_outcomes() or self.outcomes
         first_outcome, last_outcome = own_outcomes[0], own_outcomes[-1]
         stop = (last_outcome if last_outcome.is_ended_by_user else first_outcome).stop
         if timed_out:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
+        unfinished_notes = (
+            *untouched,
+            *describe_unrestored_parts(self._plan, self.count == 0),
+            *describe_early_end(self._plan, self.outcomes),
+        )
+        metrics = measure_result(
+            self._plan,
+            self._calibration,
+            self._stack,
+            pixels.residual,
+            pixels.prediction,
+            pixels.result,
+            [outcome.evidence for outcome in self.outcomes],
+        )
+        assessed_parts = select_assessed_parts(pixels.residual)
         report_entries = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
             "best_iteration": first_outcome.best_iteration,
@@ -356,22 +211,60 @@ class ResultMerger:
                 [iteration, convert_nan_to_none(loss)]
                 for iteration, _, loss in first_outcome.history
             ],
-            "residual": residual,
+            "residual": summarise_residual(
+                pixels.residual[assessed_parts],
+                pixels.prediction[assessed_parts],
+                self._calibration,
+            ),
             "verdict": check_quality(metrics, unfinished_notes),
             "input_sha256": compute_sha256(self._image),
-            "output_sha256": compute_sha256(image),
+            "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }
         return Restoration(
-            image=image,
-            uncertainty=self._arrange_result(deviation),
+            image=pixels.image,
+            uncertainty=self._arrange_result(pixels.deviation),
             stop=stop,
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
             recipe=self._plan.recipe,
             learned=self._average_learned(),
             report=make_run_report(self._plan, self._calibration, **report_entries),
-            residual=self._arrange_input(self._zero_unmeasured(residual_stack - shift)),
+            residual=self._arrange_input(self._zero_unmeasured(pixels.residual - pixels.shift)),
+        )
+
+    def _merge_pixels(self) -> _MergedPixels:
+        """Merge the outcomes; correct the mean, and put preserved pixels and outliers back."""
+        mean, prediction = self._compute_mean(), self._average_prediction()
+        preserved_mask = self._get_preserved_mask()
+        if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
+            prediction = np.where(preserved_mask, self._stack, prediction)
+        residual, shift = self._compute_residual(prediction)
+        shift = shift * self._plan.recipe.task.keeps_mean
+        result = np.asarray(mean + shift, np.float32)
+        deviation = self._compute_deviation()
+        if preserved_mask is not None:
+            result = np.where(preserved_mask, self._stack, result)
+            noise = np.stack([self._compute_noise_deviation(c) for c in range(mean.shape[1])], 1)
+            deviation = np.where(preserved_mask, noise, deviation)
+        input_image = self._correct_input()
+        image = convert_to_input_dtype(
+            self._arrange_result(result),
+            input_image,
+            self._plan,
+            self._make_input_mask(preserved_mask),
+        )
+        if image.dtype != np.float32:  # assess the values after rounding and clipping
+            result = split_into_parts(image, self._plan.source.axes, self._plan.layout)
+        if (outliers := self._find_outliers()) is not None:
+            image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
+        return _MergedPixels(
+            image=image,
+            result=result,
+            deviation=deviation,
+            prediction=prediction,
+            residual=residual,
+            shift=shift,
         )
 
     def _correct_input(self) -> npt.NDArray[Any]:

@@ -278,6 +278,16 @@ def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> t
     return float(missing.mean()), float(eroded.sum() / missing.sum())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BrightnessChanges:
+    """Changes of the mean intensity, as shares of its height above the dark level."""
+
+    bias: float | None
+    mean_correction: float
+    clipping_correction: float
+    unexplained_bias: float
+
+
 def measure_result(
     plan: Plan,
     calibration: Calibration,
@@ -304,11 +314,7 @@ def measure_result(
         For each unit, the sums from `compute_validation_evidence`.
     """
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
-    from napari_dip.pipeline.calibrate.clipping import (
-        apply_clipping,
-        bound_clipping_bias,
-        list_corrected_limits,
-    )
+    from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
     measured_mask, task = calibration.measured_mask, plan.recipe.task
     assessed = select_assessed_parts(parts)
@@ -332,36 +338,14 @@ def measure_result(
         for c, noise in enumerate(calibration.noise)
         if has_comparable_noise and c not in calibration.constant_channels
     ]
-    mean, mean_height = measure_brightness(parts, measured_mask)
-    clipped_result = apply_clipping(plan, calibration, result)
-    result_mean, clipped_mean = (
-        float(item.mean(dtype=np.float64))
-        if measured_mask is None
-        else measure_brightness(item, measured_mask)[0]
-        for item in (result, clipped_result)
-    )
-    raised, lowered = bound_clipping_bias(plan, calibration, parts)
     detail, contrast = combine_validation_evidence(evidence) or (None, None)
     filled_share, distant_share = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    uncorrected_input = (
-        parts
-        if calibration.camera_correction is None
-        else calibration.camera_correction.undo(parts)
-    )
-    if plan.source.dtype[0] in "iu":
-        uncorrected_input = np.rint(uncorrected_input).astype(plan.source.dtype)
-    least, largest = detect_clipped_pixels(
-        uncorrected_input if measured_mask is None else uncorrected_input[measured_mask]
-    )
+    least, largest = _detect_clipping(plan, calibration, parts)
+    brightness = _measure_brightness_changes(plan, calibration, parts, residual, result)
     return ResultMetrics(
         residual=select_worst_residual(residuals),
-        bias=(clipped_mean - mean) / mean_height if task.keeps_mean else None,
-        mean_correction=float(
-            (residual if measured_mask is None else residual[measured_mask]).mean(dtype=np.float64)
-        )
-        / mean_height,
         detail=detail,
         contrast=contrast,
         filled_share=filled_share,
@@ -373,12 +357,52 @@ def measure_result(
         if has_comparable_noise and measured_mask is None
         else None,
         corrected_limits=list_corrected_limits(plan, calibration),
-        clipping_correction=(result_mean - clipped_mean) / mean_height,
-        unexplained_bias=(
-            max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
-        )
-        / mean_height,
+        bias=brightness.bias,
+        mean_correction=brightness.mean_correction,
+        clipping_correction=brightness.clipping_correction,
+        unexplained_bias=brightness.unexplained_bias,
     )
+
+
+def _measure_brightness_changes(
+    plan: Plan,
+    calibration: Calibration,
+    parts: Planes,
+    residual: npt.NDArray[np.float64],
+    result: npt.NDArray[Any],
+) -> _BrightnessChanges:
+    """Compare the mean of the result with that of the input; see `ResultMetrics`."""
+    from napari_dip.pipeline.calibrate.clipping import apply_clipping, bound_clipping_bias
+
+    measured_mask = calibration.measured_mask
+    mean, mean_height = measure_brightness(parts, measured_mask)
+    result_mean, clipped_mean = (
+        float(item.mean(dtype=np.float64))
+        if measured_mask is None
+        else measure_brightness(item, measured_mask)[0]
+        for item in (result, apply_clipping(plan, calibration, result))
+    )
+    raised, lowered = bound_clipping_bias(plan, calibration, parts)
+    measured_residual = residual if measured_mask is None else residual[measured_mask]
+    unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
+    keeps_mean = plan.recipe.task.keeps_mean
+    return _BrightnessChanges(
+        bias=(clipped_mean - mean) / mean_height if keeps_mean else None,
+        mean_correction=float(measured_residual.mean(dtype=np.float64)) / mean_height,
+        clipping_correction=(result_mean - clipped_mean) / mean_height,
+        unexplained_bias=unexplained / mean_height,
+    )
+
+
+def _detect_clipping(
+    plan: Plan, calibration: Calibration, parts: Planes
+) -> tuple[ClippedPixels, ClippedPixels]:
+    """Detect clipped pixels at black and at white, in the values that the camera wrote."""
+    camera, measured_mask = calibration.camera_correction, calibration.measured_mask
+    written = parts if camera is None else camera.undo(parts)
+    if plan.source.dtype[0] in "iu":
+        written = np.rint(written).astype(plan.source.dtype)
+    return detect_clipped_pixels(written if measured_mask is None else written[measured_mask])
 
 
 def select_assessed_parts(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:

@@ -1,4 +1,7 @@
-"""Build the report of a run in plain JSON types: settings, versions, noise, fit and residual."""
+"""Build the report of a run in plain JSON types: settings, versions, noise, fit and residual.
+
+Its notes name the fits that ended early and the parts that were not restored.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.errors.notes import StopReason, make_note
 from napari_dip.io.regions import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.joint_training import summarise_joint_training
+from napari_dip.pipeline.plan.layout import PART_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from napari_dip.errors.notes import Note
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.calibration import Calibration
-    from napari_dip.pipeline.plan.types import Plan, UnitOutcome
+    from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
 _RUN_SPECIFIC_KEYS = (
@@ -189,3 +195,147 @@ def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:
 def round_to_six_digits(value: float) -> float:
     """Round to six digits; further ones have no statistical meaning."""
     return float(f"{value:.6g}")
+
+
+def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
+    """Return a warning about fits that the user or the time limit ended early.
+
+    There is no warning for a fit that was kept only during its final inference, or that another
+    restart has completed.
+
+    Parameters
+    ----------
+    plan : Plan
+    outcomes : sequence of UnitOutcome
+    """
+    completed_keys = {
+        _get_repeat_key(outcome)
+        for outcome in outcomes
+        if outcome.has_estimate and not outcome.is_ended_by_user
+    }
+    early = [
+        outcome
+        for outcome in outcomes
+        if outcome.is_ended_by_user and outcome.stop.reason is StopReason.USER
+    ]
+    early = [
+        early_outcome
+        for early_outcome in early
+        if _get_repeat_key(early_outcome) not in completed_keys
+    ]
+    if not early:
+        return ()
+    units = {unit.id: unit for unit in plan.units}
+    if len(early) > 1:
+        return (make_note("fits-ended-early", count=len(early), several=True),)
+    unit = units.get(early[0].unit)
+    if unit is None:
+        return (make_note("fits-ended-early", count=1, several=False),)
+    max_iterations, count = unit.iterations + plan.budget.refit_iterations, early[0].iterations
+    part = _describe_fitted_part(plan, unit)
+    facts = {
+        "part": part,
+        "count": count,
+        "most": max_iterations,
+        "before_end": count < max_iterations,
+    }
+    return (make_note("fit-ended-early", **facts),)
+
+
+def _describe_fitted_part(plan: Plan, unit: WorkUnit) -> str:
+    """Return a name for the part that was fitted, such as "plane 2"; "" if there is only one."""
+    if unit.tile is not None:
+        return "a tile"
+    part_axes = _list_part_axes(plan)
+    if len(part_axes) == 1:
+        return f"{PART_NAMES[part_axes]} {unit.part + 1}"
+    return "a plane" if part_axes else ""
+
+
+def _list_part_axes(plan: Plan) -> str:
+    """Return the axes along which the image has more than one part."""
+    source = plan.source
+    return "".join(part for part in plan.layout.parts if source.shape[source.axes.index(part)] > 1)
+
+
+def _get_repeat_key(outcome: UnitOutcome) -> str:
+    """Return the part of the unit's id that all restarts share."""
+    return outcome.unit.rpartition("r")[0]
+
+
+def describe_unrestored_parts(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
+    """Return notes on the planes, frames and channels that were not restored.
+
+    Parameters
+    ----------
+    plan : Plan
+    missing : ndarray of bool
+        (parts, C), in the plan's layout; True where there is no result.
+    """
+    channels = missing.all(0)
+    channel_missing = missing[:, ~channels]
+    parts = channel_missing.all(1) & ~channels.all()
+    notes = _format_unrestored("channel", np.flatnonzero(channels))
+    notes += _describe_parts(plan, np.flatnonzero(parts))
+    for channel in np.flatnonzero(~channels):
+        missing_parts = np.flatnonzero(missing[:, channel] & ~parts)
+        notes += _describe_parts(plan, missing_parts, channel_number=int(channel) + 1)
+    return tuple(notes)
+
+
+def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...]:
+    """Return a note on the number of tiles that were not restored; empty if there are none."""
+    if not missing_count:
+        return ()
+    return (
+        make_note("tiles-unrestored", left=missing_count, count=count, several=missing_count > 1),
+    )
+
+
+def _describe_parts(plan: Plan, parts: npt.NDArray[np.intp], **facts: int) -> list[Note]:
+    """Return notes that name parts as frames, planes, or planes of a frame."""
+    part_axes = _list_part_axes(plan)
+    if len(part_axes) < 2:
+        return _format_unrestored(PART_NAMES.get(part_axes, "part"), parts, **facts)
+    plane_count = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
+    frames, planes = np.divmod(parts, plane_count)
+    unrestored_frames = [
+        frame_index
+        for frame_index in np.unique(frames)
+        if (frames == frame_index).sum() == plane_count
+    ]
+    notes = _format_unrestored(PART_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
+    for frame in np.setdiff1d(frames, unrestored_frames):
+        notes += _format_unrestored(PART_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
+    return notes
+
+
+def _format_unrestored(
+    noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
+) -> list[Note]:
+    """Return one note on unrestored parts, given their 0-based indices; empty if there are none."""
+    if not len(indices):
+        return []
+    # in lower case after a prefix such as "Channel 2: "
+    noun = noun if facts else noun.capitalize()
+    numbers, several = _format_number_ranges(indices), len(indices) > 1
+    details = {"noun": noun, "numbers": numbers, "frame": frame, "several": several}
+    return [make_note("parts-unrestored", **details, **facts)]
+
+
+def _format_number_ranges(indices: Iterable[int]) -> str:
+    """Format 0-based indices as 1-based numbers, such as "2, 4 and 6 to 9"."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(int(index))
+        else:
+            runs.append([int(index)])
+    ranges = []
+    for run in runs:
+        if len(run) > 2:
+            ranges.append(f"{run[0] + 1} to {run[-1] + 1}")
+        else:
+            ranges += [str(number + 1) for number in run]
+    *all_but_last, last = ranges
+    return f"{', '.join(all_but_last)} and {last}" if all_but_last else last

@@ -31,10 +31,13 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
 )
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
+    from napari_dip.engine.noise.colour_camera import CameraNoise
+    from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
+    from napari_dip.pipeline.calibrate.calibration import Planes, RepeatedExposure, RunInputs
     from napari_dip.pipeline.plan.types import Plan
 
 #: Standard deviation of the noise, as a share of the intensity range, below which noise is weak. A
@@ -73,19 +76,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
 
     task, measured_mask = plan.recipe.task, inputs.measured_mask
     parts, limits, outliers = _remove_outliers(plan, inputs)
-    outlier_notes: tuple[Note, ...] = ()
-    if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
-        outlier_notes = (make_outlier_note(outliers, put_back=task.has_same_pixels),)
-    measured = [
-        parts[:, c] if measured_mask is None else parts[:, c][measured_mask[:, c]]
-        for c in range(parts.shape[1])
-    ]
-    constant = tuple(
-        c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
-    )
-    offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
-    if task.uses_joint_channels(plan.source):  # a dark channel must not be amplified
-        scale = (max(scale),) * len(scale)
+    offset, scale, constant = _measure_intensity_ranges(plan, parts, measured_mask)
     if measured_mask is not None:
         channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(measured_mask, parts, channel_means)
@@ -93,53 +84,39 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         inputs = replace(
             inputs, repeated_exposure=fill_outliers(inputs.repeated_exposure, None, limits)[0]
         )
-    camera_correction = inputs.camera_correction
-    noise_input = (
-        parts if camera_correction is None else camera_correction.suppress_hot_pixels(parts)
-    )
-    noise, repeated_exposure = measure_channel_noise(
-        inputs, noise_input, constant, task.make_noise_request()
-    )
-    noise = tuple(
-        calibrate_clipping_limits(
-            item, parts[:, c], None if measured_mask is None else measured_mask[:, c]
-        )
-        for c, item in enumerate(noise)
-    )
-    camera = None
-    if camera_correction is None and _is_colour_image(plan, inputs, parts, constant):
-        camera, noise = measure_colour_noise(parts, noise, inputs.grey_level_step)
+    noise, camera, repeated_exposure = _measure_noise(plan, inputs, parts, constant)
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
     block = (1,) * (parts.ndim - 4) + task.choose_blind_spot_size(
         compute_blind_spot_size(varied, plan.source.grid)
     )
-    prepared_inputs, notes = task.prepare_extra_inputs(
+    prepared_inputs, input_notes = task.prepare_extra_inputs(
         parts[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_inputs}
     )
-    mask_notes = () if measured_mask is None else task.describe_missing_pixels(measured_mask)
-    noise_notes = make_noise_notes(noise, constant) if task.reports_unreliable_noise() else ()
     measured_count = (
         parts[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
     )
     half_resolution = None
-    is_complete = (
-        repeated_exposure is None
-        and measured_mask is None
-        and (camera_correction is None or camera_correction.excess_variance is None)
-    )
-    if task.uses_half_resolution() and is_complete and len(parts) == 1:
+    if task.uses_half_resolution() and _is_single_complete_plane(inputs):
         half_resolution = halve_oversampled(
             parts, noise, block, constant, camera=camera is not None
         )
-    method_notes: tuple[Note, ...] = ()
+    correction = inputs.camera_correction
+    notes: list[Note] = []
+    if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
+        notes.append(make_outlier_note(outliers, put_back=task.has_same_pixels))
+    notes += repeated_exposure.notes if repeated_exposure else ()
+    notes += correction.notes if correction else ()
+    notes += make_noise_notes(noise, constant) if task.reports_unreliable_noise() else ()
+    notes += () if measured_mask is None else task.describe_missing_pixels(measured_mask)
+    notes += input_notes
     if camera:
-        method_notes = (make_camera_note(camera),)
+        notes.append(make_camera_note(camera))
     elif half_resolution:
-        method_notes = (make_note("half-resolution"),)
+        notes.append(make_note("half-resolution"))
     calibration = Calibration(
-        offset=tuple(offset),
-        scale=tuple(scale),
+        offset=offset,
+        scale=scale,
         noise=noise,
         blind_spot_size=block,
         validation_share=compute_validation_share(block, measured_count),
@@ -150,21 +127,64 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         extra_inputs=prepared_inputs,
         outlier_limits=limits,
         outlier_count=len(outliers),
-        notes=(
-            *outlier_notes,
-            *(repeated_exposure.notes if repeated_exposure else ()),
-            *(camera_correction.notes if camera_correction else ()),
-            *noise_notes,
-            *mask_notes,
-            *notes,
-            *method_notes,
-        ),
+        notes=tuple(notes),
         repeated_exposure=repeated_exposure,
         half_resolution=half_resolution,
         camera_noise=camera,
-        camera_correction=camera_correction,
+        camera_correction=correction,
     )
     return calibration, parts
+
+
+def _measure_intensity_ranges(
+    plan: Plan, parts: Planes, measured_mask: npt.NDArray[np.bool_] | None
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
+    """Return offset and scale of each channel, and which channels are constant."""
+    measured = [
+        parts[:, c] if measured_mask is None else parts[:, c][measured_mask[:, c]]
+        for c in range(parts.shape[1])
+    ]
+    constant = tuple(
+        c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
+    )
+    offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
+    if plan.recipe.task.uses_joint_channels(plan.source):  # a dark channel must not be amplified
+        scale = (max(scale),) * len(scale)
+    return offset, scale, constant
+
+
+def _measure_noise(
+    plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]
+) -> tuple[tuple[NoiseEstimate, ...], CameraNoise | None, RepeatedExposure | None]:
+    """Return the noise of each channel, that of a colour camera, and the repeated exposure."""
+    measured_mask, correction = inputs.measured_mask, inputs.camera_correction
+    noise, repeated_exposure = measure_channel_noise(
+        inputs,
+        parts if correction is None else correction.suppress_hot_pixels(parts),
+        constant,
+        plan.recipe.task.make_noise_request(),
+    )
+    noise = tuple(
+        calibrate_clipping_limits(
+            item, parts[:, c], None if measured_mask is None else measured_mask[:, c]
+        )
+        for c, item in enumerate(noise)
+    )
+    camera = None
+    if correction is None and _is_colour_image(plan, inputs, parts, constant):
+        camera, noise = measure_colour_noise(parts, noise, inputs.grey_level_step)
+    return noise, camera, repeated_exposure
+
+
+def _is_single_complete_plane(inputs: RunInputs) -> bool:
+    """Return whether there is one plane, measured once, everywhere and equally well."""
+    correction = inputs.camera_correction
+    return (
+        inputs.repeated_exposure is None
+        and inputs.measured_mask is None
+        and (correction is None or correction.excess_variance is None)
+        and len(inputs.stack) == 1
+    )
 
 
 def _is_colour_image(

@@ -237,18 +237,11 @@ def make_fit_input(
     if calibration.half_resolution is not None:
         upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
         calibration = calibration.get_fit_calibration()
-    repeated_exposure = calibration.repeated_exposure
-    exposures = (parts,) if repeated_exposure is None else (parts, repeated_exposure.stack)
-    pixels = np.stack([exposure[unit.part, channels] for exposure in exposures])  # (B, C, *grid)
+    pixels, exposure_noises = _stack_exposures(calibration, parts, unit)
     dims = pixels.ndim - 2
     offset = shape_channel_values(calibration.offset, channels, dims + 1).astype(np.float32)
     scale = shape_channel_values(calibration.scale, channels, dims + 1).astype(np.float32)
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
-    exposure_noises = (
-        (calibration.noise,)
-        if repeated_exposure is None
-        else (calibration.noise, repeated_exposure.noise)
-    )
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
     measured_mask = _make_measured_mask(calibration, unit, measurement)
     downscaling = 1 if upscaled_grid is None else 2
@@ -281,17 +274,27 @@ def make_fit_input(
         reliability=reliability,
     )
     if calibration.camera_noise is not None and upscaled_grid is not None and len(channels) == 3:
-        full_size_measurement = torch.from_numpy(
-            (full_size_stack[unit.part, channels] - offset) / scale
-        )[None].to(device)
-        camera_noise = calibration.camera_noise.convert_units(float(scale.flat[0]))
+        full_size = torch.from_numpy((full_size_stack[unit.part, channels] - offset) / scale)
         fit_input = replace(
-            fit_input, camera_noise=camera_noise, full_size_measurement=full_size_measurement
+            fit_input,
+            camera_noise=calibration.camera_noise.convert_units(float(scale.flat[0])),
+            full_size_measurement=full_size[None].to(device),
         )
     fit_input = average_exposures(fit_input) if PRIORS[name].sees_image else fit_input
     return plan.recipe.task.prepare_fit_input(
         _add_neighbour_frames(fit_input, frames, offset, scale)
     )
+
+
+def _stack_exposures(
+    calibration: Calibration, parts: Planes, unit: WorkUnit
+) -> tuple[Planes, tuple[tuple[NoiseEstimate, ...], ...]]:
+    """Return the pixels of a unit in all exposures, (B, C, *grid), and the noise of each."""
+    repeated_exposure, channels = calibration.repeated_exposure, list(unit.channels)
+    if repeated_exposure is None:
+        return parts[unit.part, channels][None], (calibration.noise,)
+    pixels = np.stack([stack[unit.part, channels] for stack in (parts, repeated_exposure.stack)])
+    return pixels, (calibration.noise, repeated_exposure.noise)
 
 
 def _build_prior(plan: Plan, fit_input: FitInput, unit: WorkUnit) -> Prior:

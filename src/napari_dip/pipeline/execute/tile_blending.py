@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
-from napari_dip.pipeline.assess.merge import (
-    ResultMerger,
-    convert_to_input_dtype,
-    describe_unrestored_tiles,
-)
-from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtype
+from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
 from napari_dip.pipeline.plan.layout import Layout, join_parts, split_into_parts
