@@ -40,6 +40,14 @@ def test_a_result_has_the_shape_and_intensities_of_its_input(plain):
     assert plain.stop_reason and plain.history and plain.recipe.run_settings.preset == "fast"
 
 
+def test_the_warnings_of_a_result_are_those_of_its_report(plain):
+    assert plain.warnings == tuple(plain.report["verdict"]["warnings"])
+    bright = np.full((48, 48), 250, np.uint8)
+    bright[:, ::3] = 255
+    cut_off = dip.denoise(bright, **FAST)
+    assert any("saturated" in sentence for sentence in cut_off.warnings)
+
+
 def test_a_result_shows_itself_in_one_line_without_its_pixels(plain):
     shown = repr(plain)
     assert shown == f"<Restoration: denoise, 48 × 40, float32; ended since {plain.stop}>"

@@ -103,6 +103,11 @@ class Restoration:
         """Why the fit ended, as a value to compare; `str(result.stop)` is a text for the user."""
         return self.stop.reason
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before the result is used, worst first; empty if nothing was found."""
+        return tuple(self.report.get("verdict", {}).get("warnings", ()))
+
     def __repr__(self) -> str:
         """Return one line: task, shape, type and stop reason."""
         size = " × ".join(map(str, self.image.shape))

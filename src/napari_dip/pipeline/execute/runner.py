@@ -14,7 +14,11 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_plan_files
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.store.shared_network import read_network_weights, replan_with_calibration
+from napari_dip.pipeline.store.shared_network import (
+    list_network_outcomes,
+    read_network_weights,
+    replan_with_calibration,
+)
 from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
@@ -151,8 +155,7 @@ def _fit_units(
     clock.expect(plan)
     merger = ResultMerger(plan, calibration, stack, inputs["image"])
     resume = None if store is None else store.open(plan, inputs, merger)
-    if plan.network is not None:
-        plan.network.add_outcomes(merger.outcomes, plan.units)
+    merger.outcomes += list_network_outcomes(plan, merger.outcomes)
     resumed_unit_id = "" if store is None else store.unit
     finished_ids = {outcome.unit for outcome in merger.outcomes}
     executor = UnitExecutor(plan, calibration, stack, clock, merger, store)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors.fault import make_printable
-from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
 
@@ -147,20 +145,6 @@ class SharedNetwork:
     def report_fields(self) -> dict[str, Any]:
         """Fields that identify the network in a report."""
         return {"network_file": self.name, "sha256": self.sha256}
-
-    def add_outcomes(self, outcomes: list[UnitOutcome], units: tuple[WorkUnit, ...]) -> None:
-        """Add the outcomes of this network's fits for the series of `units`, unless present."""
-        existing = {outcome.unit for outcome in outcomes}
-        series_names = {unit.series for unit in units}
-        for network_outcome in self.outcomes:
-            if network_outcome.series not in series_names or network_outcome.unit in existing:
-                continue
-            if network_outcome.role == JOINT:
-                note = make_note(
-                    "series-network", name=make_printable(self.name), count=network_outcome.members
-                )
-                network_outcome = replace(network_outcome, notes=(note, *network_outcome.notes[1:]))
-            outcomes.append(network_outcome)
 
 
 class UnitRole(StrEnum):

@@ -14,14 +14,16 @@ from napari_dip.errors.notes import make_note
 from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.io.paths import check_readable_file
 from napari_dip.pipeline.plan.costs import estimate_costs
-from napari_dip.pipeline.plan.types import INFERENCE, SharedNetwork
+from napari_dip.pipeline.plan.types import INFERENCE, JOINT, SharedNetwork
 from napari_dip.pipeline.plan.units import compute_warm_start_iterations, group_channels, make_units
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dip.pipeline.calibrate.calibration import Calibration
-    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.plan.types import Plan, UnitOutcome
 
 #: Schema of network files; increased when older files would be misread.
 NETWORK_FILE_SCHEMA = 1
@@ -89,6 +91,26 @@ def read_network_weights(network: SharedNetwork) -> dict[str, dict[str, Any]]:
         series, _, name = key.partition("/")
         weights.setdefault(series, {})[name] = value
     return weights
+
+
+def list_network_outcomes(plan: Plan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:
+    """Return the outcomes of the network's own fits that are not among `outcomes` yet.
+
+    The first note on joint training is replaced by one that names the network's file.
+    """
+    if plan.network is None:
+        return []
+    name, known = make_printable(plan.network.name), {outcome.unit for outcome in outcomes}
+    series_names = {unit.series for unit in plan.units}
+    listed = []
+    for outcome in plan.network.outcomes:
+        if outcome.series not in series_names or outcome.unit in known:
+            continue
+        if outcome.role == JOINT:
+            note = make_note("series-network", name=name, count=outcome.members)
+            outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
+        listed.append(outcome)
+    return listed
 
 
 def plan_with_network(plan: Plan | Refusal, network: SharedNetwork | None) -> Plan | Refusal:
