@@ -36,11 +36,11 @@ PARTS = {
     "many": "many",
     "long-life": "long_life",
     "mutations": "mutations",
-    "further-files": "further_files",
-    "further-numerics": "further_numerics",
-    "further-processes": "further_processes",
-    "further-state": "further_state",
-    "further-security": "further_security",
+    "cases-files": "cases.files",
+    "cases-numerics": "cases.numerics",
+    "cases-processes": "cases.processes",
+    "cases-state": "cases.state",
+    "cases-security": "cases.security",
 }
 
 
@@ -66,11 +66,11 @@ def main() -> int:
 
 
 def _print_ends(rows: list[dict[str, Any]]) -> None:
-    """Print how many trials of each further part came to which end."""
-    from faults.further import End
+    """Print how many trials of each part in `cases` came to which end."""
+    from faults.cases import End
 
     ends = list(End)
-    found = [row for row in rows if row["part"].startswith("further-")]
+    found = [row for row in rows if row["part"].startswith("cases-")]
     families = dict.fromkeys(row["part"] for row in found)
     if families:
         print("| family | trials | " + " | ".join(ends) + " |\n" + "|---" * (len(ends) + 2) + "|")

@@ -69,7 +69,7 @@ def test_odd_files_numbers_states_and_attacks_end_well(tmp_path):
     quick += ["script of a path of both quotes", "dangling link l.json at --report"]
     families = ("files", "numerics", "processes", "state", "security")
     words = [word for name in quick for word in ("--match", name)]
-    words += [word for name in families for word in ("--only", f"further-{name}")]
+    words += [word for name in families for word in ("--only", f"cases-{name}")]
     said = faults(tmp_path, *words)
     assert "| all | 11 | 11 | 0 | 0 | 0 | 0 | 0 |" in said
 

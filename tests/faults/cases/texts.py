@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     Row,
     Said,

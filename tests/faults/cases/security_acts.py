@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from bad_inputs import chunk
 from faults.attack import Bomb
-from faults.further import (
+from faults.cases import (
     QUICK,
     End,
     Said,
@@ -37,8 +37,8 @@ from faults.further import (
     unharmed,
     went,
 )
-from faults.further_formats_acts import raw_tiff
-from faults.further_zarr_acts import ome_zarr
+from faults.cases.formats_acts import raw_tiff
+from faults.cases.zarr_acts import ome_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faults.further import (
+from faults.cases import (
     Row,
     picture,
 )
-from faults.further_formats_acts import (
+from faults.cases.formats_acts import (
     animated,
     bilevel,
     calibration,
@@ -54,7 +54,7 @@ from faults.further_formats_acts import (
     written,
     zero_strip,
 )
-from faults.further_zarr_acts import (
+from faults.cases.zarr_acts import (
     cut_chunk,
     drop_chunk,
     edited,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faults.further import (
+from faults.cases import (
     Row,
     hole_array,
     picture,
     rows_to_trials,
 )
-from faults.further_numerics_acts import (
+from faults.cases.numerics_acts import (
     F8,
     calibrated,
     checkers,

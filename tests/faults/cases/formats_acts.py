@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from bad_inputs import chunk
-from faults.further import (
+from faults.cases import (
     QUICK,
     End,
     check,

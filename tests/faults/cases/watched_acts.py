@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     End,
     Said,
@@ -26,7 +26,7 @@ from faults.further import (
     saved,
     went,
 )
-from faults.further_security_acts import PLAIN
+from faults.cases.security_acts import PLAIN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tifffile
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     End,
     check,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from faults.further import (
+from faults.cases import (
     End,
     check,
     contents,
@@ -14,7 +14,7 @@ from faults.further import (
     saved,
     shell,
 )
-from faults.further_processes_acts import DENOISE, done
+from faults.cases.processes_acts import DENOISE, done
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     check,
     command,

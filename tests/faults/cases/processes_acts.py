@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     SOURCE,
     End,
@@ -296,7 +296,7 @@ class Running:
 
 
 def check_failed(words: str) -> Exception:
-    from faults.further import WrongEnd
+    from faults.cases import WrongEnd
 
     return WrongEnd(End.HANG, words)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from faults.further import (
+from faults.cases import (
     check,
     same,
 )
-from faults.further_state_acts import fit
+from faults.cases.state_acts import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the further parts of `make faults` are made of: named rows, and how an end is classed.
+"""What the parts in `cases` are made of: named rows, and how an end is classed.
 
 Each row runs in a process of its own, forked from one that has loaded the program, in a folder of
 its own and with a limit of time. What came of it is judged by files, figures and exit codes alone,
@@ -100,7 +100,7 @@ def rows_to_trials(rows: Sequence[Row], *, small: bool, step: int) -> Iterator[T
 
 
 def _tried(row: Row) -> Seen:
-    with tempfile.TemporaryDirectory(prefix="further-") as name:
+    with tempfile.TemporaryDirectory(prefix="cases-") as name:
         folder = Path(name).resolve() / "field"
         folder.mkdir()
         answer = Path(name) / "answer"

@@ -8,12 +8,12 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from faults.further import (
+from faults.cases import (
     Row,
     rows_to_trials,
 )
-from faults.further_callers_acts import CALLERS, called, warned
-from faults.further_processes_acts import (
+from faults.cases.callers_acts import CALLERS, called, warned
+from faults.cases.processes_acts import (
     beside_modules,
     eight_at_once,
     errors_reader_gone,

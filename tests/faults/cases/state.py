@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faults.further import (
+from faults.cases import (
     Row,
     picture,
     rows_to_trials,
     saved,
 )
-from faults.further_interpreter_acts import (
+from faults.cases.interpreter_acts import (
     argv_odd,
     debugging_collection,
     decimal_comma,
@@ -42,7 +42,7 @@ from faults.further_interpreter_acts import (
     warnings_raise,
     within,
 )
-from faults.further_state_acts import (
+from faults.cases.state_acts import (
     Labelled,
     Matrix,
     OldFashioned,

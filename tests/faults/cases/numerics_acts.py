@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from faults.further import (
+from faults.cases import (
     FAST,
     check,
     hole_array,

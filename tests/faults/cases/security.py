@@ -6,12 +6,12 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from faults.further import (
+from faults.cases import (
     QUICK,
     Row,
     rows_to_trials,
 )
-from faults.further_security_acts import (
+from faults.cases.security_acts import (
     EVIL,
     PAYLOAD,
     SCRIPT,
@@ -56,7 +56,7 @@ from faults.further_security_acts import (
     zarr_many_levels,
     zstd_bomb,
 )
-from faults.further_watched_acts import (
+from faults.cases.watched_acts import (
     formulas,
     listening,
     log_private,

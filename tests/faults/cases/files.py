@@ -7,11 +7,11 @@ import unicodedata
 from functools import partial
 from typing import TYPE_CHECKING
 
-from faults.further import (
+from faults.cases import (
     Row,
     rows_to_trials,
 )
-from faults.further_files_acts import (
+from faults.cases.files_acts import (
     changes_while_batch,
     companion_sizes,
     dangling_input,
@@ -63,8 +63,8 @@ from faults.further_files_acts import (
     zarr_out_with_slash,
     zarr_over_user_folder,
 )
-from faults.further_formats import ROWS as FORMATS
-from faults.further_texts import ROWS as TEXTS
+from faults.cases.formats import ROWS as FORMATS
+from faults.cases.texts import ROWS as TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
