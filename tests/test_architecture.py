@@ -150,6 +150,31 @@ def test_a_folder_holds_twelve_modules_at_most_and_says_what_is_decided_in_it():
         assert len(ast.get_docstring(ast.parse(text)).splitlines()) >= 3, folder.name
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if "tasks" not in path.relative_to(PACKAGE).parts[:1]],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_only_tasks_know_the_class_of_a_task(path):
+    kinds = {kind.__name__ for kind in TASKS.values()}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            named = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+            assert not named & kinds, f"line {node.lineno}: let the task say what differs"
+
+
+def test_regions_and_files_are_no_movies():
+    written = {
+        argument.value.value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Layout"
+        for argument in node.keywords
+        if argument.arg == "parts" and isinstance(argument.value, ast.Constant)
+    }
+    assert not written, "a layout's parts are the image's own axes, or MEMBER_AXIS"
+
+
 def test_there_are_at_most_215_modules():
     assert sum(path.name != "__init__.py" for path in MODULES) <= 215
 

@@ -358,3 +358,19 @@ def _get_initial_estimate(fit_input: FitInput) -> FirstGuess:
     initial_estimate = fit_input.precomputed["guess"]
     assert isinstance(initial_estimate, FirstGuess)
     return initial_estimate
+
+
+def state_pixel_sizes(task: Task, source: ImageSpec) -> Task:
+    """Return a task whose computed PSF has the image's pixel sizes as settings.
+
+    So it no longer depends on the image's scale. Other tasks are returned as they are.
+    """
+    if not isinstance(task, Deblur) or task.model == "none":
+        return task
+    optics = task.psf_source.optics
+    size_x, size_y = optics.get_pixel_sizes(source, "XY")
+    if size_x is not None and size_x == size_y:
+        task = replace(task, pixel_size=size_x)
+    if "Z" in source.axes and (z_step := optics.get_pixel_sizes(source, "Z")[0]) is not None:
+        task = replace(task, z_step=z_step)
+    return task

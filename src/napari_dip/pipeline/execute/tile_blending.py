@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtyp
 from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import Layout, join_parts, split_into_parts
+from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, join_parts, split_into_parts
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.pipeline.store.tile_results import list_tile_outcomes
@@ -347,17 +347,17 @@ def assemble_restoration(
 def _merge_sample_regions(
     prepared: TileCalibration, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
-    """Merge the blended sample regions as the frames of a movie."""
+    """Merge the blended sample regions."""
     plan, sample = prepared.plan, prepared.sample
     source = replace(
         plan.source,
         shape=sample.shape,
-        axes="T" + plan.source.axes,
+        axes=MEMBER_AXIS + plan.source.axes,
         scale=None,
         units=None,
     )
     planes = "".join(axis for axis in "Z" if axis in plan.source.axes)
-    layout = Layout(parts="T" + planes, channels=plan.layout.channels, grid="YX")
+    layout = Layout(parts=MEMBER_AXIS + planes, channels=plan.layout.channels, grid="YX")
     blended = [_drop_region_depth(blender.blend_region(region)) for region in prepared.regions]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32

@@ -25,7 +25,7 @@ from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.tile_blending import TileCalibration
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import check_unchanged
-from napari_dip.pipeline.plan.layout import Layout, split_into_parts
+from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_SIDE,
@@ -380,8 +380,8 @@ def train_on_sample(
     if not units or tile_folder.read_joint_outcomes():
         return Control.GO
     axes, layout = (
-        "T" + plan.source.axes,
-        Layout(parts="T", channels=plan.layout.channels, grid="YX"),
+        MEMBER_AXIS + plan.source.axes,
+        Layout(parts=MEMBER_AXIS, channels=plan.layout.channels, grid="YX"),
     )
     source = replace(plan.source, shape=sample.shape, axes=axes, scale=None, units=None)
     sample_plan = replace(plan, source=source, layout=layout, units=units, tiles=())

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks import Task
 
+#: Axis of regions or files that are fitted together; no image has it.
+MEMBER_AXIS = "M"
 #: Name of a part for the user, by the axis of the parts.
-PART_NAMES = {"T": "frame", "Z": "plane"}
+PART_NAMES = {"T": "frame", "Z": "plane", MEMBER_AXIS: "region"}
 #: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.

@@ -12,7 +12,7 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
-from napari_dip.tasks.deblur import Deblur
+from napari_dip.tasks.deblur import state_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior
 
 if TYPE_CHECKING:
@@ -148,19 +148,11 @@ def _apply_layer_scale(recipe: Recipe, report: Mapping[str, Any]) -> Recipe:
     pixel_sizes = {size for axis, size in zip(axes, scale, strict=True) if axis in "ZYX"}
     if recipe.run_settings.stacks == "auto" and "Z" in axes and len(pixel_sizes) > 1:
         recipe = recipe.replace_run_settings(stacks="volume" if len(fit["axes"]) > 2 else "planes")
-    task = recipe.task
-    if isinstance(task, Deblur) and task.model != "none":
-        shape = tuple(report["shape"])
-        source = ImageSpec(
-            name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
-        )
-        optics = task.psf_source.optics
-        size_x, size_y = optics.get_pixel_sizes(source, "XY")
-        if size_x is not None and size_x == size_y:
-            task = replace(task, pixel_size=size_x)
-        if "Z" in axes and (z_step := optics.get_pixel_sizes(source, "Z")[0]) is not None:
-            task = replace(task, z_step=z_step)
-    return replace(recipe, task=task)
+    shape = tuple(report["shape"])
+    source = ImageSpec(
+        name="", shape=shape, dtype="float32", axes=axes, scale=tuple(scale), units=tuple(units)
+    )
+    return replace(recipe, task=state_pixel_sizes(recipe.task, source))
 
 
 def format_command_line(run: Repetition) -> str:

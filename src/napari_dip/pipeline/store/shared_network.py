@@ -100,17 +100,18 @@ def list_network_outcomes(plan: Plan, outcomes: Sequence[UnitOutcome]) -> list[U
     """
     if plan.network is None:
         return []
-    name, known = make_printable(plan.network.name), {outcome.unit for outcome in outcomes}
+    name = make_printable(plan.network.name)
+    existing_ids = {outcome.unit for outcome in outcomes}
     series_names = {unit.series for unit in plan.units}
-    listed = []
+    missing_outcomes = []
     for outcome in plan.network.outcomes:
-        if outcome.series not in series_names or outcome.unit in known:
+        if outcome.series not in series_names or outcome.unit in existing_ids:
             continue
         if outcome.role == JOINT:
             note = make_note("series-network", name=name, count=outcome.members)
             outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
-        listed.append(outcome)
-    return listed
+        missing_outcomes.append(outcome)
+    return missing_outcomes
 
 
 def plan_with_network(plan: Plan | Refusal, network: SharedNetwork | None) -> Plan | Refusal:

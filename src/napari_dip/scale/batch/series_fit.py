@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_plan_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
 from napari_dip.pipeline.plan.costs import estimate_costs
-from napari_dip.pipeline.plan.layout import Layout, split_into_parts
+from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.types import JOINT, Member, SharedNetwork
 from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.checkpoint_file import write_tensors
@@ -254,9 +254,9 @@ def _fit_networks(
 def _make_series_plan(
     crops: list[_CalibratedCrop], members: tuple[Member, ...], shape: tuple[int, ...], threads: int
 ) -> Plan:
-    """Plan the joint fit as that of a movie whose frames are the files."""
+    """Plan the joint fit of crops of all files."""
     first = crops[0].plan
-    layout = Layout(parts="T", channels=first.layout.channels or "C", grid="YX")
+    layout = Layout(parts=MEMBER_AXIS, channels=first.layout.channels or "C", grid="YX")
     source = replace(
         first.source,
         name=SERIES_NAME,
