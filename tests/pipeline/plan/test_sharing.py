@@ -128,6 +128,13 @@ def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterat
     assert len({unit.id for unit in plan.units}) == len(plan.units)
 
 
+@pytest.mark.parametrize("most", [1, 7, 400, 100_000])
+def test_a_limit_of_iterations_holds_for_every_fit_that_of_all_frames_included(most: int) -> None:
+    plan = plan_for(movie(), "TYX", series_training="joint", max_iterations=most)
+    fits = [unit.iterations + plan.budget.refit_iterations for unit in plan.units]
+    assert max(fits) == most
+
+
 def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
     units = plan_for(movie(), "TYX", series_training="independent", max_iterations=10).units
     assert [(unit.is_warm_start, unit.iterations) for unit in units] == [(False, 10)] * FRAMES

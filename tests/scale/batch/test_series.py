@@ -104,7 +104,8 @@ def test_receipts_and_reports_name_the_network_and_its_digest(whole):
         shared = receipt["report"]["fit"]["joint_training"]
         assert (shared["network_file"], shared["sha256"]) == ("series.network", digest)
         assert shared["members"] == len(NAMES)
-        assert receipt["report"]["iterations"] == 0 and "enough" in receipt["report"]["stop_reason"]
+        # three iterations for all files are few, so the probes gain and each file takes three more
+        assert shared["fine_tuned"] and receipt["report"]["iterations"] == FEW["max_iterations"]
         notes = receipt["report"]["notes"]
         assert any("not fitted to this image alone" in note for note in notes)
 
@@ -185,17 +186,16 @@ def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
     assert summarise_batch_plan(long) != summarise_batch_plan(plan)
 
 
-def test_all_files_go_on_by_themselves_where_the_trials_say_that_it_pays(whole, network):
+def test_no_file_goes_on_by_itself_where_the_probes_say_that_it_does_not_pay(whole, network):
     outcomes = read_header(network)["network"]["outcomes"]
-    sure = [
-        one | {"gain": [50.0, 5.0, 500.0]} if one["role"] == FINE_TUNE_PROBE else one
+    no_gain = [
+        one | {"gain": [-50.0, 5.0, 500.0]} if one["role"] == FINE_TUNE_PROBE else one
         for one in outcomes
     ]
-    rewritten(network, outcomes=sure)
-    image = whole / "in" / NAMES[0]
-    result = dip.denoise(image, network_file=network, **FEW)
-    assert result.report["fit"]["joint_training"]["fine_tuned"]
-    assert result.report["iterations"] == 3  # all that a small budget leaves
+    rewritten(network, outcomes=no_gain)
+    result = dip.denoise(whole / "in" / NAMES[0], network_file=network, **FEW)
+    assert not result.report["fit"]["joint_training"]["fine_tuned"]
+    assert result.report["iterations"] == 0 and "enough" in result.report["stop_reason"]
     shown = tifffile.imread(whole / "out" / NAMES[0])
     assert not np.array_equal(result.image, shown)
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
 
-#: Iterations of a joint fit, as a multiple of the preset's. On 8 frames of cancer_cell_migration
-#: (96 x 96) factors 1 and 2.4 gave 31.91 and 32.04 dB, and independent fits 31.89 dB.
-JOINT_ITERATION_FACTOR = 2.0
 #: Maximum number of validations of a joint fit; each predicts all its members.
 MAX_JOINT_VALIDATIONS = 10
 #: Number of fine-tuning probes, on evenly spread members.

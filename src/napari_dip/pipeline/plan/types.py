@@ -35,6 +35,8 @@ class Budget:
     prior : str
     iterations : int
         Without those of the last phase.
+    joint_iterations : int
+        Of joint training; without those of the last phase.
     restarts : int
     widths : tuple of int
         Channels of the network at each scale, finest first.
@@ -58,6 +60,7 @@ class Budget:
 
     prior: str
     iterations: int
+    joint_iterations: int
     restarts: int
     widths: tuple[int, ...]
     learning_rate: float

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import count_channels
 from napari_dip.pipeline.plan.joint_training import (
-    JOINT_ITERATION_FACTOR,
     choose_members,
     choose_probe_members,
     get_neighbour_parts,
@@ -155,7 +154,7 @@ def make_training_units(
         unit,
         members,
         choose_probe_members(probe_candidates),
-        joint_iterations=round(JOINT_ITERATION_FACTOR * budget.iterations),
+        joint_iterations=budget.joint_iterations,
         probe_iterations=compute_warm_start_iterations(budget),
     )
 
