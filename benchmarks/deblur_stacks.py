@@ -145,10 +145,10 @@ def pollen(settings: dict[str, Any]) -> dict[str, Any]:
 def computed_psf() -> torch.Tensor:
     """Compute the PSF as the task does for the same optics."""
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks import Deblur
+    from napari_dip.tasks.deblur import Deblur, get_psf_source
 
     task = Deblur(model="widefield", refractive_index=INDEX, **OPTICS)
-    sizes = task.psf_source.compute_psf_sizes(
+    sizes = get_psf_source(task).compute_psf_sizes(
         ImageSpec(name="pollen", shape=FRAME, dtype="float32", axes="ZYX"), None, "ZYX"
     )
     pixels = (OPTICS["z_step"], OPTICS["pixel_size"], OPTICS["pixel_size"])

@@ -28,7 +28,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-from napari_dip.pipeline.execute.fit_setup import FitSetup, make_fit
+from napari_dip.pipeline.execute.fit_setup import UnitFit, make_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -50,7 +50,7 @@ def picture(side: int = SIDE) -> np.ndarray:
 
 def ready(
     iterations: int, device: str = "cpu", preset: str = "fast", image: np.ndarray | None = None
-) -> FitSetup:
+) -> UnitFit:
     """One unit, ready for the loop."""
     image = picture() if image is None else image
     recipe = make_recipe("denoise", preset=preset, max_iterations=iterations, device=device)
@@ -66,7 +66,7 @@ def ready(
     return make_fit(plan, calibration, planes, plan.units[0])
 
 
-def engine(one: FitSetup) -> float:
+def engine(one: UnitFit) -> float:
     """CPU seconds of the engine's loop, judging and all but the last look."""
     began = time.process_time()
     for progress in fit(one.problem, one.prior, one.schedule, never_stop, seed=0):
@@ -75,7 +75,7 @@ def engine(one: FitSetup) -> float:
     return time.process_time() - began
 
 
-def by_hand(one: FitSetup) -> float:
+def by_hand(one: UnitFit) -> float:
     """CPU seconds of the same written by hand."""
     net, schedule, measurement = one.prior.net, one.schedule, one.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
@@ -101,7 +101,7 @@ def by_hand(one: FitSetup) -> float:
     return time.process_time() - began
 
 
-def layers_alone(one: FitSetup, schedule: Schedule) -> float:
+def layers_alone(one: UnitFit, schedule: Schedule) -> float:
     """CPU seconds of the network's forward and backward passes alone."""
     net = one.prior.net
     assert isinstance(net, Hourglass)

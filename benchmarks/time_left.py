@@ -90,7 +90,7 @@ def _ready(task: str, sample: str | None, settings: dict[str, Any]) -> tuple[Pla
         axes = "YX"
     else:
         made = SPOILT[sample]()
-        taken = {one.name for one in recipe.task.inputs}
+        taken = {one.name for one in recipe.task.spec.inputs}
         data = {"image": made.image, **{k: v for k, v in made.extra_inputs.items() if k in taken}}
         axes = "TYX" if sample == "movie" else "YX"
     if "gaussian_sigma" in settings:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.tasks.base import FitInput
+from napari_dip.errors import Refusal
+from napari_dip.io import ImageSpec
+from napari_dip.pipeline.plan.layout import plan_task
+from napari_dip.tasks.base import FitInput, FitSetup, Inspection, Pixels, TaskPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_dip.tasks import Task
 
 
@@ -39,11 +45,41 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     )
 
 
+def setup_of(task: Task, scene: FitInput, seed: int = 0) -> FitSetup:
+    """Set a fit up as a run does."""
+    return task.setup(scene, torch.Generator().manual_seed(seed))
+
+
 def prior_of(task: Task, scene: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
-    return task.make_prior(task.prepare_fit_input(scene), torch.Generator().manual_seed(seed))
+    return setup_of(task, scene, seed).prior
 
 
 def seen_problem(task: Task, scene: FitInput) -> Any:
     """Make a task's problem as a fit does."""
-    return task.make_problem(task.prepare_fit_input(scene))
+    return setup_of(task, scene).problem
+
+
+def planned(
+    task: Task,
+    source: ImageSpec,
+    extra_headers: Mapping[str, ImageSpec] | None = None,
+    axes: str = "YX",
+) -> TaskPlan:
+    """Plan a task that is not refused."""
+    plan = plan_task(task, source, extra_headers or {}, axes)
+    assert not isinstance(plan, Refusal)
+    return plan
+
+
+def inspected(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | Refusal:
+    """Let a task inspect the pixels (N, C, *grid) of an image with its further inputs."""
+    stack = np.asarray(stack, np.float32)
+    axes = "TCZYX" if stack.ndim > 4 else "TCYX"
+    source = ImageSpec(name="cells", shape=stack.shape, dtype="float32", axes=axes)
+    headers = {
+        name: ImageSpec(name=name, shape=pixels.shape, dtype="float32", axes=axes)
+        for name, pixels in extra_inputs.items()
+    }
+    pixels = Pixels(source=source, image=stack, stack=stack, extra_inputs=extra_inputs)
+    return task.inspect(pixels, planned(task, source, headers))

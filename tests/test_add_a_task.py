@@ -80,7 +80,7 @@ def test_the_dock_is_there_with_its_form(project):
         "import napari_dip.qt.task.dock as docks\n"
         "dock = docks.subtract_background(ViewerModel())\n"
         "assert dock.form.widgets['spacing'].value == 16\n"
-        "assert dock.form.build_recipe().task.name == 'subtract-background'\n"
+        "assert dock.form.build_recipe().task.spec.name == 'subtract-background'\n"
         "dock.shut_down()\n"
     )
     done = run(project, "-W", "ignore", "-c", code)

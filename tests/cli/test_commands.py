@@ -104,7 +104,7 @@ def test_the_list_of_commands_says_in_sentences_what_tasks_do(capsys):
     said = {name: summarise_task(task) for name, task in TASKS.items()}
     for name, words in said.items():
         assert f"{name} {words}" in shown
-        assert words[0].isupper() and words.endswith(".") and TASKS[name].title not in words
+        assert words[0].isupper() and words.endswith(".") and TASKS[name].spec.title not in words
 
 
 def test_help_and_version_load_no_torch():

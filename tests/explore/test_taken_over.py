@@ -24,6 +24,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     build_from_architecture,
     list_architectures,
 )
+from scenes import planned
 
 SPEC = ImageSpec(name="cells", shape=(64, 64), dtype="float32", axes="YX")
 NETWORKS = get_args(get_args(ArchitectureName)[0])
@@ -87,10 +88,11 @@ def test_another_network_makes_another_picture_from_the_same_seed(network):
 
 def test_depth_and_width_are_known_to_the_plan():
     usual, half, deep = (
-        choose_budget(make_recipe("denoise", prior="random-input", architecture=one), SPEC)[
-            0
-        ].widths
-        for one in ("preset", "half-width", "depth-2")
+        choose_budget(recipe, planned(recipe.task, SPEC), SPEC)[0].widths
+        for recipe in (
+            make_recipe("denoise", prior="random-input", architecture=one)
+            for one in ("preset", "half-width", "depth-2")
+        )
     )
     assert half == tuple(width // 2 for width in usual) and deep == usual[:2]
 

@@ -49,7 +49,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "pixels that are no numbers are refused",
-        "pipeline/calibrate/inputs.py",
+        "tasks/shared_settings.py",
         "if nans := int(np.isnan(array).sum()):",
         "if nans := 0:",
         "bad-input",

@@ -29,6 +29,7 @@ from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur
 from napari_dip.tasks.base import FitInput
+from scenes import planned, seen_problem, setup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ def scene(measurement: Tensor) -> FitInput:
 
 
 def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = task.make_problem(task.prepare_fit_input(scene(measurement))).terms[0].operator
+    operator = seen_problem(task, scene(measurement)).terms[0].operator
     return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
@@ -128,7 +129,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
-        task.make_problem(task.prepare_fit_input(scene(measurement)))
+        seen_problem(task, scene(measurement))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(psf_size=7))
     )
     assert all(one.requires_grad for one in free.terms[0].operator.parameters())
@@ -144,20 +145,22 @@ def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
 def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
-    one = task.prepare_fit_input(scene(measurement))
-    prior = task.make_prior(one, torch.Generator().manual_seed(0))
+    setup = setup_of(task, scene(measurement))
+    one, prior, problem = setup.fit_input, setup.prior, setup.problem
     assert prior.grid == (48, 48)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert task.compute_network_grid(spec, {}, "YX") == (48, 48)
+    assert planned(task, spec).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
-    finished = task.make_problem(one).finish(whole)
+    finished = problem.finish(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
-    assert task.make_problem(one).terms[0].operator(whole.mean).shape == measurement.shape
+    assert problem.terms[0].operator(whole.mean).shape == measurement.shape
 
 
 @pytest.mark.parametrize(("asked", "side"), [(7, 7), (8, 9)])
 def test_an_even_width_counts_as_the_next_odd_one(asked: int, side: int) -> None:
-    assert BlindDeblur(psf_size=asked).psf_side == side
+    measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
+    learned = found(BlindDeblur(psf_size=asked), measurement)
+    assert learned["psf"].shape == (side, side)
 
 
 def small(**settings: Any) -> dip.Restoration:

@@ -17,13 +17,14 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import Refused
+from napari_dip.errors import Refusal, Refused
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
+from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.optics.initial_estimate import LUCY_STEPS
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
-from scenes import plain_scene, prior_of, seen_problem
+from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     one = scene(gaussian_psf((1.2, 1.2)))
     prior, problem = prior_of(task, one), seen_problem(task, one)
     beyond = 10 if border == "open" else 0
-    assert prior.grid == (24 + beyond, 32 + beyond) == task.compute_network_grid(SOURCE, {}, "YX")
+    assert prior.grid == (24 + beyond, 32 + beyond) == planned(task, SOURCE).network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     finished = problem.finish(prior.estimate(picture)).mean
@@ -123,7 +124,7 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:
     for sigma in (0.2, 1.0, 2.6):
-        assert Deblur(gaussian_sigma=sigma).psf_source.compute_psf_sizes(
+        assert get_psf_source(Deblur(gaussian_sigma=sigma)).compute_psf_sizes(
             SOURCE, None, "YX"
         ) == tuple(gaussian_psf((sigma, sigma)).shape)
 
@@ -134,11 +135,11 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
         name="cells", shape=(64, 64), dtype="uint16", axes="YX", scale=(0.13, 0.065), units=units
     )
     task = Deblur(**WIDEFIELD)
-    assert task.check(source, {}) is None
-    _, notes = task.psf_source.make_kernel(source, None, "YX")
+    assert planned(task, source)
+    _, notes = get_psf_source(task).make_kernel(source, None, "YX")
     assert "65 × 130 nm, as its file says" in str(notes[0])
-    no = task.check(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {})
-    assert no is not None
+    no = task.plan(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {}, "YX")
+    assert isinstance(no, Refusal)
     assert "pixel size" in no.sentence
 
 

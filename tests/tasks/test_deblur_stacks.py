@@ -28,12 +28,12 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.optics.initial_estimate import FirstGuess
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
-from scenes import plain_scene, prior_of, seen_problem
+from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.base import FitInput, FitSetup
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(
@@ -109,7 +109,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
-    assert prior.grid == task.compute_network_grid(source, {}, "ZYX")
+    assert prior.grid == planned(task, source, axes="ZYX").network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
@@ -182,8 +182,8 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
-def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitInput, torch.Tensor]:
-    """Blur bright points with a PSF `wrong` times as wide as is told; task, scene, truth."""
+def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitSetup, torch.Tensor]:
+    """Blur bright points with a PSF `wrong` times as wide as is told; task, setup, truth."""
     truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 20
     kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
     random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
@@ -193,7 +193,7 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitInput
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     one = replace(one, measurement=measurement, noise=variance, noise_level=noise)
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
-    return task, task.prepare_fit_input(one), truth
+    return task, setup_of(task, one), truth
 
 
 def guess_of(one: FitInput) -> FirstGuess:
@@ -207,13 +207,13 @@ def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
-    task, one, truth = blurred_blobs(0.1)
+    _, setup, truth = blurred_blobs(0.1)
+    one, prior, problem = setup.fit_input, setup.prior, setup.problem
     guess, smooth = guess_of(one), guess_of(one).smooth
     assert smooth is not None
     assert not smooth.has_misfit
     plain = (one.measurement, guess.candidates[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
-    prior, problem = task.make_prior(one, torch.Generator().manual_seed(0)), task.make_problem(one)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is guess.candidates[0]
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
@@ -222,19 +222,18 @@ def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() 
 
 
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
-    task, one, _ = blurred_blobs(0.005, wrong=0.6)
-    smooth = guess_of(one).smooth
+    _, setup, _ = blurred_blobs(0.005, wrong=0.6)
+    smooth, prior = guess_of(setup.fit_input).smooth, setup.prior
     assert smooth is not None
     assert smooth.has_misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
-    prior = task.make_prior(one, torch.Generator().manual_seed(0))
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is smooth.best
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
-    task, one, truth = blurred_blobs(0.1)
-    smooth, problem = guess_of(one).smooth, task.make_problem(one)
+    _, setup, truth = blurred_blobs(0.1)
+    smooth, problem = guess_of(setup.fit_input).smooth, setup.problem
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
     alone = off(smooth.full_data_best, truth)
@@ -244,11 +243,12 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
 
 
 def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
-    task, one, _ = blurred_blobs(0.1)
-    smooth, (term,) = guess_of(one).smooth, task.make_problem(one).terms
+    task, setup, _ = blurred_blobs(0.1)
+    one = setup.fit_input
+    smooth, (term,) = guess_of(one).smooth, setup.problem.terms
     assert smooth is not None
     assert float((term.measured_mask * one.validation_mask).sum()) == 0
     assert off(smooth.full_data_best, smooth.best) > 0
     louder = replace(one, measurement=one.measurement + 5 * one.validation_mask, precomputed={})
-    other = guess_of(task.prepare_fit_input(louder)).candidates[0]
+    other = guess_of(setup_of(task, louder).fit_input).candidates[0]
     torch.testing.assert_close(other, guess_of(one).candidates[0])

@@ -15,8 +15,19 @@ from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
+from napari_dip.pipeline.calibrate.calibration import RunInputs
+from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.prepare import adapt_plan_to_noise, calibrate_pixels
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.plan.types import Budget, Plan
+from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, Setting
+from napari_dip.tasks.priors.registry import PRIORS
+from scenes import planned, prior_of, seen_problem
+
+SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
 
 def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None) -> FitInput:
@@ -42,7 +53,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
-    prior = Denoise().make_prior(scene("blind-spot", window=16), torch.Generator().manual_seed(0))
+    prior = prior_of(Denoise(), scene("blind-spot", window=16))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
@@ -52,9 +63,7 @@ def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
 
 
 def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
-    prior = Denoise(prior="random-input").make_prior(
-        scene("random-input"), torch.Generator().manual_seed(0)
-    )
+    prior = prior_of(Denoise(prior="random-input"), scene("random-input"))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape == (1, 32, 24, 32)
     assert 0 <= float(prior.random_input.min()) < float(prior.random_input.max()) <= 0.1
@@ -65,13 +74,13 @@ def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
 def test_only_wide_blocks_are_driven_by_more_than_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
-    prior = Denoise().make_prior(scene("blind-spot", block), torch.Generator().manual_seed(0))
+    prior = prior_of(Denoise(), scene("blind-spot", block))
     assert isinstance(prior, BlindSpotPrior)
     assert prior.core == core
 
 
 def test_guarded_pixels_never_drive() -> None:
-    problem = Denoise().make_problem(scene("random-input"))
+    problem = seen_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
     assert float((term.fit_mask * scene("random-input").guard_mask).sum()) == 0
 
@@ -79,23 +88,23 @@ def test_guarded_pixels_never_drive() -> None:
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
     one = scene("blind-spot")
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
-    finished = Denoise().make_problem(one).finish(blind)
+    finished = seen_problem(Denoise(), one).finish(blind)
     torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
-    assert Denoise().make_problem(scene("random-input")).finish(blind) is blind
+    assert seen_problem(Denoise(), scene("random-input")).finish(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
-    assert Denoise().make_problem(scene("random-input")).penalties == ()
-    assert Denoise(smoothing=0.5).make_problem(scene("random-input")).penalties[0][0] == 0.5
+    assert seen_problem(Denoise(), scene("random-input")).penalties == ()
+    assert seen_problem(Denoise(smoothing=0.5), scene("random-input")).penalties[0][0] == 0.5
 
 
 def test_the_kind_of_smoothing_is_the_users() -> None:
     diagonal = torch.eye(8)[None, None]
     costs = [
         float(
-            Denoise(smoothing=0.5, smoothing_kind=kind)
-            .make_problem(scene("random-input"))
-            .penalties[0][1](diagonal)
+            seen_problem(
+                Denoise(smoothing=0.5, smoothing_kind=kind), scene("random-input")
+            ).penalties[0][1](diagonal)
         )
         for kind in ("isotropic", "anisotropic")
     ]
@@ -116,7 +125,7 @@ def movie_scene(prior: str) -> FitInput:
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
     one = movie_scene("blind-spot")
-    prior = Denoise().make_prior(one, torch.Generator().manual_seed(0))
+    prior = prior_of(Denoise(), one)
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.window is not None
     torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.neighbours))
@@ -130,7 +139,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     apart = [
         float(
             (
-                Denoise(temporal_smoothing=weight).make_problem(one).finish(blind).mean
+                seen_problem(Denoise(temporal_smoothing=weight), one).finish(blind).mean
                 - one.previous_frame.picture
             )
             .abs()
@@ -145,18 +154,18 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
     one = movie_scene("random-input")
-    assert len(Denoise(temporal_smoothing=weight).make_problem(one).terms) == terms
-    assert isinstance(Denoise().make_prior(one, torch.Generator().manual_seed(0)), RandomInputPrior)
+    assert len(seen_problem(Denoise(temporal_smoothing=weight), one).terms) == terms
+    assert isinstance(prior_of(Denoise(), one), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
-    assert Denoise().uses_neighbouring_frames("blind-spot")
-    assert not Denoise().uses_neighbouring_frames("random-input")
-    assert not Denoise(neighbouring_frames=False).uses_neighbouring_frames("blind-spot")
-    assert [Denoise(temporal_smoothing=one).uses_previous_frame() for one in (0.0, 1.0)] == [
-        False,
-        True,
-    ]
+    assert planned(Denoise(), SOURCE).uses_neighbouring_frames
+    assert PRIORS["blind-spot"].takes_neighbour_frames
+    assert not PRIORS["random-input"].takes_neighbour_frames
+    assert not planned(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
+    assert [
+        planned(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame for one in (0.0, 1.0)
+    ] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -171,10 +180,8 @@ def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
 def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, together: bool) -> None:
     shape = tuple(3 if axis in "CS" else 64 for axis in axes)
     task = Denoise(channels=choice)  # type: ignore[arg-type]
-    assert (
-        task.uses_joint_channels(ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes))
-        is together
-    )
+    spec = ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes)
+    assert planned(task, spec).joint_channels is together
 
 
 def test_every_setting_is_explained_to_people() -> None:
@@ -187,9 +194,9 @@ def test_every_setting_is_explained_to_people() -> None:
 
 
 def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
-    assert Denoise().make_problem(scene("random-input", (5, 5))).sure_term is not None
-    assert Denoise().make_problem(scene("random-input")).sure_term is None
-    assert Denoise().make_problem(scene("blind-spot", (5, 5))).sure_term is None
+    assert seen_problem(Denoise(), scene("random-input", (5, 5))).sure_term is not None
+    assert seen_problem(Denoise(), scene("random-input")).sure_term is None
+    assert seen_problem(Denoise(), scene("blind-spot", (5, 5))).sure_term is None
 
 
 @pytest.mark.parametrize(
@@ -205,12 +212,28 @@ def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() 
 def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
-    assert (
-        Denoise().choose_prior(
-            ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes), volume=False
-        )
-        == chosen
+    spec = ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes)
+    assert planned(Denoise(), spec).prior == chosen
+
+
+def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> Budget:
+    """Return the budget for an image once its noise is known."""
+    image = np.random.default_rng(0).normal(100, 20, (64, 64)).astype(np.float32)
+    source = ImageSpec(name="a", shape=image.shape, dtype="float32", axes="YX")
+    plan = preflight(make_recipe("denoise", prior=prior), source, detect_machine())
+    assert isinstance(plan, Plan)
+    inputs = sort_inputs(plan, {"image": image})
+    assert isinstance(inputs, RunInputs)
+    calibration, _ = calibrate_pixels(plan, inputs)
+    level = (0.001 if is_weak else 0.2) * calibration.scale[0]
+    noise = replace(
+        calibration.noise[0],
+        gain=0.0,
+        intercept=level**2,
+        floor=0.0,
+        unreliable_reason="few pixels" if is_unreliable else "",
     )
+    return adapt_plan_to_noise(plan, replace(calibration, noise=(noise,)))[0].budget
 
 
 @pytest.mark.parametrize(
@@ -219,12 +242,13 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
 def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     doubted: bool, weak: bool, words: str
 ) -> None:
-    assert Denoise().choose_prior_by_noise("r2r", is_unreliable=False, is_weak=False) == ("r2r", "")
-    prior, why = Denoise().choose_prior_by_noise("r2r", is_unreliable=doubted, is_weak=weak)
-    assert prior == "blind-spot"
-    assert words in why
-    asked = Denoise(prior="r2r")
-    assert asked.choose_prior_by_noise("r2r", is_unreliable=doubted, is_weak=weak) == ("r2r", "")
+    plain = adapted("auto", is_unreliable=False, is_weak=False)
+    assert (plain.prior, plain.prior_reason) == ("r2r", "")
+    hidden = adapted("auto", is_unreliable=doubted, is_weak=weak)
+    assert hidden.prior == "blind-spot"
+    assert words in hidden.prior_reason
+    asked = adapted("r2r", is_unreliable=doubted, is_weak=weak)
+    assert (asked.prior, asked.prior_reason) == ("r2r", "")
 
 
 def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:

@@ -18,14 +18,15 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.execute.fit_setup import FitSetup
+from napari_dip.pipeline.execute.fit_setup import UnitFit
 from napari_dip.pipeline.execute.joint_training import RunningFit, select_best_fit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
-from napari_dip.tasks.base import FitInput
+from napari_dip.tasks.base import FitInput, Inspection, Pixels, TaskPlan, list_candidates
 from run_scene import MACHINE, shot, truth
+from scenes import prior_of, seen_problem
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,16 +60,19 @@ def arranged(
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     header = ImageSpec(name="flash", shape=guide.shape, dtype="float32", axes=axes)
     task = Guide(**settings)
-    others, notes = task.prepare_extra_inputs(
-        image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}, {"guide": header}
-    )
+    stack, others = image.astype(np.float32)[None], {"guide": guide.astype(np.float32)}
+    source = ImageSpec(name="cells", shape=image.shape, dtype="float32", axes="YX")
+    pixels = Pixels(source=source, image=image, stack=stack[None], extra_inputs=others)
+    inspection = task.inspect(pixels, TaskPlan())
+    assert isinstance(inspection, Inspection)
+    others, notes = inspection.prepare(stack, others, {"guide": header})
     return others["guide"], notes
 
 
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
     one = scene(prior)
-    code = Guide().make_prior(one, torch.Generator().manual_seed(0))
+    code = prior_of(Guide(), one)
     assert isinstance(code, GuidedPrior)
     for draw in (
         code.draw(torch.Generator().manual_seed(0)),
@@ -86,7 +90,7 @@ def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed
 
 def test_the_guide_follows_window_and_mirror() -> None:
     one = scene("guided", window=16)
-    code = Guide().make_prior(one, torch.Generator().manual_seed(0))
+    code = prior_of(Guide(), one)
     guide, seen = one.extra_inputs["guide"][None], set()
     for seed in range(12):
         draw = code.draw(torch.Generator().manual_seed(seed))
@@ -97,18 +101,17 @@ def test_the_guide_follows_window_and_mirror() -> None:
 
 
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
-    rng = torch.Generator().manual_seed(0)
-    plain = dip.make_recipe("denoise").task.make_prior(scene("blind-spot"), rng)
-    left = Guide().make_prior(scene("blind-spot"), torch.Generator().manual_seed(0))
+    plain = prior_of(dip.make_recipe("denoise").task, scene("blind-spot"))
+    left = prior_of(Guide(), scene("blind-spot"))
     for ours, theirs in zip(left.net.parameters(), plain.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_only_automatic_races() -> None:
-    assert Guide().list_candidates() == ("guided", "blind-spot")
+    assert list_candidates(Guide()) == ("guided", "blind-spot")
     assert (
-        Guide(prior="blind-spot").list_candidates()
-        == Guide(prior="random-input").list_candidates()
+        list_candidates(Guide(prior="blind-spot"))
+        == list_candidates(Guide(prior="random-input"))
         == ()
     )
 
@@ -250,9 +253,9 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> RunningF
         weights={},
         notes=(),
     )
-    ready = FitSetup(
+    ready = UnitFit(
         unit=None,
-        problem=Guide().make_problem(one),
+        problem=seen_problem(Guide(), one),
         prior=None,
         schedule=None,
         stop_rule=None,

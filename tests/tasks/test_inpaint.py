@@ -25,6 +25,7 @@ from napari_dip.tasks.priors.masked_input import (
     measure_hole_depth,
     parse_mask,
 )
+from scenes import inspected, planned, prior_of, seen_problem
 
 SIDE = 32
 SPEC = ImageSpec(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
@@ -95,7 +96,7 @@ def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
     header = ImageSpec(name="mask", shape=(1, SIDE, SIDE), dtype="uint8", axes="ZYX")
-    assert Inpaint().check(SPEC, {"mask": header}) is None
+    assert planned(Inpaint(), SPEC, {"mask": header})
 
 
 def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
@@ -108,12 +109,12 @@ def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     image = np.zeros((1, 2, 8, 8), np.float32)
     image[0, 1, 2, 3] = np.nan
-    holes = Inpaint().find_missing_pixels(image, {})
-    assert holes is not None and holes.sum() == 1 and holes[0, 1, 2, 3]
+    holes = ~inspected(Inpaint(), image).measured_mask
+    assert holes.sum() == 1 and holes[0, 1, 2, 3]
     mask = np.zeros((1, 1, 8, 8), np.float32)
     mask[..., 5, 5] = 1
-    both = Inpaint(grow=1).find_missing_pixels(image, {"mask": mask})
-    assert both is not None and both[0, 0].sum() == 5 and both[0, 1].sum() == 10
+    both = ~inspected(Inpaint(grow=1), image, mask=mask).measured_mask
+    assert both[0, 0].sum() == 5 and both[0, 1].sum() == 10
 
 
 @pytest.mark.parametrize(
@@ -125,33 +126,21 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
-    chosen, why = Inpaint().choose_prior_by_mask("masked-input", ~holes[None, None])
-    assert chosen == prior
-    assert word in why
+    found = inspected(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
+    assert found.prior == prior
+    assert word in found.prior_reason
 
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
-    assert (
-        Inpaint(prior="masked-input").choose_prior_by_mask("masked-input", ~square(40)[None, None])[
-            0
-        ]
-        == "masked-input-shapes"
-    )
-    assert (
-        Inpaint(prior="masked-input").choose_prior_by_mask(
-            "masked-input", ~half_missing()[None, None]
-        )[0]
-        == "masked-input"
-    )
+    task = Inpaint(prior="masked-input")
+    for holes, prior in ((square(40), "masked-input-shapes"), (half_missing(), "masked-input")):
+        assert inspected(task, np.where(holes, np.nan, 1.0)[None, None]).prior == prior
 
 
 def test_the_users_prior_is_never_replaced() -> None:
-    assert (
-        Inpaint(prior="random-input").choose_prior_by_mask("random-input", ~square(40)[None, None])[
-            0
-        ]
-        == "random-input"
-    )
+    task = Inpaint(prior="random-input")
+    found = inspected(task, np.where(square(40), np.nan, 1.0)[None, None])
+    assert found.prior == "random-input"
 
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:
@@ -178,17 +167,14 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         one = scene(prior, half_missing())
         assert (
-            float((Inpaint().make_problem(one).terms[0].fit_mask * (1 - one.measured_mask)).sum())
+            float((seen_problem(Inpaint(), one).terms[0].fit_mask * (1 - one.measured_mask)).sum())
             == 0
         )
     one = scene("masked-input", half_missing())
     changed = scene("masked-input", half_missing())
     changed.measurement[:] = torch.where(changed.measured_mask > 0, changed.measurement, 1e3)
     codes = [
-        Inpaint()
-        .make_prior(this, torch.Generator().manual_seed(0))
-        .draw(torch.Generator().manual_seed(1))
-        .network_input
+        prior_of(Inpaint(), this).draw(torch.Generator().manual_seed(1)).network_input
         for this in (one, changed)
     ]
     assert torch.equal(*codes)
@@ -198,7 +184,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
     one = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
-        prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
+        prior = prior_of(Inpaint(), one)
         draw = prior.draw(torch.Generator().manual_seed(1))
         assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
@@ -210,7 +196,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
 
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     one = scene("masked-input", half_missing())
-    prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
+    prior = prior_of(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior)
     seen = prior.make_prediction_input().network_input[:, -1:]
     assert torch.equal(seen, one.measured_mask - one.validation_mask - 0.5)
@@ -224,7 +210,7 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
 @pytest.mark.parametrize("known", ["keep", "denoise"])
 def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
     one = scene("masked-input", half_missing())
-    prior = Inpaint(unmasked=known).make_prior(one, torch.Generator().manual_seed(0))
+    prior = prior_of(Inpaint(unmasked=known), one)
     total = torch.zeros_like(one.measured_mask)
     for draw in prior.make_inference_inputs():
         assert draw.output_mask is not None
@@ -243,7 +229,7 @@ def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: s
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     one = scene("masked-input-shapes", square(7))
-    prior = Inpaint().make_prior(one, torch.Generator().manual_seed(0))
+    prior = prior_of(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
     draws = [prior.draw(rng) for _ in range(8)]
@@ -261,7 +247,7 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
 ) -> None:
-    made = Inpaint().make_prior(scene(prior, holes), torch.Generator().manual_seed(0))
+    made = prior_of(Inpaint(), scene(prior, holes))
     rng = torch.Generator().manual_seed(1)
     seen = {draw.window.mirrored for draw in (made.draw(rng) for _ in range(24)) if draw.window}
     assert len(seen) == ways
@@ -305,7 +291,7 @@ def test_the_report_says_which_prior_the_holes_asked_for() -> None:
 def test_finishing_keeps_what_was_measured() -> None:
     one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
-    finished = Inpaint().make_problem(one).finish(wrong)
+    finished = seen_problem(Inpaint(), one).finish(wrong)
     known = one.measured_mask.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())
@@ -318,7 +304,7 @@ def test_finishing_keeps_what_was_measured() -> None:
 )
 def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
     one = scene(prior, half_missing())
-    term = Inpaint().make_problem(one).terms[0]
+    term = seen_problem(Inpaint(), one).terms[0]
     off = one.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]
@@ -326,8 +312,8 @@ def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> 
 
 
 def test_the_deep_network_has_no_shortcuts() -> None:
-    prior = Inpaint(prior="random-input-no-skips").make_prior(
-        scene("random-input-no-skips", square(40)), torch.Generator().manual_seed(0)
+    prior = prior_of(
+        Inpaint(prior="random-input-no-skips"), scene("random-input-no-skips", square(40))
     )
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == 0

@@ -17,7 +17,9 @@ from napari_dip.io.header import match_axes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
+from napari_dip.tasks.inpaint import choose_validation_patches
 from run_scene import MACHINE
+from scenes import inspected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,14 +225,14 @@ def test_a_mask_lies_on_all_axes_or_on_those_of_a_plane(
 
 def test_patches_judge_where_holes_are_wide_and_pixels_where_they_are_scattered() -> None:
     known = torch.ones(1, 1, 6, 32, 32)
-    assert Inpaint().choose_validation_patches(known[:, :, 0]) is None
+    assert choose_validation_patches(known[:, :, 0]) is None
     scattered = (torch.rand(known.shape, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    assert Inpaint().choose_validation_patches(scattered) is None
+    assert choose_validation_patches(scattered) is None
     known[:, :, 2, 10:13] = 0
-    lines = Inpaint().choose_validation_patches(known)
+    lines = choose_validation_patches(known)
     assert lines is not None and lines[0] == (1, 4, 4)
     known[:, :, 2] = 0
-    planes = Inpaint().choose_validation_patches(known)
+    planes = choose_validation_patches(known)
     assert planes is not None and planes[0] == (1, 8, 8)
     assert float(planes[1][:, :, 3].sum()) == 0  # its neighbour is missing
 
@@ -252,9 +254,10 @@ def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
 def test_planes_are_counted_over_all_channels() -> None:
     known = np.ones((1, 2, 4, 5, 6), bool)
     known[:, 0, 1] = False
-    assert Inpaint().describe_missing_pixels(known) == ()
+    assert inspected(Inpaint(), np.where(known, 1.0, np.nan)).notes == ()
     known[:, 1, 1] = False
-    assert str(Inpaint().describe_missing_pixels(known)[0]).startswith("1 of the 4 planes")
+    (note,) = inspected(Inpaint(), np.where(known, 1.0, np.nan)).notes
+    assert str(note).startswith("1 of the 4 planes")
 
 
 def test_the_command_fills_a_stack_and_keeps_its_axes_and_scale(tmp_path: Path) -> None:

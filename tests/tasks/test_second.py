@@ -15,6 +15,7 @@ from napari_dip.errors import Refused
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
+from scenes import seen_problem
 
 SIDE = 48
 QUICK = {"preset": "fast", "max_iterations": 4}
@@ -122,11 +123,11 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
-    first, second = Denoise(prior="random-input").make_problem(scene()).terms
+    first, second = seen_problem(Denoise(prior="random-input"), scene()).terms
     assert float(first.validation_mask.sum()) == 0
     assert float(first.fit_mask.min()) == 1
     assert float((second.fit_mask * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
     single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.select(0))
-    (only,) = Denoise(prior="random-input").make_problem(single).terms
+    (only,) = seen_problem(Denoise(prior="random-input"), single).terms
     assert float((only.fit_mask * only.validation_mask).sum()) == 0

@@ -26,7 +26,7 @@ from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
 from napari_dip.tasks.priors.registry import ZSSR
 from napari_dip.tasks.priors.zssr import split_into_stages
-from scenes import plain_scene, prior_of, seen_problem
+from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,8 @@ def scene(height: int = 16, width: int = 20) -> FitInput:
 def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) -> None:
     task = SuperResolve(factor=given)
     assert task.factor == kept
-    assert task.get_upscaling_factors("YX") == along
+    spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
+    assert planned(task, spec).get_factors("YX") == along
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
@@ -80,19 +81,20 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert prior.grid == task.compute_network_grid(spec, {}, "YX")
+    assert prior.grid == planned(task, spec).network_grid
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     estimate = prior.estimate(picture)
-    result = tuple(n * f for n, f in zip(one.grid, task.get_upscaling_factors("YX"), strict=True))
+    factors = planned(task, spec).get_factors("YX")
+    result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
     assert problem.finish(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
-        drawn = SuperResolve(psf_sigma=sigma).compute_network_grid(spec, {}, "YX")
+        drawn = planned(SuperResolve(psf_sigma=sigma), spec).network_grid
         sizes = gaussian_psf((sigma, sigma)).shape
         assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
@@ -145,10 +147,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert SuperResolve(factor="4").choose_prior(spec, volume=False) == ZSSR.key
+    assert planned(SuperResolve(factor="4"), spec).prior == ZSSR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
-        assert SuperResolve(**other).choose_prior(spec, volume=False) == "random-input"
-    assert SuperResolve().choose_prior(spec, volume=True) == "random-input"
+        assert planned(SuperResolve(**other), spec).prior == "random-input"
+    deep = ImageSpec(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
+    assert planned(SuperResolve(), deep, axes="ZYX").prior == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,8 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0
-    down, right = SuperResolve(factor=factor).get_upscaling_factors("YX")
+    plan = planned(SuperResolve(factor=factor), read_spec(source))
+    down, right = plan.get_factors("YX")
     result = read_spec(output)
     assert result.shape == (20 * down, 24 * right)
     assert result.scale == pytest.approx((0.2 / down, 0.1 / right))

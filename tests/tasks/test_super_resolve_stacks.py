@@ -24,7 +24,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
-from scenes import plain_scene, prior_of, seen_problem
+from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +65,9 @@ def scene(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
 def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, along) -> None:
     task = SuperResolve(factor=factor)
     assert task.factor == kept
-    assert task.get_upscaling_factors("ZYX") == along
-    assert task.get_upscaling_factors("YXS") == (*along[1:], 1)
+    spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes="ZYX")
+    assert planned(task, spec, axes="ZYX").get_factors("ZYX") == along
+    assert planned(task, spec, axes="ZYX").get_factors("YXS") == (*along[1:], 1)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,12 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     task, one = SuperResolve(factor=factor, **settings), scene()
     prior = prior_of(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="ZYX")
-    assert prior.grid == task.compute_network_grid(spec, {}, "ZYX")
+    assert prior.grid == planned(task, spec, axes="ZYX").network_grid
     problem = seen_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    result = tuple(n * f for n, f in zip(one.grid, task.get_upscaling_factors("ZYX"), strict=True))
+    factors = planned(task, spec, axes="ZYX").get_factors("ZYX")
+    result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
     assert problem.finish(prior.estimate(picture)).mean.shape[2:] == result
 
 

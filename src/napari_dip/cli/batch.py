@@ -193,7 +193,7 @@ def make_batch_arguments() -> list[Argument]:
     output = Parameter(
         name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
     )
-    inputs = [task_input for task in TASKS.values() for task_input in task.inputs[1:]]
+    inputs = [task_input for task in TASKS.values() for task_input in task.spec.inputs[1:]]
     extra_inputs = {
         task_input.name: task_input.help
         for task_input in inputs

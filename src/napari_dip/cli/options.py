@@ -130,7 +130,7 @@ def make_setting_arguments(task: str) -> list[Argument]:
 
 def make_input_arguments(task: str) -> list[Argument]:
     """Make the arguments for the input images of a task: the first positional, others by name."""
-    extra_inputs = TASKS[task].inputs[1:]
+    extra_inputs = TASKS[task].spec.inputs[1:]
     arguments = [_make_image_argument("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
     for extra_input in extra_inputs:
         help_text = f"{extra_input.help} An image file."
@@ -279,7 +279,7 @@ def list_extra_outputs(task: str) -> dict[str, str]:
     """Return the help of each output beside the result, including those of the task."""
     entries = {
         f"{name}_out": f"{help_text} Saved as TIFF."
-        for name, help_text in TASKS[task].extra_outputs.items()
+        for name, help_text in TASKS[task].spec.extra_outputs.items()
     }
     return {**EXTRA_FILES, **entries}
 

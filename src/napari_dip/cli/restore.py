@@ -123,18 +123,20 @@ def run_restore_command(task: str, image: str, **options: Any) -> int:
     request = _parse_options(task, image, options)
     recipe = _build_recipe(task, request)
     spec = read_spec(image, request.axes)
-    _check_outputs(request, recipe, spec)
+    _check_outputs(request, spec.pixels)
     with ExitStack() as locks:
         for path in request.outputs.values():
             locks.enter_context(OutputLock(path))
         # check again: another run may have ended just now
-        targets = _check_outputs(request, recipe, spec)
+        targets = _check_outputs(request, spec.pixels)
         return _restore_locked(replace(request, targets=targets), recipe, spec)
 
 
 def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     """Restore with all outputs locked, and return the exit code."""
     plan = _make_plan(recipe, spec, request)
+    if prod(plan.factors) > 1:
+        _check_outputs(request, prod(plan.result_shape))
     if plan.tiles:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
@@ -206,7 +208,7 @@ def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request
         for note in (*renaming_notes, *notes):
             print_message(note)
     extra_input_names = [
-        *(task_input.name for task_input in TASKS[task].inputs[1:]),
+        *(task_input.name for task_input in TASKS[task].spec.inputs[1:]),
         SHARED_NETWORK_INPUT,
     ]
     return Request(
@@ -232,8 +234,8 @@ def _build_recipe(task: str, request: Request) -> Recipe:
     if request.from_recipe is None:
         return make_recipe(task, **request.settings)
     base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
-    if base.task.name != task:
-        facts = {"path": request.from_recipe, "found": base.task.name, "wanted": task}
+    if base.task.spec.name != task:
+        facts = {"path": request.from_recipe, "found": base.task.spec.name, "wanted": task}
         raise Refused(make_refusal("recipe-task", **facts))
     raw = base.to_dict()
     for name, value in request.settings.items():
@@ -242,8 +244,11 @@ def _build_recipe(task: str, request: Request) -> Recipe:
     return recipe_from_dict(raw)
 
 
-def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[str, Path]:
-    """Check all outputs and return their real paths; raise `Refused` for an unusable one."""
+def _check_outputs(request: Request, pixels: int) -> dict[str, Path]:
+    """Check all outputs and return their real paths; raise `Refused` for an unusable one.
+
+    `pixels` is the number of pixels of the result.
+    """
     targets = {}
     inputs = list(request.images.values())
     if request.from_recipe:
@@ -251,9 +256,7 @@ def _check_outputs(request: Request, recipe: Recipe, spec: ImageSpec) -> dict[st
     image_count = sum(name in ("output", "uncertainty", "residual") for name in request.outputs)
     for name, path in request.outputs.items():
         suffixes = JSON_SUFFIXES if name in ("report", "recipe") else IMAGE_SUFFIXES
-        bytes_needed = (
-            4 * spec.pixels * prod(recipe.task.get_upscaling_factors(spec.axes)) * image_count
-        )
+        bytes_needed = 4 * pixels * image_count
         targets[name] = check_output(
             path, inputs, request.overwrite, suffixes=suffixes, bytes_needed=bytes_needed
         )
@@ -281,7 +284,7 @@ def _list_plan_notes(plan: Plan) -> list[Note]:
 
 def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...]:
     """Return notes about clipped pixels, before the run spends time on them."""
-    if plan.recipe.task.keeps_measured_pixels() or plan.tiles:
+    if plan.task_plan.keeps_measured_pixels or plan.tiles:
         return ()
     return list_clipping_notes(*detect_clipped_pixels(data["image"]))
 
@@ -334,7 +337,7 @@ def _iter_writers(
     yield "output", picture(result.image, plan.source, plan.result_scale)
     yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
     yield "residual", picture(result.residual, error, plan.source.scale)
-    for name in result.recipe.task.extra_outputs:
+    for name in result.recipe.task.spec.extra_outputs:
         spec = make_plane_spec(plan.source, result.learned[name].shape)
         yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
     yield "report", text(format_json(result.report))

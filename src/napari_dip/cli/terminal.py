@@ -63,7 +63,9 @@ _INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C ag
 
 def summarise_task(task: type[Task]) -> str:
     """Return the summary of a task: the first line of its module's docstring, after the name."""
-    line_parts = (getmodule(task).__doc__ or task.title).strip().splitlines()[0].partition(": ")
+    line_parts = (
+        (getmodule(task).__doc__ or task.spec.title).strip().splitlines()[0].partition(": ")
+    )
     summary = line_parts[2] or line_parts[0]
     return summary[:1].upper() + summary[1:]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, accept_old_names, make_recipe
+from napari_dip.tasks.invert_features import describe_layer_size
 from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.tasks.invert_features import InvertFeatures
 
     Plans = tuple[tuple[tuple[str, Plan], ...], ...]
 
@@ -328,8 +328,7 @@ def _plan_inversions(
         sorted_inputs = sort_inputs(row[0][1], {"image": pixels})
         if isinstance(sorted_inputs, Refusal):
             raise Refused(sorted_inputs)
-        task = cast("InvertFeatures", row[0][1].recipe.task)
-        answers[name] = task.describe_layer_size(spec.grid)
+        answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
     return tuple(plans), answers
 

@@ -16,7 +16,6 @@ from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
-from napari_dip.pipeline.calibrate.inputs import check_content
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.preflight import preflight
@@ -30,6 +29,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     set_gaussian_upsampling,
     set_learning_rate,
 )
+from napari_dip.tasks.shared_settings import check_content
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:

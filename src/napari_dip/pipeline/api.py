@@ -112,7 +112,7 @@ def restore(
 
 
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
-    names = [task_input.name for task_input in recipe.task.inputs]
+    names = [task_input.name for task_input in recipe.task.spec.inputs]
     if unknown := set(inputs) - set(names):
         facts = {"field": min(unknown), "known": ", ".join(names)}
         raise Refused(make_refusal("setting-unknown", **facts))

@@ -111,7 +111,7 @@ class Restoration:
     def __repr__(self) -> str:
         """Return one line: task, shape, type and stop reason."""
         size = " × ".join(map(str, self.image.shape))
-        task = self.recipe.task.name
+        task = self.recipe.task.spec.name
         return f"<Restoration: {task}, {size}, {self.image.dtype}; ended since {self.stop}>"
 
 

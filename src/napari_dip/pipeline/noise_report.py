@@ -20,11 +20,11 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     compute_variance_points,
     measure_channel_noise,
 )
-from napari_dip.pipeline.calibrate.inputs import check_content
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import check_header, make_layout, split_into_parts
 from napari_dip.pipeline.torch_state import use_default_torch_state
-from napari_dip.tasks.base import NoiseRequest
+from napari_dip.tasks.base import Inspection, NoiseRequest
+from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,7 +295,12 @@ def _measure_report(
     step = 1.0 if array.dtype.kind in "iu" else 0.0
     constant = tuple(c for c in range(parts.shape[1]) if parts[:, c].min() == parts[:, c].max())
     inputs = RunInputs(
-        stack=parts, extra_inputs={}, measured_mask=mask, grey_level_step=step, layout=layout
+        stack=parts,
+        extra_inputs={},
+        measured_mask=mask,
+        grey_level_step=step,
+        layout=layout,
+        inspection=Inspection(measured_mask=mask),
     )
     noise = measure_channel_noise(inputs, parts, constant, NoiseRequest())[0]
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)

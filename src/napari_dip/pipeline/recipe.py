@@ -223,7 +223,7 @@ class Recipe:
         """Return the recipe in plain JSON types, without settings that have their default value."""
         return {
             "schema": RECIPE_SCHEMA,
-            "task": self.task.name,
+            "task": self.task.spec.name,
             "settings": self.task.to_dict(),
             **self.run_settings.model_dump(exclude_defaults=True),
         }

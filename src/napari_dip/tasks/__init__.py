@@ -16,7 +16,7 @@ from napari_dip.tasks.invert_features import InvertFeatures
 from napari_dip.tasks.super_resolve import SuperResolve
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task
+    task.spec.name: task
     for task in (Denoise, Inpaint, SuperResolve, Deblur, BlindDeblur, Guide, InvertFeatures)
 }
 

@@ -1,4 +1,4 @@
-"""Base types of tasks: settings, inputs, the calibrated input of a fit, and the class `Task`.
+"""Base types of tasks: settings, inputs, the values of its three functions, and the class `Task`.
 
 The typed fields of a task become its form, its command-line options and its recipe.
 """
@@ -6,11 +6,11 @@ The typed fields of a task become its form, its command-line options and its rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import numpy.typing as npt
@@ -54,8 +54,8 @@ class Setting:
         Whether the dock hides the setting among the advanced ones.
     file_filter : str
         Filter of the file dialog for a text field that holds a path, such as "Networks (*.pt2)".
-    has_suggestions : bool
-        Whether `Task.list_suggestions` lists values for a text field.
+    list_suggestions : callable or None
+        (task) -> values that the dock suggests for a text field, or a refusal; may take a second.
     report_template : str
         How the methods text states a number, with its unit and "{:g}" for the value. If empty, the
         methods text states label, colon and value.
@@ -69,7 +69,7 @@ class Setting:
     step: float | None = None
     advanced: bool = True
     file_filter: str = ""
-    has_suggestions: bool = False
+    list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
     report_template: str = ""
 
 
@@ -158,8 +158,8 @@ class FitInput:
     window : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
     extra_inputs : mapping of str to Tensor
-        The task's further inputs by name, float32, as `Task.prepare_extra_inputs` returned them.
-        `Task.prepare_fit_input` may add more.
+        The task's further inputs by name, float32, as `Inspection.prepare` returned them.
+        `Task.setup` may add more.
     zero, unit : Tensor or None
         (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
     neighbours : Tensor or None
@@ -182,7 +182,9 @@ class FitInput:
         (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
         all.
     precomputed : mapping of str to object
-        Values that `Task.prepare_fit_input` computed once for both prior and problem.
+        Values that `Task.setup` computed once for both prior and problem.
+    select_validation_pixels : callable or None
+        Selects validation pixels as in `validation_mask`, given `patch` and `allowed`.
     """
 
     measurement: Tensor
@@ -208,6 +210,7 @@ class FitInput:
     image_noises: NoiseVariance | None = None
     reliability: Tensor | None = None
     precomputed: Mapping[str, object] = field(default_factory=dict)
+    select_validation_pixels: Callable[..., Tensor] | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -230,23 +233,28 @@ class FitInput:
             return self.measured_mask
         return self.measured_mask * (self.reliability >= MIN_PIXEL_WEIGHT)
 
+    def redraw_validation_pixels(self, patch: tuple[int, ...], allowed: Tensor) -> FitInput:
+        """Return the input with validation patches of that size, where they are allowed.
 
-__all__ = [
-    "IMAGE",
-    "RECEPTIVE_FIELD_RADIUS",
-    "FitInput",
-    "Input",
-    "NoiseRequest",
-    "Setting",
-    "Task",
-]
+        Parameters
+        ----------
+        patch : tuple of int
+        allowed : Tensor
+            (1, 1, *grid), 1 where a validation pixel may lie.
+        """
+        from napari_dip.engine.prior import dilate_to_blocks
+
+        assert self.select_validation_pixels is not None
+        validation_mask = self.select_validation_pixels(patch=patch, allowed=allowed)
+        guard_mask = dilate_to_blocks(validation_mask, self.blind_spot_size)
+        return replace(self, validation_mask=validation_mask, guard_mask=guard_mask)
 
 
-class Task(ABC):
-    """Base class of the tasks; subclasses are frozen pydantic dataclasses.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """Describe what is the same for all settings of a task.
 
-    The methods here suit the simplest task: one image, a result of the same size, every pixel
-    measured. A subclass overrides what differs, and always `make_problem` and `make_prior`.
+    The defaults suit the simplest task: one image, a result of the same size and mean.
 
     Attributes
     ----------
@@ -254,268 +262,241 @@ class Task(ABC):
         Name of the command, of the recipe and of the docs page.
     title : str
         Name in menus.
+    result_suffix : str
+        Appended to the image's name to name the result.
     inputs : tuple of Input
         The image first.
+    extra_outputs : mapping of str to str
+        Results besides the image: key in `Restoration.learned`, and description.
     accepts_stacks : bool
         Whether stacks and movies are accepted.
     min_depth : int
         Smallest number of planes that can be fitted together.
-    result_suffix : str
-        Appended to the image's name to name the result.
     has_same_pixels : bool
         Whether the result has the same pixel grid as the image.
     keeps_mean : bool
         Whether the result has the mean intensity of the image. If so, what the fit changed of it
         is corrected, and the report compares both.
-    extra_outputs : dict of str to str
-        Results besides the image: key in `Restoration.learned`, and description.
+    explains_pixels : bool
+        Whether the fit explains the image's own pixels, so that a residual exists.
+    reports_unreliable_noise : bool
+        Whether the notes report that an image's noise could not be measured reliably.
+    candidates : tuple of str
+        Priors of the model selection, if the setting `prior` is "auto". All of them are fitted. The
+        first wins a tie.
+    describe_learned : callable
+        (parameters that were fitted besides the image, by name) -> notes on them for the report.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    inputs: ClassVar[tuple[Input, ...]] = (IMAGE,)
-    result_suffix: ClassVar[str]
-    extra_outputs: ClassVar[dict[str, str]] = {}
-    has_same_pixels: ClassVar[bool] = True
-    keeps_mean: ClassVar[bool] = True
-    accepts_stacks: ClassVar[bool] = False
-    min_depth: ClassVar[int] = 4  # the network halves the depth at least once
+    name: str
+    title: str
+    result_suffix: str
+    inputs: tuple[Input, ...] = (IMAGE,)
+    extra_outputs: Mapping[str, str] = field(default_factory=dict)
+    accepts_stacks: bool = False
+    min_depth: int = 4  # the network halves the depth at least once
+    has_same_pixels: bool = True
+    keeps_mean: bool = True
+    explains_pixels: bool = True
+    reports_unreliable_noise: bool = False
+    candidates: tuple[str, ...] = ()
+    describe_learned: Callable[[Mapping[str, npt.NDArray[np.float32]]], tuple[Note, ...]] = (
+        lambda learned: ()
+    )
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Check headers; return a refusal of images that this task cannot take, else None."""
-        return None
 
-    def check_extra_pixels(
-        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> Refusal | None:
-        """Check the pixel values of the further inputs; return a refusal or None."""
-        return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlan:
+    """Hold what a task decides from headers, for fits with certain axes.
 
-    def list_header_notes(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> tuple[Note, ...]:
-        """Return notes for the plan that follow from the headers."""
-        return ()
+    Attributes
+    ----------
+    axes_refusal : Refusal or None
+        Why the image cannot be fitted with these axes, although it may be with others.
+    stack_mode : str
+        How a stack is restored unless the user chooses; "auto": as a volume where memory allows it.
+    joint_channels : bool or None
+        Whether one fit takes all channels at once; None: colour samples only, since they share
+        edges.
+    prior : str
+        The prior that the user chose, or the default.
+    prior_reasons : mapping of str to str
+        Why a prior runs, for the report, by prior; "{block}" stands for the size of hidden blocks.
+    fallback_prior : str
+        Prior that replaces `prior` where the noise is unreliable or weak; "": none.
+    architecture : str
+        Name of the architecture of priors with random input.
+    factors : mapping of str to int
+        Upscaling factor of each axis of the image; 1 where it is left out.
+    network_grid : tuple of int or None
+        Size of the network's output along each axis of a fit; None: that of the image.
+    halo : int or None
+        Halo of a tile in pixels; None if a plane cannot be divided into tiles.
+    series_training : str
+        How frames, planes or tiles share a network: a value of `SeriesSharing`.
+    has_reusable_network : bool
+        Whether a network that takes the image as input can be applied to other images.
+    uses_neighbouring_frames : bool
+        Whether priors that can do so take neighbouring frames or planes as input.
+    uses_previous_frame : bool
+        Whether the result of the previous frame enters the fit.
+    noise_request : NoiseRequest
+    has_single_pixel_blind_spot : bool
+        Whether single pixels are hidden, whatever the noise correlation is.
+    uses_clipping_correction : bool
+        Whether noise that was clipped at black or white is corrected.
+    uses_half_resolution : bool
+        Whether an oversampled image may be fitted at half its size.
+    keeps_measured_pixels : bool
+        Whether measured pixels keep their values in the result.
+    notes : tuple of Note
+    """
 
-    def check_image_pixels(
-        self, source: ImageSpec, stack: npt.NDArray[np.float32]
-    ) -> Refusal | None:
-        """Check the pixel values of an image (N, C, *grid); return a refusal or None."""
-        return None
+    axes_refusal: Refusal | None = None
+    stack_mode: Literal["auto", "planes", "volume"] = "auto"
+    joint_channels: bool | None = None
+    prior: str = "random-input"
+    prior_reasons: Mapping[str, str] = field(default_factory=dict)
+    fallback_prior: str = ""
+    architecture: str = "preset"
+    factors: Mapping[str, int] = field(default_factory=dict)
+    network_grid: tuple[int, ...] | None = None
+    halo: int | None = None
+    series_training: str = "auto"
+    has_reusable_network: bool = False
+    uses_neighbouring_frames: bool = False
+    uses_previous_frame: bool = False
+    noise_request: NoiseRequest = field(default_factory=NoiseRequest)
+    has_single_pixel_blind_spot: bool = False
+    uses_clipping_correction: bool = False
+    uses_half_resolution: bool = False
+    keeps_measured_pixels: bool = False
+    notes: tuple[Note, ...] = ()
 
-    def find_missing_pixels(
-        self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.bool_] | None:
-        """Return a mask of the pixels without a measurement, (N, C, *grid); None if none."""
-        return None
-
-    def check_measured_mask(
-        self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
-    ) -> Refusal | None:
-        """Check the mask of measured pixels, (N, C, *grid); None: all are measured."""
-        return None
-
-    def choose_validation_patches(
-        self, measured_mask: Tensor
-    ) -> tuple[tuple[int, ...], Tensor] | None:
-        """Return size and allowed places of validation patches; None: single pixels, anywhere.
-
-        Parameters
-        ----------
-        measured_mask : Tensor
-            (1, 1, *grid), 1 at measured pixels. The mask of allowed places has the same shape.
-        """
-        return None
-
-    def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-        """Return notes on the missing pixels, given the mask (N, C, *grid) of measured ones."""
-        return ()
-
-    def keeps_measured_pixels(self) -> bool:
-        """Return whether measured pixels keep their values in the result."""
-        return False
-
-    def has_pixel_residual(self) -> bool:
-        """Return whether the fit explains the image's own pixels, so that a residual exists."""
-        return True
-
-    def uses_joint_channels(self, source: ImageSpec) -> bool:
-        """Return whether one fit takes all channels at once.
-
-        Colour samples share edges; fluorescence channels need not.
-        """
-        return "S" in source.axes
-
-    def choose_stack_mode(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> Literal["auto", "planes", "volume"]:
-        """Return how a stack is restored by default; "auto": the plan decides."""
-        return "auto"
-
-    def check_axes(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> Refusal | None:
-        """Check the axes of one fit, "YX", "ZYX" or "TYX"; return a refusal or None."""
-        return None
-
-    def get_upscaling_factors(self, axes: str) -> tuple[int, ...]:
+    def get_factors(self, axes: str) -> tuple[int, ...]:
         """Return the upscaling factor along each of these axes."""
-        return (1,) * len(axes)
+        return tuple(self.factors.get(axis, 1) for axis in axes)
 
-    def compute_network_grid(
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Pixels:
+    """Hold the pixels that a task inspects.
+
+    Attributes
+    ----------
+    source : ImageSpec
+    image : ndarray
+        In the axes and type of the file.
+    stack : ndarray
+        (N, C, *grid) float32: the same image, arranged for the fits.
+    extra_inputs : mapping of str to ndarray
+        Further inputs by name, float32; overlays are arranged as the image is.
+    """
+
+    source: ImageSpec
+    image: npt.NDArray[Any]
+    stack: npt.NDArray[np.float32]
+    extra_inputs: Mapping[str, npt.NDArray[np.float32]]
+
+
+def keep_extra_inputs(
+    image: npt.NDArray[np.float32],
+    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
+    headers: Mapping[str, ImageSpec],
+) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    """Return the further inputs as they are, without notes."""
+    return extra_inputs, ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Inspection:
+    """Hold what a task decides from the pixels.
+
+    Attributes
+    ----------
+    measured_mask : ndarray or None
+        (N, C, *grid), True where a pixel was measured; None if all were.
+    prior : str
+        Prior that the pixels ask for; "": that of the plan.
+    prior_reason : str
+        Why, for the report; "": that of the plan.
+    notes : tuple of Note
+    prepare : callable
+        Convert the further inputs to the form that the fits need, once for all fits: (image (C,
+        *grid) without outliers, extra_inputs, headers) -> `FitInput.extra_inputs`, and notes.
+    """
+
+    measured_mask: npt.NDArray[np.bool_] | None = None
+    prior: str = ""
+    prior_reason: str = ""
+    notes: tuple[Note, ...] = ()
+    prepare: Callable[..., tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]] = (
+        keep_extra_inputs
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FitSetup:
+    """Hold what is fitted: problem, prior, and the input that both were built from."""
+
+    problem: Problem
+    prior: Prior
+    fit_input: FitInput
+
+
+class Task(ABC):
+    """Base class of the tasks; subclasses are frozen pydantic dataclasses of settings.
+
+    A task is data and three functions: `spec`, `plan`, `inspect` and `setup`.
+    """
+
+    spec: ClassVar[TaskSpec]
+
+    def plan(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> tuple[int, ...]:
-        """Return the size of the network's output along each axis of a fit."""
-        return source.get_sizes(axes)
-
-    def compute_halo(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> int | None:
-        """Return the halo of a tile in pixels; None if a plane cannot be divided into tiles.
-
-        Without tiles, the whole plane has to fit into memory.
-        """
-        return None
-
-    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
-        """Return the prior to plan with: the one that the user chose, or the default.
+    ) -> TaskPlan | Refusal:
+        """Decide what headers can decide.
 
         Parameters
         ----------
         source : ImageSpec
-        volume : bool
-            Whether planes are fitted together.
-        """
-        return "random-input"
-
-    def choose_widths(self, prior: str, preset: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the network's channels at each scale, finest first, given those of the preset."""
-        return preset
-
-    def choose_prior_by_mask(
-        self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
-    ) -> tuple[str, str]:
-        """Return prior and reason, given the mask (N, C, *grid) of measured pixels.
-
-        With an empty reason, the report takes that of `explain_prior`.
-        """
-        return prior, ""
-
-    def choose_prior_by_noise(
-        self, prior: str, *, is_unreliable: bool, is_weak: bool
-    ) -> tuple[str, str]:
-        """Return prior and reason, given whether the noise is unreliable or weak."""
-        return prior, ""
-
-    def list_candidates(self) -> tuple[str, ...]:
-        """Return the priors of a model selection; empty if there is none.
-
-        All of them are fitted. The first wins a tie.
-        """
-        return ()
-
-    def prepare_extra_inputs(
-        self,
-        image: npt.NDArray[np.float32],
-        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-        headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Convert the further inputs to the form that the fits need, once for all fits.
-
-        Parameters
-        ----------
-        image : ndarray
-            (C, *grid), in its own units.
-        extra_inputs, headers : mapping
-            Pixels of the further inputs as loaded, and all headers, by name.
+            Of the image, or of one of its tiles.
+        extra_headers : mapping of str to ImageSpec
+            Further inputs by name, with all that are not optional.
+        axes : str
+            Axes of one fit: "YX", "ZYX" or "TYX".
 
         Returns
         -------
-        others, notes
-            What `FitInput.extra_inputs` will hold, and notes for the user.
+        TaskPlan or Refusal
+            A refusal if the image cannot be fitted with any axes.
         """
-        return extra_inputs, ()
+        return TaskPlan()
 
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return the reason for a prior, for the report."""
-        return "it is the one that this task uses"
-
-    def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
-        """Return notes on the parameters that were fitted besides the image, for the report."""
-        return ()
-
-    def uses_neighbouring_frames(self, prior: str) -> bool:
-        """Return whether a prior takes the neighbouring frames or planes as input."""
-        return False
-
-    def uses_previous_frame(self) -> bool:
-        """Return whether the result of the previous frame enters the fit."""
-        return False
-
-    def list_suggestions(self, name: str) -> tuple[str, ...] | Refusal:
-        """Return suggested values of a text setting, or a refusal; may take a second."""
-        return ()
-
-    def choose_sharing(
-        self, prior: str, count: int, *, tiles: bool = False
-    ) -> Literal["joint", "warm-start", "independent"]:
-        """Return how `count` planes or frames share a network.
-
-        With `tiles`, `count` is a number of tiles.
-        """
-        return "warm-start"
-
-    def has_reusable_network(self, prior: str) -> bool:
-        """Return whether a prior's network takes the image as input.
-
-        Such a network can be applied to other images.
-        """
-        return False
-
-    def make_noise_request(self) -> NoiseRequest:
-        """Return the user's settings of the noise."""
-        return NoiseRequest()
-
-    def reports_unreliable_noise(self) -> bool:
-        """Return whether the notes report that an image's noise could not be measured reliably."""
-        return False
-
-    def uses_clipping_correction(self) -> bool:
-        """Return whether noise that was clipped at black or white is corrected."""
-        return False
-
-    def uses_half_resolution(self) -> bool:
-        """Return whether an oversampled image may be fitted at half its size."""
-        return False
-
-    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Return the size of hidden blocks along Y and X.
-
-        `measured` is the size that follows from the noise correlation.
-        """
-        return measured
-
-    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
-        """Return the input of a fit with task-specific changes."""
-        return fit_input
+    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+        """Decide what pixels can decide, or refuse them; torch should not be needed."""
+        return Inspection()
 
     @abstractmethod
-    def make_problem(self, fit_input: FitInput) -> Problem:
-        """Build the problem: terms, penalties and final steps."""
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build problem and prior of one fit; the untrained weights are drawn from `rng`."""
 
-    @abstractmethod
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the untrained network and its input."""
-
+    @final
     @classmethod
     def list_setting_names(cls) -> tuple[str, ...]:
         """Return the names of the settings, in the order of the form."""
         assert is_dataclass(cls)
         return tuple(field.name for field in fields(cls))
 
+    @final
     def to_dict(self) -> dict[str, Any]:
         """Return the settings that differ from their defaults, in plain JSON types."""
         assert is_dataclass(self)
         return {
             key: value for key, value in asdict(self).items() if value != getattr(type(self), key)
         }
+
+
+def list_candidates(task: Task) -> tuple[str, ...]:
+    """Return the priors of a task's model selection; empty if the user chose the prior."""
+    return task.spec.candidates if getattr(task, "prior", "auto") == "auto" else ()

@@ -10,9 +10,18 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
-from napari_dip.tasks.deblur import Deblur
+from napari_dip.tasks.base import (
+    FitInput,
+    FitSetup,
+    NoiseRequest,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
+)
+from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
 from napari_dip.tasks.optics.psf_settings import check_size, compute_object_size
+from napari_dip.tasks.priors.registry import RANDOM_INPUT
 from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
 
 if TYPE_CHECKING:
@@ -23,8 +32,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
@@ -36,15 +43,31 @@ WIDTH_STEP_FACTOR, MIN_PSF_WIDTH = 1.4, 0.4
 DIRECTIONS = 12
 
 
+def describe_blur(learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
+    """Return a note on the blur that was estimated."""
+    parameters = {name: float(values.flat[0]) for name, values in learned.items()}
+    if "sigmas" in parameters:
+        return (make_note("blur-gaussian", sigma=parameters["sigmas"]),)
+    if "length" in parameters:
+        degrees = parameters["angle"] * 180 / pi
+        return (make_note("blur-line", length=parameters["length"], angle=degrees),)
+    if "radius" in parameters:
+        return (make_note("blur-disc", radius=parameters["radius"]),)
+    return ()
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class BlindDeblur(Task):
     """Settings of blind deblurring: kind of blur and size of the PSF."""
 
-    name: ClassVar[str] = "blind-deblur"
-    title: ClassVar[str] = "Blind deblur"
-    result_suffix: ClassVar[str] = "deblurred blindly"
-    has_same_pixels: ClassVar[bool] = False
-    extra_outputs: ClassVar[dict[str, str]] = {"psf": "The PSF that was found."}
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="blind-deblur",
+        title="Blind deblur",
+        result_suffix="deblurred blindly",
+        has_same_pixels=False,
+        extra_outputs={"psf": "The PSF that was found."},
+        describe_learned=describe_blur,
+    )
 
     blur: Annotated[
         Literal["gaussian", "motion", "defocus", "free"],
@@ -79,81 +102,43 @@ class BlindDeblur(Task):
     gain: CameraGain = None
 
     @property
-    def psf_side(self) -> int:
+    def _psf_side(self) -> int:
         """Return the width of the PSF in pixels, made odd so that it has a centre."""
         return self.psf_size | 1
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Refuse a PSF larger than the image."""
-        return check_size(source, (self.psf_side, self.psf_side), "YX")
-
-    def compute_network_grid(
+    def plan(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> tuple[int, ...]:
-        """Return the size of the object: the frame and the PSF's margin."""
-        return compute_object_size(source.grid, self._margin)
+    ) -> TaskPlan | Refusal:
+        """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
+        side = self._psf_side
+        return check_size(source, (side, side), "YX") or TaskPlan(
+            network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
+            prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
+            noise_request=NoiseRequest(
+                model=self.noise, read_noise=self.read_noise, gain=self.gain
+            ),
+            # blur alone correlates neighbouring pixels, whatever the noise
+            has_single_pixel_blind_spot=True,
+        )
 
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return the same reason as deblurring with a known PSF."""
-        return self._deblurring.explain_prior(prior, block)
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
+        from napari_dip.engine.operators.convolution import LearnedConvolution
 
-    def make_noise_request(self) -> NoiseRequest:
-        """Return the noise settings."""
-        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
-
-    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Return single pixels: blur alone correlates neighbouring pixels, whatever the noise."""
-        return 1, 1
-
-    def describe_learned(self, learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
-        """Return a note on the blur that was estimated."""
-        parameters = {name: float(values.flat[0]) for name, values in learned.items()}
-        if "sigmas" in parameters:
-            return (make_note("blur-gaussian", sigma=parameters["sigmas"]),)
-        if "length" in parameters:
-            degrees = parameters["angle"] * 180 / pi
-            return (make_note("blur-line", length=parameters["length"], angle=degrees),)
-        if "radius" in parameters:
-            return (make_note("blur-disc", radius=parameters["radius"]),)
-        return ()
-
-    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
-        """Estimate the blur from the measurement, then prepare as for a known PSF."""
         kernel, blur = (
             self._estimate_free_kernel(fit_input)
             if self.blur == "free"
             else self._find_likeliest_kernel(fit_input)
         )
-        prepared = self._deblurring.prepare_fit_input(
-            replace(fit_input, extra_inputs={**fit_input.extra_inputs, "psf": kernel})
-        )
-        return replace(prepared, precomputed={**prepared.precomputed, "blur": blur})
-
-    def make_problem(self, fit_input: FitInput) -> Problem:
-        """Build the problem of deblurring, with an operator that holds the estimated blur."""
-        from torch import nn
-
-        from napari_dip.engine.operators.convolution import LearnedConvolution
-
-        blur = fit_input.precomputed["blur"]
-        assert isinstance(blur, nn.Module)
+        extra_inputs = {**fit_input.extra_inputs, "psf": kernel}
+        setup = self._deblurring.setup(replace(fit_input, extra_inputs=extra_inputs), rng)
         operator = LearnedConvolution(blur).to(fit_input.measurement.device)
-        problem = self._deblurring.make_problem(fit_input)
-        return replace(
-            problem, terms=tuple(replace(term, operator=operator) for term in problem.terms)
-        )
-
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the same prior as deblurring with a known PSF."""
-        return self._deblurring.make_prior(fit_input, rng)
+        terms = tuple(replace(term, operator=operator) for term in setup.problem.terms)
+        return replace(setup, problem=replace(setup.problem, terms=terms))
 
     @property
     def _deblurring(self) -> Deblur:
         return Deblur(noise=self.noise, read_noise=self.read_noise, gain=self.gain)
-
-    @property
-    def _margin(self) -> tuple[int, int]:
-        return self.psf_side // 2, self.psf_side // 2
 
     def _estimate_free_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Estimate a kernel of any shape, and build a network that refines it during the fit."""
@@ -167,7 +152,7 @@ class BlindDeblur(Task):
         )
 
         kernel, rng = (
-            estimate_kernel_from_edges(fit_input.measurement, self.psf_side),
+            estimate_kernel_from_edges(fit_input.measurement, self._psf_side),
             torch.Generator(),
         )
         initial_logits = compute_kernel_logits(kernel.cpu())
@@ -195,16 +180,16 @@ class BlindDeblur(Task):
             MotionKernel,
         )
 
-        sizes = (self.psf_side, self.psf_side)
+        sizes = (self._psf_side, self._psf_side)
         widths, width = [], MIN_PSF_WIDTH
-        while width < self.psf_side / 2:
+        while width < self._psf_side / 2:
             widths.append(width)
             width *= WIDTH_STEP_FACTOR
         if self.blur == "gaussian":  # wider ones would be truncated below three standard deviations
             return [
                 partial(GaussianKernel, sizes, width)
                 for width in widths
-                if width <= self.psf_side / 6
+                if width <= self._psf_side / 6
             ]
         if self.blur == "defocus":  # a disc below half a pixel is a point, without gradient
             return [partial(DefocusKernel, sizes, width) for width in widths if width > 0.7]

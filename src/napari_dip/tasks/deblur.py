@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
+from napari_dip.errors import Refusal
+from napari_dip.tasks.base import (
+    IMAGE,
+    RECEPTIVE_FIELD_RADIUS,
+    FitInput,
+    FitSetup,
+    Inspection,
+    NoiseRequest,
+    Pixels,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
+)
 from napari_dip.tasks.optics.initial_estimate import (
     FirstGuess,
     build_first_guess_prior,
@@ -38,6 +51,7 @@ from napari_dip.tasks.optics.psf_settings import (
     get_fit_axes,
     make_crop_to_frame,
 )
+from napari_dip.tasks.priors.registry import RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
@@ -56,7 +70,6 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Fidelity, Problem
-    from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
@@ -64,18 +77,22 @@ if TYPE_CHECKING:
 #: fit is slower. If the noise has a larger share of the image's variance, that share is the floor,
 #: as in a Wiener filter.
 MIN_BLUR_POWER = 0.01
+#: Why the prior runs, for the report.
+DEBLUR_REASON = "random input, as in the Deep Image Prior paper, is what this task uses"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class Deblur(Task):
     """Settings of deblurring: source of the PSF, border, initial estimate and penalties."""
 
-    name: ClassVar[str] = "deblur"
-    title: ClassVar[str] = "Deblur"
-    inputs: ClassVar[tuple[Input, ...]] = (IMAGE, PSF)
-    result_suffix: ClassVar[str] = "deblurred"
-    has_same_pixels: ClassVar[bool] = False
-    accepts_stacks: ClassVar[bool] = True
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="deblur",
+        title="Deblur",
+        inputs=(IMAGE, PSF),
+        result_suffix="deblurred",
+        has_same_pixels=False,
+        accepts_stacks=True,
+    )
 
     gaussian_sigma: GaussianWidth = None
     gaussian_sigma_z: GaussianDepth = None
@@ -139,56 +156,49 @@ class Deblur(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    @property
-    def psf_source(self) -> PsfSource:
-        """Return the source of the PSF that the settings name."""
-        optics = Optics(
-            model=self.model,
-            na=self.na,
-            wavelength=self.wavelength,
-            pixel_size=self.pixel_size,
-            z_step=self.z_step,
-            refractive_index=self.refractive_index,
-            excitation=self.excitation,
-            pinhole=self.pinhole,
-        )
-        return PsfSource(sigma=self.gaussian_sigma, sigma_z=self.gaussian_sigma_z, optics=optics)
-
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Refuse settings that name no PSF, more than one, or an impossible one."""
-        return self.psf_source.check(source, extra_headers.get("psf"))
-
-    def choose_stack_mode(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> Literal["planes", "volume"]:
-        """Choose a volume if the PSF extends along Z, else planes."""
-        is_volume = get_fit_axes(source, 3) == "ZYX" and self.psf_source.is_volumetric(
-            source, extra_headers.get("psf")
-        )
-        return "volume" if is_volume else "planes"
-
-    def check_axes(
+    def plan(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> Refusal | None:
-        """Refuse a PSF that does not fit the axes of one fit, or is larger than the image."""
-        return self.psf_source.check_axes(source, extra_headers.get("psf"), axes)
+    ) -> TaskPlan | Refusal:
+        """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
+        psf, picture = get_psf_source(self), extra_headers.get("psf")
+        if refusal := psf.check(source, picture):
+            return refusal
+        is_volume = get_fit_axes(source, 3) == "ZYX" and psf.is_volumetric(source, picture)
+        stack_mode: Literal["planes", "volume"] = "volume" if is_volume else "planes"
+        if refusal := psf.check_axes(source, picture, axes):
+            return TaskPlan(axes_refusal=refusal, stack_mode=stack_mode)
+        sizes, frame = psf.compute_psf_sizes(source, picture, axes), source.get_sizes(axes)
+        is_open = self.border == "open"
+        margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
+        return TaskPlan(
+            axes_refusal=None if picture else check_size(source, sizes, axes),
+            stack_mode=stack_mode,
+            network_grid=compute_object_size(frame, margin),
+            halo=max(sizes) // 2 + RECEPTIVE_FIELD_RADIUS if is_open else None,
+            prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
+            noise_request=NoiseRequest(
+                model=self.noise, read_noise=self.read_noise, gain=self.gain
+            ),
+            # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
+            # images, blurred and with white noise added, blocks of up to 7 x 7 were measured, which
+            # would take a quarter of the pixels from the fit
+            has_single_pixel_blind_spot=True,
+        )
 
-    def check_extra_pixels(
-        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> Refusal | None:
+    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse a PSF image without light, or larger than the image after cropping."""
-        from napari_dip.errors import Refusal
+        if "psf" in pixels.extra_inputs:
+            import torch
 
-        if "psf" not in extra_inputs:
-            return None
-        import torch
+            cleaned = clean_psf_image(torch.from_numpy(pixels.extra_inputs["psf"]))
+            if isinstance(cleaned, Refusal):
+                return cleaned
+            sizes = tuple(cleaned[0].shape)
+            if refusal := check_size(pixels.source, sizes, "ZYX"[-len(sizes) :]):
+                return refusal
+        return Inspection(prepare=self._prepare_kernel)
 
-        cleaned = clean_psf_image(torch.from_numpy(extra_inputs["psf"]))
-        if isinstance(cleaned, Refusal):
-            return cleaned
-        return check_size(source, tuple(cleaned[0].shape), "ZYX"[-cleaned[0].ndim :])
-
-    def prepare_extra_inputs(
+    def _prepare_kernel(
         self,
         image: npt.NDArray[np.float32],
         extra_inputs: Mapping[str, npt.NDArray[np.float32]],
@@ -199,61 +209,24 @@ class Deblur(Task):
 
         picture = torch.from_numpy(extra_inputs["psf"]) if "psf" in extra_inputs else None
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = self.psf_source.make_kernel(headers["image"], picture, axes)
+        kernel, notes = get_psf_source(self).make_kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
-    def compute_network_grid(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> tuple[int, ...]:
-        """Return the size of the object: the frame, and for an open border the PSF's margin."""
-        frame = source.get_sizes(axes)
-        sizes = self.psf_source.compute_psf_sizes(source, extra_headers.get("psf"), axes)
-        return (
-            frame
-            if self.border == "circular"
-            else compute_object_size(frame, compute_object_margin(frame, sizes))
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build the prior, and the problem: the blurred prediction explains the image."""
+        if self.initial_estimate != "none":
+            grid = compute_object_size(fit_input.grid, self._compute_margin(fit_input))
+            dark = self._compute_dark_level(fit_input)
+            operator = self._make_operator(fit_input)
+            guess = compute_first_guess(fit_input, operator, grid, dark)
+            fit_input = replace(fit_input, precomputed={"guess": guess})
+        return FitSetup(
+            prior=self._make_prior(fit_input, rng),
+            problem=self._make_problem(fit_input),
+            fit_input=fit_input,
         )
 
-    def compute_halo(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> int | None:
-        """Return the PSF's radius plus that of the receptive field; None for a circular border."""
-        return (
-            None
-            if self.border == "circular"
-            else self.psf_source.compute_halo(source, extra_headers, axes)
-        )
-
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return the reason for the random input."""
-        return "random input, as in the Deep Image Prior paper, is what this task uses"
-
-    def make_noise_request(self) -> NoiseRequest:
-        """Return the noise settings."""
-        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
-
-    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Return single pixels: blur alone correlates neighbouring pixels, whatever the noise.
-
-        On five of six Set12 images, blurred and with white noise added, blocks of up to 7 x 7 were
-        measured. These would take a quarter of the pixels from the fit.
-        """
-        return 1, 1
-
-    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
-        """Add the initial estimate, which both prior and problem use."""
-        if self.initial_estimate == "none":
-            return fit_input
-        grid, dark = (
-            compute_object_size(fit_input.grid, self._compute_margin(fit_input)),
-            self._compute_dark_level(fit_input),
-        )
-        initial_estimate = compute_first_guess(
-            fit_input, self._make_operator(fit_input), grid, dark
-        )
-        return replace(fit_input, precomputed={"guess": initial_estimate})
-
-    def make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem: the blurred prediction explains the image.
 
         Network units are (pixel - offset) / scale. A PSF of sum one does not change a constant, so
@@ -344,7 +317,7 @@ class Deblur(Task):
             fit_input.extra_inputs["psf"], margin=self._compute_margin(fit_input)
         )
 
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build random input on the grid of the object, with the initial estimates beside it."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
@@ -352,6 +325,21 @@ class Deblur(Task):
         if self.initial_estimate == "none":
             return build_random_input_prior(fit_input, grid, rng)
         return build_first_guess_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)
+
+
+def get_psf_source(task: Deblur) -> PsfSource:
+    """Return the source of the PSF that the settings name."""
+    optics = Optics(
+        model=task.model,
+        na=task.na,
+        wavelength=task.wavelength,
+        pixel_size=task.pixel_size,
+        z_step=task.z_step,
+        refractive_index=task.refractive_index,
+        excitation=task.excitation,
+        pinhole=task.pinhole,
+    )
+    return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 
 def _get_initial_estimate(fit_input: FitInput) -> FirstGuess:
@@ -367,7 +355,7 @@ def state_pixel_sizes(task: Task, source: ImageSpec) -> Task:
     """
     if not isinstance(task, Deblur) or task.model == "none":
         return task
-    optics = task.psf_source.optics
+    optics = get_psf_source(task).optics
     size_x, size_y = optics.get_pixel_sizes(source, "XY")
     if size_x is not None and size_x == size_y:
         task = replace(task, pixel_size=size_x)

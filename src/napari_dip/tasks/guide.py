@@ -12,12 +12,20 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import IMAGE, FitInput, Input, NoiseRequest, Setting, Task
-from napari_dip.tasks.priors.blind_spot import (
-    build_blind_spot_prior,
-    build_blind_spot_problem,
-    describe_blind_spot,
+from napari_dip.tasks.base import (
+    IMAGE,
+    FitInput,
+    FitSetup,
+    Input,
+    Inspection,
+    NoiseRequest,
+    Pixels,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
 )
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior, build_blind_spot_problem
 from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
@@ -64,19 +72,21 @@ MAX_SHIFT_FRACTION = 0.1
 class Guide(Task):
     """Settings of a guided restoration."""
 
-    name: ClassVar[str] = "guide"
-    title: ClassVar[str] = "Restore with a guide"
-    inputs: ClassVar[tuple[Input, ...]] = (
-        IMAGE,
-        Input(
-            name="guide",
-            label="Guide",
-            help="A clean picture of the same place and size: a brighter channel, or the "
-            "photograph "
-            "with flash. It may have several channels.",
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="guide",
+        title="Restore with a guide",
+        inputs=(
+            IMAGE,
+            Input(
+                name="guide",
+                label="Guide",
+                help="A clean picture of the same place and size: a brighter channel, or the "
+                "photograph with flash. It may have several channels.",
+            ),
         ),
+        result_suffix="guided",
+        candidates=(GUIDED.key, BLIND_SPOT.key),
     )
-    result_suffix: ClassVar[str] = "guided"
 
     prior: Annotated[
         Literal["auto", "blind-spot", "random-input"],
@@ -114,9 +124,21 @@ class Guide(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+    def plan(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> TaskPlan | Refusal:
+        """Choose the prior; refuse a guide that is a stack, or of another size."""
+        guided = GUIDED_RANDOM_INPUT if self.prior == "random-input" else GUIDED
+        return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
+            prior=guided.key,
+            prior_reasons=self._list_prior_reasons(),
+            noise_request=NoiseRequest(
+                model=self.noise, read_noise=self.read_noise, gain=self.gain
+            ),
+        )
+
+    def _check_guide(self, source: ImageSpec, guide: ImageSpec) -> Refusal | None:
         """Refuse a guide that is a stack, or of another size."""
-        guide = extra_headers["guide"]
         axes = self._get_guide_axes(guide)
         sizes = " × ".join(map(str, guide.shape))
         long_axes = [axis for axis, count in zip(axes, guide.shape, strict=False) if count > 1]
@@ -138,16 +160,30 @@ class Guide(Task):
             return make_refusal("guide-size", name=guide.name, image=source.name, **facts)
         return None
 
-    def check_extra_pixels(
-        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> Refusal | None:
+    def _list_prior_reasons(self) -> dict[str, str]:
+        """Return why each prior runs, and the size of its hidden blocks."""
+        verdict = "hidden pixels were predicted {} with the guide"
+        reasons = {
+            GUIDED.key: verdict.format("better"),
+            BLIND_SPOT.key: verdict.format("no better") + ", so it was left out",
+        }
+        is_chosen = self.prior != "auto"
+        return {
+            GUIDED_RANDOM_INPUT.key: "you chose it",
+            **{
+                prior: f"{'you chose it' if is_chosen else reason}; {{block}}"
+                for prior, reason in reasons.items()
+            },
+        }
+
+    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
         """Refuse a constant guide."""
-        guide = extra_inputs["guide"]
+        guide = pixels.extra_inputs["guide"]
         if guide.min() == guide.max():
             return make_refusal("guide-constant", value=f"{guide.min():g}")
-        return None
+        return Inspection(prepare=self._prepare_guide)
 
-    def prepare_extra_inputs(
+    def _prepare_guide(
         self,
         image: npt.NDArray[np.float32],
         extra_inputs: Mapping[str, npt.NDArray[np.float32]],
@@ -167,32 +203,15 @@ class Guide(Task):
         guide, note = _align_guide(guide, image)
         return {"guide": guide}, (note,)
 
-    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
-        """Return guide and blind spot, or guide and random input if the user chose that."""
-        return GUIDED_RANDOM_INPUT.key if self.prior == "random-input" else GUIDED.key
-
-    def list_candidates(self) -> tuple[str, ...]:
-        """Return the blind spot with and without the guide, unless the user chose a prior."""
-        return (GUIDED.key, BLIND_SPOT.key) if self.prior == "auto" else ()
-
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return why this prior runs, and the size of its hidden blocks."""
-        if prior == GUIDED_RANDOM_INPUT.key:
-            return "you chose it"
-        if self.prior != "auto":
-            return f"you chose it; {describe_blind_spot(block)}"
-        verdict = (
-            "hidden pixels were predicted better with the guide"
-            if prior == GUIDED.key
-            else "hidden pixels were predicted no better with the guide, so it was left out"
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build the prior, and the problem of denoising: the measurement is image plus noise."""
+        return FitSetup(
+            prior=self._make_prior(fit_input, rng),
+            problem=self._make_problem(fit_input),
+            fit_input=fit_input,
         )
-        return f"{verdict}; {describe_blind_spot(block)}"
 
-    def make_noise_request(self) -> NoiseRequest:
-        """Return the noise settings."""
-        return NoiseRequest(model=self.noise, read_noise=self.read_noise, gain=self.gain)
-
-    def make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem of denoising: the measurement is the image plus noise."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
 
@@ -205,7 +224,7 @@ class Guide(Task):
             fit_input, penalties, uses_measured_pixel=fit_input.prior == BLIND_SPOT.key
         )
 
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build the blind spot or random input with the guide, or the blind spot alone."""
         from napari_dip.engine.priors.guided import GuidedPrior, zero_last_channels
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior

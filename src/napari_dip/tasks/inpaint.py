@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -12,7 +12,18 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import IMAGE, FitInput, Input, Setting, Task
+from napari_dip.tasks.base import (
+    IMAGE,
+    FitInput,
+    FitSetup,
+    Input,
+    Inspection,
+    Pixels,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
+)
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import (
     build_random_input_prior,
@@ -70,23 +81,24 @@ INPAINT_SKIP_CHANNELS = 16
 class Inpaint(Task):
     """Settings of inpainting: which pixels to fill in, and whether to denoise the others."""
 
-    name: ClassVar[str] = "inpaint"
-    title: ClassVar[str] = "Inpaint"
-    result_suffix: ClassVar[str] = "inpainted"
-    accepts_stacks: ClassVar[bool] = True
-    min_depth: ClassVar[int] = 2
-    inputs: ClassVar[tuple[Input, ...]] = (
-        IMAGE,
-        Input(
-            name="mask",
-            label="Pixels to fill in",
-            help="Marks the pixels to fill in with values above 0. Pixels that are not a number "
-            "(NaN) "
-            "are filled in as well, and without a mask only those. For a stack: of the same "
-            "size, or one plane for all.",
-            layers=("labels", "shapes", "image"),
-            optional=True,
-            is_overlay=True,
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="inpaint",
+        title="Inpaint",
+        result_suffix="inpainted",
+        accepts_stacks=True,
+        min_depth=2,
+        inputs=(
+            IMAGE,
+            Input(
+                name="mask",
+                label="Pixels to fill in",
+                help="Marks the pixels to fill in with values above 0. Pixels that are not a "
+                "number (NaN) are filled in as well, and without a mask only those. For a stack: "
+                "of the same size, or one plane for all.",
+                layers=("labels", "shapes", "image"),
+                optional=True,
+                is_overlay=True,
+            ),
         ),
     )
 
@@ -148,113 +160,54 @@ class Inpaint(Task):
         ),
     ] = "auto"
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+    def plan(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""
         if "mask" in extra_headers:
-            return check_mask(source, extra_headers["mask"])
-        if self.label is not None or self.invert_mask:
-            return make_refusal("mask-missing", name=source.name)
-        return (
-            None
-            if source.dtype.startswith("float")
-            else make_refusal("holes-none", name=source.name)
+            refusal = check_mask(source, extra_headers["mask"])
+        elif self.label is not None or self.invert_mask:
+            refusal = make_refusal("mask-missing", name=source.name)
+        else:
+            may_hold_nan = source.dtype.startswith("float")
+            refusal = None if may_hold_nan else make_refusal("holes-none", name=source.name)
+        return refusal or TaskPlan(
+            stack_mode="volume",  # neighbouring planes show most of what is missing in a plane
+            prior=MASKED_INPUT.key if self.prior == "auto" else self.prior,
+            # filling in needs the closest neighbours, even where they share noise
+            has_single_pixel_blind_spot=True,
+            keeps_measured_pixels=self.unmasked == "keep",
+            notes=_list_mask_notes(source, extra_headers.get("mask")),
         )
 
-    def check_extra_pixels(
-        self, source: ImageSpec, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> Refusal | None:
-        """Refuse a mask that marks no pixel, or every pixel."""
-        if "mask" not in extra_inputs:
-            return None
-        return refuse_marks(
-            extra_inputs["mask"], source.name, self.label, self._make_hole_mask(extra_inputs)
+    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
+        """Find the marked and NaN pixels, and choose the prior by them."""
+        name, extra_inputs = pixels.source.name, pixels.extra_inputs
+        marked = self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else None
+        if marked is not None and (
+            refusal := refuse_marks(extra_inputs["mask"], name, self.label, marked)
+        ):
+            return refusal
+        missing = dilate_holes(np.isnan(pixels.stack), self.grow)
+        missing = missing if marked is None else missing | marked
+        if not missing.any():
+            return make_refusal("holes-none", name=name)
+        prior, reason = self._choose_prior(plan.prior, ~missing)
+        planes, total = count_missing_planes(~missing)
+        return Inspection(
+            measured_mask=~missing,
+            prior=prior,
+            prior_reason=reason,
+            notes=(make_note("planes-missing", count=planes, total=total),) if planes else (),
+            prepare=lambda *_: ({}, ()),  # the mask is part of the measured mask
         )
 
-    def check_measured_mask(
-        self, source: ImageSpec, measured_mask: npt.NDArray[np.bool_] | None
-    ) -> Refusal | None:
-        """Refuse an image without holes."""
-        return make_refusal("holes-none", name=source.name) if measured_mask is None else None
+    def _choose_prior(self, prior: str, measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]:
+        """Choose by the holes: masked input for scattered or narrow ones, else random input.
 
-    def choose_stack_mode(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> Literal["auto", "planes", "volume"]:
-        """Choose a volume: neighbouring planes show most of what is missing in a plane."""
-        return "volume"
-
-    def list_header_notes(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> tuple[Note, ...]:
-        """Return a note if a mask of one plane is applied to all planes."""
-        if "mask" not in extra_headers or prod(extra_headers["mask"].shape) > prod(source.grid):
-            return ()
-        count = prod(source.get_sizes("".join(axis for axis in source.axes if axis in "TZ")))
-        return (make_note("mask-one-plane", count=count),) * (count > 1)
-
-    def choose_validation_patches(
-        self, measured_mask: Tensor
-    ) -> tuple[tuple[int, ...], Tensor] | None:
-        """Return patches as wide as the holes, in suitable planes of a stack.
-
-        Return None for a single plane and for scattered holes. Suitable planes are as far from
-        their measured neighbours as a missing plane is. Single pixels would not do: a network that
-        fits one pixel of a plane predicts its neighbours, too.
+        The mask is (N, C, *grid). Return prior and reason.
         """
-        if measured_mask.ndim < 5:
-            return None
-        from napari_dip.engine.priors.masked_stack import StackHoles
-
-        side = measure_widest_hole(measured_mask[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
-        return (
-            ((1, side, side), StackHoles(measured_mask).mask_similar_planes(measured_mask))
-            if side
-            else None
-        )
-
-    def describe_missing_pixels(self, measured_mask: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
-        """Return a note on how many planes are missing entirely."""
-        missing, total = count_missing_planes(measured_mask)
-        if not missing:
-            return ()
-        return (make_note("planes-missing", count=missing, total=total),)
-
-    def prepare_extra_inputs(
-        self,
-        image: npt.NDArray[np.float32],
-        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-        headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-        """Return no further inputs: the mask is already part of the measured mask."""
-        return {}, ()
-
-    def find_missing_pixels(
-        self, stack: npt.NDArray[Any], extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.bool_] | None:
-        """Return a mask of the marked and NaN pixels, dilated by `grow`."""
-        holes: npt.NDArray[np.bool_] = np.isnan(stack)
-        holes = dilate_holes(holes, self.grow)
-        return holes | self._make_hole_mask(extra_inputs) if "mask" in extra_inputs else holes
-
-    def keeps_measured_pixels(self) -> bool:
-        """Return whether unmasked pixels keep their values."""
-        return self.unmasked == "keep"
-
-    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Return single pixels: filling in needs the closest neighbours.
-
-        This holds even where they share noise.
-        """
-        return 1, 1
-
-    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
-        """Return the user's prior, or the masked input, which the mask may change later."""
-        return MASKED_INPUT.key if self.prior == "auto" else self.prior
-
-    def choose_prior_by_mask(
-        self, prior: str, measured_mask: npt.NDArray[np.bool_] | None
-    ) -> tuple[str, str]:
-        """Choose by the holes: masked input for scattered or narrow ones, else random input."""
-        if PRIORS[prior].uses_random_input or measured_mask is None:
+        if PRIORS[prior].uses_random_input:
             return prior, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(measured_mask)
@@ -282,7 +235,17 @@ class Inpaint(Task):
             "from its edge",
         )
 
-    def make_problem(self, fit_input: FitInput) -> Problem:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build the prior, and the problem of the measured pixels alone."""
+        if patches := choose_validation_patches(fit_input.low_noise_mask):
+            fit_input = fit_input.redraw_validation_pixels(*patches)
+        return FitSetup(
+            prior=self._make_prior(fit_input, rng),
+            problem=self._make_problem(fit_input),
+            fit_input=fit_input,
+        )
+
+    def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem: the residual is masked, so the holes do not enter the loss."""
         takes_image = PRIORS[fit_input.prior].sees_image
         unvalidated = (
@@ -298,7 +261,7 @@ class Inpaint(Task):
 
         return replace(problem, finish=finish, refine=None)
 
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build the masked input or the random input."""
         if PRIORS[fit_input.prior].sees_image:
             build_prior = (
@@ -343,3 +306,28 @@ def _choose_stack_prior(measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]
         return MASKED_INPUT.key, why
     why = "the planes before and after tell, too, of what is missing in one"
     return MASKED_INPUT_SHAPES.key, why
+
+
+def choose_validation_patches(measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:
+    """Return patches as wide as the holes, in suitable planes of a stack (1, 1, *grid).
+
+    Return None for a single plane and for scattered holes. Suitable planes are as far from their
+    measured neighbours as a missing plane is. Single pixels would not do: a network that fits one
+    pixel of a plane predicts its neighbours, too.
+    """
+    if measured_mask.ndim < 5:
+        return None
+    from napari_dip.engine.priors.masked_stack import StackHoles
+
+    side = measure_widest_hole(measured_mask[0].cpu().numpy() > 0, MAX_VALIDATION_PATCH)
+    if not side:
+        return None
+    return (1, side, side), StackHoles(measured_mask).mask_similar_planes(measured_mask)
+
+
+def _list_mask_notes(source: ImageSpec, mask: ImageSpec | None) -> tuple[Note, ...]:
+    """Return a note if a mask of one plane is applied to all planes."""
+    if mask is None or prod(mask.shape) > prod(source.grid):
+        return ()
+    count = prod(source.get_sizes("".join(axis for axis in source.axes if axis in "TZ")))
+    return (make_note("mask-one-plane", count=count),) * (count > 1)

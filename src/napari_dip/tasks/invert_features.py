@@ -9,7 +9,16 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import FitInput, Setting, Task
+from napari_dip.tasks.base import (
+    FitInput,
+    FitSetup,
+    Inspection,
+    Pixels,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
+)
 from napari_dip.tasks.network_import.loading import (
     NetworkFile,
     Normalisation,
@@ -20,6 +29,7 @@ from napari_dip.tasks.network_import.loading import (
     load_network,
 )
 from napari_dip.tasks.priors.registry import PIXELS, RANDOM_INPUT, TOTAL_VARIATION
+from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,17 +51,38 @@ PIXEL_START_SIGMA = 0.1
 #: Height and width for which layers are listed without an image: the training size of torchvision
 #: architectures.
 SIZE = (224, 224)
+#: What each prior adds to the activations, for the report.
+PRIOR_REASONS = {
+    RANDOM_INPUT.key: "the structure of an untrained network, fed random numbers, fills in what "
+    "the activations leave open",
+    TOTAL_VARIATION.key: "you chose it; few and short edges fill in what they leave open",
+    PIXELS.key: "you chose it; nothing fills in what the activations leave open",
+}
 LimitedText = Annotated[str, Field(max_length=4096)]
+
+
+def get_network_file(task: InvertFeatures) -> NetworkFile:
+    """Return where the network comes from."""
+    return NetworkFile(network=task.network.strip(), weights=task.weights.strip() or None)
+
+
+def list_layers(task: InvertFeatures) -> tuple[str, ...] | Refusal:
+    """List the layers of the network, or return a refusal."""
+    layers = list_network_layers(get_network_file(task), SIZE)
+    return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
 class InvertFeatures(Task):
     """Settings of feature inversion: network, layer, prior and normalisation."""
 
-    name: ClassVar[str] = "invert-features"
-    title: ClassVar[str] = "Invert features"
-    result_suffix: ClassVar[str] = "inverted"
-    has_same_pixels: ClassVar[bool] = False
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="invert-features",
+        title="Invert features",
+        result_suffix="inverted",
+        has_same_pixels=False,
+        explains_pixels=False,
+    )
 
     network: Annotated[
         LimitedText,
@@ -70,7 +101,7 @@ class InvertFeatures(Task):
             "Path of the module whose result is inverted, such as features.5; 'list' says which "
             "there are.",
             advanced=False,
-            has_suggestions=True,
+            list_suggestions=list_layers,
         ),
     ] = ""
     prior: Annotated[
@@ -152,14 +183,19 @@ class InvertFeatures(Task):
         ),
     ] = 1.0
 
-    @property
-    def file(self) -> NetworkFile:
-        """Return where the network comes from."""
-        return NetworkFile(network=self.network.strip(), weights=self.weights.strip() or None)
+    def plan(
+        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    ) -> TaskPlan | Refusal:
+        """Choose the prior; refuse settings of network, layer and range, without opening files."""
+        return self._check_settings() or TaskPlan(
+            # the network takes all channels or colours at once
+            joint_channels="S" in source.axes or "C" in source.axes,
+            prior=PIXELS.key if self.prior == "none" else self.prior,
+            prior_reasons=PRIOR_REASONS,
+        )
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Check network, layer and value range without opening a file; return a refusal or None."""
-        if fault := self.file.check():
+    def _check_settings(self) -> Refusal | None:
+        if fault := get_network_file(self).check():
             return fault
         if not self.layer.strip():
             return make_refusal("layer-missing")
@@ -171,33 +207,29 @@ class InvertFeatures(Task):
             return make_refusal("setting-wrong", why=why, hint=hint, **facts)
         return None
 
-    def check_image_pixels(
-        self, source: ImageSpec, stack: npt.NDArray[np.float32]
-    ) -> Refusal | None:
+    def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
         """Load the network, and refuse images that it cannot take."""
-        network = self._load_network(source.grid)
+        if refusal := check_content(pixels.image, pixels.source.name):
+            return refusal
+        network = self._load_network(pixels.source.grid)
         if isinstance(network, Refusal):
             return network
-        count = stack.shape[1]
+        count = pixels.stack.shape[1]
         if count not in (1, network.channels) and network.channels != 1:
-            facts = {"wanted": network.channels, "name": source.name, "count": count}
+            facts = {"wanted": network.channels, "name": pixels.source.name, "count": count}
             return make_refusal("network-channels", **facts)
-        constant_channels = [c for c in range(count) if stack[:, c].min() == stack[:, c].max()]
+        constant_channels = [
+            c for c in range(count) if pixels.stack[:, c].min() == pixels.stack[:, c].max()
+        ]
         if constant_channels:  # they would not be fitted, but the network needs all channels
             return make_refusal(
-                "network-constant", name=source.name, channel=constant_channels[0] + 1
+                "network-constant", name=pixels.source.name, channel=constant_channels[0] + 1
             )
-        return self._choose_normalisation(network).check(network.channels)
+        return self._choose_normalisation(network).check(network.channels) or Inspection(
+            prepare=self._prepare_range
+        )
 
-    def has_pixel_residual(self) -> bool:
-        """Return False: the fit explains activations, not pixels."""
-        return False
-
-    def uses_joint_channels(self, source: ImageSpec) -> bool:
-        """Return whether there are channels or colours: the network takes all of them at once."""
-        return "S" in source.axes or "C" in source.axes
-
-    def prepare_extra_inputs(
+    def _prepare_range(
         self,
         image: npt.NDArray[np.float32],
         extra_inputs: Mapping[str, npt.NDArray[np.float32]],
@@ -223,7 +255,7 @@ class InvertFeatures(Task):
                 network=self.network,
                 sha256=network.sha256[:12],
                 layer=self.layer,
-                answer=self.describe_layer_size(source.grid),
+                answer=describe_layer_size(self, source.grid),
                 count=image.size,
             ),
             make_note(
@@ -236,38 +268,15 @@ class InvertFeatures(Task):
         )
         return {**extra_inputs, "range": np.array([black, white], np.float32)}, notes
 
-    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
-        """Return the user's prior."""
-        return PIXELS.key if self.prior == "none" else self.prior
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build the prior, and the problem, whose loss compares activations, not pixels."""
+        return FitSetup(
+            prior=self._make_prior(fit_input, rng),
+            problem=self._make_problem(fit_input),
+            fit_input=fit_input,
+        )
 
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return what the prior adds to the activations."""
-        return {
-            "random-input": "the structure of an untrained network, fed random numbers, fills in "
-            "what the activations leave open",
-            "total-variation": "you chose it; few and short edges fill in what they leave open",
-            "pixels": "you chose it; nothing fills in what the activations leave open",
-        }[prior]
-
-    def list_suggestions(self, name: str) -> tuple[str, ...] | Refusal:
-        """List the layers of the network, or return a refusal."""
-        layers = list_network_layers(self.file, SIZE)
-        return layers if isinstance(layers, Refusal) else tuple(path for path, _ in layers)
-
-    def describe_layer_size(self, size: tuple[int, ...]) -> str:
-        """Return the size of the layer's activations for an image of that size, as text.
-
-        Raises
-        ------
-        Refused
-            If the network cannot be used.
-        """
-        network = self._load_network(size)
-        if isinstance(network, Refusal):
-            raise Refused(network)
-        return " × ".join(map(str, network.shape))
-
-    def make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem, whose loss compares activations, not pixels."""
         from napari_dip.engine.likelihood.penalties import total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
@@ -281,7 +290,7 @@ class InvertFeatures(Task):
             raise Refused(make_refusal("layer-silent", layer=self.layer, name="the image"))
         return problem
 
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build random input, or free pixels; both are bounded to the value range."""
         import torch
 
@@ -322,10 +331,10 @@ class InvertFeatures(Task):
         return operator.to(fit_input.measurement.device)
 
     def _load_network(self, size: tuple[int, ...]) -> ImportedNetwork | Refusal:
-        return load_network(self.file, self.layer.strip(), size)
+        return load_network(get_network_file(self), self.layer.strip(), size)
 
     def _choose_normalisation(self, network: ImportedNetwork) -> Normalisation:
-        program = self.file.is_program
+        program = get_network_file(self).is_program
         return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
 
 
@@ -334,3 +343,18 @@ def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]
     assert fit_input.zero is not None and fit_input.unit is not None
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
     return fit_input.zero + black * fit_input.unit, (white - black) * fit_input.unit
+
+
+def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:
+    """Return the size of the layer's activations for an image of that size, as text.
+
+    Raises
+    ------
+    Refused
+        If the network cannot be used.
+    """
+    assert isinstance(task, InvertFeatures)
+    network = load_network(get_network_file(task), task.layer.strip(), size)
+    if isinstance(network, Refusal):
+        raise Refused(network)
+    return " × ".join(map(str, network.shape))

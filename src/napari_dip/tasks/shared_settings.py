@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.base import FitInput, TaskPlan
 
 if TYPE_CHECKING:
     AnyNoiseModel = str
@@ -142,6 +142,35 @@ def make_total_variation_penalty(
         return ()
     penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
     return ((weight, penalty(fit_input.noise_level)),)
+
+
+def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
+    """Check the values of the measured pixels; return a refusal or None.
+
+    Parameters
+    ----------
+    array : ndarray
+        All measured pixels.
+    name : str
+        Name of the image in messages.
+    """
+    import numpy as np
+
+    total = array.size
+    if array.dtype.kind == "f":
+        if nans := int(np.isnan(array).sum()):
+            return make_refusal("pixels-nan", count=nans, total=total, name=name)
+        if infinite := int(np.isinf(array).sum()):
+            return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
+    low, high = array.min(), array.max()
+    if low == high:
+        return make_refusal("pixels-constant", total=total, name=name, value=low)
+    span = float(high) - float(low)
+    largest = max(abs(float(low)), abs(float(high)))
+    # in single precision squares must stay finite, and contrast must exceed rounding errors
+    if not 1e-18 < span < 1e18 or span < 16 * float(np.spacing(np.float32(largest))):
+        return make_refusal("pixels-range", name=name, low=low, high=high)
+    return None
 
 
 def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | None:
@@ -293,7 +322,9 @@ SeriesSharing = Annotated[
 ]
 
 
-def choose_sharing_mode(choice: str, count: int, *, sees_image: bool, tiles: bool) -> SharingMode:
+def choose_sharing_mode(
+    choice: str, count: int, *, sees_image: bool, tiles: bool = False
+) -> SharingMode:
     """Choose how `count` frames, planes or tiles share a network.
 
     Joint training needs a network that takes the image as input. A network with random input holds
@@ -304,6 +335,17 @@ def choose_sharing_mode(choice: str, count: int, *, sees_image: bool, tiles: boo
     min_count = MIN_JOINT_TILES if tiles else MIN_JOINT_FRAMES
     prefers_joint = choice == "joint" or (choice == "auto" and count >= min_count)
     return "joint" if prefers_joint and sees_image and count > 1 else "warm-start"
+
+
+def has_reusable_network(plan: TaskPlan, prior: str) -> bool:
+    """Return whether a prior's network takes the image as input and suits other images."""
+    return plan.has_reusable_network and PRIORS[prior].takes_neighbour_frames
+
+
+def choose_sharing(plan: TaskPlan, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
+    """Return how `count` frames, planes or tiles of a planned task share a network."""
+    sees_image = has_reusable_network(plan, prior)
+    return choose_sharing_mode(plan.series_training, count, sees_image=sees_image, tiles=tiles)
 
 
 def count_planes(source: ImageSpec) -> int:

@@ -14,7 +14,15 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.tasks.base import FitInput, NoiseRequest, Setting, Task
+from napari_dip.tasks.base import (
+    FitInput,
+    FitSetup,
+    NoiseRequest,
+    Setting,
+    Task,
+    TaskPlan,
+    TaskSpec,
+)
 from napari_dip.tasks.optics.psf_settings import (
     GAUSSIAN_RADIUS_SIGMAS,
     compute_object_size,
@@ -166,11 +174,13 @@ WarmStart = Annotated[
 class SuperResolve(Task):
     """Settings of super-resolution: upscaling factor, downsampling model, PSF and prior."""
 
-    name: ClassVar[str] = "super-resolve"
-    title: ClassVar[str] = "Super-resolve"
-    result_suffix: ClassVar[str] = "super-resolved"
-    has_same_pixels: ClassVar[bool] = False
-    accepts_stacks: ClassVar[bool] = True
+    spec: ClassVar[TaskSpec] = TaskSpec(
+        name="super-resolve",
+        title="Super-resolve",
+        result_suffix="super-resolved",
+        has_same_pixels=False,
+        accepts_stacks=True,
+    )
 
     factor: Factor = "2"
     model: CoarsePixels = "lanczos"
@@ -182,39 +192,53 @@ class SuperResolve(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def get_upscaling_factors(self, axes: str) -> tuple[int, ...]:
-        """Return the factor of each axis; a single number holds for Y and X."""
-        numbers = [int(part) for part in self.factor.split(",")]
-        factor_z = numbers[0] if len(numbers) > 2 else 1
-        factors = {"Z": factor_z, "Y": numbers[-2:][0], "X": numbers[-1]}
-        return tuple(factors.get(axis, 1) for axis in axes)
-
-    def choose_stack_mode(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-    ) -> Literal["planes", "volume"]:
-        """Choose a volume for a factor or a PSF along Z, else planes, which cost less."""
-        return "volume" if self._is_volume and get_fit_axes(source, 3) == "ZYX" else "planes"
-
-    @property
-    def _is_volume(self) -> bool:
-        return self.factor.count(",") > 1 or self.psf_sigma_z > 0
-
-    def check_axes(
+    def plan(
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> Refusal | None:
+    ) -> TaskPlan | Refusal:
+        """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
+        has_scales = self._has_scales(source)
+        if self.prior == "zssr" and not has_scales:
+            return make_refusal("scales-none", name=source.name)
+        is_volume = self._has_depth and get_fit_axes(source, 3) == "ZYX"
+        takes_scales = self.prior == "zssr" or (self.prior == "auto" and len(axes) == 2)
+        scales_reason = "it learns on the picture, made coarser still, what finer pixels look like"
+        sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
+        return TaskPlan(
+            axes_refusal=self._check_axes(source, axes),
+            stack_mode="volume" if is_volume else "planes",  # which cost less
+            prior=ZSSR.key if takes_scales and has_scales else RANDOM_INPUT.key,
+            prior_reasons={
+                ZSSR.key: scales_reason,
+                RANDOM_INPUT.key: "it is the one that the Deep Image Prior paper enlarges with",
+            },
+            factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
+            network_grid=compute_object_size(sizes, self._compute_margin(axes)),
+            # correlation between coarse pixels nearly always belongs to the picture
+            noise_request=NoiseRequest(
+                model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
+            ),
+            # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
+            has_single_pixel_blind_spot=True,
+        )
+
+    def _check_axes(self, source: ImageSpec, axes: str) -> Refusal | None:
         """Refuse single planes where there is a factor or a PSF along Z."""
-        if not self._is_volume or axes == "ZYX":
+        if not self._has_depth or axes == "ZYX":
             return None
         if self.factor.count(",") > 1:
             return make_refusal("factor-depth", factor=self.factor, name=source.name)
         return make_refusal("gaussian-depth", name=source.name)
 
-    def compute_network_grid(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> tuple[int, ...]:
-        """Return the size of the fine grid, with the PSF's margin."""
-        frame, factors = source.get_sizes(axes), self.get_upscaling_factors(axes)
-        return compute_object_size(_multiply_sizes(frame, factors), self._compute_margin(axes))
+    @property
+    def _has_depth(self) -> bool:
+        return self.factor.count(",") > 1 or self.psf_sigma_z > 0
+
+    def _get_factors(self, axes: str) -> tuple[int, ...]:
+        """Return the factor of each axis; a single number holds for Y and X."""
+        numbers = [int(part) for part in self.factor.split(",")]
+        factor_z = numbers[0] if len(numbers) > 2 else 1
+        factors = {"Z": factor_z, "Y": numbers[-2:][0], "X": numbers[-1]}
+        return tuple(factors.get(axis, 1) for axis in axes)
 
     def _get_psf_sigmas(self, axes: str) -> tuple[float, ...]:
         """Return the standard deviation of the PSF along each axis, in fine pixels."""
@@ -225,50 +249,30 @@ class SuperResolve(Task):
         """Return the fine pixels beyond the frame that the PSF reaches, on either side."""
         return tuple(ceil(GAUSSIAN_RADIUS_SIGMAS * sigma) for sigma in self._get_psf_sigmas(axes))
 
-    def check(self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
-        """Refuse zero-shot super-resolution of an image without usable coarser scales."""
-        if self.prior == "zssr" and not self._has_scales(source):
-            return make_refusal("scales-none", name=source.name)
-        return None
-
-    def choose_prior(self, source: ImageSpec, *, volume: bool) -> str:
-        """Return ZSSR or random input; by default ZSSR for planes with usable coarser scales."""
-        if self.prior == "random-input" or (self.prior == "auto" and volume):
-            return RANDOM_INPUT.key
-        return ZSSR.key if self._has_scales(source) else RANDOM_INPUT.key
-
     def _has_scales(self, source: ImageSpec) -> bool:
-        stages = split_into_stages(self.get_upscaling_factors(source.axes))
+        factors = self._get_factors(source.axes)
+        if max(factors) == 1:  # the factor is along an axis that the image does not have
+            return False
         has_no_psf = not (self.psf_sigma or self.psf_sigma_z)
-        return has_no_psf and stages is not None and min(source.grid) >= MIN_ZSSR_SIDE
-
-    def explain_prior(self, prior: str, block: tuple[int, ...]) -> str:
-        """Return what the prior learns from."""
-        if prior == ZSSR.key:
-            return "it learns on the picture, made coarser still, what finer pixels look like"
-        return "it is the one that the Deep Image Prior paper enlarges with"
-
-    def make_noise_request(self) -> NoiseRequest:
-        """Return the noise settings, with white noise.
-
-        Correlation between coarse pixels nearly always belongs to the picture.
-        """
-        return NoiseRequest(
-            model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
+        return (
+            has_no_psf
+            and split_into_stages(factors) is not None
+            and min(source.grid) >= MIN_ZSSR_SIDE
         )
 
-    def choose_blind_spot_size(self, measured: tuple[int, int]) -> tuple[int, int]:
-        """Return single pixels: the noise correlation of a coarse image is not reliable.
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+        """Build the prior, and the problem: the downsampled prediction explains the pixels."""
+        fit_input = self._add_estimates(fit_input)
+        return FitSetup(
+            prior=self._make_prior(fit_input, rng),
+            problem=self._make_problem(fit_input),
+            fit_input=fit_input,
+        )
 
-        Each coarse pixel covers many fine ones, and a clean image looks correlated. A guard band of
-        7 x 7 coarse pixels would take a quarter of a small image from the fit.
-        """
-        return 1, 1
-
-    def prepare_fit_input(self, fit_input: FitInput) -> FitInput:
+    def _add_estimates(self, fit_input: FitInput) -> FitInput:
         """Add the interpolated and the back-projected image, or the patches of ZSSR."""
         if fit_input.prior == ZSSR.key:
-            stage = _get_stage_factors(self.get_upscaling_factors(_get_spatial_axes(fit_input)))
+            stage = _get_stage_factors(self._get_factors(_get_spatial_axes(fit_input)))
             return set_validation_patches(fit_input, self._make_downsampling(stage), stage)
         if self.initial_estimate == "none":
             return fit_input
@@ -280,7 +284,7 @@ class SuperResolve(Task):
             extra_inputs={**fit_input.extra_inputs, "shown": interpolated, "begun": backprojected},
         )
 
-    def make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
         from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
         from napari_dip.engine.problem import Problem, Term
@@ -307,8 +311,7 @@ class SuperResolve(Task):
         """Return whether the fit starts from the back-projected image (see `CORRECTION`)."""
         allows_warm_start = (
             len(fit_input.grid) > 2
-            or max(self.get_upscaling_factors(_get_spatial_axes(fit_input)))
-            <= MAX_INTERPOLATED_START_FACTOR
+            or max(self._get_factors(_get_spatial_axes(fit_input))) <= MAX_INTERPOLATED_START_FACTOR
         )
         return allows_warm_start and self.initial_estimate != "none"
 
@@ -318,7 +321,7 @@ class SuperResolve(Task):
         from napari_dip.engine.operators.convolution import ValidConvolution
         from napari_dip.engine.problem import Chain
 
-        downsampling = self._make_downsampling(self.get_upscaling_factors(axes))
+        downsampling = self._make_downsampling(self._get_factors(axes))
         sigmas = self._get_psf_sigmas(axes)
         return (
             Chain(ValidConvolution(gaussian_psf(sigmas)), downsampling)
@@ -331,7 +334,7 @@ class SuperResolve(Task):
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
-    def make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
+    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build ZSSR, or random input on the fine grid with the interpolated image beside it."""
         from torch import cat
 
@@ -342,7 +345,7 @@ class SuperResolve(Task):
         )
 
         axes = _get_spatial_axes(fit_input)
-        factors = self.get_upscaling_factors(axes)
+        factors = self._get_factors(axes)
         if fit_input.prior == ZSSR.key:
             return build_zssr_prior(
                 fit_input, self._make_downsampling(_get_stage_factors(factors)), factors, rng
@@ -403,7 +406,7 @@ class SuperResolve(Task):
             side for margin in reversed(self._compute_margin(axes)) for side in (margin, margin)
         ]
         return functional.pad(
-            interpolate_cubic(coarse, self.get_upscaling_factors(axes)), sides, mode="replicate"
+            interpolate_cubic(coarse, self._get_factors(axes)), sides, mode="replicate"
         )
 
     def _fit_interpolation(self, fit_input: FitInput, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks import Denoise
 from run_scene import drain, plan_for, shot, truth
+from scenes import planned
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Calibration
@@ -136,7 +137,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
     plan = plan_for(stack, "ZYX", stacks="planes")
     calibration, parts = laid_out(stack, "ZYX", stacks="planes")
     merge = ResultMerger(plan, calibration, parts, stack)
-    frames = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+    frames = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
         plan.units[1], "blind-spot"
     )
     np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
@@ -154,7 +155,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     plan = plan_for(movie, "TYX")
     calibration, parts = laid_out(movie)
     merge = ResultMerger(plan, calibration, parts, movie)
-    first = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+    first = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
         plan.units[0], "blind-spot"
     )
     assert first.neighbours is not None
@@ -178,7 +179,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     )
     picture = np.full((1, 32, 32), 7.0, np.float32)
     merge.add(plan.units[0], picture, picture / 7, picture, done)
-    frames = Movie(Denoise(), calibration, parts, merge).get_neighbour_frames(
+    frames = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
         plan.units[1], "blind-spot"
     )
     np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
@@ -194,7 +195,9 @@ def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> 
     merge = ResultMerger(plan, calibration, parts, movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
     assert (
-        Movie(alone, calibration, parts, merge).get_neighbour_frames(plan.units[1], prior)
+        Movie(planned(alone, plan.source), calibration, parts, merge).get_neighbour_frames(
+            plan.units[1], prior
+        )
         == NO_NEIGHBOUR_FRAMES
     )
 
@@ -278,7 +281,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     calibration, parts = calibrate_pixels(plan, inputs)
     merge = ResultMerger(plan, calibration, parts, movie)
     merge.count[...] = 1
-    frames = Movie(plan.recipe.task, calibration, parts, merge)
+    frames = Movie(plan.task_plan, calibration, parts, merge)
     shown = [unit for unit in plan.units if unit.has_estimate]
     drawn = [
         frames.get_neighbour_frames(unit, "r2r").previous_picture is not None for unit in shown

@@ -29,8 +29,11 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, UnitOutcome, WorkUnit
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES
+from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, choose_sharing
 from run_scene import drain, plan_for, shot
+from scenes import planned
+
+PLANE = ImageSpec(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,21 +93,23 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, wish: str, way: str
 ) -> None:
     task = Denoise(series_training=wish)  # type: ignore[arg-type]
-    assert task.choose_sharing("r2r", count) == way
+    assert choose_sharing(planned(task, PLANE), "r2r", count) == way
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
-    few, many = (Denoise().choose_sharing("r2r", count, tiles=True) for count in (31, 32))
+    few, many = (
+        choose_sharing(planned(Denoise(), PLANE), "r2r", count, tiles=True) for count in (31, 32)
+    )
     assert (few, many) == ("warm-start", "joint")
-    assert Denoise(series_training="joint").choose_sharing("r2r", 2, tiles=True) == "joint"
+    joint = planned(Denoise(series_training="joint"), PLANE)
+    assert choose_sharing(joint, "r2r", 2, tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
-    assert Denoise(series_training="joint").choose_sharing("random-input", 96) == "warm-start"
-    assert (
-        Denoise(series_training="joint", noise="jpeg").choose_sharing("recompression", 96)
-        == "warm-start"
-    )
+    joint = planned(Denoise(series_training="joint"), PLANE)
+    assert choose_sharing(joint, "random-input", 96) == "warm-start"
+    compressed = planned(Denoise(series_training="joint", noise="jpeg"), PLANE)
+    assert choose_sharing(compressed, "recompression", 96) == "warm-start"
 
 
 def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:
@@ -112,9 +117,9 @@ def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> Non
         ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
     )
-    assert Denoise().choose_prior(long, volume=False) == "r2r"
-    assert Denoise().choose_prior(deep, volume=False) == "blind-spot"
-    assert Denoise(series_training="warm-start").choose_prior(long, volume=False) == "blind-spot"
+    assert planned(Denoise(), long).prior == "r2r"
+    assert planned(Denoise(), deep).prior == "blind-spot"
+    assert planned(Denoise(series_training="warm-start"), long).prior == "blind-spot"
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:

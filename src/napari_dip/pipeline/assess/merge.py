@@ -31,6 +31,7 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
 from napari_dip.pipeline.plan.units import make_segment_notes
+from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
+
+#: Reason for a prior of which the task says nothing.
+DEFAULT_PRIOR_REASON = "it is the one that this task uses"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -91,7 +95,7 @@ class ResultMerger:
         self._stack = parts
         self._image = array
         self._upscaled_stack = parts
-        finer = plan.recipe.task.get_upscaling_factors(plan.layout.grid)
+        finer = plan.task_plan.get_factors(plan.layout.grid)
         for axis, factor in enumerate(finer, parts.ndim - len(finer)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
@@ -240,7 +244,7 @@ class ResultMerger:
         if preserved_mask is not None:  # the residual is exactly 0 there, without rounding errors
             prediction = np.where(preserved_mask, self._stack, prediction)
         residual, shift = self._compute_residual(prediction)
-        shift = shift * self._plan.recipe.task.keeps_mean
+        shift = shift * self._plan.recipe.task.spec.keeps_mean
         result = np.asarray(mean + shift, np.float32)
         deviation = self._compute_deviation()
         if preserved_mask is not None:
@@ -290,7 +294,7 @@ class ResultMerger:
     def _find_outliers(self) -> npt.NDArray[np.bool_] | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
         plan = self._plan
-        if not self._calibration.outlier_count or not plan.recipe.task.has_same_pixels:
+        if not self._calibration.outlier_count or not plan.recipe.task.spec.has_same_pixels:
             return None
         outliers: npt.NDArray[np.bool_] = self._lay_out_input() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
@@ -313,9 +317,7 @@ class ResultMerger:
     def _get_preserved_mask(self) -> npt.NDArray[np.bool_] | None:
         """Return a mask of measured pixels that the task keeps unchanged; None if it keeps none."""
         return (
-            self._calibration.measured_mask
-            if self._plan.recipe.task.keeps_measured_pixels()
-            else None
+            self._calibration.measured_mask if self._plan.task_plan.keeps_measured_pixels else None
         )
 
     def _make_input_mask(self, kept: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
@@ -411,14 +413,18 @@ class ResultMerger:
     def _describe_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
         chosen, *other_priors = dict.fromkeys(outcome.prior for outcome in self.outcomes)
-        task, block = self._plan.recipe.task, self._calibration.blind_spot_size
         budget = self._plan.budget
         plan_reason = budget.prior_reason if chosen == budget.prior else ""
-        why = plan_reason or task.explain_prior(chosen, block)
+        why = plan_reason or self._explain_prior(chosen)
         for prior in other_priors:
             parts = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
-            why += f"; in part {parts} '{prior}' ran, since {task.explain_prior(prior, block)}"
+            why += f"; in part {parts} '{prior}' ran, since {self._explain_prior(prior)}"
         return {"chosen": chosen, "why": why}
+
+    def _explain_prior(self, prior: str) -> str:
+        """Return the task's reason for a prior, with the size of its hidden blocks."""
+        reason = self._plan.task_plan.prior_reasons.get(prior, DEFAULT_PRIOR_REASON)
+        return reason.format(block=describe_blind_spot(self._calibration.blind_spot_size))
 
     def _list_notes(self) -> list[Note]:
         notes = [*self._plan.notes, *make_segment_notes(self._plan), *self._calibration.notes]

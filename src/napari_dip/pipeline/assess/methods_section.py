@@ -101,7 +101,7 @@ def _describe_task(report: Report) -> str:
     preset = str(recipe.get("preset", RunSettings.model_fields["preset"].default))
     return (
         f"The image was {task_phrase} with napari-dip {report['version']} (task "
-        f"'{TASKS[report['task']].title}', preset '{preset.capitalize()}', seed "
+        f"'{TASKS[report['task']].spec.title}', preset '{preset.capitalize()}', seed "
         f"{report['seed']}), which fits an untrained convolutional network to "
         f"{_describe_fitted_data(report)} "
         "and to no other data (Deep Image Prior {deep image prior})."

@@ -316,7 +316,7 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
-    measured_mask, task = calibration.measured_mask, plan.recipe.task
+    measured_mask = calibration.measured_mask
     assessed = select_assessed_parts(parts)
     assessed_residual, assessed_prediction, assessed_mask = (
         residual[assessed],
@@ -324,9 +324,10 @@ def measure_result(
         None if measured_mask is None else measured_mask[assessed],
     )
     has_comparable_noise = (
-        task.has_pixel_residual() and NOISE_MODELS[calibration.noise_model].has_noise_residual
+        plan.recipe.task.spec.explains_pixels
+        and NOISE_MODELS[calibration.noise_model].has_noise_residual
     )
-    has_comparable_noise &= measured_mask is None or not task.keeps_measured_pixels()
+    has_comparable_noise &= measured_mask is None or not plan.task_plan.keeps_measured_pixels
     residuals = [
         measure_residual(
             assessed_residual[:, c],
@@ -385,7 +386,7 @@ def _measure_brightness_changes(
     raised, lowered = bound_clipping_bias(plan, calibration, parts)
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
-    keeps_mean = plan.recipe.task.keeps_mean
+    keeps_mean = plan.recipe.task.spec.keeps_mean
     return _BrightnessChanges(
         bias=(clipped_mean - mean) / mean_height if keeps_mean else None,
         mean_correction=float(measured_residual.mean(dtype=np.float64)) / mean_height,

@@ -63,7 +63,7 @@ def plan_weaker_noise(
         Calibration of the result. Noise that the user specified is never changed.
     result : Restoration
     """
-    request = plan.recipe.task.make_noise_request()
+    request = plan.task_plan.noise_request
     is_excluded = (
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
@@ -76,7 +76,7 @@ def plan_weaker_noise(
         is_excluded
         or has_noise_inputs
         or calibration.measured_mask is not None
-        or not plan.recipe.task.reports_unreliable_noise()
+        or not plan.recipe.task.spec.reports_unreliable_noise
     ):
         return None
     if result.residual is None or compute_failure_score(result) < 1:

@@ -172,7 +172,7 @@ def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[
     from napari_dip.version import __version__
 
     return {
-        "task": plan.recipe.task.name,
+        "task": plan.recipe.task.spec.name,
         "recipe": json.loads(plan.recipe.to_json()),
         "version": __version__,
         "torch": get_torch_version(),

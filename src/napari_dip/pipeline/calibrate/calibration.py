@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.plan.layout import Layout
+    from napari_dip.tasks.base import Inspection
     from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
 
     Planes = npt.NDArray[np.float32]
@@ -63,6 +64,8 @@ class RunInputs:
         Distance of neighbouring grey values; 0 for floating-point images.
     layout : Layout
         That of the plan, or another one if some part of it has no measured pixel.
+    inspection : Inspection
+        What the task decided from the pixels.
     repeated_exposure : ndarray or None
         (parts, C, *grid): another measurement of the same object, in units of its own.
     camera_correction : CameraCorrection or None
@@ -74,6 +77,7 @@ class RunInputs:
     measured_mask: npt.NDArray[np.bool_] | None
     grey_level_step: float
     layout: Layout
+    inspection: Inspection
     repeated_exposure: Planes | None = None
     camera_correction: CameraCorrection | None = None
 

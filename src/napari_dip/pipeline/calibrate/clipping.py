@@ -303,7 +303,7 @@ def _iter_clipped_channels(
     plan: Plan, calibration: Calibration, channels: tuple[int, ...] | range
 ) -> Iterator[tuple[int, NoiseEstimate]]:
     """Yield position and noise of each clipped channel whose noise is reliable."""
-    if not plan.recipe.task.uses_clipping_correction():
+    if not plan.task_plan.uses_clipping_correction:
         return
     for place, channel in enumerate(channels):
         noise = calibration.noise[channel]

@@ -10,8 +10,9 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.plan.layout import get_stacked_axes, make_layout, split_into_parts
+from napari_dip.tasks.base import Pixels
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
-from napari_dip.tasks.shared_settings import check_exposure_pixels
+from napari_dip.tasks.shared_settings import check_content, check_exposure_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Planes
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.tasks.base import Inspection
 
 
 def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
@@ -32,15 +34,15 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
     data : mapping of str to ndarray
         "image" in the axes and shape of `plan.source`, and the further inputs of the task.
     """
-    image, task = data["image"], plan.recipe.task
-    overlays = {task_input.name for task_input in task.inputs if task_input.is_overlay}
+    image, task_inputs = data["image"], plan.recipe.task.spec.inputs
+    overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
     extra_inputs = {
         name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_inputs
     }
     exposure_name = next(
         (
             task_input.name
-            for task_input in task.inputs
+            for task_input in task_inputs
             if task_input.is_repeated_exposure and task_input.name in extra_inputs
         ),
         None,
@@ -48,25 +50,20 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
     for key, spec in plan.extra_inputs.items():
         if fault := check_finite(extra_inputs[key], spec.name):
             return fault
-    if fault := task.check_extra_pixels(
-        plan.source, _arrange_overlays(plan, extra_inputs, plan.layout)
-    ):
-        return fault
     arranged = _choose_filled_layout(plan, image, extra_inputs)
     if isinstance(arranged, Refusal):
         return arranged
-    layout, parts, measured_mask = arranged
+    layout, parts, inspection = arranged
+    measured_mask = inspection.measured_mask
     if fault := check_content(
         image if measured_mask is None else parts[measured_mask], plan.source.name
     ):
         return fault
-    map_names = (task_input.name for task_input in task.inputs if task_input.is_detector_map)
+    map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
     camera_correction = build_camera_correction(camera_maps, plan.source.grid)
     if camera_correction is not None:
         parts = camera_correction.correct(parts)
-    if fault := task.check_image_pixels(plan.source, parts):
-        return fault
     repeated_exposure = (
         None
         if exposure_name is None
@@ -91,6 +88,7 @@ def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs |
         measured_mask=measured_mask,
         grey_level_step=step,
         layout=layout,
+        inspection=inspection,
         repeated_exposure=repeated_exposure,
         camera_correction=camera_correction,
     )
@@ -107,62 +105,32 @@ def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
 
 def _choose_filled_layout(
     plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Planes]
-) -> tuple[Layout, Planes, npt.NDArray[np.bool_] | None] | Refusal:
-    """Arrange the image; use another layout than planned if a plane has no measured pixel."""
-    layout = plan.layout
-    parts, measured_mask = arrange_image(plan, image, extra_inputs, layout)
-    if fault := plan.recipe.task.check_measured_mask(plan.source, measured_mask):
-        return fault
-    if measured_mask is not None and not measured_mask.any():
-        return make_refusal("nothing-known", name=plan.source.name)
-    alternatives = _list_alternative_layouts(plan)
-    while measured_mask is not None and (empty_count := _count_empty_parts(measured_mask)):
-        if not alternatives:
-            return make_refusal(
-                "plane-unknown", name=plan.source.name, count=empty_count, total=len(measured_mask)
-            )
-        layout = alternatives.pop(0)
-        parts, measured_mask = arrange_image(plan, image, extra_inputs, layout)
-    return layout, parts, measured_mask
+) -> tuple[Layout, Planes, Inspection] | Refusal:
+    """Arrange and inspect the image; if a plane has no measured pixel, in another layout."""
+    for layout in (plan.layout, *_list_alternative_layouts(plan)):
+        with np.errstate(over="ignore"):  # infinite values are refused later
+            parts = split_into_parts(image, plan.source.axes, layout)
+        overlays = _arrange_overlays(plan, extra_inputs, layout)
+        inspection = inspect_pixels(plan, image, parts, overlays)
+        if isinstance(inspection, Refusal):
+            return inspection
+        measured_mask = inspection.measured_mask
+        if measured_mask is None:
+            return layout, parts, inspection
+        if not measured_mask.any():
+            return make_refusal("nothing-known", name=plan.source.name)
+        if not (empty_count := _count_empty_parts(measured_mask)):
+            return layout, parts, inspection
+        facts = {"count": empty_count, "total": len(measured_mask)}
+    return make_refusal("plane-unknown", name=plan.source.name, **facts)
 
 
-def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
-    """Check the values of the measured pixels; return a refusal or None.
-
-    Parameters
-    ----------
-    array : ndarray
-        All measured pixels.
-    name : str
-        Name of the image in messages.
-    """
-    total = array.size
-    if array.dtype.kind == "f":
-        if nans := int(np.isnan(array).sum()):
-            return make_refusal("pixels-nan", count=nans, total=total, name=name)
-        if infinite := int(np.isinf(array).sum()):
-            return make_refusal("pixels-infinite", count=infinite, total=total, name=name)
-    low, high = array.min(), array.max()
-    if low == high:
-        return make_refusal("pixels-constant", total=total, name=name, value=low)
-    span = float(high) - float(low)
-    largest = max(abs(float(low)), abs(float(high)))
-    # in single precision squares must stay finite, and contrast must exceed rounding errors
-    if not 1e-18 < span < 1e18 or span < 16 * float(np.spacing(np.float32(largest))):
-        return make_refusal("pixels-range", name=name, low=low, high=high)
-    return None
-
-
-def arrange_image(
-    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Planes], layout: Layout
-) -> tuple[Planes, npt.NDArray[np.bool_] | None]:
-    """Return the image as (parts, C, *grid), and the mask of measured pixels; None: all."""
-    with np.errstate(over="ignore"):  # infinite values are refused later
-        parts = split_into_parts(image, plan.source.axes, layout)
-    missing = plan.recipe.task.find_missing_pixels(
-        parts, _arrange_overlays(plan, extra_inputs, layout)
-    )
-    return parts, None if missing is None or not missing.any() else ~missing
+def inspect_pixels(
+    plan: Plan, image: npt.NDArray[Any], parts: Planes, extra_inputs: Mapping[str, Planes]
+) -> Inspection | Refusal:
+    """Let the task inspect the image, (parts, C, *grid), and the arranged further inputs."""
+    pixels = Pixels(source=plan.source, image=image, stack=parts, extra_inputs=extra_inputs)
+    return plan.recipe.task.inspect(pixels, plan.task_plan)
 
 
 def _arrange_overlays(
@@ -170,7 +138,7 @@ def _arrange_overlays(
 ) -> Mapping[str, Planes]:
     """Return the further inputs, with overlays arranged as the image is."""
     source, arranged = plan.source, dict(extra_inputs)
-    for task_input in plan.recipe.task.inputs:
+    for task_input in plan.recipe.task.spec.inputs:
         if task_input.is_overlay and task_input.name in extra_inputs:
             axes = match_axes(source, extra_inputs[task_input.name].shape)
             sizes = tuple(zip(source.axes, source.shape, strict=True))
@@ -194,7 +162,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
         make_layout(plan.source, volume=True, deep=axis)
         for axis in get_stacked_axes(plan.source)[::-1]
     ]
-    min_depth = plan.recipe.task.min_depth
+    min_depth = plan.recipe.task.spec.min_depth
     return [
         layout
         for layout in layouts

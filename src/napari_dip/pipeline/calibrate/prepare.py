@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_share
 from napari_dip.pipeline.calibrate.channel_noise import (
@@ -29,6 +30,8 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     halve_oversampled,
     make_outlier_note,
 )
+from napari_dip.pipeline.plan.layout import plan_task
+from napari_dip.tasks.priors.r2r import UNRELIABLE_NOISE_REASON, WEAK_NOISE_REASON
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,7 +77,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
-    task, measured_mask = plan.recipe.task, inputs.measured_mask
+    task_plan, measured_mask = plan.task_plan, inputs.measured_mask
     parts, limits, outliers = _remove_outliers(plan, inputs)
     offset, scale, constant = _measure_intensity_ranges(plan, parts, measured_mask)
     if measured_mask is not None:
@@ -87,29 +90,31 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
     noise, camera, repeated_exposure = _measure_noise(plan, inputs, parts, constant)
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
-    block = (1,) * (parts.ndim - 4) + task.choose_blind_spot_size(
-        compute_blind_spot_size(varied, plan.source.grid)
+    block = (1,) * (parts.ndim - 4) + (
+        (1, 1)
+        if task_plan.has_single_pixel_blind_spot
+        else compute_blind_spot_size(varied, plan.source.grid)
     )
-    prepared_inputs, input_notes = task.prepare_extra_inputs(
+    prepared_inputs, input_notes = inputs.inspection.prepare(
         parts[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_inputs}
     )
     measured_count = (
         parts[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
     )
     half_resolution = None
-    if task.uses_half_resolution() and _is_single_complete_plane(inputs):
+    if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
         half_resolution = halve_oversampled(
             parts, noise, block, constant, camera=camera is not None
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
     if len(outliers) and not plan.tiles:  # with tiles, these pixels are only a sample
-        notes.append(make_outlier_note(outliers, put_back=task.has_same_pixels))
+        notes.append(make_outlier_note(outliers, put_back=plan.recipe.task.spec.has_same_pixels))
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
-    notes += make_noise_notes(noise, constant) if task.reports_unreliable_noise() else ()
-    notes += () if measured_mask is None else task.describe_missing_pixels(measured_mask)
-    notes += input_notes
+    if plan.recipe.task.spec.reports_unreliable_noise:
+        notes += make_noise_notes(noise, constant)
+    notes += (*inputs.inspection.notes, *input_notes)
     if camera:
         notes.append(make_camera_note(camera))
     elif half_resolution:
@@ -121,7 +126,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         blind_spot_size=block,
         validation_share=compute_validation_share(block, measured_count),
         constant_channels=constant,
-        noise_model=identify_noise_model(varied, task.make_noise_request()),
+        noise_model=identify_noise_model(varied, task_plan.noise_request),
         prior=plan.budget.prior,
         measured_mask=measured_mask,
         extra_inputs=prepared_inputs,
@@ -148,7 +153,7 @@ def _measure_intensity_ranges(
         c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
     )
     offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
-    if plan.recipe.task.uses_joint_channels(plan.source):  # a dark channel must not be amplified
+    if plan.task_plan.joint_channels:  # a dark channel must not be amplified
         scale = (max(scale),) * len(scale)
     return offset, scale, constant
 
@@ -162,7 +167,7 @@ def _measure_noise(
         inputs,
         parts if correction is None else correction.suppress_hot_pixels(parts),
         constant,
-        plan.recipe.task.make_noise_request(),
+        plan.task_plan.noise_request,
     )
     noise = tuple(
         calibrate_clipping_limits(
@@ -191,16 +196,16 @@ def _is_colour_image(
     plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]
 ) -> bool:
     """Return whether the noise may be measured as that of a colour camera."""
-    task, request = plan.recipe.task, plan.recipe.task.make_noise_request()
+    task_plan = plan.task_plan
     has_colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
     is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
     is_large_plane = (len(parts) == 1 or bool(plan.tiles)) and min(
         parts.shape[-2:]
     ) >= MIN_HALVED_SIDE
     uses_automatic_noise = (
-        task.uses_half_resolution()
-        and task.uses_joint_channels(plan.source)
-        and request.model == "auto"
+        task_plan.uses_half_resolution
+        and task_plan.joint_channels
+        and task_plan.noise_request.model == "auto"
     )
     return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 
@@ -210,7 +215,7 @@ def _remove_outliers(
 ) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
     """Return the parts with outliers filled in, the limits of each channel, and the outliers."""
     parts, measured_mask = inputs.stack, inputs.measured_mask
-    if not plan.recipe.task.has_pixel_residual():
+    if not plan.recipe.task.spec.explains_pixels:
         return parts, (NO_OUTLIER_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
     if inputs.camera_correction is not None:  # noisy pixels of the camera are no outliers
         measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, parts.shape)
@@ -223,13 +228,16 @@ def _remove_outliers(
 
 
 def adapt_plan_to_mask(plan: Plan, inputs: RunInputs) -> Plan:
-    """Return the plan with the prior and layout that the mask of measured pixels needs."""
+    """Return the plan with the prior and layout that the inspected pixels need."""
     from napari_dip.pipeline.plan.preflight import replace_prior
 
-    prior, why = plan.recipe.task.choose_prior_by_mask(plan.budget.prior, inputs.measured_mask)
+    why, prior = inputs.inspection.prior_reason, inputs.inspection.prior or plan.budget.prior
     if inputs.layout != plan.layout:
         note = make_note("planes-together", axis=inputs.layout.grid[0])
-        plan = replace(plan, layout=inputs.layout, notes=(*plan.notes, note))
+        task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_inputs, inputs.layout.grid)
+        assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
+        notes = (*plan.notes, note)
+        plan = replace(plan, layout=inputs.layout, task_plan=task_plan, notes=notes)
         return replace_prior(plan, prior, why)
     return plan if not why else replace_prior(plan, prior, why)
 
@@ -248,11 +256,10 @@ def adapt_plan_to_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, Cal
         deviation < MAX_WEAK_NOISE * calibration.scale[c]
         for deviation, c in zip(deviations, varied, strict=True)
     )
-    prior, why = plan.recipe.task.choose_prior_by_noise(
-        plan.budget.prior, is_unreliable=is_unreliable, is_weak=is_weak
-    )
-    if not why:
+    prior, is_first = plan.task_plan.fallback_prior, plan.budget.prior == plan.task_plan.prior
+    if not (prior and is_first and (is_unreliable or is_weak)):
         return plan, calibration
+    why = UNRELIABLE_NOISE_REASON if is_unreliable else WEAK_NOISE_REASON
     return replace_prior(plan, prior, why), replace(calibration, prior=prior)
 
 

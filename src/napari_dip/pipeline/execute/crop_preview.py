@@ -180,7 +180,6 @@ def _restore_crop(
     preview_seconds: float | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.inputs import check_content
     from napari_dip.pipeline.calibrate.prepare import (
         adapt_plan_to_mask,
         adapt_plan_to_noise,
@@ -188,6 +187,7 @@ def _restore_crop(
     )
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
+    from napari_dip.tasks.shared_settings import check_content
 
     clock = RunClock(crop_plan, control, preview_seconds)
     yield Event(message="Measuring the noise of the whole image", seconds=clock.seconds)

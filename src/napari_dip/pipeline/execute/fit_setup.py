@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,7 +135,7 @@ def convert_noise_to_network_units(
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FitSetup:
+class UnitFit:
     """Hold all that the engine needs to fit one work unit."""
 
     unit: WorkUnit
@@ -154,7 +155,7 @@ def make_fit(
     prior_name: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
-) -> FitSetup:
+) -> UnitFit:
     """Set up the fit of one work unit: input in network units, problem, prior and schedule.
 
     Parameters
@@ -181,13 +182,20 @@ def choose_fit_budget(plan: Plan, prior_name: str | None, recovery: RecoveryStat
     budget = plan.budget
     if prior_name:
         is_volume = plan.layout.is_volume
-        budget = choose_budget(plan.recipe, plan.source, prior_name, volume=is_volume)[0]
+        budget = choose_budget(
+            plan.recipe, plan.task_plan, plan.source, prior_name, volume=is_volume
+        )[0]
     return budget if recovery is None else recovery.limit_budget(budget)
 
 
-def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -> FitSetup:
+def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -> UnitFit:
     """Build problem, prior, schedule and stop rule for a fit input."""
-    prior, name = _build_prior(plan, fit_input, unit), budget.prior
+    rng = torch.Generator().manual_seed(unit.seed)
+    setup, name = plan.recipe.task.setup(fit_input, rng), budget.prior
+    prior, fit_input = setup.prior, setup.fit_input
+    prior.to(fit_input.measurement.device)
+    if fit_input.measurement.ndim == 4:
+        prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     uses_half_precision = budget.allows_half_precision or (
         PRIORS[name].has_half_precision and fit_input.noise_level > MIN_HALF_PRECISION_NOISE
@@ -200,9 +208,9 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.report_every), min_iterations
     )
-    return FitSetup(
+    return UnitFit(
         unit=unit,
-        problem=plan.recipe.task.make_problem(fit_input),
+        problem=setup.problem,
         prior=prior,
         schedule=schedule,
         stop_rule=stop_rule,
@@ -250,7 +258,15 @@ def make_fit_input(
     eligible_mask = (
         measured_mask if reliability is None else measured_mask * (reliability >= MIN_PIXEL_WEIGHT)
     )
-    validation_mask = _select_unit_validation_pixels(plan, calibration, eligible_mask, origin)
+    select_validation = partial(
+        select_validation_pixels,
+        tuple(measured_mask.shape[2:]),
+        calibration.blind_spot_size,
+        calibration.validation_share,
+        plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
+        origin=origin or None,
+    )
+    validation_mask = select_validation(allowed=eligible_mask)
     fit_input = FitInput(
         measurement=measurement * measured_mask,
         noise=noise,
@@ -272,6 +288,7 @@ def make_fit_input(
         noise_correlation=average_noise_correlation(calibration, channels),
         upscaled_grid=upscaled_grid,
         reliability=reliability,
+        select_validation_pixels=select_validation,
     )
     if calibration.camera_noise is not None and upscaled_grid is not None and len(channels) == 3:
         full_size = torch.from_numpy((full_size_stack[unit.part, channels] - offset) / scale)
@@ -281,9 +298,7 @@ def make_fit_input(
             full_size_measurement=full_size[None].to(device),
         )
     fit_input = average_exposures(fit_input) if PRIORS[name].sees_image else fit_input
-    return plan.recipe.task.prepare_fit_input(
-        _add_neighbour_frames(fit_input, frames, offset, scale)
-    )
+    return _add_neighbour_frames(fit_input, frames, offset, scale)
 
 
 def _stack_exposures(
@@ -295,15 +310,6 @@ def _stack_exposures(
         return parts[unit.part, channels][None], (calibration.noise,)
     pixels = np.stack([stack[unit.part, channels] for stack in (parts, repeated_exposure.stack)])
     return pixels, (calibration.noise, repeated_exposure.noise)
-
-
-def _build_prior(plan: Plan, fit_input: FitInput, unit: WorkUnit) -> Prior:
-    """Build the prior on the device of the fit input, with the unit's seed."""
-    prior = plan.recipe.task.make_prior(fit_input, torch.Generator().manual_seed(unit.seed))
-    prior.to(fit_input.measurement.device)
-    if fit_input.measurement.ndim == 4:
-        prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return prior
 
 
 def _add_neighbour_frames(
@@ -391,7 +397,7 @@ def convert_to_image_units(
 
 @torch.no_grad()
 def compute_uncertainty(
-    fit: FitSetup, calibration: Calibration, result: FitResult
+    fit: UnitFit, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -400,7 +406,7 @@ def compute_uncertainty(
 
     Parameters
     ----------
-    fit : FitSetup
+    fit : UnitFit
     calibration : Calibration
     result : FitResult
         Its finished estimate has a variance. If the network estimate has none, the variance is not
@@ -416,7 +422,7 @@ def compute_uncertainty(
     return np.asarray(deviation * scale, np.float32)
 
 
-def _compute_variance_factor(fit: FitSetup, network_estimate: Estimate) -> Tensor:
+def _compute_variance_factor(fit: UnitFit, network_estimate: Estimate) -> Tensor:
     """Return the ratio of validation residuals to predicted variance, within limits.
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
@@ -445,7 +451,7 @@ def _compute_variance_factor(fit: FitSetup, network_estimate: Estimate) -> Tenso
 
 
 def predict_measurement(
-    fit: FitSetup, calibration: Calibration, network_estimate: Estimate, finished: Estimate
+    fit: UnitFit, calibration: Calibration, network_estimate: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
@@ -491,30 +497,9 @@ def _make_pixel_weights(
     return compute_camera_weights(excess.to(measurement), noise, measurement)
 
 
-def _select_unit_validation_pixels(
-    plan: Plan, calibration: Calibration, eligible_mask: Tensor, origin: tuple[int, ...]
-) -> Tensor:
-    """Select the validation pixels among eligible ones, the same for all fits of a file."""
-    share, seed = calibration.validation_share, plan.recipe.run_settings.seed
-    grid, patch_choice = (
-        tuple(eligible_mask.shape[2:]),
-        plan.recipe.task.choose_validation_patches(eligible_mask),
-    )
-    patch, allowed = (None, eligible_mask) if patch_choice is None else patch_choice
-    return select_validation_pixels(
-        grid,
-        calibration.blind_spot_size,
-        share,
-        seed,
-        origin=origin or None,
-        patch=patch,
-        allowed=allowed,
-    )
-
-
 def make_unit_outcome(
     unit: WorkUnit,
-    setup: FitSetup,
+    setup: UnitFit,
     result: FitResult,
     learned_notes: tuple[Note, ...],
     recovery: RecoveryState,
@@ -524,7 +509,7 @@ def make_unit_outcome(
     Parameters
     ----------
     unit : WorkUnit
-    setup : FitSetup
+    setup : UnitFit
     result : FitResult
     learned_notes : tuple of Note
         Notes of the task on learned parameters, such as a PSF.

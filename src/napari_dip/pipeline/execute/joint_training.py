@@ -18,7 +18,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.problem import Estimate, predict_detected
 from napari_dip.engine.train_step import apply_network
 from napari_dip.pipeline.execute.fit_setup import (
-    FitSetup,
+    UnitFit,
     build_fit,
     choose_fit_budget,
     make_fit_input,
@@ -52,7 +52,7 @@ def make_series_fit(
     prior: str,
     movie: Movie,
     recovery: RecoveryState,
-) -> FitSetup:
+) -> UnitFit:
     """Set up the joint training of one network on all members of a unit.
 
     Parameters
@@ -99,13 +99,13 @@ def make_series_fit(
 
 @torch.no_grad()
 def compute_validation_gain(
-    setup: FitSetup, weights: Mapping[str, Tensor], result: FitResult
+    setup: UnitFit, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
     """Measure the gain of a fit at the validation pixels, compared with its initial weights.
 
     Parameters
     ----------
-    setup : FitSetup
+    setup : UnitFit
     weights : mapping of str to Tensor
         Initial weights of the fit.
     result : FitResult
@@ -224,7 +224,7 @@ class RunningFit:
 
     Attributes
     ----------
-    setup : FitSetup
+    setup : UnitFit
     loop : generator
         Yields the progress reports of the engine, and returns the result.
     is_finished : bool
@@ -233,7 +233,7 @@ class RunningFit:
         Result of the fit; None while it runs, or if it was discarded.
     """
 
-    setup: FitSetup
+    setup: UnitFit
     loop: Generator[FitProgress, None, FitResult | None]
     is_finished: bool = False
     result: FitResult | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.tasks.guide import is_far, is_near, phase_correlate, shift_image
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
     from napari_dip.pipeline.plan.types import WorkUnit
-    from napari_dip.tasks import Task
+    from napari_dip.tasks.base import TaskPlan
 
 #: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces
 #: noise, so without blur a shifted frame would always compare better.
@@ -137,7 +138,7 @@ class Movie:
 
     Parameters
     ----------
-    task : Task
+    task_plan : TaskPlan
     calibration : Calibration
     parts : ndarray
         (parts, C, *grid), in the image's units.
@@ -146,9 +147,9 @@ class Movie:
     """
 
     def __init__(
-        self, task: Task, calibration: Calibration, parts: Planes, merger: ResultMerger
+        self, task_plan: TaskPlan, calibration: Calibration, parts: Planes, merger: ResultMerger
     ) -> None:
-        self._task = task
+        self._task_plan = task_plan
         self._calibration = calibration
         self._stack = parts
         self._merge = merger
@@ -158,7 +159,8 @@ class Movie:
         """Return the frames that the task uses with this prior, registered onto a unit's frame."""
         parts, channels = self._stack, list(unit.channels)
         frames = NeighbourFrames()
-        if self._task.uses_neighbouring_frames(prior) and unit.neighbours:
+        takes_neighbours = PRIORS[prior].takes_neighbour_frames
+        if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
             aligned = [
                 self._get_drift(unit, neighbour).apply(parts[neighbour, channels])
                 for neighbour in unit.neighbours
@@ -180,7 +182,7 @@ class Movie:
     def _uses_previous_frame(self, unit: WorkUnit) -> bool:
         """Return whether temporal smoothing uses the previous frame for this unit."""
         has_previous = unit.has_time_neighbours and unit.has_estimate and not unit.is_segment_start
-        return has_previous and self._task.uses_previous_frame()
+        return has_previous and self._task_plan.uses_previous_frame
 
     def _get_drift(self, unit: WorkUnit, other: int) -> Drift:
         """Return the cached shift of another part onto a unit's; 0 for planes of a stack."""

@@ -86,7 +86,7 @@ class TileBlender:
         self._constant_channels = calibration.constant_channels
         self._tile_folder = tile_folder
         self._image = image
-        down, right = plan.recipe.task.get_upscaling_factors("YX")
+        down, right = plan.task_plan.get_factors("YX")
         self._factors = down, right
 
     def blend_region(self, place: Tile) -> BlendedRegion:
@@ -164,7 +164,7 @@ class TileBlender:
             if len(outlier_values):
                 self.outliers = np.concatenate([self.outliers, outlier_values])
                 is_outlier = filled_stack[0] != blended.measurement
-                if plan.recipe.task.has_same_pixels:
+                if plan.recipe.task.spec.has_same_pixels:
                     picture = np.where(is_outlier, blended.measurement, picture)
                     input_mask = input_mask | is_outlier
             result_pixels = self._arrange_axes(picture, result_band)
@@ -322,7 +322,9 @@ def assemble_restoration(
     *depth, height, width = find_largest_tile(plan.tiles).size
     notes = list(read_report_notes(report))
     if len(blender.outliers):
-        notes.append(make_outlier_note(blender.outliers, put_back=plan.recipe.task.has_same_pixels))
+        notes.append(
+            make_outlier_note(blender.outliers, put_back=plan.recipe.task.spec.has_same_pixels)
+        )
     if len(regions) > 1:
         notes.append(make_note("regions-sampled", count=len(regions)))
     picture, deviation, residual = (_load_if_small(image) for image in written)

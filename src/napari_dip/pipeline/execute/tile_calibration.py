@@ -14,7 +14,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.calibration import RunInputs
-from napari_dip.pipeline.calibrate.inputs import check_content, check_finite
+from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
 from napari_dip.pipeline.calibrate.prepare import (
     adapt_plan_to_mask,
     adapt_plan_to_noise,
@@ -37,6 +37,7 @@ from napari_dip.pipeline.plan.tiling import (
 from napari_dip.pipeline.plan.types import Member, Span, Tile
 from napari_dip.pipeline.plan.units import make_tile_units
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS
+from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -193,6 +194,9 @@ def read_sample_regions(
         [split_into_parts(region_pixels, plan.source.axes, plan.layout) for region_pixels in array]
     )
     extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_inputs}
+    for name, spec in plan.extra_inputs.items():
+        raise_if_refused(check_finite(extra_inputs[name], spec.name))
+    inspection = raise_if_refused(inspect_pixels(plan, array, parts, extra_inputs))
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=parts,
@@ -200,6 +204,7 @@ def read_sample_regions(
         measured_mask=None,
         grey_level_step=grey_level_step,
         layout=plan.layout,
+        inspection=inspection,
     ), array
 
 
@@ -272,11 +277,6 @@ def calibrate_tiles(
     yield Event(message="Measuring the noise", seconds=clock.seconds)
     regions = select_sample_regions(plan, statistics)
     inputs, sample = read_sample_regions(plan, data, regions)
-    task = plan.recipe.task
-    for name, spec in plan.extra_inputs.items():
-        raise_if_refused(check_finite(inputs.extra_inputs[name], spec.name))
-    raise_if_refused(task.check_extra_pixels(plan.source, inputs.extra_inputs))
-    raise_if_refused(task.check_image_pixels(plan.source, inputs.stack))
     plan = adapt_plan_to_mask(plan, inputs)
     calibration, parts = calibrate_pixels(plan, inputs)
     plan, calibration = adapt_plan_to_noise(plan, _halve_sample(plan, calibration, parts))
@@ -291,12 +291,11 @@ def calibrate_tiles(
 
 def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibration:
     """Return the calibration with a half-resolution input if the sample is oversampled."""
-    task = plan.recipe.task
     is_stack = plan.tiles[0].z is not None
     if (
         is_stack
         or len(parts) == 1
-        or not task.uses_half_resolution()
+        or not plan.task_plan.uses_half_resolution
         or calibration.repeated_exposure is not None
     ):
         return calibration
@@ -322,7 +321,9 @@ def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibrati
 
 def _replan_tiles(plan: Plan) -> Plan:
     """Return the plan with tiles and notes for a half-resolution fit, which doubles the halo."""
-    tiles = cut_half_resolution_tiles(plan.recipe, plan.source, plan.extra_inputs, plan.tiles)
+    halo = plan.task_plan.halo
+    assert halo is not None  # otherwise the plan has no tiles
+    tiles = cut_half_resolution_tiles(halo, plan.source, plan.tiles)
     notes: list[Note] = []
     for note in plan.notes:
         is_tile_note = note.code in TILE_NOTES
@@ -347,7 +348,7 @@ def _order_tile_units(plan: Plan, teacher: Tile, regions: tuple[Tile, ...]) -> P
     """Return the plan with units in their order: joint training or the reference tile first."""
     order = (teacher, *(tile for tile in plan.tiles if tile is not teacher))
     members = tuple(Member(index, region.start) for index, region in enumerate(regions))
-    arguments = plan.recipe, plan.source, plan.budget, plan.layout
+    arguments = plan.recipe, plan.task_plan, plan.source, plan.budget, plan.layout
     units = make_tile_units(*arguments, order, members)
     return replace(plan, units=units)
 

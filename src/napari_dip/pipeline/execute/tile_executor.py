@@ -294,4 +294,4 @@ def _compute_mean_shift(plan: Plan, tile_folder: TileFolder) -> Any:
         if tile_folder.has_tile(tile.index)
     ]
     pixels = prod(plan.source.get_sizes(plan.tiles[0].axes))
-    return plan.recipe.task.keeps_mean * np.sum(sums, axis=0) / pixels
+    return plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels

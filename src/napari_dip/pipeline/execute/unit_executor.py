@@ -86,7 +86,7 @@ class UnitExecutor:
         self._merger = merger
         self._store = store
         self._unit_folder = unit_folder
-        self._movie = Movie(plan.recipe.task, calibration, stack, merger)
+        self._movie = Movie(plan.task_plan, calibration, stack, merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
@@ -251,7 +251,7 @@ class UnitExecutor:
         learned = {
             name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
         }
-        learned_notes = tuple(self._plan.recipe.task.describe_learned(learned))
+        learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
         outcome = make_unit_outcome(unit, setup, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
             reason = StopReason.USER if result.is_ended_by_user else StopReason.SHARED_NETWORK

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import Budget, CostEstimate
+from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
+from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
 from napari_dip.tasks.priors.masked_input import (
     MAX_BATCH_PIXELS,
     STACK_RESIDUAL_BLOCKS,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import TaskPlan
 
 #: Iterations of a joint fit, as a multiple of the preset's. On 8 frames of cancer_cell_migration
 #: (96 x 96) factors 1 and 2.4 gave 31.91 and 32.04 dB, and independent fits 31.89 dB.
@@ -302,13 +305,19 @@ def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
 
 
 def choose_budget(
-    recipe: Recipe, source: ImageSpec, prior: str | None = None, *, volume: bool = False
+    recipe: Recipe,
+    task_plan: TaskPlan,
+    source: ImageSpec,
+    prior: str | None = None,
+    *,
+    volume: bool = False,
 ) -> tuple[Budget, tuple[Note, ...]]:
     """Return the budget of the recipe's preset, with the user's own limits applied.
 
     Parameters
     ----------
     recipe : Recipe
+    task_plan : TaskPlan
     source : ImageSpec
         Header of the image. Small images get networks with fewer scales than the preset.
     prior : str, optional
@@ -323,13 +332,12 @@ def choose_budget(
         Note on a reduced number of scales.
     """
     task, run_settings = recipe.task, recipe.run_settings
-    prior = prior or task.choose_prior(source, volume=volume)
-    row = _read_presets(task.name)[prior][run_settings.preset]
+    prior = prior or task_plan.prior
+    row = _read_presets(task.spec.name)[prior][run_settings.preset]
     row = {**row, **row.get("volume", {})} if volume else row
-    max_scales, widths = (
-        count_max_scales(min(source.grid)),
-        task.choose_widths(prior, tuple(row["widths"])),
-    )
+    max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
+    if PRIORS[prior].uses_random_input:
+        widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()
     if max_scales < len(widths):
         notes = (make_note("fewer-scales", most=max_scales, usual=len(widths)),)
@@ -348,9 +356,7 @@ def choose_budget(
         learning_rate=row["learning_rate"],
         window=row["window"],
         refit_iterations=refit_iterations,
-        other_candidates=tuple(
-            contender for contender in task.list_candidates() if contender != prior
-        ),
+        other_candidates=tuple(other for other in list_candidates(task) if other != prior),
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_half_precision=row.get("allows_half_precision", False) and not volume,

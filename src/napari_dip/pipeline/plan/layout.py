@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks import Task
+    from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
 
 #: Axis of regions or files that are fitted together; no image has it.
 MEMBER_AXIS = "M"
@@ -133,10 +133,23 @@ def check_all_headers(
     task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
 ) -> Refusal | None:
     """Check the headers of image and further inputs; return a refusal or None."""
-    fault = check_header(source, stacks=task.accepts_stacks) or _check_extra_inputs(
-        task, extra_headers
+    fault = check_header(source, stacks=task.spec.accepts_stacks)
+    return fault or _check_extra_inputs(task.spec, extra_headers)
+
+
+def plan_task(
+    task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+) -> TaskPlan | Refusal:
+    """Return the task's plan for fits with these axes, with all defaults filled in."""
+    planned = task.plan(source, extra_headers, axes)
+    if isinstance(planned, Refusal):
+        return planned
+    is_joint, grid = planned.joint_channels, planned.network_grid
+    return replace(
+        planned,
+        joint_channels="S" in source.axes if is_joint is None else is_joint,
+        network_grid=grid or source.get_sizes(axes),
     )
-    return fault or task.check(source, extra_headers)
 
 
 def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
@@ -182,13 +195,15 @@ def _make_axis_count_refusal(source: ImageSpec) -> Refusal:
     return make_refusal("image-line", name=source.name, count=source.shape[0])
 
 
-def _check_extra_inputs(task: Task, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+def _check_extra_inputs(
+    task_spec: TaskSpec, extra_headers: Mapping[str, ImageSpec]
+) -> Refusal | None:
     """Check the headers of further inputs; return a refusal or None."""
-    for task_input in task.inputs[1:]:
+    for task_input in task_spec.inputs[1:]:
         spec = extra_headers.get(task_input.name)
         if spec is None and not task_input.optional:
             return make_refusal(
-                "input-missing", label=task_input.label.lower(), task=task.title.lower()
+                "input-missing", label=task_input.label.lower(), task=task_spec.title.lower()
             )
         if spec is not None and not spec.shape:
             return make_refusal("image-scalar", name=spec.name)

@@ -23,6 +23,7 @@ from napari_dip.pipeline.plan.layout import (
     check_all_headers,
     describe_assumed_depth,
     make_layout,
+    plan_task,
 )
 from napari_dip.pipeline.plan.tiling import (
     choose_tiles,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.types import Tile
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import TaskPlan
 
 
 def preflight(
@@ -66,20 +68,19 @@ def preflight(
     extra_headers = dict(extra_headers or {})
     if fault := check_all_headers(recipe.task, source, extra_headers):
         return fault
+    planes_plan = plan_task(recipe.task, source, extra_headers, "YX")
+    if isinstance(planes_plan, Refusal):
+        return planes_plan
     device = _choose_device(recipe.run_settings.device, machine)
     if isinstance(device, Refusal):
         return device
-    layout, layout_notes = choose_layout(recipe, source, extra_headers, machine)
-    if fault := recipe.task.check_axes(source, extra_headers, layout.grid):
-        return fault
-    budget, notes = choose_budget(recipe, source, volume=layout.is_volume)
+    chosen_layout = choose_layout(recipe, planes_plan, source, extra_headers, machine)
+    if isinstance(chosen_layout, Refusal):
+        return chosen_layout
+    layout, task_plan, layout_notes = chosen_layout
+    budget, notes = choose_budget(recipe, task_plan, source, volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
-    notes = (
-        *read_notes,
-        *notes,
-        *layout_notes,
-        *recipe.task.list_header_notes(source, extra_headers),
-    )
+    notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
     prepared = recipe, source, extra_headers, layout, budget
     image_bytes, peak_bytes = estimate_memory(*prepared, uses_half_precision=machine.half)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
@@ -92,17 +93,18 @@ def preflight(
         tiling = chosen
     side, tiles = tiling
     if needed_bytes > machine.memory_bytes and not tiles:
-        return _make_memory_refusal(recipe, source, extra_headers, layout, needed_bytes, machine)
+        return _make_memory_refusal(task_plan, source, layout, needed_bytes, machine)
     if device == "cuda":
         notes += (make_note("card-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
     peak_bytes = estimate_memory(*prepared, tiles, uses_half_precision=machine.half)[1]
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
-    units = make_units(recipe, source, budget, layout, tiles)
+    units = make_units(recipe, task_plan, source, budget, layout, tiles)
     costs = estimate_costs(grid, units, device, threads, budget, uses_half_precision=machine.half)
     return Plan(
         recipe=recipe,
+        task_plan=task_plan,
         source=source,
         units=units,
         device=device,
@@ -119,57 +121,81 @@ def preflight(
 
 
 def _make_memory_refusal(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    layout: Layout,
-    need: int,
-    machine: Machine,
+    task_plan: TaskPlan, source: ImageSpec, layout: Layout, need: int, machine: Machine
 ) -> Refusal:
-    grid = recipe.task.compute_network_grid(source, extra_headers, layout.grid)
-    code = "image-large" if grid == source.get_sizes(layout.grid) else "result-large"
+    code = (
+        "image-large" if task_plan.network_grid == source.get_sizes(layout.grid) else "result-large"
+    )
     have = format_bytes(machine.memory_bytes, floor)
     return make_refusal(code, name=source.name, need=format_bytes(need), have=have)
 
 
 def choose_layout(
-    recipe: Recipe, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], machine: Machine
-) -> tuple[Layout, tuple[Note, ...]]:
-    """Choose between plane by plane and a volume; return the layout and notes on it.
+    recipe: Recipe,
+    planes_plan: TaskPlan,
+    source: ImageSpec,
+    extra_headers: Mapping[str, ImageSpec],
+    machine: Machine,
+) -> tuple[Layout, TaskPlan, tuple[Note, ...]] | Refusal:
+    """Choose between plane by plane and a volume.
 
     A volume is chosen by the user, by the task, or if depth and memory are sufficient.
+
+    Returns
+    -------
+    (layout, task_plan, notes), or Refusal
+        The task's plan is that of the layout. A refusal if the task refuses the layout.
     """
-    planes, volume = (make_layout(source, volume=deep) for deep in (False, True))
+    is_volume, notes = _choose_volume(recipe, planes_plan, source, extra_headers, machine)
+    layout, task_plan = make_layout(source, volume=is_volume), planes_plan
+    if is_volume:
+        volume_plan = plan_task(recipe.task, source, extra_headers, layout.grid)
+        if isinstance(volume_plan, Refusal):
+            return volume_plan
+        task_plan = volume_plan
+    return task_plan.axes_refusal or (layout, task_plan, notes)
+
+
+def _choose_volume(
+    recipe: Recipe,
+    planes_plan: TaskPlan,
+    source: ImageSpec,
+    extra_headers: Mapping[str, ImageSpec],
+    machine: Machine,
+) -> tuple[bool, tuple[Note, ...]]:
+    """Return whether planes are fitted together as a volume, and notes on the stack."""
+    volume = make_layout(source, volume=True)
     depth = volume.depth(source)
     if not depth:
-        return planes, ()
+        return False, ()
     notes: tuple[Note, ...] = ()
     if volume.grid[0] == "Z" and source.has_guessed_axes and depth[0] <= MAX_UNNAMED_CHANNELS:
         notes = (describe_assumed_depth(source),)
     stacks = recipe.run_settings.stacks
     if stacks == "auto":
-        stacks = recipe.task.choose_stack_mode(source, extra_headers)
-    if depth[0] < recipe.task.min_depth:
-        thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.min_depth)
-        return planes, (*notes, thin_note) if stacks == "volume" else notes
-    if stacks == "volume":
-        return volume, notes
-    if stacks == "planes" or volume.grid[0] != "Z":
-        return planes, notes
-    grid = recipe.task.compute_network_grid(source, extra_headers, volume.grid)
-    budget = choose_budget(recipe, source, volume=True)[0]
+        stacks = planes_plan.stack_mode
+    if depth[0] < recipe.task.spec.min_depth:
+        thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.spec.min_depth)
+        return False, (*notes, thin_note) if stacks == "volume" else notes
+    if stacks != "auto" or volume.grid[0] != "Z":
+        return stacks == "volume", notes
+    volume_plan = plan_task(recipe.task, source, extra_headers, volume.grid)
+    if isinstance(volume_plan, Refusal):
+        return False, notes
+    grid = volume_plan.network_grid or source.get_sizes(volume.grid)
+    budget = choose_budget(recipe, volume_plan, source, volume=True)[0]
     channels = count_channels(source)
     need = estimate_fit_memory(grid, channels, budget, uses_half_precision=machine.half)
     need += estimate_image_memory(grid, channels * volume.count(source))
-    return (volume if need <= machine.memory_bytes else planes), notes
+    return need <= machine.memory_bytes, notes
 
 
 def replace_prior(plan: Plan, prior: str, why: str) -> Plan:
     """Return the plan with another prior, and with the reason for it."""
     volume = plan.layout.is_volume
-    budget, notes = choose_budget(plan.recipe, plan.source, prior, volume=volume)
+    budget, notes = choose_budget(plan.recipe, plan.task_plan, plan.source, prior, volume=volume)
     kept_notes = (note for note in plan.notes if note.code not in BUDGET_NOTES)
-    units = make_units(plan.recipe, plan.source, budget, plan.layout, plan.tiles)
+    units = make_units(plan.recipe, plan.task_plan, plan.source, budget, plan.layout, plan.tiles)
     prepared = plan.recipe, plan.source, plan.extra_inputs, plan.layout
     grid = compute_fit_grid(*prepared, plan.tiles)
     costs = estimate_costs(

@@ -15,9 +15,10 @@ from napari_dip.pipeline.plan.costs import (
     estimate_image_memory,
 )
 from napari_dip.pipeline.plan.joint_training import estimate_members_memory
-from napari_dip.pipeline.plan.layout import get_stacked_axes
+from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
 from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS
+from napari_dip.tasks.shared_settings import choose_sharing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Budget
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import TaskPlan
 
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
 TILE_ALIGNMENT = 8
@@ -171,7 +173,7 @@ def choose_tiles(
     side_setting = recipe.run_settings.tile
     halo = None
     if "T" not in get_stacked_axes(source):
-        halo = recipe.task.compute_halo(source, extra_headers, layout.grid)
+        halo = _plan_fit(recipe, source, extra_headers, layout, ()).halo
     if halo is None:
         return make_refusal("tile-impossible", name=source.name) if side_setting else no_tiles
     if source.path is None and RESULT_VALUE_BYTES * prod(source.shape) > machine.memory_bytes:
@@ -220,17 +222,12 @@ def _iter_tilings(
 
 
 def cut_half_resolution_tiles(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    tiles: tuple[Tile, ...],
+    halo: int, source: ImageSpec, tiles: tuple[Tile, ...]
 ) -> tuple[Tile, ...]:
     """Cut tiles for a half-resolution fit, whose halo covers twice as many image pixels.
 
     It takes no more memory, since a fit has a quarter of the pixels.
     """
-    halo = recipe.task.compute_halo(source, extra_headers, "YX")
-    assert halo is not None  # otherwise the plan has no tiles
     halo = ceil(2 * halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
     widest = max(
         max(tile.y.core_stop - tile.y.core_start, tile.x.core_stop - tile.x.core_start)
@@ -262,16 +259,17 @@ def estimate_memory(
     uses_half_precision : bool
         Whether the CPU has bfloat16 instructions.
     """
+    task_plan = _plan_fit(recipe, source, extra_headers, layout, tiles)
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
     count = count_channels(source)
-    joint_channels = count if recipe.task.uses_joint_channels(source) else 1
+    joint_channels = count if task_plan.joint_channels else 1
     header = make_fit_header(source, tiles)
     image_bytes = estimate_image_memory(grid, count * layout.count(header))
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, budget, uses_half_precision=uses_half_precision
     )
     parts = layout.count(source)
-    if not layout.is_volume and recipe.task.choose_sharing(budget.prior, parts) == "joint":
+    if not layout.is_volume and choose_sharing(task_plan, budget.prior, parts) == "joint":
         total_bytes += estimate_members_memory(parts, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)
@@ -290,9 +288,23 @@ def compute_fit_grid(
     tiles: tuple[Tile, ...],
 ) -> tuple[int, ...]:
     """Return the size of the network's output in one fit, that of the largest tile."""
-    return recipe.task.compute_network_grid(
-        make_fit_header(source, tiles), extra_headers, layout.grid
-    )
+    grid = _plan_fit(recipe, source, extra_headers, layout, tiles).network_grid
+    assert grid is not None
+    return grid
+
+
+def _plan_fit(
+    recipe: Recipe,
+    source: ImageSpec,
+    extra_headers: Mapping[str, ImageSpec],
+    layout: Layout,
+    tiles: tuple[Tile, ...],
+) -> TaskPlan:
+    """Return the task's plan for one fit, that of the largest tile."""
+    header = make_fit_header(source, tiles)
+    task_plan = plan_task(recipe.task, header, extra_headers, layout.grid)
+    assert not isinstance(task_plan, Refusal)  # the whole image was not refused
+    return task_plan
 
 
 def make_fit_header(source: ImageSpec, tiles: tuple[Tile, ...]) -> ImageSpec:

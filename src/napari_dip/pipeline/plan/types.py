@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import TaskPlan
 
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
 #: tile were computed from reflected pixels instead of the image beyond.
@@ -314,6 +315,8 @@ class Plan:
     Attributes
     ----------
     recipe : Recipe
+    task_plan : TaskPlan
+        What the task decided from the headers.
     source : ImageSpec
         Header of the image.
     extra_inputs : mapping of str to ImageSpec
@@ -341,6 +344,7 @@ class Plan:
     """
 
     recipe: Recipe
+    task_plan: TaskPlan
     source: ImageSpec
     units: tuple[WorkUnit, ...]
     device: str
@@ -358,7 +362,7 @@ class Plan:
     @property
     def factors(self) -> tuple[int, ...]:
         """Upscaling factor along each axis of the image."""
-        return self.recipe.task.get_upscaling_factors(self.source.axes)
+        return self.task_plan.get_factors(self.source.axes)
 
     @property
     def result_shape(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.types import INFERENCE, Member, WorkUnit
 from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.shared_settings import choose_sharing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Budget, Plan, Tile
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import TaskPlan
 
 #: Maximum number of frames of a segment. A frame with warm start takes a fifth of the iterations,
 #: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
@@ -73,8 +75,7 @@ def list_segment_starts(parts: int, stride: int) -> tuple[int, ...]:
 
 def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     """Return a note on the segments of a movie or stack; empty if they do not affect the result."""
-    task = plan.recipe.task
-    is_smoothed = task.uses_previous_frame() and any(
+    is_smoothed = plan.task_plan.uses_previous_frame and any(
         unit.has_time_neighbours for unit in plan.units
     )
     has_warm_starts = any(unit.is_warm_start and not unit.series for unit in plan.units)
@@ -89,6 +90,7 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
 
 def make_units(
     recipe: Recipe,
+    task_plan: TaskPlan,
     source: ImageSpec,
     budget: Budget,
     layout: Layout,
@@ -96,10 +98,10 @@ def make_units(
 ) -> tuple[WorkUnit, ...]:
     """Return the work units: for each group of channels and each restart, all parts in order."""
     if tiles:
-        return make_tile_units(recipe, source, budget, layout, tiles)
+        return make_tile_units(recipe, task_plan, source, budget, layout, tiles)
     parts, stride = layout.count(source), layout.stride(source)
     warm_start_iterations = compute_warm_start_iterations(budget)
-    sharing = "warm-start" if layout.is_volume else recipe.task.choose_sharing(budget.prior, parts)
+    sharing = "warm-start" if layout.is_volume else choose_sharing(task_plan, budget.prior, parts)
     segments = [compute_segment(part, parts, stride) for part in range(parts)]
     neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
     # parts with a warm start from the part before, which is in the same segment
@@ -125,7 +127,7 @@ def make_units(
             segment=segments[part],
             is_segment_start=before is None or segments[before] != segments[part],
         )
-        for number, group in enumerate(group_channels(recipe, source))
+        for number, group in enumerate(group_channels(task_plan, source))
         for restart in range(budget.restarts)
         for part, (before, after) in enumerate(neighbours)
     ]
@@ -189,6 +191,7 @@ def assign_joint_network(
 
 def make_tile_units(
     recipe: Recipe,
+    task_plan: TaskPlan,
     source: ImageSpec,
     budget: Budget,
     layout: Layout,
@@ -204,14 +207,14 @@ def make_tile_units(
 
     Parameters
     ----------
-    recipe, source, budget, layout
+    recipe, task_plan, source, budget, layout
         Those of the plan.
     tiles : tuple of Tile
         In the order in which they are restored.
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
-    sharing = recipe.task.choose_sharing(budget.prior, len(tiles), tiles=True)
+    sharing = choose_sharing(task_plan, budget.prior, len(tiles), tiles=True)
     starts_from_first_tile = PRIORS[budget.prior].sees_image and sharing != "independent"
     warm_start_iterations = compute_warm_start_iterations(budget)
     units = [
@@ -232,7 +235,7 @@ def make_tile_units(
             origin=tile.start[-len(layout.grid) :],
         )
         for place, tile in enumerate(tiles)
-        for number, group in enumerate(group_channels(recipe, source))
+        for number, group in enumerate(group_channels(task_plan, source))
         for restart in range(budget.restarts)
         for plane_number, (part, plane_name) in enumerate(_list_tile_planes(tile, layout))
     ]
@@ -256,9 +259,9 @@ def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
     ]
 
 
-def group_channels(recipe: Recipe, source: ImageSpec) -> list[tuple[int, ...]]:
+def group_channels(task_plan: TaskPlan, source: ImageSpec) -> list[tuple[int, ...]]:
     """Return the groups of channels that are fitted together."""
     count = count_channels(source)
-    if recipe.task.uses_joint_channels(source):
+    if task_plan.joint_channels:
         return [tuple(range(count))]
     return [(index,) for index in range(count)]

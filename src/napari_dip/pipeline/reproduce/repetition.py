@@ -12,6 +12,7 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
+from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.deblur import state_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior
 
@@ -79,7 +80,10 @@ class Repetition:
             if "network_file" in joint_training
             else {}
         )
-        names = {SHARED_NETWORK_INPUT, *(task_input.name for task_input in self.recipe.task.inputs)}
+        names = {
+            SHARED_NETWORK_INPUT,
+            *(task_input.name for task_input in self.recipe.task.spec.inputs),
+        }
         return {
             name: path for name, path in {**network_file, **self.paths}.items() if name in names
         }
@@ -93,7 +97,7 @@ class Repetition:
     def result(self) -> str:
         """Return the file name of the result."""
         stem = self.name.replace("/", "-").replace("\\", "-").strip(" .") or "image"
-        return f"{stem} {self.recipe.task.result_suffix}.tif"
+        return f"{stem} {self.recipe.task.spec.result_suffix}.tif"
 
     @property
     def kept_iteration(self) -> int | None:
@@ -115,7 +119,7 @@ class Repetition:
             )
         if not fit.get("kept"):
             return ""
-        if fit["finished"] + fit["kept"] > 1 or self.recipe.task.list_candidates():
+        if fit["finished"] + fit["kept"] > 1 or list_candidates(self.recipe.task):
             return (
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
@@ -164,7 +168,7 @@ def format_command_line(run: Repetition) -> str:
 def build_command(run: Repetition) -> list[str]:
     """Return the command as a list of arguments."""
     recipe = run.recipe
-    arguments = ["napari-dip", recipe.task.name, run.paths["image"], "--output", run.result]
+    arguments = ["napari-dip", recipe.task.spec.name, run.paths["image"], "--output", run.result]
     arguments += ["--axes", run.axes]
     for name, path in run.files.items():
         if name != "image":
@@ -227,7 +231,9 @@ def write_python_script(run: Repetition) -> str:
         "",
         "import napari_dip as dip",
         "",
-        _format_call("recipe = dip.make_recipe", [_format_literal(recipe.task.name), *settings]),
+        _format_call(
+            "recipe = dip.make_recipe", [_format_literal(recipe.task.spec.name), *settings]
+        ),
         _format_call("result = dip.restore", restore_arguments),
         _format_call("tifffile.imwrite", write_arguments),
         "",

@@ -111,10 +111,10 @@ class PresetFolder:
 
     def _read(self, path: Path) -> Recipe:
         recipe = load_recipe(path)
-        if recipe.task.name != self.task:
+        if recipe.task.spec.name != self.task:
             facts = {
                 "path": make_printable(str(path)),
-                "found": recipe.task.name,
+                "found": recipe.task.spec.name,
                 "wanted": self.task,
             }
             raise Refused(make_refusal("recipe-task", **facts))

@@ -18,6 +18,7 @@ from napari_dip.pipeline.plan.types import INFERENCE, JOINT, SharedNetwork
 from napari_dip.pipeline.plan.units import compute_warm_start_iterations, group_channels, make_units
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
+from napari_dip.tasks.shared_settings import has_reusable_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,9 +131,9 @@ def plan_with_network(plan: Plan | Refusal, network: SharedNetwork | None) -> Pl
     """
     if network is None or isinstance(plan, Refusal):
         return plan
-    source, recipe = plan.source, plan.recipe
+    source = plan.source
     if (
-        not recipe.task.has_reusable_network(plan.budget.prior)
+        not has_reusable_network(plan.task_plan, plan.budget.prior)
         or plan.budget.other_candidates
         or plan.extra_inputs
     ):
@@ -169,7 +170,9 @@ def replan_with_calibration(plan: Plan, calibration: Calibration) -> Plan:
         why = "some of its channels hold one value only"
     if not why:
         return _make_inference_plan(plan, network)
-    units = make_units(plan.recipe, plan.source, plan.budget, plan.layout, plan.tiles)
+    units = make_units(
+        plan.recipe, plan.task_plan, plan.source, plan.budget, plan.layout, plan.tiles
+    )
     notes = (*plan.notes, make_note("series-unfit", why=why))
     return _update_costs(replace(plan, units=units, notes=notes, network=None))
 
@@ -210,7 +213,7 @@ def _check_network(plan: Plan, network: SharedNetwork) -> Refusal | None:
     if network.version != __version__:
         return make_refusal("series-version", path=path, found=network.version, here=__version__)
     plan_settings = {
-        "task": recipe.task.name,
+        "task": recipe.task.spec.name,
         "preset": recipe.run_settings.preset,
         **recipe.task.to_dict(),
     }
@@ -240,7 +243,7 @@ def _check_network(plan: Plan, network: SharedNetwork) -> Refusal | None:
 
 def check_channels(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> Refusal | None:
     """Return a refusal if the channel groups of an image differ from those of a network."""
-    plan_groups = tuple(group_channels(plan.recipe, plan.source))
+    plan_groups = tuple(group_channels(plan.task_plan, plan.source))
     if plan_groups == groups:
         return None
     facts = {

@@ -139,7 +139,7 @@ class BatchDock(RunDock):
     def _schedule_reading(self) -> None:
         """Schedule reading the headers; the table is kept until then."""
         inputs = self.files.get_inputs()
-        self.folder.suggest(inputs, TASKS[self.recipe.task].result_suffix)
+        self.folder.suggest(inputs, TASKS[self.recipe.task].spec.result_suffix)
         self.run_bar.show_state(RunBarState.REFUSED)
         if inputs and self.folder.path:
             self.plan_label.setText(_READING_HEADERS_MESSAGE)

@@ -189,7 +189,11 @@ def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[Lazy
     metadata = {**provenance, "inputs": inputs, "shows": "result"}
     placement = _compute_placement(job.plan, job.plan.factors)
     result = _make_lazy_layer(
-        job.paths.result, f"{name} {recipe.task.result_suffix}", source.axes, metadata, placement
+        job.paths.result,
+        f"{name} {recipe.task.spec.result_suffix}",
+        source.axes,
+        metadata,
+        placement,
     )
     if not neighbours:
         return (result,)

@@ -114,7 +114,7 @@ class RecipeChooser(QWidget):
         self._sources: dict[str, Callable[[], Recipe]] = {}
         self.tasks = _make_recipe_combo("Task")
         for name, task in TASKS.items():
-            self.tasks.addItem(task.title, name)
+            self.tasks.addItem(task.spec.title, name)
         self.settings = _RefreshingComboBox(self.refresh)
         _style_combo(self.settings, "Settings")
         self.file_button = make_button(
@@ -198,7 +198,7 @@ class RecipeChooser(QWidget):
         for name in presets.names():
             choices[f"own {name}"] = (f"My preset '{name}'", partial(presets.load, name))
         for kind, (label, recipe) in self._recipes_by_label.items():
-            if recipe.task.name == task:
+            if recipe.task.spec.name == task:
                 choices[kind] = (label, partial(_return_recipe, recipe))
         self._sources = {key: source for key, (_, source) in choices.items()}
         with QSignalBlocker(self.settings):
@@ -215,7 +215,7 @@ class RecipeChooser(QWidget):
         """List a recipe and choose it."""
         self._recipes_by_label[kind] = (label, recipe)
         with QSignalBlocker(self.tasks):
-            self.tasks.setCurrentIndex(self.tasks.findData(recipe.task.name))
+            self.tasks.setCurrentIndex(self.tasks.findData(recipe.task.spec.name))
         self._update_extra_rows()
         self.refresh()
         with QSignalBlocker(self.settings):
@@ -237,7 +237,7 @@ class RecipeChooser(QWidget):
         for line_edit in self.extra_input_edits.values():
             self.rows.removeRow(line_edit)
         self.extra_input_edits = {}
-        for extra_input in TASKS[self.task].inputs[1:]:
+        for extra_input in TASKS[self.task].spec.inputs[1:]:
             if extra_input.is_repeated_exposure:  # a repeated exposure belongs to a single file
                 continue
             line_edit = QLineEdit()

@@ -13,12 +13,14 @@ from napari.layers import Image, Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
+from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.input_chooser import InputChooser
 from napari_dip.qt.shell.layers import get_full_resolution, is_preview, read_layer_provenance
 from napari_dip.qt.shell.run_completion import attempt
 from napari_dip.qt.shell.run_dock import RunDock
+from napari_dip.tasks.base import Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
-    from napari_dip.errors import Refusal
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.run_bar import RunBar
     from napari_dip.tasks import Input
@@ -145,7 +146,12 @@ class ExtraInputs(QWidget):
         )
         if not self._is_blank:
             return None
-        return plan.recipe.task.check_extra_pixels(plan.source, drawn_masks)
+        no_image = np.zeros((1, 1, *plan.source.grid), np.float32)
+        pixels = Pixels(
+            source=plan.source, image=no_image, stack=no_image, extra_inputs=drawn_masks
+        )
+        inspection = plan.recipe.task.inspect(pixels, plan.task_plan)
+        return inspection if isinstance(inspection, Refusal) else None
 
     def refresh(self, _: object = None) -> None:
         """Update the lists to the layers of the viewer and keep the choices."""

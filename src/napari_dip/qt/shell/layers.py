@@ -125,7 +125,7 @@ def describe_derived_image(layer: Layer) -> str:
     if not provenance:
         return ""
     task = provenance.get("recipe", {}).get("task", "")
-    title = TASKS[task].title if task in TASKS else "this plugin"
+    title = TASKS[task].spec.title if task in TASKS else "this plugin"
     warning = _DERIVED_IMAGE_WARNINGS.get(
         provenance.get("shows", "result"),
         _DERIVED_IMAGE_WARNINGS.get(task, _RESTORED_IMAGE_WARNING),
@@ -353,7 +353,7 @@ def add_result(
         layer_attributes, compute_value_range(result.image), part=bool(crop_preview_name)
     )
     with preserve_view(viewer):
-        for output in result.recipe.task.extra_outputs:
+        for output in result.recipe.task.spec.extra_outputs:
             _add_learned_layer(
                 viewer,
                 f"{name} {output.upper()}",
@@ -362,7 +362,7 @@ def add_result(
                 metadata,
             )
         layer_name, attributes = (
-            f"{name} {crop_preview_name or result.recipe.task.result_suffix}",
+            f"{name} {crop_preview_name or result.recipe.task.spec.result_suffix}",
             {**layer_attributes, "metadata": metadata},
         )
         layer = (

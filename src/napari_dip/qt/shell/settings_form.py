@@ -92,13 +92,21 @@ class SuggestionMenu(QObject):
         Its text becomes the chosen suggestion.
     name : str
         The name of the setting.
+    suggest : callable
+        As `Setting.list_suggestions`.
     task : callable
         Returns the task with the present settings; raises `DipError` if they are not valid.
     """
 
-    def __init__(self, line: QLineEdit, name: str, task: Callable[[], Task]) -> None:
+    def __init__(
+        self,
+        line: QLineEdit,
+        name: str,
+        suggest: Callable[[Task], SuggestionOutcome],
+        task: Callable[[], Task],
+    ) -> None:
         super().__init__(line)
-        self._line, self._name, self._task = line, name, task
+        self._line, self._name, self._suggest, self._task = line, name, suggest, task
         self._call: BackgroundCall | None = None
         self.menu = QMenu(line)
         _add_line_button(line, QStyle.StandardPixmap.SP_ArrowDown, "Show what there is", self.ask)
@@ -112,7 +120,9 @@ class SuggestionMenu(QObject):
         except DipError as error:
             self._show(error.refusal)
             return
-        self._call = BackgroundCall(partial(_list_suggestions, task, self._name), self)
+        self._call = BackgroundCall(
+            partial(_list_suggestions, self._suggest, task, self._name), self
+        )
         self._call.ended.connect(self._show)
         self._call.start()
 
@@ -138,8 +148,10 @@ class SuggestionMenu(QObject):
         self._line.setText(text)
 
 
-def _list_suggestions(task: Task, name: str, _: RunControl) -> SuggestionOutcome:
-    return catch_errors(lambda: task.list_suggestions(name), "Listing", name)
+def _list_suggestions(
+    suggest: Callable[[Task], SuggestionOutcome], task: Task, name: str, _: RunControl
+) -> SuggestionOutcome:
+    return catch_errors(lambda: suggest(task), "Listing", name)
 
 
 def _add_line_button(
@@ -209,9 +221,11 @@ class SettingsForm:
         self.widgets = {name: _make_field_widget(field) for name, field in self._fields.items()}
         self._wheel = WheelGuard()
         self.suggestion_menus = {
-            name: SuggestionMenu(self.widgets[name].native, name, lambda: self.build_recipe().task)
+            name: SuggestionMenu(
+                self.widgets[name].native, name, suggest, lambda: self.build_recipe().task
+            )
             for name, field in self._fields.items()
-            if field.setting.has_suggestions
+            if (suggest := field.setting.list_suggestions)
         }
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)

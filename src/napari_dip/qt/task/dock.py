@@ -68,7 +68,7 @@ class TaskDock(LayerDock):
     empty_result_message = NO_PICTURE_MESSAGE
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, RunBar(), TASKS[self.task].inputs[1:])
+        super().__init__(viewer, RunBar(), TASKS[self.task].spec.inputs[1:])
         viewer = self._viewer
         self._queued_requests: list[RunRequest] = []
         self._remarks: list[str] = []
@@ -240,7 +240,7 @@ class TaskDock(LayerDock):
     def _arrange(self) -> None:
         self.noise.setVisible(has_noise(self.form))
         self.maps.setVisible(
-            any(task_input.is_detector_map for task_input in TASKS[self.task].inputs)
+            any(task_input.is_detector_map for task_input in TASKS[self.task].spec.inputs)
         )
         always_visible = (
             self.chooser,

@@ -199,8 +199,8 @@ class RecipeButtons(QWidget):
         """Set the form to a recipe file, or show an error and leave the form unchanged."""
         try:
             recipe = load_recipe(Path(path))
-            if recipe.task.name != self._form.task:
-                facts = {"path": path, "found": recipe.task.name, "wanted": self._form.task}
+            if recipe.task.spec.name != self._form.task:
+                facts = {"path": path, "found": recipe.task.spec.name, "wanted": self._form.task}
                 raise Refused(make_refusal("recipe-task", **facts))
         except DipError as error:
             self.said.emit(error.refusal.message)

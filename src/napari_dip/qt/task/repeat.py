@@ -30,7 +30,6 @@ from napari_dip.qt.task.request import (
     read_recorded_inputs,
     read_result_provenance,
 )
-from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -213,8 +212,8 @@ class RepeatButtons(QWidget):
             self.said.emit(error.message)
             return
         recipe = recipe_from_dict(provenance["recipe"])
-        if recipe.task.name != self._form.task:
-            title = TASKS[recipe.task.name].title
+        if recipe.task.spec.name != self._form.task:
+            title = recipe.task.spec.title
             error = make_refusal("repeat-other-task", layer=layer.name, task=title)
             self.said.emit(error.message)
             return

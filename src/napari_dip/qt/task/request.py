@@ -185,7 +185,9 @@ def plan_autosave(
     path = recorded["image"]["path"]
     file = os.path.basename(path or "")
     file = f" ({file})" if os.path.splitext(file)[0] not in ("", image.name) else ""
-    run_summary = summarise_run(plan, f"{plan.recipe.task.title} of '{image.name}'{file}", machine)
+    run_summary = summarise_run(
+        plan, f"{plan.recipe.task.spec.title} of '{image.name}'{file}", machine
+    )
     return AutosaveTarget(
         folder=list_autosave_folders()[0] / f"run-{secrets.token_hex(4)}",
         run_summary=run_summary,
@@ -293,7 +295,7 @@ class RunRequest:
     @property
     def label(self) -> str:
         """Name of the run in the queue, such as "Denoise cells"."""
-        title = self.plan.recipe.task.title
+        title = self.plan.recipe.task.spec.title
         return " ".join(filter(None, [title, self.name, self.crop_preview_name]))
 
     def make_pending_result(

@@ -77,7 +77,7 @@ class SnapshotLayers:
     def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
         """Add a snapshot as a new layer; return the name of the layer."""
         request = self._request
-        suffix = request.plan.recipe.task.result_suffix
+        suffix = request.plan.recipe.task.spec.result_suffix
         name = f"{request.name} {suffix}, {describe_snapshot(snapshot)}"
         metadata = {
             **request.layer_attributes["metadata"],

@@ -128,7 +128,7 @@ class _OutputSnapshot:
         job_paths = job.paths
         paths = (
             job_paths.result,
-            *(job_paths.get_learned_path(name) for name in plan.recipe.task.extra_outputs),
+            *(job_paths.get_learned_path(name) for name in plan.recipe.task.spec.extra_outputs),
         )
         return cls(
             folders=_resolve_folders(job_paths),
@@ -225,7 +225,7 @@ def _save_results(
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, at.result, plan, result) from failure
     results = [at.result]
-    for name in plan.recipe.task.extra_outputs:
+    for name in plan.recipe.task.spec.extra_outputs:
         learned_plane = result.learned[name]
         spec = make_plane_spec(source, learned_plane.shape)
         may_replace = at.get_learned_path(name) in before.files

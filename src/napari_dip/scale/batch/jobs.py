@@ -98,7 +98,7 @@ class JointTrainingPlan:
 
 def list_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
     """List the joint fits of a series and the fine-tuning probes of its members."""
-    single_units = make_units(plan.recipe, plan.source, plan.budget, plan.layout)
+    single_units = make_units(plan.recipe, plan.task_plan, plan.source, plan.budget, plan.layout)
     return tuple(
         fit
         for unit in single_units

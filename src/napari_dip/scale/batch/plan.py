@@ -175,7 +175,7 @@ def _read_extra_headers(
     """
     names = [
         task_input.name
-        for task_input in recipe.task.inputs[1:]
+        for task_input in recipe.task.spec.inputs[1:]
         if not task_input.is_repeated_exposure
     ]
     if unknown := set(extra_paths) - {*names, SHARED_NETWORK_INPUT}:
@@ -258,7 +258,7 @@ def _check_no_overwrite(
 
 
 def _list_learned_outputs(job: Job) -> tuple[str, ...]:
-    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.extra_outputs)
+    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.spec.extra_outputs)
 
 
 def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:

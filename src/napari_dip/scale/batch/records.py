@@ -275,7 +275,10 @@ def read_verified_record(
     record = read_file_record(paths, plan.source, plan.recipe)
     if record is None:
         return None
-    result_paths = [paths.result, *(paths.get_learned_path(name) for name in task.extra_outputs)]
+    result_paths = [
+        paths.result,
+        *(paths.get_learned_path(name) for name in task.spec.extra_outputs),
+    ]
     hashes = record["results_sha256"]
     if set(hashes) != {_format_relative_path(paths, path) for path in result_paths}:
         return None

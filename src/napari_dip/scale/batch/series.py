@@ -90,11 +90,11 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
 def check_network_channels(plan: Plan, joint_plan: JointTrainingPlan) -> Refusal | None:
     """Return a refusal for a file whose channels are not those that the network is fitted to."""
     first = joint_plan.plans[0]
-    return check_channels(plan, tuple(group_channels(first.recipe, first.source)))
+    return check_channels(plan, tuple(group_channels(first.task_plan, first.source)))
 
 
 def _get_channel_groups(plan: Plan) -> tuple[object, ...]:
-    return tuple(group_channels(plan.recipe, plan.source))
+    return tuple(group_channels(plan.task_plan, plan.source))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -333,7 +333,7 @@ def _write_network_file(
     metadata = {
         "schema": NETWORK_FILE_SCHEMA,
         "version": __version__,
-        "task": recipe.task.name,
+        "task": recipe.task.spec.name,
         "settings": recipe.task.to_dict(),
         "preset": recipe.run_settings.preset,
         "recipe": recipe.to_dict(),
@@ -342,7 +342,7 @@ def _write_network_file(
         "widths": list(plan.budget.widths),
         "halved": first.calibration.half_resolution is not None,
         "groups": [
-            list(channel) for channel in group_channels(first.plan.recipe, first.plan.source)
+            list(channel) for channel in group_channels(first.plan.task_plan, first.plan.source)
         ],
         "files": files,
         "outcomes": [asdict(outcome) for outcome in merger.outcomes],

@@ -78,7 +78,7 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
 {rows}
 </tbody>
 </table>"""
-    return make_html_page(f"{recipe.task.title}: {len(outcomes)} files", _TABLE_STYLE, body)
+    return make_html_page(f"{recipe.task.spec.title}: {len(outcomes)} files", _TABLE_STYLE, body)
 
 
 def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:

@@ -80,11 +80,6 @@ def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
     return make_note("impulses-found", count=count, share=count / measured_mask.size)
 
 
-def has_no_impulses(measured_mask: npt.NDArray[np.bool_] | None) -> bool:
-    """Return whether no impulses were found."""
-    return measured_mask is None or bool(measured_mask.all())
-
-
 def build_impulse_problem(
     fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem:

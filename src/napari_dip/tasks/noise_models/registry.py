@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
+from napari_dip.tasks.base import keep_extra_inputs
 from napari_dip.tasks.noise_models.impulses import (
     SALT_AND_PEPPER,
     build_impulse_problem,
@@ -184,14 +185,6 @@ def _accept(*_: object) -> None:
     """Refuse nothing, and find nothing."""
 
 
-def _keep_inputs(
-    image: npt.NDArray[np.float32],
-    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-    headers: Mapping[str, ImageSpec],
-) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
-    return extra_inputs, ()
-
-
 def _keep_fit_input(fit_input: FitInput) -> FitInput:
     return fit_input
 
@@ -256,7 +249,7 @@ class NoiseModel:
     has_noise_residual: bool = True
     check_header: Callable[..., Refusal | None] = _accept
     check_pixels: Callable[..., Refusal | None] = _accept
-    prepare_inputs: Callable[..., Any] = _keep_inputs
+    prepare_inputs: Callable[..., Any] = keep_extra_inputs
     find_missing: Callable[..., npt.NDArray[np.bool_] | None] = _accept
     prepare_fit_input: Callable[[FitInput], FitInput] = _keep_fit_input
     limit_network_input: Callable[[FitInput], FitInput] = _keep_fit_input

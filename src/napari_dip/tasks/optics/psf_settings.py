@@ -13,10 +13,10 @@ from pydantic import Field
 
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS, Input, Setting
+from napari_dip.tasks.base import Input, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -250,7 +250,7 @@ class PsfSource:
         return optics.check(source) if self.sigma is None else None
 
     def check_axes(self, source: ImageSpec, picture: ImageSpec | None, axes: str) -> Refusal | None:
-        """Refuse a PSF that does not fit the axes of one fit, or is larger than the image."""
+        """Refuse a PSF that does not fit the axes of one fit."""
         is_volume = axes[0] == "Z"
         if picture is not None:
             if not is_deep(picture) or is_volume:
@@ -262,7 +262,7 @@ class PsfSource:
             return make_refusal("gaussian-depth", name=source.name)
         if self.sigma is None and is_volume and None in self.optics.get_pixel_sizes(source, "Z"):
             return make_refusal("z-step-missing", name=source.name)
-        return check_size(source, self.compute_psf_sizes(source, None, axes), axes)
+        return None
 
     def is_volumetric(self, source: ImageSpec, picture: ImageSpec | None) -> bool:
         """Return whether the PSF extends along Z, so that a stack is one volume."""
@@ -289,15 +289,6 @@ class PsfSource:
             sigmas = {"Z": self.sigma_z or 0.0, "Y": self.sigma, "X": self.sigma}
             return tuple(2 * ceil(GAUSSIAN_RADIUS_SIGMAS * sigmas[axis]) + 1 for axis in axes)
         return self.optics.compute_psf_sizes(source, axes)
-
-    def compute_halo(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> int:
-        """Return the halo of a tile: radius of the PSF plus that of the receptive field."""
-        return (
-            max(self.compute_psf_sizes(source, extra_headers.get("psf"), axes)) // 2
-            + RECEPTIVE_FIELD_RADIUS
-        )
 
     def make_kernel(
         self, source: ImageSpec, picture: Tensor | None, axes: str
