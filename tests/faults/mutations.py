@@ -73,7 +73,7 @@ MUTATIONS = [
     ),
     Mutation(
         "ranges that single precision does not hold are refused",
-        "pipeline/calibrate/inputs.py",
+        "tasks/shared_settings.py",
         "or span < 16 * float(np.spacing(np.float32(largest)))",
         "or False",
         "bad-input",
