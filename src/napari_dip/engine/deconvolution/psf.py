@@ -343,8 +343,8 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     Returns
     -------
     tuple of Tensor and two floats
-        The padded PSF; how many pixels the one nearest to the centre of mass was off the middle;
-        and the fraction of a pixel by which the centre of mass is still off the middle.
+        The padded PSF; the distance in pixels between the middle and the pixel nearest to the
+        centre of mass, before padding; and the distance that is left, a fraction of a pixel.
     """
     size = psf.shape[axis]
     indices = torch.arange(size, dtype=psf.dtype, device=psf.device)

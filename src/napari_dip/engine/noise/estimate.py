@@ -57,8 +57,8 @@ MIN_LAG_1_CORRELATION = 0.22
 #: structure in flat blocks measures as much; treated as noise, it lowered the PSNR of mitochondria
 #: and coins.
 MAX_DOUBTFUL_CORRELATION = 0.12
-#: Correlation at which the hidden block ends, after that of the image was subtracted. A network
-#: learns no noise from so little.
+#: Noise correlation, without the correlation of the image itself, at which the hidden block ends. A
+#: network learns no noise from so little.
 MAX_NEGLIGIBLE_CORRELATION = 0.05
 #: Largest half width of the hidden block, in pixels. On FMD widefield, whose noise is correlated
 #: over 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since

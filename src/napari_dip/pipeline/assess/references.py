@@ -87,7 +87,8 @@ PAPERS = {
     "feature inversion": "Mahendran, Vedaldi, Understanding deep image representations by "
     "inverting them, CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
 }
-#: Topic of each paper that no sentence may cite; it is then named at the end of the section.
+#: Topics of papers that the sentences of the section do not always cite. If none cites a paper, its
+#: topic is named at the end.
 CITED_TOPICS = {
     "sure": "the measure of how much noise a picture repeats, by which the fit is stopped",
     "total variation": "the penalty on total variation",
@@ -145,7 +146,7 @@ def get_task_setting(report: Report, name: str) -> Any:
 
 
 def _is_cited_by_method(paper: str) -> Callable[[Report], bool]:
-    """Return whether the prior or the noise model of a run names a paper."""
+    """Return a rule that holds if the prior or the noise model of a run names the paper."""
     return lambda report: (
         paper in get_report_prior(report).papers + get_noise_model(report["noise"]["model"]).papers
     )

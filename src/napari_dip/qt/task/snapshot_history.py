@@ -197,9 +197,9 @@ class SnapshotBuffer:
     def add(self, event: Event) -> None:
         """Add the picture of an event if it is new and its turn has come.
 
-        When the limits of number or memory are exceeded, every second snapshot is dropped, and from
-        then on every second picture is kept. A history needs at least two pictures, so none is
-        kept of which two exceed the limit of memory.
+        Each time that the limit of number or memory is exceeded, every second snapshot is dropped,
+        and half as many pictures are added from then on. A picture larger than half the limit of
+        memory is not added, since a history needs two.
         """
         picture = event.preview
         last_picture = self.snapshots[-1].picture if self.snapshots else None

@@ -268,8 +268,8 @@ def read_verified_record(
     Returns
     -------
     dict or None
-        The record. None if anything differs or cannot be read, or if the files that it lists are
-        not those that this plan writes: another run made them then.
+        The record. None if anything differs or cannot be read, or if this plan would write other
+        files than the record lists, so that they are results of another run.
     """
     paths, task = job.paths, plan.recipe.task
     record = read_file_record(paths, plan.source, plan.recipe)
