@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from napari_dip.errors import Failed, Refusal, make_refusal, read_refusal
-from napari_dip.errors.note_texts import NOTES, STOPS, StopReason
+from napari_dip.errors.fault import NOTES, STOPS
 from napari_dip.errors.notes import (
+    StopReason,
     make_note,
     make_stop,
     read_note,

@@ -4,43 +4,24 @@
     ├── Refused              refused before any work began; holds a `Refusal`
     └── Failed               work began and failed; holds a `Refusal` as well
 
-A message has two sentences: what is wrong and where, then what to do. Both are in `FAULTS`, which
-the tests check and the documentation lists.
+A message has two sentences: what is wrong and where, then what to do. Both stand in
+`messages.toml`, as all notes do. The tests check them and the documentation lists them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_dip.errors.fault import Fault, make_printable
-from napari_dip.errors.files import FILE_FAULTS, PIXEL_FAULTS
-from napari_dip.errors.notes import Note, read_note, render, simplify_facts
-from napari_dip.errors.runs import (
-    NETWORK_FAULTS,
-    RUN_FAULTS,
-    SERIES_FAULTS,
-    SETTING_FAULTS,
-    WORKER_FAULTS,
-)
+from napari_dip.errors.fault import FAULTS as FAULTS
+from napari_dip.errors.fault import Fault, make_printable, render, simplify_facts
+from napari_dip.errors.notes import Note, read_note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Answer = TypeVar("Answer")
 
-FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {
-        **FILE_FAULTS,
-        **SETTING_FAULTS,
-        **PIXEL_FAULTS,
-        **NETWORK_FAULTS,
-        **RUN_FAULTS,
-        **WORKER_FAULTS,
-        **SERIES_FAULTS,
-    }
-)
 #: Keys of the sentences of a refusal whose code an earlier version wrote, but not its facts.
 _WRITTEN_SENTENCE, _WRITTEN_REMEDY = "written_sentence", "written_remedy"
 _WRITTEN = Fault(sentence=f"{{{_WRITTEN_SENTENCE}}}", remedy=f"{{{_WRITTEN_REMEDY}}}")
@@ -100,7 +81,7 @@ class Refusal:
         return make_printable(render(template, self.facts))
 
 
-def make_refusal(code: str, **facts: object) -> Refusal:
+def make_refusal(code: str, /, **facts: object) -> Refusal:
     """Make a refusal from the fault `code` and the facts of this case.
 
     Raises
@@ -127,11 +108,19 @@ def read_refusal(raw: Mapping[str, Any]) -> Refusal:
 
 
 class DipError(Exception):
-    """Base of all errors that are meant for users."""
+    """Base of all errors that are meant for users.
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+    Parameters
+    ----------
+    refusal : Refusal or str
+        The reason, or the code of its fault.
+    **facts
+        The facts of this case, with a code.
+    """
+
+    def __init__(self, refusal: Refusal | str, /, **facts: object) -> None:
+        self.refusal = make_refusal(refusal, **facts) if isinstance(refusal, str) else refusal
+        super().__init__(self.refusal.message)
 
     def __reduce__(self) -> tuple[type[DipError], tuple[Refusal]]:
         """Pickle the refusal, not only its message."""

@@ -1,15 +1,28 @@
-"""Define a fault, and make texts of any origin safe to print."""
+"""Read the texts of all faults and notes, fill them with facts, and make them safe to print.
+
+The texts stand in `messages.toml`. `{fact:?this|that}` chooses between two texts by a fact.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
 from reprlib import Repr
+from string import Formatter, Template
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from unicodedata import category
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Maximum letters of an unshortened text: a file name has up to 255, the list of all architectures
 #: 560. Of a longer text, this many letters at each end stay.
 _MAX_SHOWN_LENGTH, _SHOWN_END_LENGTH = 1000, 100
 _SHORT_REPR = Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +31,58 @@ class Fault:
 
     sentence: str
     remedy: str
+
+
+_MESSAGES = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
+
+
+def _insert_phrases(texts: Mapping[str, str]) -> dict[str, str]:
+    """Replace each `$phrase` by the text that several messages share."""
+    phrases = _MESSAGES["phrases"]
+    return {key: Template(text).substitute(phrases) for key, text in texts.items()}
+
+
+#: Templates of refusals and failures, by code.
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {code: Fault(**_insert_phrases(texts)) for code, texts in _MESSAGES["faults"].items()}
+)
+#: Templates of notes by code, and of the ends of a fit by `StopReason`.
+NOTES: Mapping[str, str] = MappingProxyType(_insert_phrases(_MESSAGES["notes"]))
+STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
+
+
+class _Template(Formatter):
+    """Format as `str.format` does; `{fact:?this|that}` chooses between two texts."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec[:1] != "?":
+            return str(super().format_field(value, format_spec))
+        this, _, that = format_spec[1:].partition("|")
+        return this if value else that
+
+
+def render(template: str, facts: Mapping[str, object]) -> str:
+    """Fill a template with facts.
+
+    Raises
+    ------
+    KeyError
+        If a fact is missing.
+    """
+    return _Template().vformat(template, (), facts)
+
+
+def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:
+    """Convert facts to plain JSON types; make texts printable and shorten long ones."""
+    return {name: _simplify(fact) for name, fact in facts.items()}
+
+
+def _simplify(fact: object) -> object:
+    if fact is None or isinstance(fact, bool):
+        return fact
+    if isinstance(fact, Integral):
+        return int(fact)
+    return float(fact) if isinstance(fact, Real) else shorten_middle(make_printable(str(fact)))
 
 
 def make_printable(text: str) -> str:
@@ -51,6 +116,3 @@ def shorten_middle(text: str) -> str:
 def shorten_repr(value: object) -> str:
     """Return Python's representation of a value, shortened if it is long or deeply nested."""
     return _SHORT_REPR.repr(value)
-
-
-_SHORT_REPR.maxstring = _SHORT_REPR.maxother = _SHORT_REPR.maxlong = 100

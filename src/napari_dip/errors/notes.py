@@ -11,53 +11,34 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from enum import StrEnum
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import shorten_middle
-from napari_dip.errors.note_texts import EARLIER_PLATEAU, NOTES, STOPS
-from napari_dip.errors.note_texts import StopReason as StopReason
+from napari_dip.errors.fault import NOTES, STOPS, render, simplify_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 #: Code of a note of an earlier version, which holds only the sentence.
 TEXT_CODE = "text"
+#: As reports of an earlier version word `StopReason.PLATEAU`, without its code.
+_EARLIER_PLATEAU = "the pixels held out from the fit were explained no better{by} iterations"
 
 
-class _Template(Formatter):
-    """Format as `str.format` does; `{fact:?this|that}` chooses between two texts."""
+class StopReason(StrEnum):
+    """Why a fit ended."""
 
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if format_spec[:1] != "?":
-            return str(super().format_field(value, format_spec))
-        this, _, that = format_spec[1:].partition("|")
-        return this if value else that
-
-
-def render(template: str, facts: Mapping[str, object]) -> str:
-    """Fill a template with facts.
-
-    Raises
-    ------
-    KeyError
-        If a fact is missing.
-    """
-    return _Template().vformat(template, (), facts)
-
-
-def simplify_facts(facts: Mapping[str, object]) -> dict[str, object]:
-    """Convert facts to plain JSON types; shorten long texts."""
-    return {name: _simplify(fact) for name, fact in facts.items()}
-
-
-def _simplify(fact: object) -> object:
-    if fact is None or isinstance(fact, bool):
-        return fact
-    if isinstance(fact, Integral):
-        return int(fact)
-    return float(fact) if isinstance(fact, Real) else shorten_middle(str(fact))
+    USER = "user"
+    HISTORY = "history"
+    PLATEAU = "plateau"
+    ITERATIONS = "iterations"
+    BREAKDOWN = "breakdown"
+    TIME = "time"
+    MEMORY = "memory"
+    DEVICE = "device"
+    SHARED_NETWORK = "shared-network"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,8 +171,8 @@ def serialise_stop(stop: Stop) -> dict[str, str]:
 
 def _find_stop_reason(text: str) -> StopReason:
     """Return the reason whose template could have produced the words of an earlier version."""
-    for reason, template in (*STOPS.items(), (StopReason.PLATEAU, EARLIER_PLATEAU)):
+    for reason, template in (*STOPS.items(), (StopReason.PLATEAU, _EARLIER_PLATEAU)):
         parts = (re.escape(literal) for literal, *_ in Formatter().parse(template))
-        if reason is not StopReason.OTHER and re.fullmatch(".*".join(parts), text):
-            return reason
+        if reason != StopReason.OTHER and re.fullmatch(".*".join(parts), text):
+            return StopReason(reason)
     return StopReason.OTHER

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_dip.engine.noise.estimate import CAUTIONS, UNRELIABLE_REASONS, NoiseEstimate
-from napari_dip.errors.note_texts import NOTES
+from napari_dip.errors.fault import NOTES
 from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
 from napari_dip.pipeline.noise_report import UNRELIABLE_REASON_TEXTS
 
