@@ -63,10 +63,9 @@ def best_lucy(
     """Richardson-Lucy of the engine at the iteration that is best by the truth."""
     operator = CircularConvolution(psf) if circular else ValidConvolution(psf)
     beyond = (0,) * 3 if circular else operator.margin
-    grid = tuple(n + 2 * far for n, far in zip(truth.shape, beyond, strict=True))
     frame = tuple(slice(far, far + n) for n, far in zip(truth.shape, beyond, strict=True))
     start = torch.from_numpy(measured)[None, None]
-    kept = run_masked_richardson_lucy(operator, start, torch.ones_like(start), grid, ITERATIONS)
+    kept = run_masked_richardson_lucy(operator, start, torch.ones_like(start), ITERATIONS)
     guesses = [guess[0, 0].numpy() for guess in kept]
     scores = [decibels(guess[frame], truth, fitted=circular) for guess in guesses]
     best = int(np.argmax(scores))

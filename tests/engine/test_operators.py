@@ -316,6 +316,23 @@ def test_an_operator_works_on_the_device_that_it_is_moved_to(name: str) -> None:
     assert there.dtype == wanted.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", [*OPERATORS, "chain", "identity"])
+def test_the_adjoint_brings_back_what_a_linear_operator_spreads(name: str) -> None:
+    others = {
+        "chain": Chain(ValidConvolution(random(3, 5)), LanczosDownsample((2, 3))),
+        "identity": Identity(),
+    }
+    operator = (OPERATORS | others)[name]
+    frame = random(1, 2, 9, 8, seed=1)
+    image = random(1, 2, *operator.compute_grid((9, 8)))
+    predicted = operator(image).detach()
+    assert predicted.shape == frame.shape
+    back = operator.make_adjoint(frame)(frame)
+    assert back.shape == image.shape
+    wanted = float((predicted.double() * frame).sum())
+    assert float((image.double() * back).sum()) == pytest.approx(wanted, rel=1e-5)
+
+
 def fitted(start: LearnedConvolution, sharp: torch.Tensor, blurred: torch.Tensor) -> dict:
     """Fit the blur's figures to a picture of which the sharp one is known."""
     optimizer = torch.optim.Adam(start.parameters(), lr=0.05)

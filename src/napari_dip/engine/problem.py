@@ -1,46 +1,19 @@
 """Define the fit problem: measurements, operators, fidelity, penalties and the final steps.
 
-The identity and the chain of operators are here; all others are in `engine.operators`.
+What an operator is, the identity and the chain are here; all others are in `engine.operators`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 #: Lower bound of a predicted variance, in squared network units.
 MIN_PREDICTION_VARIANCE = 1e-9
-
-
-class Identity(nn.Module):
-    """Operator of a detector that measures the picture itself, plus noise."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the image unchanged."""
-        return image
-
-
-class Chain(nn.Module):
-    """Operators in sequence, such as the blur of the optics and then the sampling by the pixels.
-
-    Parameters
-    ----------
-    *operators : nn.Module
-        In the order in which they act on the picture.
-    """
-
-    def __init__(self, *operators: nn.Module) -> None:
-        super().__init__()
-        self.operators = nn.ModuleList(operators)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (B, C, *grid) to (B, C, *measured) of the last operator."""
-        for operator in self.operators:
-            image = operator(image)
-        return image
 
 
 class Estimate(NamedTuple):
@@ -58,34 +31,103 @@ class Estimate(NamedTuple):
     log_variance: Tensor | None = None
 
 
-class Operator(Protocol):
-    """Map from the picture to what the detector measures of it; any `nn.Module` of this form."""
+class Operator(nn.Module):
+    """Map from the picture to what the detector measures of it.
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Map (B, C, *grid) to (B, C, *measured)."""
-        ...
+    A subclass defines `forward`. It overrides the other methods where their defaults do not hold:
+    its grid is finer or larger than the measured one, its fit leaves a part of the measurement out,
+    or it has parameters of its own. `nn.Module.parameters` are fitted along with the network.
+    """
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights to fit along with the network; none unless the operator is learned."""
-        ...
+    __call__: Callable[..., Tensor]
 
+    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the picture for a measurement of this size; by default the same."""
+        return measured
 
-@runtime_checkable
-class WholePictureOperator(Protocol):
-    """An operator that computes the complete measurement in another way than during a fit."""
+    def predict(self, estimate: Estimate) -> Estimate:
+        """Return the prediction of the fitted measurement, on the measured grid.
 
-    def apply_to_whole(self, image: Tensor) -> Tensor:
-        """Return what the detector measured of a finished picture (1, C, *grid)."""
-        ...
+        The variance goes through the operator like a picture. That is exact for errors that are
+        constant over the operator's kernel, as a network's nearly are, and too large elsewhere.
 
+        Parameters
+        ----------
+        estimate : Estimate
+            Of the whole grid.
+        """
+        mean = self(estimate.mean)
+        if estimate.log_variance is None:
+            return Estimate(mean)
+        variance = self(estimate.log_variance.exp())
+        # a kernel with negative lobes can make a variance negative next to a steep edge
+        return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
 
-@runtime_checkable
-class LearnedOperator(Protocol):
-    """An operator with parameters that are fitted along with the network."""
+    def detect(self, image: Tensor) -> Tensor:
+        """Return all that the detector measured of a finished picture (1, C, *grid).
+
+        It differs from `forward` where the fit leaves a part of the measurement out.
+        """
+        return self(image)
+
+    def make_adjoint(self, measurement: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the adjoint of a linear operator: (B, C, *measured) -> (B, C, *grid).
+
+        It is the gradient of the operator, whose graph is recorded once for all calls.
+
+        Parameters
+        ----------
+        measurement : Tensor
+            (B, C, *measured); only its shape, type and device are used.
+        """
+        grid = self.compute_grid(tuple(measurement.shape[2:]))
+        with torch.enable_grad():
+            start = measurement.new_zeros((*measurement.shape[:2], *grid)).requires_grad_()
+            prediction = self(start)
+        return lambda frame: torch.autograd.grad(prediction, start, frame, retain_graph=True)[0]
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
-        """Return the fitted parameters by name, in units of the picture's grid."""
-        ...
+        """Return the fitted parameters by name, in units of the picture's grid; none by default."""
+        return {}
+
+
+class Identity(Operator):
+    """Operator of a detector that measures the picture itself, plus noise."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the image unchanged."""
+        return image
+
+    def predict(self, estimate: Estimate) -> Estimate:
+        """Return the estimate unchanged."""
+        return estimate
+
+
+class Chain(Operator):
+    """Operators in sequence, such as the blur of the optics and then the sampling by the pixels.
+
+    Parameters
+    ----------
+    *operators : Operator
+        In the order in which they act on the picture.
+    """
+
+    def __init__(self, *operators: Operator) -> None:
+        super().__init__()
+        self.operators = nn.ModuleList(operators)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, C, *grid) to (B, C, *measured) of the last operator."""
+        for operator in self.operators:
+            image = operator(image)
+        return image
+
+    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the picture that the first operator takes."""
+        for operator in reversed(self.operators):
+            assert isinstance(operator, Operator)
+            measured = operator.compute_grid(measured)
+        return measured
 
 
 #: (estimate, measurement) -> dimensionless loss per pixel. It is not summed, so the caller can
@@ -182,26 +224,6 @@ def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Est
     return replace(problem, finish=append(problem.finish), refine=refine)
 
 
-def predict_detected(term: Term, estimate: Estimate) -> Estimate:
-    """Return what the detector would measure of an estimate, on the measured grid.
-
-    The variance goes through the operator like a picture. That is exact for errors that are
-    constant over the operator's kernel, as a network's nearly are, and too large for all others.
-
-    Parameters
-    ----------
-    term : Term
-    estimate : Estimate
-        Of the whole grid.
-    """
-    mean = term.operator(estimate.mean)
-    if estimate.log_variance is None or isinstance(term.operator, Identity):
-        return Estimate(mean, estimate.log_variance)
-    variance = term.operator(estimate.log_variance.exp())
-    # a kernel with negative lobes can make a variance negative next to a steep edge
-    return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
-
-
 def compute_validation_loss(
     problem: Problem, estimate: Estimate, *, is_direct: bool = False
 ) -> Tensor:
@@ -220,7 +242,7 @@ def compute_validation_loss(
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        prediction = estimate if is_direct else predict_detected(term, estimate)
+        prediction = estimate if is_direct else term.operator.predict(estimate)
         loss = term.likelihood(prediction, term.measurement) * term.validation_mask
         total = total + loss.sum()
         count = count + term.validation_mask.sum() * loss.shape[1]

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from napari_dip.engine.networks.inference_tiles import MAX_UNTILED_PIXELS, compute_tile_size
-from napari_dip.engine.problem import Estimate, predict_detected
+from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -235,7 +235,7 @@ class EagerTrainStep:
         loss, likelihood = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         tensors = batch.measurements, batch.targets, batch.weights
         for term, measured, target, weight in zip(self._problem.terms, *tensors, strict=True):
-            prediction = estimate if batch.is_direct else predict_detected(term, estimate)
+            prediction = estimate if batch.is_direct else term.operator.predict(estimate)
             fidelity = (
                 term.refit_fidelity if batch.uses_validation_pixels else None
             ) or term.fidelity

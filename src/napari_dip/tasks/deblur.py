@@ -66,10 +66,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Fidelity, Problem
+    from napari_dip.engine.problem import Fidelity, Operator, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
@@ -215,10 +215,9 @@ class Deblur(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         if self.initial_estimate != "none":
-            grid = compute_object_size(fit_input.grid, self._compute_margin(fit_input))
-            dark = self._compute_dark_level(fit_input)
-            operator = self._make_operator(fit_input)
-            guess = compute_first_guess(fit_input, operator, grid, dark)
+            guess = compute_first_guess(
+                fit_input, self._make_operator(fit_input), self._compute_dark_level(fit_input)
+            )
             fit_input = replace(fit_input, precomputed={"guess": guess})
         return FitSetup(
             prior=self._make_prior(fit_input, rng),
@@ -308,7 +307,7 @@ class Deblur(Task):
             return (0,) * len(fit_input.grid)
         return compute_object_margin(fit_input.grid, tuple(fit_input.extra_inputs["psf"].shape))
 
-    def _make_operator(self, fit_input: FitInput) -> nn.Module:
+    def _make_operator(self, fit_input: FitInput) -> Operator:
         from napari_dip.engine.operators.convolution import CircularConvolution, ValidConvolution
 
         if self.border == "circular":
@@ -321,7 +320,7 @@ class Deblur(Task):
         """Build random input on the grid of the object, with the initial estimates beside it."""
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
-        grid = compute_object_size(fit_input.grid, self._compute_margin(fit_input))
+        grid = self._make_operator(fit_input).compute_grid(fit_input.grid)
         if self.initial_estimate == "none":
             return build_random_input_prior(fit_input, grid, rng)
         return build_first_guess_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)

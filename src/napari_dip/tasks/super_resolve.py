@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.io import ImageSpec
 
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
@@ -315,7 +315,7 @@ class SuperResolve(Task):
         )
         return allows_warm_start and self.initial_estimate != "none"
 
-    def _make_operator(self, axes: str) -> nn.Module:
+    def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""
         from napari_dip.engine.deconvolution.psf import gaussian_psf
         from napari_dip.engine.operators.convolution import ValidConvolution
@@ -329,7 +329,7 @@ class SuperResolve(Task):
             else downsampling
         )
 
-    def _make_downsampling(self, factors: tuple[int, ...]) -> nn.Module:
+    def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
         from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
@@ -351,9 +351,7 @@ class SuperResolve(Task):
                 fit_input, self._make_downsampling(_get_stage_factors(factors)), factors, rng
             )
         jitter = SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER
-        grid = compute_object_size(
-            _multiply_sizes(fit_input.grid, factors), self._compute_margin(axes)
-        )
+        grid = self._make_operator(axes).compute_grid(fit_input.grid)
         channels = RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
         options: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
         if self.initial_estimate == "none":
@@ -389,7 +387,7 @@ class SuperResolve(Task):
             ),
         )
 
-    def _make_resamplers(self, fit_input: FitInput) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    def _make_resamplers(self, fit_input: FitInput) -> tuple[Operator, Callable[[Tensor], Tensor]]:
         """Return the downsampling operator and the interpolation to the fine grid."""
         operator = self._make_operator(_get_spatial_axes(fit_input)).to(
             fit_input.measurement.device

@@ -23,7 +23,6 @@ from napari_dip.engine.problem import (
     Problem,
     Term,
     compute_validation_loss,
-    predict_detected,
 )
 
 
@@ -101,7 +100,7 @@ def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
     term = coarse_term(LanczosDownsample((2, 2)), 8)
     doubt = torch.full((1, 1, 16, 16), 3.0).log()
     estimate = Estimate(torch.full((1, 1, 16, 16), 2.0), doubt)
-    seen = predict_detected(term, estimate)
+    seen = term.operator.predict(estimate)
     assert seen.log_variance is not None
     assert seen.mean.shape == seen.log_variance.shape == (1, 1, 8, 8)
     torch.testing.assert_close(seen.log_variance.exp(), torch.full((1, 1, 8, 8), 3.0))
@@ -112,7 +111,7 @@ def test_a_finer_estimate_with_doubt_is_judged_on_the_measured_grid() -> None:
 def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
     estimate = Estimate(torch.zeros(1, 1, 8, 8), torch.randn(1, 1, 8, 8))
     assert (
-        predict_detected(coarse_term(Identity(), 8), estimate).log_variance is estimate.log_variance
+        coarse_term(Identity(), 8).operator.predict(estimate).log_variance is estimate.log_variance
     )
 
 

@@ -21,7 +21,6 @@ from napari_dip.engine.problem import (
     Problem,
     Term,
     compute_validation_loss,
-    predict_detected,
 )
 
 #: Standard deviation of the errors of both pictures.
@@ -139,7 +138,7 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
     )
     picture = torch.full((1, 1, 8, 8), 9.0)
     picture[..., 2:-2, 2:-2] = 1.0
-    loss = term.fidelity(predict_detected(term, Estimate(picture)), term.measurement)
+    loss = term.fidelity(term.operator.predict(Estimate(picture)), term.measurement)
     assert loss.shape == (1, 1, 4, 4)
     assert float(loss.max()) == 0
 

@@ -42,9 +42,7 @@ def test_offsets_of_lines_are_seen_by_the_detector_and_handed_over_in_image_unit
     operator = LineOffsets(offsets, unit)
     picture = torch.rand(1, 1, 4, 3)
     torch.testing.assert_close(operator(picture), picture)
-    torch.testing.assert_close(
-        operator.apply_to_whole(picture) - picture, offsets.expand(1, 1, 4, 3)
-    )
+    torch.testing.assert_close(operator.detect(picture) - picture, offsets.expand(1, 1, 4, 3))
     torch.testing.assert_close(
         operator.get_learned_parameters()["line_offsets"], 2 * torch.arange(4.0)
     )

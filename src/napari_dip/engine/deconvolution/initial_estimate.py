@@ -24,10 +24,7 @@ from itertools import combinations_with_replacement, islice
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from napari_dip.engine.operators.convolution import compute_kernel_margin, convolve_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,16 +32,12 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Operator
 
 #: Least share of a pixel's light that reaches valid pixels for it to be updated, and lower bound of
-#: the prediction as a share of the mean; as in `richardson_lucy`.
+#: the prediction as a share of the mean, which prevents 0 / 0 at pixels without light. The Fourier
+#: transform has rounding errors of 1e-7 of the brightest pixel in single precision. At this share
+#: they are 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
 MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
 _OUTLIER_SHARE = 1e-3
-#: Least share of a pixel's light that reaches the frame for it to be updated. The Fourier transform
-#: has rounding errors of 1e-7 of the brightest pixel in single precision. At this share they are
-#: 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
-_MIN_FRAME_SENSITIVITY = 1e-2
-#: Lower bound of the prediction, as a share of the mean; prevents 0 / 0 at pixels without light.
-_MIN_PREDICTED_LIGHT = 1e-6
 #: Upper bound of the momentum; at 1, steps would not converge.
 _MAX_MOMENTUM = 0.98
 
@@ -53,7 +46,6 @@ def run_masked_richardson_lucy(
     operator: Operator,
     measurement: Tensor,
     valid: Tensor,
-    grid: tuple[int, ...],
     iterations: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
     """Run Richardson-Lucy with any linear operator and any mask.
@@ -66,8 +58,6 @@ def run_masked_richardson_lucy(
         (B, C, *measured), above the value without light; negative values count as 0.
     valid : Tensor
         (B, 1, *measured), 1 where a pixel may be used.
-    grid : tuple of int
-        Size of the picture.
     iterations : tuple of int, ascending
         Iterations whose pictures are returned. Few give a blurred picture with little noise.
 
@@ -81,7 +71,7 @@ def run_masked_richardson_lucy(
     Richardson, JOSA 62, 1972, doi:10.1364/JOSA.62.000055; Lucy, Astron. J. 79, 1974,
     doi:10.1086/111605.
     """
-    spread_back = make_adjoint(operator, measurement, grid)
+    spread_back = operator.make_adjoint(measurement)
     axes = tuple(range(2, measurement.ndim))
     measurement = measurement.clamp(min=0) * valid
     mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
@@ -100,30 +90,6 @@ def run_masked_richardson_lucy(
     return tuple(pictures)
 
 
-def make_adjoint(
-    operator: Operator, measurement: Tensor, grid: tuple[int, ...]
-) -> Callable[[Tensor], Tensor]:
-    """Return the adjoint operator: (B, C, *measured) -> (B, C, *grid).
-
-    Parameters
-    ----------
-    operator : Operator
-        Linear: (B, C, *grid) -> (B, C, *measured).
-    measurement : Tensor
-        (B, C, *measured); only its shape, type and device are used.
-    grid : tuple of int
-    """
-    batch, channels = measurement.shape[:2]
-    with torch.enable_grad():  # the adjoint is the gradient of the operator
-        start = measurement.new_zeros((batch, channels, *grid)).requires_grad_()
-        blurred = operator(start)
-
-    def spread_back(frame: Tensor) -> Tensor:
-        return torch.autograd.grad(blurred, start, frame, retain_graph=True)[0]
-
-    return spread_back
-
-
 def estimate_peak_intensity(guess: Tensor) -> float:
     """Return the expected peak intensity of a picture, from an initial estimate; at least 1.
 
@@ -138,71 +104,11 @@ def estimate_peak_intensity(guess: Tensor) -> float:
     )
 
 
-def richardson_lucy(
-    measurement: Tensor, kernel: Tensor, iterations: int, background: float = 0.0
-) -> Tensor:
-    """Deconvolve by Richardson-Lucy, whose steps increase the Poisson likelihood.
-
-    The object extends beyond the frame by half the kernel. Each of its pixels is weighted by the
-    share of its light that reaches the frame, which avoids ringing at the border. Pixels with
-    almost no such light keep the initial value, the mean of the measurement.
-
-    Parameters
-    ----------
-    measurement : Tensor
-        (B, C, *measured), in counts above the detector's offset; negative values count as 0.
-    kernel : Tensor
-        (*sizes) or (C, *sizes), odd, non-negative, of sum one.
-    iterations : int, >= 0
-    background : float, >= 0
-        Background light in counts per pixel.
-
-    Returns
-    -------
-    Tensor
-        (B, C, *measured + sizes - 1), non-negative, with the frame in its middle.
-
-    Raises
-    ------
-    ValueError
-        If a size of the kernel is even or its axes do not fit.
-
-    References
-    ----------
-    Richardson, JOSA 62, 1972, doi:10.1364/JOSA.62.000055; Lucy, Astron. J. 79, 1974,
-    doi:10.1086/111605; Bertero and Boccacci, A simple method for the reduction of boundary
-    effects in the Richardson-Lucy approach, Astron. Astrophys. 437, 2005,
-    doi:10.1051/0004-6361:20052717.
-    """
-    dims = measurement.ndim - 2
-    margin = compute_kernel_margin(kernel, dims)
-    axes = tuple(range(-dims, 0))
-    padding = [pixels for side in reversed(margin) for pixels in (2 * side, 2 * side)]
-    mirrored = kernel.flip(axes)
-
-    def spread_back(frame: Tensor) -> Tensor:
-        return convolve_valid(F.pad(frame, padding), mirrored)
-
-    measurement = measurement.clamp(min=0)
-    mean = measurement.mean(axes, keepdim=True)
-    floor = _MIN_PREDICTED_LIGHT * mean + torch.finfo(measurement.dtype).tiny
-    sensitivity = spread_back(torch.ones_like(measurement))
-    image = (mean - background).clamp(min=floor).expand_as(sensitivity)
-    for _ in range(iterations):
-        prediction = (convolve_valid(image, kernel) + background).clamp(min=floor)
-        factor = spread_back(measurement / prediction).clamp(min=0) / sensitivity.clamp(
-            min=_MIN_FRAME_SENSITIVITY
-        )
-        image = image * torch.where(sensitivity > _MIN_FRAME_SENSITIVITY, factor, 1.0)
-    return image
-
-
 def iterate_smooth_deconvolution(
     operator: Operator,
     light: Tensor,
     variance: Tensor,
     valid: Tensor,
-    grid: tuple[int, ...],
     weights: tuple[float, ...],
     marks: tuple[int, ...],
 ) -> Iterator[Tensor]:
@@ -218,8 +124,6 @@ def iterate_smooth_deconvolution(
         (1, C, *measured), noise variance of each pixel.
     valid : Tensor
         (1, 1, *measured), 1 where a pixel may be used.
-    grid : tuple of int
-        Size of the picture.
     weights : tuple of float
         Weights of the penalty, for bends in units of the noise's standard deviation. They are used
         in sequence, each from the previous picture.
@@ -231,7 +135,7 @@ def iterate_smooth_deconvolution(
     Tensor
         (1, C, *grid), non-negative.
     """
-    spread_back = make_adjoint(operator, light, grid)
+    spread_back = operator.make_adjoint(light)
     weight_map = valid / variance
     unit = float(variance.mean().sqrt())
     target, sensitivity = spread_back(weight_map * light.clamp(min=0)), spread_back(weight_map)

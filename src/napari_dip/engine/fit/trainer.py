@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from napari_dip.engine.fit.cuda_graph import is_graph_capturable, make_train_step
 from napari_dip.engine.fit.schedule import make_adam, make_capturable_adam
-from napari_dip.engine.problem import Estimate, LearnedOperator, Problem
+from napari_dip.engine.problem import Estimate, Problem
 from napari_dip.engine.train_step import (
     apply_network,
     convert_to_channels_last,
@@ -422,7 +422,6 @@ class EagerTrainer:
         return {
             name: value
             for term in self.problem.terms
-            if isinstance(term.operator, LearnedOperator)
             for name, value in term.operator.get_learned_parameters().items()
         }
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_dip.engine.networks.layers import AVERAGE_POOLS
-from napari_dip.engine.problem import Estimate, Term
+from napari_dip.engine.problem import Estimate, Operator, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -160,7 +160,7 @@ class PreviousFrame:
     valid: Tensor
 
 
-class _FinishedIdentity(nn.Module):
+class _FinishedIdentity(Operator):
     """Operator that applies the problem's final step, such as the crop to the frame."""
 
     def __init__(self, finish: Callable[[Estimate], Estimate]) -> None:

@@ -53,7 +53,7 @@ def halve_resolution(planes: Tensor) -> Tensor:
     flat = planes.reshape(-1, 1, height, width)
     even = F.pad(flat, (0, width % HALVING_FACTOR, 0, height % HALVING_FACTOR), mode="replicate")
     halved = LanczosDownsample((HALVING_FACTOR, HALVING_FACTOR))(even)
-    return halved.reshape(*planes.shape[:-2], *halved.shape[-2:])  # type: ignore[no-any-return]
+    return halved.reshape(*planes.shape[:-2], *halved.shape[-2:])
 
 
 def double_resolution(planes: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,5 @@
 """Define operators from picture to measurement: blur, binning, line offsets, network activations.
 
-An operator is a function of tensors. Priors, likelihoods, noise statistics and tasks import it.
+Each is an `engine.problem.Operator`: it says which grid it needs, what the detector measured, and
+what its adjoint is. Priors, likelihoods, noise statistics and tasks import it.
 """

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_dip.engine.problem import Operator
+
 #: Number of kernel values up to which the convolution is computed directly. Forward and backward on
 #: one core of a 2-core server, in ms, direct / Fourier: 3 x 3 on 128 x 128 pixels 0.2 / 0.7, on 256
 #: x 256 7 / 1.5; 5 x 5 on 256 x 256 9 / 1.6, 21 x 21 24 / 1.4; 3 x 3 x 3 on 16 x 64 x 64 2.8 / 2.3,
@@ -18,7 +20,17 @@ _CONVOLUTION_FUNCTIONS = {2: F.conv2d, 3: F.conv3d}
 _FAST_PRIMES = (2, 3, 5)
 
 
-class ValidConvolution(nn.Module):
+class _FramedConvolution(Operator):
+    """Blur of a picture that extends beyond the measured frame, by `margin` pixels on each side."""
+
+    margin: tuple[int, ...]
+
+    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the picture with its margin."""
+        return tuple(size + 2 * pixels for size, pixels in zip(measured, self.margin, strict=True))
+
+
+class ValidConvolution(_FramedConvolution):
     """Blur with a known kernel; the picture extends beyond the measured frame.
 
     Parameters
@@ -72,7 +84,7 @@ class ValidConvolution(nn.Module):
         return convolve_by_fourier(image, self.kernel, self._transfer[1])
 
 
-class CircularConvolution(nn.Module):
+class CircularConvolution(Operator):
     """Blur with a known kernel and a periodic border, for benchmarks that do so.
 
     Parameters
@@ -199,7 +211,7 @@ def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
     return tuple(size // 2 for size in sizes)
 
 
-class LearnedConvolution(nn.Module):
+class LearnedConvolution(_FramedConvolution):
     """Blur with a learned kernel; the picture extends beyond the measured frame.
 
     Parameters

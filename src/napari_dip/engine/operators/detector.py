@@ -6,10 +6,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.problem import Identity
+from napari_dip.engine.problem import Identity, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,26 @@ if TYPE_CHECKING:
 BACKPROJECTION_ITERATIONS = 4
 
 
-class LanczosDownsample(nn.Module):
+class _Downsample(Operator):
+    """Downsampling by integer factors, one per axis of the grid."""
+
+    def __init__(self, factors: tuple[int, ...]) -> None:
+        super().__init__()
+        if not factors or min(factors) < 1:
+            raise ValueError(f"`factors` must be whole numbers from 1 on, but are {factors}.")
+        self.factors = tuple(factors)
+
+    def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the size of the fine picture."""
+        return tuple(size * factor for size, factor in zip(measured, self.factors, strict=True))
+
+    def _require_multiples(self, image: Tensor) -> None:
+        grid, factors = tuple(image.shape[2:]), self.factors
+        if len(grid) != len(factors) or any(n % f for n, f in zip(grid, factors, strict=True)):
+            raise ValueError(f"The grid {grid} is no multiple of the factors {factors}.")
+
+
+class LanczosDownsample(_Downsample):
     """Downsampling by integer factors with an antialiasing Lanczos window, along any axes.
 
     The window scales with the factor, and its weights sum to one at the borders too. It is that of
@@ -43,17 +62,16 @@ class LanczosDownsample(nn.Module):
     """
 
     def __init__(self, factors: tuple[int, ...], lobes: int = 3) -> None:
-        super().__init__()
+        super().__init__(factors)
         if lobes < 1:
             raise ValueError(f"`lobes` must be at least 1, but is {lobes}.")
-        self.factors = _require_factors(factors)
         self.lobes = lobes
         # not in a shared cache, since a CUDA graph needs these tensors as long as it exists
         self._weights: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *grid) to (B, C, *grid / factors)."""
-        _require_multiples(image, self.factors)
+        self._require_multiples(image)
         for axis, factor in enumerate(self.factors, start=2):
             if factor > 1:
                 image = _multiply_axis(axis, self._window(image.shape[axis], factor, image), image)
@@ -67,7 +85,7 @@ class LanczosDownsample(nn.Module):
         return self._weights[key]
 
 
-class BinnedDownsample(nn.Module):
+class BinnedDownsample(_Downsample):
     """Mean over blocks of pixels, as recorded by a camera with larger pixels.
 
     Parameters
@@ -81,13 +99,9 @@ class BinnedDownsample(nn.Module):
         If a factor is below 1; in `forward`, if a size is no multiple of its factor.
     """
 
-    def __init__(self, factors: tuple[int, ...]) -> None:
-        super().__init__()
-        self.factors = _require_factors(factors)
-
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, *grid) to (B, C, *grid / factors)."""
-        _require_multiples(image, self.factors)
+        self._require_multiples(image)
         blocks = list(image.shape[:2])
         for size, factor in zip(image.shape[2:], self.factors, strict=True):
             blocks += [size // factor, factor]
@@ -182,18 +196,6 @@ def _multiply_axis(axis: int, matrix: Tensor, image: Tensor) -> Tensor:
     return flat.reshape(*before, matrix.shape[0], *after)
 
 
-def _require_factors(factors: tuple[int, ...]) -> tuple[int, ...]:
-    if not factors or min(factors) < 1:
-        raise ValueError(f"`factors` must be whole numbers from 1 on, but are {factors}.")
-    return tuple(factors)
-
-
-def _require_multiples(image: Tensor, factors: tuple[int, ...]) -> None:
-    grid = tuple(image.shape[2:])
-    if len(grid) != len(factors) or any(n % f for n, f in zip(grid, factors, strict=True)):
-        raise ValueError(f"The grid {grid} is no multiple of the factors {factors}.")
-
-
 class LineOffsets(Identity):
     """Identity operator for a measurement whose line offsets have been subtracted.
 
@@ -210,7 +212,7 @@ class LineOffsets(Identity):
         self.offsets = offsets
         self.unit = unit
 
-    def apply_to_whole(self, image: Tensor) -> Tensor:
+    def detect(self, image: Tensor) -> Tensor:
         """Return the picture (1, C, *grid) with the offsets added."""
         return image + self.offsets
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from napari_dip.engine.problem import Operator
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -94,7 +96,7 @@ _DTYPES = {
 }
 
 
-class FeatureOperator(nn.Module):
+class FeatureOperator(Operator):
     """Operator from a picture to the activations of a layer of a frozen network.
 
     Parameters

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.prior import Prior
-from napari_dip.engine.problem import Estimate, Problem, Term
+from napari_dip.engine.problem import Estimate, Operator, Problem, Term
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ class BoundedRangePrior(Prior):
         return Estimate(self._low + (self._high - self._low) * torch.sigmoid(mean))
 
 
-class UnmeasuredIdentity(nn.Module):
+class UnmeasuredIdentity(Operator):
     """Identity operator of a term without measured pixels: only activations are fitted.
 
     Parameters
@@ -107,7 +107,7 @@ class UnmeasuredIdentity(nn.Module):
         """Return the image unchanged."""
         return image
 
-    def apply_to_whole(self, image: Tensor) -> Tensor:
+    def detect(self, image: Tensor) -> Tensor:
         """Return the picture shifted to the mean of the image.
 
         Results are corrected by the difference of these means. It is 0 here, so that no pixel of
@@ -117,7 +117,7 @@ class UnmeasuredIdentity(nn.Module):
 
 
 def make_feature_inversion_problem(
-    image: Tensor, operator: nn.Module, penalties: tuple[tuple[float, Penalty], ...]
+    image: Tensor, operator: Operator, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem | None:
     """Return the problem of a picture with the same activations as the image.
 
@@ -128,7 +128,7 @@ def make_feature_inversion_problem(
     ----------
     image : Tensor
         (1, C, Y, X), in network units.
-    operator : nn.Module
+    operator : Operator
         (1, C, Y, X) -> (1, K, h, w), the layer's activations.
     penalties : tuple of (weight, Penalty)
 

@@ -15,7 +15,6 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.prior import dilate_to_blocks, fill_with_local_mean
-from napari_dip.engine.problem import WholePictureOperator
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
 from napari_dip.pipeline.calibrate.prepare import (
@@ -462,12 +461,11 @@ def predict_measurement(
     if fit.fit_input.upscaled_grid is not None:  # after a half-resolution fit
         return convert_to_image_units(calibration, fit.unit, finished.mean)
     has_same_grid = finished.mean.shape[1:] == network_estimate.mean.shape[1:]
-    predict = operator.apply_to_whole if isinstance(operator, WholePictureOperator) else operator
     with torch.no_grad():
         return convert_to_image_units(
             calibration,
             fit.unit,
-            predict(finished.mean if has_same_grid else network_estimate.mean),
+            operator.detect(finished.mean if has_same_grid else network_estimate.mean),
         )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.problem import Estimate, predict_detected
 from napari_dip.engine.train_step import apply_network
 from napari_dip.pipeline.execute.fit_setup import (
     UnitFit,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.fit.state import FitProgress, FitResult
+    from napari_dip.engine.problem import Estimate
     from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import Movie
@@ -122,7 +122,7 @@ def compute_validation_gain(
         apply_network(prior.net, prior.make_prediction_input().network_input)
     )
     initial_loss, final_loss = (
-        term.likelihood(predict_detected(term, estimate), term.measurement)
+        term.likelihood(term.operator.predict(estimate), term.measurement)
         for estimate in (initial_estimate, result.network_estimate)
     )
     gain = ((initial_loss - final_loss) * term.validation_mask).double()

@@ -77,17 +77,13 @@ class SmoothGuess(NamedTuple):
     has_misfit: bool
 
 
-def compute_smooth_guess(
-    fit_input: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
-) -> SmoothGuess:
+def compute_smooth_guess(fit_input: FitInput, operator: Operator, dark: Tensor) -> SmoothGuess:
     """Deconvolve with decreasing smoothness weights until the validation loss rises.
 
     Parameters
     ----------
     fit_input : FitInput
     operator : Operator
-    grid : tuple of int
-        Size of the object.
     dark : Tensor
         (1, C, 1, ...): value of a pixel without light, in network units.
     """
@@ -99,13 +95,13 @@ def compute_smooth_guess(
         fit_input.measurement - dark,
         fit_input.measured_mask * (1 - fit_input.guard_mask),
     )
-    noise = _estimate_volume_noise(fit_input, operator, grid, dark)
-    excess = _measure_model_error(fit_input, operator, grid, dark, noise)
+    noise = _estimate_volume_noise(fit_input, operator, dark)
+    excess = _measure_model_error(fit_input, operator, dark, noise)
     variance = noise + excess
 
     def iterate_estimates(used: Tensor) -> Iterator[Tensor]:
         return iterate_smooth_deconvolution(
-            operator, signal, variance, used, grid, SMOOTHNESS_WEIGHTS, CHECKED_STEPS
+            operator, signal, variance, used, SMOOTHNESS_WEIGHTS, CHECKED_STEPS
         )
 
     estimates, losses = _collect_until_worse(
@@ -162,9 +158,7 @@ def make_validated_mixture(
     return mix
 
 
-def _estimate_volume_noise(
-    fit_input: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
-) -> Tensor:
+def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark: Tensor) -> Tensor:
     """Return the noise variance of each pixel at the brightness of a Richardson-Lucy estimate."""
     import torch
 
@@ -172,15 +166,13 @@ def _estimate_volume_noise(
 
     valid = fit_input.measured_mask * (1 - fit_input.guard_mask)
     steps = (LUCY_STEPS_TO_NOISE,)
-    (estimate,) = run_masked_richardson_lucy(
-        operator, fit_input.measurement - dark, valid, grid, steps
-    )
+    (estimate,) = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     with torch.no_grad():
         return fit_input.noise.evaluate(operator(estimate) + dark)
 
 
 def _measure_model_error(
-    fit_input: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor, noise: Tensor
+    fit_input: FitInput, operator: Operator, dark: Tensor, noise: Tensor
 ) -> float:
     """Return the mean squared validation error beyond the noise variance; 0 if there is none.
 
@@ -198,7 +190,7 @@ def _measure_model_error(
     count = float(fit_input.validation_mask.sum()) * signal.shape[1]
     errors = []
     for estimate in iterate_smooth_deconvolution(
-        operator, signal, noise, valid, grid, (0.0,), UNREGULARISED_STEPS
+        operator, signal, noise, valid, (0.0,), UNREGULARISED_STEPS
     ):
         with torch.no_grad():
             excess = ((signal - operator(estimate)).square() - noise) * fit_input.validation_mask
@@ -269,17 +261,13 @@ class FirstGuess(NamedTuple):
     brightness_scale: float = 1.0
 
 
-def compute_first_guess(
-    fit_input: FitInput, operator: Operator, grid: tuple[int, ...], dark: Tensor
-) -> FirstGuess:
+def compute_first_guess(fit_input: FitInput, operator: Operator, dark: Tensor) -> FirstGuess:
     """Compute the initial estimates, without the validation pixels.
 
     Parameters
     ----------
     fit_input : FitInput
     operator : Operator
-    grid : tuple of int
-        Size of the object.
     dark : Tensor
         (1, C, 1, ...): value of a pixel without light, in network units.
     """
@@ -288,15 +276,13 @@ def compute_first_guess(
         run_masked_richardson_lucy,
     )
 
-    valid, is_volume = fit_input.measured_mask * (1 - fit_input.guard_mask), len(grid) > 2
+    valid, is_volume = fit_input.measured_mask * (1 - fit_input.guard_mask), len(fit_input.grid) > 2
     steps = LUCY_STEPS_DEEP if is_volume else LUCY_STEPS
-    estimates = run_masked_richardson_lucy(
-        operator, fit_input.measurement - dark, valid, grid, steps
-    )
+    estimates = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     candidates = tuple(estimate + dark for estimate in estimates)
     if not is_volume:
         return FirstGuess(candidates)
-    smooth = compute_smooth_guess(fit_input, operator, grid, dark)
+    smooth = compute_smooth_guess(fit_input, operator, dark)
     return FirstGuess(
         (*candidates, smooth.smoother, smooth.best),
         smooth,

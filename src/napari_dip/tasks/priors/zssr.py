@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior
-    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.tasks.base import FitInput
 
 #: Minimum side of an image: downsampled by three, it still has the pixels that the network's layers
@@ -50,14 +50,14 @@ def split_into_stages(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] |
 
 
 def set_validation_patches(
-    fit_input: FitInput, coarser: nn.Module, stage: tuple[int, ...]
+    fit_input: FitInput, coarser: Operator, stage: tuple[int, ...]
 ) -> FitInput:
     """Replace the validation pixels by patches, and measure the error of interpolation.
 
     Parameters
     ----------
     fit_input : FitInput
-    coarser : nn.Module
+    coarser : Operator
         Downsampling by one stage.
     stage : tuple of int
         Factors of one stage.
@@ -93,14 +93,14 @@ def set_validation_patches(
 
 
 def build_zssr_prior(
-    fit_input: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+    fit_input: FitInput, coarser: Operator, factors: tuple[int, ...], rng: torch.Generator
 ) -> ZssrPrior:
     """Build the network and its input.
 
     Parameters
     ----------
     fit_input : FitInput
-    coarser : nn.Module
+    coarser : Operator
         Downsampling by one stage.
     factors : tuple of int
         Upscaling factors of all stages together.
@@ -118,7 +118,7 @@ def build_zssr_prior(
 
 
 def build_zssr_problem(
-    fit_input: FitInput, operator: nn.Module, finer: Callable[[Tensor], Tensor]
+    fit_input: FitInput, operator: Operator, finer: Callable[[Tensor], Tensor]
 ) -> Problem:
     """Build the problem: the network restores the image from one stage coarser.
 
@@ -128,7 +128,7 @@ def build_zssr_problem(
     ----------
     fit_input : FitInput
         With validation patches.
-    operator : nn.Module
+    operator : Operator
         Downsampling by all stages together.
     finer : callable
         Interpolation by all stages together.
@@ -177,7 +177,7 @@ def build_zssr_problem(
 
 
 def _build_zssr_network(
-    fit_input: FitInput, coarser: nn.Module, factors: tuple[int, ...], rng: torch.Generator
+    fit_input: FitInput, coarser: Operator, factors: tuple[int, ...], rng: torch.Generator
 ) -> ZssrNetwork:
     from napari_dip.engine.networks.hourglass import ResidualChain
     from napari_dip.engine.priors.masked_input import FillingResidualNetwork
