@@ -32,13 +32,11 @@ RECIPE = {"schema": 1, "task": "denoise", "preset": "fast", "device": "cpu"}
 WRITER = """
 import sys, time
 from pathlib import Path
-from napari_dip.io.writing import _write_atomically
-def write(file):
-    file.write(b"half of a picture")
-    file.flush()
+from napari_dip.io.atomic import write_atomically
+with write_atomically(Path(sys.argv[1]), overwrite=False) as part:
+    part.write_bytes(b"half of a picture")
     print("writing", flush=True)
     time.sleep(600)
-_write_atomically(Path(sys.argv[1]), write, False)
 """
 #: The same of an OME-Zarr.
 ZARR_WRITER = """

@@ -169,10 +169,9 @@ MUTATIONS = [
     ),
     Mutation(
         "results appear whole or not at all",
-        "io/writing.py",
-        "        part_path = target.parent / make_part_name()",
-        "        target.unlink(missing_ok=True)\n"
-        "        part_path = target.parent / make_part_name()",
+        "io/atomic.py",
+        "    part_folder = path.with_name(make_part_name())",
+        "    path.unlink(missing_ok=True)\n    part_folder = path.with_name(make_part_name())",
         "disk",
         "denoise 12",
     ),
@@ -194,7 +193,7 @@ MUTATIONS = [
     ),
     Mutation(
         "two runs do not share their tiles",
-        "pipeline/store/tile_results.py",
+        "pipeline/store/unit_results.py",
         "            if resume:\n",
         "            if True:\n",
         "disk",

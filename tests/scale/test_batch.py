@@ -19,7 +19,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.errors import make_refusal
-from napari_dip.io.outputs import make_part_name
+from napari_dip.io.atomic import make_part_name
 from napari_dip.io.paths import gather, make_result_name
 from napari_dip.scale.batch.jobs import FileOutcome
 from napari_dip.scale.batch.plan import list_remaining_plans, plan_batch
@@ -292,7 +292,7 @@ def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
 
 
 def test_what_a_killed_program_left_half_written_is_cleared_away(done):
-    code = "from napari_dip.io.outputs import make_part_name; print(make_part_name())"
+    code = "from napari_dip.io.atomic import make_part_name; print(make_part_name())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     old, new = (done / "out" / name for name in (told.stdout.strip(), make_part_name()))
     for part in (old, new):

@@ -8,19 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import secrets
 import shutil
 import socket
 import stat
 import sys
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.io.atomic import is_abandoned, make_part_name
 from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ _MAX_LOCK_BYTES = 1000
 _MAX_LOCK_ATTEMPTS = 100
 #: Flags against following links and blocking on a pipe; Windows has neither.
 _LOCK_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_PART_NAME_PATTERN = re.compile(r"\.napari-dip-([0-9a-f]{12})-(\d+)-[0-9a-f]{16}\.part")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".zarr")
 #: Suffix of results that are folders.
 FOLDER_SUFFIX = ".zarr"
@@ -214,14 +211,6 @@ def _release_lock_file(handle: int, place: Path) -> None:
         os.close(handle)
 
 
-def make_part_name() -> str:
-    """Return a random name for a file or folder in progress, with computer and process id.
-
-    The name cannot be foreseen, so nobody can place a link there.
-    """
-    return f".napari-dip-{_identify_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
-
-
 def remove_parts(folder: Path) -> None:
     """Remove the parts and locks that ended processes of this computer left in a folder.
 
@@ -239,33 +228,12 @@ def remove_parts(folder: Path) -> None:
                     remove_result(entry)
 
 
-def is_abandoned(name: str) -> bool:
-    """Return whether a name is that of a part whose process on this computer has ended."""
-    import psutil
-
-    match = _PART_NAME_PATTERN.fullmatch(name)
-    return (
-        match is not None
-        and match[1] == _identify_computer()
-        and not psutil.pid_exists(int(match[2]))
-    )
-
-
 def remove_result(path: Path) -> None:
     """Remove a file or the folder of an OME-Zarr; of a link, only the link itself."""
     if stat.S_ISDIR(path.lstat().st_mode):
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-@cache
-def _identify_computer() -> str:
-    """Return a digest of the host name and, for containers, of the process namespace."""
-    identity = socket.gethostname()
-    with suppress(OSError):
-        identity += os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 def check_output(

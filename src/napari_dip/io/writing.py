@@ -1,15 +1,8 @@
-"""Write images, text and bytes atomically.
-
-Each file is written under a temporary name in the same folder and synced to the disk. It then
-replaces the earlier file in one step, so that a crash never leaves a partial result.
-"""
+"""Write images, text and bytes atomically, with pixel size and provenance."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Failed
+from napari_dip.io.atomic import write_atomically
 from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
-from napari_dip.io.outputs import FOLDER_SUFFIX, make_part_name, resolve_folder
+from napari_dip.io.outputs import FOLDER_SUFFIX, resolve_folder
 from napari_dip.io.paths import make_save_refusal
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
 #: Pixel types of ImageJ's TIFF flavour, which most microscopists open next.
@@ -125,20 +120,19 @@ def _write_tiff(
         options["extratags"] = [(_TIFF_ORIENTATION_TAG, "H", 1, tags.orientation, False)]
     is_bigtiff = image.nbytes > _MAX_CLASSIC_TIFF_BYTES and not imagej
     flavour = {"ome": ome, "imagej": imagej, "bigtiff": is_bigtiff}
-    return _write_atomically(
+    return _write_file(
         path, lambda file: _write_tiff_pages(file, pixels, flavour, options), overwrite
     )
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
     """Save text in UTF-8; raise `Failed` as `write_image` does."""
-    content = text.encode("utf-8")
-    return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
+    return write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
     """Save bytes; raise `Failed` as `write_image` does."""
-    return _write_atomically(Path(path), lambda file: _write_content(file, content), overwrite)
+    return _write_file(Path(path), lambda file: file.write(content), overwrite)
 
 
 def _write_tiff_pages(
@@ -173,61 +167,17 @@ def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMapped
     return np.ascontiguousarray(image)
 
 
-def _write_content(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], None], overwrite: bool) -> Path:
-    part_name = ""
-    target = resolve_folder(path)
+def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: bool) -> Path:
+    """Write a file atomically; convert OSError to `Failed`."""
     try:
-        part_path = target.parent / make_part_name()
-        with part_path.open("x+b") as file:
-            part_name = str(part_path)
+        with (
+            write_atomically(resolve_folder(path), overwrite=overwrite) as part,
+            part.open("x+b") as file,
+        ):
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):  # keep the permissions of an earlier file
-            os.chmod(part_name, target.lstat().st_mode & 0o777)
-        if target.is_symlink():
-            raise FileExistsError(errno.EEXIST, "a link of that name appeared meanwhile")
-        if overwrite:
-            os.replace(part_name, target)
-        else:
-            _place_new(part_name, target)
-        _sync_folder(target.parent)
-    except BaseException as error:  # an interrupt, too, must remove the temporary file
-        if part_name:
-            with suppress(OSError):
-                os.unlink(part_name)
-        if isinstance(error, OSError):
-            raise Failed(make_save_refusal(path, error)) from error
-        raise
+    except OSError as error:
+        raise Failed(make_save_refusal(path, error)) from error
     return path
-
-
-def _place_new(part: str, target: Path) -> None:
-    """Move a file into place unless another file appeared there in the meantime."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:  # the file system has no hard links
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "a file of that name appeared meanwhile") from None
-        os.replace(part, target)
-        return
-    os.unlink(part)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder, where the system allows to open it, so that the new name is on the disk."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _make_size_mapping(

@@ -1,25 +1,24 @@
 """Write results as OME-Zarr, a folder of chunks, atomically.
 
-The image is written under a temporary name, chunk by chunk, with coarser levels averaged from the
-finer ones. It is synced to the disk and only then renamed.
+The image is written chunk by chunk, with coarser levels averaged from the finer ones.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-from contextlib import suppress
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.errors import Failed
+from napari_dip.io.atomic import write_atomically
 from napari_dip.io.formats.zarr import check_zarr, get_ome_version
 from napari_dip.io.formats.zarr_metadata import FORMATS, build_multiscales, find_foreign_file
 from napari_dip.io.header import get_unit_symbol
-from napari_dip.io.outputs import make_part_name, resolve_folder
+from napari_dip.io.outputs import resolve_folder
 from napari_dip.io.paths import is_zarr, make_save_refusal
 
 if TYPE_CHECKING:
@@ -82,23 +81,14 @@ def write_zarr(
     """
     check_zarr(path)
     target = resolve_folder(path)
-    part_folder = target.parent / make_part_name()
+    pixels = _ReorderedImage(image, axes)
     try:
-        _write_levels(
-            part_folder,
-            _ReorderedImage(image, axes),
-            sizes,
-            provenance,
-            get_ome_version(like),
-            origin or {},
-        )
-        _sync_tree(part_folder)
-        _rename_into_place(part_folder, target, overwrite)
-    except BaseException as error:  # an interrupt, too, must remove the temporary folder
-        shutil.rmtree(part_folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise Failed(make_save_refusal(path, error)) from error
-        raise
+        with write_atomically(
+            target, overwrite=overwrite, check=partial(_check_replaceable, target, overwrite)
+        ) as part:
+            _write_levels(part, pixels, sizes, provenance, get_ome_version(like), origin or {})
+    except OSError as error:
+        raise Failed(make_save_refusal(path, error)) from error
     return path
 
 
@@ -240,28 +230,10 @@ def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
         )
 
 
-def _sync_tree(folder: Path) -> None:
-    """Sync all files to the disk, so that a crash after the rename leaves no empty ones."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(root, name), "rb") as file:
-                os.fsync(file.fileno())
-
-
-def _rename_into_place(part: Path, target: Path, overwrite: bool) -> None:
-    """Rename the folder; remove an earlier one after that."""
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    """Raise OSError if anything but an OME-Zarr that may be replaced has the name of a result."""
     if not os.path.lexists(target):
-        os.rename(part, target)
         return
     is_foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
-    if is_foreign or target.is_symlink() or not overwrite or find_foreign_file(target):
+    if is_foreign or not overwrite or find_foreign_file(target):
         raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")
-    earlier = target.parent / make_part_name().replace(".part", ".earlier")
-    os.rename(target, earlier)
-    try:
-        os.rename(part, target)
-    except OSError:
-        with suppress(OSError):
-            os.rename(earlier, target)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)

@@ -23,6 +23,7 @@ from pydantic import Field, TypeAdapter
 from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.io.atomic import write_atomically
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import read_small_text
 from napari_dip.io.reading import read_spec
@@ -435,10 +436,11 @@ def _save_inputs(
     if shutil.disk_usage(target.folder).free < 2 * (byte_count + plan.peak_bytes):
         raise OSError("no space left beside what it would take")
     for name, array in copied.items():
-        with (target.folder / f"{name}.npy").open("wb") as file:
+        with (
+            write_atomically(target.folder / f"{name}.npy", overwrite=True) as part,
+            part.open("xb") as file,
+        ):
             np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
     try:
         write_run_manifest(target.folder, target.run_summary, descriptions)
     except DipError as error:

@@ -383,14 +383,15 @@ def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -
 
 def name_of_the_dead() -> str:
     """Name a part of a process that has ended."""
-    code = "from napari_dip.io.outputs import make_part_name; print(make_part_name())"
+    code = "from napari_dip.io.atomic import make_part_name; print(make_part_name())"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
 def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
-    from napari_dip.io.outputs import make_part_name, remove_parts
+    from napari_dip.io.atomic import make_part_name
+    from napari_dip.io.outputs import remove_parts
 
     left = tmp_path / name_of_the_dead()
     mine, foreign = tmp_path / make_part_name(), tmp_path / ".napari-dip-0.part"

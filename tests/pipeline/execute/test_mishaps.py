@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute.device_recovery import (
 )
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import rescue_result, save_picture
-from napari_dip.pipeline.store.tile_results import TileFolder, TileResult
+from napari_dip.pipeline.store.unit_results import TileFolder, TileResult
 from run_scene import drain, plan_for, shot
 
 if sys.platform != "win32":

@@ -19,7 +19,7 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers,
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, join_parts, split_into_parts
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.plan.types import Span, Tile
-from napari_dip.pipeline.store.tile_results import list_tile_outcomes
+from napari_dip.pipeline.store.unit_results import list_tile_outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.store.tile_results import TileFolder
+    from napari_dip.pipeline.store.unit_results import TileFolder
 
 #: Maximum number of values and of planes in a band, the part of the result that is blended at a
 #: time. A band of several planes avoids decompressing chunks of the file once per plane.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.tile_results import TileFolder
+    from napari_dip.pipeline.store.unit_results import TileFolder
 
 #: Maximum number of sample regions of a stack with small planes.
 MAX_SAMPLE_REGIONS = 64

@@ -34,7 +34,7 @@ from napari_dip.pipeline.plan.types import INDEPENDENT
 from napari_dip.pipeline.store.checkpoint_file import make_run_identity
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_fallback_folders
-from napari_dip.pipeline.store.tile_results import TileFolder, TileResult
+from napari_dip.pipeline.store.unit_results import TileFolder, TileResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from napari_dip.errors.notes import read_note, read_stop
-from napari_dip.io.outputs import make_part_name
+from napari_dip.io.atomic import write_atomically
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.types import UnitOutcome, UnitRole
 
@@ -42,7 +41,7 @@ class DamagedFileError(ValueError):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], label: Mapping[str, Any]) -> None:
-    """Write tensors and metadata atomically: to a temporary file that then replaces the target.
+    """Write tensors and metadata atomically.
 
     Parameters
     ----------
@@ -61,23 +60,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], label: Mapping[str, An
 
     metadata_json = json.dumps(label)
     metadata = {_METADATA_KEY: metadata_json, _DIGEST_KEY: _compute_digest(tensors, metadata_json)}
-    # The name is unpredictable, so that nobody can place a link there. A folder is used since
-    # safetensors writes a temporary file of its own next to the target, which a crash would leave.
-    folder = path.with_name(make_part_name())
-    temporary_file = folder / "tensors"
-    folder.mkdir(mode=0o700)
     try:
-        save_file(dict(tensors), temporary_file, metadata=metadata)
-        with open(temporary_file, "rb+") as file:
-            _sort_metadata(file)
-            os.fsync(file.fileno())
-        os.replace(temporary_file, path)
+        with write_atomically(path, overwrite=True) as part:
+            save_file(dict(tensors), part, metadata=metadata)
+            with part.open("rb+") as file:
+                _sort_metadata(file)
     except SafetensorError as error:  # raised for a full disk, too
         match = re.search(r"os error (\d+)", str(error))
         number = int(match[1]) if match else errno.EIO
         raise OSError(number, os.strerror(number)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_metadata(path: Path) -> Any:

@@ -13,7 +13,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from napari_dip.io.outputs import format_lock_owner, lock, make_part_name
+from napari_dip.io.atomic import write_atomically
+from napari_dip.io.outputs import format_lock_owner, lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,18 +111,16 @@ def make_run_folder(folder: Path, mode: int = 0o777) -> None:
         If the folder cannot be created, or the path exists and is not a run folder.
     """
     if not os.path.lexists(folder):
-        temporary_folder = folder.with_name(make_part_name())
-        temporary_folder.mkdir(mode=mode)
-        try:
-            handle = _open_marker(temporary_folder)
+        with (
+            suppress(FileExistsError),  # another shard of the same run was faster
+            write_atomically(folder, overwrite=False) as part,
+        ):
+            part.mkdir(mode=mode)
+            handle = _open_marker(part)
             try:
                 _write_marker(handle)
             finally:
                 os.close(handle)
-            with suppress(OSError):  # another shard of the same run was faster
-                os.rename(temporary_folder, folder)
-        finally:
-            shutil.rmtree(temporary_folder, ignore_errors=True)
     if not is_run_folder(folder):
         why = "something of that name is there that is not of this program"
         raise FileExistsError(errno.EEXIST, why)
