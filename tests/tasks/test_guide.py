@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.state import FitResult
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.priors.guided import GuidedPrior
+from napari_dip.engine.prior import GuidedPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors import Refused
 from napari_dip.io import ImageSpec

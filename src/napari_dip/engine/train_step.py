@@ -99,35 +99,6 @@ class TrainingBatch(NamedTuple):
 StepOutput = tuple[Estimate, Tensor]
 
 
-class TrainStep(Protocol):
-    """Interface of a training step: one update of the weights from one batch."""
-
-    @property
-    def note(self) -> Note | None:
-        """Note for the user on how steps are computed; None if there is none."""
-        ...
-
-    def draw_context(self) -> AbstractContextManager[object]:
-        """Return the context in which draws are computed."""
-        ...
-
-    def wait_for_draw(self, batch: TrainingBatch, draw: Draw) -> None:
-        """Wait until the tensors computed in that context can be used."""
-        ...
-
-    def learn(self, batch: TrainingBatch) -> StepOutput:
-        """Update the weights once, and return estimate and likelihood."""
-        ...
-
-    def set_rates(self, rates: tuple[float, ...]) -> None:
-        """Set the learning rate of each parameter group."""
-        ...
-
-    def invalidate(self) -> None:
-        """Drop what depends on the optimiser's tensors, which have been replaced."""
-        ...
-
-
 def make_training_batch(
     problem: Problem, draw: Draw, *, uses_validation_pixels: bool
 ) -> TrainingBatch:

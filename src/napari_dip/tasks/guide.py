@@ -226,7 +226,7 @@ class Guide(Task):
 
     def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
         """Build the blind spot or random input with the guide, or the blind spot alone."""
-        from napari_dip.engine.priors.guided import GuidedPrior, zero_last_channels
+        from napari_dip.engine.prior import GuidedPrior, zero_last_channels
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         if fit_input.prior == BLIND_SPOT.key:

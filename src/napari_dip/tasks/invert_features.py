@@ -295,19 +295,19 @@ class InvertFeatures(Task):
         import torch
 
         from napari_dip.engine.prior import RandomInputPrior
-        from napari_dip.engine.priors.feature_inversion import BoundedRangePrior, PixelParameters
+        from napari_dip.engine.priors.feature_inversion import PixelParameters
         from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
 
         zero, unit = _get_network_range(fit_input)
         if fit_input.prior == RANDOM_INPUT.key:
-            return BoundedRangePrior(
-                build_random_input_prior(fit_input, fit_input.grid, rng), zero, zero + unit
+            return build_random_input_prior(
+                fit_input, fit_input.grid, rng, bounds=(zero, zero + unit)
             )
         net = PixelParameters(
             fit_input.measurement.shape[1], fit_input.grid, PIXEL_START_SIGMA, rng
         )
-        return BoundedRangePrior(
-            RandomInputPrior(net, torch.zeros(1, 1, *fit_input.grid), 0.0), zero, zero + unit
+        return RandomInputPrior(
+            net, torch.zeros(1, 1, *fit_input.grid), 0.0, bounds=(zero, zero + unit)
         )
 
     def _make_operator(self, fit_input: FitInput) -> FeatureOperator:

@@ -388,7 +388,7 @@ def build_neighbour_frame_prior(fit_input: FitInput, rng: torch.Generator) -> Pr
         Its prior has `takes_neighbour_frames`.
     rng : torch.Generator
     """
-    from napari_dip.engine.priors.guided import GuidedPrior
+    from napari_dip.engine.prior import GuidedPrior
 
     build_prior = PRIORS[fit_input.prior].build_prior
     assert build_prior is not None

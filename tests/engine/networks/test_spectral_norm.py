@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.networks.layers import make_transposed_upsampling
-from napari_dip.engine.networks.spectral_norm import bound_spectral_norms
-from napari_dip.engine.priors.deep_decoder import Decoder
+from napari_dip.engine.networks.hourglass import Decoder, Hourglass
+from napari_dip.engine.networks.layers import bound_spectral_norms, make_transposed_upsampling
 
 
 def drawn(seed: int = 0) -> torch.Generator:

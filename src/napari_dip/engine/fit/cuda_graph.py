@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.prior import Draw, Prior
     from napari_dip.engine.problem import Problem
-    from napari_dip.engine.train_step import StepOutput, TrainStep
+    from napari_dip.engine.train_step import StepOutput
     from napari_dip.errors.notes import Note
 
 #: Steps before the recording, in which libraries choose their algorithms; from PyTorch's notes on
@@ -44,7 +44,7 @@ def make_train_step(
     optimizer: Optimizer,
     *,
     uses_half_precision: bool,
-) -> TrainStep:
+) -> EagerTrainStep | CudaGraphTrainStep:
     """Return a step that is recorded as a CUDA graph where possible, else an eager one."""
     eager = EagerTrainStep(
         problem,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.trainer import TensorState, Trainer
+    from napari_dip.engine.fit.trainer import EagerTrainer, TensorState
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
@@ -117,7 +117,7 @@ class FitResult:
 class FitState:
     """State of a running fit, from which checkpoints and progress reports are made."""
 
-    trainer: Trainer
+    trainer: EagerTrainer
     best: TensorState
     rollback: TensorState
     best_iteration: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,30 +24,6 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.schedule import Schedule
     from napari_dip.engine.prior import Draw, Prior
     from napari_dip.errors.notes import Note
-
-
-class Average(Protocol):
-    """Interface of a running average, which the validation loss, previews and results use."""
-
-    def update(self, draw: Draw, estimate: Estimate) -> None:
-        """Add the estimate of one step."""
-        ...
-
-    def network(self) -> nn.Module:
-        """Return the network that predictions are computed with."""
-        ...
-
-    def outputs(self) -> Estimate | None:
-        """Return the averaged picture; None if weights are averaged."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Return a copy of the average."""
-        ...
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Restore a copy of the average in place."""
-        ...
 
 
 class OutputAverage:
@@ -171,6 +147,10 @@ class WeightAverage:
         self._steps = int(state["steps"]) if "steps" in state else self._steps
 
 
+#: Running average, which the validation loss, previews and results use.
+Average = OutputAverage | WeightAverage
+
+
 def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: Tensor) -> Average:
     """Return an average of outputs if each draw covers the grid, else one of weights."""
     if not prior.covers_grid:
@@ -184,65 +164,6 @@ def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: T
 TensorState = dict[str, Tensor]
 
 
-class Trainer(Protocol):
-    """Interface of a trainer, which the loop uses."""
-
-    iteration: int
-    rate_factor: float
-    uses_validation_pixels: bool
-    has_validation_input: bool  # whether the validation loss is of a separate network input
-    reveals_validation: bool  # whether the inputs of the final inference hold validation pixels
-
-    @property
-    def note(self) -> Note | None:
-        """Note for the user on how steps are computed; None if there is none."""
-        ...
-
-    def advance(self) -> None:
-        """Run one iteration; wait for the device only if a draw reads a value back."""
-        ...
-
-    def read_loss(self) -> float:
-        """Return the mean negative log-likelihood since the last call; wait for the device."""
-        ...
-
-    def predict(self) -> Estimate:
-        """Return the averaged picture, from at most one pass through the network."""
-        ...
-
-    def predict_validation(self) -> Estimate:
-        """Return the prediction for the validation input, on the measured grid."""
-        ...
-
-    def run_final_inference(self) -> Iterator[Estimate | float]:
-        """Yield the completed shares of the final inference, and at last its estimate."""
-        ...
-
-    def state(self) -> TensorState:
-        """Return a copy of all that the next iteration depends on."""
-        ...
-
-    def load(self, state: TensorState) -> None:
-        """Restore a copy of the state."""
-        ...
-
-    def get_average_state(self) -> TensorState:
-        """Return a copy of the average."""
-        ...
-
-    def load_average(self, state: TensorState) -> None:
-        """Restore a copy of the average."""
-        ...
-
-    def get_learned_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters of learned operators, by name."""
-        ...
-
-    def weights(self) -> TensorState:
-        """Return the weights of the network that predicts the averaged picture, by name."""
-        ...
-
-
 class EagerTrainer:
     """Trainer that draws, runs a training step and averages at each iteration.
 
@@ -253,6 +174,18 @@ class EagerTrainer:
     schedule : Schedule
     seed : int
         Seed of the draws.
+
+    Attributes
+    ----------
+    iteration : int
+    rate_factor : float
+        Factor on the learning rates of the schedule.
+    uses_validation_pixels : bool
+        Whether the loss includes validation pixels, as in the refit.
+    has_validation_input : bool
+        Whether the validation loss is of a separate network input.
+    reveals_validation : bool
+        Whether the inputs of the final inference hold validation pixels.
     """
 
     def __init__(self, problem: Problem, prior: Prior, schedule: Schedule, *, seed: int) -> None:
@@ -288,7 +221,10 @@ class EagerTrainer:
         return self.train_step.note
 
     def advance(self) -> None:
-        """Draw network input and masks, run a training step, and update the average."""
+        """Draw network input and masks, run a training step, and update the average.
+
+        The device is waited for only if a draw reads a value back.
+        """
         self.iteration += 1
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
@@ -305,7 +241,10 @@ class EagerTrainer:
         self._steps_since_loss_read += 1
 
     def read_loss(self) -> float:
-        """Return that mean; NaN if a weight is not finite."""
+        """Return the mean negative log-likelihood since the last call, and wait for the device.
+
+        It is NaN if a weight is not finite.
+        """
         mean = float(self._loss) / max(1, self._steps_since_loss_read)
         self._loss.zero_()
         self._steps_since_loss_read = 0
@@ -343,7 +282,7 @@ class EagerTrainer:
 
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:
-        """Yield the averaged outputs, or shares and then the sum of the draws' valid pixels."""
+        """Yield completed shares, and at last the estimate: averaged outputs, or sums of draws."""
         outputs = self._average.outputs()
         if outputs is not None:
             yield outputs

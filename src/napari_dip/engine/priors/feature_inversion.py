@@ -1,4 +1,4 @@
-"""Define problem and priors of feature inversion: a picture with given activations of a layer."""
+"""Define feature inversion: the problem of given activations of a layer, and free pixels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_dip.engine.likelihood.fidelity import least_squares
-from napari_dip.engine.prior import Prior
 from napari_dip.engine.problem import Estimate, Operator, Problem, Term
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from napari_dip.engine.prior import Draw
     from napari_dip.engine.problem import Penalty
 
 
@@ -41,53 +37,6 @@ class PixelParameters(nn.Module):
     def forward(self, network_input: Tensor) -> Tensor:
         """Return the pixels."""
         return self.pixels
-
-
-class BoundedRangePrior(Prior):
-    """A prior whose picture is bounded, as in feature inversion with the Deep Image Prior.
-
-    Activations of deeper layers determine the brightness of a picture less, while valid inputs of
-    the analysed network lie within a range.
-
-    Parameters
-    ----------
-    prior : Prior
-    low, high : Tensor
-        (1, C, 1, ...), in network units.
-
-    References
-    ----------
-    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4.
-    """
-
-    def __init__(self, prior: Prior, low: Tensor, high: Tensor) -> None:
-        self._prior = prior
-        self._low, self._high = low, high
-        self.net: nn.Module = prior.net
-        self.grid = prior.grid
-        self.covers_grid = prior.covers_grid
-
-    def to(self, device: torch.device) -> None:
-        """Move prior and bounds to a device."""
-        self._prior.to(device)
-        self._low, self._high = self._low.to(device), self._high.to(device)
-
-    def draw(self, rng: torch.Generator) -> Draw:
-        """Return the prior's draw."""
-        return self._prior.draw(rng)
-
-    def make_prediction_input(self) -> Draw:
-        """Return the prior's prediction input."""
-        return self._prior.make_prediction_input()
-
-    def make_inference_inputs(self) -> Iterator[Draw]:
-        """Yield the prior's inference inputs."""
-        yield from self._prior.make_inference_inputs()
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Map the prior's mean to the range by a sigmoid, without a variance."""
-        mean = self._prior.estimate(output).mean
-        return Estimate(self._low + (self._high - self._low) * torch.sigmoid(mean))
 
 
 class UnmeasuredIdentity(Operator):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from napari_dip.engine.prior import Draw, Prior, draw_random_window, split_mean_and_variance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import nn
 
@@ -251,8 +251,6 @@ class RecompressionPrior(Prior):
         Size of the crop of one training step; None: the whole grid.
     """
 
-    covers_grid = False
-
     def __init__(
         self,
         net: nn.Module,
@@ -268,7 +266,7 @@ class RecompressionPrior(Prior):
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         picture = to_grey_levels(measured)
         recompressed = (recompress(picture, compression, shift) for shift in RECOMPRESSION_SHIFTS)
-        self._input, *self._training_inputs = (
+        self._input, *training_inputs = (
             torch.cat(
                 [
                     to_network_units(reapply_shifted_jpeg(training_picture, compression)),
@@ -278,12 +276,7 @@ class RecompressionPrior(Prior):
             )
             for training_picture in (picture, *recompressed)
         )
-
-    def to(self, device: torch.device) -> None:
-        """Move network and inputs to a device."""
-        self.net.to(device)
-        self._input = self._input.to(device)
-        self._training_inputs = [code.to(device) for code in self._training_inputs]
+        self._training_inputs = torch.stack(training_inputs)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw a window of the picture recompressed on a random grid, mirrored at random."""
@@ -298,10 +291,6 @@ class RecompressionPrior(Prior):
     def make_validation_input(self) -> Draw:
         """Return the picture recompressed on the first grid; the picture itself is the truth."""
         return Draw(self._training_inputs[0], is_direct=True)
-
-    def make_inference_inputs(self) -> Iterator[Draw]:
-        """Yield the picture itself, not recompressed."""
-        yield Draw(self._input)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

@@ -255,8 +255,6 @@ class MaskedInputPrior(Prior):
         Size of the crop of one training step; None: the whole grid.
     """
 
-    covers_grid = False
-
     def __init__(
         self,
         net: nn.Module,
@@ -283,18 +281,6 @@ class MaskedInputPrior(Prior):
         self.grid = tuple(measurement.shape[2:])
         self.filling_windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-
-    def to(self, device: torch.device) -> None:
-        """Move network, measurement, masks and windows to a device."""
-        self.net.to(device)
-        self.measurement, self.measured_mask = (
-            self.measurement.to(device),
-            self.measured_mask.to(device),
-        )
-        self.validation_mask, self.filling_windows = (
-            self.validation_mask.to(device),
-            self.filling_windows.to(device),
-        )
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw a random window with masked pixels, mirrored at random if chosen."""

@@ -6,7 +6,7 @@ planes are missing, lines where lines are. Their distance to visible planes is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -278,8 +278,6 @@ class MaskedStackPrior(Prior):
         Planes, height and width of the crop of one training step.
     """
 
-    covers_grid = False
-
     def __init__(
         self,
         net: nn.Module,
@@ -309,21 +307,13 @@ class MaskedStackPrior(Prior):
         self.neighbour_weight = 1.0
         self.neighbour_weight = self._compute_neighbour_weight()
 
-    def to(self, device: torch.device) -> None:
-        """Move network, measurement, masks and windows to a device."""
-        self.net.to(device)
-        self.measurement, self.measured_mask = (
-            self.measurement.to(device),
-            self.measured_mask.to(device),
-        )
-        self.validation_mask, self.filling_windows = (
-            self.validation_mask.to(device),
-            self.filling_windows.to(device),
-        )
+    def to(self, device: torch.device) -> Self:
+        """Move network, measurement, masks and distances to a device."""
         self.holes.to(device)
         self.visible_planes = NearestVisiblePlanes(
             *(plane.to(device) for plane in self.visible_planes)
         )
+        return super().to(device)
 
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw a random window of some planes, with the holes of another plane masked in them."""

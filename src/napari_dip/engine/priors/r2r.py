@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import Draw, Prior, draw_random_window, fill_with_local_mean
-from napari_dip.engine.problem import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,7 +205,6 @@ class R2RPrior(Prior):
     (once) is then k(e) - a^(m - 1) k(n), which is 0 for all m.
     """
 
-    covers_grid = False
     reveals_validation = True
 
     def __init__(
@@ -253,20 +251,6 @@ class R2RPrior(Prior):
             min=MIN_COUNT_VALUE
         )
 
-    def to(self, device: torch.device) -> None:
-        """Move network and all tensors of the draws to a device."""
-        self.net.to(device)
-        self.measurement, self.visible_mask = (
-            self.measurement.to(device),
-            self.visible_mask.to(device),
-        )
-        self.filled_measurement, self.deviation = (
-            self.filled_measurement.to(device),
-            self.deviation.to(device),
-        )
-        self.spectrum = None if self.spectrum is None else self.spectrum.to(device)
-        self.count_value = self.count_value.to(device)
-
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
@@ -299,10 +283,6 @@ class R2RPrior(Prior):
     def make_inference_inputs(self) -> Iterator[Draw]:
         """Yield the whole measurement, once."""
         yield Draw(self.measurement)
-
-    def estimate(self, output: Tensor) -> Estimate:
-        """Return the output as the picture, without a variance."""
-        return Estimate(output)
 
 
 def _compute_skewness_factor(spectrum: Tensor, size: tuple[int, ...]) -> float:

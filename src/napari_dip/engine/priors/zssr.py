@@ -18,8 +18,6 @@ from napari_dip.engine.prior import Draw, Prior, Window
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
 
 #: Side in coarse pixels of the grid on which an operator's response to white noise is measured;
@@ -114,8 +112,6 @@ class ZssrPrior(Prior):
         Size of the target of one training step; None: the whole grid.
     """
 
-    covers_grid = False
-
     def __init__(
         self,
         net: ZssrNetwork,
@@ -151,18 +147,6 @@ class ZssrPrior(Prior):
             self._added_deviation, rng
         )
 
-    def to(self, device: torch.device) -> None:
-        """Move network and all pictures to a device."""
-        self.net.to(device)
-        self.picture, self._coarse_picture = (
-            self.picture.to(device),
-            self._coarse_picture.to(device),
-        )
-        self._added_deviation, self._validation_picture = (
-            self._added_deviation.to(device),
-            self._validation_picture.to(device),
-        )
-
     def draw(self, rng: torch.Generator) -> Draw:
         """Draw a window of the downscaled picture with fresh noise, mirrored at random."""
         dims = len(self.window)
@@ -191,10 +175,6 @@ class ZssrPrior(Prior):
     def make_validation_input(self) -> Draw:
         """Return the downscaled picture, whose upscaled version is known."""
         return Draw(self._validation_picture, window=self._full_window, is_direct=True)
-
-    def make_inference_inputs(self) -> Iterator[Draw]:
-        """Yield the picture itself."""
-        yield self.make_prediction_input()
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance, in units of `interpolation_variance`."""

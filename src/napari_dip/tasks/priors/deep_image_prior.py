@@ -64,6 +64,7 @@ def build_random_input_prior(
     channels_of_noise: int = RANDOM_INPUT_CHANNELS,
     output_scale: float = 1.0,
     baseline: Tensor | None = None,
+    bounds: tuple[Tensor, Tensor] | None = None,
 ) -> RandomInputPrior:
     """Build the network and its random input for an image on `grid`.
 
@@ -89,6 +90,8 @@ def build_random_input_prior(
         Expected range of the image, in network units.
     baseline : Tensor or None
         (1, C, *grid): image that the fit starts from; None: a random one.
+    bounds : tuple of Tensor or None
+        Lowest and highest value of the image, as for `RandomInputPrior`.
     """
     import torch
 
@@ -110,7 +113,7 @@ def build_random_input_prior(
     )
     code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
     if extra_input is None:
-        return RandomInputPrior(net, code, jitter, output_scale)
+        return RandomInputPrior(net, code, jitter, output_scale, bounds=bounds)
     if baseline is not None:
         net.zero_head()
     jitters = torch.tensor(
@@ -210,29 +213,22 @@ def build_from_architecture(
     jitter : float
         Standard deviation of the jitter of the input; coarse inputs of decoders have none.
     """
-    prior = _build_without_bound(architecture, grid, rng, channels, jitter)
-    if architecture.bound is not None:
-        from napari_dip.engine.networks.spectral_norm import bound_spectral_norms
+    from torch import nn
 
-        bound_spectral_norms(prior.net, architecture.bound)
-    return prior
-
-
-def _build_without_bound(
-    architecture: Architecture, grid: Grid, rng: torch.Generator, channels: int, jitter: float
-) -> Prior:
-    from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.prior import RandomInputPrior
-    from napari_dip.engine.priors.deep_decoder import (
-        CoarseInputPrior,
+    from napari_dip.engine.networks.hourglass import (
         Decoder,
         DeepDecoder,
+        Hourglass,
         compute_scale_grids,
     )
+    from napari_dip.engine.networks.layers import bound_spectral_norms
+    from napari_dip.engine.prior import RandomInputPrior
 
     widths, upsampling = architecture.widths, _make_upsampling(architecture)
+    input_channels, input_grid, net = RANDOM_INPUT_CHANNELS, grid, nn.Module()
     if architecture.structure == "hourglass":
-        input_channels = len(grid) if architecture.code == "coordinates" else RANDOM_INPUT_CHANNELS
+        if architecture.code == "coordinates":
+            input_channels = len(grid)
         net = Hourglass(
             len(grid),
             input_channels,
@@ -244,23 +240,20 @@ def _build_without_bound(
             even=architecture.weights == "He",
             upsampling=upsampling,
         )
-        return RandomInputPrior(
-            net, _make_network_input(architecture, input_channels, grid, rng), jitter
-        )
-    coarse = compute_scale_grids(grid, len(widths))[-1]
-    if architecture.structure == "decoder":
-        decoder = Decoder(
-            grid, RANDOM_INPUT_CHANNELS, channels, widths, rng=rng, upsampling=upsampling
-        )
-        return CoarseInputPrior(
-            decoder, _make_network_input(architecture, RANDOM_INPUT_CHANNELS, coarse, rng), grid
-        )
-    deep_decoder = DeepDecoder(
-        grid, channels, widths[0], len(widths), rng=rng, upsampling=upsampling
-    )
-    return CoarseInputPrior(
-        deep_decoder, _make_network_input(architecture, widths[0], coarse, rng), grid
-    )
+    else:
+        input_grid, jitter = compute_scale_grids(grid, len(widths))[-1], 0.0
+        if architecture.structure == "decoder":
+            net = Decoder(grid, input_channels, channels, widths, rng=rng, upsampling=upsampling)
+        else:
+            input_channels = widths[0]
+            net = DeepDecoder(
+                grid, channels, input_channels, len(widths), rng=rng, upsampling=upsampling
+            )
+    network_input = _make_network_input(architecture, input_channels, input_grid, rng)
+    prior = RandomInputPrior(net, network_input, jitter, grid=grid)
+    if architecture.bound is not None:
+        bound_spectral_norms(net, architecture.bound)
+    return prior
 
 
 def _make_upsampling(architecture: Architecture) -> Upsampling:
@@ -384,7 +377,7 @@ class Architecture:
     optimiser : str
         "adam", "sgd" or "l-bfgs".
     bound : float or None
-        Lipschitz bound of each layer but the last (`engine.networks.spectral_norm`).
+        Lipschitz bound of each layer but the last (`bound_spectral_norms`).
     sigma : float or None
         Width of Gaussian upsampling, in coarse pixels.
     """

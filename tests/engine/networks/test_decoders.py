@@ -16,17 +16,13 @@ from napari_dip.engine.fit.schedule import (
 )
 from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.engine.likelihood.fidelity import least_squares
+from napari_dip.engine.networks.hourglass import Decoder, DeepDecoder, compute_scale_grids
 from napari_dip.engine.networks.layers import (
     make_linear_upsampling,
     make_nearest_upsampling,
     make_transposed_upsampling,
 )
-from napari_dip.engine.priors.deep_decoder import (
-    CoarseInputPrior,
-    Decoder,
-    DeepDecoder,
-    compute_scale_grids,
-)
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
 
 
@@ -108,7 +104,7 @@ def stepper(make):
         measured_mask=there,
     )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
-    prior = CoarseInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), (16, 16))
+    prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), 0.0, grid=(16, 16))
     schedule = Schedule(
         phases=(Phase(iterations=20, learning_rate=0.05),),
         horizon=20,
