@@ -46,7 +46,7 @@ def project(tmp_path_factory):
     budgets = json.loads(presets.read_text(encoding="utf-8")) | json.loads(BUDGETS)
     presets.write_text(json.dumps(budgets), encoding="utf-8")
     references = package / "pipeline" / "assess" / "references.py"
-    edit(references, "#: Topic of each paper", f"{PAPER}#: Topic of each paper")
+    edit(references, "CITED_TOPICS = {", f"{PAPER}CITED_TOPICS = {{")
     (copy / "test_noise2fast.py").write_text(TEST, encoding="utf-8")
     return copy
 
