@@ -25,9 +25,8 @@ from napari_dip.engine.train_step import (
     run_in_bfloat16,
 )
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.calibrate.calibration import RunInputs
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+from napari_dip.pipeline.calibrate.refine import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import UnitFit, make_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -60,10 +59,9 @@ def ready(
         detect_machine(),
     )
     assert isinstance(plan, Plan)
-    inputs = sort_inputs(plan, {"image": image})
-    assert isinstance(inputs, RunInputs)
-    calibration, planes = calibrate_pixels(plan, inputs)
-    return make_fit(plan, calibration, planes, plan.units[0])
+    calibrated = calibrate_image(plan, {"image": image})
+    assert isinstance(calibrated, CalibratedImage)
+    return make_fit(calibrated, calibrated.plan.units[0])
 
 
 def engine(one: UnitFit) -> float:

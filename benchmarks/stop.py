@@ -96,9 +96,8 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
 
     from napari_dip.engine.fit.early_stopping import never_stop
     from napari_dip.engine.fit.loop import fit
-    from napari_dip.pipeline.calibrate.calibration import RunInputs
-    from napari_dip.pipeline.calibrate.inputs import sort_inputs
-    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.calibrate.refine import calibrate_image
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     raw, truth = counts(crop.noisy), crop.truth
@@ -112,12 +111,11 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     if not isinstance(plan, Plan):
         raise SystemExit(plan.message)
     torch.set_num_threads(plan.threads)
-    inputs = sort_inputs(plan, {"image": raw})
-    if not isinstance(inputs, RunInputs):
-        raise SystemExit(inputs.message)
-    calibration, planes = calibrate_pixels(plan, inputs)
-    unit = plan.units[0]
-    one = make_fit(plan, calibration, planes, unit)
+    image = calibrate_image(plan, {"image": raw})
+    if not isinstance(image, CalibratedImage):
+        raise SystemExit(image.message)
+    calibration, unit = image.calibration, image.plan.units[0]
+    one = make_fit(image, unit)
     quality: dict[int, float] = {}
     loop = fit(
         one.problem,

@@ -86,8 +86,7 @@ def fitted(
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
     from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.inputs import sort_inputs
-    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+    from napari_dip.pipeline.calibrate.refine import calibrate_image
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
@@ -96,9 +95,9 @@ def fitted(
         ImageSpec(name="crop", shape=one.noisy.shape, dtype="float32", axes="YX"),
         detect_machine(),
     )
-    calibration, parts = calibrate_pixels(plan, sort_inputs(plan, {"image": one.noisy}))
+    image = calibrate_image(plan, {"image": one.noisy})
     with use_default_torch_state(plan.threads):
-        ready = make_fit(plan, calibration, parts, plan.units[0])
+        ready = make_fit(image, image.plan.units[0])
         loop = fit(
             ready.problem,
             ready.prior,
@@ -108,7 +107,7 @@ def fitted(
             warm_start=weights,
         )
         result = drain_generator(loop)
-    picture = convert_to_image_units(calibration, plan.units[0], result.estimate.mean)[0]
+    picture = convert_to_image_units(image.calibration, plan.units[0], result.estimate.mean)[0]
     error = np.mean((picture.astype(np.float64) - one.truth) ** 2)
     return float(10 * np.log10(255**2 / error)), result.missing_counts
 

@@ -25,7 +25,7 @@ from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute import tile_calibration as survey
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.scale.batch.records import RECORDS_FOLDER
 from run_scene import plan_for, shot
 
@@ -159,10 +159,11 @@ def test_a_receipt_speaks_of_the_file_that_was_read_so_that_the_next_call_restor
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path, pixels = tmp_path / "in.tif", shot(SIDE)
     tifffile.imwrite(path, pixels)
-    plan = stamp_plan_files(replace(plan_for(pixels), source=read_spec(path)))
+    plan = replace(plan_for(pixels), source=read_spec(path))
+    stamps = stamp_files(plan)
     tifffile.imwrite(path, pixels + 1)
     with pytest.raises(Refused, match="written to while it was being read"):
-        survey.open_plan_inputs(plan)
+        survey.open_plan_inputs(plan, stamps)
 
 
 @pytest.mark.parametrize("changes", [False, True])

@@ -17,7 +17,8 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import adapt_plan_to_noise, calibrate_pixels
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Budget, Plan
@@ -233,7 +234,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> Budget:
         floor=0.0,
         unreliable_reason="few pixels" if is_unreliable else "",
     )
-    return adapt_plan_to_noise(plan, replace(calibration, noise=(noise,)))[0].budget
+    return refine(plan, inputs.inspection, replace(calibration, noise=(noise,))).budget
 
 
 @pytest.mark.parametrize(

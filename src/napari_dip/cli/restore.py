@@ -43,7 +43,7 @@ from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.execute.clock import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import (
@@ -69,7 +69,6 @@ from napari_dip.pipeline.store.results import (
 )
 from napari_dip.pipeline.store.shared_network import (
     SHARED_NETWORK_INPUT,
-    plan_with_network,
     read_network,
 )
 from napari_dip.tasks import TASKS
@@ -80,6 +79,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
@@ -141,8 +141,8 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
         folder = Path(request.outputs["output"]).parent
         check_folder(folder, TILE_BYTES * prod(plan.result_shape))
     make_keep_after_control(request.keep_after)  # refuse a wrong value before any work
-    plan = stamp_plan_files(plan)
-    data = _load_pixels(plan)
+    stamps = stamp_files(plan)
+    data = _load_pixels(plan, stamps)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
     if not request.quiet:
         for line in (f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes):
@@ -150,7 +150,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     store = _open_run_store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
         control = make_keep_after_control(request.keep_after, interrupt.poll_control)
-        loop = run(plan, data, control=control, store=store)
+        loop = run(plan, data, control=control, store=store, stamps=stamps)
         try:
             result = run_and_show(loop, quiet=request.quiet)
         except Failed as failure:
@@ -272,7 +272,7 @@ def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
         else None
     )
     extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
-    plan = plan_with_network(preflight(recipe, spec, detect_machine(), extra_headers), network)
+    plan = preflight(recipe, spec, detect_machine(), extra_headers, network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
     return plan
@@ -289,8 +289,8 @@ def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...
     return list_clipping_notes(*detect_clipped_pixels(data["image"]))
 
 
-def _load_pixels(plan: Plan) -> dict[str, Any]:
-    data = open_plan_inputs(plan)
+def _load_pixels(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
+    data = open_plan_inputs(plan, stamps)
     # the run checks the inputs, too, but only after it has loaded torch
     sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
     if isinstance(sorted_, Refusal):
@@ -333,7 +333,8 @@ def _iter_writers(
         return lambda path: write_text(path, content, overwrite=overwrite)
 
     # brightness may be inverted (0 is white), but errors are not
-    error = replace(plan.source, tags=replace(plan.source.tags, is_white_zero=False))
+    source = plan.source
+    error = replace(source, tags=replace(source.tags, is_white_zero=False))
     yield "output", picture(result.image, plan.source, plan.result_scale)
     yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
     yield "residual", picture(result.residual, error, plan.source.scale)

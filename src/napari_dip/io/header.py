@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
@@ -148,9 +148,6 @@ class ImageSpec:
     has_guessed_axes : bool
         Whether the axes were guessed from their number, because neither file nor user named them.
     tags : SourceTags
-    stamp : str
-        `napari_dip.io.integrity.make_file_stamp` of the file before its pixels were read; "" where
-        no stamp was needed.
     """
 
     name: str
@@ -163,7 +160,6 @@ class ImageSpec:
     notes: tuple[Note, ...] = ()
     has_guessed_axes: bool = False
     tags: SourceTags = SourceTags()
-    stamp: str = field(default="", compare=False)
 
     @property
     def grid(self) -> tuple[int, int]:

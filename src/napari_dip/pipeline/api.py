@@ -71,12 +71,11 @@ def restore(
     """
     from napari_dip.pipeline.execute.clock import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
-    from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_plan_files
+    from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
     from napari_dip.pipeline.store.shared_network import (
         SHARED_NETWORK_INPUT,
-        plan_with_network,
         read_network,
     )
 
@@ -95,16 +94,16 @@ def restore(
         if value is not None
     }
     headers = {name: header for name, (header, _) in extra_inputs.items()}
-    plan = plan_with_network(preflight(parsed_recipe, spec, detect_machine(), headers), network)
+    plan = preflight(parsed_recipe, spec, detect_machine(), headers, network)
     if isinstance(plan, Refusal):
         raise Refused(plan)
-    plan = stamp_plan_files(plan)
+    stamps = stamp_files(plan)
     image = open_pixels(spec) if plan.tiles and spec.path else pixels()
     data = {"image": image, **{name: read() for name, (_, read) in extra_inputs.items()}}
-    check_unchanged(plan)
+    check_unchanged(stamps)
     preview_seconds = _PREVIEW_SECONDS if progress else None
     result = drain_generator(
-        run(plan, data, control=control, preview_seconds=preview_seconds), progress
+        run(plan, data, control=control, preview_seconds=preview_seconds, stamps=stamps), progress
     )
     if result is None:  # the run was ended before there was any result
         raise Failed(make_refusal("unexpected", why="the run ended without a picture"))

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 
+#: Stamps of files by path, as `napari_dip.io.integrity.make_file_stamp` returns them.
+FileStamps = dict[str, str]
+
+
 def is_dask_array(value: object) -> bool:
     """Return whether a value is a dask array, or has its interface."""
     return hasattr(value, "dask") and hasattr(value, "compute")
@@ -109,33 +113,37 @@ def copy_pixels(array: Any) -> npt.NDArray[Any]:
     return np.array(array)
 
 
-def stamp_plan_files(plan: Plan) -> Plan:
-    """Return the plan with the present stamps of its files, taken before pixels are read."""
-    extra_inputs = {name: _stamp_spec(spec) for name, spec in plan.extra_inputs.items()}
-    return replace(plan, source=_stamp_spec(plan.source), extra_inputs=extra_inputs)
+def stamp_files(plan: Plan) -> FileStamps:
+    """Return the present stamps of a plan's files by path; take them before pixels are read."""
+    paths = (spec.path for spec in (plan.source, *plan.extra_inputs.values()))
+    return {path: make_file_stamp(Path(path)) for path in paths if path is not None}
 
 
-def check_unchanged(plan: Plan) -> None:
-    """Raise `Refused` if a file of the plan was written to after `stamp_plan_files`."""
-    for spec in (plan.source, *plan.extra_inputs.values()):
-        if spec.path is not None and _is_file_changed(spec):
+def check_unchanged(stamps: FileStamps) -> None:
+    """Raise `Refused` if a file was written to after `stamp_files`."""
+    for path in stamps:
+        if _is_file_changed(path, stamps):
             why = "it was written to while it was being read"
-            raise Refused(make_refusal("file-broken", path=make_printable(spec.path), why=why))
+            raise Refused(make_refusal("file-broken", path=make_printable(path), why=why))
 
 
-def add_change_notes(plan: Plan, data: Mapping[str, Any], result: Restoration) -> Restoration:
+def add_change_notes(
+    plan: Plan, data: Mapping[str, Any], stamps: FileStamps, result: Restoration
+) -> Restoration:
     """Return the result with a note in its report for each input that changed during the run.
 
     Parameters
     ----------
     plan : Plan
-        Output of `stamp_plan_files`.
     data : mapping
         The inputs of the run, by name.
+    stamps : mapping of str to str
+        From `stamp_files`, before the inputs were read.
     result : Restoration
     """
-    changed = [spec.name for spec in plan.extra_inputs.values() if _is_file_changed(spec)]
-    if _is_input_changed(plan.source, data["image"], result.report["input_sha256"]):
+    headers = plan.extra_inputs.values()
+    changed = [spec.name for spec in headers if _is_file_changed(spec.path, stamps)]
+    if _is_input_changed(plan.source, data["image"], stamps, result.report["input_sha256"]):
         changed.insert(0, plan.source.name)
     if not changed:
         return result
@@ -155,20 +163,13 @@ def hash_file_pixels(path: str, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _stamp_spec(spec: ImageSpec) -> ImageSpec:
-    return spec if spec.path is None else replace(spec, stamp=make_file_stamp(Path(spec.path)))
+def _is_file_changed(path: str | None, stamps: FileStamps) -> bool:
+    return bool(path and stamps.get(path) and make_file_stamp(Path(path)) != stamps[path])
 
 
-def _is_file_changed(spec: ImageSpec) -> bool:
-    return (
-        spec.path is not None
-        and bool(spec.stamp)
-        and make_file_stamp(Path(spec.path)) != spec.stamp
-    )
-
-
-def _is_input_changed(source: ImageSpec, image: Any, digest: str) -> bool:
+def _is_input_changed(source: ImageSpec, image: Any, stamps: FileStamps, digest: str) -> bool:
     """Return whether pixels differ from a hash; a file is hashed only if its stamp has changed."""
     if source.path is not None:
-        return _is_file_changed(source) and hash_file_pixels(source.path, source.shape) != digest
+        is_changed = _is_file_changed(source.path, stamps)
+        return is_changed and hash_file_pixels(source.path, source.shape) != digest
     return isinstance(image, np.ndarray) and compute_sha256(image) != digest

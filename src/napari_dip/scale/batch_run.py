@@ -179,22 +179,20 @@ def _run_planned_files(
     """Run a planned batch in a folder that this process has locked."""
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 
-    trained_plan = plan
+    is_fitted = True
     if plan.joint_training is not None:
         make_event = partial(_make_event, 0, len(plan.jobs), plan.folder / NETWORK_FILE)
-        trained_plan = (
-            yield from map_generator(
-                fit_batch_network(plan, plan.joint_training, control), make_event
-            )
-        ) or plan
-    if trained_plan.joint_training is not None:  # the user ended the joint training
+        is_fitted = yield from map_generator(
+            fit_batch_network(plan, plan.joint_training, control), make_event
+        )
+    if not is_fitted:  # the user ended the joint training
         outcomes = yield from _restore_sequentially(plan, _return_keep)
     elif pool is None:
-        outcomes = yield from _restore_sequentially(trained_plan, control)
+        outcomes = yield from _restore_sequentially(plan, control)
     else:
         from napari_dip.scale.cluster.batch import restore_in_parallel
 
-        outcomes = yield from restore_in_parallel(trained_plan, control, pool)
+        outcomes = yield from restore_in_parallel(plan, control, pool)
     result = BatchResult(
         folder=plan.folder,
         outcomes=outcomes,

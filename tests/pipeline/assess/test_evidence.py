@@ -14,8 +14,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     combine_validation_evidence,
     compute_validation_evidence,
 )
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.refine import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import make_fit
 from run_scene import plan_for, shot, truth
 
@@ -25,12 +24,12 @@ SIDE = 128
 @pytest.fixture(scope="module")
 def ready():
     """A fit that is ready to go, and the truth in its units."""
-    image = shot(SIDE)
-    plan = plan_for(image)
-    calibration, parts = calibrate_pixels(plan, sort_inputs(plan, {"image": image}))
+    array = shot(SIDE)
+    image = calibrate_image(plan_for(array), {"image": array})
+    calibration = image.calibration
     clean = (truth(SIDE) + 100 - calibration.offset[0]) / calibration.scale[0]
     picture = torch.from_numpy(clean.astype(np.float32))[None, None]
-    return make_fit(plan, calibration, parts, plan.units[0]), picture
+    return make_fit(image, image.plan.units[0]), picture
 
 
 def evidence(fit, picture):

@@ -125,7 +125,7 @@ def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
     bites.latest_checkpoint = None
     bites.abandon_device()
     assert (bites.prior, bites.is_exhausted) == ("random-input", True)
-    assert bites.latest_checkpoint is not None and bites.place_plan(PLAN).device == "cpu"
+    assert bites.latest_checkpoint is not None and bites.choose_device("cuda") == "cpu"
 
 
 def there(iteration: int) -> Checkpoint:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 from skimage import data
 
 from napari_dip.pipeline.assess.merge import ResultMerger
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+from napari_dip.pipeline.calibrate.refine import calibrate_image
 from napari_dip.pipeline.execute.neighbour_frames import (
     NO_NEIGHBOUR_FRAMES,
     Drift,
@@ -23,9 +23,6 @@ from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks import Denoise
 from run_scene import drain, plan_for, shot, truth
 from scenes import planned
-
-if TYPE_CHECKING:
-    from napari_dip.pipeline.calibrate.calibration import Calibration
 
 SIDE = 48
 
@@ -51,27 +48,24 @@ def drifting(
     return scenes + 100, noisy.astype(np.float32)
 
 
-def laid_out(
-    array: np.ndarray, axes: str = "TYX", **settings: Any
-) -> tuple[Calibration, np.ndarray]:
-    plan = plan_for(array, axes, **settings)
-    inputs = sort_inputs(plan, {"image": array})
-    assert not hasattr(inputs, "code")
-    return calibrate_pixels(plan, inputs)
+def laid_out(array: np.ndarray, axes: str = "TYX", **settings: Any) -> CalibratedImage:
+    image = calibrate_image(plan_for(array, axes, **settings), {"image": array})
+    assert isinstance(image, CalibratedImage)
+    return image
 
 
 @pytest.mark.parametrize("step", [(3, -5), (0, 1), (-6, 2)])
 def test_a_drift_of_half_pixels_is_found_under_noise(step: tuple[int, int]) -> None:
     _, noisy = drifting([(0, 0), step])
-    calibration, parts = laid_out(noisy)
-    drift = estimate_drift(calibration, parts, 1, 0)
+    image = laid_out(noisy)
+    drift = estimate_drift(image, 1, 0)
     np.testing.assert_allclose(drift.shift, np.array(step) / 2, atol=0.2)
 
 
 def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
     scenes, noisy = drifting([(0, 0), (3, -5)])
-    calibration, parts = laid_out(noisy)
-    drift = estimate_drift(calibration, parts, 1, 0)
+    image = laid_out(noisy)
+    drift = estimate_drift(image, 1, 0)
     there = drift.apply(scenes[:1].astype(np.float32))[0]
     seen = drift.make_visible_mask((SIDE, SIDE)) > 0
     apart, before = (np.abs(one - scenes[1])[seen].mean() for one in (there, scenes[0]))
@@ -82,15 +76,15 @@ def test_a_frame_that_is_laid_onto_another_shows_what_that_one_shows() -> None:
 def test_frames_of_noise_alone_are_not_moved() -> None:
     rng = np.random.default_rng(0)
     frames = rng.normal(100, 5, (8, SIDE, SIDE)).astype(np.float32)
-    calibration, parts = laid_out(frames)
-    shifts = [estimate_drift(calibration, parts, one, one - 1).shift for one in range(1, 8)]
+    image = laid_out(frames)
+    shifts = [estimate_drift(image, one, one - 1).shift for one in range(1, 8)]
     assert shifts == [(0.0, 0.0)] * 7
 
 
 def test_a_scene_that_has_not_moved_is_not_moved() -> None:
     _, noisy = drifting([(0, 0)] * 4)
-    calibration, parts = laid_out(noisy)
-    assert estimate_drift(calibration, parts, 1, 0).shift == (0.0, 0.0)
+    image = laid_out(noisy)
+    assert estimate_drift(image, 1, 0).shift == (0.0, 0.0)
 
 
 def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None:
@@ -98,9 +92,9 @@ def test_a_volume_of_a_movie_is_laid_onto_the_next_in_three_dimensions() -> None
     fine = np.cumsum(rng.normal(0, 1, (12, 32, 32)), 0)
     fine += 20 * np.exp(-(((np.indices(fine.shape).T - (6, 14, 15)) / 4).T ** 2).sum(0))
     frames = np.stack([fine[1:11], fine[2:12]]).astype(np.float32)
-    calibration, parts = laid_out(frames, "TZYX")
-    assert parts.shape == (2, 1, 10, 32, 32)
-    shift = estimate_drift(calibration, parts, 1, 0).shift
+    image = laid_out(frames, "TZYX")
+    assert image.stack.shape == (2, 1, 10, 32, 32)
+    shift = estimate_drift(image, 1, 0).shift
     np.testing.assert_allclose(shift, (-1, 0, 0), atol=0.25)
 
 
@@ -135,12 +129,10 @@ def test_a_single_picture_or_volume_has_no_neighbour() -> None:
 def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() -> None:
     _, stack = drifting([(0, 0), (3, -5), (6, -10)])
     plan = plan_for(stack, "ZYX", stacks="planes")
-    calibration, parts = laid_out(stack, "ZYX", stacks="planes")
-    merge = ResultMerger(plan, calibration, parts, stack)
-    frames = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
-        plan.units[1], "blind-spot"
-    )
-    np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
+    image = laid_out(stack, "ZYX", stacks="planes")
+    merge = ResultMerger(image)
+    frames = Movie(merge).get_neighbour_frames(plan.units[1], "blind-spot")
+    np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     assert frames.previous_picture is None
 
 
@@ -153,21 +145,19 @@ def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
 def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    calibration, parts = laid_out(movie)
-    merge = ResultMerger(plan, calibration, parts, movie)
-    first = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
-        plan.units[0], "blind-spot"
-    )
+    image = laid_out(movie)
+    merge = ResultMerger(image)
+    first = Movie(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
-    np.testing.assert_array_equal(first.neighbours, parts[[1, 1], 0])
+    np.testing.assert_array_equal(first.neighbours, image.stack[[1, 1], 0])
     assert first.previous_picture is None
 
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    calibration, parts = laid_out(movie)
-    merge = ResultMerger(plan, calibration, parts, movie)
+    image = laid_out(movie)
+    merge = ResultMerger(image)
     done = UnitOutcome(
         unit="p0c0r0",
         stop="",
@@ -179,10 +169,8 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     )
     picture = np.full((1, 32, 32), 7.0, np.float32)
     merge.add(plan.units[0], picture, picture / 7, picture, done)
-    frames = Movie(plan.task_plan, calibration, parts, merge).get_neighbour_frames(
-        plan.units[1], "blind-spot"
-    )
-    np.testing.assert_array_equal(frames.neighbours, parts[[0, 2], 0])
+    frames = Movie(merge).get_neighbour_frames(plan.units[1], "blind-spot")
+    np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     np.testing.assert_allclose(frames.previous_picture, picture)
     np.testing.assert_allclose(frames.previous_deviation, picture / 7)
 
@@ -191,15 +179,11 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
 def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> None:
     movie = np.stack([shot(32, seed) for seed in range(3)])
     plan = plan_for(movie, "TYX")
-    calibration, parts = laid_out(movie)
-    merge = ResultMerger(plan, calibration, parts, movie)
+    image = laid_out(movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
-    assert (
-        Movie(planned(alone, plan.source), calibration, parts, merge).get_neighbour_frames(
-            plan.units[1], prior
-        )
-        == NO_NEIGHBOUR_FRAMES
-    )
+    changed_plan = replace(image.plan, task_plan=planned(alone, plan.source))
+    merge = ResultMerger(replace(image, plan=changed_plan))
+    assert Movie(merge).get_neighbour_frames(plan.units[1], prior) == NO_NEIGHBOUR_FRAMES
 
 
 def spread(movie: np.ndarray, scenes: np.ndarray) -> float:
@@ -276,12 +260,10 @@ def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     movie = np.stack([shot(16)] * 33)
     plan = plan_for(movie, "TYX")
-    inputs = sort_inputs(plan, {"image": movie})
-    assert not hasattr(inputs, "code")
-    calibration, parts = calibrate_pixels(plan, inputs)
-    merge = ResultMerger(plan, calibration, parts, movie)
+    image = laid_out(movie)
+    merge = ResultMerger(image)
     merge.count[...] = 1
-    frames = Movie(plan.task_plan, calibration, parts, merge)
+    frames = Movie(merge)
     shown = [unit for unit in plan.units if unit.has_estimate]
     drawn = [
         frames.get_neighbour_frames(unit, "r2r").previous_picture is not None for unit in shown

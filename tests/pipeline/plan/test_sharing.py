@@ -15,8 +15,8 @@ from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+from napari_dip.pipeline.calibrate.refine import calibrate_image
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor
 from napari_dip.pipeline.plan.joint_training import (
@@ -246,16 +246,15 @@ def test_frames_that_are_done_are_kept_though_they_take_no_iterations(
 
 def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     plan = plan_of(temporal_smoothing=0)
-    inputs = sort_inputs(plan, {"image": movie()})
-    assert not hasattr(inputs, "code")
-    calibration, parts = calibrate_pixels(plan, inputs)
+    image = calibrate_image(plan, {"image": movie()})
+    assert isinstance(image, CalibratedImage)
     first = [unit for unit in plan.units if unit.role != INFERENCE]
     frames = [unit for unit in plan.units if unit.role == INFERENCE]
     pictures = []
     for order in (frames, frames[::-1]):
-        merge = ResultMerger(plan, calibration, parts, movie())
+        merge = ResultMerger(image)
         clock = RunClock(plan, lambda: Control.GO, None)
-        course = UnitExecutor(plan, calibration, parts, clock, merge, None)
+        course = UnitExecutor(merge, clock, None)
         for unit in (*first, *order):
             for _ in course.fit_unit(unit, plan.units.index(unit) + 1, None):
                 pass

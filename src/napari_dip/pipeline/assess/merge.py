@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Planes
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 #: Reason for a prior of which the task says nothing.
@@ -67,15 +67,12 @@ class ResultMerger:
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid): the input. The grid of the result may be finer by integer factors.
-    array : ndarray
-        The input in the image's own axes and type.
+    image : CalibratedImage
+        The input. The grid of the result may be finer by integer factors.
 
     Attributes
     ----------
+    image : CalibratedImage
     sums : ndarray
         (3, parts, C, *grid of the result): sums of pictures, squared pictures and variances.
     predictions : ndarray
@@ -87,15 +84,13 @@ class ResultMerger:
         Sums of learned parameters, by name and first channel.
     """
 
-    def __init__(
-        self, plan: Plan, calibration: Calibration, parts: Planes, array: npt.NDArray[Any]
-    ) -> None:
-        self._plan = plan
-        self._calibration = calibration
-        self._stack = parts
-        self._image = array
-        self._upscaled_stack = parts
-        finer = plan.task_plan.get_factors(plan.layout.grid)
+    def __init__(self, image: CalibratedImage) -> None:
+        self.image = image
+        self._plan, self._calibration = image.plan, image.calibration
+        self._source, self._layout = image.source, image.layout
+        self._stack = self._upscaled_stack = parts = image.stack
+        self._array = image.inputs["image"]
+        finer = image.plan.task_plan.get_factors(image.layout.grid)
         for axis, factor in enumerate(finer, parts.ndim - len(finer)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
@@ -103,7 +98,7 @@ class ResultMerger:
         self.count = np.zeros(parts.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
         self.learned: dict[str, Planes] = {}
-        for channel in calibration.constant_channels:
+        for channel in image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = parts[:, channel]
             self.count[:, channel] = 1
@@ -191,13 +186,11 @@ class ResultMerger:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *untouched,
-            *describe_unrestored_parts(self._plan, self.count == 0),
-            *describe_early_end(self._plan, self.outcomes),
+            *describe_unrestored_parts(self.image, self.count == 0),
+            *describe_early_end(self.image, self.outcomes),
         )
         metrics = measure_result(
-            self._plan,
-            self._calibration,
-            self._stack,
+            self.image,
             pixels.residual,
             pixels.prediction,
             pixels.result,
@@ -210,7 +203,7 @@ class ResultMerger:
             **serialise_stop(stop),
             "seconds": round(seconds, 2),
             "prior": self._describe_prior(),
-            "fit": serialise_fit(self._plan, self._calibration, self.outcomes),
+            "fit": serialise_fit(self.image, self.outcomes),
             "validation_loss": [
                 [iteration, convert_nan_to_none(loss)]
                 for iteration, _, loss in first_outcome.history
@@ -221,7 +214,7 @@ class ResultMerger:
                 self._calibration,
             ),
             "verdict": check_quality(metrics, unfinished_notes),
-            "input_sha256": compute_sha256(self._image),
+            "input_sha256": compute_sha256(self._array),
             "output_sha256": compute_sha256(pixels.image),
             **serialise_notes(self._list_notes()),
         }
@@ -233,7 +226,7 @@ class ResultMerger:
             history=first_outcome.history,
             recipe=self._plan.recipe,
             learned=self._average_learned(),
-            report=make_run_report(self._plan, self._calibration, **report_entries),
+            report=make_run_report(self.image, **report_entries),
             residual=self._arrange_input(self._zero_unmeasured(pixels.residual - pixels.shift)),
         )
 
@@ -259,7 +252,7 @@ class ResultMerger:
             self._make_input_mask(preserved_mask),
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
-            result = split_into_parts(image, self._plan.source.axes, self._plan.layout)
+            result = split_into_parts(image, self._source.axes, self._layout)
         if (outliers := self._find_outliers()) is not None:
             image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
         return _MergedPixels(
@@ -274,9 +267,9 @@ class ResultMerger:
     def _correct_input(self) -> npt.NDArray[Any]:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
-            return self._image
+            return self._array
         native_dtype, image = (
-            self._image.dtype.newbyteorder("="),
+            self._array.dtype.newbyteorder("="),
             self._arrange_input(self._lay_out_input()),
         )
         return (
@@ -287,7 +280,7 @@ class ResultMerger:
 
     def _lay_out_input(self) -> Planes:
         """Return the input as (parts, C, *grid), with outliers, corrected by camera maps."""
-        parts = split_into_parts(self._image, self._plan.source.axes, self._plan.layout)
+        parts = split_into_parts(self._array, self._source.axes, self._layout)
         camera = self._calibration.camera_correction
         return parts if camera is None else camera.correct(parts)
 
@@ -329,10 +322,10 @@ class ResultMerger:
 
     def _has_precision_loss(self, kept: npt.NDArray[np.bool_]) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
-        if self._plan.recipe.run_settings.dtype != "float32" or self._image.dtype.itemsize < 4:
+        if self._plan.recipe.run_settings.dtype != "float32" or self._array.dtype.itemsize < 4:
             return False
         with np.errstate(invalid="ignore"):
-            is_rounded = self._image != self._image.astype(np.float32)
+            is_rounded = self._array != self._array.astype(np.float32)
         return bool(np.any(is_rounded & self._arrange_result(kept)))
 
     def _average_prediction(self) -> npt.NDArray[np.float64]:
@@ -365,12 +358,11 @@ class ResultMerger:
 
     def _arrange_result(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return parts of the result in the axes and shape of the result."""
-        plan = self._plan
-        return join_parts(parts, plan.source.axes, plan.result_shape, plan.layout)
+        return join_parts(parts, self._source.axes, self.image.result_shape, self._layout)
 
     def _arrange_input(self, parts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return parts of the input in the axes and shape of the input."""
-        source, layout = self._plan.source, self._plan.layout
+        source, layout = self._source, self._layout
         arranged = join_parts(parts.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
@@ -432,9 +424,9 @@ class ResultMerger:
         if (preserved_mask := self._get_preserved_mask()) is not None and self._has_precision_loss(
             preserved_mask
         ):
-            notes.append(make_note("type-shortened", dtype=self._image.dtype.name))
+            notes.append(make_note("type-shortened", dtype=self._array.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if height * width > 1 and PRIORS[self._calibration.prior].hides_pixels:
+        if height * width > 1 and PRIORS[self._plan.budget.prior].hides_pixels:
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

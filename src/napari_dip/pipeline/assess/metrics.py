@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
     from napari_dip.pipeline.plan.types import Plan
 
     Numbers = npt.NDArray[np.floating[Any]]
@@ -289,9 +289,7 @@ class _BrightnessChanges:
 
 
 def measure_result(
-    plan: Plan,
-    calibration: Calibration,
-    parts: Planes,
+    image: CalibratedImage,
     residual: npt.NDArray[np.float64],
     prediction: npt.NDArray[np.float64],
     result: npt.NDArray[Any],
@@ -301,10 +299,8 @@ def measure_result(
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid): the input, in the image's units.
+    image : CalibratedImage
+        The input.
     residual, prediction : ndarray
         (parts, C, *grid): the residual, 0 where nothing was measured, and the predicted
         measurement, both before the mean was corrected.
@@ -316,6 +312,7 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
+    plan, calibration, parts = image.plan, image.calibration, image.stack
     measured_mask = calibration.measured_mask
     assessed = select_assessed_parts(parts)
     assessed_residual, assessed_prediction, assessed_mask = (

@@ -1,4 +1,4 @@
-"""Plan a new run with weaker noise if a result has lost edges or brightness.
+"""Reduce the noise for a new run if a result has lost edges or brightness.
 
 If the noise was overestimated, the fit removes structure as noise. Both tests are independent of
 the measured noise strength, so they detect this. Smooth parts of the residual give an upper bound
@@ -16,15 +16,13 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compute_biased_limit
 from napari_dip.pipeline.calibrate.calibration import compute_validation_share
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
-from napari_dip.pipeline.calibrate.prepare import adapt_plan_to_noise
 from napari_dip.pipeline.plan.layout import split_into_parts
 from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.pipeline.plan.types import Plan
 
 #: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.
 #: The share 0.25 halves the standard deviation. With noise variance overestimated 4 to 400 times,
@@ -51,24 +49,22 @@ def compute_failure_score(result: Restoration) -> float:
     )
 
 
-def plan_weaker_noise(
-    plan: Plan, calibration: Calibration, result: Restoration
-) -> tuple[Plan, Calibration] | None:
-    """Return plan and calibration with weaker noise if a result has failed; otherwise None.
+def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | None:
+    """Return a calibration with weaker noise if a result has failed; otherwise None.
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-        Calibration of the result. Noise that the user specified is never changed.
+    image : CalibratedImage
+        With the calibration of the result. Noise that the user specified is never changed.
     result : Restoration
     """
+    plan, calibration = image.plan, image.calibration
     request = plan.task_plan.noise_request
     is_excluded = (
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIORS[calibration.prior].sees_image
+    is_excluded |= not PRIORS[plan.budget.prior].sees_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )
@@ -81,13 +77,13 @@ def plan_weaker_noise(
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
-    residual = split_into_parts(result.residual, plan.source.axes, plan.layout)
+    residual = split_into_parts(result.residual, image.source.axes, image.layout)
     noise = tuple(
         _weaken_noise(channel_noise, calibration.offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)
     )
     block = (1,) * len(calibration.blind_spot_size)
-    weaker_calibration = replace(
+    return replace(
         calibration,
         noise=noise,
         blind_spot_size=block,
@@ -97,7 +93,6 @@ def plan_weaker_noise(
         half_resolution=None,
         camera_noise=None,
     )
-    return adapt_plan_to_noise(plan, weaker_calibration)
 
 
 def _weaken_noise(noise: NoiseEstimate, mean: float, residual: Planes) -> NoiseEstimate:

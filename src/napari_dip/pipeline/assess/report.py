@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io.regions import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.calibration import Calibration
-    from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration
+    from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat a run.
 _RUN_SPECIFIC_KEYS = (
@@ -93,23 +93,20 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def serialise_fit(
-    plan: Plan, calibration: Calibration, outcomes: Sequence[UnitOutcome]
-) -> dict[str, Any]:
+def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> dict[str, Any]:
     """Return what was fitted and how, in plain types.
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
+    image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    source, budget = plan.source, plan.budget
+    source, plan, budget = image.source, image.plan, image.plan.budget
     joint_training = summarise_joint_training(outcomes)
     if plan.network is not None:
         joint_training["joint_training"] |= plan.network.report_fields
     return {
-        "axes": plan.layout.grid,
+        "axes": image.layout.grid,
         "inputs": list(plan.extra_inputs),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
@@ -117,7 +114,7 @@ def serialise_fit(
         "max_iterations": budget.iterations + budget.refit_iterations,
         "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
         "restarts": budget.restarts,
-        "half_resolution": calibration.half_resolution is not None,
+        "half_resolution": image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "finished": sum(
             outcome.has_estimate and not outcome.is_ended_by_user for outcome in outcomes
@@ -167,10 +164,11 @@ def summarise_residual(
     }
 
 
-def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[str, Any]:
+def make_run_report(image: CalibratedImage, **facts: Any) -> dict[str, Any]:
     """Return the report of a run; `facts` are additional entries."""
     from napari_dip.version import __version__
 
+    plan = image.plan
     return {
         "task": plan.recipe.task.spec.name,
         "recipe": json.loads(plan.recipe.to_json()),
@@ -179,9 +177,9 @@ def make_run_report(plan: Plan, calibration: Calibration, **facts: Any) -> dict[
         "device": plan.device,
         "threads": plan.threads,
         "seed": plan.recipe.run_settings.seed,
-        "shape": list(plan.source.shape),
-        "axes": plan.source.axes,
-        "noise": serialise_noise(calibration),
+        "shape": list(image.source.shape),
+        "axes": image.source.axes,
+        "noise": serialise_noise(image.calibration),
         **facts,
         "peak_bytes": measure_peak_bytes(),
     }
@@ -197,7 +195,7 @@ def round_to_six_digits(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
+def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> tuple[Note, ...]:
     """Return a warning about fits that the user or the time limit ended early.
 
     There is no warning for a fit that was kept only during its final inference, or that another
@@ -205,7 +203,7 @@ def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Not
 
     Parameters
     ----------
-    plan : Plan
+    image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
     completed_keys = {
@@ -225,14 +223,17 @@ def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Not
     ]
     if not early:
         return ()
-    units = {unit.id: unit for unit in plan.units}
+    units = {unit.id: unit for unit in image.plan.units}
     if len(early) > 1:
         return (make_note("fits-ended-early", count=len(early), several=True),)
     unit = units.get(early[0].unit)
     if unit is None:
         return (make_note("fits-ended-early", count=1, several=False),)
-    max_iterations, count = unit.iterations + plan.budget.refit_iterations, early[0].iterations
-    part = _describe_fitted_part(plan, unit)
+    max_iterations, count = (
+        unit.iterations + image.plan.budget.refit_iterations,
+        early[0].iterations,
+    )
+    part = _describe_fitted_part(image, unit)
     facts = {
         "part": part,
         "count": count,
@@ -242,20 +243,20 @@ def describe_early_end(plan: Plan, outcomes: Sequence[UnitOutcome]) -> tuple[Not
     return (make_note("fit-ended-early", **facts),)
 
 
-def _describe_fitted_part(plan: Plan, unit: WorkUnit) -> str:
+def _describe_fitted_part(image: CalibratedImage, unit: WorkUnit) -> str:
     """Return a name for the part that was fitted, such as "plane 2"; "" if there is only one."""
     if unit.tile is not None:
         return "a tile"
-    part_axes = _list_part_axes(plan)
+    part_axes = _list_part_axes(image)
     if len(part_axes) == 1:
         return f"{PART_NAMES[part_axes]} {unit.part + 1}"
     return "a plane" if part_axes else ""
 
 
-def _list_part_axes(plan: Plan) -> str:
+def _list_part_axes(image: CalibratedImage) -> str:
     """Return the axes along which the image has more than one part."""
-    source = plan.source
-    return "".join(part for part in plan.layout.parts if source.shape[source.axes.index(part)] > 1)
+    source = image.source
+    return "".join(part for part in image.layout.parts if source.shape[source.axes.index(part)] > 1)
 
 
 def _get_repeat_key(outcome: UnitOutcome) -> str:
@@ -263,23 +264,25 @@ def _get_repeat_key(outcome: UnitOutcome) -> str:
     return outcome.unit.rpartition("r")[0]
 
 
-def describe_unrestored_parts(plan: Plan, missing: npt.NDArray[np.bool_]) -> tuple[Note, ...]:
+def describe_unrestored_parts(
+    image: CalibratedImage, missing: npt.NDArray[np.bool_]
+) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
 
     Parameters
     ----------
-    plan : Plan
+    image : CalibratedImage
     missing : ndarray of bool
-        (parts, C), in the plan's layout; True where there is no result.
+        (parts, C), in the image's layout; True where there is no result.
     """
     channels = missing.all(0)
     channel_missing = missing[:, ~channels]
     parts = channel_missing.all(1) & ~channels.all()
     notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _describe_parts(plan, np.flatnonzero(parts))
+    notes += _describe_parts(image, np.flatnonzero(parts))
     for channel in np.flatnonzero(~channels):
         missing_parts = np.flatnonzero(missing[:, channel] & ~parts)
-        notes += _describe_parts(plan, missing_parts, channel_number=int(channel) + 1)
+        notes += _describe_parts(image, missing_parts, channel_number=int(channel) + 1)
     return tuple(notes)
 
 
@@ -292,12 +295,14 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
     )
 
 
-def _describe_parts(plan: Plan, parts: npt.NDArray[np.intp], **facts: int) -> list[Note]:
+def _describe_parts(
+    image: CalibratedImage, parts: npt.NDArray[np.intp], **facts: int
+) -> list[Note]:
     """Return notes that name parts as frames, planes, or planes of a frame."""
-    part_axes = _list_part_axes(plan)
+    part_axes = _list_part_axes(image)
     if len(part_axes) < 2:
         return _format_unrestored(PART_NAMES.get(part_axes, "part"), parts, **facts)
-    plane_count = plan.source.shape[plan.source.axes.index(plan.layout.parts[1])]
+    plane_count = image.source.shape[image.source.axes.index(image.layout.parts[1])]
     frames, planes = np.divmod(parts, plane_count)
     unrestored_frames = [
         frame_index

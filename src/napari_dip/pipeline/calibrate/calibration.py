@@ -1,10 +1,13 @@
-"""Types of calibration: inputs of a run, measured calibration, and share of validation pixels."""
+"""Types of calibration: inputs and plan of a run, measured calibration, calibrated image."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.pipeline.plan.types import Plan
+from napari_dip.tasks.base import Inspection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +18,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.colour_camera import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
+    from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.tasks.base import Inspection
+    from napari_dip.pipeline.plan.types import Tile
     from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
 
     Planes = npt.NDArray[np.float32]
@@ -115,8 +119,6 @@ class Calibration:
         Channels that hold one value only; they are returned unchanged.
     noise_model : str
         "gaussian", "poisson-gaussian", or the model of an artefact such as "jpeg".
-    prior : str
-        Name of the prior.
     measured_mask : ndarray or None
         (parts, C, *grid), True where a pixel was measured; None if all were.
     extra_inputs : mapping of str to ndarray
@@ -146,7 +148,6 @@ class Calibration:
     validation_share: float
     constant_channels: tuple[int, ...]
     noise_model: str
-    prior: str
     measured_mask: npt.NDArray[np.bool_] | None
     extra_inputs: Mapping[str, Planes]
     notes: tuple[Note, ...] = ()
@@ -199,3 +200,54 @@ class RepeatedExposure:
     stack: Planes
     noise: tuple[NoiseEstimate, ...]
     notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan(Plan):
+    """Plan of a run whose pixels are known; `refine` makes it once.
+
+    Prior, layout, tiles, units and network file are those that the run uses.
+
+    Attributes
+    ----------
+    regions : tuple of Tile
+        Sample regions on which an image in tiles is calibrated; empty without tiles.
+    """
+
+    regions: tuple[Tile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CalibratedImage:
+    """Pixels that work units are fitted to: an image, a tile, a crop, or sample regions.
+
+    Attributes
+    ----------
+    plan : RunPlan
+        Plan of the whole run.
+    calibration : Calibration
+    source : ImageSpec
+        Header of these pixels.
+    layout : Layout
+        Use of the axes of these pixels.
+    inputs : mapping of str to ndarray
+        "image": the pixels in the axes of `source`; for a whole image, also the further inputs.
+    stack : ndarray
+        (parts, C, *grid), in the image's units. Outliers are filled in.
+    inspection : Inspection
+        What the task decided from the pixels of a whole image.
+    """
+
+    plan: RunPlan
+    calibration: Calibration
+    source: ImageSpec
+    layout: Layout
+    inputs: Mapping[str, npt.NDArray[Any]]
+    stack: Planes
+    inspection: Inspection = field(default_factory=Inspection)
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the result, in the axes of `source`."""
+        factors = self.plan.task_plan.get_factors(self.source.axes)
+        return tuple(n * finer for n, finer in zip(self.source.shape, factors, strict=True))

@@ -9,7 +9,11 @@ import numpy as np
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
 from napari_dip.pipeline.calibrate.calibration import RunInputs
-from napari_dip.pipeline.plan.layout import get_stacked_axes, make_layout, split_into_parts
+from napari_dip.pipeline.plan.layout import (
+    get_stacked_axes,
+    make_layout,
+    split_into_parts,
+)
 from napari_dip.tasks.base import Pixels
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
 from napari_dip.tasks.shared_settings import check_content, check_exposure_pixels

@@ -14,7 +14,6 @@ from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_share
 from napari_dip.pipeline.calibrate.channel_noise import (
-    compute_noise_variance,
     identify_noise_model,
     make_noise_notes,
     measure_channel_noise,
@@ -31,7 +30,6 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     make_outlier_note,
 )
 from napari_dip.pipeline.plan.layout import plan_task
-from napari_dip.tasks.priors.r2r import UNRELIABLE_NOISE_REASON, WEAK_NOISE_REASON
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,13 +39,10 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Planes, RepeatedExposure, RunInputs
+    from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.tasks.base import TaskPlan
 
-#: Standard deviation of the noise, as a share of the intensity range, below which noise is weak. A
-#: network that sees the image (R2R) then copies it, and validation does not notice: of cc15 (0.002
-#: to 0.004) one of four fits lost 7.8 dB. So the blind spot is used instead. Micrographs of FMD,
-#: W2S and Hagen et al. have 0.04 to 0.18.
-MAX_WEAK_NOISE = 0.02
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
 #: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
@@ -77,9 +72,11 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
-    task_plan, measured_mask = plan.task_plan, inputs.measured_mask
+    task_plan, measured_mask = plan_task_for(plan, inputs.layout), inputs.measured_mask
     parts, limits, outliers = _remove_outliers(plan, inputs)
-    offset, scale, constant = _measure_intensity_ranges(plan, parts, measured_mask)
+    offset, scale, constant = _measure_intensity_ranges(
+        parts, measured_mask, is_joint=bool(task_plan.joint_channels)
+    )
     if measured_mask is not None:
         channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
         parts = np.where(measured_mask, parts, channel_means)
@@ -87,7 +84,9 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         inputs = replace(
             inputs, repeated_exposure=fill_outliers(inputs.repeated_exposure, None, limits)[0]
         )
-    noise, camera, repeated_exposure = _measure_noise(plan, inputs, parts, constant)
+    noise, camera, repeated_exposure = _measure_noise(
+        task_plan, inputs, parts, constant, is_tiled=bool(plan.tiles)
+    )
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
     block = (1,) * (parts.ndim - 4) + (
@@ -127,7 +126,6 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         validation_share=compute_validation_share(block, measured_count),
         constant_channels=constant,
         noise_model=identify_noise_model(varied, task_plan.noise_request),
-        prior=plan.budget.prior,
         measured_mask=measured_mask,
         extra_inputs=prepared_inputs,
         outlier_limits=limits,
@@ -141,8 +139,17 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
     return calibration, parts
 
 
+def plan_task_for(plan: Plan, layout: Layout) -> TaskPlan:
+    """Return the task's plan for a layout, which is that of the plan in most runs."""
+    if layout == plan.layout:
+        return plan.task_plan
+    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_inputs, layout.grid)
+    assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
+    return task_plan
+
+
 def _measure_intensity_ranges(
-    plan: Plan, parts: Planes, measured_mask: npt.NDArray[np.bool_] | None
+    parts: Planes, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
     """Return offset and scale of each channel, and which channels are constant."""
     measured = [
@@ -153,13 +160,18 @@ def _measure_intensity_ranges(
         c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
     )
     offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
-    if plan.task_plan.joint_channels:  # a dark channel must not be amplified
+    if is_joint:  # a dark channel must not be amplified
         scale = (max(scale),) * len(scale)
     return offset, scale, constant
 
 
 def _measure_noise(
-    plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]
+    task_plan: TaskPlan,
+    inputs: RunInputs,
+    parts: Planes,
+    constant: tuple[int, ...],
+    *,
+    is_tiled: bool,
 ) -> tuple[tuple[NoiseEstimate, ...], CameraNoise | None, RepeatedExposure | None]:
     """Return the noise of each channel, that of a colour camera, and the repeated exposure."""
     measured_mask, correction = inputs.measured_mask, inputs.camera_correction
@@ -167,7 +179,7 @@ def _measure_noise(
         inputs,
         parts if correction is None else correction.suppress_hot_pixels(parts),
         constant,
-        plan.task_plan.noise_request,
+        task_plan.noise_request,
     )
     noise = tuple(
         calibrate_clipping_limits(
@@ -176,7 +188,9 @@ def _measure_noise(
         for c, item in enumerate(noise)
     )
     camera = None
-    if correction is None and _is_colour_image(plan, inputs, parts, constant):
+    if correction is None and _is_colour_image(
+        task_plan, inputs, parts, constant, is_tiled=is_tiled
+    ):
         camera, noise = measure_colour_noise(parts, noise, inputs.grey_level_step)
     return noise, camera, repeated_exposure
 
@@ -193,15 +207,17 @@ def _is_single_complete_plane(inputs: RunInputs) -> bool:
 
 
 def _is_colour_image(
-    plan: Plan, inputs: RunInputs, parts: Planes, constant: tuple[int, ...]
+    task_plan: TaskPlan,
+    inputs: RunInputs,
+    parts: Planes,
+    constant: tuple[int, ...],
+    *,
+    is_tiled: bool,
 ) -> bool:
     """Return whether the noise may be measured as that of a colour camera."""
-    task_plan = plan.task_plan
-    has_colours = plan.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
+    has_colours = inputs.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
     is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
-    is_large_plane = (len(parts) == 1 or bool(plan.tiles)) and min(
-        parts.shape[-2:]
-    ) >= MIN_HALVED_SIDE
+    is_large_plane = (len(parts) == 1 or is_tiled) and min(parts.shape[-2:]) >= MIN_HALVED_SIDE
     uses_automatic_noise = (
         task_plan.uses_half_resolution
         and task_plan.joint_channels
@@ -225,42 +241,6 @@ def _remove_outliers(
     )
     parts, outliers = fill_outliers(parts, measured_mask, limits)
     return parts, limits, outliers
-
-
-def adapt_plan_to_mask(plan: Plan, inputs: RunInputs) -> Plan:
-    """Return the plan with the prior and layout that the inspected pixels need."""
-    from napari_dip.pipeline.plan.preflight import replace_prior
-
-    why, prior = inputs.inspection.prior_reason, inputs.inspection.prior or plan.budget.prior
-    if inputs.layout != plan.layout:
-        note = make_note("planes-together", axis=inputs.layout.grid[0])
-        task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_inputs, inputs.layout.grid)
-        assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
-        notes = (*plan.notes, note)
-        plan = replace(plan, layout=inputs.layout, task_plan=task_plan, notes=notes)
-        return replace_prior(plan, prior, why)
-    return plan if not why else replace_prior(plan, prior, why)
-
-
-def adapt_plan_to_noise(plan: Plan, calibration: Calibration) -> tuple[Plan, Calibration]:
-    """Return plan and calibration with another prior if the noise is unreliable or weak."""
-    from napari_dip.pipeline.plan.preflight import replace_prior
-
-    varied = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]
-    is_unreliable = any(calibration.noise[c].unreliable_reason for c in varied)
-    # the offset is the mean of the channel
-    deviations = [
-        compute_noise_variance(calibration.noise[c], calibration.offset[c]) ** 0.5 for c in varied
-    ]
-    is_weak = any(
-        deviation < MAX_WEAK_NOISE * calibration.scale[c]
-        for deviation, c in zip(deviations, varied, strict=True)
-    )
-    prior, is_first = plan.task_plan.fallback_prior, plan.budget.prior == plan.task_plan.prior
-    if not (prior and is_first and (is_unreliable or is_weak)):
-        return plan, calibration
-    why = UNRELIABLE_NOISE_REASON if is_unreliable else WEAK_NOISE_REASON
-    return replace_prior(plan, prior, why), replace(calibration, prior=prior)
 
 
 def _compute_intensity_range(plane: Planes) -> tuple[float, float]:

@@ -17,14 +17,14 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.plan.preflight import preflight, replace_prior
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes, RunInputs
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
@@ -127,12 +127,11 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     machine : Machine
     """
     stacks = "volume" if plan.layout.is_volume else "planes"
-    recipe = plan.recipe.replace_run_settings(stacks=stacks)
     extra_inputs = {
         name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_inputs.items()
     }
-    crop_plan = preflight(recipe, region.crop_spec(plan.source, plan.source), machine, extra_inputs)
-    return crop_plan if isinstance(crop_plan, Refusal) else replace(crop_plan, recipe=plan.recipe)
+    crop_spec = region.crop_spec(plan.source, plan.source)
+    return preflight(plan.recipe, crop_spec, machine, extra_inputs, stacks=stacks)
 
 
 def run_crop_preview(
@@ -180,35 +179,24 @@ def _restore_crop(
     preview_seconds: float | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.prepare import (
-        adapt_plan_to_mask,
-        adapt_plan_to_noise,
-        calibrate_pixels,
-    )
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
     from napari_dip.tasks.shared_settings import check_content
 
     clock = RunClock(crop_plan, control, preview_seconds)
     yield Event(message="Measuring the noise of the whole image", seconds=clock.seconds)
-    inputs = _sort_whole_inputs(plan, data)
-    plan = adapt_plan_to_mask(plan, inputs)
-    calibration, stack = calibrate_pixels(plan, inputs)
-    plan, calibration = adapt_plan_to_noise(plan, calibration)
+    whole = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
         raise_if_refused(content_refusal)
-    calibration, stack = _crop_calibration(calibration, stack, region, plan, array)
-    if calibration.measured_mask is not None and not calibration.measured_mask.any():
+    image = _crop_image(whole, region, crop_plan, array)
+    if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
-    if crop_plan.budget.prior != plan.budget.prior:
-        crop_plan = replace_prior(crop_plan, plan.budget.prior, plan.budget.prior_reason)
-    crop_plan = replace(crop_plan, layout=plan.layout)
-    clock.expect(crop_plan)
-    merger = ResultMerger(crop_plan, calibration, stack, array)
-    executor = UnitExecutor(crop_plan, calibration, stack, clock, merger, None)
-    for number, unit in enumerate(crop_plan.units, 1):
-        fitted_unit = drop_constant_channels(unit, calibration.constant_channels)
+    clock.expect(image.plan)
+    merger = ResultMerger(image)
+    executor = UnitExecutor(merger, clock, None)
+    for number, unit in enumerate(image.plan.units, 1):
+        fitted_unit = drop_constant_channels(unit, image.calibration.constant_channels)
         if not fitted_unit.channels:
             continue
         request = yield from executor.fit_unit(fitted_unit, number, None)
@@ -221,34 +209,39 @@ def _restore_crop(
     return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 
-def _sort_whole_inputs(plan: Plan, data: Mapping[str, Any]) -> RunInputs:
-    """Return the inputs of the whole image, or of sample regions if it is restored in tiles."""
-    from napari_dip.pipeline.calibrate.inputs import sort_inputs
+def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:
+    """Calibrate the whole image, on sample regions if it is restored in tiles."""
+    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+    from napari_dip.pipeline.calibrate.refine import calibrate_image, refine
 
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import (
+            make_sample_image,
             measure_tiles,
             read_sample_regions,
             select_sample_regions,
         )
 
-        return read_sample_regions(
-            plan,
-            data,
-            select_sample_regions(plan, raise_if_refused(measure_tiles(plan, data["image"]))),
-        )[0]
+        statistics = raise_if_refused(measure_tiles(plan, data["image"]))
+        regions = select_sample_regions(plan, statistics)
+        inputs, array = read_sample_regions(plan, data, regions)
+        calibration, _ = calibrate_pixels(plan, inputs)
+        return make_sample_image(refine(plan, inputs.inspection, calibration), calibration, array)
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_inputs)}
-    return raise_if_refused(sort_inputs(plan, arrays))
+    return raise_if_refused(calibrate_image(plan, arrays))
 
 
-def _crop_calibration(
-    calibration: Calibration, parts: Planes, region: CropRegion, plan: Plan, array: Any
-) -> tuple[Calibration, Planes]:
-    """Return calibration and stack of a crop; range and noise stay those of the whole image."""
-    from napari_dip.pipeline.calibrate.calibration import compute_validation_share
+def _crop_image(
+    whole: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
+) -> CalibratedImage:
+    """Return a crop as an image of its own; range, noise and prior stay those of the whole."""
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, compute_validation_share
+    from napari_dip.pipeline.calibrate.refine import refine
     from napari_dip.pipeline.plan.layout import split_into_parts
+    from napari_dip.tasks.base import Inspection
 
-    axes, layout, source = plan.source.axes, plan.layout, plan.source
+    plan, calibration, parts = whole.plan, whole.calibration, whole.stack
+    layout, source, axes = plan.layout, plan.source, plan.source.axes
     part_counts = [source.shape[axes.index(axis)] for axis in layout.parts]
     part_numbers = np.arange(int(np.prod(part_counts, dtype=int))).reshape(part_counts)
     selected_parts = part_numbers[
@@ -286,7 +279,7 @@ def _crop_calibration(
     rows, columns = grid[-2:]
     edges = {"top": rows.start + 1, "bottom": rows.stop}
     edges |= {"left": columns.start + 1, "right": columns.stop}
-    return replace(
+    calibration = replace(
         calibration,
         measured_mask=measured_mask,
         validation_share=compute_validation_share(calibration.blind_spot_size, measured_count),
@@ -299,7 +292,16 @@ def _crop_calibration(
         if calibration.camera_correction is None
         else calibration.camera_correction.crop(grid[-2:]),
         notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
-    ), cropped_stack
+    )
+    inspection = Inspection(prior=plan.budget.prior, prior_reason=plan.budget.prior_reason)
+    return CalibratedImage(
+        plan=refine(crop_plan, inspection, calibration),
+        calibration=calibration,
+        source=crop_plan.source,
+        layout=layout,
+        inputs={"image": array},
+        stack=cropped_stack,
+    )
 
 
 def _halve_crop(calibration: Calibration, parts: Planes) -> Any:

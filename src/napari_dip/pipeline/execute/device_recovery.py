@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.engine.fit.trainer import TensorState
     from napari_dip.errors.notes import Note, Stop
-    from napari_dip.pipeline.plan.types import Budget, Plan, UnitOutcome
+    from napari_dip.pipeline.plan.types import Budget, UnitOutcome
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
@@ -208,9 +208,9 @@ class RecoveryState:
             self._candidate_checkpoint = candidate_prior, checkpoint
         return None
 
-    def place_plan(self, plan: Plan) -> Plan:
-        """Return the plan, on the CPU if the GPU has failed."""
-        return replace(plan, device="cpu") if self.is_device_lost else plan
+    def choose_device(self, planned: str) -> str:
+        """Return the device for the next fit: the planned one, or the CPU if the GPU has failed."""
+        return "cpu" if self.is_device_lost else planned
 
     def abandon_device(self) -> Note:
         """Switch to the CPU after the GPU failed, and return a note about it."""

@@ -22,6 +22,7 @@ from napari_dip.pipeline.calibrate.prepare import (
     compute_patience,
     select_validation_pixels,
 )
+from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
 from napari_dip.pipeline.plan.costs import choose_budget
 from napari_dip.pipeline.plan.types import UnitOutcome
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
-    from napari_dip.pipeline.execute.device_recovery import RecoveryState
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
     from napari_dip.pipeline.plan.types import Budget, Plan, WorkUnit
 
 #: Decay per iteration of the running average of weights, for priors whose draws do not cover the
@@ -147,9 +147,7 @@ class UnitFit:
 
 
 def make_fit(
-    plan: Plan,
-    calibration: Calibration,
-    parts: Planes,
+    image: CalibratedImage,
     unit: WorkUnit,
     prior_name: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
@@ -159,32 +157,33 @@ def make_fit(
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid) of the whole file, in the image's units.
+    image : CalibratedImage
     unit : WorkUnit
     prior_name : str, optional
         Prior to use instead of the plan's.
     frames : NeighbourFrames
         Other frames of the movie, registered onto the frame of this unit.
     recovery : RecoveryState, optional
-        Limits the training window to what fits in memory.
+        Chooses the device, and limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(plan, prior_name, recovery)
-    fit_input = make_fit_input(plan, calibration, parts, unit, budget, frames)
-    return build_fit(plan, unit, fit_input, budget)
+    recovery = recovery or RecoveryState()
+    budget = choose_fit_budget(image, prior_name, recovery)
+    device = recovery.choose_device(image.plan.device)
+    fit_input = make_fit_input(image, unit, budget, frames, device)
+    return build_fit(image.plan, unit, fit_input, budget)
 
 
-def choose_fit_budget(plan: Plan, prior_name: str | None, recovery: RecoveryState | None) -> Budget:
+def choose_fit_budget(
+    image: CalibratedImage, prior_name: str | None, recovery: RecoveryState
+) -> Budget:
     """Return the budget of the chosen prior, or the plan's, with a window that fits in memory."""
-    budget = plan.budget
+    plan, budget = image.plan, image.plan.budget
     if prior_name:
-        is_volume = plan.layout.is_volume
+        is_volume = image.layout.is_volume
         budget = choose_budget(
-            plan.recipe, plan.task_plan, plan.source, prior_name, volume=is_volume
+            plan.recipe, plan.task_plan, image.source, prior_name, volume=is_volume
         )[0]
-    return budget if recovery is None else recovery.limit_budget(budget)
+    return recovery.limit_budget(budget)
 
 
 def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -> UnitFit:
@@ -219,27 +218,25 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -
 
 
 def make_fit_input(
-    plan: Plan,
-    calibration: Calibration,
-    parts: Planes,
+    image: CalibratedImage,
     unit: WorkUnit,
     budget: Budget,
     frames: NeighbourFrames,
+    device_name: str,
 ) -> FitInput:
     """Return the fit input of one work unit, in network units, for the budget's prior.
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid), in the image's units.
+    image : CalibratedImage
     unit : WorkUnit
     budget : Budget
     frames : NeighbourFrames
         Other frames of the movie, in the image's units.
+    device_name : str
     """
-    name, device = budget.prior, torch.device(plan.device)
+    calibration, parts = image.calibration, image.stack
+    name, device = budget.prior, torch.device(device_name)
     channels, upscaled_grid, full_size_stack = list(unit.channels), None, parts
     if calibration.half_resolution is not None:
         upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
@@ -262,7 +259,7 @@ def make_fit_input(
         tuple(measured_mask.shape[2:]),
         calibration.blind_spot_size,
         calibration.validation_share,
-        plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
+        image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
         origin=origin or None,
     )
     validation_mask = select_validation(allowed=eligible_mask)

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.problem import Estimate
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import Movie
-    from napari_dip.pipeline.plan.types import Member, Plan, WorkUnit
+    from napari_dip.pipeline.plan.types import Member, WorkUnit
     from napari_dip.tasks.base import FitInput
 
 #: Standard errors by which a fit must be better than that of a simpler prior.
@@ -45,9 +45,7 @@ MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
 def make_series_fit(
-    plan: Plan,
-    calibration: Calibration,
-    parts: Planes,
+    image: CalibratedImage,
     unit: WorkUnit,
     prior: str,
     movie: Movie,
@@ -57,8 +55,7 @@ def make_series_fit(
 
     Parameters
     ----------
-    plan, calibration, parts
-        As for `make_fit`.
+    image : CalibratedImage
     unit : WorkUnit
         The network is trained on its members. They share range and noise, unless the calibration
         has `part_calibrations`.
@@ -66,9 +63,10 @@ def make_series_fit(
     movie : Movie
         Provides the neighbouring frames.
     recovery : RecoveryState
-        Limits the training window to what fits in memory.
+        Chooses the device, and limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(plan, prior, recovery)
+    budget = choose_fit_budget(image, prior, recovery)
+    device = recovery.choose_device(image.plan.device)
     fit_inputs = []
     for member in unit.members:
         member_unit = replace(
@@ -81,14 +79,11 @@ def make_series_fit(
         frames = movie.get_neighbour_frames(member_unit, prior)
         if frames.neighbours is not None:
             frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
-        member_calibration, crop = _crop_member(calibration, parts, member)
-        fit_inputs.append(
-            make_fit_input(
-                plan, member_calibration, crop, replace(member_unit, part=0), budget, frames
-            )
-        )
-    joint_input = _stack_fit_inputs(fit_inputs, is_separate=bool(calibration.part_calibrations))
-    setup = build_fit(plan, unit, joint_input, budget)
+        crop, member_unit = _crop_member(image, member), replace(member_unit, part=0)
+        fit_inputs.append(make_fit_input(crop, member_unit, budget, frames, device))
+    is_separate = bool(image.calibration.part_calibrations)
+    joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
+    setup = build_fit(image.plan, unit, joint_input, budget)
     problem = replace(setup.problem, finish=_keep_estimate, refine=None)
     if unit.role != JOINT:
         return replace(setup, problem=problem)
@@ -138,16 +133,19 @@ def _make_member_slices(member: Member, halves: int = 1) -> tuple[slice, ...]:
     return tuple(slice(start // halves, (start + count) // halves) for start, count in sides)
 
 
-def _crop_member(
-    calibration: Calibration, parts: Planes, member: Member
-) -> tuple[Calibration, Planes]:
+def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
     """Return calibration and pixels (1, C, *size) of one member.
 
     In joint training on several files, parts are cropped already and have calibrations of their
     own.
     """
+    calibration, parts = image.calibration, image.stack
     if calibration.part_calibrations:
-        return calibration.part_calibrations[member.part], parts[member.part : member.part + 1]
+        return replace(
+            image,
+            calibration=calibration.part_calibrations[member.part],
+            stack=parts[member.part : member.part + 1],
+        )
 
     def crop(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
         return whole[member.part : member.part + 1, :, *_make_member_slices(member, halves)]
@@ -166,7 +164,7 @@ def _crop_member(
             calibration,
             half_resolution=replace(half_resolution, stack=crop(half_resolution.stack, 2)),
         )
-    return calibration, crop(parts)
+    return replace(image, calibration=calibration, stack=crop(parts))
 
 
 def _stack_fit_inputs(scenes: list[FitInput], *, is_separate: bool) -> FitInput:

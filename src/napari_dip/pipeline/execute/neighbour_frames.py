@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
     from napari_dip.pipeline.plan.types import WorkUnit
-    from napari_dip.tasks.base import TaskPlan
 
 #: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces
 #: noise, so without blur a shifted frame would always compare better.
@@ -76,7 +75,7 @@ class Drift:
         return visible
 
 
-def estimate_drift(calibration: Calibration, parts: Planes, frame: int, other: int) -> Drift:
+def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
     """Estimate the shift that registers frame `other` onto `frame`.
 
     A shift is accepted if it is at most a tenth of the side and reduces the difference of the two
@@ -84,13 +83,13 @@ def estimate_drift(calibration: Calibration, parts: Planes, frame: int, other: i
 
     Parameters
     ----------
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid).
+    image : CalibratedImage
     frame, other : int
         Indices of parts.
     """
-    fixed, moving = (_sum_channels(calibration, parts[number]) for number in (frame, other))
+    fixed, moving = (
+        _sum_channels(image.calibration, image.stack[number]) for number in (frame, other)
+    )
     no_drift = Drift(shift=(0.0,) * fixed.ndim)
     shift = phase_correlate(fixed, moving)
     if is_near(shift) or is_far(shift, fixed.shape):
@@ -138,20 +137,14 @@ class Movie:
 
     Parameters
     ----------
-    task_plan : TaskPlan
-    calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid), in the image's units.
     merger : ResultMerger
-        Holds the restored frames. Checkpoints contain it, so a resumed run gets the same frames.
+        Holds the image and the restored frames. Checkpoints contain the frames, so a resumed run
+        gets the same ones.
     """
 
-    def __init__(
-        self, task_plan: TaskPlan, calibration: Calibration, parts: Planes, merger: ResultMerger
-    ) -> None:
-        self._task_plan = task_plan
-        self._calibration = calibration
-        self._stack = parts
+    def __init__(self, merger: ResultMerger) -> None:
+        self._task_plan = merger.image.plan.task_plan
+        self._stack = merger.image.stack
         self._merge = merger
         self._drifts: dict[tuple[int, int], Drift] = {}
 
@@ -190,7 +183,7 @@ class Movie:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
         earlier, later = sorted((unit.part, other))
         if (earlier, later) not in self._drifts:
-            estimate = estimate_drift(self._calibration, self._stack, later, earlier)
+            estimate = estimate_drift(self._merge.image, later, earlier)
             self._drifts[earlier, later] = estimate
         drift = self._drifts[earlier, later]
         return drift if unit.part == later else drift.invert()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,21 +12,22 @@ from napari_dip.errors import Failed, Refused, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
-from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_files
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.shared_network import (
     list_network_outcomes,
+    read_fitted_network,
     read_network_weights,
-    replan_with_calibration,
 )
 from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.clock import RunClock
-    from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.lazy_inputs import FileStamps
+    from napari_dip.pipeline.plan.types import Plan, SharedNetwork
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 __all__ = ["Control", "Event", "Restoration", "run"]
@@ -39,6 +40,7 @@ def run(
     control: Callable[[], Control] = lambda: Control.GO,
     preview_seconds: float | None = None,
     store: CheckpointStore | None = None,
+    stamps: FileStamps | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore one image.
 
@@ -56,6 +58,9 @@ def run(
         Minimum time between two previews, in seconds; None: no previews.
     store : CheckpointStore or None
         Writes checkpoints, and holds the one to resume from; None: no checkpoints.
+    stamps : mapping of str to str, optional
+        Stamps of the files from before `data` was read, from
+        `napari_dip.pipeline.lazy_inputs.stamp_files`. By default, they are taken now.
 
     Yields
     ------
@@ -73,16 +78,17 @@ def run(
     Failed
         If the run failed after work had begun.
     """
-    plan = plan if plan.source.stamp else stamp_plan_files(plan)
+    stamps = stamp_files(plan) if stamps is None else stamps
     yield Event(message="Starting the engine")
     load_torch()
-    steps = _restore_with_checkpoint(plan, data, control, preview_seconds, store)
+    steps = _restore_with_checkpoint(plan, data, stamps, control, preview_seconds, store)
     return (yield from run_in_default_state(steps, plan.threads))
 
 
 def _restore_with_checkpoint(
     plan: Plan,
     data: Mapping[str, Any],
+    stamps: FileStamps,
     control: Callable[[], Control],
     preview_seconds: float | None,
     store: CheckpointStore | None,
@@ -90,7 +96,7 @@ def _restore_with_checkpoint(
     """Restore the image; if the run fails, write a checkpoint of it first."""
     try:
         restoration = yield from _restore(plan, data, control, preview_seconds, store)
-        return None if restoration is None else add_change_notes(plan, data, restoration)
+        return None if restoration is None else add_change_notes(plan, data, stamps, restoration)
     except Exception as error:
         if store is not None and not isinstance(error, Refused):
             store.write_if_possible()
@@ -113,23 +119,33 @@ def _restore(
     from napari_dip.pipeline.assess.noise_retry import (
         MAX_RETRY_ROUNDS,
         compute_failure_score,
-        plan_weaker_noise,
+        reduce_noise,
     )
+    from napari_dip.pipeline.calibrate.refine import refine
     from napari_dip.pipeline.execute.clock import RunClock
 
     clock = RunClock(plan, control, preview_seconds)
-    prepared = yield from calibrate_image(plan, data, clock)
-    restoration = yield from _fit_units(prepared, clock, store)
+    network = None if plan.network is None else read_fitted_network(plan.network)
+    image = yield from read_image(plan, data, clock, network)
+    restoration = yield from _fit_units(image, clock, store)
     for _ in range(MAX_RETRY_ROUNDS):
         if restoration is None or clock.is_ended:
             break
-        weaker_noise_plan = plan_weaker_noise(prepared.plan, prepared.calibration, restoration)
-        if weaker_noise_plan is None:
+        calibration = reduce_noise(image, restoration)
+        if calibration is None:
             break
-        prepared = replace(prepared, plan=weaker_noise_plan[0], calibration=weaker_noise_plan[1])
+        run_plan = refine(
+            plan,
+            image.inspection,
+            calibration,
+            layout=image.layout,
+            network=network,
+            noise_reason=image.plan.budget.prior_reason,
+        )
+        image = replace(image, plan=run_plan, calibration=calibration)
         yield Event(message="Restoring again with weaker noise", seconds=clock.seconds)
         try:
-            retry_restoration = yield from _fit_units(prepared, clock, None)
+            retry_restoration = yield from _fit_units(image, clock, None)
         except Exception as error:
             if make_machine_refusal(error, plan.source.name) or isinstance(error, Failed):
                 break  # the earlier result is still valid; its quality checks describe it
@@ -143,26 +159,25 @@ def _restore(
 
 
 def _fit_units(
-    prepared: CalibratedImage, clock: RunClock, store: CheckpointStore | None
+    image: CalibratedImage, clock: RunClock, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.store.unit_results import UnitFolder
 
-    calibration, stack, inputs = prepared.calibration, prepared.stack, prepared.inputs
-    plan = replan_with_calibration(prepared.plan, calibration)
+    plan = image.plan
     network_weights = {} if plan.network is None else read_network_weights(plan.network)
     clock.expect(plan)
-    merger = ResultMerger(plan, calibration, stack, inputs["image"])
-    resume = None if store is None else store.open(plan, inputs, merger)
+    merger = ResultMerger(image)
+    resume = None if store is None else store.open(merger)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)
     resumed_unit_id = "" if store is None else store.unit
     finished_ids = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(plan, calibration, stack, clock, merger, store)
+    executor = UnitExecutor(merger, clock, store)
     unit_folder = None if store is None else UnitFolder(store.results_folder, store.identity)
     stored_ids = frozenset[str]() if unit_folder is None else unit_folder.find_finished_units(plan)
     for number, unit in enumerate(plan.units, 1):
-        unit = drop_constant_channels(unit, calibration.constant_channels)
+        unit = drop_constant_channels(unit, image.calibration.constant_channels)
         if unit.id in finished_ids or not unit.channels:
             continue
         if unit_folder is not None and unit.id in stored_ids:
@@ -180,56 +195,34 @@ def _fit_units(
             clock.is_ended = True
             break
     if not merger.outcomes:  # ended before the first result
-        clock.check_time(plan.source.name)
+        clock.check_time(image.source.name)
         return None
     return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CalibratedImage:
-    """Hold an image together with its calibration.
-
-    Attributes
-    ----------
-    plan : Plan
-        With the prior that was chosen from the pixels.
-    calibration : Calibration
-    stack : ndarray
-        (parts, C, *grid), in the image's units.
-    inputs : mapping of str to ndarray
-        The image and the further inputs, unchanged, in arrays that only this run uses.
-    """
-
-    plan: Plan
-    calibration: Calibration
-    stack: Planes
-    inputs: Mapping[str, Any]
-
-
-def calibrate_image(
-    plan: Plan, data: Mapping[str, Any], clock: RunClock
+def read_image(
+    plan: Plan, data: Mapping[str, Any], clock: RunClock, network: SharedNetwork | None = None
 ) -> Generator[Event, None, CalibratedImage]:
     """Read an image that is not split into tiles, and calibrate it.
+
+    Parameters
+    ----------
+    plan, data
+        As for `run`.
+    clock : RunClock
+    network : SharedNetwork, optional
+        The fitted network that the plan applies.
 
     Raises
     ------
     Refused
         If the pixels cannot be restored.
     """
-    from napari_dip.pipeline.calibrate.inputs import sort_inputs
-    from napari_dip.pipeline.calibrate.prepare import (
-        adapt_plan_to_mask,
-        adapt_plan_to_noise,
-        calibrate_pixels,
-    )
+    from napari_dip.pipeline.calibrate.refine import calibrate_image
 
     yield Event(message="Reading the image", seconds=clock.seconds)
     # arrays of the caller may change during the run; those read from files cannot
     read_array = copy_pixels if plan.source.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
     yield Event(message="Measuring the noise", seconds=clock.seconds)
-    inputs = raise_if_refused(sort_inputs(plan, arrays))
-    plan = adapt_plan_to_mask(plan, inputs)
-    calibration, stack = calibrate_pixels(plan, inputs)
-    plan, calibration = adapt_plan_to_noise(plan, calibration)
-    return CalibratedImage(plan=plan, calibration=calibration, stack=stack, inputs=arrays)
+    return raise_if_refused(calibrate_image(plan, arrays, network))

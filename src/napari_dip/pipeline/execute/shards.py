@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.execute.clock import RunClock, estimate_ending_iterations
-from napari_dip.pipeline.execute.runner import calibrate_image
+from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles, train_on_sample
 from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_folder
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
@@ -140,36 +140,25 @@ def restore_unit_shard(
         As for `run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
-    prepared = yield from calibrate_image(plan, data, clock)
-    merger = ResultMerger(
-        prepared.plan, prepared.calibration, prepared.stack, prepared.inputs["image"]
-    )
-    resume = store.open(prepared.plan, prepared.inputs, merger)
+    image = yield from read_image(plan, data, clock)
+    merger = ResultMerger(image)
+    resume = store.open(merger)
     unit_folder = UnitFolder(store.results_folder, store.identity)
     stored_ids, finished_ids = (
-        unit_folder.find_finished_units(prepared.plan),
+        unit_folder.find_finished_units(image.plan),
         {outcome.unit for outcome in merger.outcomes},
     )
-    shard_units = select_shard_units(shard, prepared.plan)
+    shard_units = select_shard_units(shard, image.plan)
     for unit in shard_units:
         if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
             unit_folder.merge_result(unit, merger)  # its outcome decides on fine-tuning
     remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
     if not remaining_units:
         return Control.GO
-    clock.expect(prepared.plan, remaining_units)
-    arguments = (
-        prepared.plan,
-        prepared.calibration,
-        prepared.stack,
-        clock,
-        merger,
-        store,
-        unit_folder,
-    )
-    executor, series = UnitExecutor(*arguments), ""
+    clock.expect(image.plan, remaining_units)
+    executor, series = UnitExecutor(merger, clock, store, unit_folder), ""
     for number, unit in enumerate(remaining_units, 1):
-        fitted_unit = drop_constant_channels(unit, prepared.calibration.constant_channels)
+        fitted_unit = drop_constant_channels(unit, image.calibration.constant_channels)
         if unit.id in finished_ids or not fitted_unit.channels:
             continue
         if unit.role == INFERENCE and unit.series != series:
@@ -240,15 +229,15 @@ def restore_tile_shard(
         As for `napari_dip.pipeline.execute.runner.run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
-    prepared = yield from calibrate_tiles(plan, data, clock)
-    clock.expect(prepared.plan)
-    tile_folder = open_tile_folder(prepared, store)
+    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+    clock.expect(sample.plan)
+    tile_folder = open_tile_folder(sample.plan, hashes, store)
     try:
-        request = yield from train_on_sample(prepared, clock, store, tile_folder)
+        request = yield from train_on_sample(sample, clock, store, tile_folder)
         if request is Control.GO:
-            units = select_shard_tile_units(shard, prepared.plan.units)
-            clock.expect(prepared.plan, units)
-            executor = TileExecutor(prepared, data["image"], clock, store, tile_folder)
+            units = select_shard_tile_units(shard, sample.plan.units)
+            clock.expect(sample.plan, units)
+            executor = TileExecutor(sample, data["image"], clock, store, tile_folder)
             request = yield from executor.restore_units(units)
         return request
     finally:

@@ -5,7 +5,7 @@ Quality checks use the sample regions only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,21 +16,25 @@ from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtyp
 from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, join_parts, split_into_parts
+from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.pipeline.store.unit_results import list_tile_outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import numpy.typing as npt
 
     from napari_dip.io.regions import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import (
+        CalibratedImage,
+        Calibration,
+        Planes,
+        RunPlan,
+    )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.clock import RunClock
-    from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.store.unit_results import TileFolder
 
 #: Maximum number of values and of planes in a band, the part of the result that is blended at a
@@ -63,7 +67,7 @@ class TileBlender:
 
     Parameters
     ----------
-    plan : Plan
+    plan : RunPlan
     calibration : Calibration
         Its noise is the uncertainty of the input.
     tile_folder : TileFolder
@@ -77,7 +81,7 @@ class TileBlender:
     """
 
     def __init__(
-        self, plan: Plan, calibration: Calibration, tile_folder: TileFolder, image: Any
+        self, plan: RunPlan, calibration: Calibration, tile_folder: TileFolder, image: Any
     ) -> None:
         self._plan = plan
         self._noise = calibration.noise
@@ -266,53 +270,30 @@ def _compute_overlap(
     return tuple(region_slices), weights, tuple(tile_slices)
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TileCalibration:
-    """Hold the calibration of a tiled image and the sample that it was measured on.
-
-    Attributes
-    ----------
-    plan : Plan
-        With the final tiles, and with its units in the order of the run.
-    calibration : Calibration
-    regions : tuple of Tile
-        The sample regions.
-    sample : ndarray
-        Pixels of the sample regions as in the input: an axis of regions, then the image's axes.
-    hashes : mapping of str to str
-        SHA-256 of each input.
-    """
-
-    plan: Plan
-    calibration: Calibration
-    regions: tuple[Tile, ...]
-    sample: npt.NDArray[Any]
-    hashes: Mapping[str, str]
-
-
 def assemble_restoration(
-    calibration: TileCalibration,
+    sample: CalibratedImage,
     blender: TileBlender,
     tile_folder: TileFolder,
     written: tuple[MemoryMappedImage | Planes, ...],
+    input_sha256: str,
     clock: RunClock,
 ) -> Restoration:
     """Return the restoration of a tiled image, with a report that is measured on the sample.
 
     Parameters
     ----------
-    calibration : TileCalibration
+    sample : CalibratedImage
+        The sample regions.
     blender : TileBlender
     tile_folder : TileFolder
     written : tuple of MemoryMappedImage or ndarray
         Picture, uncertainty and residual of the whole image.
+    input_sha256 : str
     clock : RunClock
     """
-    plan, regions = calibration.plan, calibration.regions
+    plan = sample.plan
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
-    sample_merger = _merge_sample_regions(
-        calibration, blender, list_tile_outcomes(tile_folder, order)
-    )
+    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(tile_folder, order))
     missing_count = sum(not tile_folder.has_tile(tile.index) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
@@ -325,13 +306,13 @@ def assemble_restoration(
         notes.append(
             make_outlier_note(blender.outliers, put_back=plan.recipe.task.spec.has_same_pixels)
         )
-    if len(regions) > 1:
-        notes.append(make_note("regions-sampled", count=len(regions)))
+    if len(plan.regions) > 1:
+        notes.append(make_note("regions-sampled", count=len(plan.regions)))
     picture, deviation, residual = (_load_if_small(image) for image in written)
     report |= {
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
-        "input_sha256": calibration.hashes["image"],
+        "input_sha256": input_sha256,
         "output_sha256": compute_sha256(written[0]),
         **serialise_notes(dict.fromkeys(notes)),
         "tiles": {"count": len(plan.tiles), "height": height, "width": width, "first": order[0]}
@@ -347,26 +328,16 @@ def assemble_restoration(
 
 
 def _merge_sample_regions(
-    prepared: TileCalibration, blender: TileBlender, outcomes: list[Any]
+    sample: CalibratedImage, blender: TileBlender, outcomes: list[Any]
 ) -> ResultMerger:
     """Merge the blended sample regions."""
-    plan, sample = prepared.plan, prepared.sample
-    source = replace(
-        plan.source,
-        shape=sample.shape,
-        axes=MEMBER_AXIS + plan.source.axes,
-        scale=None,
-        units=None,
-    )
-    planes = "".join(axis for axis in "Z" if axis in plan.source.axes)
-    layout = Layout(parts=MEMBER_AXIS + planes, channels=plan.layout.channels, grid="YX")
-    blended = [_drop_region_depth(blender.blend_region(region)) for region in prepared.regions]
+    blended = [_drop_region_depth(blender.blend_region(r)) for r in sample.plan.regions]
     measured = np.stack([blended_region.measurement for blended_region in blended]).astype(
         np.float32
     )
-    stack, _ = fill_outliers(measured, None, prepared.calibration.outlier_limits)
-    calibration = replace(prepared.calibration, outlier_count=0)  # counted for the whole image
-    merger = ResultMerger(replace(plan, source=source, layout=layout), calibration, stack, sample)
+    stack, _ = fill_outliers(measured, None, sample.calibration.outlier_limits)
+    calibration = replace(sample.calibration, outlier_count=0)  # counted for the whole image
+    merger = ResultMerger(replace(sample, calibration=calibration, stack=stack))
     merger.sums[0] = [blended_region.picture for blended_region in blended]
     merger.sums[1] = merger.sums[0] ** 2
     merger.sums[2] = [blended_region.deviation**2 for blended_region in blended]

@@ -13,16 +13,12 @@ from napari_dip.errors import Refusal, Refused, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.report import compute_sha256
-from napari_dip.pipeline.calibrate.calibration import RunInputs
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunInputs
 from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
-from napari_dip.pipeline.calibrate.prepare import (
-    adapt_plan_to_mask,
-    adapt_plan_to_noise,
-    calibrate_pixels,
-)
+from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
+from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.tile_blending import TileCalibration
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
@@ -30,12 +26,8 @@ from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_SIDE,
     SAMPLE_REGIONS,
-    TILE_NOTES,
-    cut_half_resolution_tiles,
-    list_tile_notes,
 )
-from napari_dip.pipeline.plan.types import Member, Span, Tile
-from napari_dip.pipeline.plan.units import make_tile_units
+from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS
 from napari_dip.tasks.shared_settings import check_content
 
@@ -45,9 +37,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.fit.state import Checkpoint
-    from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Calibration
+    from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
     from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.unit_results import TileFolder
@@ -81,20 +73,26 @@ class TileStatistics:
         return tiles[int(share.sum(1).argmax())]
 
 
-def open_plan_inputs(plan: Plan) -> dict[str, Any]:
+def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     """Read the files of a plan; an image that is restored in tiles is opened without reading it.
+
+    Parameters
+    ----------
+    plan : Plan
+    stamps : mapping of str to str
+        From `napari_dip.pipeline.lazy_inputs.stamp_files`.
 
     Raises
     ------
     Refused
-        If a file is damaged, or has changed since the plan recorded it.
+        If a file is damaged, or has changed since it was stamped.
     """
     from napari_dip.io.reading import read_pixels
     from napari_dip.io.regions import open_pixels
 
     image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
     data = {"image": image, **{name: read_pixels(spec) for name, spec in plan.extra_inputs.items()}}
-    check_unchanged(plan)
+    check_unchanged(stamps)
     return data
 
 
@@ -247,7 +245,7 @@ def _make_region(number: int, start: tuple[int, ...], size: tuple[int, ...]) -> 
 
 def calibrate_tiles(
     plan: Plan, data: Mapping[str, Any], clock: RunClock
-) -> Generator[Event, None, TileCalibration]:
+) -> Generator[Event, None, tuple[CalibratedImage, dict[str, str]]]:
     """Measure noise and range of a tiled image, and choose the tile to fit first.
 
     Parameters
@@ -264,7 +262,10 @@ def calibrate_tiles(
 
     Returns
     -------
-    TileCalibration
+    sample : CalibratedImage
+        The sample regions; its plan and calibration are those of the whole image.
+    hashes : dict of str to str
+        SHA-256 of each input.
 
     Raises
     ------
@@ -276,16 +277,34 @@ def calibrate_tiles(
     hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_inputs)}
     yield Event(message="Measuring the noise", seconds=clock.seconds)
     regions = select_sample_regions(plan, statistics)
-    inputs, sample = read_sample_regions(plan, data, regions)
-    plan = adapt_plan_to_mask(plan, inputs)
+    inputs, array = read_sample_regions(plan, data, regions)
     calibration, parts = calibrate_pixels(plan, inputs)
-    plan, calibration = adapt_plan_to_noise(plan, _halve_sample(plan, calibration, parts))
-    reference_tile = statistics.select_reference_tile(plan.tiles)
-    if calibration.half_resolution is not None:
-        plan = _replan_tiles(plan)
-    plan = _order_tile_units(plan, _find_containing_tile(plan.tiles, reference_tile), regions)
-    return TileCalibration(
-        plan=plan, calibration=calibration, regions=regions, sample=sample, hashes=hashes
+    calibration = _halve_sample(plan, calibration, parts)
+    run_plan = refine(
+        plan,
+        inputs.inspection,
+        calibration,
+        regions=regions,
+        reference_tile=statistics.select_reference_tile(plan.tiles),
+    )
+    return make_sample_image(run_plan, calibration, array), hashes
+
+
+def make_sample_image(
+    plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
+) -> CalibratedImage:
+    """Return sample regions, (regions, *image), as an image whose parts are their planes."""
+    axes = MEMBER_AXIS + plan.source.axes
+    source = replace(plan.source, shape=array.shape, axes=axes, scale=None, units=None)
+    parts = MEMBER_AXIS + "".join(axis for axis in "Z" if axis in axes)
+    layout = Layout(parts=parts, channels=plan.layout.channels, grid="YX")
+    return CalibratedImage(
+        plan=plan,
+        calibration=calibration,
+        source=source,
+        layout=layout,
+        inputs={"image": array},
+        stack=split_into_parts(array, axes, layout),
     )
 
 
@@ -319,48 +338,14 @@ def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibrati
     )
 
 
-def _replan_tiles(plan: Plan) -> Plan:
-    """Return the plan with tiles and notes for a half-resolution fit, which doubles the halo."""
-    halo = plan.task_plan.halo
-    assert halo is not None  # otherwise the plan has no tiles
-    tiles = cut_half_resolution_tiles(halo, plan.source, plan.tiles)
-    notes: list[Note] = []
-    for note in plan.notes:
-        is_tile_note = note.code in TILE_NOTES
-        notes += list_tile_notes(int(str(note.facts["side"])), tiles) if is_tile_note else (note,)
-    return replace(plan, tiles=tiles, notes=tuple(notes))
-
-
-def _find_containing_tile(tiles: tuple[Tile, ...], other: Tile) -> Tile:
-    """Return the tile that contains the centre of another one."""
-    centre = [(span.core_start + span.core_stop) // 2 for span in other.spans]
-    return next(
-        tile
-        for tile in tiles
-        if all(
-            coordinate in range(tile_span.core_start, tile_span.core_stop)
-            for coordinate, tile_span in zip(centre, tile.spans, strict=True)
-        )
-    )
-
-
-def _order_tile_units(plan: Plan, teacher: Tile, regions: tuple[Tile, ...]) -> Plan:
-    """Return the plan with units in their order: joint training or the reference tile first."""
-    order = (teacher, *(tile for tile in plan.tiles if tile is not teacher))
-    members = tuple(Member(index, region.start) for index, region in enumerate(regions))
-    arguments = plan.recipe, plan.task_plan, plan.source, plan.budget, plan.layout
-    units = make_tile_units(*arguments, order, members)
-    return replace(plan, units=units)
-
-
 def train_on_sample(
-    calibration: TileCalibration, clock: RunClock, store: CheckpointStore, tile_folder: TileFolder
+    sample: CalibratedImage, clock: RunClock, store: CheckpointStore, tile_folder: TileFolder
 ) -> Generator[Event, None, Control]:
     """Train the joint network of all tiles on the sample, and probe the gain of fine-tuning.
 
     Parameters
     ----------
-    calibration : TileCalibration
+    sample : CalibratedImage
         If its plan has no joint training, this function does nothing.
     clock : RunClock
     store : CheckpointStore
@@ -376,26 +361,18 @@ def train_on_sample(
     Control
         GO to continue with the tiles, also if the user ended a fit early; else how the run ended.
     """
-    plan, sample = calibration.plan, calibration.sample
-    units = tuple(unit for unit in plan.units if not unit.has_estimate)
+    units = tuple(unit for unit in sample.plan.units if not unit.has_estimate)
     if not units or tile_folder.read_joint_outcomes():
         return Control.GO
-    axes, layout = (
-        MEMBER_AXIS + plan.source.axes,
-        Layout(parts=MEMBER_AXIS, channels=plan.layout.channels, grid="YX"),
-    )
-    source = replace(plan.source, shape=sample.shape, axes=axes, scale=None, units=None)
-    sample_plan = replace(plan, source=source, layout=layout, units=units, tiles=())
-    stack = split_into_parts(sample, axes, layout)
-    merger = ResultMerger(sample_plan, calibration.calibration, stack, sample)
-    resume = open_part_checkpoint(store, sample_plan, sample, merger)
+    merger = ResultMerger(sample)
+    resume = open_part_checkpoint(store, merger)
     merger.outcomes[:] = [
         outcome for outcome in merger.outcomes if tile_folder.load_weights(outcome.series)
     ]
     finished_ids = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(sample_plan, calibration.calibration, stack, clock, merger, store)
+    executor = UnitExecutor(merger, clock, store)
     for number, unit in enumerate(units, 1):
-        fitted_unit = drop_constant_channels(unit, calibration.calibration.constant_channels)
+        fitted_unit = drop_constant_channels(unit, sample.calibration.constant_channels)
         if unit.id in finished_ids or not fitted_unit.channels:
             continue
         control = yield from executor.fit_unit(fitted_unit, number, resume)
@@ -410,12 +387,10 @@ def train_on_sample(
     return Control.GO
 
 
-def open_part_checkpoint(
-    store: CheckpointStore, plan: Plan, array: Any, merger: ResultMerger
-) -> Checkpoint | None:
+def open_part_checkpoint(store: CheckpointStore, merger: ResultMerger) -> Checkpoint | None:
     """Return the checkpoint of this part of a run; None if there is none, or of another part."""
     try:
-        return store.open(plan, {"image": array}, merger)
+        return store.open(merger)
     except Refused as error:  # the checkpoint belongs to a part that has been finished since
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise

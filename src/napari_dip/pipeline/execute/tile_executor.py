@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import ResultMerger
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     fill_outliers,
     zero_residual_outliers,
@@ -39,17 +40,17 @@ from napari_dip.pipeline.store.unit_results import TileFolder, TileResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from napari_dip.pipeline.calibrate.calibration import Calibration
+    from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.pipeline.execute.tile_blending import TileCalibration
     from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
 
 
-def open_tile_folder(calibration: TileCalibration, store: CheckpointStore) -> TileFolder:
+def open_tile_folder(
+    plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
+) -> TileFolder:
     """Open the folder of this run's tile results; raise Refused or Failed as `TileFolder` does."""
-    plan = calibration.plan
     tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
-    identity = {**make_run_identity(plan, calibration.hashes), "tiles": tiles}
+    identity = {**make_run_identity(plan, plan.source.axes, hashes), "tiles": tiles}
     return TileFolder(
         store.results_folder,
         identity,
@@ -63,7 +64,8 @@ class TileExecutor:
 
     Parameters
     ----------
-    calibration : TileCalibration
+    sample : CalibratedImage
+        The sample regions; its plan and calibration are those of the whole image.
     image : array-like
         The whole image; only one tile is read at a time.
     clock : RunClock
@@ -80,14 +82,14 @@ class TileExecutor:
 
     def __init__(
         self,
-        calibration: TileCalibration,
+        sample: CalibratedImage,
         image: Any,
         clock: RunClock,
         store: CheckpointStore,
         tile_folder: TileFolder,
     ) -> None:
-        self._plan = calibration.plan
-        self._calibration = calibration.calibration
+        self._plan = sample.plan
+        self._calibration = sample.calibration
         self._image = image
         self._clock = clock
         self._store = store
@@ -142,22 +144,16 @@ class TileExecutor:
         self, tile: Tile, units: list[WorkUnit], number: int
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
-        plan = replace(
-            self._plan, source=tile.make_header(self._plan.source), units=tuple(units), tiles=()
-        )
-        array = tile.read_pixels(self._image, plan.source.axes)
-        stack = split_into_parts(array, plan.source.axes, plan.layout)
-        stack, _ = fill_outliers(stack, None, self._calibration.outlier_limits)
-        calibration = _make_tile_calibration(self._calibration, stack)
-        merger = ResultMerger(plan, calibration, stack, array)
-        resume = open_part_checkpoint(self._store, plan, array, merger)
+        image = self._read_tile(tile)
+        merger = ResultMerger(image)
+        resume = open_part_checkpoint(self._store, merger)
         finished_ids = {outcome.unit for outcome in merger.outcomes}
-        executor = UnitExecutor(plan, calibration, stack, self._clock, merger, self._store)
+        executor = UnitExecutor(merger, self._clock, self._store)
         control = Control.GO
         first_part = units[0].part
         for index, unit in enumerate(units):
             fitted_unit = apply_probe_outcome(
-                drop_constant_channels(unit, calibration.constant_channels),
+                drop_constant_channels(unit, image.calibration.constant_channels),
                 self._tile_folder.read_joint_outcomes(),
             )
             if unit.id in finished_ids or not fitted_unit.channels:
@@ -176,13 +172,29 @@ class TileExecutor:
                 executor.weights is not None and is_weight_source
             ):  # overwritten until the last plane
                 self._tile_folder.save_weights(weights_name, executor.weights)
-        return self._record_tile(tile, merger, stack, control)
+        return self._record_tile(tile, merger, control)
 
     @property
     def _first_tile(self) -> Tile:
         return self._plan.tiles[self._plan.units[0].tile or 0]
 
-    def _record_tile(self, tile: Tile, merger: ResultMerger, parts: Any, ended: Control) -> Control:
+    def _read_tile(self, tile: Tile) -> CalibratedImage:
+        """Read a tile as an image of its own, with the calibration of the whole."""
+        plan, calibration = self._plan, self._calibration
+        source = tile.make_header(plan.source)
+        array = tile.read_pixels(self._image, source.axes)
+        stack = split_into_parts(array, source.axes, plan.layout)
+        stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
+        return CalibratedImage(
+            plan=plan,
+            calibration=_make_tile_calibration(calibration, stack),
+            source=source,
+            layout=plan.layout,
+            inputs={"image": array},
+            stack=stack,
+        )
+
+    def _record_tile(self, tile: Tile, merger: ResultMerger, ended: Control) -> Control:
         """Save the result of a tile; keep it in memory only if the user ended it early."""
         if ended is Control.DISCARD or (ended is Control.KEEP and not merger.outcomes):
             return ended
@@ -190,7 +202,7 @@ class TileExecutor:
             tile.join_planes(estimate) for estimate in merger.get_estimates()
         )
         weighted_residual = tile.compute_weights() * (
-            tile.join_planes(parts) - prediction.astype(np.float64)
+            tile.join_planes(merger.image.stack) - prediction.astype(np.float64)
         )
         residual_sums = zero_residual_outliers(weighted_residual).sum(
             tuple(range(1, weighted_residual.ndim))
@@ -257,9 +269,9 @@ def restore_tiles(
         As for `run`.
     """
     clock = RunClock(plan, control, None)
-    prepared = yield from calibrate_tiles(plan, data, clock)
-    plan, image = prepared.plan, data["image"]
-    clock.expect(plan)
+    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+    run_plan, image = sample.plan, data["image"]
+    clock.expect(run_plan)
     with ExitStack() as stack:
         if store is None:
             temporary_folder = tempfile.TemporaryDirectory(
@@ -268,12 +280,12 @@ def restore_tiles(
             store = CheckpointStore(
                 Path(stack.enter_context(temporary_folder)) / "run", resume=False
             )
-        tile_folder = open_tile_folder(prepared, store)
+        tile_folder = open_tile_folder(run_plan, hashes, store)
         stack.callback(tile_folder.close)
-        executor = TileExecutor(prepared, image, clock, store, tile_folder)
-        request = yield from train_on_sample(prepared, clock, store, tile_folder)
+        executor = TileExecutor(sample, image, clock, store, tile_folder)
+        request = yield from train_on_sample(sample, clock, store, tile_folder)
         if request is Control.GO:
-            request = yield from executor.restore_units(plan.units)
+            request = yield from executor.restore_units(run_plan.units)
         if request is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
@@ -281,12 +293,12 @@ def restore_tiles(
             return None
         tile_folder.check_tiles(executor.finished_tiles)
         yield Event(message="Putting the tiles together", fraction=1.0, seconds=clock.seconds)
-        blender = TileBlender(plan, prepared.calibration, tile_folder, image)
-        images = blender.write_images(_compute_mean_shift(plan, tile_folder))
-        return assemble_restoration(prepared, blender, tile_folder, images, clock)
+        blender = TileBlender(run_plan, sample.calibration, tile_folder, image)
+        images = blender.write_images(_compute_mean_shift(run_plan, tile_folder))
+        return assemble_restoration(sample, blender, tile_folder, images, hashes["image"], clock)
 
 
-def _compute_mean_shift(plan: Plan, tile_folder: TileFolder) -> Any:
+def _compute_mean_shift(plan: RunPlan, tile_folder: TileFolder) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
     sums = [
         tile_folder.read_tile_record(tile.index)[0]

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import Checkpoint, FitResult
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import Calibration, Planes
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.joint_training import RunningFit
-    from napari_dip.pipeline.plan.types import Plan, WorkUnit
+    from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
     from napari_dip.pipeline.store.unit_results import UnitFolder
 
@@ -51,13 +50,9 @@ class UnitExecutor:
 
     Parameters
     ----------
-    plan : Plan
-    calibration : Calibration
-    stack : ndarray
-        (parts, C, *grid), in the image's units.
-    clock : RunClock
     merger : ResultMerger
-        Receives the result of each fit.
+        Holds the image, and receives the result of each fit.
+    clock : RunClock
     store : CheckpointStore or None
         Writes checkpoints; None: there are none.
     unit_folder : UnitFolder, optional
@@ -71,22 +66,18 @@ class UnitExecutor:
 
     def __init__(
         self,
-        plan: Plan,
-        calibration: Calibration,
-        stack: Planes,
-        clock: RunClock,
         merger: ResultMerger,
+        clock: RunClock,
         store: CheckpointStore | None,
         unit_folder: UnitFolder | None = None,
     ) -> None:
-        self._plan = plan
-        self._calibration = calibration
-        self._stack = stack
+        self._image = merger.image
+        self._plan, self._calibration = merger.image.plan, merger.image.calibration
         self._clock = clock
         self._merger = merger
         self._store = store
         self._unit_folder = unit_folder
-        self._movie = Movie(plan.task_plan, calibration, stack, merger)
+        self._movie = Movie(merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
@@ -123,7 +114,7 @@ class UnitExecutor:
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
         attempt = partial(self._attempt, unit, number)
-        sides = self._plan.budget.window, max(self._stack.shape[2:])
+        sides = self._plan.budget.window, max(self._image.stack.shape[2:])
         return (
             yield from retry_fit(attempt, resume, self._recovery, *sides, self._merger.outcomes)
         )
@@ -186,11 +177,11 @@ class UnitExecutor:
         from napari_dip.pipeline.execute.joint_training import RunningFit, make_series_fit
 
         recovery, movie = self._recovery, self._movie
-        arguments = recovery.place_plan(self._plan), self._calibration, self._stack, unit, prior
         if unit.has_estimate:
-            setup = make_fit(*arguments, movie.get_neighbour_frames(unit, prior), recovery)
+            frames = movie.get_neighbour_frames(unit, prior)
+            setup = make_fit(self._image, unit, prior, frames, recovery)
         else:
-            setup = make_series_fit(*arguments, movie, recovery)
+            setup = make_series_fit(self._image, unit, prior, movie, recovery)
 
         def keep_checkpoint(checkpoint: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(checkpoint, prior if self._is_selecting else "")
@@ -221,7 +212,7 @@ class UnitExecutor:
             if progress.estimate is not None:
                 picture = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
                 picture, _ = correct_clipping(self._plan, self._calibration, unit, picture)
-                if picture.shape[1:] == self._stack.shape[2:] or unit.has_estimate:
+                if picture.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
                     preview = self._merger.make_preview(unit, picture)
                 self._clock.record_preview_cost()
             event = self._clock.make_event(progress, preview)
@@ -314,5 +305,5 @@ class UnitExecutor:
         """Raise Failed if a fit never improved or its result is not finite."""
         never_improved = result.iterations > 0 and result.best_iteration == 0
         if never_improved or not bool(result.estimate.mean.isfinite().all()):
-            facts = {"name": self._plan.source.name, "count": len(result.notes)}
+            facts = {"name": self._image.source.name, "count": len(result.notes)}
             raise Failed(make_refusal("diverged", **facts))

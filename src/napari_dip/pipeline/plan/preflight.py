@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import floor, prod
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import Machine, choose_thread_count, format_bytes
 from napari_dip.pipeline.plan.costs import (
-    BUDGET_NOTES,
     choose_budget,
     count_channels,
     estimate_costs,
@@ -25,6 +23,7 @@ from napari_dip.pipeline.plan.layout import (
     make_layout,
     plan_task,
 )
+from napari_dip.pipeline.plan.network_reuse import reuse_network
 from napari_dip.pipeline.plan.tiling import (
     choose_tiles,
     compute_fit_grid,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.plan.types import Tile
+    from napari_dip.pipeline.plan.types import SharedNetwork, Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -49,6 +48,9 @@ def preflight(
     source: ImageSpec,
     machine: Machine,
     extra_headers: Mapping[str, ImageSpec] | None = None,
+    network: SharedNetwork | None = None,
+    *,
+    stacks: str = "",
 ) -> Plan | Refusal:
     """Return the plan of a run from headers alone, or the reason why it is refused.
 
@@ -59,6 +61,11 @@ def preflight(
     machine : Machine
     extra_headers : mapping of str to ImageSpec, optional
         Headers of the task's further inputs, by name.
+    network : SharedNetwork, optional
+        Network that was fitted to other files, to apply to this image. Stacks, movies and images
+        in tiles are restored without it, with a note.
+    stacks : str
+        "planes" or "volume" instead of the setting of the recipe.
 
     Returns
     -------
@@ -74,7 +81,8 @@ def preflight(
     device = _choose_device(recipe.run_settings.device, machine)
     if isinstance(device, Refusal):
         return device
-    chosen_layout = choose_layout(recipe, planes_plan, source, extra_headers, machine)
+    layout_recipe = recipe.replace_run_settings(stacks=stacks) if stacks else recipe
+    chosen_layout = choose_layout(layout_recipe, planes_plan, source, extra_headers, machine)
     if isinstance(chosen_layout, Refusal):
         return chosen_layout
     layout, task_plan, layout_notes = chosen_layout
@@ -85,12 +93,11 @@ def preflight(
     image_bytes, peak_bytes = estimate_memory(*prepared, uses_half_precision=machine.half)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
-    tiling: tuple[int, tuple[Tile, ...]] = (0, ())
+    tiling: tuple[int, tuple[Tile, ...]] | Refusal = (0, ())
     if recipe.run_settings.tile or needed_bytes > machine.memory_bytes:
-        chosen = choose_tiles(*prepared, machine)
-        if isinstance(chosen, Refusal):
-            return chosen
-        tiling = chosen
+        tiling = choose_tiles(*prepared, machine)
+    if isinstance(tiling, Refusal):
+        return tiling
     side, tiles = tiling
     if needed_bytes > machine.memory_bytes and not tiles:
         return _make_memory_refusal(task_plan, source, layout, needed_bytes, machine)
@@ -101,6 +108,14 @@ def preflight(
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
     units = make_units(recipe, task_plan, source, budget, layout, tiles)
+    is_single = not tiles and not layout.is_volume and layout.count(source) == 1
+    reused = reuse_network(
+        network, units, recipe, task_plan, source, extra_headers, budget, is_single=is_single
+    )
+    if isinstance(reused, Refusal):
+        return reused
+    network, units, reuse_notes = reused
+    notes += reuse_notes
     costs = estimate_costs(grid, units, device, threads, budget, uses_half_precision=machine.half)
     return Plan(
         recipe=recipe,
@@ -117,6 +132,7 @@ def preflight(
         extra_inputs=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.half,
+        network=network,
     )
 
 
@@ -188,29 +204,6 @@ def _choose_volume(
     need = estimate_fit_memory(grid, channels, budget, uses_half_precision=machine.half)
     need += estimate_image_memory(grid, channels * volume.count(source))
     return need <= machine.memory_bytes, notes
-
-
-def replace_prior(plan: Plan, prior: str, why: str) -> Plan:
-    """Return the plan with another prior, and with the reason for it."""
-    volume = plan.layout.is_volume
-    budget, notes = choose_budget(plan.recipe, plan.task_plan, plan.source, prior, volume=volume)
-    kept_notes = (note for note in plan.notes if note.code not in BUDGET_NOTES)
-    units = make_units(plan.recipe, plan.task_plan, plan.source, budget, plan.layout, plan.tiles)
-    prepared = plan.recipe, plan.source, plan.extra_inputs, plan.layout
-    grid = compute_fit_grid(*prepared, plan.tiles)
-    costs = estimate_costs(
-        grid, units, plan.device, plan.threads, budget, uses_half_precision=plan.has_bfloat16
-    )
-    return replace(
-        plan,
-        units=units,
-        budget=replace(budget, prior_reason=why),
-        peak_bytes=estimate_memory(
-            *prepared, budget, plan.tiles, uses_half_precision=plan.has_bfloat16
-        )[1],
-        costs=costs,
-        notes=tuple(dict.fromkeys((*kept_notes, *notes))),
-    )
 
 
 def _choose_device(choice: str, machine: Machine) -> str | Refusal:

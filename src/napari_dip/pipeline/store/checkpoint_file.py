@@ -185,12 +185,14 @@ def _compute_digest(tensors: Mapping[str, Any], text: str) -> str:
     return digest.hexdigest()
 
 
-def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
+def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[str, Any]:
     """Return the identity of a run in plain JSON types: everything its result depends on.
 
     Parameters
     ----------
     plan : Plan
+    axes : str
+        Axes of the fitted pixels.
     hashes : mapping of str to str
         SHA-256 of the pixels of each input.
     """
@@ -202,7 +204,7 @@ def make_run_identity(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
         "recipe": plan.recipe.to_dict(),
         "budget": json.loads(json.dumps(asdict(plan.budget))),
         "inputs": dict(hashes),
-        "axes": plan.source.axes,
+        "axes": axes,
         "device": plan.device,
         "threads": plan.threads,
         **({} if plan.network is None else {"network": plan.network.sha256}),

@@ -31,11 +31,8 @@ from napari_dip.pipeline.store.folder_lock import is_run_folder, remove_run_fold
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy.typing as npt
-
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.plan.types import Plan
 
 #: Schema of checkpoints; increased when older checkpoints cannot be resumed.
 CHECKPOINT_SCHEMA = 6
@@ -124,18 +121,13 @@ class CheckpointStore:
         self._keeps_user_stop = is_resumable_when_ended
         self._max_bytes = 0
 
-    def open(
-        self, plan: Plan, data: Mapping[str, npt.NDArray[Any]], merger: ResultMerger
-    ) -> Checkpoint | None:
+    def open(self, merger: ResultMerger) -> Checkpoint | None:
         """Set the identity of the run, and read its checkpoint if there is one.
 
         Parameters
         ----------
-        plan : Plan
-        data : mapping of str to ndarray
-            All inputs of the run.
         merger : ResultMerger
-            Receives the results of the finished units.
+            Receives the results of the finished units. Its image identifies the run.
 
         Returns
         -------
@@ -149,8 +141,9 @@ class CheckpointStore:
         """
         from napari_dip.pipeline.assess.report import compute_sha256
 
-        hashes = {name: compute_sha256(array) for name, array in data.items()}
-        self.identity = {"schema": CHECKPOINT_SCHEMA, **make_run_identity(plan, hashes)}
+        plan, axes = merger.image.plan, merger.image.source.axes
+        hashes = {name: compute_sha256(array) for name, array in merger.image.inputs.items()}
+        self.identity = {"schema": CHECKPOINT_SCHEMA, **make_run_identity(plan, axes, hashes)}
         self._max_bytes = 2 * plan.peak_bytes
         if not self.resume or not os.path.lexists(self.path):
             return None

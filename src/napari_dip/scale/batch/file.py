@@ -22,7 +22,7 @@ from napari_dip.pipeline.assess.report_figures import draw_overview, select_midd
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
@@ -175,19 +175,19 @@ def _restore_and_save(
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
     check_folder(paths.result.parent, 4 * prod(plan.result_shape))
-    plan = stamp_plan_files(plan)
+    stamps = stamp_files(plan)
     snapshot = _OutputSnapshot.take(job, plan)
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
-    data = open_plan_inputs(plan)
+    data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(control)
     store = CheckpointStore(paths.checkpoint, resume=resume)
     try:
-        result = yield from run(plan, data, control=recorder, store=store)
+        result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
     except Refused as error:
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
         store = CheckpointStore(paths.checkpoint, resume=False)
-        result = yield from run(plan, data, control=recorder, store=store)
+        result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", fraction=1.0)

@@ -17,7 +17,7 @@ from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT, plan_with_network
+from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
 from napari_dip.scale.batch.jobs import BatchPlan, Job
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
@@ -214,9 +214,7 @@ def plan_file(
         The refusal says why the file cannot be restored.
     """
     try:
-        return plan_with_network(
-            preflight(recipe, read_spec(source, axes), machine, extra_headers), network
-        )
+        return preflight(recipe, read_spec(source, axes), machine, extra_headers, network)
     except Refused as error:
         return error.refusal
 

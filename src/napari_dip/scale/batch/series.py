@@ -15,9 +15,10 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, choose_members
+from napari_dip.pipeline.plan.network_reuse import check_channels
 from napari_dip.pipeline.plan.types import Member, SharedNetwork
 from napari_dip.pipeline.plan.units import group_channels
-from napari_dip.pipeline.store.shared_network import check_channels, read_network
+from napari_dip.pipeline.store.shared_network import read_network
 from napari_dip.scale.batch.jobs import JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.records import NETWORK_FILE, find_records_folder, has_joint_training
 from napari_dip.scale.batch.series_fit import fit_series
@@ -90,7 +91,9 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
 def check_network_channels(plan: Plan, joint_plan: JointTrainingPlan) -> Refusal | None:
     """Return a refusal for a file whose channels are not those that the network is fitted to."""
     first = joint_plan.plans[0]
-    return check_channels(plan, tuple(group_channels(first.task_plan, first.source)))
+    return check_channels(
+        plan.task_plan, plan.source, tuple(group_channels(first.task_plan, first.source))
+    )
 
 
 def _get_channel_groups(plan: Plan) -> tuple[object, ...]:
@@ -192,8 +195,8 @@ def plan_joint_training(
 
 def fit_batch_network(
     plan: BatchPlan, joint_plan: JointTrainingPlan, control: Callable[[], Control]
-) -> Generator[Event, None, BatchPlan | None]:
-    """Fit the network of a batch and return the plan that uses it; None if the user ended it.
+) -> Generator[Event, None, bool]:
+    """Fit the network of a batch; return whether there is one, or the user ended the fit.
 
     Raises
     ------
@@ -206,17 +209,8 @@ def fit_batch_network(
         raise Refused(make_refusal("series-device", **facts))
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
-    network = yield from fit_series(
-        joint_plan, network_path, checkpoint_path, control, resume=plan.resume
-    )
-    if network is None:
-        return None
-
-    def use_network(job: Job) -> Job:
-        if isinstance(job.plan, Refusal) or job.plan.network is None:
-            return job
-        return replace(job, plan=replace(job.plan, network=network))
-
-    return replace(
-        plan, jobs=tuple(map(use_network, plan.jobs)), network=network, joint_training=None
+    return (
+        yield from fit_series(
+            joint_plan, network_path, checkpoint_path, control, resume=plan.resume
+        )
     )

@@ -18,33 +18,31 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.io.paths import make_save_refusal
+from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
-from napari_dip.pipeline.execute.runner import calibrate_image
+from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import open_part_checkpoint as gone_on
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
 from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
-from napari_dip.pipeline.plan.types import JOINT, Member, SharedNetwork
+from napari_dip.pipeline.plan.types import JOINT, Member
 from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.checkpoint_file import write_tensors
 from napari_dip.pipeline.store.checkpoints import CheckpointStore, read_weights, write_weights
 from napari_dip.pipeline.store.folder_lock import make_run_folder
-from napari_dip.pipeline.store.shared_network import NETWORK_FILE_SCHEMA, read_network
+from napari_dip.pipeline.store.shared_network import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    import numpy.typing as npt
-
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.calibration import Calibration
-    from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import JointTrainingPlan
 
 #: Minimum number of calibrated files with the same network requirements.
@@ -54,21 +52,19 @@ SERIES_NAME = "the files of the series"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class _CalibratedCrop:
-    """Crop (1, C, *size) of one file, with its calibration and hash."""
+class _TrainingCrop:
+    """Crop of one file, its place, and the hash of the file."""
 
-    plan: Plan
-    calibration: Calibration
-    stack: npt.NDArray[np.float32]
+    image: CalibratedImage
     member: Member
     sha256: str
 
     @property
     def network_requirements(self) -> tuple[object, ...]:
         """Properties that a network must have been fitted for to be applicable to this file."""
-        calibration = self.calibration
+        calibration = self.image.calibration
         return (
-            self.plan.budget.prior,
+            self.image.plan.budget.prior,
             calibration.half_resolution is not None,
             calibration.constant_channels,
         )
@@ -81,7 +77,7 @@ def fit_series(
     control: Callable[[], Control],
     *,
     resume: bool,
-) -> Generator[Event, None, SharedNetwork | None]:
+) -> Generator[Event, None, bool]:
     """Fit one network to many files, probe whether fine-tuning it pays, and write it to a file.
 
     Parameters
@@ -100,8 +96,8 @@ def fit_series(
 
     Returns
     -------
-    SharedNetwork or None
-        None if the user ended the fit.
+    bool
+        False if the user ended the fit.
 
     Raises
     ------
@@ -136,17 +132,17 @@ def _measure_and_fit(
     network_path: Path,
     store: CheckpointStore,
     recorder: ControlRecorder,
-) -> Generator[Event, None, SharedNetwork | None]:
+) -> Generator[Event, None, bool]:
     """Calibrate the files and fit their network."""
     crops = yield from _calibrate_files(joint_plan, recorder)
     if not crops:
-        return None
+        return False
     return (yield from _fit_networks(crops, threads, network_path, store, recorder))
 
 
 def _calibrate_files(
     joint_plan: JointTrainingPlan, control: Callable[[], Control]
-) -> Generator[Event, None, list[_CalibratedCrop]]:
+) -> Generator[Event, None, list[_TrainingCrop]]:
     """Calibrate the files; return those with the most common requirements, or [] if ended."""
     crops = []
     for plan, member in zip(joint_plan.plans, joint_plan.members, strict=True):
@@ -155,18 +151,14 @@ def _calibrate_files(
         progress = f"{member.part + 1} of {len(joint_plan.members)}"
         yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
         try:
-            plan = stamp_plan_files(plan)
+            stamps = stamp_files(plan)
             sha256 = compute_file_sha256(Path(str(plan.source.path)))
-            prepared = yield from calibrate_image(
-                plan, open_plan_inputs(plan), RunClock(plan, control, None)
-            )
+            data = open_plan_inputs(plan, stamps)
+            image = yield from read_image(plan, data, RunClock(plan, control, None))
         except Refused:  # the plan of that file reports the reason
             continue
-        crops.append(
-            _crop_file(
-                prepared.plan, prepared.calibration, prepared.inputs["image"], member, sha256
-            )
-        )
+        crop = _crop_to_member(image, member)
+        crops.append(_TrainingCrop(image=crop, member=member, sha256=sha256))
     kinds = Counter(crop.network_requirements for crop in crops)
     most_common = kinds.most_common(1)[0][0] if kinds else ()
     similar = [crop for crop in crops if crop.network_requirements == most_common]
@@ -176,53 +168,43 @@ def _calibrate_files(
     return similar
 
 
-def _crop_file(
-    plan: Plan,
-    calibration: Calibration,
-    image: npt.NDArray[Any],
-    member: Member,
-    sha256: str,
-) -> _CalibratedCrop:
-    axes, half_resolution = plan.source.axes, calibration.half_resolution
+def _crop_to_member(image: CalibratedImage, member: Member) -> CalibratedImage:
+    """Return the crop of one file; its header stays that of the file."""
+    axes, half_resolution = image.source.axes, image.calibration.half_resolution
     sides = dict(zip("YX", zip(member.origin, member.size, strict=True), strict=True))
     region = [slice(None)] * len(axes)
     for axis, (start, count) in sides.items():
         region[axes.index(axis)] = slice(start, start + count)
-    parts = split_into_parts(image[tuple(region)], axes, plan.layout)
+    array = image.inputs["image"][tuple(region)]
     if half_resolution is not None:
         half_slices = [slice(start // 2, (start + count) // 2) for start, count in sides.values()]
         half_resolution = replace(
             half_resolution, stack=half_resolution.stack[:, :, *half_slices].copy()
         )
-    return _CalibratedCrop(
-        plan=plan,
-        calibration=replace(calibration, half_resolution=half_resolution),
-        stack=parts.copy(),
-        member=member,
-        sha256=sha256,
+    return replace(
+        image,
+        calibration=replace(image.calibration, half_resolution=half_resolution),
+        inputs={},
+        stack=split_into_parts(array, axes, image.layout),
     )
 
 
 def _fit_networks(
-    crops: list[_CalibratedCrop],
+    crops: list[_TrainingCrop],
     threads: int,
     network_path: Path,
     store: CheckpointStore,
     recorder: ControlRecorder,
-) -> Generator[Event, None, SharedNetwork | None]:
+) -> Generator[Event, None, bool]:
     """Fit the networks of all channels and restarts, one after another, and write them."""
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 
-    members = tuple(stored.member._replace(part=index) for index, stored in enumerate(crops))
-    parts = np.concatenate([stored.stack for stored in crops])
-    plan, calibration = (
-        _make_series_plan(crops, members, parts.shape, threads),
-        _combine_calibrations(crops),
-    )
+    image = _combine_crops(crops, threads)
+    plan = image.plan
     clock = RunClock(plan, recorder, None)
-    merger = ResultMerger(plan, calibration, parts, parts)
-    resume = gone_on(store, plan, parts, merger)
+    merger = ResultMerger(image)
+    resume = gone_on(store, merger)
     trained_series = {outcome.series for outcome in merger.outcomes if outcome.role == JOINT}
     stored_weights = {
         name: read_weights(_get_weights_path(store, name)) for name in sorted(trained_series)
@@ -232,59 +214,71 @@ def _fit_networks(
     }
     merger.outcomes[:] = [outcome for outcome in merger.outcomes if outcome.series in weights]
     finished_units = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(plan, calibration, parts, clock, merger, store)
+    executor = UnitExecutor(merger, clock, store)
     for number, unit in enumerate(plan.units, 1):
-        fitted = drop_constant_channels(unit, calibration.constant_channels)
+        fitted = drop_constant_channels(unit, image.calibration.constant_channels)
         if unit.id in finished_units or not fitted.channels:
             continue
         checkpoint = resume if unit.id == store.unit else None
         final_control = yield from executor.fit_unit(fitted, number, checkpoint)
         if final_control is not Control.GO or recorder.is_ended:
             store.write_if_possible()
-            return None
+            return False
         if executor.weights is not None and unit.role == JOINT:
             weights[unit.series] = executor.weights
             make_run_folder(store.results_folder)
             write_weights(_get_weights_path(store, unit.series), executor.weights)
     _write_network_file(network_path, plan, crops, weights, merger)
     store.remove()
-    return read_network(network_path)
+    return True
 
 
-def _make_series_plan(
-    crops: list[_CalibratedCrop], members: tuple[Member, ...], shape: tuple[int, ...], threads: int
-) -> Plan:
-    """Plan the joint fit of crops of all files."""
-    first = crops[0].plan
+def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
+    """Return the crops of all files as the parts of one image, with the plan of the joint fit."""
+    first = crops[0].image.plan
+    members = tuple(crop.member._replace(part=index) for index, crop in enumerate(crops))
+    stack = np.concatenate([crop.image.stack for crop in crops])
     layout = Layout(parts=MEMBER_AXIS, channels=first.layout.channels or "C", grid="YX")
     source = replace(
         first.source,
         name=SERIES_NAME,
-        shape=shape,
+        shape=stack.shape,
         axes=layout.order,
         path=None,
         scale=None,
         units=None,
     )
-    recipe = first.recipe.replace_run_settings(time_limit=None)  # the limit applies to one file
-    units = list_training_units(first, members)
-    grid = members[0].size
-    cost_inputs = units, first.device, threads, first.budget
-    return replace(
-        first,
-        recipe=recipe,
+    units, half = list_training_units(first, members), first.has_bfloat16
+    plan = RunPlan(
+        recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
+        task_plan=first.task_plan,
+        source=source,
+        units=units,
+        device=first.device,
+        threads=threads,
+        budget=first.budget,
+        peak_bytes=first.peak_bytes,
+        costs=estimate_costs(
+            members[0].size, units, first.device, threads, first.budget, uses_half_precision=half
+        ),
+        layout=layout,
+        notes=first.notes,
+        extra_inputs=first.extra_inputs,
+        has_bfloat16=half,
+    )
+    return CalibratedImage(
+        plan=plan,
+        calibration=_combine_calibrations(crops),
         source=source,
         layout=layout,
-        units=units,
-        threads=threads,
-        costs=estimate_costs(grid, *cost_inputs, uses_half_precision=first.has_bfloat16),
-        network=None,
+        inputs={"image": stack},
+        stack=stack,
     )
 
 
-def _combine_calibrations(crops: list[_CalibratedCrop]) -> Calibration:
+def _combine_calibrations(crops: list[_TrainingCrop]) -> Calibration:
     """Combine the calibrations of all files; use the largest blind-spot size for all of them."""
-    calibrations = [calibration.calibration for calibration in crops]
+    calibrations = [crop.image.calibration for crop in crops]
     blind_spot_size = tuple(
         max(lengths)
         for lengths in zip(
@@ -312,21 +306,21 @@ def _combine_calibrations(crops: list[_CalibratedCrop]) -> Calibration:
 
 def _write_network_file(
     network_path: Path,
-    plan: Plan,
-    crops: list[_CalibratedCrop],
+    plan: RunPlan,
+    crops: list[_TrainingCrop],
     weights: dict[str, Any],
     merger: ResultMerger,
 ) -> None:
     """Write the networks and their provenance atomically."""
     from napari_dip.version import __version__
 
-    first, recipe = crops[0], plan.recipe
+    first, recipe = crops[0].image, plan.recipe
     files = [
         {
-            "name": crop.plan.source.name,
+            "name": crop.image.source.name,
             "sha256": crop.sha256,
-            "shape": list(crop.plan.source.shape),
-            "axes": crop.plan.source.axes,
+            "shape": list(crop.image.source.shape),
+            "axes": crop.image.source.axes,
         }
         for crop in crops
     ]
@@ -341,9 +335,7 @@ def _write_network_file(
         "prior": plan.budget.prior,
         "widths": list(plan.budget.widths),
         "halved": first.calibration.half_resolution is not None,
-        "groups": [
-            list(channel) for channel in group_channels(first.plan.task_plan, first.plan.source)
-        ],
+        "groups": [list(group) for group in group_channels(first.plan.task_plan, first.source)],
         "files": files,
         "outcomes": [asdict(outcome) for outcome in merger.outcomes],
         "device": plan.device,

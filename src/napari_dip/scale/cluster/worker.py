@@ -14,7 +14,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
-from napari_dip.pipeline.lazy_inputs import stamp_plan_files
+from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, load_torch
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
 from napari_dip.pipeline.store.folder_lock import make_run_folder
@@ -114,7 +114,7 @@ def _restore_shard(
         store = CheckpointStore(
             store.results_folder / name, resume=True, results_folder=store.results_folder
         )
-    data = open_plan_inputs(stamp_plan_files(plan))
+    data = open_plan_inputs(plan, stamp_files(plan))
     try:
         final_control = yield from _run_shard(plan, data, shard, control, store)
     except Refused as error:
