@@ -20,6 +20,7 @@ from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.report_figures import make_html_page
 from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.store.results import escape_formula, format_json
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows takes no such names")
@@ -169,7 +170,7 @@ def test_the_bars_of_a_terminal_are_drawn_with_names_that_command_nothing(monkey
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     bars = BarReporter(1)
-    bars.show(Event(message=f"1 of 2, {H}: Restoring", fraction=0.5), 1)
+    bars.show(Event(message=f"1 of 2, {H}: Restoring", progress=Progress(done=0.5)), 1)
     bars._progress.refresh()
     bars.close()
     drawn = terminal.getvalue()

@@ -23,6 +23,7 @@ from napari_dip.cli.progress import SINGLE_RUN, BarReporter, format_event
 from napari_dip.cli.restore import find_partial_path
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Progress
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
@@ -248,14 +249,13 @@ def test_notes_of_the_plan_are_not_said_twice(tmp_path, capsys):
 
 EVENT = Event(
     message="Restoring, part 2 of 3",
-    fraction=0.4,
+    progress=Progress(done=0.4, seconds_left=14.2),
     iteration=50,
     iterations=100,
     training_loss=0.5,
     validation_loss=0.25,
     best_iteration=50,
     seconds=10.0,
-    seconds_left=14.2,
     preview=None,
     unit=2,
     units=3,

@@ -22,7 +22,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.io.atomic import make_part_name
 from napari_dip.io.paths import gather, make_result_name
 from napari_dip.scale.batch.jobs import FileOutcome
-from napari_dip.scale.batch.plan import list_remaining_plans, plan_batch
+from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
 from napari_dip.scale.batch_run import run_batch
 
@@ -88,7 +88,7 @@ def test_what_headers_give_away_is_refused_before_any_work(tmp_path):
     plan = plan_batch(RECIPE, filled(tmp_path / "in"), tmp_path / "out")
     named = {source.name: no.code for source, no in plan.refused_files}
     assert named == {"bad_small.tif": "image-small", "bad_text.tif": "file-type"}
-    assert len(list_remaining_plans(plan)) == 7 and not (tmp_path / "out").exists()
+    assert len(find_remaining_plans(plan)) == 7 and not (tmp_path / "out").exists()
     assert plan.notes and "1" in str(plan.notes[0])  # the notes of the day are no image
 
 

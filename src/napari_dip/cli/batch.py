@@ -17,7 +17,7 @@ from napari_dip.cli.options import (
     make_recipe_arguments,
     make_text_option,
 )
-from napari_dip.cli.progress import choose_reporter
+from napari_dip.cli.progress import WHOLE_BATCH, choose_reporter
 from napari_dip.cli.terminal import (
     EXIT_FAILURE,
     EXIT_INTERRUPT,
@@ -29,9 +29,9 @@ from napari_dip.cli.terminal import (
     print_result,
 )
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.events import drain_generator
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, rename_keys
-from napari_dip.scale.batch.plan import list_remaining_plans
+from napari_dip.scale.batch.plan import find_remaining_plans
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result
 from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 from napari_dip.tasks import TASKS
@@ -141,7 +141,7 @@ def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[s
         return [
             *map(str, plan.notes),
             f"{summarise_batch_plan(plan)} {PLAN_TIME_NOTE}"
-            if list_remaining_plans(plan)
+            if find_remaining_plans(plan)
             else summarise_batch_plan(plan),
         ]
     return [*map(str, (*plan.notes, *pool.notes)), summarise_batch_plan(plan, pool.worker_count)]
@@ -162,6 +162,9 @@ def _run_and_show_batch(
                 position = f"{event.number} of {event.count}, " if event.number else ""
                 text = f"{position}{event.source.name}: {event.event.message}"
                 reporter.show(replace(event.event, message=text), event.number)
+                if event.count > 1:
+                    whole = Event(message=event.progress.message, progress=event.progress)
+                    reporter.show(whole, WHOLE_BATCH)
             if event.outcome is not None:
                 reporter.end(event.number)
                 if event.source not in refused_sources:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 #: Number of a run outside a batch; those of a batch start at 1.
 SINGLE_RUN = 0
+#: Number of the batch itself.
+WHOLE_BATCH = -1
 
 
 class Reporter(Protocol):

@@ -15,6 +15,7 @@ from napari_dip.explore.experiment_setup import (
     read_truth,
 )
 from napari_dip.explore.feature_layers import PRIOR_LABELS, FeatureRows, explore_features
+from napari_dip.explore.progress import ExperimentTimer
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.calibrate.inputs import sort_inputs
 from napari_dip.pipeline.events import drain_generator, map_generator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from napari_dip.explore.comparison import Architectures
     from napari_dip.explore.feature_layers import FeatureInversion
     from napari_dip.explore.noise_impedance import Impedance
+    from napari_dip.explore.progress import IterationUpdate
     from napari_dip.explore.spectra import Spectrum
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Event
@@ -181,12 +183,14 @@ def architectures(
 
 
 def _run_with_progress(
-    steps: Generator[tuple[Any, ...], None, Any], progress: Callable[[Event], object] | None
+    steps: Generator[IterationUpdate, None, Any], progress: Callable[[Event], object] | None
 ) -> Any:
     """Run an experiment to its end and pass its events to `progress`."""
     import napari_dip.explore.output.files  # noqa: F401 (registers the writer of `save`)
 
-    result = drain_generator(map_generator(steps, itemgetter(0)), progress)
+    timer = ExperimentTimer()
+    events = map_generator(steps, lambda update: timer.add_time_left(update).event)
+    result = drain_generator(events, progress)
     if result is None:  # unreachable without a control that discards
         why = "the experiment ended before its last iteration"
         raise Failed(make_refusal("unexpected", why=why))

@@ -19,6 +19,7 @@ from napari_dip.explore.experiment_setup import (
 from napari_dip.explore.progress import ExperimentResult, IterationUpdate
 from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.tasks.priors.deep_image_prior import ADAM, PRESET
@@ -275,7 +276,7 @@ def _make_comparison_update(
     message = f"Fitting network {number + 1} of {designs}: {label_architecture(architecture)}"
     event = Event(
         message=message,
-        fraction=(number + progress.done) / designs,
+        progress=Progress(done=number + progress.done, total=designs),
         iteration=progress.iteration,
         iterations=count,
     )

@@ -13,6 +13,7 @@ from napari_dip.errors.notes import StopReason, serialise_notes
 from napari_dip.explore.progress import ExperimentResult
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Step
 
     Picture = npt.NDArray[np.float32]
 
@@ -156,20 +158,24 @@ def explore_features(
     rows or None
         None if the user ended it.
     """
-    count, done = sum(map(len, plans)), 0
+    timer, tracker = Stopwatch(control), ProgressTracker(default_rate=1.0)
+    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in plans]
+    steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
     rows = []
     for layer_plans in plans:
         row = []
         for prior, plan in layer_plans:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
-            make_event = partial(_make_feature_event, layer, prior, done / count, 1 / count)
+            message = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
+            step = next(steps)
+            make_event = partial(_make_feature_event, message, layer, step, tracker, timer)
             result = yield from map_generator(
-                run(plan, {"image": image}, control=control), make_event
+                run(plan, {"image": image}, control=timer), make_event
             )
+            step.finish(timer.seconds)
             if result is None or result.stop_reason is StopReason.USER:
                 return None
             row.append(_make_inversion(layer, answers.get(layer, ""), prior, image, result))
-            done += 1
         rows.append(tuple(row))
     return tuple(rows)
 
@@ -197,11 +203,8 @@ def _make_inversion(
 
 
 def _make_feature_event(
-    layer: str, prior: str, began: float, span: float, event: Event
+    message: str, layer: str, step: Step, tracker: ProgressTracker, timer: Stopwatch, event: Event
 ) -> tuple[Event, str]:
     """Convert the progress of one fit to that of the whole experiment."""
-    message = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
-    overall_event = replace(
-        event, message=message, fraction=began + span * event.fraction, seconds_left=None
-    )
-    return overall_event, layer
+    step.report_progress(timer.seconds, event.progress)
+    return replace(event, message=message, progress=tracker.fold(timer.seconds)), layer

@@ -21,6 +21,7 @@ from napari_dip.explore.progress import (
 )
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _fit_targets(
             yield IterationUpdate(
                 Event(
                     message="Fitting image and noise",
-                    fraction=iteration / count,
+                    progress=Progress(done=iteration, total=count),
                     iteration=iteration,
                     iterations=count,
                 ),

@@ -28,6 +28,7 @@ from napari_dip.explore.progress import (
 from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
@@ -391,7 +392,7 @@ def _fit_spectrum(
             points, picture = recorder.record(record)
             event = Event(
                 message="Watching the frequencies",
-                fraction=iteration / count,
+                progress=Progress(done=iteration, total=count),
                 iteration=iteration,
                 iterations=count,
             )

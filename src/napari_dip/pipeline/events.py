@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_dip.engine.control import Control as Control
+from napari_dip.pipeline.progress import NOT_BEGUN, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -28,8 +29,8 @@ class Event:
     ----------
     message : str
         Current step, for the user: "Measuring the noise", "Restoring part 1 of 3".
-    fraction : float, 0 to 1
-        Share of the run that is done; it jumps to 1 if the run stops early.
+    progress : Progress
+        How much is done, and how much time remains.
     iteration, iterations : int
         Iterations done and planned in the current fit; 0 outside a fit.
     training_loss, validation_loss : float or None
@@ -38,8 +39,6 @@ class Event:
         Iteration with the lowest validation loss so far; 0 before the first validation.
     seconds : float
         Time since the start.
-    seconds_left : float or None
-        Upper bound of the remaining time; None while unknown.
     preview : ndarray or None
         Current estimate, float32, in intensity units of the input.
     unit, units : int
@@ -47,17 +46,26 @@ class Event:
     """
 
     message: str
-    fraction: float = 0.0
+    progress: Progress = NOT_BEGUN
     iteration: int = 0
     iterations: int = 0
     training_loss: float | None = None
     validation_loss: float | None = None
     best_iteration: int = 0
     seconds: float = 0.0
-    seconds_left: float | None = None
     preview: Pixels | None = None
     unit: int = 1
     units: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """Share of the run that is done, from 0 to 1."""
+        return self.progress.fraction
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Upper estimate of the remaining time; None while unknown."""
+        return self.progress.seconds_left
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,12 @@ from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import format_duration
+from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.shared_network import read_network_weights
 from napari_dip.scale.batch.file import restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
-from napari_dip.scale.batch.plan import list_remaining_plans
+from napari_dip.scale.batch.plan import find_remaining_plans
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
     NETWORK_FILE,
@@ -169,12 +170,55 @@ def run_batch(
     """
     if plan.network is not None and plan.network.sha256:
         read_network_weights(plan.network)  # report damage once, before any work
+    stopwatch = Stopwatch(control)
+    tracker = BatchTracker(plan, stopwatch, pool)
     with _lock_batch_folder(plan):
-        return (yield from _run_planned_files(plan, control, pool))
+        steps = _run_planned_files(plan, stopwatch, pool)
+        return (yield from map_generator(steps, tracker.add_progress))
+
+
+class BatchTracker:
+    """Track the files of a batch, and add the progress of all of them to each report.
+
+    Parameters
+    ----------
+    plan : BatchPlan
+    stopwatch : Stopwatch
+    pool : WorkerPool or None
+        Workers that restore the files; None: this process alone.
+    """
+
+    def __init__(self, plan: BatchPlan, stopwatch: Stopwatch, pool: WorkerPool | None) -> None:
+        self._stopwatch, self._pool, self._file_count = stopwatch, pool, len(plan.jobs)
+        self._tracker = ProgressTracker(default_rate=1.0)
+        self._steps = {
+            number: self._tracker.add_step("file", file_plan.seconds, stage=1)
+            for number, file_plan in find_remaining_plans(plan).items()
+        }
+        if plan.joint_training is not None:
+            seconds = plan.joint_training.seconds
+            self._steps[0] = self._tracker.add_step("joint training", seconds)
+        self._finished_files: set[int] = set()
+
+    def add_progress(self, entry: BatchEvent) -> BatchEvent:
+        """Process a report, and return it with the progress of the whole batch."""
+        now, step, outcome = self._stopwatch.seconds, self._steps.get(entry.number), entry.outcome
+        if outcome is not None and outcome.state != "waiting":
+            self._finished_files.add(entry.number)
+        if entry.number and 0 in self._steps and not self._steps[0].is_finished:
+            self._steps[0].finish(now)
+        if step is not None and entry.event is not None:
+            step.report_progress(now, entry.event.progress)
+        elif step is not None and outcome is not None:
+            step.finish(now if outcome.state == "restored" else None)
+        self._tracker.workers = 1 if self._pool is None else self._pool.worker_count
+        message = f"{len(self._finished_files)} of {self._file_count} files"
+        progress = self._tracker.fold(now, message if entry.number else "Joint training")
+        return replace(entry, progress=progress)
 
 
 def _run_planned_files(
-    plan: BatchPlan, control: Callable[[], Control], pool: WorkerPool | None
+    plan: BatchPlan, control: Stopwatch, pool: WorkerPool | None
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch in a folder that this process has locked."""
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
@@ -302,7 +346,7 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
         Number of worker processes; None: this process alone.
     """
     prepared = len(plan.jobs) - len(plan.refused_files)
-    plans = list_remaining_plans(plan)
+    plans = find_remaining_plans(plan).values()
     parts = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
     if prepared > len(plans):
         parts.append(f"{prepared - len(plans)} done before")

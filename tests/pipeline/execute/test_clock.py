@@ -10,10 +10,11 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.execute.clock import RunClock, estimate_ending_iterations
+from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.progress import TIME_LEFT_MARGIN
 from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
     return answer
 
 
-def progress(iteration: int) -> FitProgress:
+def progress(iteration: int, inference_share: float = 0.0) -> FitProgress:
     return FitProgress(
         validation_record=ValidationRecord(iteration=iteration, fit_loss=1.0, validation_loss=1.0),
         iteration=iteration,
         best_iteration=iteration,
+        inference_share=inference_share,
     )
 
 
@@ -151,6 +153,13 @@ def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
         assert clock.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
 
 
+def expected_ending(run: Plan) -> float:
+    """What the plan expects after the last iteration, in iterations of that duration."""
+    costs, (unit,) = run.costs, run.units
+    iterations = unit.iterations + run.budget.refit_iterations
+    return (costs.inference + costs.ending) / (costs.estimate_fit(iterations) / iterations)
+
+
 def told_left(
     iterations: Iterable[int], each: float, first: float = 0.0, shape: tuple[int, ...] = (64, 64)
 ) -> list[float | None]:
@@ -167,7 +176,7 @@ def told_left(
 
 
 def test_the_time_left_is_a_bound_and_right_within_a_quarter() -> None:
-    iterations, ending = (1, 10, 25, 50, 90), estimate_ending_iterations(plan())
+    iterations, ending = (1, 10, 25, 50, 90), expected_ending(plan())
     assert ending > 1
     for each in (0.05, 0.5):
         said = told_left(iterations, each, first=4.0)
@@ -202,10 +211,34 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
         clock.begin(number, 0)
         for iteration in range(0, unit.iterations + 1, 25):
             hands.time += 1 if unit.iterations else 2
-            left = clock.make_event(progress(iteration), None).seconds_left
+            report = progress(iteration, inference_share=float(unit.has_estimate))
+            left = clock.make_event(report, None).seconds_left
         said += [left] if unit.has_estimate else []
     assert None not in said
     # each frame takes 2 s: from the second on, what is left is known from the first
     for done, left in enumerate(said[1:], start=2):
         comes = 2.0 * (len(frames) - done)
-        assert comes <= left <= 1.5 * comes + 3
+        assert comes <= left <= 1.5 * comes + 4  # the quality checks of all follow
+
+
+def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
+    """Another estimate of the noise lets the run fit all once more: the bar does not go back."""
+    hands = Hands()
+    clock = RunClock(plan(), hands.control, None, hands.monotonic)
+    fractions = []
+    for again in (False, True):
+        if again:
+            clock.expect(plan())
+            begun = clock.announce("Restoring again with weaker noise")
+            assert begun.fraction >= fractions[-1]
+            assert begun.seconds_left == pytest.approx(54 * TIME_LEFT_MARGIN, rel=0.1)
+        clock.begin(1, 0)
+        for iteration in (25, 50, 75, 100):
+            hands.time += 0.5 * 25
+            fractions.append(clock.make_event(progress(iteration), None).fraction)
+        hands.time += 3
+        fractions.append(clock.make_event(progress(100, inference_share=1.0), None).fraction)
+        clock.begin_assessment()
+        hands.time += 1
+    assert fractions == sorted(fractions)
+    assert fractions[3] > 0.5

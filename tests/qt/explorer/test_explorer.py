@@ -13,10 +13,11 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, label_architecture
+from napari_dip.explore.progress import ExperimentTimer
 from napari_dip.explore.spectra import BAND_NAMES
 from napari_dip.qt.explorer.plot import ExplorerPlot
 from napari_dip.qt.explorer.request import find_visible_plane
-from napari_dip.qt.explorer.run import ExperimentProgressQueue, ExperimentTimer
+from napari_dip.qt.explorer.run import ExperimentProgressQueue
 from napari_dip.qt.explorer.settings import ExplorerSettings
 from napari_dip.qt.shell.preferences import open_saved_settings
 
@@ -230,21 +231,21 @@ def test_another_network_is_asked_for_where_one_is_fitted(qapp):
     assert settings.network.isHidden()
 
 
-def test_the_pace_leaves_pauses_out(monkeypatch):
+def test_the_pace_leaves_pauses_out():
     from napari_dip.explore.progress import IterationUpdate
     from napari_dip.pipeline.events import Event
+    from napari_dip.pipeline.progress import Progress
 
     now, wish = [0.0], [Control.GO]
-    monkeypatch.setattr("napari_dip.qt.explorer.run.time.monotonic", lambda: now[0])
-    pace = ExperimentTimer(lambda: wish[0])
+    pace = ExperimentTimer(lambda: wish[0], lambda: now[0])
     now[0] = 100.0
-    pace.add_time_left(IterationUpdate(Event(message="a", fraction=0.0), {}))
+    pace.add_time_left(IterationUpdate(Event(message="a"), {}))
     now[0], wish[0] = 110.0, Control.PAUSE
     pace()
     now[0], wish[0] = 4110.0, Control.GO
     pace()
     assert pace.add_time_left(
-        IterationUpdate(Event(message="a", fraction=0.5), {})
+        IterationUpdate(Event(message="a", progress=Progress(done=0.5)), {})
     ).event.seconds_left == pytest.approx(12.5)
 
 

@@ -6,6 +6,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import Progress
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState
 
 
@@ -57,7 +58,7 @@ def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot)
     bar.show_event(Event(message="Starting the engine"))
     qtbot.waitUntil(lambda: "so\u00a0far" in bar.message_label.text(), timeout=5000)
     assert bar.message_label.text().startswith("Starting\u00a0the\u00a0engine · ")
-    bar.show_event(Event(message="Restoring", fraction=0.1))
+    bar.show_event(Event(message="Restoring", progress=Progress(done=0.1)))
     assert bar.message_label.text() == "Restoring"
     bar.show_state(RunBarState.IDLE)
     assert not bar._clock.isActive()

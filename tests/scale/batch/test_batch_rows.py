@@ -9,9 +9,11 @@ import tifffile
 import napari_dip as dip
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.progress import TIME_LEFT_MARGIN, Progress, Stopwatch
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
-from napari_dip.scale.batch.table import BatchProgressEstimator, make_file_rows, update_file_row
+from napari_dip.scale.batch.table import make_file_rows, update_file_row
+from napari_dip.scale.batch_run import BatchTracker
 
 
 @pytest.fixture
@@ -38,30 +40,57 @@ def restored(plan, number, seconds):
     return FileOutcome(source=plan.jobs[number - 1].source, state="restored", record=receipt)
 
 
-def test_the_time_left_is_the_plans_and_grows_with_files_that_took_longer(plan):
-    course = BatchProgressEstimator(plan, make_file_rows(plan))
-    each = plan.jobs[0].plan.seconds
-    begun = course.update(told(plan, 1, Event(message="Restoring", fraction=0.5)))
-    assert begun.seconds_left == pytest.approx(2.5 * each)
+class Hands:
+    """A clock whose hands the test moves, and a crew of that many workers."""
+
+    def __init__(self, worker_count=1):
+        self.time, self.worker_count = 100.0, worker_count
+
+    def watch(self, plan):
+        return BatchTracker(plan, Stopwatch(monotonic=lambda: self.time), self)
+
+
+def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):
+    hands = Hands()
+    course, each = hands.watch(plan), plan.jobs[0].plan.seconds
+    event = Event(message="Restoring", progress=Progress(done=0.5))
+    begun = course.add_progress(told(plan, 1, event)).progress
+    assert begun.seconds_left == pytest.approx(2.5 * each * TIME_LEFT_MARGIN)
     assert begun.fraction == pytest.approx(0.5 / 3)
-    quick = course.update(told(plan, 1, outcome=restored(plan, 1, each / 4)))
-    assert quick.seconds_left == pytest.approx(2 * each)  # an upper bound stays one
-    slow = course.update(told(plan, 2, outcome=restored(plan, 2, 4 * each)))
-    assert slow.seconds_left == pytest.approx(4.25 / 2 * each)
+    hands.time += each / 4
+    quick = course.add_progress(told(plan, 1, outcome=restored(plan, 1, each / 4))).progress
+    assert quick.seconds_left == pytest.approx(2 * each / 4 * TIME_LEFT_MARGIN)
+    course.add_progress(told(plan, 2, Event(message="Reading")))
+    hands.time += 4 * each
+    slow = course.add_progress(told(plan, 2, outcome=restored(plan, 2, 4 * each))).progress
+    assert slow.seconds_left == pytest.approx(4.25 / 2 * each * TIME_LEFT_MARGIN)
     assert slow.message == "2 of 4 files"
 
 
+def test_a_file_says_itself_how_long_it_will_take(plan):
+    hands = Hands()
+    course = hands.watch(plan)
+    course.add_progress(told(plan, 1, Event(message="Reading")))
+    hands.time += 10
+    event = Event(message="Restoring", progress=Progress(done=0.1, seconds_left=30.0))
+    begun = course.add_progress(told(plan, 1, event)).progress
+    assert begun.seconds_left == pytest.approx(30 + 2 * 40 * TIME_LEFT_MARGIN)
+    assert begun.children == (event.progress,)
+
+
 def test_workers_side_by_side_share_the_time_left(plan):
-    course = BatchProgressEstimator(plan, make_file_rows(plan), workers=2)
-    begun = course.update(told(plan, 1, Event(message="Restoring", fraction=0.0)))
-    assert begun.seconds_left == pytest.approx(1.5 * plan.jobs[0].plan.seconds)
+    hands = Hands(worker_count=2)
+    event = Event(message="Restoring")
+    begun = hands.watch(plan).add_progress(told(plan, 1, event)).progress
+    each = plan.jobs[0].plan.seconds
+    assert begun.seconds_left == pytest.approx(2 * each * TIME_LEFT_MARGIN)  # a third file waits
 
 
 def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
     *_, bad = rows = make_file_rows(plan)
     assert bad.state == "refused" and bad.messages[0].startswith("'bad.tif' is not a kind of")
     assert "24 × 24 pixels" in rows[0].messages[0]
-    event = Event(message="Restoring.", fraction=0.3, iteration=3, iterations=10)
+    event = Event(message="Restoring.", iteration=3, iterations=10)
     working = update_file_row(rows[0], told(plan, 1, event))
     assert (working.state, working.messages) == ("working", ("Restoring, iteration 3 of 10",))
     no = make_refusal("time-over", limit=1, name="0.tif")

@@ -28,7 +28,7 @@ from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_tensors, write_tensors
 from napari_dip.pipeline.store.shared_network import read_network
-from napari_dip.scale.batch.plan import list_remaining_plans, plan_batch
+from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
 from scale.cluster.played_crew import Here
@@ -179,7 +179,7 @@ def test_workers_give_the_same_bytes_and_the_network_comes_first(whole, tmp_path
 def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
     plan = plan_batch(RECIPE, whole / "in", tmp_path / "out", joint_training=True)
     assert plan.joint_training is not None and plan.joint_training.seconds > 0
-    each = [unit for one in list_remaining_plans(plan) for unit in one.units]
+    each = [unit for one in find_remaining_plans(plan).values() for unit in one.units]
     assert {unit.role for unit in each} == {INFERENCE} and not any(unit.iterations for unit in each)
     costs = replace(plan.joint_training.costs, fit=7000.0)
     long = replace(plan, joint_training=replace(plan.joint_training, costs=costs))

@@ -184,7 +184,7 @@ def _restore_crop(
     from napari_dip.tasks.shared_settings import check_content
 
     clock = RunClock(crop_plan, control, preview_seconds)
-    yield Event(message="Measuring the noise of the whole image", seconds=clock.seconds)
+    yield clock.announce("Measuring the noise of the whole image")
     whole = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
@@ -206,6 +206,7 @@ def _restore_crop(
             break
     if not merger.outcomes:
         return None
+    clock.begin_assessment()
     return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 

@@ -143,7 +143,7 @@ def _restore(
             noise_reason=image.plan.budget.prior_reason,
         )
         image = replace(image, plan=run_plan, calibration=calibration)
-        yield Event(message="Restoring again with weaker noise", seconds=clock.seconds)
+        yield clock.announce("Restoring again with weaker noise")
         try:
             retry_restoration = yield from _fit_units(image, clock, None)
         except Exception as error:
@@ -197,6 +197,7 @@ def _fit_units(
     if not merger.outcomes:  # ended before the first result
         clock.check_time(image.source.name)
         return None
+    clock.begin_assessment()
     return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
 
 
@@ -220,9 +221,9 @@ def read_image(
     """
     from napari_dip.pipeline.calibrate.refine import calibrate_image
 
-    yield Event(message="Reading the image", seconds=clock.seconds)
+    yield clock.announce("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
     read_array = copy_pixels if plan.source.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
-    yield Event(message="Measuring the noise", seconds=clock.seconds)
+    yield clock.announce("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import ResultMerger
-from napari_dip.pipeline.execute.clock import RunClock, estimate_ending_iterations
+from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles, train_on_sample
 from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_folder
@@ -99,11 +99,15 @@ def estimate_serial_share(plan: Plan) -> float:
     """Return the fraction of the work before the shards: the first tile, or joint training."""
     if plan.tiles:
         return 1 / len(plan.tiles)
-    ending = estimate_ending_iterations(plan)
-    serial_iterations = sum(
-        unit.iterations + ending for unit in plan.units if not unit.has_estimate
+    costs = plan.costs
+    seconds = {
+        unit.id: costs.estimate_fit(unit.iterations, len(unit.members))
+        + unit.has_estimate * (costs.inference + costs.refinement)
+        for unit in plan.units
+    }
+    return sum(seconds[unit.id] for unit in plan.units if not unit.has_estimate) / sum(
+        seconds.values()
     )
-    return serial_iterations / sum(unit.iterations + ending for unit in plan.units)
 
 
 def restore_unit_shard(
@@ -230,13 +234,15 @@ def restore_tile_shard(
     """
     clock = RunClock(plan, control, None)
     sample, hashes = yield from calibrate_tiles(plan, data, clock)
-    clock.expect(sample.plan)
     tile_folder = open_tile_folder(sample.plan, hashes, store)
     try:
+        units = select_shard_tile_units(shard, sample.plan.units)
+        if shard.index and not tile_folder.read_joint_outcomes():
+            joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
+            units = (*joint_units, *units)
+        clock.expect(sample.plan, units)
         request = yield from train_on_sample(sample, clock, store, tile_folder)
         if request is Control.GO:
-            units = select_shard_tile_units(shard, sample.plan.units)
-            clock.expect(sample.plan, units)
             executor = TileExecutor(sample, data["image"], clock, store, tile_folder)
             request = yield from executor.restore_units(units)
         return request

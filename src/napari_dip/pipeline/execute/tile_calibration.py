@@ -18,7 +18,6 @@ from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
@@ -272,10 +272,10 @@ def calibrate_tiles(
     Refused
         If the pixels cannot be restored.
     """
-    yield Event(message="Reading the image", seconds=clock.seconds)
+    yield clock.announce("Reading the image")
     statistics = raise_if_refused(measure_tiles(plan, data["image"]))
     hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_inputs)}
-    yield Event(message="Measuring the noise", seconds=clock.seconds)
+    yield clock.announce("Measuring the noise")
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, parts = calibrate_pixels(plan, inputs)

@@ -19,7 +19,6 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     fill_outliers,
     zero_residual_outliers,
 )
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
 
 
@@ -126,8 +125,8 @@ class TileExecutor:
                     machine_refusal = make_machine_refusal(error, self._plan.source.name)
                     if machine_refusal is None or not self.finished_tiles:
                         raise
-                    yield Event(
-                        message=f"{machine_refusal.sentence} The tiles that are done were kept."
+                    yield self._clock.announce(
+                        f"{machine_refusal.sentence} The tiles that are done were kept."
                     )
                     control = Control.KEEP
                 if control is not Control.GO:
@@ -136,7 +135,7 @@ class TileExecutor:
                     fallback_notice := self._tile_folder.make_fallback_notice()
                 ) and fallback_notice != self._store.fallback_notice:
                     self._store.fallback_notice = fallback_notice
-                    yield Event(message=fallback_notice.sentence)
+                    yield self._clock.announce(fallback_notice.sentence)
             self.finished_tiles.append(index)
         return Control.GO
 
@@ -292,7 +291,8 @@ def restore_tiles(
             clock.check_time(plan.source.name)
             return None
         tile_folder.check_tiles(executor.finished_tiles)
-        yield Event(message="Putting the tiles together", fraction=1.0, seconds=clock.seconds)
+        clock.begin_assessment()
+        yield clock.announce("Putting the tiles together")
         blender = TileBlender(run_plan, sample.calibration, tile_folder, image)
         images = blender.write_images(_compute_mean_shift(run_plan, tile_folder))
         return assemble_restoration(sample, blender, tile_folder, images, hashes["image"], clock)

@@ -125,12 +125,13 @@ class UnitExecutor:
         """Fit one unit once with each candidate prior, and record the best result."""
         priors = self._list_candidates(unit)
         first_iteration = 0 if resume is None else resume.history[-1].iteration
-        self._clock.begin(number, first_iteration, unit.iterations if unit.role == INFERENCE else 0)
+        tuned_iterations = unit.iterations if unit.role == INFERENCE else 0
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(priors) > 1
         running_fits = []
         for index, prior in enumerate(priors):
-            self._clock.set_candidate(index if self._is_selecting else None)
+            candidate = index if self._is_selecting else None
+            self._clock.begin(number, first_iteration, tuned_iterations, candidate)
             running_fits.append(self._start_fit(unit, prior, resume))
             yield from self._iter_events(unit, running_fits[-1])
             if running_fits[-1].is_ended_by_user:

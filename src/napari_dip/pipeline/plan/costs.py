@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from itertools import pairwise, product
@@ -51,8 +52,6 @@ START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
 #: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
 ASSESSMENT_PIXEL_SECONDS = 2.5e-6
 REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
-#: Iterations between two validations, as in the engine's schedule.
-ITERATIONS_PER_VALIDATION = 25
 #: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
 #: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
 START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
@@ -239,40 +238,39 @@ def estimate_costs(
     operations: float = 2 * _count_multiplications(budget.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(budget, dims, device, threads)
     pass_seconds = pixel_seconds * prod(grid) if prior.sees_image else 0.0
-    unit_iterations = sum(unit.iterations for unit in units)
-    total_iterations = unit_iterations + fits * (
-        budget.refit_iterations + budget.iterations * len(budget.other_candidates)
-    )
     speedup = (
         HALF_PRECISION_RATE_FACTOR
         if uses_half_precision and device == "cpu" and _uses_half_precision(grid, budget)
         else 1.0
     )
-    fit_seconds = 3 * total_iterations * _count_step_pixels(grid, budget) * pixel_seconds / speedup
-    # a joint fit validates on all its members, but only ten times
-    validations = sum(
-        max(unit.iterations / ITERATIONS_PER_VALIDATION, 10 * len(unit.members)) for unit in units
-    )
-    fit_seconds += (
-        validations + (total_iterations - unit_iterations) / ITERATIONS_PER_VALIDATION
-    ) * pass_seconds
-    fit_seconds += fits * prior.averaged_passes * pixel_seconds * prod(grid)
     channels = sum(len(unit.channels) for unit in units)
-    start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
-    ending_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
+    candidates = 1 + len(budget.other_candidates)
+    refinement_seconds = 0.0
     if len(grid) == 2 and prior.has_refinement:
-        refinement_seconds = REFINEMENT_PIXEL_SECONDS * fits + REFINEMENT_CHANNEL_SECONDS * (
-            channels - fits
-        )
-        ending_seconds += (1 + len(budget.other_candidates)) * refinement_seconds * prod(grid)
+        further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
+        refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
+    assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the hidden block depends on the noise, which is not measured yet
     usual_passes, max_passes = (1, 1) if prior.has_single_inference else count_final_passes(dims)
-    return CostEstimate(
-        fit=start_seconds + fit_seconds,
+    start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
+    costs = CostEstimate(
+        fit=start_seconds + fits * prior.averaged_passes * pixel_seconds * prod(grid),
         usual_inference=fits * usual_passes * pass_seconds,
         longest_inference=fits * max_passes * pass_seconds,
-        ending=ending_seconds,
+        ending=assessment_seconds + fits * candidates * refinement_seconds,
+        iteration=3 * _count_step_pixels(grid, budget) * pixel_seconds / speedup,
+        validation=pass_seconds,
+        inference=usual_passes * pass_seconds,
+        refinement=refinement_seconds,
+        assessment=assessment_seconds,
     )
+    further_iterations = budget.refit_iterations + budget.iterations * (candidates - 1)
+    fit_seconds = sum(
+        costs.estimate_fit(unit.iterations, len(unit.members))
+        + costs.estimate_fit(further_iterations)
+        for unit in units
+    )
+    return replace(costs, fit=costs.fit + fit_seconds)
 
 
 def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: int) -> float:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
 #: tile were computed from reflected pixels instead of the image beyond.
 ZERO_WEIGHT_SHARE = 1 / 8
+#: Iterations between two validations, as in the engine's schedule, and validations of a joint fit.
+ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +78,40 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """Estimated seconds of all fits, of the final inference, and of what follows it.
+    """Estimated seconds of a run, and of the steps that it consists of.
 
     Attributes
     ----------
     fit : float
-        Loading torch, measuring the noise, iterations and validation.
+        Loading torch, measuring the noise, iterations and validation of all fits.
     usual_inference : float
-        Final inference with uncorrelated noise, the most common case.
+        Final inference of all fits with uncorrelated noise, the most common case.
     longest_inference : float
-        Final inference with the noise correlation that takes most passes.
+        Final inference of all fits with the noise correlation that takes most passes.
     ending : float
         BM3D-style refinement, residual and quality checks.
+    iteration, validation : float
+        One iteration, and one validation on one picture.
+    inference, refinement : float
+        Usual final inference of one fit, and BM3D-style refinement of its picture.
+    assessment : float
+        Residual and quality checks of the whole result.
     """
 
     fit: float
     usual_inference: float
     longest_inference: float
-    ending: float = 0.0
+    ending: float
+    iteration: float
+    validation: float
+    inference: float
+    refinement: float
+    assessment: float
+
+    def estimate_fit(self, iterations: int, members: int = 0) -> float:
+        """Estimate the seconds of one fit; a joint fit validates on all its members."""
+        validations = max(iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * members)
+        return iterations * self.iteration + validations * self.validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,16 +404,6 @@ class Plan:
         total = self.costs.fit + self.costs.longest_inference + self.costs.ending
         limit = self.recipe.run_settings.time_limit
         return total if limit is None else min(total, limit)
-
-    @property
-    def fit_share(self) -> float:
-        """Usual share of the time up to the last iteration, for the progress bar.
-
-        It is 1 without final inference, since no progress is reported after the last iteration.
-        """
-        if not self.costs.usual_inference:
-            return 1.0
-        return self.costs.fit / (self.costs.fit + self.costs.usual_inference + self.costs.ending)
 
     @property
     def part_name(self) -> str:

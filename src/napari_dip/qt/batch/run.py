@@ -11,12 +11,7 @@ from napari_dip.pipeline.events import Control, Event, map_generator
 from napari_dip.qt.shell.worker import ProgressQueue
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.records import MANIFEST_FILE
-from napari_dip.scale.batch.table import (
-    BatchProgressEstimator,
-    FileRow,
-    make_file_rows,
-    update_file_row,
-)
+from napari_dip.scale.batch.table import FileRow, make_file_rows, update_file_row
 from napari_dip.scale.batch_run import check_any_restorable, run_batch, summarise_batch_plan
 from napari_dip.scale.cluster.dask_cluster import start_workers
 
@@ -203,14 +198,17 @@ def execute_batch(
     preflight = request.read()
     check_any_restorable(preflight.plan)
     yield BatchUpdate(batch_event=Event(message="Reading the headers"), preflight=preflight)
-    estimator = BatchProgressEstimator(preflight.plan, preflight.rows, request.processes)
     with start_workers(
         preflight.plan, request.processes if request.processes > 1 else 0
     ) as workers:
         steps = run_batch(preflight.plan, control=partial(_keep_on_discard, control), pool=workers)
         return (
             yield from map_generator(
-                steps, lambda item: BatchUpdate(batch_event=estimator.update(item), file_event=item)
+                steps,
+                lambda item: BatchUpdate(
+                    batch_event=Event(message=item.progress.message, progress=item.progress),
+                    file_event=item,
+                ),
             )
         )
 

@@ -1,14 +1,13 @@
-"""The background run of an experiment: its request, progress and remaining time."""
+"""The background run of an experiment: its request and its progress."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.explore.experiment_setup import make_experiment_setup, read_truth
-from napari_dip.explore.progress import IterationUpdate
-from napari_dip.pipeline.events import Control, Event
+from napari_dip.explore.progress import ExperimentTimer, IterationUpdate
+from napari_dip.pipeline.events import Control, Event, map_generator
 from napari_dip.qt.shell.worker import ProgressQueue
 
 if TYPE_CHECKING:
@@ -17,12 +16,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.machine import Machine
-
-#: Fraction of an experiment from which its speed gives the remaining time, and the factor on that
-#: time. The preset's network comes first; on average, a fit took 0.8 times as long as with it (CPU
-#: time, `make bench-architectures`). Only spectral norm, Gaussian upsampling and the deepest
-#: network took longer, 1.6 times at most.
-_MIN_TIMED_SHARE, _TIME_MARGIN = 0.03, 1.25
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -67,42 +60,6 @@ class ExperimentProgressQueue(ProgressQueue[IterationUpdate, ExperimentProgress]
             if event is None
             else ExperimentProgress(event=event, points=points, picture=picture)
         )
-
-
-class ExperimentTimer:
-    """Estimates the remaining time of an experiment, without pauses.
-
-    Parameters
-    ----------
-    control : callable
-        The control of the run, polled through this object, which measures the pauses.
-    """
-
-    def __init__(self, control: Callable[[], Control]) -> None:
-        self._control = control
-        self._start_time: float | None = None
-        self._paused_since: float | None = None
-
-    def __call__(self) -> Control:
-        """Return the present control."""
-        requested, now = self._control(), time.monotonic()
-        if requested is Control.PAUSE:
-            self._paused_since = self._paused_since or now
-        elif self._paused_since is not None:
-            if self._start_time is not None:
-                self._start_time += now - self._paused_since
-            self._paused_since = None
-        return requested
-
-    def add_time_left(self, update: IterationUpdate) -> IterationUpdate:
-        """Return the update with elapsed and remaining time, once these can be estimated."""
-        now, event = time.monotonic(), update.event
-        self._start_time = self._start_time or now
-        if not _MIN_TIMED_SHARE < event.fraction < 1:
-            return update
-        remaining = _TIME_MARGIN * (now - self._start_time) * (1 - event.fraction) / event.fraction
-        spent = now - self._start_time
-        return update._replace(event=replace(event, seconds=spent, seconds_left=remaining))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -190,12 +147,4 @@ def run_experiment(
         steps = explore_architectures(
             setup, choose_architectures(setup, request.designs), truth, control=timer
         )
-    try:
-        while True:
-            try:
-                update = next(steps)
-            except StopIteration as end:
-                return end.value
-            yield timer.add_time_left(update)
-    finally:
-        steps.close()
+    return (yield from map_generator(steps, timer.add_time_left))

@@ -24,6 +24,7 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
 from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_picture
@@ -190,11 +191,10 @@ def _restore_and_save(
         result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
-    yield Event(message="Saving the result", fraction=1.0)
+    yield Event(message="Saving the result", progress=FINISHED)
     if paths.result in snapshot.files and (aside := _set_aside(paths.result)) is not None:
-        yield Event(
-            message=f"A changed result is kept as '{make_printable(aside.name)}'", fraction=1.0
-        )
+        message = f"A changed result is kept as '{make_printable(aside.name)}'"
+        yield Event(message=message, progress=FINISHED)
     results = _save_results(job, plan, data["image"], result, snapshot)
     record = write_file_record(
         paths, plan.source, plan.recipe, hashes, report=result.report, results=results

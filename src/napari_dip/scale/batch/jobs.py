@@ -10,6 +10,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.plan.units import make_training_units, make_units
+from napari_dip.pipeline.progress import NOT_BEGUN, Progress
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class BatchEvent:
         Set once the file is finished.
     worker : str
         Address of the worker; "" for this process.
+    progress : Progress
+        Progress of the whole batch; its children are the files in progress.
     """
 
     number: int
@@ -129,6 +132,7 @@ class BatchEvent:
     event: Event | None = None
     outcome: FileOutcome | None = None
     worker: str = ""
+    progress: Progress = NOT_BEGUN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,16 +40,17 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
 
-def list_remaining_plans(plan: BatchPlan) -> tuple[Plan, ...]:
-    """List the plans of the files without a record of an earlier call; records are not verified."""
-    planned = [(job.paths, job.plan) for job in plan.jobs if not isinstance(job.plan, Refusal)]
-    if not plan.resume:
-        return tuple(any_plan for _, any_plan in planned)
-    return tuple(
-        file_plan
-        for paths, file_plan in planned
-        if read_file_record(paths, file_plan.source, plan.recipe) is None
-    )
+def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:
+    """Return the plans of the files without a record of an earlier call, by number of the file.
+
+    Records are not verified.
+    """
+    return {
+        number: job.plan
+        for number, job in enumerate(plan.jobs, 1)
+        if not isinstance(job.plan, Refusal)
+        and not (plan.resume and read_file_record(job.paths, job.plan.source, plan.recipe))
+    }
 
 
 def plan_batch(
@@ -127,7 +128,9 @@ def plan_batch(
         network=series.network,
         joint_training=joint_plan,
     )
-    check_folder(folder, sum(4 * prod(plan.result_shape) for plan in list_remaining_plans(plan)))
+    check_folder(
+        folder, sum(4 * prod(plan.result_shape) for plan in find_remaining_plans(plan).values())
+    )
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Format the outcomes of a batch as CSV and HTML, and track the progress of its files."""
+"""Format the outcomes of a batch as CSV and HTML, and the state of its files as rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
 from napari_dip.pipeline.assess.report_figures import make_html_page, make_image_tag
-from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.store.results import escape_formula
 from napari_dip.scale.batch.records import read_file_record
 
@@ -218,76 +217,3 @@ def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
     warnings = verdict.get("warnings", ())
     other_sentences = verdict.get("sentences", ())[len(warnings) :]  # warnings come first
     return replace(row, messages=(*(f"⚠ {warning}" for warning in warnings), *other_sentences))
-
-
-class BatchProgressEstimator:
-    """Estimate progress and remaining time of a batch from the reports of its files.
-
-    Parameters
-    ----------
-    plan : BatchPlan
-    rows : sequence of FileRow
-        Rows of that plan.
-    workers : int
-        Number of files that are restored at once.
-    """
-
-    def __init__(self, plan: BatchPlan, rows: tuple[FileRow, ...], workers: int = 1) -> None:
-        jobs = enumerate(zip(plan.jobs, rows, strict=True), 1)
-        self._planned_seconds = {
-            number: job.plan.seconds
-            for number, (job, row) in jobs
-            if row.state == "ready" and not isinstance(job.plan, Refusal)
-        }
-        if plan.joint_training is not None:
-            self._planned_seconds[0] = plan.joint_training.seconds
-        self._file_count, self._worker_count = len(plan.jobs), workers
-        self._running_events: dict[int, Event] = {}
-        self._finished_files: set[int] = set()
-        self._actual_seconds = self._planned_finished_seconds = 0.0
-
-    def update(self, entry: BatchEvent) -> Event:
-        """Process a report and return the progress of the whole batch.
-
-        Returns
-        -------
-        Event
-            Files in progress report their own remaining time. For the others it comes from their
-            plans, scaled up if the finished files took longer than planned.
-        """
-        if entry.outcome is not None:
-            self._record_outcome(entry.number, entry.outcome)
-        elif entry.event is not None:
-            self._running_events[entry.number] = entry.event
-        total = sum(self._planned_seconds.values()) or 1.0
-        slowdown = (
-            max(1.0, self._actual_seconds / self._planned_finished_seconds)
-            if self._planned_finished_seconds
-            else 1.0
-        )
-        done = remaining = 0.0
-        for number, seconds in self._planned_seconds.items():
-            event = self._running_events.get(number)
-            if number in self._finished_files:
-                done += seconds
-            elif event is None:
-                remaining += slowdown * seconds
-            else:
-                done += event.fraction * seconds
-                estimated_seconds = slowdown * seconds * (1 - event.fraction)
-                remaining += estimated_seconds if event.seconds_left is None else event.seconds_left
-        message = f"{len(self._finished_files)} of {self._file_count} files"
-        if not entry.number:
-            message = "Joint training"
-        parallel_files = max(1, min(self._worker_count, len(self._planned_seconds) or 1))
-        return Event(
-            message=message, fraction=done / total, seconds_left=remaining / parallel_files
-        )
-
-    def _record_outcome(self, number: int, outcome: FileOutcome) -> None:
-        self._running_events.pop(number, None)
-        if outcome.state != "waiting":
-            self._finished_files.add(number)
-        if outcome.state == "restored" and number in self._planned_seconds:
-            self._actual_seconds += outcome.record["report"]["seconds"]
-            self._planned_finished_seconds += self._planned_seconds[number]

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
@@ -26,14 +27,17 @@ from napari_dip.pipeline.execute.shards import (
     count_joint_training_shards,
     estimate_serial_share,
 )
+from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome
 from napari_dip.scale.cluster.unit import WorkerTask, get_versions, parse_event, parse_worker_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.progress import Step, Stopwatch
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, Job
     from napari_dip.scale.cluster.unit import WorkerMessage, WorkerPool
 
@@ -49,44 +53,52 @@ MAX_SILENCE_SECONDS = 20.0
 
 
 @dataclass(slots=True)
-class _ShardProgress:
-    """Progress of the shards of a file.
+class _ShardedFile:
+    """Progress of a file that is restored in shards, in up to three stages.
 
     Attributes
     ----------
-    first_step_share : float
-        Share of the work in the first step: the first tile, or the joint networks.
-    is_first_step : bool
-        Whether the first step is in progress.
+    stage : int
+        0: the first tile, or the joint networks. 1: all other shards. 2: the result.
     has_failed : bool
         Whether a shard failed.
-    remaining : set of str
-        Names of the unfinished shards of the current step.
-    fractions : dict of str to float
-        Progress of each shard of the current step.
+    steps : dict of str to Step
+        Steps of the current stage, by the name of the task.
+    tracker : ProgressTracker
     """
 
-    first_step_share: float
-    is_first_step: bool = True
+    stage: int = 0
     has_failed: bool = False
-    remaining: set[str] = field(default_factory=set)
-    fractions: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    tracker: ProgressTracker = field(default_factory=partial(ProgressTracker, default_rate=1.0))
 
-    def begin(self, names: Iterable[str], *, opening: bool) -> None:
-        """Start a step with these shards."""
-        self.is_first_step = opening
-        self.remaining = set(names)
-        self.fractions = dict.fromkeys(self.remaining, 0.0)
+    def plan(self, plan: Plan, workers: int) -> None:
+        """Plan the stages."""
+        serial_share, costs = estimate_serial_share(plan), plan.costs
+        seconds = costs.fit - START_SECONDS + costs.usual_inference + costs.ending
+        counts = 1 if plan.tiles else count_joint_training_shards(plan), compute_max_shards(plan)
+        for stage, share in enumerate((serial_share, 1 - serial_share)):
+            count = min(workers, counts[stage])
+            for _ in range(count):
+                planned = START_SECONDS + share * seconds / count
+                self.tracker.add_step(f"stage {stage}", planned, stage=stage)
+        self.tracker.add_step("merging", START_SECONDS + costs.assessment, stage=2)
+        self.tracker.workers = workers
 
-    @property
-    def fraction(self) -> float:
-        """Finished share of the work."""
-        step_fraction = sum(self.fractions.values()) / max(1, len(self.fractions))
-        return (
-            self.first_step_share * step_fraction
-            if self.is_first_step
-            else self.first_step_share + (1 - self.first_step_share) * step_fraction
-        )
+    def begin(self, names: Iterable[str], stage: int) -> None:
+        """Start a stage with these tasks."""
+        steps = self.tracker.steps
+        template = next(step for step in steps if step.stage == stage)
+        self.tracker.steps = [
+            step
+            for step in steps
+            if step.stage > stage or (step.is_finished and step.stage < stage)
+        ]
+        self.stage = stage
+        self.steps = {
+            name: self.tracker.add_step(template.kind, template.planned, stage=stage)
+            for name in names
+        }
 
 
 class BatchDispatcher:
@@ -96,6 +108,7 @@ class BatchDispatcher:
     ----------
     plan : BatchPlan
     pool : WorkerPool
+    stopwatch : Stopwatch
 
     Attributes
     ----------
@@ -109,7 +122,8 @@ class BatchDispatcher:
         Outcomes by the number of the file.
     """
 
-    def __init__(self, plan: BatchPlan, pool: WorkerPool) -> None:
+    def __init__(self, plan: BatchPlan, pool: WorkerPool, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
         self.session = secrets.token_hex(8)
         self.remaining: deque[WorkerTask] = deque()
         self.running: dict[str, WorkerTask] = {}
@@ -118,7 +132,7 @@ class BatchDispatcher:
         self._pool = pool
         self._send_counts: Counter[str] = Counter()
         self._begun_tasks: set[str] = set()
-        self._shard_progress: dict[int, _ShardProgress] = {}
+        self._sharded_files: dict[int, _ShardedFile] = {}
 
     def get_job(self, number: int) -> Job:
         """Return the job of a file."""
@@ -172,14 +186,14 @@ class BatchDispatcher:
 
     def make_event(self, worker_task: WorkerTask, text: Mapping[str, object]) -> Event:
         """Convert the progress of a unit to the progress of its file."""
-        event, progress = parse_event(text), self._shard_progress.get(worker_task.number)
-        if progress is None:
+        event, file = parse_event(text), self._sharded_files.get(worker_task.number)
+        if file is None:
             return event
-        if worker_task.shard is None:  # only the rest of the file remains
-            return replace(event, fraction=max(event.fraction, progress.fraction))
-        progress.fractions[worker_task.name] = event.fraction
-        shard_label = worker_task.shard.label
-        return replace(event, message=f"{event.message}, {shard_label}", fraction=progress.fraction)
+        now, message = self._stopwatch.seconds, event.message
+        if worker_task.shard is not None:
+            message += f", {worker_task.shard.label}"
+        file.steps[worker_task.name].report_progress(now, event.progress)
+        return replace(event, message=message, progress=file.tracker.fold(now))
 
     def record_outcome(self, number: int, outcome: FileOutcome) -> FileOutcome:
         """Store the outcome of a file and forget its units."""
@@ -190,7 +204,7 @@ class BatchDispatcher:
 
     def _needs_sharding(self, worker_task: WorkerTask, workers: int) -> bool:
         """Return whether to split a file into shards, because workers would otherwise be idle."""
-        if worker_task.shard is not None or worker_task.number in self._shard_progress:
+        if worker_task.shard is not None or worker_task.number in self._sharded_files:
             return False
         return (
             len(self.remaining) + len(self.running) + 1 < workers
@@ -200,15 +214,16 @@ class BatchDispatcher:
     def _queue_first_shards(self, number: int) -> None:
         """Queue the first step of a file, or its shards if it needs no first step."""
         plan = self._get_plan(number)
-        self._shard_progress[number] = _ShardProgress(estimate_serial_share(plan))
+        self._sharded_files[number] = file = _ShardedFile()
+        file.plan(plan, self._pool.worker_count)
         if plan.tiles:
-            self._queue_shards(number, [Shard()], opening=True)
+            self._queue_shards(number, [Shard()], stage=0)
         elif joint_count := min(self._pool.worker_count, count_joint_training_shards(plan)):
             shares = [
                 Shard(index=index + 1, count=joint_count, is_joint_training=True)
                 for index in range(joint_count)
             ]
-            self._queue_shards(number, shares, opening=True)
+            self._queue_shards(number, shares, stage=0)
         else:
             self._queue_remaining_shards(number)
 
@@ -216,11 +231,11 @@ class BatchDispatcher:
         """Queue the shards of a file, at most one per worker."""
         count = max(1, min(self._pool.worker_count, compute_max_shards(self._get_plan(number))))
         shares = [Shard(index=index + 1, count=count) for index in range(count)]
-        self._queue_shards(number, shares, opening=False)
+        self._queue_shards(number, shares, stage=1)
 
-    def _queue_shards(self, number: int, shares: list[Shard], *, opening: bool) -> None:
+    def _queue_shards(self, number: int, shares: Sequence[Shard | None], *, stage: int) -> None:
         units = [self._make_task(number, share) for share in shares]
-        self._shard_progress[number].begin((unit.name for unit in units), opening=opening)
+        self._sharded_files[number].begin((unit.name for unit in units), stage)
         self.remaining.extendleft(reversed(units))
 
     def _finish_shard(self, worker_task: WorkerTask, state: str) -> None:
@@ -228,16 +243,15 @@ class BatchDispatcher:
         del self.running[worker_task.name]
         if state == "waiting":  # the batch was ended
             return
-        progress = self._shard_progress[worker_task.number]
-        progress.fractions[worker_task.name] = 1.0
-        progress.has_failed |= state != "shared"
-        progress.remaining.discard(worker_task.name)
-        if progress.remaining:
+        file = self._sharded_files[worker_task.number]
+        file.steps[worker_task.name].finish(self._stopwatch.seconds)
+        file.has_failed |= state != "shared"
+        if not all(step.is_finished for step in file.steps.values()):
             return
-        if progress.is_first_step and not progress.has_failed:
+        if file.stage == 0 and not file.has_failed:
             self._queue_remaining_shards(worker_task.number)
         else:
-            self.remaining.appendleft(self._make_task(worker_task.number))
+            self._queue_shards(worker_task.number, [None], stage=2)
 
     def _get_plan(self, number: int) -> Plan:
         plan = self.get_job(number).plan
@@ -315,14 +329,14 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
 
 
 def restore_in_parallel(
-    plan: BatchPlan, control: Callable[[], Control], pool: WorkerPool
+    plan: BatchPlan, control: Stopwatch, pool: WorkerPool
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files of a batch on workers.
 
     Parameters
     ----------
     plan : BatchPlan
-    control : callable
+    control : Stopwatch
         Polled ten times a second and sent to the workers. Once it returns keep or discard, no
         further file starts, and those in progress leave checkpoints.
     pool : WorkerPool
@@ -340,7 +354,7 @@ def restore_in_parallel(
     from napari_dip.scale.batch.jobs import BatchEvent
 
     count = len(plan.jobs)
-    dispatcher = BatchDispatcher(plan, pool)
+    dispatcher = BatchDispatcher(plan, pool, control)
     yield from _queue_files(plan, dispatcher)
     broadcaster = _ControlBroadcaster(pool, dispatcher.session, control)
     last_message_time = time.monotonic()

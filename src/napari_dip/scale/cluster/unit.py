@@ -21,6 +21,7 @@ from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.machine import get_torch_version
+from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT, read_network
@@ -41,11 +42,12 @@ if TYPE_CHECKING:
 MAX_WORKER_DEATHS = 2
 #: Prefix of the crash counter of each shard, in the folder next to the checkpoint.
 SHARD_COUNTER_PREFIX = "begun"
-#: Fields of an event that are sent; the preview picture is not.
+#: Fields of an event and of its progress that are sent; the preview picture is not.
 _EVENT_FIELDS = (
-    *("message", "fraction", "iteration", "iterations", "validation_loss", "best_iteration"),
-    *("seconds", "seconds_left", "unit", "units"),
+    *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
+    *("seconds", "unit", "units"),
 )
+_PROGRESS_FIELDS = ("done", "total", "seconds_left")
 
 
 class CrashCounter:
@@ -230,12 +232,16 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
 
 def serialise_event(event: Event) -> dict[str, Any]:
     """Convert an event to plain types, without its picture."""
-    return {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
+    progress = {
+        name: _make_portable_number(getattr(event.progress, name)) for name in _PROGRESS_FIELDS
+    }
+    fields = {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
+    return {**fields, "progress": progress}
 
 
 def parse_event(text: Mapping[str, Any]) -> Event:
     """Convert plain types back to an event."""
-    return Event(**text)
+    return Event(**{**text, "progress": Progress(**text["progress"])})
 
 
 def get_versions() -> tuple[str, ...]:
