@@ -37,7 +37,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_single_exposure,
 )
 from napari_dip.pipeline.calibrate.colour_camera import measure_colour_noise
-from napari_dip.tasks.base import NoiseRequest
+from napari_dip.tasks.base import NoiseSettings
 from noise_matrix_cases import Recipe, recipes
 from noise_matrix_scenes import scenes
 from shared_data import OUT, write
@@ -166,7 +166,9 @@ def examine(scene: str, light: Picture, recipe: Recipe) -> dict[str, object]:
     channels = [...] if seen.ndim == 2 else [(..., c) for c in range(3)]
     begun = perf_counter()
     found = [
-        measure_single_exposure(seen[c].astype(np.float32)[None], None, recipe.step, NoiseRequest())
+        measure_single_exposure(
+            seen[c].astype(np.float32)[None], None, recipe.step, NoiseSettings()
+        )
         for c in channels
     ]
     if len(channels) == 3:

@@ -78,7 +78,7 @@ def by_hand(one: UnitFit) -> float:
     net, schedule, measurement = one.prior.net, one.schedule, one.fit_input.measurement
     rng = torch.Generator().manual_seed(0)
     sigma = one.fit_input.noise.evaluate(measurement).sqrt()
-    half = schedule.uses_half_precision and has_fast_bfloat16(measurement.device)
+    half = schedule.uses_bfloat16 and has_fast_bfloat16(measurement.device)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.0, foreach=True)
     kept = [weight.detach().clone() for weight in net.parameters()]
     weight = one.problem.terms[0].fit_mask
@@ -104,7 +104,7 @@ def layers_alone(one: UnitFit, schedule: Schedule) -> float:
     net = one.prior.net
     assert isinstance(net, Hourglass)
     code = convert_to_channels_last(one.fit_input.measurement)
-    half = schedule.uses_half_precision and has_fast_bfloat16(code.device)
+    half = schedule.uses_bfloat16 and has_fast_bfloat16(code.device)
     began = time.process_time()
     for _ in range(schedule.stop_at):
         output = run_in_bfloat16(net, code) if half else net(code)

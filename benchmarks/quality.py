@@ -61,10 +61,10 @@ def preset_settings(name: str) -> dict[str, Any]:
     """Name, version and budget. The code's own state is noted in the result, but not compared."""
     import napari_dip
 
-    budgets = ROOT / "src" / "napari_dip" / "pipeline" / "plan" / "presets" / "denoise.json"
-    told = json.loads(budgets.read_text(encoding="utf-8"))
-    budget = {prior: one.get(name) for prior, one in told.items() if isinstance(one, dict)}
-    return {"preset": name, "version": napari_dip.__version__, "budget": budget}
+    fit_configs = ROOT / "src" / "napari_dip" / "pipeline" / "plan" / "presets" / "denoise.json"
+    told = json.loads(fit_configs.read_text(encoding="utf-8"))
+    fit_config = {prior: one.get(name) for prior, one in told.items() if isinstance(one, dict)}
+    return {"preset": name, "version": napari_dip.__version__, "budget": fit_config}
 
 
 def code_state() -> str:

@@ -53,7 +53,7 @@ class Reference(nn.Module):
             nn.Sequential(layer(before, after, 3, 2), layer(after, after, 3))
             for before, after in pairwise(widths)
         )
-        self.skip = nn.ModuleList(layer(before, SKIP, 1) for before in widths[:-1])
+        self.skip_channels = nn.ModuleList(layer(before, SKIP, 1) for before in widths[:-1])
         self.up = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm2d(WIDTH + SKIP),
@@ -67,8 +67,8 @@ class Reference(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """(1, 32, Y, X) -> (1, channels, Y, X)."""
         passed, flow = [], code
-        for down, skip in zip(self.down, self.skip, strict=True):
-            passed.append(skip(flow))
+        for down, skip_channels in zip(self.down, self.skip_channels, strict=True):
+            passed.append(skip_channels(flow))
             flow = down(flow)
         for up, skipped in zip(reversed(self.up), reversed(passed), strict=True):
             flow = F.interpolate(flow, size=skipped.shape[2:], mode="bilinear")
@@ -101,7 +101,14 @@ def main() -> None:
     torch.manual_seed(0)
     fed = count_input_channels(2, 1)
     ours = Hourglass(
-        2, fed, 1, OUR_WIDTHS, skip=None, is_normalised=False, rng=torch.Generator(), even=True
+        2,
+        fed,
+        1,
+        OUR_WIDTHS,
+        skip_channels=None,
+        is_normalised=False,
+        rng=torch.Generator(),
+        even=True,
     )
     rows: list[dict[str, Any]] = []
     for name, net, channels in (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.samples.degraded import Spoilt
+    from napari_dip.samples.degraded import DegradedSample
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 #: Frame of the movie, and plane of the stack, that are shown.
@@ -79,7 +79,7 @@ def show(
     name: str,
     given: npt.NDArray[Any],
     result: Restoration,
-    sample: Spoilt,
+    sample: DegradedSample,
     titles: tuple[str, str],
     plane: int | None = None,
 ) -> None:

@@ -37,7 +37,7 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
         validation_mask=held_out,
         guard_mask=held_out,
         blind_spot_size=(1,) * len(grid),
-        certain_noise_share=1.0,
+        assumed_noise_fraction=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,

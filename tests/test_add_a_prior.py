@@ -43,8 +43,8 @@ def project(tmp_path_factory):
     edit(registry, "#: All priors, by key.\n", f"{row}\n#: All priors, by key.\n")
     edit(registry, "            PIXELS,\n", "            PIXELS,\n            NOISE2FAST,\n")
     presets = package / "pipeline" / "plan" / "presets" / "denoise.json"
-    budgets = json.loads(presets.read_text(encoding="utf-8")) | json.loads(BUDGETS)
-    presets.write_text(json.dumps(budgets), encoding="utf-8")
+    fit_configs = json.loads(presets.read_text(encoding="utf-8")) | json.loads(BUDGETS)
+    presets.write_text(json.dumps(fit_configs), encoding="utf-8")
     references = package / "pipeline" / "assess" / "references.py"
     edit(references, "CITED_TOPICS = {", f"{PAPER}CITED_TOPICS = {{")
     (copy / "test_noise2fast.py").write_text(TEST, encoding="utf-8")

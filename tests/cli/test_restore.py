@@ -176,10 +176,10 @@ def test_an_interrupt_keeps_the_best_so_far_beside_the_result(noisy, tmp_path, n
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signal to one process")
 def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
-    budget = ("--preset", "fast", "--max-iterations", "120", "--device", "cpu")
+    fit_config = ("--preset", "fast", "--max-iterations", "120", "--device", "cpu")
     whole, halved = tmp_path / "whole.tif", tmp_path / "halved.tif"
-    assert main(["denoise", str(noisy), "-o", str(whole), *budget]) == 0
-    process = start("denoise", noisy, "-o", halved, *budget)
+    assert main(["denoise", str(noisy), "-o", str(whole), *fit_config]) == 0
+    process = start("denoise", noisy, "-o", halved, *fit_config)
     assert process.stderr is not None
     for line in process.stderr:
         if "iteration" in line:
@@ -187,7 +187,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(noisy, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert main(["denoise", str(noisy), "-o", str(halved), *budget, "--resume"]) == 0
+    assert main(["denoise", str(noisy), "-o", str(halved), *fit_config, "--resume"]) == 0
     assert whole.read_bytes() == halved.read_bytes()
     assert not (tmp_path / "halved.tif.unfinished").exists()
     assert not (tmp_path / "halved.partial.tif").exists()  # its place is taken
@@ -241,8 +241,8 @@ def test_notes_of_a_run_are_said_unless_it_is_to_be_quiet(half_empty, tmp_path, 
 def test_notes_of_the_plan_are_not_said_twice(tmp_path, capsys):
     image = np.random.default_rng(0).normal(500, 20, (16, 16)).astype("uint16")
     tifffile.imwrite(tmp_path / "in.tif", image)
-    budget = ("--preset", "balanced", *FAST[2:])
-    argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *budget]
+    fit_config = ("--preset", "balanced", *FAST[2:])
+    argv = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif"), *fit_config]
     assert main([*argv, "--prior", "random-input"]) == 0
     assert capsys.readouterr().err.count("The image is small") == 1
 

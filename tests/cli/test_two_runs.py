@@ -16,7 +16,12 @@ import tifffile
 from commands import start
 from napari_dip.cli import main
 from napari_dip.errors import Refused
-from napari_dip.io.outputs import OutputLock, check_free, find_lock_path, remove_parts
+from napari_dip.io.outputs import (
+    OutputLock,
+    check_unlocked,
+    find_lock_path,
+    remove_stale_temporary_files,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,11 +137,13 @@ def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(nois
     killed(process)
     place = find_lock_path(tmp_path / "q.tif")
     assert json.loads(place.read_text())["process"] == process.pid
-    check_free(tmp_path / "q.tif")
+    check_unlocked(tmp_path / "q.tif")
     with OutputLock(tmp_path / "other.tif"):
-        remove_parts(tmp_path)
+        remove_stale_temporary_files(tmp_path)
         assert not place.exists() and find_lock_path(tmp_path / "other.tif").exists()
-        check_free(tmp_path / "other.tif")  # of this program: it is the beginning that is refused
+        check_unlocked(
+            tmp_path / "other.tif"
+        )  # of this program: it is the beginning that is refused
         with pytest.raises(Refused):
             OutputLock(tmp_path / "other.tif")
     assert not find_lock_path(tmp_path / "other.tif").exists()
@@ -145,7 +152,7 @@ def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(nois
 def test_a_file_of_the_users_that_looks_like_a_lock_is_not_removed(tmp_path):
     mine = tmp_path / ".napari-dip-mine.lock"
     mine.write_text("mine")
-    remove_parts(tmp_path)
+    remove_stale_temporary_files(tmp_path)
     assert mine.read_text() == "mine"
 
 

@@ -21,7 +21,7 @@ from napari_dip.pipeline.store.folder_lock import (
     make_run_folder,
     remove_run_folder,
 )
-from napari_dip.scale.cluster.unit import CrashCounter
+from napari_dip.scale.cluster.worker_task import CrashCounter
 
 if TYPE_CHECKING:
     from pathlib import Path

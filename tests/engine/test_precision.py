@@ -74,7 +74,7 @@ def test_half_precision_learns_the_same_picture(
 
 def test_a_filling_is_not_rounded_but_what_changes_it_is() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 3, 1, (8, 8), skip=None, is_normalised=False, rng=rng)
+    net = Hourglass(2, 3, 1, (8, 8), skip_channels=None, is_normalised=False, rng=rng)
     filled = FillingResidualNetwork(net, 3, 1, 2, rng)
     code = 1000 + torch.rand(1, 3, 16, 16, generator=rng)
     assert torch.equal(run_in_bfloat16(filled, code)[:, :1], code[:, :1])  # a first change is zero

@@ -22,7 +22,7 @@ def blind_spot(
 ) -> BlindSpotPrior:
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(len(grid), 1, 2, (4, 8), skip=None, is_normalised=False, rng=rng)
+    net = Hourglass(len(grid), 1, 2, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     held_out = dilate_to_blocks(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
@@ -105,10 +105,12 @@ def test_the_noise_code_stays_and_only_jitters() -> None:
 
 
 @pytest.mark.parametrize("grid", [(16, 16), (17, 31), (50, 23), (9, 16, 13)])
-@pytest.mark.parametrize("skip", [None, 0, 4])
-def test_an_hourglass_keeps_any_size(grid: tuple[int, ...], skip: int | None) -> None:
+@pytest.mark.parametrize("skip_channels", [None, 0, 4])
+def test_an_hourglass_keeps_any_size(grid: tuple[int, ...], skip_channels: int | None) -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(len(grid), 2, 3, (4, 8, 8), skip=skip, is_normalised=True, rng=rng)
+    net = Hourglass(
+        len(grid), 2, 3, (4, 8, 8), skip_channels=skip_channels, is_normalised=True, rng=rng
+    )
     assert net(torch.rand(1, 2, *grid)).shape == (1, 3, *grid)
 
 
@@ -117,6 +119,6 @@ def test_weights_come_from_the_generator_alone() -> None:
     for noise in (1, 2):
         torch.manual_seed(noise)
         rng = torch.Generator().manual_seed(0)
-        nets.append(Hourglass(2, 1, 2, (4, 8), skip=None, is_normalised=True, rng=rng))
+        nets.append(Hourglass(2, 1, 2, (4, 8), skip_channels=None, is_normalised=True, rng=rng))
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(one, other)

@@ -17,7 +17,7 @@ from napari_dip.cli import main
 from napari_dip.errors import Refused
 from napari_dip.explore.experiment_setup import find_architecture
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.plan.costs import choose_budget
+from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.tasks.priors.deep_image_prior import (
     ArchitectureName,
@@ -88,7 +88,7 @@ def test_another_network_makes_another_picture_from_the_same_seed(network):
 
 def test_depth_and_width_are_known_to_the_plan():
     usual, half, deep = (
-        choose_budget(recipe, planned(recipe.task, SPEC), SPEC)[0].widths
+        choose_fit_config(recipe, planned(recipe.task, SPEC), SPEC)[0].widths
         for recipe in (
             make_recipe("denoise", prior="random-input", architecture=one)
             for one in ("preset", "half-width", "depth-2")

@@ -170,8 +170,8 @@ MUTATIONS = [
     Mutation(
         "results appear whole or not at all",
         "io/atomic.py",
-        "    part_folder = path.with_name(make_part_name())",
-        "    path.unlink(missing_ok=True)\n    part_folder = path.with_name(make_part_name())",
+        "    part_folder = path.with_name(make_temporary_name())",
+        "    path.unlink(missing_ok=True)\n    part_folder = path.with_name(make_temporary_name())",
         "disk",
         "denoise 12",
     ),

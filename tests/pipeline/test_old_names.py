@@ -18,7 +18,7 @@ from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import Repetition
 from napari_dip.pipeline.reproduce.report_lookup import read_run_report
-from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +102,7 @@ def test_old_recipes_and_presets_are_read_without_a_word(tmp_path: Path) -> None
     path.write_text(json.dumps(OLD))
     for recipe in (
         recipe_from_dict(OLD),
-        PresetFolder(folder=tmp_path, task="denoise").load("mine"),
+        SavedRecipeFolder(folder=tmp_path, task="denoise").load("mine"),
     ):
         assert recipe == make_recipe("denoise", **NEW, **FEW)
         assert recipe.to_dict() == {"schema": 2, "task": "denoise", "settings": NEW, **FEW}

@@ -92,7 +92,7 @@ class Desk:
         return [layer.name for layer in self.viewer.layers]
 
     @property
-    def said(self) -> str:
+    def message_emitted(self) -> str:
         return self.dock.run_bar.message_label.text()
 
 

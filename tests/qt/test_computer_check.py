@@ -78,16 +78,18 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 
 def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
-    said = "\n".join(describe_examination(FOUND))
-    assert "No GPU is used: PyTorch is built for CPUs." in said
-    assert "16.0 GB of memory free" in said
-    assert "8 CPU cores, 16.0 GB" in said
+    message_emitted = "\n".join(describe_examination(FOUND))
+    assert "No GPU is used: PyTorch is built for CPUs." in message_emitted
+    assert "16.0 GB of memory free" in message_emitted
+    assert "8 CPU cores, 16.0 GB" in message_emitted
     assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
-    assert not {"cpu", "cuda", "mps", "None"} & set(said.split())
+    assert not {"cpu", "cuda", "mps", "None"} & set(message_emitted.split())
 
 
 def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
     devices = {"devices": ("cuda", "cpu"), "cards": ("A100",), "build": "CUDA 12.4"}
-    said = describe_examination(replace(FOUND, **devices, no_card="", mends=()))
-    assert said[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
-    assert said[-1] == "All that is needed is there."
+    message_emitted = describe_examination(replace(FOUND, **devices, no_card="", mends=()))
+    assert message_emitted[0] == (
+        "Restorations run on the NVIDIA GPU (A100); the CPU can be chosen."
+    )
+    assert message_emitted[-1] == "All that is needed is there."

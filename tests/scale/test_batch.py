@@ -19,8 +19,8 @@ import tifffile
 import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.errors import make_refusal
-from napari_dip.io.atomic import make_part_name
-from napari_dip.io.paths import gather, make_result_name
+from napari_dip.io.atomic import make_temporary_name
+from napari_dip.io.paths import expand_input_paths, make_result_name
 from napari_dip.scale.batch.jobs import FileOutcome
 from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.table import format_batch_csv, render_batch_page
@@ -231,7 +231,7 @@ def test_files_come_in_the_order_they_are_named_each_once(tmp_path, monkeypatch)
     Path("deep").mkdir()
     Path("a[1].tif").touch()
     Path("._cell_0.tif").touch()  # what macOS leaves on other disks
-    found = gather(["cell_3.tif", "cell_[0-4].tif", "a[1].tif", "."], tmp_path / "out")
+    found = expand_input_paths(["cell_3.tif", "cell_[0-4].tif", "a[1].tif", "."], tmp_path / "out")
     names = [path.name for path in found.files]
     assert names[:6] == [GOOD[3], GOOD[0], GOOD[1], GOOD[2], GOOD[4], "a[1].tif"]
     assert names[6:] == ["bad_small.tif", "bad_text.tif", GOOD[5], "constant.tif"]
@@ -292,9 +292,9 @@ def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
 
 
 def test_what_a_killed_program_left_half_written_is_cleared_away(done):
-    code = "from napari_dip.io.atomic import make_part_name; print(make_part_name())"
+    code = "from napari_dip.io.atomic import make_temporary_name; print(make_temporary_name())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    old, new = (done / "out" / name for name in (told.stdout.strip(), make_part_name()))
+    old, new = (done / "out" / name for name in (told.stdout.strip(), make_temporary_name()))
     for part in (old, new):
         part.write_text("half of a picture")
         os.utime(part, (1, 1))

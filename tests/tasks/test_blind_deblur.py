@@ -62,7 +62,7 @@ def scene(measurement: Tensor) -> FitInput:
         validation_mask=nothing,
         guard_mask=nothing,
         blind_spot_size=(1, 1),
-        certain_noise_share=1.0,
+        assumed_noise_fraction=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,

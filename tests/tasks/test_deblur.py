@@ -22,7 +22,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
-from napari_dip.tasks.optics.initial_estimate import LUCY_STEPS
+from napari_dip.tasks.optics.initial_estimate import RICHARDSON_LUCY_ITERATIONS
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
 from scenes import plain_scene, planned, prior_of, seen_problem
 
@@ -90,7 +90,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
         prior = prior_of(task, measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
-    assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + len(LUCY_STEPS)
+    assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + len(RICHARDSON_LUCY_ITERATIONS)
     torch.testing.assert_close(codes[0], codes[1])
 
 

@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.optics.initial_estimate import FirstGuess
+from napari_dip.tasks.optics.initial_estimate import InitialEstimate
 from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 
@@ -196,9 +196,9 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitSetup
     return task, setup_of(task, one), truth
 
 
-def guess_of(one: FitInput) -> FirstGuess:
+def guess_of(one: FitInput) -> InitialEstimate:
     guess = one.precomputed["guess"]
-    assert isinstance(guess, FirstGuess)
+    assert isinstance(guess, InitialEstimate)
     return guess
 
 

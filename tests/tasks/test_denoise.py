@@ -16,12 +16,12 @@ from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import RunInputs
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.plan.types import Budget, Plan
+from napari_dip.pipeline.plan.types import FitConfig, Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, Setting
@@ -46,7 +46,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
         validation_mask=guarded,
         guard_mask=guarded,
         blind_spot_size=block,
-        certain_noise_share=0.6,
+        assumed_noise_fraction=0.6,
         prior=prior,
         widths=(4, 8),
         window=window,
@@ -217,13 +217,13 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     assert planned(Denoise(), spec).prior == chosen
 
 
-def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> Budget:
+def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
     """Return the budget for an image once its noise is known."""
     image = np.random.default_rng(0).normal(100, 20, (64, 64)).astype(np.float32)
     source = ImageSpec(name="a", shape=image.shape, dtype="float32", axes="YX")
     plan = preflight(make_recipe("denoise", prior=prior), source, detect_machine())
     assert isinstance(plan, Plan)
-    inputs = sort_inputs(plan, {"image": image})
+    inputs = arrange_inputs(plan, {"image": image})
     assert isinstance(inputs, RunInputs)
     calibration, _ = calibrate_pixels(plan, inputs)
     level = (0.001 if is_weak else 0.2) * calibration.scale[0]
@@ -234,7 +234,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> Budget:
         floor=0.0,
         unreliable_reason="few pixels" if is_unreliable else "",
     )
-    return refine(plan, inputs.inspection, replace(calibration, noise=(noise,))).budget
+    return refine(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
 
 
 @pytest.mark.parametrize(

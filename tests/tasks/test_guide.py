@@ -47,7 +47,7 @@ def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInp
         validation_mask=guarded,
         guard_mask=guarded,
         blind_spot_size=(1, 1),
-        certain_noise_share=0.6,
+        assumed_noise_fraction=0.6,
         prior=prior,
         widths=(4, 8),
         window=window,

@@ -62,7 +62,7 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
         validation_mask=held_out,
         guard_mask=held_out,
         blind_spot_size=(1, 1),
-        certain_noise_share=0.6,
+        assumed_noise_fraction=0.6,
         prior=prior,
         widths=(4, 8),
         window=None,

@@ -106,7 +106,7 @@ def scene() -> FitInput:
         validation_mask=mask,
         guard_mask=mask,
         blind_spot_size=(1, 1),
-        certain_noise_share=1.0,
+        assumed_noise_fraction=1.0,
         prior="random-input",
         widths=(4, 8),
         window=None,

@@ -30,8 +30,8 @@ from napari_dip.io.outputs import (
     check_output,
     check_outputs_differ,
     check_unmoved,
-    remove_parts,
     remove_result,
+    remove_stale_temporary_files,
 )
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_provenance, read_spec
@@ -39,7 +39,7 @@ from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.execute.clock import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
@@ -58,6 +58,10 @@ from napari_dip.pipeline.recipe import (
 )
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
+from napari_dip.pipeline.store.joint_network import (
+    SHARED_NETWORK_INPUT,
+    read_network,
+)
 from napari_dip.pipeline.store.results import (
     add_to_failure,
     choose_free_name,
@@ -66,10 +70,6 @@ from napari_dip.pipeline.store.results import (
     insert_name_suffix,
     rescue_result,
     save_picture,
-)
-from napari_dip.pipeline.store.shared_network import (
-    SHARED_NETWORK_INPUT,
-    read_network,
 )
 from napari_dip.tasks import TASKS
 
@@ -162,7 +162,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
         raise RuntimeError("the run ended without a picture")
     _save_outputs(request, plan, result)
     store.remove()
-    remove_parts(Path(request.outputs["output"]).parent)
+    remove_stale_temporary_files(Path(request.outputs["output"]).parent)
     if request.resume:
         _forget_partial(request, result)
     return EXIT_SUCCESS
@@ -292,7 +292,7 @@ def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...
 def _load_pixels(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     data = open_plan_inputs(plan, stamps)
     # the run checks the inputs, too, but only after it has loaded torch
-    sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else sort_inputs(plan, data)
+    sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else arrange_inputs(plan, data)
     if isinstance(sorted_, Refusal):
         raise Refused(sorted_)
     return data

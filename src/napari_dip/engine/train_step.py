@@ -143,7 +143,7 @@ class EagerTrainStep:
     optimizer : Optimizer
     max_gradient_norm : float
         Largest norm of the gradient of all weights together.
-    uses_half_precision : bool
+    uses_bfloat16 : bool
         Whether the network runs in bfloat16.
     """
 
@@ -156,14 +156,14 @@ class EagerTrainStep:
         optimizer: Optimizer,
         *,
         max_gradient_norm: float,
-        uses_half_precision: bool,
+        uses_bfloat16: bool,
     ) -> None:
         self.optimizer = optimizer
         self.weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         self._problem = problem
         self._prior = prior
         self._max_gradient_norm = max_gradient_norm
-        self._uses_half = uses_half_precision
+        self._uses_bfloat16 = uses_bfloat16
 
     def draw_context(self) -> AbstractContextManager[object]:
         """Return an empty context."""
@@ -185,7 +185,7 @@ class EagerTrainStep:
         net = self._prior.net
         estimate = self._prior.estimate(
             run_in_bfloat16(net, batch.network_input)
-            if self._uses_half
+            if self._uses_bfloat16
             else net(batch.network_input)
         )
         loss, likelihood = self._compute_losses(batch, estimate)

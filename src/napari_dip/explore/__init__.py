@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_dip.explore.api import architectures, features, impedance, spectrum
-    from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.feature_layers import FeatureRows
-    from napari_dip.explore.noise_impedance import Impedance
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.feature_layers import FeatureInversionResult
+    from napari_dip.explore.noise_impedance import ImpedanceResult
+    from napari_dip.explore.spectra import SpectrumResult
 
 __all__ = [
-    "Architectures",
-    "FeatureRows",
-    "Impedance",
-    "Spectrum",
+    "ArchitectureComparison",
+    "FeatureInversionResult",
+    "ImpedanceResult",
+    "SpectrumResult",
     "architectures",
     "features",
     "impedance",
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Architectures": "comparison",
-    "FeatureRows": "feature_layers",
-    "Impedance": "noise_impedance",
-    "Spectrum": "spectra",
+    "ArchitectureComparison": "comparison",
+    "FeatureInversionResult": "feature_layers",
+    "ImpedanceResult": "noise_impedance",
+    "SpectrumResult": "spectra",
     "architectures": "api",
     "features": "api",
     "impedance": "api",

@@ -14,10 +14,10 @@ from napari_dip.explore.experiment_setup import (
     make_experiment_setup,
     read_truth,
 )
-from napari_dip.explore.feature_layers import PRIOR_LABELS, FeatureRows, explore_features
+from napari_dip.explore.feature_layers import PRIOR_LABELS, FeatureInversionResult, explore_features
 from napari_dip.explore.progress import ExperimentTimer
 from napari_dip.pipeline.api import describe_input
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.comparison import Architectures
+    from napari_dip.explore.comparison import ArchitectureComparison
     from napari_dip.explore.feature_layers import FeatureInversion
-    from napari_dip.explore.noise_impedance import Impedance
+    from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.progress import IterationUpdate
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
@@ -53,7 +53,7 @@ DEFAULT_LAYER_COUNT = 5
 
 def impedance(
     image: Any, *, progress: Callable[[Event], object] | None = None, **settings: Any
-) -> Impedance:
+) -> ImpedanceResult:
     """Fit one untrained network to an image, the image with noise, its pixels shuffled, and noise.
 
     Parameters
@@ -69,7 +69,7 @@ def impedance(
 
     Returns
     -------
-    Impedance
+    ImpedanceResult
         Its `save(folder)` writes page, figures and table.
 
     Raises
@@ -85,7 +85,7 @@ def impedance(
     setup = make_experiment_setup(image, **accept_old_names(settings, OLD_EXPERIMENT_SETTINGS))
     from napari_dip.explore.noise_impedance import explore_impedance
 
-    impedance: Impedance = _run_with_progress(explore_impedance(setup), progress)
+    impedance: ImpedanceResult = _run_with_progress(explore_impedance(setup), progress)
     return impedance
 
 
@@ -95,7 +95,7 @@ def spectrum(
     truth: Any = None,
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
-) -> Spectrum:
+) -> SpectrumResult:
     """Measure when an untrained network learns which frequencies, and where to stop the fit.
 
     Parameters
@@ -111,7 +111,7 @@ def spectrum(
 
     Returns
     -------
-    Spectrum
+    SpectrumResult
         Its `save(folder)` writes page, figures and tables.
 
     Raises
@@ -128,7 +128,7 @@ def spectrum(
     clean = None if truth is None else read_truth(truth, setup)
     from napari_dip.explore.spectra import explore_spectrum
 
-    spectrum: Spectrum = _run_with_progress(explore_spectrum(setup, clean), progress)
+    spectrum: SpectrumResult = _run_with_progress(explore_spectrum(setup, clean), progress)
     return spectrum
 
 
@@ -139,7 +139,7 @@ def architectures(
     only: str | Iterable[str] | None = None,
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
-) -> Architectures:
+) -> ArchitectureComparison:
     """Fit several networks to an image, and choose the prior that suits it.
 
     Parameters
@@ -157,7 +157,7 @@ def architectures(
 
     Returns
     -------
-    Architectures
+    ArchitectureComparison
         Its `verdict` names the prior that suits the image; its `save(folder)` writes page, figures
         and tables.
 
@@ -176,7 +176,7 @@ def architectures(
     designs = choose_architectures(setup, only)
     from napari_dip.explore.comparison import explore_architectures
 
-    architectures: Architectures = _run_with_progress(
+    architectures: ArchitectureComparison = _run_with_progress(
         explore_architectures(setup, designs, clean), progress
     )
     return architectures
@@ -206,7 +206,7 @@ def features(
     axes: str | None = None,
     progress: Callable[[Event], object] | None = None,
     **settings: Any,
-) -> FeatureRows:
+) -> FeatureInversionResult:
     """Invert several layers of a network with an untrained network, total variation and no prior.
 
     Parameters
@@ -228,7 +228,7 @@ def features(
 
     Returns
     -------
-    FeatureRows
+    FeatureInversionResult
         One row per layer; its `save(folder)` writes page, figure and table.
 
     Raises
@@ -264,7 +264,7 @@ def features(
         "image": spec.name,
     }
     notes = tuple(dict.fromkeys(note for row in plans for _, plan in row for note in plan.notes))
-    return FeatureRows(
+    return FeatureInversionResult(
         name=spec.name,
         image=pixels,
         axes=spec.axes,
@@ -329,7 +329,7 @@ def _plan_inversions(
             if isinstance(plan, Refusal):
                 raise Refused(plan)
             row.append((prior, plan))
-        sorted_inputs = sort_inputs(row[0][1], {"image": pixels})
+        sorted_inputs = arrange_inputs(row[0][1], {"image": pixels})
         if isinstance(sorted_inputs, Refusal):
             raise Refused(sorted_inputs)
         answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)

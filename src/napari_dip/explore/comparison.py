@@ -22,7 +22,7 @@ from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.torch_state import run_in_default_state
-from napari_dip.tasks.priors.deep_image_prior import ADAM, PRESET
+from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -37,7 +37,7 @@ TIE_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Architectures(ExperimentResult):
+class ArchitectureComparison(ExperimentResult):
     """Comparison of architectures on one picture.
 
     Attributes
@@ -88,7 +88,7 @@ class Architectures(ExperimentResult):
     def denoising_recipe(self) -> Recipe:
         """Recipe that denoises with the recommended network, as far as a recipe can express it."""
         recipe = self.subject.plan.recipe
-        network = get_denoising_network(self.recommended_fit.architecture) or PRESET
+        network = get_denoising_network(self.recommended_fit.architecture) or DEFAULT_ARCHITECTURE
         common = {"preset": recipe.run_settings.preset, "seed": recipe.run_settings.seed}
         return make_recipe("denoise", prior="random-input", architecture=network, **common)
 
@@ -97,12 +97,14 @@ class Architectures(ExperimentResult):
         """Sentence that names the prior that suits this picture."""
         best, equivalent = self.best, self.equivalent_fits
         others = ", ".join(
-            item.architecture.name for item in equivalent if item.architecture.name != PRESET
+            item.architecture.name
+            for item in equivalent
+            if item.architecture.name != DEFAULT_ARCHITECTURE
         )
         error_text = f"its validation error is {best.validation_error:.4f}"
-        if best.architecture.name == PRESET:
+        if best.architecture.name == DEFAULT_ARCHITECTURE:
             label = f"The network of the preset suits this image: {error_text}, the least of all."
-        elif any(item.architecture.name == PRESET for item in equivalent):
+        elif any(item.architecture.name == DEFAULT_ARCHITECTURE for item in equivalent):
             return (
                 "The network of the preset suits this image: validation pixels cannot tell it from "
                 f"the best of {len(self.fits)} designs. Level are {best.architecture.name}"
@@ -160,19 +162,19 @@ class Architectures(ExperimentResult):
         """Describe the denoising recipe in a sentence."""
         name = self.recommended_fit.architecture.name
         sentence = "denoising.json is a recipe for denoising with random input and"
-        if name == PRESET:
+        if name == DEFAULT_ARCHITECTURE:
             return f"{sentence} the preset's network."
         if get_denoising_network(self.recommended_fit.architecture):
             return f"{sentence} the architecture '{name}'."
         omitted = (
             "the optimiser"
-            if self.recommended_fit.architecture.optimiser != ADAM
+            if self.recommended_fit.architecture.optimizer != ADAM
             else "the numbers"
         )
         return f"{sentence} the preset's network: a recipe has no place for {omitted} of '{name}'."
 
 
-def make_comparison_rows(architectures: Architectures) -> list[dict[str, Any]]:
+def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str, Any]]:
     """Return the table of a comparison, one row per architecture, with all digits."""
     rows = []
     for fit in architectures.fits:
@@ -200,7 +202,7 @@ def explore_architectures(
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[IterationUpdate, None, Architectures | None]:
+) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
     """Fit each architecture to the picture and to noise, with the same validation pixels.
 
     Parameters
@@ -232,7 +234,7 @@ def _fit_architectures(
     architectures: tuple[Architecture, ...],
     truth: Picture | None,
     control: Callable[[], Control],
-) -> Generator[IterationUpdate, None, Architectures | None]:
+) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
     block = measure_validation_block(setup)
     fits: list[ArchitectureFit] = []
     failed: list[str] = []
@@ -244,7 +246,7 @@ def _fit_architectures(
         try:
             fitted = yield from map_generator(steps, make_update)
         except Failed:
-            if design.name == PRESET:
+            if design.name == DEFAULT_ARCHITECTURE:
                 raise
             failed.append(design.name)  # keep the results of the others
             continue
@@ -255,7 +257,7 @@ def _fit_architectures(
         return None
     done = len(fits) + len(failed)
     skipped = tuple(architecture.name for architecture in architectures[done:])
-    return Architectures(
+    return ArchitectureComparison(
         subject=setup,
         truth=truth,
         block=block,

@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_VALUES, make_recipe
 from napari_dip.tasks.priors.deep_image_prior import (
-    PRESET,
+    DEFAULT_ARCHITECTURE,
     Architecture,
     ArchitectureName,
     bound_architecture,
@@ -75,7 +75,7 @@ REPORTED_ITERATIONS = (10, 50, 100)
 
 def list_plan_architectures(plan: Plan) -> dict[str, Architecture]:
     """Return the architectures for the network of a plan by name, that of the preset first."""
-    return list_architectures(plan.budget.widths, plan.budget.learning_rate)
+    return list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
 
 
 def list_all_architectures() -> dict[str, Architecture]:
@@ -107,7 +107,7 @@ def choose_architectures(
     ValueError
         If the setup is for another architecture than the preset's.
     """
-    if setup.architecture.name != PRESET:
+    if setup.architecture.name != DEFAULT_ARCHITECTURE:
         raise ValueError("`architecture` is for a single one: several are named in `only`.")
     available = list_plan_architectures(setup.plan)
     if only is None:
@@ -117,7 +117,7 @@ def choose_architectures(
     architectures = [find_architecture("only", name, available) for name in names or [""]]
     entries = {item.name: item for item in architectures}
     order = [*available, *entries]  # modified architectures last, in the order of `only`
-    selected = {PRESET: available[PRESET], **entries}
+    selected = {DEFAULT_ARCHITECTURE: available[DEFAULT_ARCHITECTURE], **entries}
     return tuple(selected[name] for name in dict.fromkeys(order) if name in selected)
 
 
@@ -143,10 +143,10 @@ def find_architecture(
     """
     base_name, *modifiers = str(name).strip().split("+")
     base_name = OLD_VALUES["denoise", "architecture"].get(base_name, base_name)
-    if base_name == f"depth-{len(architecture[PRESET].widths)}":
-        base_name = PRESET
+    if base_name == f"depth-{len(architecture[DEFAULT_ARCHITECTURE].widths)}":
+        base_name = DEFAULT_ARCHITECTURE
     if base_name not in architecture:
-        base_name, modifiers = PRESET, [base_name, *modifiers]
+        base_name, modifiers = DEFAULT_ARCHITECTURE, [base_name, *modifiers]
     design = architecture[base_name]
     for modifier in modifiers:
         changed = _apply_control(design, modifier)
@@ -199,7 +199,7 @@ def get_denoising_network(architecture: Architecture) -> str:
 
 def label_architecture(architecture: Architecture) -> str:
     """Return the label of an architecture in the interfaces."""
-    return "the preset's" if architecture.name == PRESET else architecture.label
+    return "the preset's" if architecture.name == DEFAULT_ARCHITECTURE else architecture.label
 
 
 def describe_architecture(architecture: Architecture) -> Mapping[str, object]:
@@ -208,11 +208,11 @@ def describe_architecture(architecture: Architecture) -> Mapping[str, object]:
         "name": architecture.name,
         "structure": architecture.structure,
         "widths": list(architecture.widths),
-        "skip": architecture.skip,
+        "skip": architecture.skip_channels,
         "upsampling": architecture.upsampling,
         "weights": architecture.weights,
         "code": architecture.code,
-        "optimiser": architecture.optimiser,
+        "optimiser": architecture.optimizer,
         "rate": architecture.rate,
         "bound": architecture.bound,
         "sigma": architecture.sigma,
@@ -254,7 +254,7 @@ class ExperimentSetup:
     @property
     def iterations(self) -> int:
         """Number of iterations of each fit."""
-        return self.stop_iteration or self.plan.budget.iterations
+        return self.stop_iteration or self.plan.fit_config.iterations
 
     @property
     def seed(self) -> int:
@@ -266,7 +266,7 @@ class ExperimentSetup:
         """Description of the network and its learning rate."""
         label, preset_label = (
             self.architecture.label,
-            list_plan_architectures(self.plan)[PRESET].label,
+            list_plan_architectures(self.plan)[DEFAULT_ARCHITECTURE].label,
         )
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
         return f"{label}, rate {self.architecture.rate:g}"
@@ -282,7 +282,7 @@ def make_experiment_setup(
     device: str = "auto",
     crop: int | str = DEFAULT_CROP,
     name: str = "image",
-    architecture: str = PRESET,
+    architecture: str = DEFAULT_ARCHITECTURE,
     machine: Machine | None = None,
 ) -> ExperimentSetup:
     """Read an image and prepare the experiment.
@@ -342,7 +342,7 @@ def make_experiment_setup(
     )
 
 
-def make_experiment_recipe(*, architecture: str = PRESET, **settings: Any) -> Recipe:
+def make_experiment_recipe(*, architecture: str = DEFAULT_ARCHITECTURE, **settings: Any) -> Recipe:
     """Return the denoising recipe whose network an experiment fits.
 
     Parameters
@@ -452,17 +452,17 @@ def compute_psnr(picture: Picture, truth: Picture) -> float:
 
 def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[str, Any]:
     """Return the settings of the network and its fit in plain JSON types."""
-    budget, run_settings = plan.budget, plan.recipe.run_settings
+    fit_config, run_settings = plan.fit_config, plan.recipe.run_settings
     return {
         "shape": list(plan.source.shape),
         "preset": run_settings.preset,
-        "max_iterations": budget.iterations,
+        "max_iterations": fit_config.iterations,
         "seed": run_settings.seed,
         "device": plan.device,
         "threads": plan.threads,
         "architecture": architecture.name,
         "widths": list(architecture.widths),
-        "skip": architecture.skip,
+        "skip": architecture.skip_channels,
         "learning_rate": architecture.rate,
         "program": f"napari-dip {__version__}",
         "torch": torch,

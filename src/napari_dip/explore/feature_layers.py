@@ -64,7 +64,7 @@ class FeatureInversion:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FeatureRows(ExperimentResult):
+class FeatureInversionResult(ExperimentResult):
     """Inversions of several layers of one network for one image.
 
     Attributes
@@ -114,7 +114,7 @@ class FeatureRows(ExperimentResult):
         }
 
 
-def make_feature_rows(rows: FeatureRows) -> list[dict[str, Any]]:
+def make_feature_rows(rows: FeatureInversionResult) -> list[dict[str, Any]]:
     """Return one row of figures per layer, with all digits."""
     lines = []
     for row in rows.rows:

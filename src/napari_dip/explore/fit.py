@@ -15,7 +15,7 @@ import torch
 
 from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, never_stop
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
-from napari_dip.engine.fit.schedule import Phase, Schedule, make_gradient_descent, make_lbfgs
+from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.control import Control
-    from napari_dip.engine.fit.schedule import Optimiser
+    from napari_dip.engine.fit.schedule import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
@@ -54,14 +54,14 @@ VALIDATION_INTERVAL = 25
 class OptimiserSpec(NamedTuple):
     """An optimiser and the maximum norm of its gradients."""
 
-    make: Optimiser
+    make: OptimizerFactory
     max_gradient_norm: float
 
 
 #: Optimisers other than Adam, the default. L-BFGS gets unclipped gradients, since clipping would
 #: distort its estimate of the curvature.
 OPTIMISERS = {
-    "sgd": OptimiserSpec(make_gradient_descent, 1.0),
+    "sgd": OptimiserSpec(make_sgd, 1.0),
     "l-bfgs": OptimiserSpec(make_lbfgs, inf),
 }
 
@@ -278,9 +278,9 @@ def _make_fit_input(
         validation_mask=validation_mask,
         guard_mask=validation_mask if block is None else dilate_to_blocks(validation_mask, block),
         blind_spot_size=block or (1, 1),
-        certain_noise_share=1.0,
+        assumed_noise_fraction=1.0,
         prior="random-input",
-        widths=setup.plan.budget.widths,
+        widths=setup.plan.fit_config.widths,
         window=None,
     )
 
@@ -298,13 +298,13 @@ def _make_schedule(
         average_decay=average,
         report_every=report_every,
     )
-    optimiser_spec = OPTIMISERS.get(architecture.optimiser)
+    optimiser_spec = OPTIMISERS.get(architecture.optimizer)
     return (
         schedule
         if optimiser_spec is None
         else replace(
             schedule,
-            optimiser=optimiser_spec.make,
+            optimizer=optimiser_spec.make,
             max_gradient_norm=optimiser_spec.max_gradient_norm,
         )
     )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADDED_NOISE",
     "TARGETS",
-    "Impedance",
+    "ImpedanceResult",
     "compute_impedance",
     "explore_impedance",
     "make_targets",
@@ -44,7 +44,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Impedance(ExperimentResult):
+class ImpedanceResult(ExperimentResult):
     """Energies of one network fitted to four targets.
 
     Attributes
@@ -141,7 +141,7 @@ def compute_impedance(noise: Curve, image: Curve) -> float:
 
 def explore_impedance(
     setup: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
-) -> Generator[IterationUpdate, None, Impedance | None]:
+) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
     """Fit the same network from the same initial weights to each target, in parallel.
 
     Parameters
@@ -166,7 +166,7 @@ def explore_impedance(
 
 def _fit_targets(
     setup: ExperimentSetup, control: Callable[[], Control]
-) -> Generator[IterationUpdate, None, Impedance | None]:
+) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
     targets, count = make_targets(setup.picture, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
     with ExitStack() as ends:
@@ -200,7 +200,7 @@ def _fit_targets(
         return None
     energies = {name: np.array(curve) for name, curve in curves.items()}
     score = compute_impedance(energies["noise"], energies["image"])
-    return Impedance(
+    return ImpedanceResult(
         subject=mark_ended_early(setup, iterations_done),
         targets=targets,
         energies=energies,

@@ -250,7 +250,7 @@ def _compute_local_variation(picture: Picture) -> Picture:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Spectrum(ExperimentResult):
+class SpectrumResult(ExperimentResult):
     """Frequencies of the output during the fit of one network to one picture.
 
     Attributes
@@ -348,7 +348,7 @@ def explore_spectrum(
     truth: Picture | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[IterationUpdate, None, Spectrum | None]:
+) -> Generator[IterationUpdate, None, SpectrumResult | None]:
     """Fit to all pixels and measure each output, in parallel with a fit with validation pixels.
 
     Parameters
@@ -377,7 +377,7 @@ def explore_spectrum(
 
 def _fit_spectrum(
     setup: ExperimentSetup, truth: Picture | None, control: Callable[[], Control]
-) -> Generator[IterationUpdate, None, Spectrum | None]:
+) -> Generator[IterationUpdate, None, SpectrumResult | None]:
     target, count = standardise(setup.picture), setup.iterations
     recorder, block = _SpectrumRecorder(setup, truth), measure_validation_block(setup)
     fit_steps = iter_fit(target, setup, control=delay_keep(control), pictures=True)
@@ -472,8 +472,10 @@ class _SpectrumRecorder:
         self._last = picture
         return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
 
-    def make_result(self, validation_stop: ValidationStop, setup: ExperimentSetup) -> Spectrum:
-        """Combine all measurements into a `Spectrum`."""
+    def make_result(
+        self, validation_stop: ValidationStop, setup: ExperimentSetup
+    ) -> SpectrumResult:
+        """Combine all measurements into a `SpectrumResult`."""
         assert self._last is not None
         evolution = {**self._pictures, self.count: self._last}
         report_pictures = {
@@ -491,7 +493,7 @@ class _SpectrumRecorder:
             for iteration, estimate in report_pictures.items()
         }
         has_truth = self._truth is not None
-        return Spectrum(
+        return SpectrumResult(
             subject=setup,
             truth=self._truth,
             energy=energy,

@@ -48,7 +48,7 @@ def write_atomically(
     """
     # A folder of an unpredictable name, so that nobody can place a link there. It also takes what
     # libraries leave next to a file that they could not finish.
-    part_folder = path.with_name(make_part_name())
+    part_folder = path.with_name(make_temporary_name())
     part_folder.mkdir(mode=0o700)
     try:
         part = part_folder / "part"
@@ -66,7 +66,7 @@ def write_atomically(
         shutil.rmtree(part_folder, ignore_errors=True)
 
 
-def make_part_name() -> str:
+def make_temporary_name() -> str:
     """Return a random name for a file or folder in progress, with computer and process id."""
     return f".napari-dip-{_identify_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
 
@@ -111,7 +111,7 @@ def _move_file(part: Path, path: Path, overwrite: bool) -> None:
 
 def _move_folder(part: Path, path: Path, overwrite: bool) -> None:
     """Move a folder; remove an earlier one after that."""
-    earlier = path.with_name(make_part_name().replace(".part", ".earlier"))
+    earlier = path.with_name(make_temporary_name().replace(".part", ".earlier"))
     is_replaced = os.path.lexists(path)
     try:
         if is_replaced and not overwrite:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.atomic import is_abandoned, make_part_name
+from napari_dip.io.atomic import is_abandoned, make_temporary_name
 from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class OutputLock:
             _release_lock_file(handle, self._place)
 
 
-def check_free(path: str | os.PathLike[str]) -> None:
+def check_unlocked(path: str | os.PathLike[str]) -> None:
     """Raise `Refused` if another process has locked a result; create no file."""
     try:
         handle = os.open(find_lock_path(path), _LOCK_FLAGS)
@@ -211,7 +211,7 @@ def _release_lock_file(handle: int, place: Path) -> None:
         os.close(handle)
 
 
-def remove_parts(folder: Path) -> None:
+def remove_stale_temporary_files(folder: Path) -> None:
     """Remove the parts and locks that ended processes of this computer left in a folder.
 
     Parameters
@@ -369,7 +369,7 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
             make_refusal("output-folder-missing", folder=make_printable(str(path.parent)))
         )
     try:
-        trial = folder / make_part_name()
+        trial = folder / make_temporary_name()
         trial.touch(exist_ok=False)
         trial.unlink()
         if replaces and not os.access(path, os.W_OK):

@@ -35,7 +35,7 @@ __all__ = [
     "check_working_folder",
     "describe_exception",
     "describe_write_error",
-    "gather",
+    "expand_input_paths",
     "is_zarr",
     "make_folder",
     "make_folder_refusal",
@@ -296,7 +296,7 @@ class InputFiles:
     notes: tuple[Note, ...] = ()
 
 
-def gather(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
+def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
     """Expand folders and patterns into input files.
 
     A folder stands for the images directly in it. A pattern stands for all files that it matches,

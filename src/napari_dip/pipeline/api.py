@@ -74,7 +74,7 @@ def restore(
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
-    from napari_dip.pipeline.store.shared_network import (
+    from napari_dip.pipeline.store.joint_network import (
         SHARED_NETWORK_INPUT,
         read_network,
     )

@@ -164,7 +164,7 @@ class Machine:
         Version of the installed torch, "" if none.
     missing : str
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
-    half : bool
+    has_bfloat16 : bool
         Whether the CPU has bfloat16 matrix instructions; detected on Linux only.
     """
 
@@ -173,7 +173,7 @@ class Machine:
     devices: tuple[str, ...]
     torch: str
     missing: str = ""
-    half: bool = False
+    has_bfloat16: bool = False
 
 
 def detect_machine() -> Machine:
@@ -186,7 +186,7 @@ def detect_machine() -> Machine:
         devices=devices,
         torch=version,
         missing=missing,
-        half=_has_bfloat16_instructions(),
+        has_bfloat16=_has_bfloat16_instructions(),
     )
 
 

@@ -23,7 +23,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import check_header, make_layout, split_into_parts
 from napari_dip.pipeline.torch_state import use_default_torch_state
-from napari_dip.tasks.base import Inspection, NoiseRequest
+from napari_dip.tasks.base import Inspection, NoiseSettings
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def _measure_report(
         layout=layout,
         inspection=Inspection(measured_mask=mask),
     )
-    noise = measure_channel_noise(inputs, parts, constant, NoiseRequest())[0]
+    noise = measure_channel_noise(inputs, parts, constant, NoiseSettings())[0]
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
     return NoiseReport(

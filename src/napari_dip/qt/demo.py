@@ -9,7 +9,15 @@ from qtpy.QtCore import QTimer
 
 from napari_dip.qt.task.dock import DenoiseDock
 from napari_dip.samples import MITOCHONDRIA
-from napari_dip.samples.degraded import Spoilt, blurred, coarse, holed, movie, stack, weak_channel
+from napari_dip.samples.degraded import (
+    DegradedSample,
+    blurred,
+    coarse,
+    holed,
+    movie,
+    stack,
+    weak_channel,
+)
 
 if TYPE_CHECKING:
     import napari.types
@@ -64,7 +72,7 @@ def noisy_stack() -> list[napari.types.LayerData]:
     return _make_sample_layers(stack())
 
 
-def _make_sample_layers(sample: Spoilt) -> list[napari.types.LayerData]:
+def _make_sample_layers(sample: DegradedSample) -> list[napari.types.LayerData]:
     """Return the layers of a sample: hidden ground truth, extra inputs, image, labels."""
     finer = sample.truth.shape[-1] // sample.image.shape[-1]
     # pixel j of the fine grid has its centre at (j + 0.5) / finer - 0.5 in coarse pixels

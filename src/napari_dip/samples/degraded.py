@@ -31,7 +31,7 @@ SCRATCHES, SCRATCH_WIDTH, GRAINS, RADII = 4, 1.5, 14, (2.0, 6.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Spoilt:
+class DegradedSample:
     """What a task gets, and what it should come near to.
 
     Attributes
@@ -55,7 +55,7 @@ class Spoilt:
     )
 
 
-def holed() -> Spoilt:
+def holed() -> DegradedSample:
     """Mitochondria under scratches (1) and dust (2) of the slide."""
     truth = _mitochondria()
     mask, rng = np.zeros(truth.shape, np.uint8), np.random.default_rng(0)
@@ -67,7 +67,7 @@ def holed() -> Spoilt:
     for _ in range(GRAINS):
         middle, radius = rng.uniform(0, side, 2), rng.uniform(*RADII)
         mask[(down - middle[0]) ** 2 + (right - middle[1]) ** 2 < radius**2] = 2
-    return Spoilt(
+    return DegradedSample(
         name="scratched mitochondria",
         image=np.where(mask, 0, truth),
         axes="YX",
@@ -76,17 +76,17 @@ def holed() -> Spoilt:
     )
 
 
-def coarse() -> Spoilt:
+def coarse() -> DegradedSample:
     """Mitochondria in pixels that are twice as coarse, as a camera bins them."""
     truth = _mitochondria()
     half = len(truth) // 2
     binned = truth.reshape(half, 2, half, 2).mean((1, 3))
-    return Spoilt(
+    return DegradedSample(
         name="coarse mitochondria", image=binned.astype(np.float32), axes="YX", truth=truth
     )
 
 
-def blurred() -> Spoilt:
+def blurred() -> DegradedSample:
     """Mitochondria under a Gaussian blur and photon noise, and the PSF that made it."""
     whole = _mitochondria().astype(np.float64)
     places = np.arange(-REACH, REACH + 1)
@@ -99,7 +99,7 @@ def blurred() -> Spoilt:
     shot = gain * np.random.default_rng(0).poisson(light / gain)
     truth = whole[REACH:-REACH, REACH:-REACH].astype(np.float32)
     others = {"psf": np.outer(line, line).astype(np.float32)}
-    return Spoilt(
+    return DegradedSample(
         name="blurred mitochondria",
         image=shot.astype(np.float32),
         axes="YX",
@@ -108,13 +108,13 @@ def blurred() -> Spoilt:
     )
 
 
-def weak_channel() -> Spoilt:
+def weak_channel() -> DegradedSample:
     """Mitochondria in a handful of photons, beside the clean channel of the nucleus."""
     weak, guide = _read(TWO_CHANNELS).astype(np.float64)
     truth = weak / weak.max() * FEW_PHOTONS
     shot = np.random.default_rng(0).poisson(truth).astype(np.uint16)
     others = {"guide": guide.astype(np.uint16)}
-    return Spoilt(
+    return DegradedSample(
         name="weak channel",
         image=shot,
         axes="YX",
@@ -123,18 +123,18 @@ def weak_channel() -> Spoilt:
     )
 
 
-def movie() -> Spoilt:
+def movie() -> DegradedSample:
     """Wandering nuclei in few photons."""
     return _dim("noisy nuclei", NUCLEI_MOVIE, "TYX")
 
 
-def stack() -> Spoilt:
+def stack() -> DegradedSample:
     """Show an embryo's cell walls in few photons."""
     return _dim("noisy embryo", EMBRYO_STACK, "ZYX")
 
 
 #: Samples that are made here, by the key that napari and the pages know them by.
-SPOILT: Mapping[str, Callable[[], Spoilt]] = MappingProxyType(
+SPOILT: Mapping[str, Callable[[], DegradedSample]] = MappingProxyType(
     {
         "scratched": holed,
         "coarse": coarse,
@@ -146,12 +146,12 @@ SPOILT: Mapping[str, Callable[[], Spoilt]] = MappingProxyType(
 )
 
 
-def _dim(name: str, path: Path, axes: str) -> Spoilt:
+def _dim(name: str, path: Path, axes: str) -> DegradedSample:
     truth = _read(path).astype(np.float64)
     truth = (truth - truth.min()) / (truth.max() - truth.min()) * PHOTONS
     rng = np.random.default_rng(0)
     shot = rng.poisson(truth) + rng.normal(0, READ_NOISE, truth.shape)
-    return Spoilt(
+    return DegradedSample(
         name=name, image=shot.astype(np.float32), axes=axes, truth=truth.astype(np.float32)
     )
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.outputs import OutputLock, remove_parts
+from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
-from napari_dip.pipeline.store.shared_network import read_network_weights
+from napari_dip.pipeline.store.joint_network import read_network_weights
 from napari_dip.scale.batch.file import restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import find_remaining_plans
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
-    from napari_dip.scale.cluster.unit import WorkerPool
+    from napari_dip.scale.cluster.worker_task import WorkerPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +246,7 @@ def _run_planned_files(
     write_text(result.table, format_batch_csv(result.outcomes), overwrite=True)
     write_text(result.page, render_batch_page(result.outcomes, plan.recipe), overwrite=True)
     for folder in (plan.folder, find_records_folder(plan.folder)):
-        remove_parts(folder)
+        remove_stale_temporary_files(folder)
     if pool is not None and pool.connection_failure is not None:
         raise Failed(pool.connection_failure)
     return result

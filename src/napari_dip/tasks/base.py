@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.engine.likelihood.penalties import PreviousFrame
-    from napari_dip.engine.noise.colour_camera import CameraNoise
+    from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Pixels around a position that determine most of a network's prediction there. The search for
 #: similar patches in BM3D reaches 16 pixels.
-RECEPTIVE_FIELD_RADIUS = 32
+CONTEXT_RADIUS = 32
 #: Weight below which a pixel is neither a validation pixel nor part of the network input: the
 #: prediction from its neighbours is then more certain than the pixel.
 MIN_PIXEL_WEIGHT = 0.5
@@ -115,7 +115,7 @@ IMAGE = Input(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoiseRequest:
+class NoiseSettings:
     """Hold the user's settings of the noise, in units of the image.
 
     None and "auto" mean that the value is measured. With `white`, the noise is taken to be white:
@@ -148,7 +148,7 @@ class FitInput:
         (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
     blind_spot_size : tuple of int
         Size of a hidden block, per axis of the grid.
-    certain_noise_share : float
+    assumed_noise_fraction : float
         Share of the measured noise variance that the likelihood takes as certain. It is below 1 for
         priors whose network predicts a variance of its own.
     prior : str
@@ -194,7 +194,7 @@ class FitInput:
     validation_mask: Tensor
     guard_mask: Tensor
     blind_spot_size: tuple[int, ...]
-    certain_noise_share: float
+    assumed_noise_fraction: float
     prior: str
     widths: tuple[int, ...]
     window: int | None
@@ -333,14 +333,14 @@ class TaskPlan:
     halo : int or None
         Halo of a tile in pixels; None if a plane cannot be divided into tiles.
     series_training : str
-        How frames, planes or tiles share a network: a value of `SeriesSharing`.
+        How frames, planes or tiles share a network: a value of `NetworkSharing`.
     has_reusable_network : bool
         Whether a network that takes the image as input can be applied to other images.
     uses_neighbouring_frames : bool
         Whether priors that can do so take neighbouring frames or planes as input.
     uses_previous_frame : bool
         Whether the result of the previous frame enters the fit.
-    noise_request : NoiseRequest
+    noise_settings : NoiseSettings
     has_single_pixel_blind_spot : bool
         Whether single pixels are hidden, whatever the noise correlation is.
     uses_clipping_correction : bool
@@ -366,7 +366,7 @@ class TaskPlan:
     has_reusable_network: bool = False
     uses_neighbouring_frames: bool = False
     uses_previous_frame: bool = False
-    noise_request: NoiseRequest = field(default_factory=NoiseRequest)
+    noise_settings: NoiseSettings = field(default_factory=NoiseSettings)
     has_single_pixel_blind_spot: bool = False
     uses_clipping_correction: bool = False
     uses_half_resolution: bool = False

@@ -13,7 +13,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
-    NoiseRequest,
+    NoiseSettings,
     Setting,
     Task,
     TaskPlan,
@@ -114,7 +114,7 @@ class BlindDeblur(Task):
         return check_size(source, (side, side), "YX") or TaskPlan(
             network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
             prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
-            noise_request=NoiseRequest(
+            noise_settings=NoiseSettings(
                 model=self.noise, read_noise=self.read_noise, gain=self.gain
             ),
             # blur alone correlates neighbouring pixels, whatever the noise

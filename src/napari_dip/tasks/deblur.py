@@ -10,12 +10,12 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal
 from napari_dip.tasks.base import (
+    CONTEXT_RADIUS,
     IMAGE,
-    RECEPTIVE_FIELD_RADIUS,
     FitInput,
     FitSetup,
     Inspection,
-    NoiseRequest,
+    NoiseSettings,
     Pixels,
     Setting,
     Task,
@@ -23,20 +23,20 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.optics.initial_estimate import (
-    FirstGuess,
-    build_first_guess_prior,
-    compute_first_guess,
-    make_first_guess_penalty,
+    InitialEstimate,
+    build_initial_estimate_prior,
+    compute_initial_estimate,
+    make_initial_estimate_penalty,
     make_validated_mixture,
 )
 from napari_dip.tasks.optics.psf_settings import (
     OIL,
     PSF,
-    Aperture,
     Excitation,
-    GaussianDepth,
-    GaussianWidth,
-    Microscope,
+    GaussianSigma,
+    GaussianSigmaZ,
+    MicroscopeType,
+    NumericalAperture,
     Optics,
     Pinhole,
     PixelSize,
@@ -56,7 +56,7 @@ from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
-    SmoothingKind,
+    TotalVariationKind,
     make_total_variation_penalty,
 )
 
@@ -94,10 +94,10 @@ class Deblur(Task):
         accepts_stacks=True,
     )
 
-    gaussian_sigma: GaussianWidth = None
-    gaussian_sigma_z: GaussianDepth = None
-    model: Microscope = "none"
-    na: Aperture = None
+    gaussian_sigma: GaussianSigma = None
+    gaussian_sigma_z: GaussianSigmaZ = None
+    model: MicroscopeType = "none"
+    na: NumericalAperture = None
     wavelength: Wavelength = None
     pixel_size: PixelSize = None
     z_step: ZStep = None
@@ -134,7 +134,7 @@ class Deblur(Task):
             step=0.05,
         ),
     ] = 0.1
-    smoothing_kind: SmoothingKind = "isotropic"
+    smoothing_kind: TotalVariationKind = "isotropic"
     non_negative: Annotated[
         bool,
         Setting(
@@ -174,9 +174,9 @@ class Deblur(Task):
             axes_refusal=None if picture else check_size(source, sizes, axes),
             stack_mode=stack_mode,
             network_grid=compute_object_size(frame, margin),
-            halo=max(sizes) // 2 + RECEPTIVE_FIELD_RADIUS if is_open else None,
+            halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
             prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
-            noise_request=NoiseRequest(
+            noise_settings=NoiseSettings(
                 model=self.noise, read_noise=self.read_noise, gain=self.gain
             ),
             # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
@@ -215,7 +215,7 @@ class Deblur(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         if self.initial_estimate != "none":
-            guess = compute_first_guess(
+            guess = compute_initial_estimate(
                 fit_input, self._make_operator(fit_input), self._compute_dark_level(fit_input)
             )
             fit_input = replace(fit_input, precomputed={"guess": guess})
@@ -232,7 +232,7 @@ class Deblur(Task):
         an even background is part of the offset and needs no term.
         """
         from napari_dip.engine.likelihood.fidelity import (
-            gaussian_likelihood,
+            gaussian_nll,
             make_backprojection_fidelity,
         )
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
@@ -254,7 +254,7 @@ class Deblur(Task):
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(visible),
-            likelihood=gaussian_likelihood(fit_input.noise),
+            likelihood=gaussian_nll(fit_input.noise),
             fit_mask=visible,
             validation_mask=fit_input.validation_mask,
             # in a volume, the final step adds the validation pixels instead of the refit
@@ -272,7 +272,7 @@ class Deblur(Task):
                 ),
             )
         if self.initial_estimate != "none":
-            penalties += make_first_guess_penalty(_get_initial_estimate(fit_input))
+            penalties += make_initial_estimate_penalty(_get_initial_estimate(fit_input))
         finish = make_crop_to_frame(self._compute_margin(fit_input))
         if volume_estimate is None:
             return Problem(terms=(term,), penalties=penalties, finish=finish)
@@ -323,7 +323,7 @@ class Deblur(Task):
         grid = self._make_operator(fit_input).compute_grid(fit_input.grid)
         if self.initial_estimate == "none":
             return build_random_input_prior(fit_input, grid, rng)
-        return build_first_guess_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)
+        return build_initial_estimate_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)
 
 
 def get_psf_source(task: Deblur) -> PsfSource:
@@ -341,9 +341,9 @@ def get_psf_source(task: Deblur) -> PsfSource:
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 
-def _get_initial_estimate(fit_input: FitInput) -> FirstGuess:
+def _get_initial_estimate(fit_input: FitInput) -> InitialEstimate:
     initial_estimate = fit_input.precomputed["guess"]
-    assert isinstance(initial_estimate, FirstGuess)
+    assert isinstance(initial_estimate, InitialEstimate)
     return initial_estimate
 
 

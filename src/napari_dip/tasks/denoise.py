@@ -13,12 +13,12 @@ from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
+    CONTEXT_RADIUS,
     IMAGE,
-    RECEPTIVE_FIELD_RADIUS,
     FitInput,
     FitSetup,
     Inspection,
-    NoiseRequest,
+    NoiseSettings,
     Pixels,
     Setting,
     Task,
@@ -37,7 +37,7 @@ from napari_dip.tasks.noise_models.jpeg import (
 )
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.deep_image_prior import (
-    PRESET,
+    DEFAULT_ARCHITECTURE,
     ArchitectureName,
     build_architecture_prior,
     check_architecture,
@@ -54,12 +54,12 @@ from napari_dip.tasks.priors.registry import (
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE,
     CameraGain,
+    NetworkSharing,
     NoiseSetting,
     ReadNoise,
-    SeriesSharing,
-    Smoothing,
-    SmoothingKind,
     TemporalSmoothing,
+    TotalVariationKind,
+    TotalVariationWeight,
     UseNeighbouringFrames,
     add_temporal_smoothing,
     build_neighbour_frame_prior,
@@ -129,15 +129,15 @@ class Denoise(Task):
             choices={"auto": "Automatic", **list_denoising_priors()},
         ),
     ] = "auto"
-    architecture: ArchitectureName = PRESET
+    architecture: ArchitectureName = DEFAULT_ARCHITECTURE
     noise: NoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
-    smoothing: Smoothing = 0.0
-    smoothing_kind: SmoothingKind = "isotropic"
+    smoothing: TotalVariationWeight = 0.0
+    smoothing_kind: TotalVariationKind = "isotropic"
     neighbouring_frames: UseNeighbouringFrames = True
     temporal_smoothing: TemporalSmoothing = 1.0
-    series_training: SeriesSharing = "auto"
+    series_training: NetworkSharing = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
         Setting(
@@ -177,12 +177,12 @@ class Denoise(Task):
             prior_reasons=self._list_prior_reasons(),
             fallback_prior=BLIND_SPOT.key if prior == R2R.key and self.prior == "auto" else "",
             architecture=self.architecture,
-            halo=None if needs_whole_plane else RECEPTIVE_FIELD_RADIUS,
+            halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
             has_reusable_network=model.is_detector,
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
-            noise_request=NoiseRequest(
+            noise_settings=NoiseSettings(
                 model=self.noise, read_noise=self.read_noise, gain=self.gain
             ),
             # filling in needs the closest neighbours
@@ -201,7 +201,7 @@ class Denoise(Task):
 
     def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> str:
         """Return the user's prior, that of a named noise, R2R, or the blind spot."""
-        if self.prior != "auto" or self.architecture != PRESET:
+        if self.prior != "auto" or self.architecture != DEFAULT_ARCHITECTURE:
             return RANDOM_INPUT.key if self.prior == "auto" else self.prior
         if self._noise_model.prior:
             return self._noise_model.prior

@@ -18,7 +18,7 @@ from napari_dip.tasks.base import (
     FitSetup,
     Input,
     Inspection,
-    NoiseRequest,
+    NoiseSettings,
     Pixels,
     Setting,
     Task,
@@ -31,8 +31,8 @@ from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
-    Smoothing,
-    SmoothingKind,
+    TotalVariationKind,
+    TotalVariationWeight,
     make_total_variation_penalty,
 )
 
@@ -118,8 +118,8 @@ class Guide(Task):
             "refused.",
         ),
     ] = False
-    smoothing: Smoothing = 0.0
-    smoothing_kind: SmoothingKind = "isotropic"
+    smoothing: TotalVariationWeight = 0.0
+    smoothing_kind: TotalVariationKind = "isotropic"
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
@@ -132,7 +132,7 @@ class Guide(Task):
         return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
             prior=guided.key,
             prior_reasons=self._list_prior_reasons(),
-            noise_request=NoiseRequest(
+            noise_settings=NoiseSettings(
                 model=self.noise, read_noise=self.read_noise, gain=self.gain
             ),
         )

@@ -270,10 +270,14 @@ class Inpaint(Task):
             return build_prior(fit_input, rng, predicts_measured=self.unmasked == "denoise")
         if fit_input.prior == RANDOM_INPUT_NO_SKIPS.key:
             return build_random_input_prior(
-                fit_input, fit_input.grid, rng, skip=0, jitter=NO_SKIP_JITTER
+                fit_input, fit_input.grid, rng, skip_channels=0, jitter=NO_SKIP_JITTER
             )
         return build_random_input_prior(
-            fit_input, fit_input.grid, rng, skip=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
+            fit_input,
+            fit_input.grid,
+            rng,
+            skip_channels=INPAINT_SKIP_CHANNELS,
+            jitter=INPAINT_JITTER,
         )
 
     def _make_hole_mask(

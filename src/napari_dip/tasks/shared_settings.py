@@ -78,7 +78,7 @@ CameraGain = Annotated[
         maximum=1e9,
     ),
 ]
-Smoothing = Annotated[
+TotalVariationWeight = Annotated[
     Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)],
     Setting(
         "Smoothing",
@@ -90,7 +90,7 @@ Smoothing = Annotated[
         report_template="Smoothing: {:g} (weight of the penalty on total variation, without unit)",
     ),
 ]
-SmoothingKind = Annotated[
+TotalVariationKind = Annotated[
     Literal["isotropic", "anisotropic"],
     Setting(
         "Kind of smoothing",
@@ -302,7 +302,7 @@ TemporalSmoothing = Annotated[
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
 SharingMode = Literal["joint", "warm-start", "independent"]
-SeriesSharing = Annotated[
+NetworkSharing = Annotated[
     Literal["auto", "joint", "warm-start", "independent"],
     Setting(
         "Network for a series",

@@ -17,7 +17,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
-    NoiseRequest,
+    NoiseSettings,
     Setting,
     Task,
     TaskPlan,
@@ -110,7 +110,7 @@ Factor = Annotated[
         advanced=False,
     ),
 ]
-CoarsePixels = Annotated[
+DownsamplingModel = Annotated[
     Literal["lanczos", "binning"],
     Setting(
         "Downsampling",
@@ -121,7 +121,7 @@ CoarsePixels = Annotated[
         advanced=False,
     ),
 ]
-PsfWidth = Annotated[
+PsfSigma = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
         "PSF width",
@@ -133,7 +133,7 @@ PsfWidth = Annotated[
         report_template="Gaussian blur of standard deviation {:g} pixels of the result",
     ),
 ]
-PsfDepth = Annotated[
+PsfSigmaZ = Annotated[
     Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)],
     Setting(
         "PSF width along Z",
@@ -159,7 +159,7 @@ SuperResolutionPrior = Annotated[
         },
     ),
 ]
-WarmStart = Annotated[
+InitialEstimateSetting = Annotated[
     Literal["interpolated", "none"],
     Setting(
         "Initial estimate",
@@ -183,11 +183,11 @@ class SuperResolve(Task):
     )
 
     factor: Factor = "2"
-    model: CoarsePixels = "lanczos"
-    psf_sigma: PsfWidth = 0.0
-    psf_sigma_z: PsfDepth = 0.0
+    model: DownsamplingModel = "lanczos"
+    psf_sigma: PsfSigma = 0.0
+    psf_sigma_z: PsfSigmaZ = 0.0
     prior: SuperResolutionPrior = "auto"
-    initial_estimate: WarmStart = "interpolated"
+    initial_estimate: InitialEstimateSetting = "interpolated"
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
@@ -214,7 +214,7 @@ class SuperResolve(Task):
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
             # correlation between coarse pixels nearly always belongs to the picture
-            noise_request=NoiseRequest(
+            noise_settings=NoiseSettings(
                 model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
             ),
             # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
@@ -286,7 +286,7 @@ class SuperResolve(Task):
 
     def _make_problem(self, fit_input: FitInput) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
-        from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, weighted_residual
+        from napari_dip.engine.likelihood.fidelity import gaussian_nll, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
         if fit_input.prior == ZSSR.key:
@@ -297,7 +297,7 @@ class SuperResolve(Task):
                 fit_input.measurement.device
             ),
             fidelity=weighted_residual(fit_input.noise),
-            likelihood=gaussian_likelihood(fit_input.noise),
+            likelihood=gaussian_nll(fit_input.noise),
             fit_mask=fit_input.measured_mask * (1 - fit_input.guard_mask),
             validation_mask=fit_input.validation_mask,
             # after a warm start, the final step adds the validation pixels instead of the refit

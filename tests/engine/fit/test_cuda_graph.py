@@ -21,10 +21,10 @@ from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.schedule import (
     make_adam,
-    make_gradient_descent,
+    make_sgd,
     make_single_phase_schedule,
 )
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_likelihood, least_squares
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_nll, least_squares
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -43,9 +43,7 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
     held_out[..., ::4, ::4] = 1
     one = torch.ones(1, 1, 1, 1)
-    likelihood = gaussian_likelihood(
-        NoiseVariance(gain=0 * one, intercept=0.01 * one, floor=1e-6 * one)
-    )
+    likelihood = gaussian_nll(NoiseVariance(gain=0 * one, intercept=0.01 * one, floor=1e-6 * one))
     driving = everywhere - held_out
     term = Term(
         measurement=measured,
@@ -56,7 +54,7 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
         validation_mask=held_out,
         measured_mask=everywhere,
     )
-    net = Hourglass(2, 2, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
+    net = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     return Problem(terms=(term,)), RandomInputPrior(
         net, torch.rand(1, 2, side, side, generator=rng), 0.1
     )
@@ -64,9 +62,7 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
 
 def learner(problem: Problem, prior: RandomInputPrior) -> EagerTrainStep:
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
-    made = EagerTrainStep(
-        problem, prior, optimizer, max_gradient_norm=1.0, uses_half_precision=False
-    )
+    made = EagerTrainStep(problem, prior, optimizer, max_gradient_norm=1.0, uses_bfloat16=False)
     made.set_rates((1e-2,))
     return made
 
@@ -86,9 +82,7 @@ def test_only_a_card_with_adam_records() -> None:
     schedule = make_single_phase_schedule(4, 1e-2)
     assert not is_graph_capturable(problem, schedule)
     assert is_graph_capturable(Problem(terms=(card,)), schedule)
-    assert not is_graph_capturable(
-        Problem(terms=(card,)), replace(schedule, optimiser=make_gradient_descent)
-    )
+    assert not is_graph_capturable(Problem(terms=(card,)), replace(schedule, optimizer=make_sgd))
 
 
 class _OnCard:
@@ -99,7 +93,7 @@ def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
     problem, prior = scene()
     optimizer = make_adam([{"params": list(prior.net.parameters())}])
     chosen = make_train_step(
-        problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, uses_half_precision=False
+        problem, prior, make_single_phase_schedule(4, 1e-2), optimizer, uses_bfloat16=False
     )
     assert isinstance(chosen, EagerTrainStep)
     assert chosen.note is None
@@ -115,13 +109,13 @@ def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_onc
     # torch itself refuses to record where there is no card
     monkeypatch.setattr(
         "napari_dip.engine.fit.trainer.make_train_step",
-        lambda problem, prior, _, optimizer, uses_half_precision: CudaGraphTrainStep(
+        lambda problem, prior, _, optimizer, uses_bfloat16: CudaGraphTrainStep(
             EagerTrainStep(
                 problem,
                 prior,
                 optimizer,
                 max_gradient_norm=schedule.max_gradient_norm,
-                uses_half_precision=uses_half_precision,
+                uses_bfloat16=uses_bfloat16,
             )
         ),
     )

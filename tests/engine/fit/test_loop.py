@@ -20,7 +20,7 @@ from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     beta_nll,
     compute_posterior,
-    gaussian_likelihood,
+    gaussian_nll,
 )
 from napari_dip.engine.likelihood.penalties import total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
@@ -54,22 +54,22 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         measurement=measurement,
         operator=Identity(),
         fidelity=fidelity,
-        likelihood=gaussian_likelihood(noise),
+        likelihood=gaussian_nll(noise),
         fit_mask=everywhere - held_out,
         validation_mask=held_out,
         measured_mask=everywhere,
     )
     if kind == "noise":
-        net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip=4, is_normalised=True, rng=rng)
+        net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip_channels=4, is_normalised=True, rng=rng)
         code = torch.rand(1, 4, *grid, generator=rng) / 10
         return Problem(terms=(term,)), RandomInputPrior(net, code, 1 / 30), truth
-    net = Hourglass(len(grid), 1, 2, (8, 16), skip=None, is_normalised=False, rng=rng)
+    net = Hourglass(len(grid), 1, 2, (8, 16), skip_channels=None, is_normalised=False, rng=rng)
     block = (1,) * len(grid)
     prior = BlindSpotPrior(net, measurement, held_out, block, block, masked_share=0.15, window=None)
 
     def finish(estimate: Estimate) -> Estimate:
         return compute_posterior(
-            noise, measurement, estimate, sure_noise_share=1.0, validation_mask=held_out
+            noise, measurement, estimate, assumed_noise_fraction=1.0, validation_mask=held_out
         )
 
     return Problem(terms=(term,), finish=finish), prior, truth

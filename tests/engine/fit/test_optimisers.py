@@ -9,17 +9,17 @@ import sys
 import pytest
 import torch
 
-from napari_dip.engine.fit import schedule as optimisers
+from napari_dip.engine.fit import schedule as optimizers
 
 
-def moved(optimiser: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> torch.Tensor:
+def moved(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> torch.Tensor:
     """Take a few steps up and down a bent slope, with a rate that changes."""
     for step in range(5):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = 0.01 * (step + 1)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sum((weight.sin() * weight.exp()).sum() for weight in weights).backward()
-        optimiser.step()
+        optimizer.step()
     return torch.cat([weight.detach().flatten() for weight in weights])
 
 
@@ -27,11 +27,11 @@ def moved(optimiser: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -
 def test_unwrapped_optimisers_move_weights_as_torchs_own_do(name: str) -> None:
     ours, own = {
         "Adam": (
-            optimisers.make_adam,
+            optimizers.make_adam,
             lambda groups: torch.optim.Adam(groups, lr=0.0, foreach=True),
         ),
         "SGD": (
-            optimisers.make_gradient_descent,
+            optimizers.make_sgd,
             lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, foreach=True),
         ),
     }[name]
@@ -51,7 +51,7 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "before = dict(os.environ)\n"
         "import numpy as np, napari_dip as dip\n"
         "from napari_dip.engine.fit import schedule as optimisers\n"
-        "makers = optimisers.make_adam, optimisers.make_gradient_descent, optimisers.make_lbfgs\n"
+        "makers = optimisers.make_adam, optimisers.make_sgd, optimisers.make_lbfgs\n"
         "for make in makers:\n"
         "    weight = torch.nn.Parameter(torch.ones(3))\n"
         "    optimiser = make([{'params': [weight]}])\n"

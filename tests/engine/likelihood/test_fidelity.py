@@ -9,7 +9,7 @@ from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     beta_nll,
     compute_posterior,
-    gaussian_likelihood,
+    gaussian_nll,
     weighted_residual,
 )
 from napari_dip.engine.problem import Estimate
@@ -32,7 +32,7 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
     electrons = torch.poisson(torch.full((1, 1, n, 1), signal / gain), generator=rng)
     pixels = gain * electrons + read_noise * torch.randn(1, 1, n, 1, generator=rng)
     guesses = torch.arange(0.0, 260.0, 1.0)
-    loss = gaussian_likelihood(camera(gain, read_noise))
+    loss = gaussian_nll(camera(gain, read_noise))
     means = [loss(Estimate(guess.expand(1, 1, n, 1)), pixels).mean() for guess in guesses]
     assert guesses[torch.stack(means).argmin()] == pytest.approx(signal, abs=1.0)
 
@@ -85,7 +85,7 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
     mean, spread = by_brightness((10.0, 4.0 * factor))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(
-        measured, mean + 8.0, blind, sure_noise_share=0.6, validation_mask=NOBODY
+        measured, mean + 8.0, blind, assumed_noise_fraction=0.6, validation_mask=NOBODY
     )
     share = 12.0 / (12.0 + 4.0 * factor)
     moved = answer.mean - mean
@@ -101,7 +101,7 @@ def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None
     mean, spread = by_brightness((10.0, 3.2), (50.0, 4.8))
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     answer = compute_posterior(
-        measured, mean + 8.0, blind, sure_noise_share=0.6, validation_mask=NOBODY
+        measured, mean + 8.0, blind, assumed_noise_fraction=0.6, validation_mask=NOBODY
     )
     assert float((answer.mean - mean)[:, :, :25, :12].max()) < 0.3
     assert float((answer.mean - mean)[:, :, 35:, :12].max()) < 0.3
@@ -112,7 +112,7 @@ def test_no_prediction_is_taken_for_certain() -> None:
     mean, _ = by_brightness((10.0, 4.0))
     blind = Estimate(mean, torch.full_like(mean, -30.0))
     answer = compute_posterior(
-        measured, mean + 1.0, blind, sure_noise_share=1.0, validation_mask=NOBODY
+        measured, mean + 1.0, blind, assumed_noise_fraction=1.0, validation_mask=NOBODY
     )
     assert answer.log_variance is not None
     assert float(answer.log_variance.exp().min()) > 0.01 * 4.0
@@ -125,7 +125,7 @@ def test_a_fit_that_is_far_off_leaves_the_word_to_the_pixels() -> None:
     blind = Estimate(mean, (spread - 0.6 * 4.0).log())
     judges = torch.ones_like(mean)
     answer = compute_posterior(
-        measured, measurement, blind, sure_noise_share=0.6, validation_mask=judges
+        measured, measurement, blind, assumed_noise_fraction=0.6, validation_mask=judges
     )
     assert float((answer.mean - measurement).abs().max()) < 0.5
 
@@ -136,7 +136,7 @@ def test_an_estimate_without_doubt_is_its_own_posterior() -> None:
         camera(),
         torch.rand(1, 1, 4, 4),
         blind,
-        sure_noise_share=1.0,
+        assumed_noise_fraction=1.0,
         validation_mask=torch.zeros(1, 1, 4, 4),
     )
     assert answer is blind

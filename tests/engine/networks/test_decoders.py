@@ -11,8 +11,8 @@ from napari_dip.engine.fit.schedule import (
     Phase,
     Schedule,
     make_adam,
-    make_gradient_descent,
     make_lbfgs,
+    make_sgd,
 )
 from napari_dip.engine.fit.trainer import EagerTrainer
 from napari_dip.engine.likelihood.fidelity import least_squares
@@ -62,19 +62,19 @@ def steps_of(make):
     """Go down a bowl whose curvatures differ by a thousand, from where the gradient is short."""
     steep = torch.logspace(0, 3, 8, dtype=torch.float64)
     weight = torch.nn.Parameter(torch.full((8,), 1e-4, dtype=torch.float64))
-    optimiser = make([{"params": [weight]}])
-    optimiser.param_groups[0]["lr"] = 1.0
+    optimizer = make([{"params": [weight]}])
+    optimizer.param_groups[0]["lr"] = 1.0
     found = []
     for _ in range(18):  # then torch takes the curvature for none, by a bound without scale
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = 0.5 * (steep * weight**2).sum()
         loss.backward()
-        optimiser.step(lambda loss=loss: loss)
+        optimizer.step(lambda loss=loss: loss)
         found.append(weight.detach().clone())
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("make", [make_adam, make_gradient_descent, make_lbfgs])
+@pytest.mark.parametrize("make", [make_adam, make_sgd, make_lbfgs])
 def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
     first, again = stepper(make), stepper(make)
     for _ in range(4):
@@ -110,6 +110,6 @@ def stepper(make):
         horizon=20,
         stop_at=20,
         average_decay=0.0,
-        optimiser=make,
+        optimizer=make,
     )
     return EagerTrainer(Problem(terms=(term,)), prior, schedule, seed=0)

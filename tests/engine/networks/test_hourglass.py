@@ -31,10 +31,19 @@ def test_volumes_are_convolved_as_torch_does_with_its_gradients(monkeypatch, siz
         torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
-def _strength_at_the_head(even: bool) -> float:
+def _strength_at_the_head(preserves_variance: bool) -> float:
     """Root of the mean square of what the last layer is given, for a code of about one."""
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 8, 1, (16, 32, 32), skip=None, is_normalised=False, rng=rng, even=even)
+    net = Hourglass(
+        2,
+        8,
+        1,
+        (16, 32, 32),
+        skip_channels=None,
+        is_normalised=False,
+        rng=rng,
+        preserves_variance=preserves_variance,
+    )
     given: list[torch.Tensor] = []
     net.head.register_forward_pre_hook(lambda _, fed: given.append(fed[0]))
     with torch.no_grad():
@@ -43,11 +52,13 @@ def _strength_at_the_head(even: bool) -> float:
 
 
 def test_signals_reach_the_head_of_an_even_network_and_fade_in_torchs_own() -> None:
-    assert 0.3 < _strength_at_the_head(even=True) < 3
-    assert _strength_at_the_head(even=False) < 0.1
+    assert 0.3 < _strength_at_the_head(preserves_variance=True) < 3
+    assert _strength_at_the_head(preserves_variance=False) < 0.1
 
 
 def test_an_even_network_begins_with_nothing_to_be_changed() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = Hourglass(2, 8, 1, (16, 32), skip=None, is_normalised=False, rng=rng, even=True)
+    net = Hourglass(
+        2, 8, 1, (16, 32), skip_channels=None, is_normalised=False, rng=rng, preserves_variance=True
+    )
     assert bool((net(torch.randn(1, 8, 16, 16, generator=rng)) == 0).all())

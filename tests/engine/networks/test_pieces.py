@@ -18,7 +18,12 @@ from napari_dip.engine.train_step import apply_network
 def hourglass(widths: tuple[int, ...], **told: object) -> Hourglass:
     """Make a network whose first answer is not zero."""
     rng = torch.Generator().manual_seed(0)
-    wish: dict[str, object] = {"skip": None, "is_normalised": False, "even": True, **told}
+    wish: dict[str, object] = {
+        "skip_channels": None,
+        "is_normalised": False,
+        "preserves_variance": True,
+        **told,
+    }
     net = Hourglass(2, 1, 2, widths, rng=rng, **wish)  # type: ignore[arg-type]
     nn.init.normal_(net.head.weight, generator=rng)
     return net

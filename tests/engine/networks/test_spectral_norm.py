@@ -20,7 +20,7 @@ def hourglass() -> Hourglass:
         6,
         1,
         (4, 8),
-        skip=2,
+        skip_channels=2,
         is_normalised=True,
         rng=drawn(),
         upsampling=make_transposed_upsampling,
@@ -38,13 +38,13 @@ def test_no_layer_exceeds_its_bound_while_it_learns_and_the_last_one_may():
     net = hourglass()
     bound_spectral_norms(net, 0.5)
     code, target = (torch.rand(1, count, 16, 16, generator=drawn()) for count in (6, 1))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
     before = float(net.head.weight.detach().norm())
     for _ in range(20):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = (net(code) - 20 * target).square().mean()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     found = norms(net)
     assert len(found) == 8 and max(found) == pytest.approx(0.5, rel=1e-4)
     assert float(net.head.weight.detach().norm()) > max(before, 0.5)

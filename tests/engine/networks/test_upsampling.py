@@ -26,9 +26,9 @@ def test_a_single_pixel_becomes_a_gaussian_of_the_width_asked_for():
 
 @pytest.mark.parametrize("width", [0.1, 0.5, 1.0])
 def test_a_constant_keeps_its_strength_up_to_the_border(width):
-    even = finer(torch.ones(1, 2, 6, 8), (12, 16), width)
-    assert float(even.mean()) == pytest.approx(1, rel=1e-5)
-    assert float(even[..., :2].mean()) == pytest.approx(1, rel=1e-5)
+    preserves_variance = finer(torch.ones(1, 2, 6, 8), (12, 16), width)
+    assert float(preserves_variance.mean()) == pytest.approx(1, rel=1e-5)
+    assert float(preserves_variance[..., :2].mean()) == pytest.approx(1, rel=1e-5)
 
 
 def test_a_wider_kernel_holds_more_of_fine_detail_back():

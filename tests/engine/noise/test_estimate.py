@@ -13,7 +13,7 @@ from napari_dip.engine.noise.estimate import (
     NoiseEstimate,
     compute_blind_spot_size,
     estimate_noise,
-    extract_nugget,
+    extract_white_variance,
 )
 
 PICTURES = {"camera": data.camera, "coins": data.coins, "moon": data.moon, "cell": data.cell}
@@ -141,7 +141,10 @@ def test_scattered_holes_leave_nothing_to_tell_the_noise_by() -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_of_white_noise_on_structure_the_white_part_is_kept(name: str) -> None:
     measured = estimate_noise(noisy(name, (0, 0), 20)[:, 100:228, 100:228], 0)
-    kept, middle = extract_nugget(measured), float(PICTURES[name]()[100:228, 100:228].mean())
+    kept, middle = (
+        extract_white_variance(measured),
+        float(PICTURES[name]()[100:228, 100:228].mean()),
+    )
     at_middle = kept.gain * middle + kept.intercept
     assert at_middle <= measured.gain * middle + measured.intercept
     assert 300 < at_middle < 640  # 400 was added; the rims of coins pass for noise, too
@@ -156,7 +159,7 @@ def test_what_neighbours_share_is_taken_for_picture() -> None:
         along_y=(0.78, 0.52, 0.4, 0.3, 0.3),
         along_x=(0.7, 0.3, 0.2, 0.1, 0.1),
     )
-    kept = extract_nugget(told)
+    kept = extract_white_variance(told)
     assert kept.intercept == pytest.approx(MIN_WHITE_SHARE * 300)
     assert kept.gain == pytest.approx(MIN_WHITE_SHARE * 2)
 

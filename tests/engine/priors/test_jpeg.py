@@ -118,7 +118,7 @@ def test_pixels_of_a_block_share_its_number() -> None:
 def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_picture() -> None:
     opened, how = saved(grey(), 10)
     rng = torch.Generator().manual_seed(0)
-    hourglass = Hourglass(2, 2, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
+    hourglass = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
     prior = RecompressionPrior(net, opened / 200, how, *shift, window=(32, 32))

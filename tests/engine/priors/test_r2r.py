@@ -27,7 +27,13 @@ def code_of(
     ones = torch.ones(1, measurement.shape[1], *[1] * dims)
     noise = NoiseVariance(gain=0.5 * ones, intercept=intercept * ones, floor=1e-4 * ones)
     net = Hourglass(
-        dims, 1, 1, (4, 8), skip=None, is_normalised=False, rng=torch.Generator().manual_seed(0)
+        dims,
+        1,
+        1,
+        (4, 8),
+        skip_channels=None,
+        is_normalised=False,
+        rng=torch.Generator().manual_seed(0),
     )
     none = torch.zeros_like(measurement[:, :1])
     return R2RPrior(

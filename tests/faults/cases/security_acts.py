@@ -226,9 +226,9 @@ def dangling(option: str, name: str, folder: Path) -> None:
 def unzipped_preset(name: str, folder: Path) -> None:
     """Save settings under a name that leads elsewhere: refused in words."""
     import napari_dip as dip
-    from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+    from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
-    shelf = PresetFolder(folder=folder / "home", task="denoise")
+    shelf = SavedRecipeFolder(folder=folder / "home", task="denoise")
     (folder / "treasure.json").write_text("mine", "utf-8")
     before = contents(folder)
     for act in (

@@ -383,24 +383,24 @@ def test_other_versions_plates_and_folders_are_refused_by_name(tmp_path: Path) -
 
 def name_of_the_dead() -> str:
     """Name a part of a process that has ended."""
-    code = "from napari_dip.io.atomic import make_part_name; print(make_part_name())"
+    code = "from napari_dip.io.atomic import make_temporary_name; print(make_temporary_name())"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
 def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
-    from napari_dip.io.atomic import make_part_name
-    from napari_dip.io.outputs import remove_parts
+    from napari_dip.io.atomic import make_temporary_name
+    from napari_dip.io.outputs import remove_stale_temporary_files
 
     left = tmp_path / name_of_the_dead()
-    mine, foreign = tmp_path / make_part_name(), tmp_path / ".napari-dip-0.part"
+    mine, foreign = tmp_path / make_temporary_name(), tmp_path / ".napari-dip-0.part"
     elsewhere = tmp_path / (f".napari-dip-{0:012x}-{left.name.split('-', 3)[3]}")
     for one in (left, mine, foreign, elsewhere):
         one.mkdir()
         (one / "zarr.json").write_text("{}")
         os.utime(one, (0, 0))
-    remove_parts(tmp_path)
+    remove_stale_temporary_files(tmp_path)
     assert {one.name for one in tmp_path.iterdir()} == {mine.name, foreign.name, elsewhere.name}
 
 

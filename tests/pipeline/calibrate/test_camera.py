@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import napari_dip as dip
-from engine.noise.test_colour_camera import NOISE, camera_shot, scene
+from engine.noise.test_camera_noise import NOISE, camera_shot, scene
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.colour_camera import (

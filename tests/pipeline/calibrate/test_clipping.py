@@ -24,7 +24,7 @@ from napari_dip.pipeline.calibrate.clipping import (
     correct_clipping,
     list_corrected_limits,
 )
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
@@ -51,7 +51,7 @@ def measured(**wishes):
         ImageSpec(name="quarters", shape=noisy.shape, dtype="uint8", axes="YX"),
         detect_machine(),
     )
-    calibration, _ = calibrate_pixels(plan, sort_inputs(plan, {"image": noisy}))
+    calibration, _ = calibrate_pixels(plan, arrange_inputs(plan, {"image": noisy}))
     return plan, calibration
 
 
@@ -141,7 +141,7 @@ def test_noise_that_is_not_known_reckons_nothing_back():
     plan, calibration = measured()
     assert list_corrected_limits(plan, calibration) == (0.0,)
     noisy = np.where(quarters()[1] > 60, 200, 10).astype(np.uint8)  # a mask tells no noise
-    inputs = sort_inputs(plan, {"image": noisy})
+    inputs = arrange_inputs(plan, {"image": noisy})
     assert list_corrected_limits(plan, calibrate_pixels(plan, inputs)[0]) == ()
 
 

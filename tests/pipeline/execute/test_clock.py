@@ -156,7 +156,7 @@ def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
 def expected_ending(run: Plan) -> float:
     """What the plan expects after the last iteration, in iterations of that duration."""
     costs, (unit,) = run.costs, run.units
-    iterations = unit.iterations + run.budget.refit_iterations
+    iterations = unit.iterations + run.fit_config.refit_iterations
     return (costs.inference + costs.ending) / (costs.estimate_fit(iterations) / iterations)
 
 

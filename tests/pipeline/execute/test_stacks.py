@@ -30,13 +30,13 @@ def error(picture: np.ndarray) -> np.ndarray:
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])
 def test_every_frame_gets_clearer_though_later_ones_take_less_than_a_fifth(prior: str) -> None:
-    budget = 100 if prior == "blind-spot" else 250
-    plan = plan_for(movie(), "TYX", max_iterations=budget, prior=prior)
+    fit_config = 100 if prior == "blind-spot" else 250
+    plan = plan_for(movie(), "TYX", max_iterations=fit_config, prior=prior)
     _, answer = drain(plan, movie())
     assert answer is not None
     assert answer.image.shape == movie().shape
     assert (error(answer.image) < 0.9 * error(movie())).all()
-    assert answer.report["iterations"] <= 1.5 * budget
+    assert answer.report["iterations"] <= 1.5 * fit_config
 
 
 def test_a_volume_is_restored_whole() -> None:

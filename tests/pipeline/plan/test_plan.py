@@ -232,7 +232,7 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
     costs = plan.costs
     assert plan.seconds == pytest.approx(costs.fit + costs.longest_inference + costs.ending)
     (unit,) = plan.units
-    fit = costs.estimate_fit(unit.iterations + plan.budget.refit_iterations)
+    fit = costs.estimate_fit(unit.iterations + plan.fit_config.refit_iterations)
     assert 0 < fit < costs.fit  # which holds loading torch as well
     assert costs.inference == pytest.approx(costs.usual_inference)
     assert costs.refinement + costs.assessment == pytest.approx(costs.ending)
@@ -244,7 +244,7 @@ def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
 
     from napari_dip.engine.train_step import has_fast_bfloat16
 
-    assert detect_machine().half == has_fast_bfloat16(torch.device("cpu"))
+    assert detect_machine().has_bfloat16 == has_fast_bfloat16(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
 def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
     shape: tuple[int, ...], prior: str, iterations: int, took: float
 ) -> None:
-    one = replace(MACHINE, cores=1, half=True)
+    one = replace(MACHINE, cores=1, has_bfloat16=True)
     settings = {"preset": "fast", "prior": prior, "max_iterations": iterations}
     plan = ask(shape, "ZYX"[-len(shape) :], "float32", one, **settings)
     assert isinstance(plan, Plan)
@@ -272,7 +272,7 @@ def test_the_time_is_estimated_within_a_quarter_of_what_was_measured(
 
 
 def test_half_precision_is_counted_on_where_the_processor_and_the_prior_have_it() -> None:
-    quick = replace(MACHINE, half=True)
+    quick = replace(MACHINE, has_bfloat16=True)
     for prior, quicker in (("r2r", True), ("blind-spot", True), ("random-input", False)):
         plans = [ask((256, 256), "YX", machine=one, prior=prior) for one in (MACHINE, quick)]
         seconds = [plan.seconds for plan in plans if isinstance(plan, Plan)]
@@ -310,7 +310,7 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
     prior: str, side: int, channels: int, half: bool, growth: float
 ) -> None:
     shape, axes = ((side, side), "YX") if channels == 1 else ((side, side, channels), "YXS")
-    plan = ask(shape, axes, machine=replace(MACHINE, half=half), prior=prior, preset="fast")
+    plan = ask(shape, axes, machine=replace(MACHINE, has_bfloat16=half), prior=prior, preset="fast")
     assert isinstance(plan, Plan)
     assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
 
@@ -319,7 +319,9 @@ def test_the_memory_is_estimated_within_fifteen_percent_of_what_was_measured(
 def test_so_is_the_memory_of_tiles_and_of_the_pictures_that_they_make(
     side: int, growth: float
 ) -> None:
-    plan = ask((side, side), "YX", preset="fast", tile=1024, machine=replace(MACHINE, half=True))
+    plan = ask(
+        (side, side), "YX", preset="fast", tile=1024, machine=replace(MACHINE, has_bfloat16=True)
+    )
     assert isinstance(plan, Plan)
     assert len(plan.tiles) == (side // 1024) ** 2
     assert plan.peak_bytes == pytest.approx(growth, rel=0.15)
@@ -347,7 +349,7 @@ def test_the_smallest_image_is_restored_with_every_preset_and_prior(
         except StopIteration as end:
             assert np.isfinite(end.value.image).all()
             break
-    assert bool(plan.notes) == (len(plan.budget.widths) < full_scales(preset, prior))
+    assert bool(plan.notes) == (len(plan.fit_config.widths) < full_scales(preset, prior))
 
 
 def full_scales(preset: str, prior: str) -> int:
@@ -355,7 +357,7 @@ def full_scales(preset: str, prior: str) -> int:
     plan = ask((64, 64), "YX", preset=preset, prior=prior)
     assert isinstance(plan, Plan)
     assert plan.notes == ()
-    return len(plan.budget.widths)
+    return len(plan.fit_config.widths)
 
 
 def test_a_network_made_shorter_for_a_small_image_is_told() -> None:
@@ -513,13 +515,13 @@ def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -
 @pytest.mark.parametrize(("preset", "half"), [("fast", True), ("balanced", False), ("best", False)])
 def test_only_fast_fills_in_in_half_precision(preset: str, half: bool) -> None:
     """With `balanced`, textures lose half a decibel by it (docs/benchmarks/inpainting.md)."""
-    quick = replace(MACHINE, half=True)
+    quick = replace(MACHINE, has_bfloat16=True)
     peaks = []
     for machine in (MACHINE, quick):
         image = ImageSpec(name="cells", shape=(256, 256), dtype="float32", axes="YX")
         plan = preflight(make_recipe("inpaint", preset=preset), image, machine)
         assert isinstance(plan, Plan)
-        assert plan.budget.allows_half_precision == half
+        assert plan.fit_config.allows_bfloat16 == half
         peaks.append((plan.peak_bytes, plan.seconds))
     assert (peaks[1] < peaks[0]) == half
     assert half or peaks[0] == peaks[1]

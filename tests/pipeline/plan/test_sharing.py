@@ -136,7 +136,7 @@ def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterat
 @pytest.mark.parametrize("most", [1, 7, 400, 100_000])
 def test_a_limit_of_iterations_holds_for_every_fit_that_of_all_frames_included(most: int) -> None:
     plan = plan_for(movie(), "TYX", series_training="joint", max_iterations=most)
-    fits = [unit.iterations + plan.budget.refit_iterations for unit in plan.units]
+    fits = [unit.iterations + plan.fit_config.refit_iterations for unit in plan.units]
     assert max(fits) == most
 
 

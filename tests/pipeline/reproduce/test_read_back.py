@@ -22,7 +22,7 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.reproduce.report_lookup import read_run_report
-from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 from napari_dip.scale.batch.jobs import FileOutcome, Job
 from napari_dip.scale.batch.records import (
     make_result_paths,
@@ -192,7 +192,7 @@ def test_json_that_says_two_things_at_once_is_none(text):
 
 
 def test_a_recipe_is_read_or_refused_whatever_a_field_holds(tmp_path):
-    path, shelf = tmp_path / "recipe.json", PresetFolder(folder=tmp_path, task="denoise")
+    path, shelf = tmp_path / "recipe.json", SavedRecipeFolder(folder=tmp_path, task="denoise")
     (tmp_path / "last").mkdir()
     whole = {**RECIPE, "settings": {"gain": 1.0, "noise": "auto", "network": ""}, "tile": 128}
     deep = [{**whole, "settings": {"gain": json.loads("[" * n + "]" * n)}} for n in (50, 200, 400)]

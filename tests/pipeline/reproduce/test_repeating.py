@@ -314,7 +314,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
         monkeypatch.setattr(module, name, call)
 
-    watched(collaborative, "refine_collaboratively", "bm3d")
+    watched(collaborative, "refine_by_bm3d", "bm3d")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
     watched(recorruption, "R2RPrior", "r2r")
     others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}

@@ -6,14 +6,14 @@ import pytest
 
 from napari_dip.errors import Refused
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
 RECIPE = make_recipe("denoise", preset="best", seed=11, gain=1e-7, smoothing=0.123456789)
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    return PresetFolder(folder=tmp_path / "not there yet", task="denoise")
+    return SavedRecipeFolder(folder=tmp_path / "not there yet", task="denoise")
 
 
 def code_of(act, *arguments):
@@ -34,7 +34,7 @@ def test_a_preset_comes_back_as_it_was_kept(shelf):
 
 def test_each_task_has_presets_of_its_own(shelf):
     shelf.save("mine", RECIPE)
-    other = PresetFolder(folder=shelf.folder, task="deblur")
+    other = SavedRecipeFolder(folder=shelf.folder, task="deblur")
     assert other.names() == ()
     other.save("mine", make_recipe("deblur", gaussian_sigma=2))
     assert shelf.load("mine") == RECIPE
@@ -94,10 +94,11 @@ def test_the_last_settings_come_back_and_a_damaged_file_is_as_none(shelf):
 
 def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    shelf = PresetFolder(folder=tmp_path / "file" / "below", task="denoise")
+    shelf = SavedRecipeFolder(folder=tmp_path / "file" / "below", task="denoise")
     assert code_of(shelf.save, "mine", RECIPE) == "output-folder-missing"
     assert (
-        code_of(PresetFolder(folder=None, task="denoise").save, "mine", RECIPE) == "preset-homeless"
+        code_of(SavedRecipeFolder(folder=None, task="denoise").save, "mine", RECIPE)
+        == "preset-homeless"
     )
-    assert PresetFolder(folder=None, task="denoise").names() == ()
-    assert PresetFolder(folder=None, task="denoise").remembered() is None
+    assert SavedRecipeFolder(folder=None, task="denoise").names() == ()
+    assert SavedRecipeFolder(folder=None, task="denoise").remembered() is None

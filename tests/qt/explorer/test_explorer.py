@@ -65,7 +65,7 @@ class Bench:
         self.wait(lambda: not self.dock.is_busy)
 
     @property
-    def said(self):
+    def message_emitted(self):
         return self.dock.run_bar.message_label.text()
 
 
@@ -93,7 +93,7 @@ def test_impedance_is_drawn_while_it_runs_and_its_report_saved_and_opened(
     for name, (iteration, energy) in curves.items():
         assert iteration.tolist() == list(range(1, ITERATIONS + 1))
         assert energy.tolist() == found.energies[name].tolist()
-    assert f"{found.score:.3f}" in dock.results.headline.text() and "score" in bench.said
+    assert f"{found.score:.3f}" in dock.results.headline.text() and "score" in bench.message_emitted
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
     opened = []
     monkeypatch.setattr(
@@ -123,7 +123,7 @@ def test_a_spectrum_that_is_stopped_keeps_what_there_is_and_shows_how_it_came(be
     bench.qtbot.wait(600)  # a double click on Run must not stop it
     bench.press(dock.run_bar.run_button)
     bench.wait_for_end()
-    assert "Ended by hand after" in bench.said
+    assert "Ended by hand after" in bench.message_emitted
     count = dock.results._result.subject.iterations
     assert 10 <= count < 5000 and dock.results.table.rowCount() == 5
     assert "mitochondria preview" not in viewer.layers
@@ -160,7 +160,7 @@ def test_the_network_that_suits_an_image_is_kept_as_a_preset_for_denoising(bench
     bench.press(results.preset_button)
     (name,) = open_saved_settings("denoise").names()
     kept = open_saved_settings("denoise").load(name)
-    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.said
+    assert name == "decoder only for mitochondria" and f"'{name}'" in bench.message_emitted
     assert kept.task.architecture == "decoder" and kept.task.prior == "random-input"
     bench.press(results.preset_button)
     assert len(open_saved_settings("denoise").names()) == 2

@@ -143,8 +143,8 @@ def test_the_last_words_say_what_the_result_is_worth(desk):
     report = desk.viewer.layers["cells denoised"].metadata[METADATA_KEY]["report"]
     told = report["verdict"]
     assert json.loads(json.dumps(told)) == told
-    assert told["sentences"] and all(one in desk.said for one in told["sentences"])
-    assert all(f"⚠ {one}" in desk.said for one in told["warnings"])
+    assert told["sentences"] and all(one in desk.message_emitted for one in told["sentences"])
+    assert all(f"⚠ {one}" in desk.message_emitted for one in told["warnings"])
 
 
 def test_the_slider_appears_with_a_result_and_fades_it_over_its_input(desk, noisy):
@@ -230,7 +230,7 @@ def test_ticked_extras_come_as_hidden_layers_in_the_right_place(desk, noisy):
         np.testing.assert_allclose(one.scale, layer.scale)
         np.testing.assert_allclose(one.translate, layer.translate)
         assert one.units == layer.units and not one.visible
-    assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.said
+    assert "'cells uncertainty' and 'cells residual' come hidden: " in desk.message_emitted
     assert uncertainty.contrast_limits[0] == 0 < uncertainty.contrast_limits[1]
     low, high = residual.contrast_limits
     assert low == -high

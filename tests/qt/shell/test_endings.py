@@ -100,7 +100,7 @@ def test_a_look_that_fails_is_left_out_and_the_result_is_added(scripted, monkeyp
     assert is_ready(scripted)
     layer = viewer.layers["cells denoised"]
     assert METADATA_KEY in layer.metadata
-    assert "could not be taken over: no room on the card." in scripted.said
+    assert "could not be taken over: no room on the card." in scripted.message_emitted
 
 
 def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_word(scripted):
@@ -109,7 +109,7 @@ def test_a_result_that_is_selected_to_be_saved_is_not_restored_again_without_a_w
     scripted.wait_for_end()
     layers.selection.active = layers["cells denoised"]
     assert dock.chooser.get_layer().name == "cells"
-    assert scripted.said.startswith("Done")
+    assert scripted.message_emitted.startswith("Done")
     combo = dock.chooser.combo
     combo.setCurrentText("cells denoised")
     combo.activated.emit(combo.currentIndex())
@@ -135,7 +135,7 @@ def test_a_result_that_cannot_be_added_is_offered_again(scripted, monkeypatch, n
         scripted.wait_for_end()
         assert is_ready(scripted)
         assert scripted.names == ["cells"]
-        assert "could not be added to the viewer: no room on the card." in scripted.said
+        assert "could not be added to the viewer: no room on the card." in scripted.message_emitted
         scripted.press(bar.add_button)
         assert scripted.names == ["cells"]
         assert bar.add_button.isVisibleTo(bar)
@@ -143,7 +143,7 @@ def test_a_result_that_cannot_be_added_is_offered_again(scripted, monkeypatch, n
     np.testing.assert_array_equal(
         viewer.layers["cells denoised"].data, noisy.astype(np.float32) + 1
     )
-    assert scripted.said.startswith("Done: 'cells denoised'.")
+    assert scripted.message_emitted.startswith("Done: 'cells denoised'.")
     assert not bar.add_button.isVisibleTo(bar)
 
 
@@ -170,7 +170,7 @@ def test_another_plugin_that_fails_on_new_layers_does_not_hold_the_dock_up(scrip
     scripted.viewer.layers.events.inserted.disconnect(fail)
     assert is_ready(scripted)
     assert scripted.names == ["cells", "cells denoised"]
-    assert "a listener broke" in scripted.said
+    assert "a listener broke" in scripted.message_emitted
 
 
 def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted):
@@ -180,14 +180,14 @@ def test_a_preview_that_fails_is_said_once_and_the_run_goes_on(scripted):
 
     scripted.viewer.layers.events.inserted.connect(fail)
     scripted.play(waits=True)
-    scripted.wait_until(lambda: "The preview cannot be shown" in scripted.said)
+    scripted.wait_until(lambda: "The preview cannot be shown" in scripted.message_emitted)
     scripted.qtbot.wait(700)
     scripted.viewer.layers.events.inserted.disconnect(fail)
     scripted.press(scripted.dock.run_bar.run_button)
     scripted.wait_for_end()
     assert is_ready(scripted)
     assert scripted.names == ["cells", "cells denoised"]
-    assert scripted.said.count("The preview cannot be shown") == 1
+    assert scripted.message_emitted.count("The preview cannot be shown") == 1
 
 
 def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(scripted, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_preview_layer_that_cannot_be_removed_does_not_hold_the_dock_up(script
     scripted.viewer.layers.events.removed.disconnect(fail)
     assert is_ready(scripted)
     assert "cells denoised" in scripted.names
-    assert "could not be removed: a listener broke." in scripted.said
+    assert "could not be removed: a listener broke." in scripted.message_emitted
 
 
 def test_the_preview_becomes_the_result_whatever_else_listens(scripted):
@@ -243,7 +243,7 @@ def test_a_run_that_cannot_be_started_is_said_in_words(desk, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(activity_module, "progress", fail)
         desk.press(desk.dock.run_bar.run_button)
-    assert "could not be started: no activity today." in desk.said
+    assert "could not be started: no activity today." in desk.message_emitted
     assert is_ready(desk)
     desk.set(max_iterations="3")
     desk.run()
@@ -255,7 +255,7 @@ def test_what_should_be_known_about_a_result_stands_beside_the_reason(scripted):
     note = "the run was ended before channel 2 was restored"
     scripted.play(notes=[note, note], seconds=12.0)
     scripted.wait_for_end()
-    assert scripted.said == (
+    assert scripted.message_emitted == (
         "Done: 'cells denoised'. The validation loss stopped falling. "
         "The run was ended before channel 2 was restored. It took 12 s."
     )
@@ -272,7 +272,7 @@ def test_channels_that_were_not_restored_are_named_in_the_dock(long_run, noisy):
     report = long_run.viewer.layers["pair denoised"].metadata[METADATA_KEY]["report"]
     warnings = report["verdict"]["warnings"]
     assert "Channel 2 was not restored; it is as in the input." in warnings
-    assert f"⚠ {warnings[0]}" in long_run.said
+    assert f"⚠ {warnings[0]}" in long_run.message_emitted
 
 
 def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
@@ -282,8 +282,8 @@ def test_keeping_before_there_is_a_picture_is_said_in_words(scripted):
     scripted.wait_for_end()
     assert is_ready(scripted)
     assert scripted.names == ["cells"]
-    assert "before there was a first picture" in scripted.said
-    assert "Discarded" not in scripted.said
+    assert "before there was a first picture" in scripted.message_emitted
+    assert "Discarded" not in scripted.message_emitted
 
 
 def in_the_gap(desk, act):
@@ -301,16 +301,16 @@ def in_the_gap(desk, act):
 
 
 def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted):
-    dock, viewer, said = scripted.dock, scripted.viewer, []
+    dock, viewer, message_emitted = scripted.dock, scripted.viewer, []
 
     def close():
         viewer.window.remove_dock_widget(dock)
-        said.append(dock.run_bar.message_label.text())
+        message_emitted.append(dock.run_bar.message_label.text())
 
     in_the_gap(scripted, close)
     scripted.qtbot.wait(50)
     assert scripted.names == ["cells", "cells denoised"]
-    assert said.pop().startswith("Done: 'cells denoised'.")
+    assert message_emitted.pop().startswith("Done: 'cells denoised'.")
     scripted.dock = None
 
 
@@ -348,11 +348,11 @@ def test_words_of_a_result_are_whole_sentences(noisy):
 def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
     from napari_dip.qt.shell.run_completion import PendingResult
 
-    said = {
+    message_emitted = {
         "sentences": ["Detail may be invented.", "Mean kept."],
         "warnings": ["Detail may be invented."],
     }
-    result = answer(noisy, notes=["a long note " * 40], verdict=said, seconds=3.0)
+    result = answer(noisy, notes=["a long note " * 40], verdict=message_emitted, seconds=3.0)
     lines = (
         PendingResult(name="cells", layer_attributes={}, result=result)
         .describe("cells denoised")

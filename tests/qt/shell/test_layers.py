@@ -111,14 +111,18 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
         validation_loss=[[8, 0.1]],
     )
     result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
-    said = result.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    message_emitted = result.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(message_emitted, allow_nan=False)) == message_emitted
     assert result.metadata["microscope"] == "confocal"
     assert METADATA_KEY not in turned.metadata
-    assert said["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
-    assert said["input"] == {"name": "turned", "sha256": "ab" * 32}
-    assert (said["seed"], said["iterations"], said["device"]) == (3, 12, "cpu")
-    assert said["report"]["validation_loss"] == [[8, 0.1]]
+    assert message_emitted["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
+    assert message_emitted["input"] == {"name": "turned", "sha256": "ab" * 32}
+    assert (message_emitted["seed"], message_emitted["iterations"], message_emitted["device"]) == (
+        3,
+        12,
+        "cpu",
+    )
+    assert message_emitted["report"]["validation_loss"] == [[8, 0.1]]
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])

@@ -77,16 +77,16 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(noisy.astype(float))).mean()
     np.testing.assert_allclose(result.scale, layer.scale)
     assert result.units == layer.units
-    said = result.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(said)) == said
-    assert said["recipe"]["max_iterations"] == 12
-    assert len(said["input"]["sha256"]) == 64
-    assert said["stop_reason"]
+    message_emitted = result.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(message_emitted)) == message_emitted
+    assert message_emitted["recipe"]["max_iterations"] == 12
+    assert len(message_emitted["input"]["sha256"]) == 64
+    assert message_emitted["stop_reason"]
     assert result.metadata["dye"] == "green"
     np.testing.assert_array_equal(layer.data, noisy)
     assert METADATA_KEY not in layer.metadata
     assert desk.viewer.layers.selection.active is layer
-    assert desk.said.startswith("Done: 'cells denoised'.")
+    assert desk.message_emitted.startswith("Done: 'cells denoised'.")
     assert desk.dock.run_bar.state is RunBarState.IDLE
 
 
@@ -110,9 +110,9 @@ def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
     assert time.perf_counter() - pressed < 10
     long_run.wait_for_end()  # napari draws, and collects garbage for the preview that goes
     assert long_run.names == ["cells", "cells denoised"]
-    said = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
-    assert said["iterations"] < 10000  # of 100,000
-    assert said["stop_reason"] == "you kept the picture"
+    message_emitted = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
+    assert message_emitted["iterations"] < 10000  # of 100,000
+    assert message_emitted["stop_reason"] == "you kept the picture"
 
 
 def test_a_double_click_on_run_does_not_stop_it(long_run):
@@ -130,7 +130,7 @@ def test_discard_leaves_no_layer(long_run):
     assert not long_run.dock.is_busy
     long_run.qtbot.wait(300)
     assert long_run.names == ["cells"]
-    assert "Discarded" in long_run.said
+    assert "Discarded" in long_run.message_emitted
 
 
 def test_a_paused_run_stands_still_and_goes_on(long_run):
@@ -194,17 +194,17 @@ def test_a_refused_image_is_said_in_words_and_the_dock_is_ready_again(desk, nois
     )
     desk.run()
     desk.wait_for_end()
-    assert "of 'empty' are not a number" in desk.said
+    assert "of 'empty' are not a number" in desk.message_emitted
     assert desk.names == ["cells", "empty"]
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
-    assert desk.said == ""  # it was said of the other image
+    assert desk.message_emitted == ""  # it was said of the other image
     desk.run()
     desk.wait_for_end()
     assert "cells denoised" in desk.names
     desk.viewer.layers.selection.active = desk.viewer.layers["cells denoised"]
-    assert desk.said.startswith("Done")  # a result is no other image
+    assert desk.message_emitted.startswith("Done")  # a result is no other image
     desk.viewer.layers.selection.active = desk.viewer.layers["empty"]
-    assert desk.said == ""
+    assert desk.message_emitted == ""
 
 
 def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(desk):
@@ -221,8 +221,8 @@ def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(des
     compute.armed = True
     desk.run()
     desk.wait_for_end()
-    assert "the disk went away" in desk.said
-    assert "Traceback" not in desk.said
+    assert "the disk went away" in desk.message_emitted
+    assert "Traceback" not in desk.message_emitted
     assert desk.names == ["cells", "lazy"]
     assert desk.dock.run_bar.state is RunBarState.IDLE
 

@@ -16,7 +16,7 @@ def restored(desk, image, iterations=6, **settings):
     desk.set(max_iterations=str(iterations))
     desk.run()
     desk.wait_for_end()
-    assert "special denoised" in desk.names, desk.said
+    assert "special denoised" in desk.names, desk.message_emitted
     return desk.viewer.layers["special denoised"]
 
 

@@ -61,5 +61,5 @@ def test_speckle_below_zero_is_refused_in_words(desk):
     choose_noise(desk, "Speckle")
     desk.run()
     desk.wait_for_end()
-    assert "negative" in desk.said
+    assert "negative" in desk.message_emitted
     assert "offset denoised" not in desk.names

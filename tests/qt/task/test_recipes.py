@@ -31,7 +31,7 @@ def buttons(form, qtbot):
     buttons = RecipeButtons(form)
     qtbot.addWidget(buttons)
     buttons.heard = []
-    buttons.said.connect(buttons.heard.append)
+    buttons.message_emitted.connect(buttons.heard.append)
     return buttons
 
 
@@ -79,8 +79,8 @@ def test_a_recipe_that_cannot_be_loaded_is_said_in_words_and_changes_nothing(
     before = make_recipe("denoise", seed=7)
     form.show(before)
     buttons.load(str(file))
-    (said,) = buttons.heard
-    assert words in said
+    (message_emitted,) = buttons.heard
+    assert words in message_emitted
     assert form.build_recipe() == before
 
 

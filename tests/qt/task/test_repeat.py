@@ -89,7 +89,7 @@ def test_a_layer_of_no_file_is_saved_first_and_asked_for_once(open_fold, tmp_pat
     before, buttons = clipboard(), desk.dock.repeat.buttons
     press(desk, buttons.command_button)
     desk.wait_until(lambda: clipboard() != before)
-    assert "cells-2.tif' lies beside it" in desk.said.replace("\n", " ")
+    assert "cells-2.tif' lies beside it" in desk.message_emitted.replace("\n", " ")
     assert precious.read_bytes() == b"precious"
     press(desk, buttons.command_button)
     assert asked == [1]
@@ -109,12 +109,12 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     QApplication.clipboard().setText("as before")
     desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
     press(desk, desk.dock.repeat.buttons.python_button)
-    desk.wait_until(lambda: "holds other pixels than when" in desk.said)
+    desk.wait_until(lambda: "holds other pixels than when" in desk.message_emitted)
     desk.viewer.layers.remove("cells")
     press(desk, desk.dock.repeat.buttons.python_button)
-    assert "is not in napari any more and lies in no file" in desk.said
+    assert "is not in napari any more and lies in no file" in desk.message_emitted
     press(desk, desk.dock.repeat.buttons.again_button)
-    assert "there is no layer 'cells' any more" in desk.said
+    assert "there is no layer 'cells' any more" in desk.message_emitted
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
 
@@ -154,7 +154,7 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     desk.set(seed=9, prior="auto", gain="")
     assert desk.dock.chooser.get_layer().name == "other"
     press(desk, desk.dock.repeat.buttons.again_button)
-    assert "Press Run to make it again" in desk.said
+    assert "Press Run to make it again" in desk.message_emitted
     assert desk.dock.chooser.get_layer().name == "cells"
     assert desk.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
     assert not desk.dock.is_busy
@@ -177,8 +177,8 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
     assert combo.currentText() == "cells denoised"
     press(desk, desk.dock.repeat.buttons.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
-    assert desk.said.startswith("The methods text was copied")
-    assert "Done: 'cells denoised [1]'." in desk.said  # its verdict stays in sight
+    assert desk.message_emitted.startswith("The methods text was copied")
+    assert "Done: 'cells denoised [1]'." in desk.message_emitted  # its verdict stays in sight
     dock = make_dock_class("inpaint")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat.expand(animate=False)
@@ -208,7 +208,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     assert not presets.save_button.isEnabled()
     desk.qtbot.keyClicks(presets.name_edit, "My cells")
     press(desk, presets.save_button)
-    assert "are kept as 'My cells'" in desk.said
+    assert "are kept as 'My cells'" in desk.message_emitted
     (file,) = tmp_path.rglob("My cells.json")
     assert not presets.save_button.isEnabled()  # nothing is replaced by its name
     other = DenoiseDock(desk.viewer)
@@ -222,7 +222,7 @@ def test_a_preset_is_typed_saved_used_in_another_dock_and_deleted(open_fold, tmp
     assert other.form.build_recipe().to_dict() == {"schema": 2, "task": "denoise", "settings": {}}
     file.write_text("{", encoding="utf-8")
     press(desk, presets.load_button)
-    assert "is not valid JSON" in desk.said and desk.dock.form.build_recipe() == wanted
+    assert "is not valid JSON" in desk.message_emitted and desk.dock.form.build_recipe() == wanted
     press(desk, presets.delete_button)
     assert not file.exists() and presets.combo.count() == 1
 

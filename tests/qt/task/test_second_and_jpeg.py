@@ -63,7 +63,7 @@ def test_a_second_image_of_something_else_is_refused_in_words(desk, longer):
     choose_second(desk, "upside down")
     desk.run()
     desk.wait_for_end()
-    assert "does not show" in desk.said
+    assert "does not show" in desk.message_emitted
     assert "cells denoised" not in desk.names
 
 
@@ -73,7 +73,7 @@ def test_compression_is_undone_and_refused_where_there_is_none(desk):
     desk.set(noise="jpeg", max_iterations="4")
     desk.run()
     desk.wait_for_end()
-    assert "no trace of JPEG" in desk.said
+    assert "no trace of JPEG" in desk.message_emitted
     desk.viewer.add_image(np.asarray(Image.open(file)), name="photo")
     desk.run()
     desk.wait_for_end()

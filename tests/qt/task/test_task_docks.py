@@ -38,7 +38,7 @@ def choose(desk, name, layer):
 def result_of(desk, name):
     desk.run()
     desk.wait_for_end()
-    assert name in desk.names, desk.said
+    assert name in desk.names, desk.message_emitted
     assert desk.names.count("cells preview") == 0
     return desk.viewer.layers[name]
 

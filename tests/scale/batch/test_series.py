@@ -27,7 +27,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_tensors, write_tensors
-from napari_dip.pipeline.store.shared_network import read_network
+from napari_dip.pipeline.store.joint_network import read_network
 from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan

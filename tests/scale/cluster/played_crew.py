@@ -6,8 +6,12 @@ import json
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.scale.cluster.unit import WorkerMessage, restore_file_on_worker, serialise_event
 from napari_dip.scale.cluster.worker import restore_shard_on_worker
+from napari_dip.scale.cluster.worker_task import (
+    WorkerMessage,
+    restore_file_on_worker,
+    serialise_event,
+)
 
 
 def go() -> Control:

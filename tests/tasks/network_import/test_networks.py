@@ -14,7 +14,11 @@ import torch
 
 from napari_dip.engine.operators.network_features import FeatureGraph
 from napari_dip.errors import Refusal, Refused
-from napari_dip.io.programs.exported_program import extract_subgraph, read_program, read_weight
+from napari_dip.io.exported_networks.exported_program import (
+    extract_subgraph,
+    read_program,
+    read_weight,
+)
 from napari_dip.tasks.network_import.loading import NetworkFile, load_network
 from programs import convolution, entries, packed, small, step, tensor
 

@@ -12,7 +12,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refused
 from napari_dip.pipeline.assess.references import list_references
 from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
-from napari_dip.tasks.base import NoiseRequest
+from napari_dip.tasks.base import NoiseSettings
 from napari_dip.tasks.noise_models.camera_maps import (
     build_camera_correction,
     compute_camera_weights,
@@ -77,7 +77,7 @@ def test_what_is_measured_of_the_noise_is_that_of_usual_pixels() -> None:
     hot = (light + CAMERA["noise_map"] * dark).astype(np.float32)
     camera = build_camera_correction({"noise_map": CAMERA["noise_map"]}, (SIDE, SIDE))
     quiet, plain, usual = (
-        measure_single_exposure(one, None, 0, NoiseRequest(model="gaussian")).intercept
+        measure_single_exposure(one, None, 0, NoiseSettings(model="gaussian")).intercept
         for one in ((light + 1.5 * dark).astype(np.float32), hot, camera.suppress_hot_pixels(hot))
     )
     assert usual == pytest.approx(quiet, rel=0.05)

@@ -281,14 +281,14 @@ def textured() -> np.ndarray:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> None:
     from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
-    from napari_dip.tasks.base import NoiseRequest
+    from napari_dip.tasks.base import NoiseSettings
 
     rng = np.random.default_rng(1)
     offsets = rng.normal(0, 30, (SIDE, 1) if axis == 0 else (1, SIDE))
     picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
     (hint,) = list_noise_hints(picture[None])
     assert str(hint).startswith("Rows" if axis == 0 else "Columns")
-    told = measure_single_exposure(picture[None], None, 0.0, NoiseRequest())
+    told = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
     assert told.unreliable_reason or told.caution == "lines"
 
 

@@ -43,7 +43,7 @@ def make_train_step(
     schedule: Schedule,
     optimizer: Optimizer,
     *,
-    uses_half_precision: bool,
+    uses_bfloat16: bool,
 ) -> EagerTrainStep | CudaGraphTrainStep:
     """Return a step that is recorded as a CUDA graph where possible, else an eager one."""
     eager = EagerTrainStep(
@@ -51,14 +51,14 @@ def make_train_step(
         prior,
         optimizer,
         max_gradient_norm=schedule.max_gradient_norm,
-        uses_half_precision=uses_half_precision,
+        uses_bfloat16=uses_bfloat16,
     )
     return CudaGraphTrainStep(eager) if is_graph_capturable(problem, schedule) else eager
 
 
 def is_graph_capturable(problem: Problem, schedule: Schedule) -> bool:
     """Return whether the fit runs on an NVIDIA GPU with Adam; other optimisers read values back."""
-    return problem.terms[0].measurement.device.type == "cuda" and schedule.optimiser is None
+    return problem.terms[0].measurement.device.type == "cuda" and schedule.optimizer is None
 
 
 class CudaGraphTrainStep:

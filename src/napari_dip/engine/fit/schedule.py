@@ -65,9 +65,9 @@ class Schedule:
         Largest norm of the gradient of all weights together.
     refit_iterations : int
         Iterations of the refit on training and validation pixels; 0: none.
-    uses_half_precision : bool
+    uses_bfloat16 : bool
         Whether steps may be computed in bfloat16, where the device is faster with it.
-    optimiser : Optimiser or None
+    optimizer : OptimizerFactory or None
         Factory of the optimiser; None: Adam.
     has_final_inference : bool
         Whether the result comes from the final inference; otherwise from a single pass, which is
@@ -82,8 +82,8 @@ class Schedule:
     report_every: int = 25
     max_gradient_norm: float = 1.0
     refit_iterations: int = 0
-    uses_half_precision: bool = False
-    optimiser: Optimiser | None = None
+    uses_bfloat16: bool = False
+    optimizer: OptimizerFactory | None = None
     has_final_inference: bool = True
 
     def get_rates(self, iteration: int) -> tuple[float, float]:
@@ -116,10 +116,10 @@ def make_single_phase_schedule(
 
 
 #: Parameter groups of torch -> optimiser.
-Optimiser = Callable[[list[dict[str, Any]]], Optimizer]
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-class UnwrappedOptimiser(Optimizer):
+class UnwrappedOptimizer(Optimizer):
     """An optimiser without the wrappers that torch adds for its compiler.
 
     The wrappers import the compiler at the first call, which takes one to two seconds, creates a
@@ -130,13 +130,13 @@ class UnwrappedOptimiser(Optimizer):
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
 
 
-class Adam(UnwrappedOptimiser, torch.optim.Adam):
+class Adam(UnwrappedOptimizer, torch.optim.Adam):
     """Adam of torch without the compiler's wrappers."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
-class GradientDescent(UnwrappedOptimiser, torch.optim.SGD):
+class SGD(UnwrappedOptimizer, torch.optim.SGD):
     """Gradient descent of torch without the compiler's wrappers."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
@@ -154,9 +154,9 @@ def make_capturable_adam(groups: list[dict[str, Any]]) -> Optimizer:
     return Adam(groups, lr=0.0, foreach=True, capturable=True)
 
 
-def make_gradient_descent(groups: list[dict[str, Any]]) -> Optimizer:
+def make_sgd(groups: list[dict[str, Any]]) -> Optimizer:
     """Return gradient descent with momentum."""
-    return GradientDescent(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
+    return SGD(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
 
 
 def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
@@ -164,7 +164,7 @@ def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
     return FixedStepLbfgs(groups)
 
 
-class FixedStepLbfgs(UnwrappedOptimiser):
+class FixedStepLbfgs(UnwrappedOptimizer):
     """L-BFGS with one evaluation of the loss an iteration; the learning rate is the step length.
 
     A line search would evaluate the loss several times, so that iterations were not comparable

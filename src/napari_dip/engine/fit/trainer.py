@@ -201,13 +201,13 @@ class EagerTrainer:
         self._rng = torch.Generator(like.device).manual_seed(seed)
         learned = [weight for term in problem.terms for weight in term.operator.parameters()]
         groups = [{"params": list(prior.net.parameters())}, {"params": learned}]
-        make = schedule.optimiser or (
+        make = schedule.optimizer or (
             make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
         )
         self._optimizer = make([group for group in groups if group["params"]])
-        half = schedule.uses_half_precision and has_fast_bfloat16(like.device)
+        half = schedule.uses_bfloat16 and has_fast_bfloat16(like.device)
         self.train_step = make_train_step(
-            problem, prior, schedule, self._optimizer, uses_half_precision=half
+            problem, prior, schedule, self._optimizer, uses_bfloat16=half
         )
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)

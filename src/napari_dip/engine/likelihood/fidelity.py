@@ -105,7 +105,7 @@ class NoiseVariance:
         return variance.maximum(self.floor)
 
 
-def gaussian_likelihood(noise: NoiseVariance) -> Fidelity:
+def gaussian_nll(noise: NoiseVariance) -> Fidelity:
     """Return the Gaussian negative log-likelihood of each pixel, without its constant.
 
     Returns
@@ -194,7 +194,7 @@ def compute_posterior(
     measurement: Tensor,
     estimate: Estimate,
     *,
-    sure_noise_share: float,
+    assumed_noise_fraction: float,
     validation_mask: Tensor,
     uses_measured_pixel: bool = True,
     reliability: Tensor | None = None,
@@ -218,7 +218,7 @@ def compute_posterior(
     estimate : Estimate
         Blind-spot prediction, independent of the pixel's own noise. It is returned unchanged if
         it has no variance.
-    sure_noise_share : float, 0 to 1
+    assumed_noise_fraction : float, 0 to 1
         Share of the measured noise variance that the fit's loss assumed. The estimate's variance
         is what exceeds it.
     validation_mask : Tensor
@@ -237,11 +237,11 @@ def compute_posterior(
         return estimate
     mean = estimate.mean
     measured = noise.evaluate(mean)
-    total = estimate.log_variance.exp() + sure_noise_share * measured
+    total = estimate.log_variance.exp() + assumed_noise_fraction * measured
     squared_error = ((measurement - mean) ** 2 * validation_mask).sum()
     total = total * (squared_error / (total * validation_mask).sum().clamp(min=1e-30)).clamp(min=1)
     noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
-        sure_noise_share, MAX_NOISE_RATIO
+        assumed_noise_fraction, MAX_NOISE_RATIO
     )
     prediction_variance = (total - noise_variance).maximum(MIN_DOUBT_RATIO * noise_variance)
     if not uses_measured_pixel:

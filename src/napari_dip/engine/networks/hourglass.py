@@ -33,17 +33,17 @@ class Hourglass(nn.Module):
     ----------
     dims : int
         2 or 3.
-    channels_in, channels_out : int
+    in_channels, out_channels : int
     widths : tuple of int
         Channels at each scale, finest first; each scale halves the grid.
-    skip : int or None
+    skip_channels : int or None
         Channels of a skip connection; None: all, 0: no skip connections.
     is_normalised : bool
         Whether layers have a batch norm. A random input needs it (its learning rate is 1e-2); with
         an image as input there must be none, so that brightness is preserved.
     rng : torch.Generator
         Draws the weights.
-    even : bool
+    preserves_variance : bool
         Whether weights are initialised such that each layer but the last preserves the mean square
         of its input. With torch's own initialisation it falls by a factor of about 2.4 a layer,
         and deep layers without normalisation learn slowly.
@@ -58,14 +58,14 @@ class Hourglass(nn.Module):
     def __init__(
         self,
         dims: int,
-        channels_in: int,
-        channels_out: int,
+        in_channels: int,
+        out_channels: int,
         widths: tuple[int, ...],
         *,
-        skip: int | None,
+        skip_channels: int | None,
         is_normalised: bool,
         rng: torch.Generator,
-        even: bool = False,
+        preserves_variance: bool = False,
         upsampling: Upsampling = make_linear_upsampling,
     ) -> None:
         super().__init__()
@@ -84,24 +84,28 @@ class Hourglass(nn.Module):
             if scale == 0
             else layer(before, after)
             for scale, (before, after) in enumerate(
-                zip((channels_in, *widths), widths, strict=False)
+                zip((in_channels, *widths), widths, strict=False)
             )
         )
         self.middle = layer(widths[-1], widths[-1])
-        passed = [width if skip is None else skip for width in widths[:-1]]
+        passed = [width if skip_channels is None else skip_channels for width in widths[:-1]]
         self.skips = nn.ModuleList(
-            nn.Identity() if skip is None else layer(width, skip, 1) if skip else nn.Identity()
+            nn.Identity()
+            if skip_channels is None
+            else layer(width, skip_channels, 1)
+            if skip_channels
+            else nn.Identity()
             for width in widths[:-1]
         )
-        self.has_skips = skip != 0
+        self.has_skips = skip_channels != 0
         self.decoder = nn.ModuleList(
             layer(coarser + through, finer)
             for finer, coarser, through in zip(widths[:-1], widths[1:], passed, strict=True)
         )
         self.last = layer(finest, finest)
-        self.head = make_convolution(dims, finest, channels_out, 1, rng)
+        self.head = make_convolution(dims, finest, out_channels, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for coarser in widths[1:])
-        if even:
+        if preserves_variance:
             self._initialise_weights(rng)
         if (
             not is_normalised
@@ -135,28 +139,28 @@ class Hourglass(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, network_input: Tensor) -> Tensor:
-        """Map (B, channels_in, *grid) to (B, channels_out, *grid)."""
+        """Map (B, in_channels, *grid) to (B, out_channels, *grid)."""
         features = []
-        flow = network_input
+        x = network_input
         for scale, layer in enumerate(self.encoder):
             if scale:
-                flow = AVERAGE_POOLS[self.dims](
-                    flow, _compute_pooling_factors(flow.shape[2:]), ceil_mode=True
+                x = AVERAGE_POOLS[self.dims](
+                    x, _compute_pooling_factors(x.shape[2:]), ceil_mode=True
                 )
-            flow = layer(flow)
-            features.append(flow)
-        flow = self.middle(flow)
+            x = layer(x)
+            features.append(x)
+        x = self.middle(x)
         for scale in reversed(range(len(self.decoder))):
             size = features[scale].shape[2:]
-            flow = self.upsampling[scale](flow, size)
+            x = self.upsampling[scale](x, size)
             if self.has_skips:
-                parts = [flow, self.skips[scale](features[scale])]
+                parts = [x, self.skips[scale](features[scale])]
                 for part in parts:
                     if part.requires_grad:
                         part.register_hook(_make_gradient_contiguous)
-                flow = torch.cat(parts, 1)
-            flow = self.decoder[scale](flow)
-        return self.head(self.last(flow))  # type: ignore[no-any-return]
+                x = torch.cat(parts, 1)
+            x = self.decoder[scale](x)
+        return self.head(self.last(x))  # type: ignore[no-any-return]
 
 
 class ResidualChain(nn.Module):
@@ -166,7 +170,7 @@ class ResidualChain(nn.Module):
     ----------
     dims : int
         2 or 3.
-    channels_in, channels_out : int
+    in_channels, out_channels : int
     width : int
         Channels of all layers.
     blocks : int
@@ -182,15 +186,15 @@ class ResidualChain(nn.Module):
     def __init__(
         self,
         dims: int,
-        channels_in: int,
-        channels_out: int,
+        in_channels: int,
+        out_channels: int,
         width: int,
         blocks: int,
         *,
         rng: torch.Generator,
     ) -> None:
         super().__init__()
-        self.first = make_convolution(dims, channels_in, width, 3, rng)
+        self.first = make_convolution(dims, in_channels, width, 3, rng)
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 make_convolution(dims, width, width, 3, rng),
@@ -199,7 +203,7 @@ class ResidualChain(nn.Module):
             )
             for _ in range(blocks)
         )
-        self.head = make_convolution(dims, width, channels_out, 3, rng)
+        self.head = make_convolution(dims, width, out_channels, 3, rng)
         with torch.no_grad():
             for block in self.blocks:
                 block[2].weight.mul_(_RESIDUAL_SCALE)  # type: ignore[index]
@@ -207,11 +211,11 @@ class ResidualChain(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, network_input: Tensor) -> Tensor:
-        """Map (B, channels_in, *grid) to (B, channels_out, *grid)."""
-        flow = self.first(network_input)
+        """Map (B, in_channels, *grid) to (B, out_channels, *grid)."""
+        x = self.first(network_input)
         for block in self.blocks:
-            flow = flow + block(flow)
-        return self.head(flow)  # type: ignore[no-any-return]
+            x = x + block(x)
+        return self.head(x)  # type: ignore[no-any-return]
 
 
 def compute_scale_grids(grid: tuple[int, ...], scales: int) -> tuple[tuple[int, ...], ...]:
@@ -229,7 +233,7 @@ class Decoder(nn.Module):
     ----------
     grid : tuple of int
         Of the picture.
-    channels_in, channels_out : int
+    in_channels, out_channels : int
     widths : tuple of int
         Channels at each scale, finest first; the network input is on the coarsest grid.
     upsampling : Upsampling
@@ -240,8 +244,8 @@ class Decoder(nn.Module):
     def __init__(
         self,
         grid: tuple[int, ...],
-        channels_in: int,
-        channels_out: int,
+        in_channels: int,
+        out_channels: int,
         widths: tuple[int, ...],
         *,
         rng: torch.Generator,
@@ -258,19 +262,19 @@ class Decoder(nn.Module):
                 nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
             )
 
-        self.first = layer(channels_in, widths[-1])
+        self.first = layer(in_channels, widths[-1])
         pairs = list(pairwise(widths))
         self.decoder = nn.ModuleList(layer(coarser, finer) for finer, coarser in pairs)
         self.last = layer(widths[0], widths[0])
-        self.head = make_convolution(dims, widths[0], channels_out, 1, rng)
+        self.head = make_convolution(dims, widths[0], out_channels, 1, rng)
         self.upsampling = nn.ModuleList(upsampling(dims, coarser, rng) for _, coarser in pairs)
 
     def forward(self, network_input: Tensor) -> Tensor:
-        """Map (B, channels_in, *coarsest) to (B, channels_out, *grid)."""
-        flow = self.first(network_input)
+        """Map (B, in_channels, *coarsest) to (B, out_channels, *grid)."""
+        x = self.first(network_input)
         for scale in reversed(range(len(self.decoder))):
-            flow = self.decoder[scale](self.upsampling[scale](flow, self.grids[scale]))
-        return self.head(self.last(flow))  # type: ignore[no-any-return]
+            x = self.decoder[scale](self.upsampling[scale](x, self.grids[scale]))
+        return self.head(self.last(x))  # type: ignore[no-any-return]
 
 
 class DeepDecoder(nn.Module):
@@ -283,7 +287,7 @@ class DeepDecoder(nn.Module):
     ----------
     grid : tuple of int
         Of the picture.
-    channels_out : int
+    out_channels : int
     width : int
         Channels of all layers, and of the network input.
     scales : int
@@ -302,7 +306,7 @@ class DeepDecoder(nn.Module):
     def __init__(
         self,
         grid: tuple[int, ...],
-        channels_out: int,
+        out_channels: int,
         width: int,
         scales: int,
         *,
@@ -319,15 +323,15 @@ class DeepDecoder(nn.Module):
             BATCH_NORMS[dims](width, track_running_stats=False) for _ in range(scales - 1)
         )
         self.upsampling = upsampling(dims, width, rng)
-        self.head = make_convolution(dims, width, channels_out, 1, rng)
+        self.head = make_convolution(dims, width, out_channels, 1, rng)
 
     def forward(self, network_input: Tensor) -> Tensor:
-        """Map (B, width, *coarsest) to (B, channels_out, *grid)."""
-        flow = network_input
+        """Map (B, width, *coarsest) to (B, out_channels, *grid)."""
+        x = network_input
         finer = reversed(self.grids[:-1])
         for size, mixing, norm in zip(finer, self.mixing, self.norms, strict=True):
-            flow = norm(torch.relu(self.upsampling(mixing(flow), size)))
-        return self.head(flow)  # type: ignore[no-any-return]
+            x = norm(torch.relu(self.upsampling(mixing(x), size)))
+        return self.head(x)  # type: ignore[no-any-return]
 
 
 class PlanewiseNetwork(nn.Module):

@@ -133,10 +133,10 @@ class InterpolationUpsampling(nn.Module):
         super().__init__()
         self.mode = mode
 
-    def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Map (B, C, *coarse) to (B, C, *size)."""
         corners = None if self.mode == "nearest" else False
-        return F.interpolate(flow, size=size, mode=self.mode, align_corners=corners)
+        return F.interpolate(x, size=size, mode=self.mode, align_corners=corners)
 
 
 class TransposedUpsampling(nn.Module):
@@ -162,9 +162,9 @@ class TransposedUpsampling(nn.Module):
         assert self.layer.bias is not None
         nn.init.uniform_(self.layer.bias, -bound, bound, generator=rng)
 
-    def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Map (B, C, *coarse) to (B, C, *size), cropped where twice the coarse grid is larger."""
-        finer: Tensor = self.layer(flow)
+        finer: Tensor = self.layer(x)
         for axis, count in enumerate(size, start=2):
             finer = finer.narrow(axis, 0, count)
         return finer
@@ -199,19 +199,19 @@ class GaussianUpsampling(nn.Module):
         self.channels = channels
         self.register_buffer("taps", 2 * taps / taps.sum())
 
-    def forward(self, flow: Tensor, size: tuple[int, ...]) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Map (B, C, *coarse) to (B, C, *size); axes of equal size stay unchanged."""
-        doubled = [fine > coarse for fine, coarse in zip(size, flow.shape[2:], strict=True)]
+        doubled = [fine > coarse for fine, coarse in zip(size, x.shape[2:], strict=True)]
         axis_kernels = [
             self.taps if is_doubled else torch.ones_like(self.taps[:1]) for is_doubled in doubled
         ]
         kernel = reduce(lambda item, other: item[..., None] * other, axis_kernels)
         kernel = kernel.expand(self.channels, 1, *kernel.shape)
         sides = [self.radius * is_doubled for is_doubled in reversed(doubled) for _ in range(2)]
-        flow = F.pad(flow, sides, mode="replicate")
+        x = F.pad(x, sides, mode="replicate")
         stride = [1 + is_doubled for is_doubled in doubled]
         finer: Tensor = _TRANSPOSED_FUNCTIONS[len(size)](
-            flow, kernel, stride=stride, groups=self.channels
+            x, kernel, stride=stride, groups=self.channels
         )
         for axis, (count, is_doubled) in enumerate(zip(size, doubled, strict=True), start=2):
             finer = finer.narrow(axis, 4 * self.radius * is_doubled, count)
@@ -299,10 +299,10 @@ class MeanOnlyBatchNorm(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, flow: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, *grid) to the same shape."""
-        axes = tuple(range(2, flow.ndim))
-        return flow - flow.mean(axes, keepdim=True) + self.bias.reshape(-1, *(1 for _ in axes))
+        axes = tuple(range(2, x.ndim))
+        return x - x.mean(axes, keepdim=True) + self.bias.reshape(-1, *(1 for _ in axes))
 
 
 class _SpectralNorm(nn.Module):

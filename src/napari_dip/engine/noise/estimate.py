@@ -496,7 +496,7 @@ def _is_uncertain(means: Tensor, ends: Tensor, model: VarianceModel, variance: T
     )
 
 
-def extract_nugget(estimate: NoiseEstimate) -> NoiseEstimate:
+def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     """Return the white part of the noise, as the nugget of a variogram.
 
     Covariances at lags 1 and 2 are extrapolated linearly to lag 0. What the variance has beyond

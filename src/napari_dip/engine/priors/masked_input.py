@@ -179,7 +179,7 @@ class FillingResidualNetwork(nn.Module):
     ----------
     net : nn.Module
         (B, D, *grid) -> (B, C, *grid).
-    channels_in, channels : int
+    in_channels, channels : int
         D, from `count_input_channels`, and C of the picture.
     dims : int
         2 or 3.
@@ -188,13 +188,13 @@ class FillingResidualNetwork(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, channels_in: int, channels: int, dims: int, rng: torch.Generator
+        self, net: nn.Module, in_channels: int, channels: int, dims: int, rng: torch.Generator
     ) -> None:
         super().__init__()
         self.net = net
         self.channels = channels
         self.doubt = nn.Sequential(
-            make_convolution(dims, channels_in + channels, UNCERTAINTY_CHANNELS, 3, rng),
+            make_convolution(dims, in_channels + channels, UNCERTAINTY_CHANNELS, 3, rng),
             nn.ReLU(inplace=True),
             make_convolution(dims, UNCERTAINTY_CHANNELS, channels, 1, rng),
         )

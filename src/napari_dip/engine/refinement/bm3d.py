@@ -175,7 +175,7 @@ class _StabilisedImages(NamedTuple):
     deviation: Tensor
 
 
-def refine_collaboratively(
+def refine_by_bm3d(
     noise: NoiseVariance,
     measurement: Tensor,
     pilot: Tensor,

@@ -24,11 +24,11 @@ from napari_dip.pipeline.assess.report_figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from napari_dip.explore.comparison import Architectures
+    from napari_dip.explore.comparison import ArchitectureComparison
     from napari_dip.explore.experiment_setup import Picture
-    from napari_dip.explore.feature_layers import FeatureRows
-    from napari_dip.explore.noise_impedance import Impedance
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.feature_layers import FeatureInversionResult
+    from napari_dip.explore.noise_impedance import ImpedanceResult
+    from napari_dip.explore.spectra import SpectrumResult
 
 _REPORT_COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
 #: Shades of the bands, from dark for the lowest to light, without those too light for white paper.
@@ -46,7 +46,7 @@ _DECADE = 10
 
 
 @use_default_style
-def draw_energy_curves(impedance: Impedance) -> bytes:
+def draw_energy_curves(impedance: ImpedanceResult) -> bytes:
     """Draw the targets, and below them energy against iteration; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
@@ -73,7 +73,7 @@ def draw_energy_curves(impedance: Impedance) -> bytes:
 
 
 @use_default_style
-def draw_power_curves(spectrum: Spectrum) -> bytes:
+def draw_power_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
@@ -110,7 +110,7 @@ def draw_power_curves(spectrum: Spectrum) -> bytes:
 
 
 @use_default_style
-def draw_band_curves(spectrum: Spectrum) -> bytes:
+def draw_band_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the correspondence of each band by iteration, as curves and as a map."""
     figure = make_figure(8.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -135,7 +135,7 @@ def draw_band_curves(spectrum: Spectrum) -> bytes:
 
 
 @use_default_style
-def draw_stopping_curves(spectrum: Spectrum) -> bytes:
+def draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
     """Draw both stops: of blurriness over sharpness, and of the validation pixels."""
     rows = 2 if spectrum.psnr is None else 3
     figure = make_figure(8.6, 2.2 * rows)
@@ -183,7 +183,7 @@ def draw_stopping_curves(spectrum: Spectrum) -> bytes:
 
 
 @use_default_style
-def draw_architecture_scores(architectures: Architectures) -> bytes:
+def draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
     """Draw the scores of each architecture in a row, with the preset's dashed."""
     fits = architectures.fits
     figure = make_figure(8.6, 1.6 + 0.28 * len(fits))
@@ -220,7 +220,7 @@ def draw_architecture_scores(architectures: Architectures) -> bytes:
 
 
 @use_default_style
-def draw_architecture_pictures(architectures: Architectures) -> bytes:
+def draw_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
     """Draw the selected picture of each architecture."""
     pictures = {"given": architectures.subject.picture}
     if architectures.truth is not None:
@@ -242,7 +242,7 @@ def draw_architecture_pictures(architectures: Architectures) -> bytes:
 
 
 @use_default_style
-def draw_feature_pictures(rows: FeatureRows) -> bytes:
+def draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
     """Draw the image and its inversions, one row per layer."""
     plane = select_middle_plane(rows.image, rows.axes)
     limits = compute_contrast_limits(plane)

@@ -42,11 +42,11 @@ from napari_dip.pipeline.store.results import escape_formula, format_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.feature_layers import FeatureRows
-    from napari_dip.explore.noise_impedance import Impedance
+    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.feature_layers import FeatureInversionResult
+    from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.progress import ExperimentResult
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.spectra import SpectrumResult
 
 #: File names of each experiment, the page first.
 EXPERIMENT_FILES = {
@@ -83,7 +83,7 @@ def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return buffer.getvalue()
 
 
-def make_feature_files(result: FeatureRows) -> dict[str, str | bytes]:
+def make_feature_files(result: FeatureInversionResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["features"]`, the page first."""
     picture = draw_feature_pictures(result)
     rows = make_feature_rows(result)
@@ -95,7 +95,7 @@ def make_feature_files(result: FeatureRows) -> dict[str, str | bytes]:
     }
 
 
-def _write_feature_page(rows: FeatureRows, picture: bytes) -> str:
+def _write_feature_page(rows: FeatureInversionResult, picture: bytes) -> str:
     figure = ReportFigure(
         picture=picture, title="What each layer keeps", caption=_caption_features()
     )
@@ -107,7 +107,7 @@ def _write_feature_page(rows: FeatureRows, picture: bytes) -> str:
     )
 
 
-def _make_feature_table(rows: FeatureRows) -> ReportTable:
+def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
     heads = ("layer", "answer", *(f"{label}" for label in PRIOR_LABELS.values()))
     lines = tuple(
         (
@@ -199,7 +199,7 @@ def save_outcome(
     return _write_files(checked_folder, _CONTENT[outcome.experiment](outcome), overwrite=overwrite)
 
 
-def _make_impedance_files(impedance: Impedance) -> dict[str, str | bytes]:
+def _make_impedance_files(impedance: ImpedanceResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["impedance"]`, the page first."""
     picture = draw_energy_curves(impedance)
     count = len(impedance.energies["image"])
@@ -212,7 +212,7 @@ def _make_impedance_files(impedance: Impedance) -> dict[str, str | bytes]:
     }
 
 
-def _make_spectrum_files(spectrum: Spectrum) -> dict[str, str | bytes]:
+def _make_spectrum_files(spectrum: SpectrumResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["spectrum"]`, the page first."""
     pictures = (
         draw_power_curves(spectrum),
@@ -233,7 +233,7 @@ def _make_spectrum_files(spectrum: Spectrum) -> dict[str, str | bytes]:
     }
 
 
-def _make_architecture_files(architectures: Architectures) -> dict[str, str | bytes]:
+def _make_architecture_files(architectures: ArchitectureComparison) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["architectures"]`, the page first."""
     pictures = (draw_architecture_scores(architectures), draw_architecture_pictures(architectures))
     rows = make_comparison_rows(architectures)
@@ -247,7 +247,7 @@ def _make_architecture_files(architectures: Architectures) -> dict[str, str | by
     }
 
 
-def _format_band_csv(spectrum: Spectrum) -> str:
+def _format_band_csv(spectrum: SpectrumResult) -> str:
     """Return the curves of a spectrum as CSV, one row per iteration."""
     bands = [f"band_{number}" for number in range(1, spectrum.correspondence.shape[1] + 1)]
     heads = ["iteration", "energy", *bands, "blurriness", "sharpness", "ratio"]
@@ -260,7 +260,7 @@ def _format_band_csv(spectrum: Spectrum) -> str:
     return format_csv(heads, zip(count, *(column.tolist() for column in columns), strict=True))
 
 
-def _format_curve_csv(architectures: Architectures) -> str:
+def _format_curve_csv(architectures: ArchitectureComparison) -> str:
     """Return the curves of a comparison as CSV, one row per architecture and iteration."""
     heads = ["design", "iteration", "energy", "energy_of_noise", "held_out_error"]
     heads += [

@@ -25,10 +25,10 @@ from napari_dip.pipeline.assess.report_figures import make_html_page, make_image
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_dip.explore.comparison import Architectures
+    from napari_dip.explore.comparison import ArchitectureComparison
     from napari_dip.explore.experiment_setup import ExperimentSetup
-    from napari_dip.explore.noise_impedance import Impedance
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.noise_impedance import ImpedanceResult
+    from napari_dip.explore.spectra import SpectrumResult
 
 _PAGE_STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -146,7 +146,7 @@ def _render_figure(figure: ReportFigure) -> str:
     )
 
 
-def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
+def write_impedance_page(impedance: ImpedanceResult, picture: bytes) -> str:
     """Return the page of an impedance experiment."""
     summary = (
         f"Impedance score {impedance.score:.3f}: the mean distance between the energies of noise "
@@ -160,7 +160,7 @@ def write_impedance_page(impedance: Impedance, picture: bytes) -> str:
     return render_page(title, summary, figures, impedance.subject.recipe, PAPER)
 
 
-def make_impedance_figures(impedance: Impedance, picture: bytes) -> tuple[ReportFigure, ...]:
+def make_impedance_figures(impedance: ImpedanceResult, picture: bytes) -> tuple[ReportFigure, ...]:
     """Return the figure of an impedance experiment with its caption."""
     return (
         ReportFigure(
@@ -169,7 +169,7 @@ def make_impedance_figures(impedance: Impedance, picture: bytes) -> tuple[Report
     )
 
 
-def write_spectrum_page(spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]) -> str:
+def write_spectrum_page(spectrum: SpectrumResult, pictures: tuple[bytes, bytes, bytes]) -> str:
     """Return the page of a spectrum experiment."""
     title = f"Spectrum: {spectrum.subject.name}"
     references = (SHI, _CRETE, _BAHRAMI, *PAPER)
@@ -180,7 +180,7 @@ def write_spectrum_page(spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]
 
 
 def make_spectrum_figures(
-    spectrum: Spectrum, pictures: tuple[bytes, bytes, bytes]
+    spectrum: SpectrumResult, pictures: tuple[bytes, bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
     """Return the figures of a spectrum experiment with their captions."""
     return (
@@ -206,7 +206,7 @@ def _list_fit_sentences(setup: ExperimentSetup) -> tuple[str, ...]:
     )
 
 
-def _caption_energies(impedance: Impedance) -> str:
+def _caption_energies(impedance: ImpedanceResult) -> str:
     last = impedance.subject.iterations
     selected = [iteration for iteration in REPORTED_ITERATIONS if iteration < last]
     lines = []
@@ -226,7 +226,7 @@ def _caption_energies(impedance: Impedance) -> str:
     )
 
 
-def _caption_power(spectrum: Spectrum) -> str:
+def _caption_power(spectrum: SpectrumResult) -> str:
     high = spectrum.frequency > compute_band_edges()[-2]
     shares = [
         f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
@@ -241,7 +241,7 @@ def _caption_power(spectrum: Spectrum) -> str:
     )
 
 
-def _caption_bands(spectrum: Spectrum) -> str:
+def _caption_bands(spectrum: SpectrumResult) -> str:
     limits, halves, ninety_percent = (
         compute_band_edges(),
         *(find_level_iterations(spectrum.correspondence, level) for level in LEVELS),
@@ -264,7 +264,7 @@ def _caption_bands(spectrum: Spectrum) -> str:
     )
 
 
-def _caption_stops(spectrum: Spectrum) -> str:
+def _caption_stops(spectrum: SpectrumResult) -> str:
     stop, stopped_fit = spectrum.ratio_stop, spectrum.validation_stop
     text = (
         "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
@@ -297,12 +297,14 @@ def _explain_stopping_rule(setup: ExperimentSetup) -> str:
     return f"{sentence}; here the bound is {bound:g}."
 
 
-def write_architecture_page(architectures: Architectures, pictures: tuple[bytes, bytes]) -> str:
+def write_architecture_page(
+    architectures: ArchitectureComparison, pictures: tuple[bytes, bytes]
+) -> str:
     """Return the page of a comparison of architectures.
 
     Parameters
     ----------
-    architectures : Architectures
+    architectures : ArchitectureComparison
     pictures : tuple of bytes
         PNG files: the scores, and the selected pictures.
     """
@@ -321,7 +323,7 @@ def write_architecture_page(architectures: Architectures, pictures: tuple[bytes,
 
 
 def make_architecture_figures(
-    architectures: Architectures, pictures: tuple[bytes, bytes]
+    architectures: ArchitectureComparison, pictures: tuple[bytes, bytes]
 ) -> tuple[ReportFigure, ...]:
     """Return the figures of a comparison with their captions."""
     return (
@@ -348,7 +350,7 @@ def _describe_architecture_run(setup: ExperimentSetup) -> str:
     )
 
 
-def _make_architecture_table(architectures: Architectures) -> ReportTable:
+def _make_architecture_table(architectures: ArchitectureComparison) -> ReportTable:
     heads = ["design", "weights", "per pixel", "impedance", "band score"]
     heads += ["validation error", "taken at", "ms per iteration"]
     if architectures.truth is not None:
@@ -374,7 +376,7 @@ def _make_architecture_table(architectures: Architectures) -> ReportTable:
     )
 
 
-def _explain_columns(architectures: Architectures) -> str:
+def _explain_columns(architectures: ArchitectureComparison) -> str:
     caption = (
         "Impedance: area between the energies of noise and of the image over the logarithm of the "
         "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
@@ -394,7 +396,7 @@ def _explain_columns(architectures: Architectures) -> str:
     return caption
 
 
-def _caption_scores(architectures: Architectures) -> str:
+def _caption_scores(architectures: ArchitectureComparison) -> str:
     best = architectures.best
     caption = (
         f"The preset's network above, dashed its own values. The least validation error is that of "
@@ -422,6 +424,6 @@ def _caption_scores(architectures: Architectures) -> str:
     )
 
 
-def _caption_pictures(architectures: Architectures) -> str:
+def _caption_pictures(architectures: ArchitectureComparison) -> str:
     caption = "All at the same limits of contrast. Below each its validation error"
     return f"{caption}, and its PSNR." if architectures.truth is not None else f"{caption}."

@@ -405,8 +405,8 @@ class ResultMerger:
     def _describe_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
         chosen, *other_priors = dict.fromkeys(outcome.prior for outcome in self.outcomes)
-        budget = self._plan.budget
-        plan_reason = budget.prior_reason if chosen == budget.prior else ""
+        fit_config = self._plan.fit_config
+        plan_reason = fit_config.prior_reason if chosen == fit_config.prior else ""
         why = plan_reason or self._explain_prior(chosen)
         for prior in other_priors:
             parts = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
@@ -426,7 +426,7 @@ class ResultMerger:
         ):
             notes.append(make_note("type-shortened", dtype=self._array.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if height * width > 1 and PRIORS[self._plan.budget.prior].hides_pixels:
+        if height * width > 1 and PRIORS[self._plan.fit_config.prior].hides_pixels:
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

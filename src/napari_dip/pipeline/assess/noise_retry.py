@@ -59,12 +59,12 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
     result : Restoration
     """
     plan, calibration = image.plan, image.calibration
-    request = plan.task_plan.noise_request
+    request = plan.task_plan.noise_settings
     is_excluded = (
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIORS[plan.budget.prior].sees_image
+    is_excluded |= not PRIORS[plan.fit_config.prior].sees_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )

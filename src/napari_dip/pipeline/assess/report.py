@@ -101,7 +101,7 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
     image : CalibratedImage
     outcomes : sequence of UnitOutcome
     """
-    source, plan, budget = image.source, image.plan, image.plan.budget
+    source, plan, fit_config = image.source, image.plan, image.plan.fit_config
     joint_training = summarise_joint_training(outcomes)
     if plan.network is not None:
         joint_training["joint_training"] |= plan.network.report_fields
@@ -110,10 +110,10 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
         "inputs": list(plan.extra_inputs),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
-        "network": list(budget.widths),
-        "max_iterations": budget.iterations + budget.refit_iterations,
+        "network": list(fit_config.widths),
+        "max_iterations": fit_config.iterations + fit_config.refit_iterations,
         "last_phase": sum(outcome.refit_iterations for outcome in outcomes if outcome.has_estimate),
-        "restarts": budget.restarts,
+        "restarts": fit_config.restarts,
         "half_resolution": image.calibration.half_resolution is not None,
         "refined": any(outcome.is_refined for outcome in outcomes),
         "finished": sum(
@@ -230,7 +230,7 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     if unit is None:
         return (make_note("fits-ended-early", count=1, several=False),)
     max_iterations, count = (
-        unit.iterations + image.plan.budget.refit_iterations,
+        unit.iterations + image.plan.fit_config.refit_iterations,
         early[0].iterations,
     )
     part = _describe_fitted_part(image, unit)

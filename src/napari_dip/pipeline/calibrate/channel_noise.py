@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
-    from napari_dip.tasks.base import NoiseRequest
+    from napari_dip.tasks.base import NoiseSettings
 
 #: Maximum number of planes for noise measurement, spread over the stack. Eight planes of 512 x 512
 #: hold 30,000 blocks of the same detector.
@@ -51,7 +51,7 @@ def compute_noise_variance(
     return np.asarray(np.maximum(variance, noise.floor) + np.asarray(excess, np.float64))
 
 
-def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseRequest) -> str:
+def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseSettings) -> str:
     """Return the noise model: that of an artefact, "gaussian" or "poisson-gaussian"."""
     if not NOISE_MODELS[request.model].is_detector:
         return request.model
@@ -59,7 +59,7 @@ def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseRequest) 
 
 
 def measure_channel_noise(
-    inputs: RunInputs, parts: Planes, constant: tuple[int, ...], request: NoiseRequest
+    inputs: RunInputs, parts: Planes, constant: tuple[int, ...], request: NoiseSettings
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
     """Measure the noise of each channel from the image, or from two exposures of one object.
 
@@ -70,7 +70,7 @@ def measure_channel_noise(
         (parts, C, *grid) of the image; pixels without a measurement are filled.
     constant : tuple of int
         Channels that hold one value only.
-    request : NoiseRequest
+    request : NoiseSettings
 
     Returns
     -------
@@ -113,7 +113,7 @@ def measure_channel_noise(
 
 
 def measure_single_exposure(
-    volume: Planes, measured_mask: npt.NDArray[np.bool_] | None, step: float, request: NoiseRequest
+    volume: Planes, measured_mask: npt.NDArray[np.bool_] | None, step: float, request: NoiseSettings
 ) -> NoiseEstimate:
     """Measure the noise of one channel from its measured pixels.
 
@@ -123,7 +123,7 @@ def measure_single_exposure(
         (..., Y, X): pixels, and True where there is a measurement; None: everywhere.
     step : float
         Distance of neighbouring grey values; 0 for floating-point images.
-    request : NoiseRequest
+    request : NoiseSettings
         Figures of the user, which replace measured ones.
     """
     import torch
@@ -131,7 +131,7 @@ def measure_single_exposure(
     from napari_dip.engine.noise.estimate import (
         correct_by_prediction,
         estimate_noise,
-        extract_nugget,
+        extract_white_variance,
     )
 
     if NOISE_MODELS[request.model].is_removed_first:
@@ -152,12 +152,12 @@ def measure_single_exposure(
     if request.model == SPECKLE:
         return convert_log_noise(measured, planes)
     return _apply_user_noise(
-        extract_nugget(measured) if request.white else measured, planes, request
+        extract_white_variance(measured) if request.white else measured, planes, request
     )
 
 
 def _measure_exposure_pair(
-    first: Planes, second: Planes, step: float, request: NoiseRequest, *, constant: bool
+    first: Planes, second: Planes, step: float, request: NoiseSettings, *, constant: bool
 ) -> tuple[Planes, NoiseEstimate, NoiseEstimate, dict[str, float]]:
     """Scale the second exposure of one channel to the first, and measure the noise of both.
 
@@ -211,7 +211,9 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, count - 1, MAX_NOISE_PLANES).astype(int))
 
 
-def _apply_user_noise(noise: NoiseEstimate, planes: Planes, request: NoiseRequest) -> NoiseEstimate:
+def _apply_user_noise(
+    noise: NoiseEstimate, planes: Planes, request: NoiseSettings
+) -> NoiseEstimate:
     """Replace measured figures by those of the user."""
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise, mean_signal))

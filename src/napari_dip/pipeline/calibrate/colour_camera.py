@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_dip.engine.noise.colour_camera import CameraNoise, TextureStatistics
+    from napari_dip.engine.noise.camera_noise import CameraNoise, TextureStatistics
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Planes
@@ -60,7 +60,7 @@ def detect_camera_noise(
     """
     import torch
 
-    from napari_dip.engine.noise.colour_camera import measure_camera_noise
+    from napari_dip.engine.noise.camera_noise import measure_camera_noise
 
     planes = torch.from_numpy(np.ascontiguousarray(stack))
     measured = measure_camera_noise(planes)
@@ -102,7 +102,7 @@ def _is_camera_noise(camera: CameraNoise, signs: TextureStatistics, fine: float)
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
     """Filter a central crop, and accept the noise if the residual has no texture."""
-    from napari_dip.engine.refinement.colour_camera import filter_camera_noise
+    from napari_dip.engine.refinement.camera_filter import filter_camera_noise
 
     centre_slices = [
         slice(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import Inspection
 
 
-def sort_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
+def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInputs | Refusal:
     """Return the arranged pixels of a run, or a refusal of pixels that cannot be used.
 
     Parameters

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.noise.colour_camera import CameraNoise
+    from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Planes, RepeatedExposure, RunInputs
@@ -125,7 +125,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         blind_spot_size=block,
         validation_share=compute_validation_share(block, measured_count),
         constant_channels=constant,
-        noise_model=identify_noise_model(varied, task_plan.noise_request),
+        noise_model=identify_noise_model(varied, task_plan.noise_settings),
         measured_mask=measured_mask,
         extra_inputs=prepared_inputs,
         outlier_limits=limits,
@@ -179,7 +179,7 @@ def _measure_noise(
         inputs,
         parts if correction is None else correction.suppress_hot_pixels(parts),
         constant,
-        task_plan.noise_request,
+        task_plan.noise_settings,
     )
     noise = tuple(
         calibrate_clipping_limits(
@@ -221,7 +221,7 @@ def _is_colour_image(
     uses_automatic_noise = (
         task_plan.uses_half_resolution
         and task_plan.joint_channels
-        and task_plan.noise_request.model == "auto"
+        and task_plan.noise_settings.model == "auto"
     )
     return bool(has_colours and is_plain and is_large_plane and uses_automatic_noise)
 

@@ -12,9 +12,9 @@ from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.inputs import sort_inputs
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels, plan_task_for
-from napari_dip.pipeline.plan.costs import BUDGET_NOTES, choose_budget, estimate_costs
+from napari_dip.pipeline.plan.costs import BUDGET_NOTES, choose_fit_config, estimate_costs
 from napari_dip.pipeline.plan.network_reuse import explain_misfit, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import Plan, SharedNetwork, Tile
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan, Tile
     from napari_dip.tasks.base import Inspection, TaskPlan
 
 #: Standard deviation of the noise, as a share of the intensity range, below which noise is weak. A
@@ -46,7 +46,7 @@ MAX_WEAK_NOISE = 0.02
 
 
 def calibrate_image(
-    plan: Plan, inputs: Mapping[str, npt.NDArray[Any]], network: SharedNetwork | None = None
+    plan: Plan, inputs: Mapping[str, npt.NDArray[Any]], network: JointNetwork | None = None
 ) -> CalibratedImage | Refusal:
     """Calibrate an image that is not split into tiles; return a refusal of unusable pixels.
 
@@ -55,10 +55,10 @@ def calibrate_image(
     plan : Plan
     inputs : mapping of str to ndarray
         "image" in the axes and shape of `plan.source`, and the further inputs of the task.
-    network : SharedNetwork, optional
+    network : JointNetwork, optional
         The fitted network that the plan applies.
     """
-    sorted_inputs = sort_inputs(plan, inputs)
+    sorted_inputs = arrange_inputs(plan, inputs)
     if isinstance(sorted_inputs, Refusal):
         return sorted_inputs
     calibration, stack = calibrate_pixels(plan, sorted_inputs)
@@ -80,7 +80,7 @@ def refine(
     calibration: Calibration,
     *,
     layout: Layout | None = None,
-    network: SharedNetwork | None = None,
+    network: JointNetwork | None = None,
     regions: tuple[Tile, ...] = (),
     reference_tile: Tile | None = None,
     noise_reason: str = "",
@@ -98,7 +98,7 @@ def refine(
         tiles are larger.
     layout : Layout, optional
         Layout in which every part has measured pixels; that of the plan by default.
-    network : SharedNetwork, optional
+    network : JointNetwork, optional
         The fitted network that the plan applies.
     regions : tuple of Tile
         Sample regions of an image in tiles.
@@ -115,11 +115,13 @@ def refine(
         plan, task_plan, inspection, noise_reason or explain_fallback(calibration)
     )
     volume = layout.is_volume
-    budget, budget_notes = choose_budget(plan.recipe, task_plan, plan.source, prior, volume=volume)
-    if why or prior != plan.budget.prior or layout != plan.layout:
+    fit_config, budget_notes = choose_fit_config(
+        plan.recipe, task_plan, plan.source, prior, volume=volume
+    )
+    if why or prior != plan.fit_config.prior or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in BUDGET_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *budget_notes)))
-    budget = replace(budget, prior_reason=why)
+    fit_config = replace(fit_config, prior_reason=why)
     headers = plan.recipe, plan.source, plan.extra_inputs, layout
     tiles = plan.tiles
     if tiles:
@@ -129,21 +131,21 @@ def refine(
             plan.recipe,
             task_plan,
             plan.source,
-            budget,
+            fit_config,
             layout,
             _order_tiles(tiles, reference_tile or tiles[0]),
             tuple(Member(index, region.start) for index, region in enumerate(regions)),
         )
     else:
-        units = make_units(plan.recipe, task_plan, plan.source, budget, layout)
+        units = make_units(plan.recipe, task_plan, plan.source, fit_config, layout)
     if network is not None:
         half_resolution, constant = calibration.half_resolution, calibration.constant_channels
         if misfit := explain_misfit(
-            network, budget, constant, uses_half_resolution=half_resolution is not None
+            network, fit_config, constant, uses_half_resolution=half_resolution is not None
         ):
             notes, network = (*notes, make_note("series-unfit", why=misfit)), None
         else:
-            units = make_inference_units(units, budget)
+            units = make_inference_units(units, fit_config)
     half = plan.has_bfloat16
     grid = compute_fit_grid(*headers, plan.tiles)
     return RunPlan(
@@ -153,10 +155,10 @@ def refine(
         units=units,
         device=plan.device,
         threads=plan.threads,
-        budget=budget,
-        peak_bytes=estimate_memory(*headers, budget, plan.tiles, uses_half_precision=half)[1],
+        fit_config=fit_config,
+        peak_bytes=estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=half)[1],
         costs=estimate_costs(
-            grid, units, plan.device, plan.threads, budget, uses_half_precision=half
+            grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=half
         ),
         layout=layout,
         notes=notes,
@@ -172,7 +174,7 @@ def _choose_prior(
     plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
 ) -> tuple[str, str]:
     """Return the prior that pixels and noise ask for, with the reason; "": that of the plan."""
-    prior, why = inspection.prior or plan.budget.prior, inspection.prior_reason
+    prior, why = inspection.prior or plan.fit_config.prior, inspection.prior_reason
     if task_plan.fallback_prior and prior == task_plan.prior and noise_reason:
         return task_plan.fallback_prior, noise_reason
     return prior, why

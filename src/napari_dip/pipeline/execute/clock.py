@@ -102,7 +102,9 @@ class RunClock:
                 step.finish(None if step.share else now)
         self._units = tuple(units or plan.units)
         self._plan = plan
-        self._iterations = [unit.iterations + plan.budget.refit_iterations for unit in self._units]
+        self._iterations = [
+            unit.iterations + plan.fit_config.refit_iterations for unit in self._units
+        ]
         self._fits = [self._add_fits(index) for index in range(len(self._units))]
         is_whole = not units and any(unit.has_estimate for unit in self._units)
         self._assessment = tracker.add_step("assessment", is_whole * plan.costs.assessment, 0.0)
@@ -111,10 +113,10 @@ class RunClock:
 
     def _add_fits(self, index: int) -> list[FitSteps]:
         """Add the steps of a unit's fits, one for each candidate prior."""
-        unit, costs, budget = self._units[index], self._plan.costs, self._plan.budget
+        unit, costs, fit_config = self._units[index], self._plan.costs, self._plan.fit_config
         iterations, is_last = self._iterations[index], index == len(self._units) - 1
         fits = []
-        for _ in (budget.prior, *budget.other_candidates):
+        for _ in (fit_config.prior, *fit_config.other_candidates):
             fits.append(
                 FitSteps(
                     self._tracker.add_step(

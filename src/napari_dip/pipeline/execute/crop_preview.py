@@ -294,7 +294,7 @@ def _crop_image(
         else calibration.camera_correction.crop(grid[-2:]),
         notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
     )
-    inspection = Inspection(prior=plan.budget.prior, prior_reason=plan.budget.prior_reason)
+    inspection = Inspection(prior=plan.fit_config.prior, prior_reason=plan.fit_config.prior_reason)
     return CalibratedImage(
         plan=refine(crop_plan, inspection, calibration),
         calibration=calibration,

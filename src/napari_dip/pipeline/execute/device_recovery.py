@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.engine.fit.trainer import TensorState
     from napari_dip.errors.notes import Note, Stop
-    from napari_dip.pipeline.plan.types import Budget, UnitOutcome
+    from napari_dip.pipeline.plan.types import FitConfig, UnitOutcome
 
     Attempt = Callable[[Checkpoint | None], Generator[Event, None, Control]]
 
@@ -242,11 +242,11 @@ class RecoveryState:
         self.tries, self._candidate_checkpoint, self._last_copy_time = 0, None, -COPY_INTERVAL
         self.notes.clear()
 
-    def limit_budget(self, budget: Budget) -> Budget:
+    def limit_fit_config(self, fit_config: FitConfig) -> FitConfig:
         """Return the budget with a training window that fits in memory."""
-        if self.window is None or budget.window is None:
-            return budget
-        return replace(budget, window=min(self.window, budget.window))
+        if self.window is None or fit_config.window is None:
+            return fit_config
+        return replace(fit_config, window=min(self.window, fit_config.window))
 
     def shrink_window(self, planned_window: int | None, side: int) -> Note:
         """Count an out-of-memory error, halve the training window if possible, and return a note.

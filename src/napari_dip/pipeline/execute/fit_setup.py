@@ -24,7 +24,7 @@ from napari_dip.pipeline.calibrate.prepare import (
 )
 from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
-from napari_dip.pipeline.plan.costs import choose_budget
+from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput
 from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
-    from napari_dip.pipeline.plan.types import Budget, Plan, WorkUnit
+    from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
 #: Decay per iteration of the running average of weights, for priors whose draws do not cover the
 #: grid; for the others, outputs are averaged.
@@ -51,7 +51,7 @@ WEIGHT_AVERAGE_DECAY = 0.95
 #: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise
 #: estimate that is a quarter too high makes the network's own variance vanish. The posterior mean
 #: then ignores the measured pixel.
-BLIND_SPOT_NOISE_SHARE = 0.6
+BLIND_SPOT_NOISE_FRACTION = 0.6
 #: Smallest and largest factor by which validation residuals may correct the predicted variance.
 #: Values beyond these limits come from a few atypical validation pixels.
 UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
@@ -61,7 +61,7 @@ UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 MIN_BUDGET_SHARE = 0.9
 #: Noise level, in network units, above which the rounding error of half precision (1/512 of a
 #: value) is negligible.
-MIN_HALF_PRECISION_NOISE = 0.02
+MIN_BFLOAT16_NOISE = 0.02
 
 
 def shape_channel_values(
@@ -167,41 +167,39 @@ def make_fit(
         Chooses the device, and limits the training window to what fits in memory.
     """
     recovery = recovery or RecoveryState()
-    budget = choose_fit_budget(image, prior_name, recovery)
+    fit_config = adapt_fit_config(image, prior_name, recovery)
     device = recovery.choose_device(image.plan.device)
-    fit_input = make_fit_input(image, unit, budget, frames, device)
-    return build_fit(image.plan, unit, fit_input, budget)
+    fit_input = make_fit_input(image, unit, fit_config, frames, device)
+    return build_fit(image.plan, unit, fit_input, fit_config)
 
 
-def choose_fit_budget(
+def adapt_fit_config(
     image: CalibratedImage, prior_name: str | None, recovery: RecoveryState
-) -> Budget:
+) -> FitConfig:
     """Return the budget of the chosen prior, or the plan's, with a window that fits in memory."""
-    plan, budget = image.plan, image.plan.budget
+    plan, fit_config = image.plan, image.plan.fit_config
     if prior_name:
         is_volume = image.layout.is_volume
-        budget = choose_budget(
+        fit_config = choose_fit_config(
             plan.recipe, plan.task_plan, image.source, prior_name, volume=is_volume
         )[0]
-    return recovery.limit_budget(budget)
+    return recovery.limit_fit_config(fit_config)
 
 
-def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -> UnitFit:
+def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig) -> UnitFit:
     """Build problem, prior, schedule and stop rule for a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
-    setup, name = plan.recipe.task.setup(fit_input, rng), budget.prior
+    setup, name = plan.recipe.task.setup(fit_input, rng), fit_config.prior
     prior, fit_input = setup.prior, setup.fit_input
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
-    uses_half_precision = budget.allows_half_precision or (
-        PRIORS[name].has_half_precision and fit_input.noise_level > MIN_HALF_PRECISION_NOISE
+    uses_bfloat16 = fit_config.allows_bfloat16 or (
+        PRIORS[name].supports_bfloat16 and fit_input.noise_level > MIN_BFLOAT16_NOISE
     )
-    uses_half_precision = uses_half_precision and fit_input.measurement.ndim == 4
-    schedule = make_fit_schedule(
-        budget, average, unit.iterations, uses_half_precision=uses_half_precision
-    )
+    uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
+    schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
     min_iterations = 0 if prior.covers_grid else int(MIN_BUDGET_SHARE * unit.iterations)
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.report_every), min_iterations
@@ -220,7 +218,7 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, budget: Budget) -
 def make_fit_input(
     image: CalibratedImage,
     unit: WorkUnit,
-    budget: Budget,
+    fit_config: FitConfig,
     frames: NeighbourFrames,
     device_name: str,
 ) -> FitInput:
@@ -230,13 +228,13 @@ def make_fit_input(
     ----------
     image : CalibratedImage
     unit : WorkUnit
-    budget : Budget
+    fit_config : FitConfig
     frames : NeighbourFrames
         Other frames of the movie, in the image's units.
     device_name : str
     """
     calibration, parts = image.calibration, image.stack
-    name, device = budget.prior, torch.device(device_name)
+    name, device = fit_config.prior, torch.device(device_name)
     channels, upscaled_grid, full_size_stack = list(unit.channels), None, parts
     if calibration.half_resolution is not None:
         upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
@@ -271,10 +269,10 @@ def make_fit_input(
         validation_mask=validation_mask,
         guard_mask=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
         blind_spot_size=calibration.blind_spot_size,
-        certain_noise_share=BLIND_SPOT_NOISE_SHARE if PRIORS[name].hides_pixels else 1.0,
+        assumed_noise_fraction=BLIND_SPOT_NOISE_FRACTION if PRIORS[name].hides_pixels else 1.0,
         prior=name,
-        widths=budget.widths,
-        window=budget.window,
+        widths=fit_config.widths,
+        window=fit_config.window,
         extra_inputs={
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.extra_inputs.items()
@@ -346,36 +344,36 @@ def _add_neighbour_frames(
 
 
 def make_fit_schedule(
-    budget: Budget, average: float, iterations: int, *, uses_half_precision: bool = False
+    fit_config: FitConfig, average: float, iterations: int, *, uses_bfloat16: bool = False
 ) -> Schedule:
     """Build the schedule: iterations that also fit the operator, then those with it fixed.
 
     Parameters
     ----------
-    budget : Budget
+    fit_config : FitConfig
     average : float
         Decay per iteration of the running average.
     iterations : int
         Number of iterations in both phases.
-    uses_half_precision : bool
+    uses_bfloat16 : bool
         Whether to compute in half precision.
     """
-    fixed_operator_iterations = iterations - budget.operator_iterations
+    fixed_operator_iterations = iterations - fit_config.operator_iterations
     phases = (
         Phase(
-            iterations=budget.operator_iterations,
-            learning_rate=budget.learning_rate,
-            operator_learning_rate=budget.operator_learning_rate,
+            iterations=fit_config.operator_iterations,
+            learning_rate=fit_config.learning_rate,
+            operator_learning_rate=fit_config.operator_learning_rate,
         ),
-        Phase(iterations=fixed_operator_iterations, learning_rate=budget.learning_rate),
+        Phase(iterations=fixed_operator_iterations, learning_rate=fit_config.learning_rate),
     )
     return Schedule(
         phases=tuple(phase for phase in phases if phase.iterations),
         horizon=iterations,
         stop_at=iterations,
         average_decay=average,
-        refit_iterations=budget.refit_iterations,
-        uses_half_precision=uses_half_precision,
+        refit_iterations=fit_config.refit_iterations,
+        uses_bfloat16=uses_bfloat16,
     )
 
 
@@ -431,9 +429,9 @@ def _compute_variance_factor(fit: UnitFit, network_estimate: Estimate) -> Tensor
     validation_mask, noise = fit_input.validation_mask, fit_input.noise.evaluate(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
-    if fit_input.certain_noise_share < 1:
+    if fit_input.assumed_noise_fraction < 1:
         factor = squared_residuals.sum() / (
-            predicted_variance + fit_input.certain_noise_share * noise * validation_mask
+            predicted_variance + fit_input.assumed_noise_fraction * noise * validation_mask
         ).sum().clamp(min=1e-30)
     else:
         factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(

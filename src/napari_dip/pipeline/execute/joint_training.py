@@ -18,8 +18,8 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.train_step import apply_network
 from napari_dip.pipeline.execute.fit_setup import (
     UnitFit,
+    adapt_fit_config,
     build_fit,
-    choose_fit_budget,
     make_fit_input,
 )
 from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
-def make_series_fit(
+def make_joint_fit(
     image: CalibratedImage,
     unit: WorkUnit,
     prior: str,
@@ -65,7 +65,7 @@ def make_series_fit(
     recovery : RecoveryState
         Chooses the device, and limits the training window to what fits in memory.
     """
-    budget = choose_fit_budget(image, prior, recovery)
+    fit_config = adapt_fit_config(image, prior, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_inputs = []
     for member in unit.members:
@@ -80,10 +80,10 @@ def make_series_fit(
         if frames.neighbours is not None:
             frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
         crop, member_unit = _crop_member(image, member), replace(member_unit, part=0)
-        fit_inputs.append(make_fit_input(crop, member_unit, budget, frames, device))
+        fit_inputs.append(make_fit_input(crop, member_unit, fit_config, frames, device))
     is_separate = bool(image.calibration.part_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
-    setup = build_fit(image.plan, unit, joint_input, budget)
+    setup = build_fit(image.plan, unit, joint_input, fit_config)
     problem = replace(setup.problem, finish=_keep_estimate, refine=None)
     if unit.role != JOINT:
         return replace(setup, problem=problem)

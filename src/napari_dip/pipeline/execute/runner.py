@@ -14,7 +14,7 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_files
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.store.shared_network import (
+from napari_dip.pipeline.store.joint_network import (
     list_network_outcomes,
     read_fitted_network,
     read_network_weights,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.lazy_inputs import FileStamps
-    from napari_dip.pipeline.plan.types import Plan, SharedNetwork
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 __all__ = ["Control", "Event", "Restoration", "run"]
@@ -140,7 +140,7 @@ def _restore(
             calibration,
             layout=image.layout,
             network=network,
-            noise_reason=image.plan.budget.prior_reason,
+            noise_reason=image.plan.fit_config.prior_reason,
         )
         image = replace(image, plan=run_plan, calibration=calibration)
         yield clock.announce("Restoring again with weaker noise")
@@ -202,7 +202,7 @@ def _fit_units(
 
 
 def read_image(
-    plan: Plan, data: Mapping[str, Any], clock: RunClock, network: SharedNetwork | None = None
+    plan: Plan, data: Mapping[str, Any], clock: RunClock, network: JointNetwork | None = None
 ) -> Generator[Event, None, CalibratedImage]:
     """Read an image that is not split into tiles, and calibrate it.
 
@@ -211,7 +211,7 @@ def read_image(
     plan, data
         As for `run`.
     clock : RunClock
-    network : SharedNetwork, optional
+    network : JointNetwork, optional
         The fitted network that the plan applies.
 
     Raises

@@ -114,7 +114,7 @@ class UnitExecutor:
         if unit.role == INFERENCE and unit.iterations and self._poll_control() is Control.KEEP:
             unit = replace(unit, iterations=0)
         attempt = partial(self._attempt, unit, number)
-        sides = self._plan.budget.window, max(self._image.stack.shape[2:])
+        sides = self._plan.fit_config.window, max(self._image.stack.shape[2:])
         return (
             yield from retry_fit(attempt, resume, self._recovery, *sides, self._merger.outcomes)
         )
@@ -163,26 +163,26 @@ class UnitExecutor:
 
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
         """Return the names of the priors to fit; a restart uses the prior of the first fit."""
-        budget = self._plan.budget
+        fit_config = self._plan.fit_config
         if self._recovery.prior:
             return (self._recovery.prior,)
-        if unit.restart and budget.other_candidates:
+        if unit.restart and fit_config.other_candidates:
             prior_by_unit = {outcome.unit: outcome.prior for outcome in self._merger.outcomes}
-            return (prior_by_unit.get(unit.first_unit_id, budget.prior),)
-        return (budget.prior, *budget.other_candidates)
+            return (prior_by_unit.get(unit.first_unit_id, fit_config.prior),)
+        return (fit_config.prior, *fit_config.other_candidates)
 
     def _start_fit(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> RunningFit:
         """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import make_fit
-        from napari_dip.pipeline.execute.joint_training import RunningFit, make_series_fit
+        from napari_dip.pipeline.execute.joint_training import RunningFit, make_joint_fit
 
         recovery, movie = self._recovery, self._movie
         if unit.has_estimate:
             frames = movie.get_neighbour_frames(unit, prior)
             setup = make_fit(self._image, unit, prior, frames, recovery)
         else:
-            setup = make_series_fit(self._image, unit, prior, movie, recovery)
+            setup = make_joint_fit(self._image, unit, prior, movie, recovery)
 
         def keep_checkpoint(checkpoint: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(checkpoint, prior if self._is_selecting else "")

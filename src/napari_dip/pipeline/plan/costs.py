@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.plan.types import Budget, CostEstimate
+from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
 from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
@@ -74,7 +74,7 @@ REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
-#: Codes of the notes that `choose_budget` returns.
+#: Codes of the notes that `choose_fit_config` returns.
 BUDGET_NOTES = ("fewer-scales",)
 #: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
 REFIT_DIVISOR = 8
@@ -105,22 +105,22 @@ def count_final_passes(dims: int) -> tuple[int, int]:
     return count_block_passes((*leading_axes, 1, 1)), maximum
 
 
-def compute_batch_pixels(grid: tuple[int, ...], budget: Budget) -> int:
+def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Count the pixels that one batch of an inference pass takes.
 
     Parameters
     ----------
     grid : tuple of int
         Size of the network's output.
-    budget : Budget
+    fit_config : FitConfig
     """
     pixels = prod(grid)
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
-        return min(pixels, planes) if PRIORS[budget.prior].has_planewise_network else pixels
+        return min(pixels, planes) if PRIORS[fit_config.prior].has_planewise_network else pixels
     return (
-        count_max_tile_pixels(pixels, len(budget.widths))
-        if PRIORS[budget.prior].has_local_network
+        count_max_tile_pixels(pixels, len(fit_config.widths))
+        if PRIORS[fit_config.prior].has_local_network
         else pixels
     )
 
@@ -165,7 +165,7 @@ def estimate_image_memory(grid: tuple[int, ...], planes: int) -> int:
 
 
 def estimate_fit_memory(
-    grid: tuple[int, ...], channels: int, budget: Budget, *, uses_half_precision: bool
+    grid: tuple[int, ...], channels: int, fit_config: FitConfig, *, uses_bfloat16: bool
 ) -> int:
     """Estimate the memory of one fit in bytes: the maximum of a step, inference and refinement.
 
@@ -179,20 +179,24 @@ def estimate_fit_memory(
         Size of the network's output.
     channels : int
         Channels of one fit.
-    budget : Budget
-    uses_half_precision : bool
+    fit_config : FitConfig
+    uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, budget)
-    features = sum(width * shrink**scale for scale, width in enumerate(budget.widths))
-    is_half_precision = uses_half_precision and _uses_half_precision(grid, budget)
-    prior = PRIORS[budget.prior]
-    feature_bytes = (is_half_precision and prior.half_step_bytes) or prior.step_bytes
-    step_bytes = _count_step_pixels(grid, budget) * features * feature_bytes
-    batch_pixels, base_bytes, retained_bytes = compute_batch_pixels(grid, budget), START_BYTES, 0.0
+    grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, fit_config)
+    features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
+    is_bfloat16 = uses_bfloat16 and _uses_bfloat16(grid, fit_config)
+    prior = PRIORS[fit_config.prior]
+    feature_bytes = (is_bfloat16 and prior.half_step_bytes) or prior.step_bytes
+    step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
+    batch_pixels, base_bytes, retained_bytes = (
+        compute_batch_pixels(grid, fit_config),
+        START_BYTES,
+        0.0,
+    )
     if len(grid) == 2:
         retained_bytes = step_bytes * (
-            RETAINED_HALF_STEP_SHARE if is_half_precision else RETAINED_STEP_SHARE
+            RETAINED_HALF_STEP_SHARE if is_bfloat16 else RETAINED_STEP_SHARE
         )
         pixel_bytes = (
             INFERENCE_PIXEL_BYTES
@@ -217,9 +221,9 @@ def estimate_costs(
     units: Sequence[WorkUnit],
     device: str,
     threads: int,
-    budget: Budget,
+    fit_config: FitConfig,
     *,
-    uses_half_precision: bool = False,
+    uses_bfloat16: bool = False,
 ) -> CostEstimate:
     """Estimate the time of a run, in seconds.
 
@@ -230,21 +234,21 @@ def estimate_costs(
     units : sequence of WorkUnit
     device : str
     threads : int
-    budget : Budget
-    uses_half_precision : bool
+    fit_config : FitConfig
+    uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    dims, fits, prior = _count_network_dims(grid, budget), len(units), PRIORS[budget.prior]
-    operations: float = 2 * _count_multiplications(budget.widths, dims)
-    pixel_seconds = operations / _estimate_operation_rate(budget, dims, device, threads)
+    dims, fits, prior = _count_network_dims(grid, fit_config), len(units), PRIORS[fit_config.prior]
+    operations: float = 2 * _count_multiplications(fit_config.widths, dims)
+    pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
     pass_seconds = pixel_seconds * prod(grid) if prior.sees_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
-        if uses_half_precision and device == "cpu" and _uses_half_precision(grid, budget)
+        if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
         else 1.0
     )
     channels = sum(len(unit.channels) for unit in units)
-    candidates = 1 + len(budget.other_candidates)
+    candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = 0.0
     if len(grid) == 2 and prior.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
@@ -258,13 +262,13 @@ def estimate_costs(
         usual_inference=fits * usual_passes * pass_seconds,
         longest_inference=fits * max_passes * pass_seconds,
         ending=assessment_seconds + fits * candidates * refinement_seconds,
-        iteration=3 * _count_step_pixels(grid, budget) * pixel_seconds / speedup,
+        iteration=3 * _count_step_pixels(grid, fit_config) * pixel_seconds / speedup,
         validation=pass_seconds,
         inference=usual_passes * pass_seconds,
         refinement=refinement_seconds,
         assessment=assessment_seconds,
     )
-    further_iterations = budget.refit_iterations + budget.iterations * (candidates - 1)
+    further_iterations = fit_config.refit_iterations + fit_config.iterations * (candidates - 1)
     fit_seconds = sum(
         costs.estimate_fit(unit.iterations, len(unit.members))
         + costs.estimate_fit(further_iterations)
@@ -273,43 +277,43 @@ def estimate_costs(
     return replace(costs, fit=costs.fit + fit_seconds)
 
 
-def _estimate_operation_rate(budget: Budget, dims: int, device: str, threads: int) -> float:
+def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, threads: int) -> float:
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    share = NORMALISED_RATE_FACTOR if PRIORS[budget.prior].uses_random_input else 1.0
+    share = NORMALISED_RATE_FACTOR if PRIORS[fit_config.prior].uses_random_input else 1.0
     return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
 
 
-def _uses_half_precision(grid: tuple[int, ...], budget: Budget) -> bool:
+def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:
     """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
     return len(grid) == 2 and (
-        budget.allows_half_precision or PRIORS[budget.prior].has_half_precision
+        fit_config.allows_bfloat16 or PRIORS[fit_config.prior].supports_bfloat16
     )
 
 
-def _count_network_dims(grid: tuple[int, ...], budget: Budget) -> int:
+def _count_network_dims(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of axes of the network's kernels."""
-    return 2 if PRIORS[budget.prior].has_planewise_network else len(grid)
+    return 2 if PRIORS[fit_config.prior].has_planewise_network else len(grid)
 
 
-def _count_step_pixels(grid: tuple[int, ...], budget: Budget) -> int:
+def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of pixels in one step."""
-    if len(grid) > 2 and PRIORS[budget.prior].has_planewise_network:
-        return prod(compute_stack_window(budget.window, grid))
-    if budget.window is None:
+    if len(grid) > 2 and PRIORS[fit_config.prior].has_planewise_network:
+        return prod(compute_stack_window(fit_config.window, grid))
+    if fit_config.window is None:
         return prod(grid)
-    return prod(map(min, compute_window_size(len(grid), budget.window), grid))
+    return prod(map(min, compute_window_size(len(grid), fit_config.window), grid))
 
 
-def choose_budget(
+def choose_fit_config(
     recipe: Recipe,
     task_plan: TaskPlan,
     source: ImageSpec,
     prior: str | None = None,
     *,
     volume: bool = False,
-) -> tuple[Budget, tuple[Note, ...]]:
+) -> tuple[FitConfig, tuple[Note, ...]]:
     """Return the budget of the recipe's preset, with the user's own limits applied.
 
     Parameters
@@ -325,7 +329,7 @@ def choose_budget(
 
     Returns
     -------
-    Budget
+    FitConfig
     notes : tuple of Note
         Note on a reduced number of scales.
     """
@@ -345,7 +349,7 @@ def choose_budget(
     if run_settings.max_iterations:  # the last phase counts, too
         refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
         iterations = joint_iterations = run_settings.max_iterations - refit_iterations
-    budget = Budget(
+    fit_config = FitConfig(
         prior=prior,
         iterations=iterations,
         joint_iterations=joint_iterations,
@@ -357,9 +361,9 @@ def choose_budget(
         other_candidates=tuple(other for other in list_candidates(task) if other != prior),
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
-        allows_half_precision=row.get("allows_half_precision", False) and not volume,
+        allows_bfloat16=row.get("allows_bfloat16", False) and not volume,
     )
-    return budget, notes
+    return fit_config, notes
 
 
 @cache

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.plan.types import Budget, SharedNetwork, WorkUnit
+    from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, WorkUnit
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 IGNORED_SETTINGS = ("neighbouring_frames", "temporal_smoothing", "series_training")
 
 
-def make_inference_units(units: tuple[WorkUnit, ...], budget: Budget) -> tuple[WorkUnit, ...]:
+def make_inference_units(
+    units: tuple[WorkUnit, ...], fit_config: FitConfig
+) -> tuple[WorkUnit, ...]:
     """Return units that apply the network, and are fine-tuned only if its probes show a gain."""
-    fine_tune_iterations = compute_warm_start_iterations(budget)
+    fine_tune_iterations = compute_warm_start_iterations(fit_config)
     return tuple(
         replace(
             unit,
@@ -45,8 +47,8 @@ def make_inference_units(units: tuple[WorkUnit, ...], budget: Budget) -> tuple[W
 
 
 def explain_misfit(
-    network: SharedNetwork,
-    budget: Budget,
+    network: JointNetwork,
+    fit_config: FitConfig,
     constant_channels: tuple[int, ...],
     *,
     uses_half_resolution: bool,
@@ -55,8 +57,8 @@ def explain_misfit(
 
     Parameters
     ----------
-    network : SharedNetwork
-    budget : Budget
+    network : JointNetwork
+    fit_config : FitConfig
         With the prior that was chosen from the pixels.
     constant_channels : tuple of int
         Channels that hold one value only.
@@ -64,11 +66,11 @@ def explain_misfit(
         Whether the image is fitted at half its size.
     """
     constant = set(constant_channels)
-    if budget.prior != network.prior:
-        return f"its noise asks for '{budget.prior}', and that is of '{network.prior}'"
+    if fit_config.prior != network.prior:
+        return f"its noise asks for '{fit_config.prior}', and that is of '{network.prior}'"
     if uses_half_resolution != network.uses_half_resolution:
         return "it is oversampled in another way than those files"
-    if budget.widths != network.widths:
+    if fit_config.widths != network.widths:
         return "its size asks for a network of another depth"
     if any(constant & set(group) and not constant >= set(group) for group in network.groups):
         return "some of its channels hold one value only"
@@ -76,47 +78,53 @@ def explain_misfit(
 
 
 def reuse_network(
-    network: SharedNetwork | None,
+    network: JointNetwork | None,
     units: tuple[WorkUnit, ...],
     recipe: Recipe,
     task_plan: TaskPlan,
     source: ImageSpec,
     extra_headers: Mapping[str, ImageSpec],
-    budget: Budget,
+    fit_config: FitConfig,
     *,
     is_single: bool,
-) -> tuple[SharedNetwork | None, tuple[WorkUnit, ...], tuple[Note, ...]] | Refusal:
+) -> tuple[JointNetwork | None, tuple[WorkUnit, ...], tuple[Note, ...]] | Refusal:
     """Plan to apply a network to an image, from headers.
 
     Parameters
     ----------
-    network : SharedNetwork or None
+    network : JointNetwork or None
         Only the task is checked before it is fitted. None: units stay as they are.
-    units, recipe, task_plan, source, extra_headers, budget
+    units, recipe, task_plan, source, extra_headers, fit_config
         Those of the plan.
     is_single : bool
         Whether the image is one plane without tiles. Others are restored without the network.
 
     Returns
     -------
-    network : SharedNetwork or None
+    network : JointNetwork or None
     units : tuple of WorkUnit
     notes : tuple of Note
     """
     if network is None:
         return None, units, ()
-    is_reusable = has_reusable_network(task_plan, budget.prior) and not budget.other_candidates
+    is_reusable = (
+        has_reusable_network(task_plan, fit_config.prior) and not fit_config.other_candidates
+    )
     if not is_reusable or extra_headers:
         return make_refusal("series-alone", name=source.name)
     if not is_single:
         return None, units, (make_note("series-unused"),)
-    if refusal := _check_network(network, recipe, task_plan, source, budget):
+    if refusal := _check_network(network, recipe, task_plan, source, fit_config):
         return refusal
-    return network, make_inference_units(units, budget), ()
+    return network, make_inference_units(units, fit_config), ()
 
 
 def _check_network(
-    network: SharedNetwork, recipe: Recipe, task_plan: TaskPlan, source: ImageSpec, budget: Budget
+    network: JointNetwork,
+    recipe: Recipe,
+    task_plan: TaskPlan,
+    source: ImageSpec,
+    fit_config: FitConfig,
 ) -> Refusal | None:
     """Return a refusal if version, settings, restarts or channels of a network do not match."""
     from napari_dip.version import __version__
@@ -149,8 +157,8 @@ def _check_network(
                 "wanted": repr(plan_value),
             }
             return make_refusal("series-settings", **facts)
-    if budget.restarts > network.repeats:
-        facts = {"found": network.repeats, "wanted": budget.restarts}
+    if fit_config.restarts > network.repeats:
+        facts = {"found": network.repeats, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
     return check_channels(task_plan, source, network.groups)
 

@@ -9,7 +9,7 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import Machine, choose_thread_count, format_bytes
 from napari_dip.pipeline.plan.costs import (
-    choose_budget,
+    choose_fit_config,
     count_channels,
     estimate_costs,
     estimate_fit_memory,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.plan.types import SharedNetwork, Tile
+    from napari_dip.pipeline.plan.types import JointNetwork, Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -48,7 +48,7 @@ def preflight(
     source: ImageSpec,
     machine: Machine,
     extra_headers: Mapping[str, ImageSpec] | None = None,
-    network: SharedNetwork | None = None,
+    network: JointNetwork | None = None,
     *,
     stacks: str = "",
 ) -> Plan | Refusal:
@@ -61,7 +61,7 @@ def preflight(
     machine : Machine
     extra_headers : mapping of str to ImageSpec, optional
         Headers of the task's further inputs, by name.
-    network : SharedNetwork, optional
+    network : JointNetwork, optional
         Network that was fitted to other files, to apply to this image. Stacks, movies and images
         in tiles are restored without it, with a note.
     stacks : str
@@ -86,11 +86,11 @@ def preflight(
     if isinstance(chosen_layout, Refusal):
         return chosen_layout
     layout, task_plan, layout_notes = chosen_layout
-    budget, notes = choose_budget(recipe, task_plan, source, volume=layout.is_volume)
+    fit_config, notes = choose_fit_config(recipe, task_plan, source, volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
     notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
-    prepared = recipe, source, extra_headers, layout, budget
-    image_bytes, peak_bytes = estimate_memory(*prepared, uses_half_precision=machine.half)
+    prepared = recipe, source, extra_headers, layout, fit_config
+    image_bytes, peak_bytes = estimate_memory(*prepared, uses_bfloat16=machine.has_bfloat16)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     tiling: tuple[int, tuple[Tile, ...]] | Refusal = (0, ())
@@ -104,19 +104,21 @@ def preflight(
     if device == "cuda":
         notes += (make_note("card-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
-    peak_bytes = estimate_memory(*prepared, tiles, uses_half_precision=machine.half)[1]
+    peak_bytes = estimate_memory(*prepared, tiles, uses_bfloat16=machine.has_bfloat16)[1]
     grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
-    units = make_units(recipe, task_plan, source, budget, layout, tiles)
+    units = make_units(recipe, task_plan, source, fit_config, layout, tiles)
     is_single = not tiles and not layout.is_volume and layout.count(source) == 1
     reused = reuse_network(
-        network, units, recipe, task_plan, source, extra_headers, budget, is_single=is_single
+        network, units, recipe, task_plan, source, extra_headers, fit_config, is_single=is_single
     )
     if isinstance(reused, Refusal):
         return reused
     network, units, reuse_notes = reused
     notes += reuse_notes
-    costs = estimate_costs(grid, units, device, threads, budget, uses_half_precision=machine.half)
+    costs = estimate_costs(
+        grid, units, device, threads, fit_config, uses_bfloat16=machine.has_bfloat16
+    )
     return Plan(
         recipe=recipe,
         task_plan=task_plan,
@@ -124,14 +126,14 @@ def preflight(
         units=units,
         device=device,
         threads=threads,
-        budget=budget,
+        fit_config=fit_config,
         peak_bytes=peak_bytes,
         costs=costs,
         layout=layout,
         notes=notes,
         extra_inputs=extra_headers,
         tiles=tiles,
-        has_bfloat16=machine.half,
+        has_bfloat16=machine.has_bfloat16,
         network=network,
     )
 
@@ -199,9 +201,9 @@ def _choose_volume(
     if isinstance(volume_plan, Refusal):
         return False, notes
     grid = volume_plan.network_grid or source.get_sizes(volume.grid)
-    budget = choose_budget(recipe, volume_plan, source, volume=True)[0]
+    fit_config = choose_fit_config(recipe, volume_plan, source, volume=True)[0]
     channels = count_channels(source)
-    need = estimate_fit_memory(grid, channels, budget, uses_half_precision=machine.half)
+    need = estimate_fit_memory(grid, channels, fit_config, uses_bfloat16=machine.has_bfloat16)
     need += estimate_image_memory(grid, channels * volume.count(source))
     return need <= machine.memory_bytes, notes
 

@@ -17,7 +17,7 @@ from napari_dip.pipeline.plan.costs import (
 from napari_dip.pipeline.plan.joint_training import estimate_members_memory
 from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
 from napari_dip.pipeline.plan.types import Span, Tile
-from napari_dip.tasks.base import RECEPTIVE_FIELD_RADIUS
+from napari_dip.tasks.base import CONTEXT_RADIUS
 from napari_dip.tasks.shared_settings import choose_sharing
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import Budget
+    from napari_dip.pipeline.plan.types import FitConfig
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -157,7 +157,7 @@ def choose_tiles(
     source: ImageSpec,
     extra_headers: Mapping[str, ImageSpec],
     layout: Layout,
-    budget: Budget,
+    fit_config: FitConfig,
     machine: Machine,
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
@@ -169,7 +169,7 @@ def choose_tiles(
         refusal if the recipe sets a tile size for an image that cannot be divided.
     """
     no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
-    prepared = recipe, source, extra_headers, layout, budget
+    prepared = recipe, source, extra_headers, layout, fit_config
     side_setting = recipe.run_settings.tile
     halo = None
     if "T" not in get_stacked_axes(source):
@@ -181,7 +181,7 @@ def choose_tiles(
     for side, tiles in _iter_tilings(source, layout, halo, side_setting):
         if len(tiles) > 1 and (
             side_setting
-            or estimate_memory(*prepared, tiles, uses_half_precision=machine.half)[1]
+            or estimate_memory(*prepared, tiles, uses_bfloat16=machine.has_bfloat16)[1]
             <= machine.memory_bytes
         ):
             return side, tiles
@@ -209,7 +209,7 @@ def _iter_tilings(
         return
     # a smaller overlap replaces the receptive field here (see VOLUME_OVERLAP_PIXELS); the radius of
     # a PSF is kept in full
-    psf_halo = ceil((halo - RECEPTIVE_FIELD_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
+    psf_halo = ceil((halo - CONTEXT_RADIUS) / TILE_ALIGNMENT) * TILE_ALIGNMENT
     for depth, side in (
         ((VOLUME_TILE_SIZES[0][0], side_setting),) if side_setting else VOLUME_TILE_SIZES
     ):
@@ -243,20 +243,20 @@ def estimate_memory(
     source: ImageSpec,
     extra_headers: Mapping[str, ImageSpec],
     layout: Layout,
-    budget: Budget,
+    fit_config: FitConfig,
     tiles: tuple[Tile, ...] = (),
     *,
-    uses_half_precision: bool,
+    uses_bfloat16: bool,
 ) -> tuple[int, int]:
     """Estimate memory in bytes: that of the images on any device, and the total.
 
     Parameters
     ----------
-    recipe, source, extra_headers, layout, budget
+    recipe, source, extra_headers, layout, fit_config
         Those of the plan.
     tiles : tuple of Tile
         Tiles of the plan; empty: none.
-    uses_half_precision : bool
+    uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
     task_plan = _plan_fit(recipe, source, extra_headers, layout, tiles)
@@ -266,10 +266,10 @@ def estimate_memory(
     header = make_fit_header(source, tiles)
     image_bytes = estimate_image_memory(grid, count * layout.count(header))
     total_bytes = image_bytes + estimate_fit_memory(
-        grid, joint_channels, budget, uses_half_precision=uses_half_precision
+        grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )
     parts = layout.count(source)
-    if not layout.is_volume and choose_sharing(task_plan, budget.prior, parts) == "joint":
+    if not layout.is_volume and choose_sharing(task_plan, fit_config.prior, parts) == "joint":
         total_bytes += estimate_members_memory(parts, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)

@@ -30,7 +30,7 @@ ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class FitConfig:
     """Prior, network and iterations of one fit, read from `presets/<task>.json`.
 
     Attributes
@@ -57,7 +57,7 @@ class Budget:
         fixed.
     operator_learning_rate : float
         Learning rate of that operator.
-    allows_half_precision : bool
+    allows_bfloat16 : bool
         Whether steps may be in half precision, however weak the noise is.
     """
 
@@ -73,7 +73,7 @@ class Budget:
     prior_reason: str = ""
     operator_iterations: int = 0
     operator_learning_rate: float = 0.0
-    allows_half_precision: bool = False
+    allows_bfloat16: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class CostEstimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharedNetwork:
+class JointNetwork:
     """Description of a jointly trained network, without its weights.
 
     Attributes
@@ -347,7 +347,7 @@ class Plan:
         "cpu", "cuda" or "mps".
     threads : int
         CPU threads; the pixels of the result depend on them.
-    budget : Budget
+    fit_config : FitConfig
     peak_bytes : int
         Estimated peak memory beyond that of the program itself.
     costs : CostEstimate
@@ -357,7 +357,7 @@ class Plan:
         Tiles, in the order in which they are restored; empty: no tiles.
     has_bfloat16 : bool
         Whether the CPU has bfloat16 instructions, for the estimate of costs.
-    network : SharedNetwork or None
+    network : JointNetwork or None
         Network that was fitted to other files and is applied to this image.
     """
 
@@ -367,7 +367,7 @@ class Plan:
     units: tuple[WorkUnit, ...]
     device: str
     threads: int
-    budget: Budget
+    fit_config: FitConfig
     peak_bytes: int
     costs: CostEstimate
     layout: Layout
@@ -375,7 +375,7 @@ class Plan:
     extra_inputs: Mapping[str, ImageSpec] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False
-    network: SharedNetwork | None = None
+    network: JointNetwork | None = None
 
     @property
     def factors(self) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import Budget, Plan, Tile
+    from napari_dip.pipeline.plan.types import FitConfig, Plan, Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -92,16 +92,18 @@ def make_units(
     recipe: Recipe,
     task_plan: TaskPlan,
     source: ImageSpec,
-    budget: Budget,
+    fit_config: FitConfig,
     layout: Layout,
     tiles: tuple[Tile, ...] = (),
 ) -> tuple[WorkUnit, ...]:
     """Return the work units: for each group of channels and each restart, all parts in order."""
     if tiles:
-        return make_tile_units(recipe, task_plan, source, budget, layout, tiles)
+        return make_tile_units(recipe, task_plan, source, fit_config, layout, tiles)
     parts, stride = layout.count(source), layout.stride(source)
-    warm_start_iterations = compute_warm_start_iterations(budget)
-    sharing = "warm-start" if layout.is_volume else choose_sharing(task_plan, budget.prior, parts)
+    warm_start_iterations = compute_warm_start_iterations(fit_config)
+    sharing = (
+        "warm-start" if layout.is_volume else choose_sharing(task_plan, fit_config.prior, parts)
+    )
     segments = [compute_segment(part, parts, stride) for part in range(parts)]
     neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
     # parts with a warm start from the part before, which is in the same segment
@@ -117,7 +119,7 @@ def make_units(
             restart=restart,
             # the same for all parts: a warm start needs the same network input
             seed=recipe.run_settings.seed + 1000 * number + restart,
-            iterations=warm_start_iterations if is_warm_start[part] else budget.iterations,
+            iterations=warm_start_iterations if is_warm_start[part] else fit_config.iterations,
             part=part,
             is_warm_start=is_warm_start[part],
             first_unit_id=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
@@ -128,26 +130,26 @@ def make_units(
             is_segment_start=before is None or segments[before] != segments[part],
         )
         for number, group in enumerate(group_channels(task_plan, source))
-        for restart in range(budget.restarts)
+        for restart in range(fit_config.restarts)
         for part, (before, after) in enumerate(neighbours)
     ]
-    if sharing != "joint" or budget.other_candidates:
+    if sharing != "joint" or fit_config.other_candidates:
         return tuple(units)
     members = choose_members(parts, source.grid, stride)
-    return tuple(assign_joint_network(units, budget, members, members))
+    return tuple(assign_joint_network(units, fit_config, members, members))
 
 
-def compute_warm_start_iterations(budget: Budget) -> int:
+def compute_warm_start_iterations(fit_config: FitConfig) -> int:
     """Return the iterations of a fit with warm start."""
     return max(
-        min(MIN_WARM_START_ITERATIONS, budget.iterations),
-        round(WARM_START_ITERATION_SHARE * budget.iterations),
+        min(MIN_WARM_START_ITERATIONS, fit_config.iterations),
+        round(WARM_START_ITERATION_SHARE * fit_config.iterations),
     )
 
 
 def make_training_units(
     unit: WorkUnit,
-    budget: Budget,
+    fit_config: FitConfig,
     members: tuple[Member, ...],
     probe_candidates: tuple[Member, ...],
 ) -> list[WorkUnit]:
@@ -156,14 +158,14 @@ def make_training_units(
         unit,
         members,
         choose_probe_members(probe_candidates),
-        joint_iterations=budget.joint_iterations,
-        probe_iterations=compute_warm_start_iterations(budget),
+        joint_iterations=fit_config.joint_iterations,
+        probe_iterations=compute_warm_start_iterations(fit_config),
     )
 
 
 def assign_joint_network(
     units: Sequence[WorkUnit],
-    budget: Budget,
+    fit_config: FitConfig,
     members: tuple[Member, ...],
     probe_candidates: tuple[Member, ...],
 ) -> list[WorkUnit]:
@@ -175,7 +177,7 @@ def assign_joint_network(
     for unit in units:
         name = f"c{unit.channels[0]}r{unit.restart}"
         if name not in units_by_series:
-            units_by_series[name] = make_training_units(unit, budget, members, probe_candidates)
+            units_by_series[name] = make_training_units(unit, fit_config, members, probe_candidates)
         units_by_series[name].append(
             replace(
                 unit,
@@ -183,7 +185,7 @@ def assign_joint_network(
                 is_warm_start=True,
                 role=INFERENCE,
                 series=name,
-                fine_tune_iterations=compute_warm_start_iterations(budget),
+                fine_tune_iterations=compute_warm_start_iterations(fit_config),
             )
         )
     return [unit for series_units in units_by_series.values() for unit in series_units]
@@ -193,7 +195,7 @@ def make_tile_units(
     recipe: Recipe,
     task_plan: TaskPlan,
     source: ImageSpec,
-    budget: Budget,
+    fit_config: FitConfig,
     layout: Layout,
     tiles: tuple[Tile, ...],
     members: tuple[Member, ...] = (),
@@ -207,16 +209,16 @@ def make_tile_units(
 
     Parameters
     ----------
-    recipe, task_plan, source, budget, layout
+    recipe, task_plan, source, fit_config, layout
         Those of the plan.
     tiles : tuple of Tile
         In the order in which they are restored.
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
-    sharing = choose_sharing(task_plan, budget.prior, len(tiles), tiles=True)
-    starts_from_first_tile = PRIORS[budget.prior].sees_image and sharing != "independent"
-    warm_start_iterations = compute_warm_start_iterations(budget)
+    sharing = choose_sharing(task_plan, fit_config.prior, len(tiles), tiles=True)
+    starts_from_first_tile = PRIORS[fit_config.prior].sees_image and sharing != "independent"
+    warm_start_iterations = compute_warm_start_iterations(fit_config)
     units = [
         WorkUnit(
             id=f"t{tile.index}{plane_name}c{number}r{restart}",
@@ -225,7 +227,7 @@ def make_tile_units(
             seed=recipe.run_settings.seed + 1000 * number + restart + TILE_SEED_STEP * tile.index,
             iterations=warm_start_iterations
             if plane_number or (starts_from_first_tile and place)
-            else budget.iterations,
+            else fit_config.iterations,
             part=part,
             is_warm_start=plane_number > 0 or (starts_from_first_tile and place > 0),
             first_unit_id=f"t{tile.index}{plane_name}c{number}r0",
@@ -236,16 +238,16 @@ def make_tile_units(
         )
         for place, tile in enumerate(tiles)
         for number, group in enumerate(group_channels(task_plan, source))
-        for restart in range(budget.restarts)
+        for restart in range(fit_config.restarts)
         for plane_number, (part, plane_name) in enumerate(_list_tile_planes(tile, layout))
     ]
-    if sharing != "joint" or budget.other_candidates or tiles[0].z is not None:
+    if sharing != "joint" or fit_config.other_candidates or tiles[0].z is not None:
         return tuple(units)
     order = {tile.index: place for place, tile in enumerate(tiles)}
     # probe on tiles if the image is measured whole, or before regions are known
     tile_members = (Member(0, tile.start, tile.size) for tile in tiles)
     probe_candidates = members if len(members) > 1 else tuple(sorted(tile_members))
-    units = assign_joint_network(units, budget, members, probe_candidates)
+    units = assign_joint_network(units, fit_config, members, probe_candidates)
     # the joint fit comes before the first tile
     return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else order[unit.tile]))
 

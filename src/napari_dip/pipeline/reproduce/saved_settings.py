@@ -32,7 +32,7 @@ _RESERVED_WINDOWS_NAMES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PresetFolder:
+class SavedRecipeFolder:
     """Store the settings of one task as recipes in JSON.
 
     Attributes

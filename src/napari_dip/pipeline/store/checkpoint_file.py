@@ -202,7 +202,7 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
         "version": __version__,
         "torch": get_torch_version(),
         "recipe": plan.recipe.to_dict(),
-        "budget": json.loads(json.dumps(asdict(plan.budget))),
+        "budget": json.loads(json.dumps(asdict(plan.fit_config))),
         "inputs": dict(hashes),
         "axes": axes,
         "device": plan.device,

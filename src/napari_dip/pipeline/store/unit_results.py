@@ -529,7 +529,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
         unit_key = unit.channels, unit.restart
         if not unit.has_estimate:
             continue
-        if unit.has_time_neighbours or plan.budget.other_candidates:
+        if unit.has_time_neighbours or plan.fit_config.other_candidates:
             chains[unit.channels, unit.segment].append(unit)
         elif unit_key in warm_started:
             chains[*unit_key, unit.segment].append(unit)

@@ -97,8 +97,8 @@ class BatchDock(RunDock):
         self.recipe.changed.connect(lambda: self.joint_training.fit_task(self.recipe.task))
         self.folder.changed.connect(self._on_folder)
         self._typing_timer.timeout.connect(self._start_reading)
-        self.recipe.said.connect(bar.prepend_message)
-        self.results.said.connect(bar.prepend_message)
+        self.recipe.message_emitted.connect(bar.prepend_message)
+        self.results.message_emitted.connect(bar.prepend_message)
         self.show_plan()
 
     def show_plan(self, _: object = None) -> None:

@@ -16,7 +16,7 @@ from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.scale.batch.records import read_file_record
 
@@ -61,7 +61,7 @@ class BatchLayers(QObject):
     parent : QObject
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
         super().__init__(parent)
@@ -110,11 +110,11 @@ class BatchLayers(QObject):
         elif self._names:
             count = len(self._names)
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
-            self.said.emit(f"Opened: {opened}. What is in sight is read from the disk.")
+            self.message_emitted.emit(f"Opened: {opened}. What is in sight is read from the disk.")
 
     def _on_opened(self, layer: tuple[LazyLayer, ...] | Refusal) -> None:
         if isinstance(layer, Refusal):
-            self.said.emit(layer.message)
+            self.message_emitted.emit(layer.message)
         else:
             self._opened_layers = list(layer)
             self._names.append(layer[-1].layer_attributes["name"])
@@ -127,9 +127,11 @@ class BatchLayers(QObject):
             return
         layer = self._opened_layers.pop(0)
         if not self._is_open(layer.layer_attributes["metadata"][METADATA_KEY]["path"]):
-            trouble = attempt(partial(self._add_layer, layer), "The result could not be opened")
+            trouble = call_reporting_errors(
+                partial(self._add_layer, layer), "The result could not be opened"
+            )
             if trouble:
-                self.said.emit(trouble)
+                self.message_emitted.emit(trouble)
         self._next_timer.start()
 
     def _add_layer(self, layer: LazyLayer) -> None:

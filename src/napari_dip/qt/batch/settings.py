@@ -103,7 +103,7 @@ class RecipeChooser(QWidget):
     """
 
     changed = Signal()
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(
         self, form_of: Callable[[str], SettingsForm | None], parent: QWidget | None = None
@@ -163,7 +163,7 @@ class RecipeChooser(QWidget):
         try:
             recipe = load_recipe(Path(path))
         except DipError as error:
-            self.said.emit(error.refusal.message)
+            self.message_emitted.emit(error.refusal.message)
             return
         self._show(_RECIPE_FILE_KEY, f"As in '{Path(path).name}'", recipe)
 

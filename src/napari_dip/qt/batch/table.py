@@ -166,7 +166,7 @@ class BatchResults(QWidget):
         Results become layers of it.
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -195,7 +195,7 @@ class BatchResults(QWidget):
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
         self.all_button.clicked.connect(lambda: self._open(self.table.files.rows))
         self.page_button.clicked.connect(self.open_page)
-        self.layers.said.connect(self.said)
+        self.layers.message_emitted.connect(self.message_emitted)
         self._on_chosen()
 
     def show_preflight(self, preflight: BatchPreflight, rows: Iterable[FileRow]) -> None:
@@ -221,7 +221,7 @@ class BatchResults(QWidget):
             return
         page = self._preflight.plan.folder.absolute() / PAGE_FILE
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(page))):
-            self.said.emit(f"No browser could be opened; the table is '{page}'.")
+            self.message_emitted.emit(f"No browser could be opened; the table is '{page}'.")
 
     def shut_down(self) -> None:
         """Cancel all results that are still to be opened."""
@@ -235,10 +235,12 @@ class BatchResults(QWidget):
         sources = {row.source for row in rows if row.has_result}
         jobs = [job for job in preflight.plan.jobs if job.source in sources]
         if not jobs:
-            self.said.emit("There is no result of that file.")
+            self.message_emitted.emit("There is no result of that file.")
             return
         if len(jobs) > MAX_OPENED_RESULTS:
-            self.said.emit(f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened.")
+            self.message_emitted.emit(
+                f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened."
+            )
         self.layers.show_results(
             jobs[:MAX_OPENED_RESULTS], preflight.plan.recipe, neighbours=self.with_input.isChecked()
         )

@@ -16,7 +16,7 @@ from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out
 from napari_dip.qt.shell.layer_dock import LayerDock
 from napari_dip.qt.shell.layers import Preview
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundRun
 from napari_dip.tasks import Input
 
@@ -70,7 +70,7 @@ class PriorExplorer(LayerDock):
         )
         lay_out(self, visible_widgets, (self.fold, self.plot, self.results))
         self.settings.changed.connect(self._on_settings)
-        self.results.said.connect(self.run_bar.prepend_message)
+        self.results.message_emitted.connect(self.run_bar.prepend_message)
         self.results.chosen.connect(lambda item: self.plot.show_group(*item))
         self._viewer.dims.events.current_step.connect(self.show_plan)
         self._on_theme()
@@ -134,12 +134,12 @@ class PriorExplorer(LayerDock):
         )
         if self._preview is not None:
             failing = "The preview cannot be shown"
-            attempt(partial(self._preview.show, news.picture), failing)
+            call_reporting_errors(partial(self._preview.show, news.picture), failing)
 
     def _accept_result(self, experiment: PlannedExperiment, outcome: Any) -> str:
         messages: list[str] = []
         failing = "What was found cannot be shown"
-        error_message = attempt(
+        error_message = call_reporting_errors(
             lambda: messages.append(self.results.show_result(experiment, outcome)), failing
         )
         return "\n".join([error_message] if error_message else messages)
@@ -148,7 +148,7 @@ class PriorExplorer(LayerDock):
         preview, self._preview = self._preview, None
         if preview is None:
             return ""
-        return attempt(preview.remove, "The preview layer could not be removed")
+        return call_reporting_errors(preview.remove, "The preview layer could not be removed")
 
     def _clear_discarded_run(self) -> None:
         self.plot.restart(self.settings.experiment)

@@ -117,7 +117,7 @@ def plan_experiment(
         pixels["truth"] = truth_plane.pixels
     compared_designs = None
     if settings.experiment == "architectures":
-        architectures = list_architectures(plan.budget.widths, plan.budget.learning_rate)
+        architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
         compared_designs = tuple(
             name for name in settings.list_checked_designs() if name in architectures
         )
@@ -158,7 +158,9 @@ def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     time : str
         Text appended to the work, or "".
     """
-    sentences = [f"{plan.work_summary}: {fits} fits of {plan.budget.iterations} iterations{time}."]
+    sentences = [
+        f"{plan.work_summary}: {fits} fits of {plan.fit_config.iterations} iterations{time}."
+    ]
     if plan.source.grid != plane.spec.grid:
         sentences.append("The middle of the image is looked at.")
     if plane.counts:

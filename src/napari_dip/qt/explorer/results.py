@@ -34,9 +34,9 @@ from napari_dip.qt.explorer.request import add_stack_axis
 from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
-from napari_dip.tasks.priors.deep_image_prior import PRESET, list_architectures
+from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE, list_architectures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     import napari.viewer
     import numpy.typing as npt
 
-    from napari_dip.explore.comparison import Architectures
-    from napari_dip.explore.noise_impedance import Impedance
-    from napari_dip.explore.spectra import Spectrum
+    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.noise_impedance import ImpedanceResult
+    from napari_dip.explore.spectra import SpectrumResult
     from napari_dip.qt.explorer.request import PlannedExperiment
     from napari_dip.qt.shell.worker import RunControl
 
@@ -122,7 +122,7 @@ def summarise_experiment(experiment: str, result: Any) -> ExperimentSummary:
     Parameters
     ----------
     experiment : str
-    result : Impedance, Spectrum or Architectures
+    result : ImpedanceResult, SpectrumResult or ArchitectureComparison
     """
     summarise: dict[str, Callable[[Any], ExperimentSummary]] = {
         "impedance": _summarise_impedance,
@@ -132,7 +132,7 @@ def summarise_experiment(experiment: str, result: Any) -> ExperimentSummary:
     return summarise[experiment](result)
 
 
-def _summarise_impedance(result: Impedance) -> ExperimentSummary:
+def _summarise_impedance(result: ImpedanceResult) -> ExperimentSummary:
     last = result.subject.iterations
     iterations = [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
     energies = {iteration: result.get_energies(iteration).values() for iteration in iterations}
@@ -159,7 +159,7 @@ def _summarise_impedance(result: Impedance) -> ExperimentSummary:
     )
 
 
-def _summarise_spectrum(result: Spectrum) -> ExperimentSummary:
+def _summarise_spectrum(result: SpectrumResult) -> ExperimentSummary:
     band_edges = compute_band_edges()
     levels = [find_level_iterations(result.correspondence, level) for level in LEVELS]
     rows = tuple(
@@ -182,7 +182,7 @@ def _summarise_spectrum(result: Spectrum) -> ExperimentSummary:
     )
 
 
-def _summarise_architectures(result: Architectures) -> ExperimentSummary:
+def _summarise_architectures(result: ArchitectureComparison) -> ExperimentSummary:
     recommended = result.recommended_fit
     heads = ["Architecture", "validation", "score", "bands", "weights"]
     if result.truth is not None:
@@ -223,7 +223,7 @@ def _summarise_architectures(result: Architectures) -> ExperimentSummary:
     )
 
 
-def _describe_comparison(result: Architectures) -> tuple[str, ...]:
+def _describe_comparison(result: ArchitectureComparison) -> tuple[str, ...]:
     """Return sentences on the recommended network, equivalent ones and failed ones."""
     best_fit, preset_fit, recommended = result.best, result.fits[0], result.recommended_fit
     equivalents = [
@@ -254,7 +254,7 @@ def _describe_comparison(result: Architectures) -> tuple[str, ...]:
             f"the best that any network came by is {best_psnr:.2f} dB."
         )
         sentences.append(f"By the truth its picture has {truth_text}")
-    architectures = list_architectures(result.subject.plan.budget.widths, 0.0)
+    architectures = list_architectures(result.subject.plan.fit_config.widths, 0.0)
     for names, label in (
         (result.failed_architectures, "Broke down"),
         (result.skipped_architectures, "Ended; not fitted"),
@@ -324,7 +324,7 @@ class ExplorerResults(QWidget):
     viewer : napari.viewer.Viewer
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
     #: Emitted with group and curves of the chosen row.
     chosen = Signal(object)
 
@@ -410,7 +410,7 @@ class ExplorerResults(QWidget):
             with preserve_view(self._viewer):
                 images.append(self._viewer.add_image(stack.pictures, **attributes, **layer_labels))
 
-        trouble = attempt(act, "The layer could not be added")
+        trouble = call_reporting_errors(act, "The layer could not be added")
         if images:
             self._layer = images[0]
             row = max(0, self.table.currentRow()) if summary.curves else len(stack.names) - 1
@@ -419,7 +419,7 @@ class ExplorerResults(QWidget):
         names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
         layer_name = f"{experiment.request.name} {stack.name_suffix}"
         message = f"Added: '{layer_name}'. Its slider goes through {names}."
-        self.said.emit(trouble or message)
+        self.message_emitted.emit(trouble or message)
 
     def save(self) -> None:
         """Save the report in a folder that the user chooses, in the background."""
@@ -437,7 +437,7 @@ class ExplorerResults(QWidget):
         )
         self._saving.ended.connect(self._on_saved)
         self.save_button.setEnabled(False)
-        self.said.emit("Saving the report")
+        self.message_emitted.emit("Saving the report")
         self._saving.start()
 
     def open(self) -> None:
@@ -445,7 +445,7 @@ class ExplorerResults(QWidget):
         if self._page is not None and not QDesktopServices.openUrl(
             QUrl.fromLocalFile(str(self._page))
         ):
-            self.said.emit(f"No browser could be opened; the page is '{self._page}'.")
+            self.message_emitted.emit(f"No browser could be opened; the page is '{self._page}'.")
 
     def keep_preset(self) -> None:
         """Save the recommended architecture as a preset of Denoise."""
@@ -453,7 +453,7 @@ class ExplorerResults(QWidget):
             return
         design = self._result.recommended_fit.architecture
         recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
-        preset_label = "random input" if design.name == PRESET else design.label
+        preset_label = "random input" if design.name == DEFAULT_ARCHITECTURE else design.label
         base = _clean_preset_name(f"{preset_label} for {self._experiment.request.name}")
         name = ""
         try:
@@ -464,14 +464,14 @@ class ExplorerResults(QWidget):
             else:
                 name = presets.save(base, recipe)  # raises the refusal
         except DipError as error:
-            self.said.emit(error.refusal.message)
+            self.message_emitted.emit(error.refusal.message)
             return
         remark = (
             ""
             if get_denoising_network(design)
             else f" It has the preset's network: a preset has no place for {design.label}."
         )
-        self.said.emit(
+        self.message_emitted.emit(
             f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{remark} It "
             "restores from random input; compare it with 'Automatic' on your image."
         )
@@ -485,11 +485,11 @@ class ExplorerResults(QWidget):
         self._saving = None
         self.save_button.setEnabled(True)
         if isinstance(outcome, Refusal):
-            self.said.emit(outcome.message)
+            self.message_emitted.emit(outcome.message)
         elif isinstance(outcome, Path):
             self._page = outcome
             self.open_button.setEnabled(True)
-            self.said.emit(f"Saved: '{outcome}'.")
+            self.message_emitted.emit(f"Saved: '{outcome}'.")
 
     def _on_row(self, row: int, *_: int) -> None:
         summary = self._summary

@@ -27,7 +27,7 @@ from napari_dip.explore.experiment_setup import (
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.qt.shell.settings_form import WheelGuard
-from napari_dip.tasks.priors.deep_image_prior import PRESET
+from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 #: Experiments by name: label in the list, and description.
 EXPERIMENT_CHOICES = {
@@ -120,7 +120,7 @@ class ExplorerSettings:
         """Return the arguments of `make_experiment_recipe`, without the side of the crop."""
         is_comparison = self.experiment == "architectures"
         return {
-            "architecture": PRESET if is_comparison else self.network.currentData(),
+            "architecture": DEFAULT_ARCHITECTURE if is_comparison else self.network.currentData(),
             "preset": self.preset.currentData(),
             "max_iterations": self.iterations.value(),
             "seed": self.seed.value(),
@@ -139,10 +139,12 @@ class ExplorerSettings:
     def _fill_designs(self) -> None:
         """List all architectures, checked; that of the preset cannot be unchecked."""
         for name, design in list_all_architectures().items():
-            item = QListWidgetItem("the preset's network" if name == PRESET else design.label)
+            item = QListWidgetItem(
+                "the preset's network" if name == DEFAULT_ARCHITECTURE else design.label
+            )
             item.setData(Qt.ItemDataRole.UserRole, name)
             item.setCheckState(Qt.CheckState.Checked)
-            if name == PRESET:
+            if name == DEFAULT_ARCHITECTURE:
                 item.setFlags(Qt.ItemFlag.NoItemFlags)
             self.designs.addItem(item)
 

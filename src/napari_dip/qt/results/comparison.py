@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 from napari_dip.qt.results.line_profile import ProfileSection
 from napari_dip.qt.shell.layers import add_provenance, preserve_view, read_source_input
 from napari_dip.qt.shell.preferences import read_preferences
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.settings_form import WheelGuard
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ class ResultView:
         arguments = pending.name, attributes, pending.result, pending.crop_preview_name
         act = partial(add_extra_layer, self._viewer, kind, *arguments)
         added: list[Image | None] = []
-        trouble = attempt(lambda: added.append(act()), f"The {kind} could not be added")
+        trouble = call_reporting_errors(
+            lambda: added.append(act()), f"The {kind} could not be added"
+        )
         names += [f"'{extra_layer.name}'" for extra_layer in added if extra_layer]
         return trouble
 

@@ -19,7 +19,7 @@ from napari_dip.qt.shell.plot import (
     recolour,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -236,7 +236,7 @@ class ProfileSection(CollapsibleSection):
         else:
             point = self._viewer.dims.point
             unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
-            trouble = attempt(
+            trouble = call_reporting_errors(
                 lambda: self.plot.show_profiles(
                     measure_line_profile(source_layer, line, point),
                     measure_line_profile(result_layer, line, point),

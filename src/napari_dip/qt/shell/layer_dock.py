@@ -18,7 +18,7 @@ from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.input_chooser import InputChooser
 from napari_dip.qt.shell.layers import get_full_resolution, is_preview, read_layer_provenance
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.run_dock import RunDock
 from napari_dip.tasks.base import Pixels
 
@@ -376,4 +376,6 @@ class LayerDock(RunDock):
         self.chooser.setEnabled(not busy)
         self.extra_inputs.setEnabled(not busy)
         if not busy:
-            attempt(self.chooser.refresh, "The list of images could not be brought up to date")
+            call_reporting_errors(
+                self.chooser.refresh, "The list of images could not be brought up to date"
+            )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
@@ -68,7 +68,7 @@ def get_default_preset() -> str:
     return preset if preset in PRESETS else ""
 
 
-def open_saved_settings(task: str) -> PresetFolder:
+def open_saved_settings(task: str) -> SavedRecipeFolder:
     """Return the user's presets of a task, in the folder of napari's settings.
 
     Parameters
@@ -76,7 +76,7 @@ def open_saved_settings(task: str) -> PresetFolder:
     task : str
         Key in `TASKS`.
     """
-    return PresetFolder(folder=find_settings_folder(), task=task)
+    return SavedRecipeFolder(folder=find_settings_folder(), task=task)
 
 
 def find_settings_folder() -> Path | None:

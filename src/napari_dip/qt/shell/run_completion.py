@@ -160,7 +160,7 @@ class ResultQueue:
             )
         extra_messages: list[str] = []
         failing = "It cannot be compared with its input"
-        error_message = attempt(
+        error_message = call_reporting_errors(
             lambda: extra_messages.append(self._on_added(pending, layer)), failing
         )
         return pending.describe(layer, [*remarks, remark, *extra_messages, error_message])
@@ -185,7 +185,7 @@ def format_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def attempt(action: Callable[[], object], failing: str) -> str:
+def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
     """Call a function, and return its error as a message.
 
     Returns

@@ -22,7 +22,7 @@ from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.dock_widget import DockWidget, make_single_shot_timer, unwrap_viewer
 from napari_dip.qt.shell.run_bar import RunBar, RunBarState, make_message_label, remove_option_names
-from napari_dip.qt.shell.run_completion import DISCARDED_MESSAGE, attempt
+from napari_dip.qt.shell.run_completion import DISCARDED_MESSAGE, call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundRun
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class RunDock(DockWidget):
         """Reset the widgets for a run that begins."""
         raise NotImplementedError
 
-    def _show(self, news: Any) -> None:
+    def _show(self, progress: Any) -> None:
         """Show the progress of the run."""
         raise NotImplementedError
 
@@ -309,7 +309,7 @@ class RunDock(DockWidget):
         elif not ticket.has_begun:
             self.run_bar.show_state(RunBarState.WAITING)
             self.run_bar.show_message(ticket.description)
-        elif trouble := attempt(
+        elif trouble := call_reporting_errors(
             lambda: self._begin(request, ticket), "The run could not be started"
         ):
             self.discard()
@@ -334,11 +334,11 @@ class RunDock(DockWidget):
             self.run_bar.show_message(text)
             ask(self._run)
 
-    def _on_news(self, news: Any) -> None:
+    def _on_news(self, progress: Any) -> None:
         activity = self._activity
-        self._show(news)
+        self._show(progress)
         if activity is not None:  # last, because napari processes other events here
-            activity.show(news.event.fraction)
+            activity.show(progress.event.fraction)
 
     def _on_end(self, outcome: Any) -> None:
         request = self._request
@@ -364,7 +364,7 @@ class RunDock(DockWidget):
         self._set_busy(False)
         self.run_bar.show_message(" ".join(filter(None, messages)))
         if activity is not None:
-            attempt(activity.close, "The activity could not be closed")
+            call_reporting_errors(activity.close, "The activity could not be closed")
         self._run_next(not text)
 
     def _set_busy(self, busy: bool) -> None:

@@ -175,7 +175,7 @@ class CropPreviewSection(CollapsibleSection):
 
     #: Emitted with a list of `RunRequest`, to be run one after another.
     wanted = Signal(object)
-    said = Signal(str)
+    message_emitted = Signal(str)
     #: Emitted when the form is set for a run on the whole image.
     applied = Signal()
 
@@ -259,7 +259,7 @@ class CropPreviewSection(CollapsibleSection):
                 if _read_preview_recipe(layer).run_settings.preset == self._preset
             )
             self.previews.setCurrentText(next(matching_names, self.previews.currentText()))
-            self.said.emit(_CHOOSE_PREVIEW_MESSAGE)
+            self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
 
     def refresh(self, _: object = None) -> None:
         """Update both lists to the layers of the viewer; a new layer is chosen."""

@@ -25,7 +25,7 @@ from napari_dip.qt.shell.run_completion import (
     NO_PICTURE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
     ResultQueue,
-    attempt,
+    call_reporting_errors,
 )
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise
 from napari_dip.qt.shell.worker import BackgroundRun, RunProgress
@@ -134,7 +134,7 @@ class TaskDock(LayerDock):
             return
         requests: list[RunRequest] = []
         failure_message = "The run could not be started"
-        if trouble := attempt(
+        if trouble := call_reporting_errors(
             lambda: requests.append(make_run_request(plan, layer, self.extra_inputs)),
             failure_message,
         ):
@@ -177,7 +177,7 @@ class TaskDock(LayerDock):
     def _show(self, news: RunProgress) -> None:
         event = news.event
         failure_message = "The preview cannot be shown, but the run goes on"
-        trouble = attempt(lambda: self.history.show_event(event), failure_message)
+        trouble = call_reporting_errors(lambda: self.history.show_event(event), failure_message)
         self._remarks += filter(None, [trouble])
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(news.points, event.best_iteration)
@@ -191,14 +191,16 @@ class TaskDock(LayerDock):
         return message
 
     def _release_run(self) -> str:
-        return attempt(self.history.end, "The preview layer could not be removed")
+        return call_reporting_errors(self.history.end, "The preview layer could not be removed")
 
     def _run_next(self, whole: bool) -> None:
         next_requests = self._queued_requests if whole else []
         if next_requests:
             self.run(next_requests)
         else:
-            attempt(self.crop_preview.end, "The results could not be shown side by side")
+            call_reporting_errors(
+                self.crop_preview.end, "The results could not be shown side by side"
+            )
 
     def _clear_discarded_run(self) -> None:
         self.history.forget()
@@ -230,7 +232,7 @@ class TaskDock(LayerDock):
         self.recovery.wanted.connect(self.run)
         self.crop_preview.applied.connect(self.start)
         for section in (self.repeat, self.crop_preview, self.recovery):
-            section.said.connect(self.run_bar.prepend_message)
+            section.message_emitted.connect(self.run_bar.prepend_message)
         self.history.moved.connect(self.curve.mark)
         self.view.comparison.slider.valueChanged.connect(self.history.move_to_end)
 

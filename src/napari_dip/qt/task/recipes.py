@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.pipeline.reproduce.saved_settings import PresetFolder
+    from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
     from napari_dip.qt.shell.input_chooser import InputChooser
     from napari_dip.qt.shell.layer_dock import ExtraInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -46,20 +46,20 @@ _LAST_SETTINGS_MESSAGE = (
 )
 
 
-class Presets(QWidget):
+class SavedRecipesWidget(QWidget):
     """The user's presets: a list of names with buttons to load, save and delete.
 
     Parameters
     ----------
     form : SettingsForm
-    preset_folder : PresetFolder
+    preset_folder : SavedRecipeFolder
         Stores the presets.
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(
-        self, form: SettingsForm, preset_folder: PresetFolder, parent: QWidget | None = None
+        self, form: SettingsForm, preset_folder: SavedRecipeFolder, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self._form, self._saved_settings = form, preset_folder
@@ -155,7 +155,7 @@ class Presets(QWidget):
         except DipError as error:
             message = error.refusal.message
         self.refresh()
-        self.said.emit(message)
+        self.message_emitted.emit(message)
 
     def _is_default(self, name: str, how: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
         """Whether a name is that of the default settings; MatchFixedString ignores case."""
@@ -177,7 +177,7 @@ class RecipeButtons(QWidget):
     form : SettingsForm
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(self, form: SettingsForm, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -203,10 +203,10 @@ class RecipeButtons(QWidget):
                 facts = {"path": path, "found": recipe.task.spec.name, "wanted": self._form.task}
                 raise Refused(make_refusal("recipe-task", **facts))
         except DipError as error:
-            self.said.emit(error.refusal.message)
+            self.message_emitted.emit(error.refusal.message)
             return
         self._form.show(recipe)
-        self.said.emit(f"The settings are now those of '{Path(path).name}'.")
+        self.message_emitted.emit(f"The settings are now those of '{Path(path).name}'.")
 
     def save(self, path: str) -> None:
         """Write the recipe of the form, or show an error.
@@ -219,9 +219,9 @@ class RecipeButtons(QWidget):
             checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
             write_text(checked_path, text, overwrite=target == path)
         except DipError as error:
-            self.said.emit(error.refusal.message)
+            self.message_emitted.emit(error.refusal.message)
             return
-        self.said.emit(f"The recipe was saved as '{Path(target).name}'.")
+        self.message_emitted.emit(f"The recipe was saved as '{Path(target).name}'.")
 
     def _on_load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", _RECIPE_FILE_FILTER)
@@ -246,7 +246,7 @@ class RepeatSection(CollapsibleSection):
     extra_inputs : ExtraInputs
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class RepeatSection(CollapsibleSection):
         self._form = form
         self._saved_settings = open_saved_settings(form.task)
         self.buttons = RepeatButtons(viewer, form, chooser, extra_inputs)
-        self.presets = Presets(form, self._saved_settings)
+        self.presets = SavedRecipesWidget(form, self._saved_settings)
         self.recipes = RecipeButtons(form)
         label = make_message_label()
         label.setText(_OWN_PRESETS_LABEL)
@@ -269,7 +269,7 @@ class RepeatSection(CollapsibleSection):
         for widget in (self.buttons, label, self.presets, self.recipes):
             layout.addWidget(widget)
         for section in (self.buttons, self.presets, self.recipes):
-            section.said.connect(self.said)
+            section.message_emitted.connect(self.message_emitted)
         self.toggled.connect(self.presets.refresh)  # another dock may have saved one
 
     def restore_last_settings(self) -> str:

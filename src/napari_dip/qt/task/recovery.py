@@ -23,7 +23,7 @@ from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.qt.task.request import (
     collect_layer_pixels,
@@ -69,7 +69,7 @@ class InterruptedRunPanel(QWidget):
 
     #: Emitted with a list of `RunRequest`, to be run.
     wanted = Signal(object)
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class InterruptedRunPanel(QWidget):
         self._read_call = BackgroundCall(partial(_read_interrupted_run, run, pixels), self)
         self._read_call.ended.connect(partial(self._on_read, run, pixels))
         self.setEnabled(False)
-        self.said.emit("Reading what the unfinished run needs")
+        self.message_emitted.emit("Reading what the unfinished run needs")
         self._read_call.start()
 
     def discard(self) -> None:
@@ -138,7 +138,7 @@ class InterruptedRunPanel(QWidget):
         if self._run is not None:
             self._run.remove()
             self.refresh()
-            self.said.emit("The unfinished run was deleted.")
+            self.message_emitted.emit("The unfinished run was deleted.")
 
     def set_busy(self, busy: bool) -> None:
         """Hide the panel during a run."""
@@ -156,20 +156,20 @@ class InterruptedRunPanel(QWidget):
         self._read_call = None
         self.setEnabled(True)
         if isinstance(outcome, Refusal):
-            self.said.emit(outcome.message)
+            self.message_emitted.emit(outcome.message)
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}
         new = {name: array for name, array in outcome.items() if array is not None}
         requests: list[RunRequest | Refusal] = []
         failing = "The unfinished run cannot be brought back"
-        if trouble := attempt(
+        if trouble := call_reporting_errors(
             lambda: requests.append(self._restore_request(run, pixels, new)), failing
         ):
-            self.said.emit(trouble)
+            self.message_emitted.emit(trouble)
         elif isinstance(requests[0], Refusal):
-            self.said.emit(requests[0].message)
+            self.message_emitted.emit(requests[0].message)
         else:
-            self.said.emit("")
+            self.message_emitted.emit("")
             self.wanted.emit(requests)
 
     def _restore_request(

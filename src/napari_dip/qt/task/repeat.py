@@ -124,7 +124,7 @@ class RepeatButtons(QWidget):
     extra_inputs : ExtraInputs
     """
 
-    said = Signal(str)
+    message_emitted = Signal(str)
 
     def __init__(
         self,
@@ -209,13 +209,13 @@ class RepeatButtons(QWidget):
             error = make_refusal(
                 "series-repeat", layer=layer.name, network=joint_training["network_file"]
             )
-            self.said.emit(error.message)
+            self.message_emitted.emit(error.message)
             return
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.spec.name != self._form.task:
             title = recipe.task.spec.title
             error = make_refusal("repeat-other-task", layer=layer.name, task=title)
-            self.said.emit(error.message)
+            self.message_emitted.emit(error.message)
             return
         self._form.show(recipe)
         recorded = read_recorded_inputs(provenance)
@@ -229,9 +229,9 @@ class RepeatButtons(QWidget):
         if missing or not is_chosen:
             missing_name = missing[0] if missing else image["layer"]
             error = make_refusal("repeat-layer-gone", result=layer.name, layer=missing_name)
-            self.said.emit(error.message)
+            self.message_emitted.emit(error.message)
             return
-        self.said.emit(f"All is set as for '{layer.name}'. Press Run to make it again.")
+        self.message_emitted.emit(f"All is set as for '{layer.name}'. Press Run to make it again.")
 
     def copy_methods(self) -> None:
         """Copy the methods text to the clipboard."""
@@ -266,7 +266,7 @@ class RepeatButtons(QWidget):
         ]
         for unsaved_layer in unsaved_layers:
             if isinstance(unsaved_layer, Refusal):
-                self.said.emit(unsaved_layer.message)
+                self.message_emitted.emit(unsaved_layer.message)
                 return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
@@ -278,7 +278,7 @@ class RepeatButtons(QWidget):
         )
         self._save_call = BackgroundCall(partial(save_layers, layers_to_save, Path(folder)), self)
         self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
-        self.said.emit("Saving what the script needs")
+        self.message_emitted.emit("Saving what the script needs")
         self._save_call.start()
 
     def _on_saved(
@@ -286,7 +286,7 @@ class RepeatButtons(QWidget):
     ) -> None:
         self._save_call = None
         if isinstance(outcome, Refusal):
-            self.said.emit(outcome.message)
+            self.message_emitted.emit(outcome.message)
             return
         provenance = read_result_provenance(layer)
         if provenance is None:  # the metadata of the layer were removed meanwhile
@@ -339,7 +339,7 @@ class RepeatButtons(QWidget):
         clipboard = QApplication.clipboard()
         assert clipboard is not None  # there is an application, since there is a widget
         clipboard.setText(text)
-        self.said.emit(f"{what} was copied; paste it where you want it.{more}")
+        self.message_emitted.emit(f"{what} was copied; paste it where you want it.{more}")
 
     def _connect(self, is_connected: bool) -> None:
         follow_layers(self._viewer, self.refresh, is_connected=is_connected)

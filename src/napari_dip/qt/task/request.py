@@ -23,7 +23,7 @@ from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summ
 from napari_dip.pipeline.execute.crop_preview import run_crop_preview
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.reproduce.repetition import Repetition
-from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
 from napari_dip.qt.shell.layers import (
     copy_layer_attributes,
     get_full_resolution,

@@ -23,7 +23,7 @@ from napari_dip.qt.shell.layers import (
     preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import attempt
+from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.settings_form import WheelGuard
 from napari_dip.version import __version__
 
@@ -319,7 +319,7 @@ class HistorySlider(QWidget):
         """Drop all snapshots and remove the preview."""
         self.snapshot_buffer = SnapshotBuffer()
         self._is_running, self._request, self._selected = False, None, None
-        attempt(self._remove_preview, "The preview layer could not be removed")
+        call_reporting_errors(self._remove_preview, "The preview layer could not be removed")
         self._update_slider()
 
     def move_to_end(self) -> None:
@@ -333,7 +333,9 @@ class HistorySlider(QWidget):
             return
         names: list[str] = []
         failing = "The picture could not be kept"
-        trouble = attempt(lambda: names.append(layers.add(self._viewer, selected)), failing)
+        trouble = call_reporting_errors(
+            lambda: names.append(layers.add(self._viewer, selected)), failing
+        )
         self._show_message(trouble or f"Kept: '{names[0]}'.")
 
     def _remove_preview(self) -> None:
@@ -360,7 +362,7 @@ class HistorySlider(QWidget):
     def _on_move(self, index: int) -> None:
         snapshots = self.snapshot_buffer.snapshots
         self._selected = snapshots[index] if index < len(snapshots) else None
-        trouble = attempt(self._show_selected_snapshot, "The picture cannot be shown")
+        trouble = call_reporting_errors(self._show_selected_snapshot, "The picture cannot be shown")
         self._show_message(trouble)
 
     def _show_selected_snapshot(self) -> None:

@@ -11,7 +11,7 @@ from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.plan.units import make_training_units, make_units
 from napari_dip.pipeline.progress import NOT_BEGUN, Progress
-from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.pipeline.plan.types import CostEstimate, Member, Plan, SharedNetwork, WorkUnit
+    from napari_dip.pipeline.plan.types import CostEstimate, JointNetwork, Member, Plan, WorkUnit
     from napari_dip.pipeline.recipe import Recipe
 
 #: State of a file. "kept" is an intact result of an earlier call. "waiting" was not finished when
@@ -99,11 +99,13 @@ class JointTrainingPlan:
 
 def list_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
     """List the joint fits of a series and the fine-tuning probes of its members."""
-    single_units = make_units(plan.recipe, plan.task_plan, plan.source, plan.budget, plan.layout)
+    single_units = make_units(
+        plan.recipe, plan.task_plan, plan.source, plan.fit_config, plan.layout
+    )
     return tuple(
         fit
         for unit in single_units
-        for fit in make_training_units(unit, plan.budget, members, members)
+        for fit in make_training_units(unit, plan.fit_config, members, members)
     )
 
 
@@ -182,7 +184,7 @@ class BatchPlan:
         Axes that override those in each file.
     notes : tuple of Note
         Notes on skipped files.
-    network : SharedNetwork or None
+    network : JointNetwork or None
         Network applied to the files. Before joint training, only its path is set.
     joint_training : JointTrainingPlan or None
         Plan of the joint training that comes first.
@@ -196,7 +198,7 @@ class BatchPlan:
     machine: Machine
     axes: str | None = None
     notes: tuple[Note, ...] = ()
-    network: SharedNetwork | None = None
+    network: JointNetwork | None = None
     joint_training: JointTrainingPlan | None = None
 
     @property

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.outputs import check_folder, check_free
-from napari_dip.io.paths import check_names_differ, gather, make_result_name
+from napari_dip.io.outputs import check_folder, check_unlocked
+from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
 from napari_dip.scale.batch.jobs import BatchPlan, Job
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
@@ -36,7 +36,7 @@ from napari_dip.scale.batch.series import choose_batch_network, plan_joint_train
 if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.pipeline.plan.types import Plan, SharedNetwork
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.pipeline.recipe import Recipe
 
 
@@ -98,8 +98,8 @@ def plan_batch(
     extra_headers = _read_extra_headers(loaded_recipe, extra_paths or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
-    check_free(folder / MANIFEST_FILE)
-    input_files = gather(input_paths, folder)
+    check_unlocked(folder / MANIFEST_FILE)
+    input_files = expand_input_paths(input_paths, folder)
     earlier = read_batch_manifest(folder, loaded_recipe) if resume else {}
     earlier_cores = read_batch_cores(folder) if earlier else None
     machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, sharing)
@@ -158,7 +158,7 @@ def _plan_job(
     axes: str | None,
     extra_headers: Mapping[str, ImageSpec],
     machine: Machine,
-    network: SharedNetwork | None,
+    network: JointNetwork | None,
 ) -> Job:
     plan = plan_file(recipe, source, axes, extra_headers, machine, network)
     return Job(source=source, plan=plan, paths=make_result_paths(folder, make_result_name(source)))
@@ -195,7 +195,7 @@ def plan_file(
     axes: str | None,
     extra_headers: Mapping[str, ImageSpec],
     machine: Machine,
-    network: SharedNetwork | None = None,
+    network: JointNetwork | None = None,
 ) -> Plan | Refusal:
     """Read the header of one file and plan its run.
 
@@ -208,7 +208,7 @@ def plan_file(
     extra_headers : mapping of str to ImageSpec
         Headers of the further inputs.
     machine : Machine
-    network : SharedNetwork, optional
+    network : JointNetwork, optional
         Network to apply to the file.
 
     Returns

@@ -16,12 +16,12 @@ from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, choose_members
 from napari_dip.pipeline.plan.network_reuse import check_channels
-from napari_dip.pipeline.plan.types import Member, SharedNetwork
+from napari_dip.pipeline.plan.types import JointNetwork, Member
 from napari_dip.pipeline.plan.units import group_channels
-from napari_dip.pipeline.store.shared_network import read_network
+from napari_dip.pipeline.store.joint_network import read_network
 from napari_dip.scale.batch.jobs import JointTrainingPlan, list_training_units
+from napari_dip.scale.batch.joint_fit import fit_joint_network
 from napari_dip.scale.batch.records import NETWORK_FILE, find_records_folder, has_joint_training
-from napari_dip.scale.batch.series_fit import fit_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -52,12 +52,12 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         Evenly spaced files among those with the most common channels and network widths. The crop
         of a large file lies at a different position in each.
     """
-    kinds = Counter((_get_channel_groups(plan), plan.budget.widths) for plan in plans)
+    kinds = Counter((_get_channel_groups(plan), plan.fit_config.widths) for plan in plans)
     most_common_kind = kinds.most_common(1)[0][0] if kinds else ()
     eligible = [
         plan
         for plan in plans
-        if (_get_channel_groups(plan), plan.budget.widths) == most_common_kind
+        if (_get_channel_groups(plan), plan.fit_config.widths) == most_common_kind
     ]
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
         return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
@@ -83,7 +83,7 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         choose_thread_count(cores, prod(size)),
     )
     costs = estimate_costs(
-        size, units, first.device, threads, first.budget, uses_half_precision=first.has_bfloat16
+        size, units, first.device, threads, first.fit_config, uses_bfloat16=first.has_bfloat16
     )
     return JointTrainingPlan(plans=tuple(chosen), members=tuple(members), cores=cores, costs=costs)
 
@@ -106,14 +106,14 @@ class BatchNetwork:
 
     Attributes
     ----------
-    network : SharedNetwork or None
+    network : JointNetwork or None
         Before the joint training, only its path is set.
     needs_training : bool
         Whether the network is still to be fitted.
     notes : tuple of Note
     """
 
-    network: SharedNetwork | None = None
+    network: JointNetwork | None = None
     needs_training: bool = False
     notes: tuple[Note, ...] = ()
 
@@ -163,7 +163,7 @@ def choose_batch_network(
     if begun and network_path.is_file():
         return BatchNetwork(network=read_network(network_path), notes=notes)
     return BatchNetwork(
-        network=SharedNetwork(path=os.fspath(network_path)), needs_training=True, notes=notes
+        network=JointNetwork(path=os.fspath(network_path)), needs_training=True, notes=notes
     )
 
 
@@ -201,7 +201,7 @@ def fit_batch_network(
     Raises
     ------
     Refused, Failed
-        As `fit_series`; also if the device of the plan is not available.
+        As `fit_joint_network`; also if the device of the plan is not available.
     """
     device, machine = joint_plan.plans[0].device, detect_machine()
     if device not in machine.devices:
@@ -210,7 +210,7 @@ def fit_batch_network(
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     return (
-        yield from fit_series(
+        yield from fit_joint_network(
             joint_plan, network_path, checkpoint_path, control, resume=plan.resume
         )
     )

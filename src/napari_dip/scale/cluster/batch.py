@@ -31,7 +31,12 @@ from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome
-from napari_dip.scale.cluster.unit import WorkerTask, get_versions, parse_event, parse_worker_answer
+from napari_dip.scale.cluster.worker_task import (
+    WorkerTask,
+    get_versions,
+    parse_event,
+    parse_worker_answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.progress import Step, Stopwatch
     from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, Job
-    from napari_dip.scale.cluster.unit import WorkerMessage, WorkerPool
+    from napari_dip.scale.cluster.worker_task import WorkerMessage, WorkerPool
 
 #: Maximum number of sends of a unit that the scheduler gave up before any worker started it.
 MAX_TASK_RETRIES = 5

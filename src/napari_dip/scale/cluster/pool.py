@@ -23,8 +23,8 @@ from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
-from napari_dip.scale.cluster.unit import WorkerMessage
 from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
+from napari_dip.scale.cluster.worker_task import WorkerMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.cluster.unit import WorkerTask
+    from napari_dip.scale.cluster.worker_task import WorkerTask
 
 #: Names of dask resources.
 GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"
@@ -175,7 +175,7 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
     Refused
         If a worker runs several tasks at once, or has other versions than this process.
     """
-    from napari_dip.scale.cluster.unit import get_versions
+    from napari_dip.scale.cluster.worker_task import get_versions
 
     own_versions = get_versions()
     for info in pool:

@@ -22,7 +22,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.file import BatchInterrupt, check_interrupt
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS
 from napari_dip.scale.batch.records import read_verified_record
-from napari_dip.scale.cluster.unit import (
+from napari_dip.scale.cluster.worker_task import (
     MAX_WORKER_DEATHS,
     SHARD_COUNTER_PREFIX,
     CrashCounter,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import Job
-    from napari_dip.scale.cluster.unit import WorkerTask
+    from napari_dip.scale.cluster.worker_task import WorkerTask
 
 #: Topic of events; the scheduler keeps only the last thousand messages of a topic.
 EVENT_TOPIC = "napari-dip"

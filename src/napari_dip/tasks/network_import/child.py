@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.operators.network_features import find_operator_fault
 from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
+from napari_dip.io.exported_networks.exported_program import (
+    extract_subgraph,
+    read_program,
+    read_weight,
+)
 from napari_dip.io.paths import check_readable_file, describe_exception
-from napari_dip.io.programs.exported_program import extract_subgraph, read_program, read_weight
 
 if TYPE_CHECKING:
-    from napari_dip.io.programs.exported_program import ExportedProgram
+    from napari_dip.io.exported_networks.exported_program import ExportedProgram
 
 #: Names of the files that are written, and of a program exported from an architecture.
 ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE, PROGRAM_FILE = (

@@ -57,7 +57,7 @@ class NetworkFile:
 
     def check(self) -> Refusal | None:
         """Refuse missing or unsuitable files, without opening them."""
-        from napari_dip.io.programs.archive import FOREIGN_FORMATS
+        from napari_dip.io.exported_networks.archive import FOREIGN_FORMATS
 
         network, weights = self.network.strip(), self.weights
         if not network:

@@ -163,7 +163,13 @@ def build_recompression_prior(fit_input: FitInput, rng: torch.Generator) -> Prio
     channels = fit_input.measurement.shape[1]
     input_channels = 2 * channels
     net = Hourglass(
-        2, input_channels, channels, fit_input.widths, skip=None, is_normalised=False, rng=rng
+        2,
+        input_channels,
+        channels,
+        fit_input.widths,
+        skip_channels=None,
+        is_normalised=False,
+        rng=rng,
     )
     return RecompressionPrior(
         FillingResidualNetwork(net, input_channels, channels, 2, rng),
@@ -184,7 +190,7 @@ def build_recompression_problem(
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
         beta_nll,
-        gaussian_likelihood,
+        gaussian_nll,
     )
     from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
@@ -210,7 +216,7 @@ def build_recompression_problem(
         measurement=measured,
         operator=Identity(),
         fidelity=beta_nll(variance_floor, compression_error),
-        likelihood=gaussian_likelihood(variance_floor),
+        likelihood=gaussian_nll(variance_floor),
         fit_mask=1 - block_mask,
         validation_mask=block_mask,
         measured_mask=torch.ones_like(block_mask),

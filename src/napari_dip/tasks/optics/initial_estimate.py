@@ -32,7 +32,7 @@ CHECKED_STEPS = (20, 40)
 #: Iterations without penalty after which the model error is measured.
 UNREGULARISED_STEPS = (10, 20, 40, 80)
 #: Richardson-Lucy iterations to the estimate from which the noise of each pixel is computed.
-LUCY_STEPS_TO_NOISE = 20
+RICHARDSON_LUCY_ITERATIONS_TO_NOISE = 20
 #: Largest relative difference of two losses, if within the standard error, that counts as equal
 #: (that crop: 0.4 % for an estimate that is 0.2 dB better).
 LOSS_TOLERANCE = 0.01
@@ -41,18 +41,18 @@ LOSS_TOLERANCE = 0.01
 PRIOR_NETWORK_SHARE, NETWORK_SHARE_PRECISION = 0.5, 16.0
 #: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
 #: volume.
-LUCY_STEPS, LUCY_STEPS_DEEP = (5, 20), (5,)
+RICHARDSON_LUCY_ITERATIONS, RICHARDSON_LUCY_ITERATIONS_3D = (5, 20), (5,)
 #: Standard deviation of the jitter of these estimates, whose range is about one: without it, the
 #: network copies their noise (one crop of 128 x 128, 300 iterations: 27.9 dB without, 29.6 dB
 #: with).
-LUCY_JITTER = 0.1
+RICHARDSON_LUCY_JITTER = 0.1
 #: Weight of the squared distance to the regularised estimate in a volume. It speeds up the fit,
 #: which is too short to fit the noise of the estimate (crop of pollen, 16 x 64 x 64, after 50
 #: iterations: 25.3 dB without, 26.5 dB with).
 FIRST_GUESS_WEIGHT = 1.0
 
 
-class SmoothGuess(NamedTuple):
+class SmoothDeconvolution(NamedTuple):
     """Hold a regularised deconvolution of a volume, in network units.
 
     Attributes
@@ -77,7 +77,9 @@ class SmoothGuess(NamedTuple):
     has_misfit: bool
 
 
-def compute_smooth_guess(fit_input: FitInput, operator: Operator, dark: Tensor) -> SmoothGuess:
+def compute_smooth_deconvolution(
+    fit_input: FitInput, operator: Operator, dark: Tensor
+) -> SmoothDeconvolution:
     """Deconvolve with decreasing smoothness weights until the validation loss rises.
 
     Parameters
@@ -110,7 +112,7 @@ def compute_smooth_guess(fit_input: FitInput, operator: Operator, dark: Tensor) 
     best = _find_sharpest(losses)
     full_data_best = next(islice(iterate_estimates(fit_input.measured_mask), best, None))
     rms_change = float((estimates[best] - estimates[max(0, best - 1)]).square().mean().sqrt())
-    return SmoothGuess(
+    return SmoothDeconvolution(
         estimates[max(0, best - 1)] + dark,
         estimates[best] + dark,
         full_data_best + dark,
@@ -121,7 +123,7 @@ def compute_smooth_guess(fit_input: FitInput, operator: Operator, dark: Tensor) 
 
 
 def make_validated_mixture(
-    guess: SmoothGuess, fit_input: FitInput, operator: Operator, dark: Tensor | None
+    guess: SmoothDeconvolution, fit_input: FitInput, operator: Operator, dark: Tensor | None
 ) -> Callable[[Estimate], Estimate]:
     """Return the final step that mixes prediction and estimate, weighted by validation pixels.
 
@@ -130,7 +132,7 @@ def make_validated_mixture(
 
     Parameters
     ----------
-    guess : SmoothGuess
+    guess : SmoothDeconvolution
     fit_input : FitInput
     operator : Operator
     dark : Tensor or None
@@ -165,7 +167,7 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark: Tensor
     from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
 
     valid = fit_input.measured_mask * (1 - fit_input.guard_mask)
-    steps = (LUCY_STEPS_TO_NOISE,)
+    steps = (RICHARDSON_LUCY_ITERATIONS_TO_NOISE,)
     (estimate,) = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     with torch.no_grad():
         return fit_input.noise.evaluate(operator(estimate) + dark)
@@ -243,25 +245,27 @@ def _find_sharpest(losses: list[Tensor]) -> int:
     return best
 
 
-class FirstGuess(NamedTuple):
+class InitialEstimate(NamedTuple):
     """Hold the initial estimates that the network takes as input, in network units.
 
     Attributes
     ----------
     candidates : tuple of Tensor
         (1, C, *grid) each; the first by Richardson-Lucy after the fewest iterations.
-    smooth : SmoothGuess or None
+    smooth : SmoothDeconvolution or None
         Regularised deconvolution, for a volume.
     brightness_scale : float
         Peak intensity above the dark level; 1 for a plane.
     """
 
     candidates: tuple[Tensor, ...]
-    smooth: SmoothGuess | None = None
+    smooth: SmoothDeconvolution | None = None
     brightness_scale: float = 1.0
 
 
-def compute_first_guess(fit_input: FitInput, operator: Operator, dark: Tensor) -> FirstGuess:
+def compute_initial_estimate(
+    fit_input: FitInput, operator: Operator, dark: Tensor
+) -> InitialEstimate:
     """Compute the initial estimates, without the validation pixels.
 
     Parameters
@@ -277,21 +281,21 @@ def compute_first_guess(fit_input: FitInput, operator: Operator, dark: Tensor) -
     )
 
     valid, is_volume = fit_input.measured_mask * (1 - fit_input.guard_mask), len(fit_input.grid) > 2
-    steps = LUCY_STEPS_DEEP if is_volume else LUCY_STEPS
+    steps = RICHARDSON_LUCY_ITERATIONS_3D if is_volume else RICHARDSON_LUCY_ITERATIONS
     estimates = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     candidates = tuple(estimate + dark for estimate in estimates)
     if not is_volume:
-        return FirstGuess(candidates)
-    smooth = compute_smooth_guess(fit_input, operator, dark)
-    return FirstGuess(
+        return InitialEstimate(candidates)
+    smooth = compute_smooth_deconvolution(fit_input, operator, dark)
+    return InitialEstimate(
         (*candidates, smooth.smoother, smooth.best),
         smooth,
         estimate_peak_intensity(smooth.best - dark),
     )
 
 
-def build_first_guess_prior(
-    guess: FirstGuess, fit_input: FitInput, grid: tuple[int, ...], rng: torch.Generator
+def build_initial_estimate_prior(
+    guess: InitialEstimate, fit_input: FitInput, grid: tuple[int, ...], rng: torch.Generator
 ) -> RandomInputPrior:
     """Build random input with the initial estimates as further channels.
 
@@ -310,7 +314,7 @@ def build_first_guess_prior(
         grid,
         rng,
         extra_input=torch.cat(guess.candidates, 1) / guess.brightness_scale,
-        extra_input_jitter=LUCY_JITTER,
+        extra_input_jitter=RICHARDSON_LUCY_JITTER,
         channels_of_noise=RANDOM_INPUT_CHANNELS
         if smooth is None
         else RANDOM_INPUT_CHANNELS_IN_VOLUMES,
@@ -319,7 +323,7 @@ def build_first_guess_prior(
     )
 
 
-def make_first_guess_penalty(guess: FirstGuess) -> tuple[tuple[float, Penalty], ...]:
+def make_initial_estimate_penalty(guess: InitialEstimate) -> tuple[tuple[float, Penalty], ...]:
     """Return the penalty on the distance to the regularised estimate, if there is one."""
     from napari_dip.engine.likelihood.penalties import quadratic_proximity
 

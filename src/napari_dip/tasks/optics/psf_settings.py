@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OIL = 1.518
 _Length = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _Width = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-GaussianWidth = Annotated[
+GaussianSigma = Annotated[
     _Width | None,
     Setting(
         "Gaussian blur (SD, pixels)",
@@ -41,7 +41,7 @@ GaussianWidth = Annotated[
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
 ]
-GaussianDepth = Annotated[
+GaussianSigmaZ = Annotated[
     _Width | None,
     Setting(
         "Gaussian blur along Z",
@@ -52,7 +52,7 @@ GaussianDepth = Annotated[
         report_template="along Z of standard deviation {:g} planes",
     ),
 ]
-Microscope = Annotated[
+MicroscopeType = Annotated[
     Literal["none", "widefield", "confocal"],
     Setting(
         "Microscope",
@@ -62,7 +62,7 @@ Microscope = Annotated[
         advanced=False,
     ),
 ]
-Aperture = Annotated[
+NumericalAperture = Annotated[
     Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None,
     Setting(
         "Numerical aperture",

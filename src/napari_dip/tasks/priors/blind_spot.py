@@ -66,10 +66,10 @@ def build_blind_spot_prior(
         channels + extra_channels,
         2 * channels,
         fit_input.widths,
-        skip=None,
+        skip_channels=None,
         is_normalised=False,
         rng=rng,
-        even=True,
+        preserves_variance=True,
     )
     has_single_pixels = all(side == 1 for side in fit_input.blind_spot_size)
     hidden = fit_input.guard_mask
@@ -107,16 +107,16 @@ def build_blind_spot_problem(
     from napari_dip.engine.likelihood.fidelity import (
         beta_nll,
         compute_posterior,
-        gaussian_likelihood,
+        gaussian_nll,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
-    noise = fit_input.noise.scale(fit_input.certain_noise_share)
+    noise = fit_input.noise.scale(fit_input.assumed_noise_fraction)
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=beta_nll(noise, fit_input.noise_level**2),
-        likelihood=gaussian_likelihood(noise),
+        likelihood=gaussian_nll(noise),
         fit_mask=fit_input.weight * (1 - fit_input.guard_mask),
         validation_mask=fit_input.validation_mask,
         measured_mask=fit_input.weight,
@@ -127,7 +127,7 @@ def build_blind_spot_problem(
             fit_input.noise,
             fit_input.measurement,
             estimate,
-            sure_noise_share=fit_input.certain_noise_share,
+            assumed_noise_fraction=fit_input.assumed_noise_fraction,
             validation_mask=fit_input.validation_mask,
             uses_measured_pixel=uses_measured_pixel,
             reliability=fit_input.reliability,
@@ -146,7 +146,7 @@ def make_bm3d_refinement(
     differ from those of the filter.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
-    from napari_dip.engine.refinement.bm3d import PATCH_SIDE, refine_collaboratively
+    from napari_dip.engine.refinement.bm3d import PATCH_SIDE, refine_by_bm3d
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
@@ -160,9 +160,7 @@ def make_bm3d_refinement(
             damped = pilot.mean + fit_input.weight * (measured - pilot.mean)
             pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
         arguments = noise, measured, pilot.mean, fit_input.weight, fit_input.noise_correlation
-        filtered = refine_collaboratively(
-            *arguments, uses_pilot_only=fit_input.neighbours is not None
-        )
+        filtered = refine_by_bm3d(*arguments, uses_pilot_only=fit_input.neighbours is not None)
         network_share = (
             REFINEMENT_NETWORK_SHARE
             if fit_input.noise_correlation is None
@@ -178,7 +176,7 @@ def _make_camera_refinement(
 ) -> Callable[[Estimate], Estimate]:
     """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
-    from napari_dip.engine.refinement.colour_camera import filter_camera_noise
+    from napari_dip.engine.refinement.camera_filter import filter_camera_noise
 
     camera, picture = fit_input.camera_noise, fit_input.full_size_measurement
     assert camera is not None

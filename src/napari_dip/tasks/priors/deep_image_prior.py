@@ -39,7 +39,7 @@ DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64,
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
 #: Name of the preset's architecture, to which all others are compared, and its optimiser.
-PRESET: Final = "preset"
+DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
 #: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
 #: 2022 (from their code for denoising; the bound of 2 also from its figure).
@@ -56,7 +56,7 @@ def build_random_input_prior(
     grid: tuple[int, ...],
     rng: torch.Generator,
     *,
-    skip: int = RANDOM_INPUT_SKIP_CHANNELS,
+    skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS,
     jitter: float = RANDOM_INPUT_JITTER,
     extra_channels: int = 0,
     extra_input: Tensor | None = None,
@@ -74,7 +74,7 @@ def build_random_input_prior(
     grid : tuple of int
         Size of the image, which may be finer or larger than the measurement.
     rng : torch.Generator
-    skip : int
+    skip_channels : int
         Channels of each skip connection; 0: none.
     jitter : float
         Standard deviation of the noise that is added to the random input in each iteration.
@@ -107,7 +107,7 @@ def build_random_input_prior(
         input_channels,
         channels,
         fit_input.widths,
-        skip=skip,
+        skip_channels=skip_channels,
         is_normalised=True,
         rng=rng,
     )
@@ -138,7 +138,7 @@ def build_random_input_problem(
 
     from napari_dip.engine.likelihood.fidelity import (
         SureTerm,
-        gaussian_likelihood,
+        gaussian_nll,
         weighted_residual,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
@@ -146,14 +146,14 @@ def build_random_input_problem(
     exposure_count = len(fit_input.measurement)
     terms = []
     for exposure in range(exposure_count):
-        noise = fit_input.noise.scale(fit_input.certain_noise_share).select(exposure)
+        noise = fit_input.noise.scale(fit_input.assumed_noise_fraction).select(exposure)
         has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
-                likelihood=gaussian_likelihood(noise),
+                likelihood=gaussian_nll(noise),
                 fit_mask=fit_input.weight * (1 - fit_input.guard_mask)
                 if has_validation
                 else fit_input.weight,
@@ -177,9 +177,9 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     are nearly right: squared error and likelihood chose iterations 450 and 425 of 540, at 34.07 and
     34.00 dB (montage, docs/benchmarks/inpainting.md).
     """
-    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood
+    from napari_dip.engine.likelihood.fidelity import gaussian_nll
 
-    likelihood = gaussian_likelihood(fit_input.noise)
+    likelihood = gaussian_nll(fit_input.noise)
     terms = (
         replace(
             term,
@@ -234,10 +234,10 @@ def build_from_architecture(
             input_channels,
             channels,
             widths,
-            skip=architecture.skip,
+            skip_channels=architecture.skip_channels,
             is_normalised=True,
             rng=rng,
-            even=architecture.weights == "He",
+            preserves_variance=architecture.weights == "He",
             upsampling=upsampling,
         )
     else:
@@ -366,7 +366,7 @@ class Architecture:
         Channels at each scale, finest first.
     rate : float
         Learning rate.
-    skip : int
+    skip_channels : int
         Channels of each skip connection.
     upsampling : str
         "bilinear", "nearest", "transposed" or "gaussian".
@@ -374,7 +374,7 @@ class Architecture:
         Initialisation: "uniform", the default of torch, or "He".
     code : str
         Network input: "uniform", "Gaussian" or "coordinates".
-    optimiser : str
+    optimizer : str
         "adam", "sgd" or "l-bfgs".
     bound : float or None
         Lipschitz bound of each layer but the last (`bound_spectral_norms`).
@@ -387,17 +387,17 @@ class Architecture:
     structure: str
     widths: tuple[int, ...]
     rate: float
-    skip: int = 0
+    skip_channels: int = 0
     upsampling: str = "bilinear"
     weights: str = "uniform"
     code: str = "uniform"
-    optimiser: str = ADAM
+    optimizer: str = ADAM
     bound: float | None = None
     sigma: float | None = None
 
 
 def list_architectures(
-    widths: tuple[int, ...], rate: float, skip: int = RANDOM_INPUT_SKIP_CHANNELS
+    widths: tuple[int, ...], rate: float, skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS
 ) -> dict[str, Architecture]:
     """Return all architectures by name, that of the preset first.
 
@@ -407,19 +407,26 @@ def list_architectures(
         Channels of the preset's network at each scale, finest first.
     rate : float
         Its learning rate.
-    skip : int
+    skip_channels : int
         Channels of its skip connections.
     """
     scales = " → ".join(map(str, widths))
-    base_label = f"hourglass of {scales} channels, skips of {skip}"
+    base_label = f"hourglass of {scales} channels, skips of {skip_channels}"
     preset = Architecture(
-        name=PRESET, label=base_label, structure="hourglass", widths=widths, rate=rate, skip=skip
+        name=DEFAULT_ARCHITECTURE,
+        label=base_label,
+        structure="hourglass",
+        widths=widths,
+        rate=rate,
+        skip_channels=skip_channels,
     )
-    decoder = replace(preset, name="decoder", label="decoder only", structure="decoder", skip=0)
+    decoder = replace(
+        preset, name="decoder", label="decoder only", structure="decoder", skip_channels=0
+    )
     half = tuple(max(1, width // 2) for width in widths)
     architectures = (
         preset,
-        replace(preset, name="no-skips", label="no skips", skip=0),
+        replace(preset, name="no-skips", label="no skips", skip_channels=0),
         decoder,
         *_vary_depth(preset),
         replace(preset, name="half-width", label="half the channels", widths=half),
@@ -461,7 +468,7 @@ def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
 
 def check_architecture(architecture_name: str, prior: str, noise: str) -> Refusal | None:
     """Refuse an architecture together with a prior or noise model that has its own network."""
-    if architecture_name == PRESET or (
+    if architecture_name == DEFAULT_ARCHITECTURE or (
         prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS
     ):
         return None
@@ -477,7 +484,7 @@ def check_architecture(architecture_name: str, prior: str, noise: str) -> Refusa
 
 def compute_channel_widths(architecture_name: str, preset: tuple[int, ...]) -> tuple[int, ...]:
     """Return an architecture's channels at each scale, given those of the preset's network."""
-    if architecture_name == PRESET:
+    if architecture_name == DEFAULT_ARCHITECTURE:
         return preset
     architectures = list_architectures(preset, 0.0)
     return (
@@ -500,7 +507,7 @@ def build_architecture_prior(
     """
     architectures = list_architectures(fit_input.widths, 0.0)
     if (
-        architecture_name == PRESET
+        architecture_name == DEFAULT_ARCHITECTURE
         or architecture_name not in architectures
         or architecture_name.startswith("depth")
     ):
@@ -523,20 +530,22 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
     return architectures
 
 
-def _set_optimiser(base: Architecture, optimiser: str, text: str) -> Architecture:
-    return replace(base, name=optimiser, label=text, optimiser=optimiser, rate=RATES[optimiser])
+def _set_optimiser(base: Architecture, optimizer: str, text: str) -> Architecture:
+    return replace(base, name=optimizer, label=text, optimizer=optimizer, rate=RATES[optimizer])
 
 
 def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:
     label = f"deep decoder of {width} channels"
     widths = (width,) * DEEP_DECODER_SCALES
-    return replace(base, name=name, label=label, structure="deep decoder", widths=widths, skip=0)
+    return replace(
+        base, name=name, label=label, structure="deep decoder", widths=widths, skip_channels=0
+    )
 
 
 def _derive_architecture(
     architecture: Architecture, name: str, text: str, **changes: object
 ) -> Architecture:
     """Return an architecture with further changes, which are appended to name and label."""
-    if architecture.name != PRESET:
+    if architecture.name != DEFAULT_ARCHITECTURE:
         name, text = f"{architecture.name}+{name}", f"{architecture.label}, {text}"
     return replace(architecture, name=name, label=text, **changes)  # type: ignore[arg-type]

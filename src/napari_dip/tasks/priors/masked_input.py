@@ -222,7 +222,10 @@ def build_masked_input_prior(
     has_shape = not is_scattered(holes)
     return MaskedInputPrior(
         _build_masked_input_network(
-            fit_input, count_input_channels(len(grid), channels), rng, even=not has_shape
+            fit_input,
+            count_input_channels(len(grid), channels),
+            rng,
+            preserves_variance=not has_shape,
         ),
         fit_input.measurement,
         fit_input.measured_mask,
@@ -273,7 +276,7 @@ def compute_stack_window(side: int | None, grid: tuple[int, ...]) -> tuple[int, 
 
 
 def _build_masked_input_network(
-    fit_input: FitInput, fed: int, rng: torch.Generator, *, even: bool = False
+    fit_input: FitInput, fed: int, rng: torch.Generator, *, preserves_variance: bool = False
 ) -> nn.Module:
     """Build the network of a plane: an hourglass, or a residual chain if there is one scale."""
     from napari_dip.engine.networks.hourglass import Hourglass, ResidualChain
@@ -282,7 +285,14 @@ def _build_masked_input_network(
     channels = fit_input.measurement.shape[1]
     net = (
         Hourglass(
-            2, fed, channels, fit_input.widths, skip=None, is_normalised=False, rng=rng, even=even
+            2,
+            fed,
+            channels,
+            fit_input.widths,
+            skip_channels=None,
+            is_normalised=False,
+            rng=rng,
+            preserves_variance=preserves_variance,
         )
         if len(fit_input.widths) > 1
         else ResidualChain(2, fed, channels, fit_input.widths[0], STACK_RESIDUAL_BLOCKS, rng=rng)

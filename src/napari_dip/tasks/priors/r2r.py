@@ -60,10 +60,10 @@ def build_r2r_prior(
         channels + extra_channels,
         channels,
         fit_input.widths,
-        skip=None,
+        skip_channels=None,
         is_normalised=False,
         rng=rng,
-        even=True,
+        preserves_variance=True,
     )
     return R2RPrior(
         net,
@@ -86,14 +86,14 @@ def build_r2r_problem(fit_input: FitInput, penalties: tuple[tuple[float, Penalty
     fit_input : FitInput
     penalties : tuple of (weight, Penalty)
     """
-    from napari_dip.engine.likelihood.fidelity import gaussian_likelihood, least_squares
+    from napari_dip.engine.likelihood.fidelity import gaussian_nll, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=least_squares(fit_input.noise_level**2),
-        likelihood=gaussian_likelihood(fit_input.noise),
+        likelihood=gaussian_nll(fit_input.noise),
         fit_mask=fit_input.weight * (1 - fit_input.guard_mask),
         validation_mask=fit_input.validation_mask,
         measured_mask=fit_input.weight,

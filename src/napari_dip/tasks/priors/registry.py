@@ -60,7 +60,7 @@ class PriorSpec:
         Whether the receptive field is limited, so that inference may run in tiles.
     has_planewise_network : bool
         Whether stacks are fitted plane by plane, with neighbouring planes as input.
-    has_half_precision : bool
+    supports_bfloat16 : bool
         Whether steps may run in half precision, on CPUs with bfloat16 instructions.
     has_refinement : bool
         Whether BM3D-style refinement follows.
@@ -90,7 +90,7 @@ class PriorSpec:
     uses_random_input: bool = False
     has_local_network: bool = False
     has_planewise_network: bool = False
-    has_half_precision: bool = False
+    supports_bfloat16: bool = False
     has_refinement: bool = False
     has_single_inference: bool = False
     has_repeatable_ending: bool = True
@@ -110,7 +110,7 @@ BLIND_SPOT = PriorSpec(
     hides_pixels=True,
     takes_neighbour_frames=True,
     has_local_network=True,
-    has_half_precision=True,
+    supports_bfloat16=True,
     has_refinement=True,
     step_bytes=46,
     half_step_bytes=40,
@@ -125,7 +125,7 @@ R2R = PriorSpec(
     sees_image=True,
     takes_neighbour_frames=True,
     has_local_network=True,
-    has_half_precision=True,
+    supports_bfloat16=True,
     has_refinement=True,
     has_single_inference=True,
     step_bytes=46,

@@ -138,7 +138,7 @@ def build_zssr_problem(
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
         beta_nll,
-        gaussian_likelihood,
+        gaussian_nll,
     )
     from napari_dip.engine.operators.detector import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
@@ -151,7 +151,7 @@ def build_zssr_problem(
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
-    likelihood = gaussian_likelihood(variance_floor)
+    likelihood = gaussian_nll(variance_floor)
     term = Term(
         measurement=measured,
         operator=operator,

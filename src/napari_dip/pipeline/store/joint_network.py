@@ -12,7 +12,7 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.integrity import compute_file_sha256
 from napari_dip.io.paths import check_readable_file
-from napari_dip.pipeline.plan.types import JOINT, SharedNetwork
+from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
 
@@ -28,7 +28,7 @@ NETWORK_FILE_SCHEMA = 1
 SHARED_NETWORK_INPUT = "network_file"
 
 
-def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
+def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     """Read the description of a network file, without importing torch or verifying the weights.
 
     Raises
@@ -43,7 +43,7 @@ def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
         description = read_header(file_path)["network"]
         if description["schema"] != NETWORK_FILE_SCHEMA:
             raise ValueError(f"its schema is {description['schema']}")
-        return SharedNetwork(
+        return JointNetwork(
             path=os.fspath(path),
             sha256=digest,
             task=str(description["task"]),
@@ -63,12 +63,12 @@ def read_network(path: str | os.PathLike[str]) -> SharedNetwork:
         raise Refused(make_refusal("series-broken", path=printable, why=why)) from error
 
 
-def read_fitted_network(network: SharedNetwork) -> SharedNetwork:
+def read_fitted_network(network: JointNetwork) -> JointNetwork:
     """Return a network of a plan as it was fitted, which may have been after the plan was made."""
     return network if network.sha256 else read_network(network.path)
 
 
-def read_network_weights(network: SharedNetwork) -> dict[str, dict[str, Any]]:
+def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
     """Read and verify the weights of a network file, by series and parameter name.
 
     Raises

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.colour_camera import MAX_CAMERA_LAG, make_opponent_matrix
+from napari_dip.engine.noise.camera_noise import MAX_CAMERA_LAG, make_opponent_matrix
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
 from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.problem import Estimate
@@ -24,7 +24,7 @@ from napari_dip.engine.refinement.bm3d import (
 )
 
 if TYPE_CHECKING:
-    from napari_dip.engine.noise.colour_camera import CameraNoise
+    from napari_dip.engine.noise.camera_noise import CameraNoise
 
 #: Number of pyramid levels: 1, 2 and 3 reached 36.61, 37.65 and 37.80 dB with the true noise on the
 #: corners (256 x 256) of nine files of cc15.

@@ -34,7 +34,7 @@ from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.checkpoint_file import write_tensors
 from napari_dip.pipeline.store.checkpoints import CheckpointStore, read_weights, write_weights
 from napari_dip.pipeline.store.folder_lock import make_run_folder
-from napari_dip.pipeline.store.shared_network import NETWORK_FILE_SCHEMA
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
@@ -64,13 +64,13 @@ class _TrainingCrop:
         """Properties that a network must have been fitted for to be applicable to this file."""
         calibration = self.image.calibration
         return (
-            self.image.plan.budget.prior,
+            self.image.plan.fit_config.prior,
             calibration.half_resolution is not None,
             calibration.constant_channels,
         )
 
 
-def fit_series(
+def fit_joint_network(
     joint_plan: JointTrainingPlan,
     network_path: Path,
     unfinished: Path,
@@ -256,10 +256,10 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         units=units,
         device=first.device,
         threads=threads,
-        budget=first.budget,
+        fit_config=first.fit_config,
         peak_bytes=first.peak_bytes,
         costs=estimate_costs(
-            members[0].size, units, first.device, threads, first.budget, uses_half_precision=half
+            members[0].size, units, first.device, threads, first.fit_config, uses_bfloat16=half
         ),
         layout=layout,
         notes=first.notes,
@@ -331,9 +331,9 @@ def _write_network_file(
         "settings": recipe.task.to_dict(),
         "preset": recipe.run_settings.preset,
         "recipe": recipe.to_dict(),
-        "repeats": plan.budget.restarts,
-        "prior": plan.budget.prior,
-        "widths": list(plan.budget.widths),
+        "repeats": plan.fit_config.restarts,
+        "prior": plan.fit_config.prior,
+        "widths": list(plan.fit_config.widths),
         "halved": first.calibration.half_resolution is not None,
         "groups": [list(group) for group in group_channels(first.plan.task_plan, first.source)],
         "files": files,

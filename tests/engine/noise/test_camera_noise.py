@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.noise.colour_camera import (
+from napari_dip.engine.noise.camera_noise import (
     CameraNoise,
     make_opponent_matrix,
     measure_camera_noise,
 )
-from napari_dip.engine.refinement.colour_camera import draw_noise_sample, filter_camera_noise
+from napari_dip.engine.refinement.camera_filter import draw_noise_sample, filter_camera_noise
 
 NOISE = CameraNoise((6.0, 4.0, 3.0), (0.65, 0.88, 0.88))
 SIDE = 160

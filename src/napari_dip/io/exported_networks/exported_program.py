@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.programs.archive import PICKLED_REASON, ProgramArchive
+from napari_dip.io.exported_networks.archive import PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
     import os

@@ -24,7 +24,7 @@ from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.shared_network import SHARED_NETWORK_INPUT, read_network
+from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT, read_network
 from napari_dip.scale.batch.file import record_failure, restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
 from napari_dip.scale.batch.plan import plan_file
