@@ -113,7 +113,7 @@ def run_experiment(
 
     Returns
     -------
-    Impedance, Spectrum, Architectures or None
+    ImpedanceResult, SpectrumResult, ArchitectureComparison or None
         None if the run ended without a result.
 
     Raises
