@@ -10,7 +10,7 @@ from pathlib import Path
 
 from napari_dip.cli.progress import run_and_show
 from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors import Failed, Refusal, Refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.output.files import find_free_folder
 from napari_dip.io.header import ImageSpec
@@ -43,7 +43,7 @@ def run_demo_command(window: bool | None, preset: str) -> int:
     """
     why = _explain_no_window()
     if window and why:
-        raise Refused(make_refusal("window-missing", why=why))
+        raise Refused("window-missing", why=why)
     if window or (window is None and not why):
         print_message("Opening napari with the sample; close its window to end the demo.")
         command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
@@ -84,7 +84,7 @@ def _save_demo_pictures(preset: str) -> int:
     print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
     if result is None:  # unreachable without a control that discards
-        raise Failed(make_refusal("unexpected", why="the run ended without a picture"))
+        raise Failed("unexpected", why="the run ended without a picture")
     provenance = {"recipe": result.recipe.to_dict(), **serialise_stop(result.stop)}
     write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")

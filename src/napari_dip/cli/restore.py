@@ -19,7 +19,7 @@ from napari_dip.cli.terminal import (
     print_message,
     print_result,
 )
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors import Failed, Refusal, Refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
@@ -235,8 +235,9 @@ def _build_recipe(task: str, request: Request) -> Recipe:
         return make_recipe(task, **request.settings)
     base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
     if base.task.spec.name != task:
-        facts = {"path": request.from_recipe, "found": base.task.spec.name, "wanted": task}
-        raise Refused(make_refusal("recipe-task", **facts))
+        raise Refused(
+            "recipe-task", path=request.from_recipe, found=base.task.spec.name, wanted=task
+        )
     raw = base.to_dict()
     for name, value in request.settings.items():
         fields = raw if name in RunSettings.model_fields else raw["settings"]

@@ -107,7 +107,7 @@ def print_result(text: str, *, saved: bool = False) -> None:
 def make_print_failure(error: Exception | None = None) -> Failed:
     """Return the failure of printing a result; without an error, the stream is closed."""
     why = "the output stream is closed" if error is None else describe_exception(error)
-    return Failed(make_refusal("output-unprinted", why=why))
+    return Failed("output-unprinted", why=why)
 
 
 def use_streams() -> None:
@@ -151,8 +151,7 @@ def describe_axes(source: ImageSpec) -> tuple[Note, ...]:
     """Return a note about the assumed axes of a stack whose file does not name them."""
     if not source.has_guessed_axes or source.axes in ("YX", "YXS"):
         return ()
-    facts = {"name": make_printable(source.name), "axes": source.axes}
-    return (make_note("axes-guessed", **facts),)
+    return (make_note("axes-guessed", name=source.name, axes=source.axes),)
 
 
 def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
@@ -167,11 +166,12 @@ def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal
     if isinstance(error, UnusedCliTokensError):
         return make_refusal("argument-extra", found=printable, help=help_line)
     if isinstance(error, RepeatArgumentError):
-        return make_refusal("option-twice", option=make_printable(error.token.keyword or ""))
+        return make_refusal("option-twice", option=error.token.keyword or "")
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return _refuse_missing_argument(error, tokens, help_line)
-    why = make_printable(str(error).strip().splitlines()[0].rstrip(".?"))
-    return make_refusal("command-line", why=why, help=help_line)
+    return make_refusal(
+        "command-line", why=str(error).strip().splitlines()[0].rstrip(".?"), help=help_line
+    )
 
 
 def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:

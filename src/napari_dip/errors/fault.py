@@ -5,6 +5,7 @@ The texts stand in `messages.toml`. `{fact:?this|that}` chooses between two text
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -82,7 +83,10 @@ def _simplify(fact: object) -> object:
         return fact
     if isinstance(fact, Integral):
         return int(fact)
-    return float(fact) if isinstance(fact, Real) else shorten_middle(make_printable(str(fact)))
+    if isinstance(fact, Real):
+        return float(fact)
+    text = os.fspath(fact) if isinstance(fact, os.PathLike) else fact
+    return shorten_middle(make_printable(str(text)))
 
 
 def make_printable(text: str) -> str:

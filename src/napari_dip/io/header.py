@@ -14,8 +14,7 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -457,8 +456,7 @@ def check_sizes(xml: str, path: Path) -> None:
                 why = f"its header says {stated} where the size along {axis} should be"
                 break
         if why:
-            facts = {"path": make_printable(str(path)), "why": make_printable(why)}
-            raise Refused(make_refusal("file-broken", **facts))
+            raise Refused("file-broken", path=path, why=why)
 
 
 def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:

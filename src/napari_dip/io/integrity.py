@@ -9,8 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def compute_file_sha256(
             raise OSError(errno.EFBIG, "it is far larger than what was written")
         return _hash_bytes(path, check)
     except OSError as error:
-        facts = {"path": make_printable(str(path)), "why": describe_exception(error)}
-        raise Refused(make_refusal("file-unreadable", **facts)) from None
+        raise Refused("file-unreadable", path=path, why=describe_exception(error)) from None
 
 
 def make_file_stamp(path: Path) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Failed, Refused, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
 from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
@@ -183,12 +182,7 @@ def _read_lock_owner(handle: int) -> tuple[int, str] | None:
 def _make_busy_refusal(path: str | os.PathLike[str], handle: int) -> Refusal:
     process, host = _read_lock_owner(handle) or ("unknown", "unknown")
     os.close(handle)
-    facts = {
-        "path": make_printable(os.fspath(path)),
-        "process": process,
-        "host": make_printable(str(host)),
-    }
-    return make_refusal("output-busy", **facts)
+    return make_refusal("output-busy", path=path, process=process, host=host)
 
 
 def _is_at(handle: int, place: Path) -> bool:
@@ -268,22 +262,21 @@ def check_output(
         If the name cannot be used.
     """
     output, status = stat_path(path)
-    printable = make_printable(str(output))
     zarr = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
-        raise Refused(make_refusal("output-is-folder", path=printable, suffix=suffixes[0]))
+        raise Refused("output-is-folder", path=output, suffix=suffixes[0])
     if output.name.lower().removeprefix(".ome") in suffixes:
-        raise Refused(make_refusal("output-nameless", path=printable, suffix=output.name.lower()))
+        raise Refused("output-nameless", path=output, suffix=output.name.lower())
     if output.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise Refused(make_refusal(code, path=printable, suffix=make_printable(output.suffix)))
+        raise Refused(code, path=output, suffix=output.suffix)
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
     if is_special and not (zarr and output.is_dir()):
-        raise Refused(make_refusal("output-special", path=printable))
+        raise Refused("output-special", path=output)
     if any(_is_same_or_inside(output, other) for other in inputs):
-        raise Refused(make_refusal("output-is-input", path=printable))
+        raise Refused("output-is-input", path=output)
     if os.path.lexists(output) and not overwrite:
-        raise Refused(make_refusal("output-exists", path=printable))
+        raise Refused("output-exists", path=output)
     if zarr:
         _check_zarr(output, status)
     target = resolve_target(output)
@@ -301,7 +294,7 @@ def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
     """
     folder, status = stat_path(path)
     if status is not None and not stat.S_ISDIR(status.st_mode):
-        raise Refused(make_refusal("folder-is-file", path=make_printable(str(folder))))
+        raise Refused("folder-is-file", path=folder)
     target = resolve_target(folder)
     _check_folder(target if status is not None else target.parent, False, folder, bytes_needed)
     return folder
@@ -319,7 +312,7 @@ def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
     for path in paths:
         target = os.path.normcase(resolve_target(Path(path)))
         if target in seen_targets:
-            raise Refused(make_refusal("output-twice", path=make_printable(str(path))))
+            raise Refused("output-twice", path=path)
         seen_targets.add(target)
 
 
@@ -331,7 +324,7 @@ def resolve_folder(path: Path) -> Path:
 def check_unmoved(target: Path) -> None:
     """Raise `Failed` if the folder of a path from `check_output` leads elsewhere by now."""
     if resolve_folder(target) != target:
-        raise Failed(make_refusal("output-moved", path=make_printable(str(target.parent))))
+        raise Failed("output-moved", path=target.parent)
 
 
 def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
@@ -352,22 +345,18 @@ def _check_zarr(path: Path, status: os.stat_result | None) -> None:
     from napari_dip.io.formats.zarr_metadata import find_foreign_file
 
     check_zarr(path)
-    printable = make_printable(str(path))
     if status is not None and not path.is_dir():
-        raise Refused(make_refusal("folder-is-file", path=printable))
+        raise Refused("folder-is-file", path=path)
     if status is not None and any(path.iterdir()) and not is_zarr(path):
-        raise Refused(make_refusal("zarr-foreign", path=printable))
+        raise Refused("zarr-foreign", path=path)
     if status is not None and (other := find_foreign_file(path)):
-        raise Refused(make_refusal("zarr-shared", path=printable, other=make_printable(other)))
+        raise Refused("zarr-shared", path=path, other=other)
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
     """Create a file in the folder, the only reliable test whether it is writable."""
-    printable = make_printable(str(folder))
     if not folder.is_dir():
-        raise Refused(
-            make_refusal("output-folder-missing", folder=make_printable(str(path.parent)))
-        )
+        raise Refused("output-folder-missing", folder=path.parent)
     try:
         trial = folder / make_temporary_name()
         trial.touch(exist_ok=False)
@@ -379,4 +368,4 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
         raise Refused(make_folder_refusal(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused(make_refusal("output-full", folder=printable, why=why))
+        raise Refused("output-full", folder=folder, why=why)

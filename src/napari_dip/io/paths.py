@@ -27,26 +27,6 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
 
-__all__ = [
-    "MAX_REPORT_BYTES",
-    "MAX_SETTINGS_BYTES",
-    "check_names_differ",
-    "check_readable_file",
-    "check_working_folder",
-    "describe_exception",
-    "describe_write_error",
-    "expand_input_paths",
-    "is_zarr",
-    "make_folder",
-    "make_folder_refusal",
-    "make_printable",
-    "make_result_name",
-    "make_save_refusal",
-    "read_small_text",
-    "resolve_target",
-    "shorten_name",
-    "stat_path",
-]
 #: Maximum bytes of a settings file and of a report: a recipe has some hundred bytes, the report of
 #: a movie of a thousand frames about ten million.
 MAX_SETTINGS_BYTES, MAX_REPORT_BYTES = 2**20, 2**28
@@ -114,7 +94,7 @@ def check_working_folder() -> None:
     try:
         os.getcwd()
     except OSError:
-        raise Refused(make_refusal("folder-gone")) from None
+        raise Refused("folder-gone") from None
 
 
 def describe_exception(error: BaseException) -> str:
@@ -131,7 +111,7 @@ def make_save_refusal(path: str | os.PathLike[str], error: Exception) -> Refusal
     """Return the refusal for a file that could not be saved, with a remedy for this error."""
     number = error.errno if isinstance(error, OSError) else None
     code = _SAVE_FAULTS.get(number or 0, "save-failed")
-    return make_refusal(code, path=make_printable(os.fspath(path)), why=describe_write_error(error))
+    return make_refusal(code, path=path, why=describe_write_error(error))
 
 
 def make_folder(place: Path, *, parents: bool = False) -> None:
@@ -150,11 +130,10 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
 
 def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
     """Return the refusal for a folder that cannot be written to, with a remedy for this error."""
-    printable = make_printable(os.fspath(folder))
     code = _OUTPUT_FAULTS.get(error.errno or 0, "output-failed")
     if code == "output-folder-missing" and os.path.isdir(folder):  # '/proc' reports it as missing
         code = "output-readonly"
-    return make_refusal(code, folder=printable, path=printable, why=describe_write_error(error))
+    return make_refusal(code, folder=folder, path=folder, why=describe_write_error(error))
 
 
 def describe_write_error(error: Exception) -> str:
@@ -178,23 +157,20 @@ def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None
     """
     typed_path = os.fspath(path)
     if not typed_path:
-        raise Refused(make_refusal("path-empty"))
-    printable = make_printable(typed_path)
+        raise Refused("path-empty")
     try:
         return Path(typed_path), os.stat(typed_path)
     except (FileNotFoundError, NotADirectoryError):
         if _ADDRESS.match(typed_path):
             raise Refused(
-                make_refusal("path-url", path=printable, hint=_suggest_local_path(typed_path))
+                "path-url", path=typed_path, hint=_suggest_local_path(typed_path)
             ) from None
         return Path(typed_path), None
     except ValueError as error:
-        raise Refused(
-            make_refusal("path-wrong", path=printable, why=describe_exception(error))
-        ) from None
+        raise Refused("path-wrong", path=typed_path, why=describe_exception(error)) from None
     except OSError as error:
         code = "path-wrong" if error.errno in _PATH_ERRNOS else "file-unreadable"
-        raise Refused(make_refusal(code, path=printable, why=describe_exception(error))) from None
+        raise Refused(code, path=typed_path, why=describe_exception(error)) from None
 
 
 def _suggest_local_path(address: str) -> str:
@@ -233,19 +209,15 @@ def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> 
         If it is not valid UTF-8.
     """
     file_path, count = check_readable_file(path)
-    printable = make_printable(str(file_path))
     if count > max_bytes:
-        facts = {"size": f"{count / 1e6:.0f} MB", "kind": kind}
-        raise Refused(make_refusal("file-long", path=printable, **facts))
+        raise Refused("file-long", path=file_path, size=f"{count / 1e6:.0f} MB", kind=kind)
     try:
         text = file_path.read_bytes().decode("utf-8")
         return text.removeprefix("\ufeff")  # the BOM that Windows editors add
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
-        raise Refused(
-            make_refusal("file-unreadable", path=printable, why=describe_exception(error))
-        ) from None
+        raise Refused("file-unreadable", path=file_path, why=describe_exception(error)) from None
 
 
 def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
@@ -262,22 +234,19 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
         If it is missing, a folder, a pipe or device, empty, or cannot be opened.
     """
     file_path, status = stat_path(path)
-    printable = make_printable(str(file_path))
     if status is None:
-        raise Refused(make_refusal("file-missing", path=printable))
+        raise Refused("file-missing", path=file_path)
     if stat.S_ISDIR(status.st_mode):
-        raise Refused(make_refusal("file-is-folder", path=printable))
+        raise Refused("file-is-folder", path=file_path)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-        raise Refused(make_refusal("file-type", path=printable, why="it is a pipe or a device"))
+        raise Refused("file-type", path=file_path, why="it is a pipe or a device")
     if status.st_size == 0:
-        raise Refused(make_refusal("file-empty", path=printable))
+        raise Refused("file-empty", path=file_path)
     try:
         with file_path.open("rb"):
             return file_path, status.st_size
     except OSError as error:
-        raise Refused(
-            make_refusal("file-unreadable", path=printable, why=describe_exception(error))
-        ) from None
+        raise Refused("file-unreadable", path=file_path, why=describe_exception(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +288,7 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
     results_folder = os.path.realpath(results)
     patterns = [os.fspath(item) for item in inputs]
     if not patterns:
-        raise Refused(make_refusal("batch-none"))
+        raise Refused("batch-none")
     for pattern in patterns:
         if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(
             pattern
@@ -333,14 +302,12 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
                 continue
             matches, remaining = _list_folder_images(place)
             if remaining:
-                notes.append(
-                    make_note("files-skipped", count=remaining, folder=make_printable(pattern))
-                )
+                notes.append(make_note("files-skipped", count=remaining, folder=pattern))
         if not matches:
-            raise Refused(make_refusal("batch-empty", pattern=make_printable(pattern)))
+            raise Refused("batch-empty", pattern=pattern)
         input_paths = [item for item in matches if os.path.realpath(item.parent) != results_folder]
         if not input_paths:
-            raise Refused(make_refusal("batch-among", folder=make_printable(str(results))))
+            raise Refused("batch-among", folder=results)
         for input_path in input_paths:
             files.setdefault(os.path.realpath(input_path), input_path)
     return InputFiles(files=tuple(files.values()), notes=tuple(notes))
@@ -370,11 +337,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
         name = make_result_name(source)
         key = unicodedata.normalize("NFC", name).casefold()
         if key in sources_by_key:
-            pair = {
-                "first": make_printable(str(sources_by_key[key])),
-                "second": make_printable(str(source)),
-            }
-            raise Refused(make_refusal("batch-names", **pair, name=make_printable(name)))
+            raise Refused("batch-names", first=sources_by_key[key], second=source, name=name)
         sources_by_key[key] = source
 
 
@@ -387,8 +350,7 @@ def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        facts = {"path": make_printable(str(folder)), "why": describe_exception(error)}
-        raise Refused(make_refusal("file-unreadable", **facts)) from None
+        raise Refused("file-unreadable", path=folder, why=describe_exception(error)) from None
     files = [entry for entry in entries if _is_image(entry) or not entry.is_dir()]
     images = [file for file in files if _is_image(file) or file.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

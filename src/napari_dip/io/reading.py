@@ -16,8 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.formats.region_reader import convert_parser_errors
 from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import check_readable_file, is_zarr, stat_path
@@ -64,7 +63,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * file_size:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header states {sizes} pixels, but it holds {file_size} bytes"
-        raise Refused(make_refusal("file-broken", path=make_printable(str(file_path)), why=why))
+        raise Refused("file-broken", path=file_path, why=why)
     return spec
 
 
@@ -101,7 +100,7 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     pixels = _drop_alpha(raw, spec)
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(make_refusal("file-broken", path=make_printable(spec.path), why=why))
+        raise Refused("file-broken", path=spec.path, why=why)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -140,7 +139,7 @@ def _choose_reader(path: Path) -> Any:
     if bioio_reading.detect_bioio_format(start):
         return bioio_reading
     why = "it starts like none of them"
-    raise Refused(make_refusal("file-type", path=make_printable(str(path)), why=why))
+    raise Refused("file-type", path=path, why=why)
 
 
 def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:

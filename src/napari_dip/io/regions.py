@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.formats import bioio as bioio_reading
 from napari_dip.io.formats.region_reader import convert_parser_errors
 from napari_dip.io.formats.tiff import locate_pixels
@@ -136,7 +135,7 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
 def _check_unchanged(path: Path, spec: ImageSpec, image: LazyImage) -> LazyImage:
     if image.shape != spec.shape or image.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
+        raise Refused("file-broken", path=path, why=why)
     return image
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors import Failed, Refusal, Refused
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.events import drain_generator
@@ -106,15 +106,14 @@ def restore(
         run(plan, data, control=control, preview_seconds=preview_seconds, stamps=stamps), progress
     )
     if result is None:  # the run was ended before there was any result
-        raise Failed(make_refusal("unexpected", why="the run ended without a picture"))
+        raise Failed("unexpected", why="the run ended without a picture")
     return result
 
 
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
     names = [task_input.name for task_input in recipe.task.spec.inputs]
     if unknown := set(inputs) - set(names):
-        facts = {"field": min(unknown), "known": ", ".join(names)}
-        raise Refused(make_refusal("setting-unknown", **facts))
+        raise Refused("setting-unknown", field=min(unknown), known=", ".join(names))
 
 
 def load_recipe(recipe: object) -> Recipe:
@@ -135,17 +134,13 @@ def load_recipe(recipe: object) -> Recipe:
 
 
 def _read_recipe_file(path: str) -> Recipe:
-    from napari_dip.errors.fault import make_printable
     from napari_dip.io.paths import MAX_SETTINGS_BYTES, describe_exception, read_small_text
 
-    printable = make_printable(path)
     try:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
-        raise Refused(
-            make_refusal("recipe-broken", path=printable, why=describe_exception(error))
-        ) from None
-    return recipe_from_json(text, origin=printable)
+        raise Refused("recipe-broken", path=path, why=describe_exception(error)) from None
+    return recipe_from_json(text, origin=path)
 
 
 def parse_axes(axes: object) -> str | None:
@@ -162,9 +157,7 @@ def parse_axes(axes: object) -> str | None:
     if not all(isinstance(letter, str) for letter in letters):
         why = "it should be one letter for each axis"
         hint = "Give a text such as 'ZYX', or a list of such letters."
-        raise Refused(
-            make_refusal("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
-        )
+        raise Refused("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
     return "".join(map(str, letters)).upper()
 
 
@@ -180,9 +173,7 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
     """
     axes = parse_axes(axes)
     if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
-        raise Refused(
-            make_refusal("image-not-array", name=name, why="it is a text of several lines")
-        )
+        raise Refused("image-not-array", name=name, why="it is a text of several lines")
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
@@ -193,7 +184,7 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
         why = "its size is not known yet"
-        raise Refused(make_refusal("image-not-array", name=name, why=why)) from None
+        raise Refused("image-not-array", name=name, why=why) from None
     axis_letters = axes or ("" if axes is not None else guess_axes(shape))
     spec = ImageSpec(
         name=name,
@@ -209,7 +200,7 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
 def _convert_to_array(name: str, value: Any) -> Any:
     """Convert a value to an array in native byte order; dask arrays stay lazy."""
     if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
-        raise Refused(make_refusal("image-not-array", name=name, why=_describe_type(value)))
+        raise Refused("image-not-array", name=name, why=_describe_type(value))
     if is_dask_array(value):
         return value
     import numpy as np
@@ -218,15 +209,14 @@ def _convert_to_array(name: str, value: Any) -> Any:
         array: npt.NDArray[Any] = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
-        raise Refused(make_refusal("image-not-array", name=name, why=why)) from None
+        raise Refused("image-not-array", name=name, why=why) from None
     if array.dtype == object and not array.ndim:
-        raise Refused(make_refusal("image-not-array", name=name, why=_describe_type(value)))
+        raise Refused("image-not-array", name=name, why=_describe_type(value))
     if array.dtype.kind in "US" and array.ndim < 2:
         why = "it holds texts, and several files are restored by napari_dip.batch"
-        raise Refused(make_refusal("image-not-array", name=name, why=why))
+        raise Refused("image-not-array", name=name, why=why)
     if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
-        facts = {"count": hidden, "total": array.size, "name": name}
-        raise Refused(make_refusal("image-masked", **facts))
+        raise Refused("image-masked", count=hidden, total=array.size, name=name)
     if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
         return array.astype(array.dtype.newbyteorder("="))
     return array

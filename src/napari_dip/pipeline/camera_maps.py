@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import Refused
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
 from napari_dip.io.regions import open_pixels
@@ -243,7 +243,7 @@ def camera_maps(
     """
     darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:
-        raise Refused(make_refusal("camera-levels", name=flats[0][0].name))
+        raise Refused("camera-levels", name=flats[0][0].name)
     for spec, _ in (*darks, *flats):
         _check_frames(spec, darks[0][0])
     report_progress = progress or (lambda _: None)
@@ -256,7 +256,7 @@ def camera_maps(
     levels = tuple(_measure_level([flat], flat[0].name, report_progress) for flat in flats)
     for level in levels:
         if float(np.median(level.mean - dark_level.mean)) <= float(np.median(noise)):
-            raise Refused(make_refusal("camera-not-lit", name=level.name, dark=dark_level.name))
+            raise Refused("camera-not-lit", name=level.name, dark=dark_level.name)
     raw_gains, errors = _fit_gains(dark_level, levels)
     camera_gain = float((raw_gains / errors**2).sum() / (1 / errors**2).sum())
     low, high = np.quantile(raw_gains, ONE_SIGMA_QUANTILES)
@@ -296,8 +296,7 @@ def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
         raise Refused(fault)
     if spec.grid != first.grid:
         sizes = [" × ".join(map(str, header.grid)) for header in (spec, first)]
-        facts = {"name": spec.name, "size": sizes[0], "other": first.name, "want": sizes[1]}
-        raise Refused(make_refusal("frames-size", **facts))
+        raise Refused("frames-size", name=spec.name, size=sizes[0], other=first.name, want=sizes[1])
 
 
 def _measure_level(
@@ -323,16 +322,16 @@ def _measure_level(
             frame = frame.T if is_transposed else frame
             level = float(frame.mean())
             if not np.isfinite(level):
-                raise Refused(make_refusal("frames-constant", name=spec.name))
+                raise Refused("frames-constant", name=spec.name)
             count += 1
             level_sum += level
             deviation = frame - level - mean
             mean += deviation / count
             squares += deviation * (frame - level - mean)
     if count < 2:
-        raise Refused(make_refusal("frames-few", name=name, count=count, least=2))
+        raise Refused("frames-few", name=name, count=count, least=2)
     if not squares.any():
-        raise Refused(make_refusal("frames-constant", name=name))
+        raise Refused("frames-constant", name=name)
     return LightLevel(name, count, mean + level_sum / count, squares / (count - 1))
 
 

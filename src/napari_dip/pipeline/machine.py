@@ -25,7 +25,7 @@ from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Failed, make_refusal
+from napari_dip.errors import Failed
 from napari_dip.io.paths import check_working_folder
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def load_torch() -> ModuleType:
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
-        raise Failed(make_refusal("program-ends")) from error
+        raise Failed("program-ends") from error
     return torch
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, Refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
@@ -464,9 +464,7 @@ def _stack_frames(frames: DetectorFrames, min_count: int) -> npt.NDArray[np.floa
     planes = np.moveaxis(np.asarray(array, np.float64), plane_axes, (-2, -1))
     planes = planes.reshape(-1, *planes.shape[-2:])
     if len(planes) < min_count:
-        raise Refused(
-            make_refusal("frames-few", name=spec.name, count=len(planes), least=min_count)
-        )
+        raise Refused("frames-few", name=spec.name, count=len(planes), least=min_count)
     if not np.isfinite(planes).all() or planes.min() == planes.max():
-        raise Refused(make_refusal("frames-constant", name=spec.name))
+        raise Refused("frames-constant", name=spec.name)
     return planes

@@ -252,13 +252,11 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
     """
     if task not in TASKS:
         raise Refused(
-            make_refusal(
-                "setting-wrong",
-                field="task",
-                value=shorten_repr(task),
-                why="there is no such task",
-                hint=f"Choose one of: {', '.join(TASKS)}.",
-            )
+            "setting-wrong",
+            field="task",
+            value=shorten_repr(task),
+            why="there is no such task",
+            hint=f"Choose one of: {', '.join(TASKS)}.",
         )
     settings, notes = rename_settings(task, settings)
     for note in notes:
@@ -285,25 +283,17 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         or not isinstance(raw.get("settings", {}), dict)
         or "task" not in raw
     ):
-        raise Refused(
-            make_refusal(
-                "recipe-broken", path=origin, why="it does not name a task and its settings"
-            )
-        )
+        raise Refused("recipe-broken", path=origin, why="it does not name a task and its settings")
     fields = dict(raw)
     schema = fields.pop("schema", None)
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise Refused(
-            make_refusal("recipe-broken", path=origin, why="its schema version is missing")
-        )
+        raise Refused("recipe-broken", path=origin, why="its schema version is missing")
     if schema > RECIPE_SCHEMA:
-        raise Refused(make_refusal("recipe-newer", found=schema, known=RECIPE_SCHEMA))
+        raise Refused("recipe-newer", found=schema, known=RECIPE_SCHEMA)
     task, settings = str(fields.pop("task")), fields.pop("settings", {})
     settings, _ = rename_settings(task, {str(key): setting for key, setting in settings.items()})
     if clash := set(fields) & set(settings):
-        raise Refused(
-            make_refusal("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
-        )
+        raise Refused("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
     return make_recipe(task, **settings, **{str(key): value for key, value in fields.items()})
 
 
@@ -345,8 +335,13 @@ def rename_keys(
     for old, new in names.items():
         if old in named and new in named:
             why = f"'{new}' is another name of it and stands there as well"
-            facts = {"field": old, "value": shorten_repr(named[old]), "why": why}
-            raise Refused(make_refusal("setting-wrong", **facts, hint=f"Leave '{old}' out."))
+            raise Refused(
+                "setting-wrong",
+                field=old,
+                value=shorten_repr(named[old]),
+                why=why,
+                hint=f"Leave '{old}' out.",
+            )
     notes = tuple(f"'{old}' is called '{names[old]}' now." for old in named if old in names)
     return {names.get(key, key): value for key, value in named.items()}, notes
 
@@ -425,9 +420,7 @@ def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     try:
         raw = parse_strict_json(text)
     except ValueError as error:
-        raise Refused(
-            make_refusal("recipe-broken", path=origin, why=describe_exception(error))
-        ) from None
+        raise Refused("recipe-broken", path=origin, why=describe_exception(error)) from None
     return recipe_from_dict(raw, origin=origin)
 
 

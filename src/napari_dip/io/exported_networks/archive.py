@@ -10,8 +10,7 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.paths import check_readable_file, describe_exception
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ class ProgramArchive:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, size = check_readable_file(path)
-        self.printable_name = make_printable(str(self.path))
         _check_kind(self)
         try:
             with zipfile.ZipFile(self.path) as file:
@@ -106,12 +104,12 @@ class ProgramArchive:
 
     def make_broken_error(self, why: str) -> Refused:
         """Return the error for a damaged or unsupported archive."""
-        return Refused(make_refusal("network-broken", path=self.printable_name, why=why[:300]))
+        return Refused("network-broken", path=self.path, why=why[:300])
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(self._root + name)
         if entry is None:
-            raise self.make_broken_error(f"it lacks {make_printable(name)[:100]}")
+            raise self.make_broken_error(f"it lacks {name[:100]}")
         return entry
 
     def _find_root(self) -> str:
@@ -132,8 +130,8 @@ class ProgramArchive:
             raise self.make_broken_error(PICKLED_REASON)
         else:
             why = "it is another kind of archive"
-            raise Refused(make_refusal("network-foreign", path=self.printable_name, why=why))
-        raise Refused(make_refusal("network-type", path=self.printable_name, kind=kind))
+            raise Refused("network-foreign", path=self.path, why=why)
+        raise Refused("network-type", path=self.path, kind=kind)
 
 
 def _check_kind(archive: ProgramArchive) -> None:
@@ -143,15 +141,14 @@ def _check_kind(archive: ProgramArchive) -> None:
         with archive.path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        facts = {"path": archive.printable_name, "why": describe_exception(error)}
-        raise Refused(make_refusal("file-unreadable", **facts)) from None
+        raise Refused("file-unreadable", path=archive.path, why=describe_exception(error)) from None
     if kind is None and magic[:1] == _PICKLE:
         kind = "a pickle"
     if kind is not None:
-        raise Refused(make_refusal("network-type", path=archive.printable_name, kind=kind))
+        raise Refused("network-type", path=archive.path, kind=kind)
     if magic != _ZIP:
         why = "it is no archive, or its beginning is lost"
-        raise Refused(make_refusal("network-foreign", path=archive.printable_name, why=why))
+        raise Refused("network-foreign", path=archive.path, why=why)
 
 
 def _check_entries(archive: ProgramArchive, infos: list[zipfile.ZipInfo], size: int) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.io.exported_networks.archive import PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
@@ -529,7 +528,7 @@ def _find_dependencies(
                     (reference, number) for reference in iter_references(program.steps[number])
                 ]
         elif name != program.picture:
-            raise program.archive.make_broken_error(f"it lacks '{make_printable(name)[:100]}'")
+            raise program.archive.make_broken_error(f"it lacks '{name[:100]}'")
     return needed, list(weight_names)
 
 
@@ -546,8 +545,9 @@ def _refuse_unknown_layer(program: ExportedProgram, layer: str, layers: list[str
         get_close_matches(layer, layers, _MAX_LAYER_SUGGESTIONS, cutoff=0)
         or layers[:_MAX_LAYER_SUGGESTIONS]
     )
-    facts = {
-        "layer": make_printable(layer)[:100],
-        "near": ", ".join(map(make_printable, suggestions)),
-    }
-    return make_refusal("layer-unknown", path=program.archive.printable_name, **facts)
+    return make_refusal(
+        "layer-unknown",
+        path=program.archive.path,
+        layer=layer[:100],
+        near=", ".join(suggestions),
+    )

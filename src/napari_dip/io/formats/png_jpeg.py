@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
@@ -82,11 +82,7 @@ def _check_rows(path: Path) -> None:
     try:
         png_decode(path.read_bytes())
     except PngError as error:
-        raise Refused(
-            make_refusal(
-                "file-broken", path=make_printable(str(path)), why=describe_exception(error)
-            )
-        ) from None
+        raise Refused("file-broken", path=path, why=describe_exception(error)) from None
 
 
 def _get_mode(image: Image, path: Path) -> str:
@@ -99,11 +95,11 @@ def _get_mode(image: Image, path: Path) -> str:
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        raise Refused(make_refusal("file-colours", path=make_printable(str(path)), coded=mode))
+        raise Refused("file-colours", path=path, coded=mode)
     if mode not in _MODES:
         why = f"its colours are coded as {mode}"
     if why:
-        raise Refused(make_refusal("file-type", path=make_printable(str(path)), why=why))
+        raise Refused("file-type", path=path, why=why)
     return mode
 
 
@@ -111,16 +107,15 @@ def _get_mode(image: Image, path: Path) -> str:
 def _open_picture(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
-    printable = make_printable(str(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=("PNG", "JPEG"))
     except Image.DecompressionBombError:
         why = "its header states more pixels than a PNG or JPEG is read for"
-        raise Refused(make_refusal("file-type", path=printable, why=why)) from None
+        raise Refused("file-type", path=path, why=why) from None
     except UnidentifiedImageError:
         why = "it starts like a picture, but no header follows"
-        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None
+        raise Refused("file-broken", path=path, why=why) from None
     with opened as image:
         yield image

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
@@ -81,20 +80,19 @@ class LazyImage:
 @contextmanager
 def convert_parser_errors(path: Path) -> Iterator[None]:
     """Turn any error of a parser into a refusal that names the file."""
-    printable = make_printable(str(path))
     try:
         yield
     except Refused:
         raise
     except MemoryError:
         why = "its header asks for more memory than there is"
-        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None
+        raise Refused("file-broken", path=path, why=why) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(make_refusal(code, path=printable, why=describe_exception(error))) from None
+        raise Refused(code, path=path, why=describe_exception(error)) from None
     except Exception as error:
         is_unexpected = isinstance(error, _PARSER_ERRORS) or any(
             text in str(error) for text in _PYTHON_ERROR_TEXTS
         )
         why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
-        raise Refused(make_refusal("file-broken", path=printable, why=why)) from None
+        raise Refused("file-broken", path=path, why=why) from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import (
@@ -83,9 +83,7 @@ def check_colours(page: TiffPage, path: Path) -> None:
     if code == _YCBCR and not any(kind in compression for kind in _YCBCR_CODECS):
         colour_space = "YCbCr"
     if colour_space is not None:
-        raise Refused(
-            make_refusal("file-colours", path=make_printable(str(path)), coded=colour_space)
-        )
+        raise Refused("file-colours", path=path, coded=colour_space)
 
 
 def read_colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] | None:
@@ -168,8 +166,7 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
-            facts = {"path": make_printable(str(path)), "other": make_printable(file_name)}
-            raise Refused(make_refusal("file-elsewhere", **facts))
+            raise Refused("file-elsewhere", path=path, other=file_name)
     if not file.series:
         raise _make_broken_refusal(path, "no image is found in it")
     full_series = [
@@ -192,14 +189,13 @@ def list_page_notes(file: TiffFile, series: TiffPageSeries, pages: Pages, name: 
     name : str
         Printable name of the file.
     """
-    notes = (
-        [make_note("images-skipped", name=name, count=len(file.series))]
-        if len(file.series) > 1
-        else []
-    )
-    if notes and series is not file.series[0]:
-        sizes = {"height": series.keyframe.imagelength, "width": series.keyframe.imagewidth}
-        notes = [make_note("small-copy", name=name, count=len(file.series), **sizes)]
+    notes: list[Note] = []
+    count, page = len(file.series), series.keyframe
+    if count > 1 and series is file.series[0]:
+        notes.append(make_note("images-skipped", name=name, count=count))
+    elif count > 1:
+        sizes = {"height": page.imagelength, "width": page.imagewidth}
+        notes.append(make_note("small-copy", name=name, count=count, **sizes))
     kinds = file.is_ome, file.is_imagej, file.is_shaped
     total = len(file.pages)
     if series.kind in _FALLBACKS and any(kinds) and total > 1:
@@ -282,8 +278,7 @@ def _check_chain(file: TiffFile, path: Path) -> None:
         except struct.error:  # the file ends before the chain
             break
     if len(seen_offsets) > MAX_IMAGE_PLANES:
-        facts = {"name": make_printable(path.name), "most": f"{MAX_IMAGE_PLANES:,}"}
-        raise Refused(make_refusal("planes-many", **facts))
+        raise Refused("planes-many", name=path.name, most=f"{MAX_IMAGE_PLANES:,}")
 
 
 def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
@@ -304,7 +299,7 @@ def _get_page_key(page: TiffPage | TiffFrame) -> tuple[str, object]:
 
 
 def _make_broken_refusal(path: Path, why: str) -> Refused:
-    return Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
+    return Refused("file-broken", path=path, why=why)
 
 
 def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:
@@ -482,7 +477,7 @@ def _check_codec(page: TiffPage, path: Path) -> None:
     code = page.compression
     if code not in TIFF.DECOMPRESSORS:
         name = code.name if isinstance(code, COMPRESSION) else f"method {code}"
-        raise Refused(make_refusal("file-codec", path=make_printable(str(path)), codec=name))
+        raise Refused("file-codec", path=path, codec=name)
 
 
 def _has_planar_colours(axes: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
@@ -63,10 +63,9 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     if pyramid.has_more_images:
         notes += (make_note("zarr-images-skipped", name=name),)
     if pyramid.level_index:
-        notes += (make_note("zarr-level", name=name, level=make_printable(pyramid.level)),)
+        notes += (make_note("zarr-level", name=name, level=pyramid.level),)
     notes += tuple(
-        make_note("zarr-transform", name=name, kind=make_printable(other))
-        for other in pyramid.unread_transforms
+        make_note("zarr-transform", name=name, kind=other) for other in pyramid.unread_transforms
     )
     shape, kind, tags = level.shape, level.dtype.name, SourceTags(origin=origin)
     letters = axes or pyramid.axes
@@ -112,8 +111,7 @@ def check_zarr(path: Path) -> None:
         With the command that installs it.
     """
     if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 lacks zarr.codecs
-        facts = {"path": make_printable(str(path)), "kind": "OME-Zarr", "extra": "zarr"}
-        raise Refused(make_refusal("extra-missing", **facts))
+        raise Refused("extra-missing", path=path, kind="OME-Zarr", extra="zarr")
 
 
 def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
@@ -178,8 +176,9 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
             path, f"a chunk of {stored_bytes} bytes of pixels takes {max(sizes)} bytes"
         )
     if missing := sizes.count(0):
-        facts = {"count": missing, "total": len(checked), "fill": array.fill_value or 0}
-        raise Refused(make_refusal("zarr-gaps", path=make_printable(str(path)), **facts))
+        raise Refused(
+            "zarr-gaps", path=path, count=missing, total=len(checked), fill=array.fill_value or 0
+        )
 
 
 def _measure_chunk_bytes(

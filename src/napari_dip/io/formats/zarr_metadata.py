@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from napari_dip.errors import Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refused
 from napari_dip.io.header import normalise_unit
 from napari_dip.io.paths import read_small_text
 
@@ -131,7 +130,7 @@ def read_pyramid(path: Path) -> Pyramid:
     if not isinstance(ome, dict) or "multiscales" not in ome:
         is_plate = isinstance(ome, dict) and "plate" in ome
         why = "it is a plate of many images" if is_plate else "it says nothing of an image"
-        raise Refused(make_refusal("zarr-none", path=make_printable(str(path)), why=why))
+        raise Refused("zarr-none", path=path, why=why)
     multiscales = ome["multiscales"]
     try:
         multiscale = _Multiscale.model_validate(multiscales[0])
@@ -141,11 +140,7 @@ def read_pyramid(path: Path) -> Pyramid:
         ) from None
     version = str(ome.get("version", multiscale.version or "0.4"))
     if version not in FORMATS:
-        raise Refused(
-            make_refusal(
-                "zarr-version", path=make_printable(str(path)), version=make_printable(version)
-            )
-        )
+        raise Refused("zarr-version", path=path, version=version)
     has_more_images = has_more_images or len(multiscales) > 1
     _check_inside(path, multiscale)
     level_index = _find_finest_level(path, folder, multiscale)
@@ -198,8 +193,7 @@ def check_codecs(folder: Path, level: str, root: Path) -> None:
     """
     for name in _list_codecs(_read_array_metadata(folder / level, root)):
         if name.removeprefix("numcodecs.") not in _SAFE_CODECS:
-            facts = {"path": make_printable(str(folder)), "codec": make_printable(name)}
-            raise Refused(make_refusal("file-codec", **facts))
+            raise Refused("file-codec", path=folder, codec=name)
 
 
 def build_multiscales(
@@ -255,7 +249,7 @@ def build_multiscales(
 
 def make_broken_zarr_refusal(path: Path, why: str) -> Refused:
     """Return the refusal of a truncated or damaged file."""
-    return Refused(make_refusal("file-broken", path=make_printable(str(path)), why=why))
+    return Refused("file-broken", path=path, why=why)
 
 
 def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
@@ -283,8 +277,7 @@ def _check_inside(path: Path, multiscale: _Multiscale) -> None:
         parts = PurePosixPath(level).parts
         leads_outside = not parts or level.startswith("/") or ".." in parts
         if leads_outside or not level.isprintable() or set(level) & {"\\", ":"}:
-            facts = {"path": make_printable(str(path)), "other": make_printable(level)}
-            raise Refused(make_refusal("file-elsewhere", **facts))
+            raise Refused("file-elsewhere", path=path, other=level)
 
 
 def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
@@ -335,7 +328,7 @@ def _read_axes(
 ) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
     letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in multiscale.axes]
     if "" in letters or len(set(letters)) != len(letters):
-        names = make_printable(", ".join(axis.name for axis in multiscale.axes))
+        names = ", ".join(axis.name for axis in multiscale.axes)
         why = f"its axes are called {names}, where t, c, z, y and x are known"
         raise make_broken_zarr_refusal(path, why)
     sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
@@ -393,8 +386,7 @@ def check_link(path: Path, root: Path) -> None:
     """
     other = os.path.realpath(path)
     if not other.startswith(os.path.realpath(root) + os.sep):
-        facts = {"path": make_printable(str(root)), "other": make_printable(other)}
-        raise Refused(make_refusal("file-elsewhere", **facts))
+        raise Refused("file-elsewhere", path=root, other=other)
 
 
 def find_foreign_file(folder: Path) -> str:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.shards import (
     Shard,
@@ -326,8 +325,7 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
     """Write the record of a file that a worker could not finish."""
     assert not isinstance(job.plan, Refusal)
     if message.is_given_up:
-        name = make_printable(job.source.name)
-        refusal = make_refusal("cluster-killed", name=name, count=MAX_TASK_RETRIES)
+        refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_TASK_RETRIES)
     else:
         refusal = make_refusal("unexpected", why=message.traceback_text.strip().splitlines()[-1])
     return record_failure(job, job.plan, {}, "failed", refusal, message.traceback_text)

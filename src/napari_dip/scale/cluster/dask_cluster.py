@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import Refusal, Refused
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.execute.shards import compute_max_shards
 from napari_dip.pipeline.machine import detect_machine
@@ -80,7 +79,7 @@ def check_main_guard() -> None:
         return  # no script that a worker would import
     line = _find_running_line(path)
     if line and not _is_guarded(path, line):
-        raise Refused(make_refusal("cluster-main", path=make_printable(path), line=line))
+        raise Refused("cluster-main", path=path, line=line)
 
 
 def _find_running_line(path: str) -> int:
@@ -170,15 +169,14 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         yield None
         return
     distributed = _import_distributed()
-    printable = make_printable(address)
     location = {"scheduler_file" if address.endswith(".json") else "address": address}
     try:
         client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
         why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
-        raise Refused(make_refusal("cluster-unreachable", address=printable, why=why)) from None
+        raise Refused("cluster-unreachable", address=address, why=why) from None
     with client:
-        machine = find_shared_machine(_query_workers(client, printable), printable)
+        machine = find_shared_machine(_query_workers(client, address), address)
         pool = _make_worker_pool(
             distributed, client, address, root=os.getcwd(), fixed=0, machine=machine
         )
@@ -275,12 +273,13 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
         client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
-        raise Refused(make_refusal("cluster-empty", address=address_text))
+        raise Refused("cluster-empty", address=address_text)
     try:
         answers = client.run(describe_worker)
     except Exception as error:
-        facts = {"address": address_text, "why": describe_exception(error)}
-        raise Refused(make_refusal("cluster-package", **facts)) from None
+        raise Refused(
+            "cluster-package", address=address_text, why=describe_exception(error)
+        ) from None
     infos = []
     for address in workers.keys() & answers.keys():
         worker_fields, (machine, versions) = workers[address], answers[address]
@@ -325,7 +324,7 @@ def _import_distributed() -> ModuleType:
     try:
         import distributed
     except ImportError:
-        raise Refused(make_refusal("cluster-missing")) from None
+        raise Refused("cluster-missing") from None
     for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # this package reports errors itself

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, Refused, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
 from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
@@ -105,7 +104,7 @@ def check_worker_options(
         If a number is no integer from 1 to 10000, or both workers and a scheduler are requested.
     """
     if workers is not None and scheduler is not None:
-        raise Refused(make_refusal("cluster-twice"))
+        raise Refused("cluster-twice")
     count = None if workers is None else _parse_positive_integer("workers", workers)
     return count or 0, None if threads is None else _parse_positive_integer("threads", threads)
 
@@ -137,10 +136,14 @@ def choose_worker_count(
             "workers-cards", count=gpu_count, wanted=wanted, several=gpu_count > 1
         )
     if max_by_memory < wanted:
-        facts = {"count": max_by_memory, "wanted": wanted, "several": max_by_memory > 1}
         needed_text, available_text = format_bytes(largest), format_bytes(machine.memory_bytes)
         return max_by_memory, make_note(
-            "workers-memory", **facts, need=needed_text, have=available_text
+            "workers-memory",
+            count=max_by_memory,
+            wanted=wanted,
+            several=max_by_memory > 1,
+            need=needed_text,
+            have=available_text,
         )
     return wanted, None
 
@@ -149,8 +152,14 @@ def make_oversubscription_note(count: int, threads: int, cores: int) -> Note | N
     """Return a note if the workers have more threads in total than there are cores."""
     if count * threads <= cores or threads == 1:
         return None
-    facts = {"count": count, "threads": threads, "cores": cores, "several": cores > 1}
-    return make_note("workers-threads", **facts, fewer=max(1, cores // count))
+    return make_note(
+        "workers-threads",
+        count=count,
+        threads=threads,
+        cores=cores,
+        several=cores > 1,
+        fewer=max(1, cores // count),
+    )
 
 
 def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
@@ -184,9 +193,9 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
                 "napari-dip {} with PyTorch {}".format(*versions)
                 for versions in (info.versions, own_versions)
             )
-            raise Refused(make_refusal("cluster-versions", found=next(names), here=next(names)))
+            raise Refused("cluster-versions", found=next(names), here=next(names))
         if info.threads > 1:
-            raise Refused(make_refusal("cluster-threads", count=info.threads, address=address))
+            raise Refused("cluster-threads", count=info.threads, address=address)
     pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool
     counter = Counter(worker.host for worker in pool)
     devices = tuple(
@@ -244,9 +253,7 @@ def _parse_positive_integer(name: str, value: object) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10_000):
         why = "it is not a whole number from 1 to 10000"
         hint = f"Give a number such as --{name} 2."
-        raise Refused(
-            make_refusal("setting-wrong", field=name, value=repr(value), why=why, hint=hint)
-        )
+        raise Refused("setting-wrong", field=name, value=repr(value), why=why, hint=hint)
     return int(text)
 
 
@@ -416,9 +423,7 @@ class DaskWorkerPool:
             self.client.run(receive_control, session, control, on_error="ignore")
 
     def _record_connection_failure(self) -> None:
-        self.connection_failure = make_refusal(
-            "cluster-lost", address=make_printable(self._address)
-        )
+        self.connection_failure = make_refusal("cluster-lost", address=self._address)
 
     @contextmanager
     def _catch_connection_errors(self) -> Iterator[None]:

@@ -157,11 +157,13 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
         down and another should resume from the checkpoint.
     """
     if worker_task.versions != get_versions():
-        facts = {
-            "found": format_versions(get_versions()),
-            "here": format_versions(worker_task.versions),
-        }
-        return make_failure_answer(make_refusal("cluster-versions", **facts))
+        return make_failure_answer(
+            make_refusal(
+                "cluster-versions",
+                found=format_versions(get_versions()),
+                here=format_versions(worker_task.versions),
+            )
+        )
     key = worker.get_current_task()
 
     def poll_control() -> Control:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_dip.errors import Failed, Refusal, Refused, make_refusal, read_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
@@ -184,8 +183,7 @@ def restore_file_on_worker(
             *(CrashCounter(share, worker_task.session).count() for share in shard_counters),
         ]
         if max(deaths) >= MAX_WORKER_DEATHS:
-            name = make_printable(job.source.name)
-            refusal = make_refusal("cluster-killed", name=name, count=MAX_WORKER_DEATHS)
+            refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
             outcome = record_failure(job, job.plan, {}, "failed", refusal)
         else:
             crash_counter.add()
@@ -272,7 +270,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
     if isinstance(plan, Refusal) and plan.code == "file-missing":
         input_paths = (source, *(root / path for path in worker_task.extra_inputs.values()))
         missing_path = next((path for path in input_paths if not path.exists()), source)
-        plan = make_refusal("cluster-unseen", path=make_printable(str(missing_path)))
+        plan = make_refusal("cluster-unseen", path=missing_path)
     return Job(source=source, plan=plan, paths=worker_task.paths)
 
 

@@ -100,9 +100,9 @@ def _load_torch(request: dict[str, Any]) -> None:
 def _process_request(folder: Path, request: dict[str, Any]) -> None:
     if request["weights"] is None:
         program = read_program(request["path"])
-        printable = program.archive.printable_name
+        path = str(program.archive.path)
     else:
-        printable = make_printable(request["path"])
+        path = request["path"]
         _load_torch(request)
         export_torchvision_network(
             request["path"], request["weights"], request["size"], folder / PROGRAM_FILE
@@ -110,12 +110,12 @@ def _process_request(folder: Path, request: dict[str, Any]) -> None:
         program = read_program(folder / PROGRAM_FILE)
     if request["layer"] is None:
         layers = [
-            [path, _format_result_size(program, name)] for path, name in program.layers().items()
+            [layer, _format_result_size(program, name)] for layer, name in program.layers().items()
         ]
         (folder / LAYERS_FILE).write_text(json.dumps(layers), encoding="utf-8")
         return
     subgraph = extract_subgraph(program, request["layer"])
-    _check_steps(subgraph["steps"], printable)
+    _check_steps(subgraph["steps"], path)
     channels = _read_channel_count(program)
     _run_network(folder, program, subgraph, channels, request)
 
@@ -133,14 +133,12 @@ def _read_channel_count(program: ExportedProgram) -> int:
     return program.sizes[1]
 
 
-def _check_steps(steps: list[list[Any]], printable_name: str) -> None:
+def _check_steps(steps: list[list[Any]], path: str) -> None:
     """Raise a refusal for operators that are not allowed."""
     for operator, arguments, _, _ in steps:
         if why := find_operator_fault(operator, arguments):
             code = f"network-{why}"
-            raise Refused(
-                make_refusal(code, path=printable_name, operator=make_printable(operator)[:100])
-            )
+            raise Refused(code, path=path, operator=operator[:100])
 
 
 def _run_network(
@@ -169,14 +167,13 @@ def _run_network(
         if any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
         expected = " × ".join("?" if size is None else str(size) for size in program.sizes[2:])
-        facts = {"height": height, "width": width, "expected": expected}
         raise Refused(
-            make_refusal(
-                "network-size",
-                path=program.archive.printable_name,
-                why=describe_exception(error)[:300],
-                **facts,
-            )
+            "network-size",
+            path=program.archive.path,
+            why=describe_exception(error)[:300],
+            height=height,
+            width=width,
+            expected=expected,
         ) from None
     details = {"network": graph, "channels": channels, "shape": list(activations.shape)}
     save_file(tensors, folder / ANSWER_FILE, metadata={"napari_dip": json.dumps(details)})
@@ -209,12 +206,12 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
         from torchvision import models
     except Exception as error:  # a build for another torch may raise anything
         facts = {"name": make_printable(name)[:100], "why": describe_exception(error)[:300]}
-        raise Refused(make_refusal("torchvision-missing", **facts)) from None
+        raise Refused("torchvision-missing", **facts) from None
     model_names = models.list_models(module=models)
     if name not in model_names:
         suggestions = get_close_matches(name, model_names, _MAX_NAME_SUGGESTIONS, cutoff=0)
         facts = {"name": make_printable(name)[:100], "near": ", ".join(suggestions)}
-        raise Refused(make_refusal("architecture-unknown", **facts))
+        raise Refused("architecture-unknown", **facts)
     import torch
 
     state = _load_weights(name, weights)
@@ -245,12 +242,9 @@ def _load_weights(name: str, weights: str) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
-        facts = {
-            "path": make_printable(str(path)),
-            "name": name,
-            "why": describe_exception(error)[:300],
-        }
-        raise Refused(make_refusal("weights-unfit", **facts)) from None
+        raise Refused(
+            "weights-unfit", path=path, name=name, why=describe_exception(error)[:300]
+        ) from None
 
 
 def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], weights: str) -> Any:
@@ -266,10 +260,7 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         message = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        facts = {
-            "path": make_printable(weights),
-            "name": name,
-            "why": make_printable(message)[:300],
-        }
-        raise Refused(make_refusal("weights-unfit", **facts)) from None
+        raise Refused(
+            "weights-unfit", path=weights, name=name, why=make_printable(message)[:300]
+        ) from None
     return network.eval()
