@@ -145,7 +145,7 @@ def test_the_demo_without_a_window_draws_before_and_after(tmp_path, monkeypatch,
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "before_after.png").write_text("of an earlier demo")
     monkeypatch.setattr(
-        "napari_dip.cli.demo.make_recipe",
+        "napari_dip.cli.commands.make_recipe",
         lambda task, **settings: make_recipe(task, max_iterations=3, **settings),
     )
     assert main(["demo", "--no-window"]) == 0

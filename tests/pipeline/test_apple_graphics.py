@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_dip.cli.inspection import _computer_lines
+from napari_dip.cli.commands import _computer_lines
 from napari_dip.pipeline.doctor import MPS_FALLBACK_NOTE, InstallationReport
 
 

@@ -189,7 +189,7 @@ def test_dark_frames_tell_offset_and_read_noise_without_an_if(camera_shot):
 
 
 def test_the_command_gives_no_gain_where_the_image_cannot_tell(tmp_path, capsys):
-    from napari_dip.cli.inspection import run_noise_command
+    from napari_dip.cli.commands import run_noise_command
 
     ramp = 20 + 800 * np.linspace(0, 1, 192)[None] * np.ones((192, 1))
     speckle = ramp * np.random.default_rng(0).gamma(20, 1 / 20, ramp.shape)

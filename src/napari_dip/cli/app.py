@@ -9,24 +9,22 @@ import logging
 import sys
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from napari_dip.cli.batch import make_batch_arguments
 from napari_dip.cli.options import (
+    DEFAULT_GROUP,
     add_old_names,
+    make_batch_arguments,
     make_camera_arguments,
     make_command,
     make_explore_arguments,
-    make_feature_arguments,
     make_flag,
-    make_input_arguments,
-    make_methods_arguments,
     make_noise_arguments,
     make_output_arguments,
-    make_recipe_arguments,
-    make_setting_arguments,
+    make_plan_arguments,
+    make_positional,
     sort_arguments,
 )
 from napari_dip.cli.terminal import (
@@ -122,117 +120,63 @@ def _run_command(tokens: list[str]) -> int:
 def _build_app() -> App:
     app = App(name="napari-dip", version=__version__, help=_ABOUT, result_action="return_value")
     plan = App(name="plan", help="Say what a run would do and cost, without running it.")
-    for name, task in TASKS.items():
-        summary = summarise_task(task)
-        input_options = [
-            *make_input_arguments(name),
-            *make_setting_arguments(name),
-            *make_recipe_arguments(),
-        ]
-        input_options = add_old_names(input_options, {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS})
-        arguments = sort_arguments([*input_options, *make_output_arguments(name)])
-        app.command(make_command(_make_restore_command(name), arguments, summary), name=name)
-        plan.command(
-            make_command(_make_plan_command(name), sort_arguments(input_options), summary),
-            name=name,
-        )
-    help_text = "Run one recipe on many files; what cannot be restored stops nothing else."
-    arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
-    app.command(make_command(_call_batch, arguments, help_text), name="batch")
-    help_text = (
-        "Measure the noise of an image, without restoring it: gain, read noise, correlation."
-    )
-    app.command(make_command(_call_noise, make_noise_arguments(), help_text), name="noise")
-    help_text = "Make maps of an sCMOS camera: offset, gain and read noise of each pixel."
-    app.command(
-        make_command(_call_camera_maps, make_camera_arguments(), help_text), name="camera-maps"
-    )
-    app.command(plan)
     explore = App(name="explore", help="See the prior: why an untrained network restores.")
+    for name, task in TASKS.items():
+        names = {**OLD_SETTINGS.get(name, {}), **OLD_INPUTS}
+        inputs, summary = add_old_names(make_plan_arguments(name), names), summarise_task(task)
+        outputs = make_output_arguments(name)
+        for parent, target, arguments in (
+            (app, "restore:run_restore_command", [*inputs, *outputs]),
+            (plan, "restore:run_plan_command", inputs),
+        ):
+            command = make_command(target, sort_arguments(arguments), summary, name)
+            parent.command(command, name=name)
     for name, help_text in EXPERIMENT_SUMMARIES.items():
-        arguments = make_feature_arguments() if name == "features" else make_explore_arguments(name)
-        arguments = add_old_names(arguments, OLD_EXPERIMENT_SETTINGS)
-        explore.command(make_command(_make_explore_command(name), arguments, help_text), name=name)
+        arguments = add_old_names(make_explore_arguments(name), OLD_EXPERIMENT_SETTINGS)
+        command = make_command("commands:run_experiment", arguments, help_text, name)
+        explore.command(command, name=name)
+    batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
+    result = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
+    for name, target, arguments, help_text in (
+        (
+            "batch",
+            "batch:run_batch_command",
+            batch_arguments,
+            "Run one recipe on many files; what cannot be restored stops nothing else.",
+        ),
+        (
+            "noise",
+            "commands:run_noise_command",
+            make_noise_arguments(),
+            "Measure the noise of an image, without restoring it: gain, read noise, correlation.",
+        ),
+        (
+            "camera-maps",
+            "commands:make_maps",
+            make_camera_arguments(),
+            "Make maps of an sCMOS camera: offset, gain and read noise of each pixel.",
+        ),
+        (
+            "methods",
+            "commands:run_methods_command",
+            [make_positional("result", "RESULT", result)],
+            "Write the methods section of a result: what was done, with what, and the references.",
+        ),
+        (
+            "doctor",
+            "commands:run_doctor_command",
+            [make_flag("as_json", "Print everything as JSON.", DEFAULT_GROUP, name="--json")],
+            "Look at this computer: versions, devices, memory, and how to mend what is missing.",
+        ),
+    ):
+        app.command(make_command(target, arguments, help_text), name=name)
+    app.command(plan)
     app.command(explore)
-    help_text = (
-        "Write the methods section of a result: what was done, with what, and the references."
-    )
-    app.command(make_command(_call_methods, make_methods_arguments(), help_text), name="methods")
-    json_flag = make_flag("json", "Print everything as JSON.")
-    doctor_help = (
-        "Look at this computer: versions, devices, memory, and how to mend what is missing."
-    )
-    app.command(make_command(_call_doctor, [json_flag], doctor_help), name="doctor")
-    app.command(_call_demo, name="demo")
+    app.command(_run_demo, name="demo")
     return app
 
 
-def _make_restore_command(task: str) -> Any:
-    def command(image: str, **options: Any) -> int:
-        from napari_dip.cli.restore import run_restore_command
-
-        return run_restore_command(task, image, **options)
-
-    return command
-
-
-def _make_plan_command(task: str) -> Any:
-    def command(image: str, **options: Any) -> int:
-        from napari_dip.cli.restore import run_plan_command
-
-        return run_plan_command(task, image, **options)
-
-    return command
-
-
-def _make_explore_command(experiment: str) -> Any:
-    def command(image: str, **options: Any) -> int:
-        from napari_dip.cli.explore import explore
-
-        return explore(experiment, image, **options)
-
-    return command
-
-
-def _call_batch(recipe: str, *inputs: str, **options: Any) -> int:
-    from napari_dip.cli.batch import run_batch_command
-
-    return run_batch_command(recipe, inputs, **options)
-
-
-def _call_noise(
-    image: str,
-    *,
-    axes: str | None = None,
-    json: bool = False,
-    **files: Any,
-) -> int:
-    from napari_dip.cli.inspection import run_noise_command
-
-    return run_noise_command(image, axes=axes, as_json=json, **files)
-
-
-def _call_camera_maps(
-    *, dark: list[str], output: str, flat: Any = (), overwrite: bool = False, quiet: bool = False
-) -> int:
-    from napari_dip.cli.inspection import make_maps
-
-    return make_maps(dark, flat, output=output, overwrite=overwrite, quiet=quiet)
-
-
-def _call_methods(result: str) -> int:
-    from napari_dip.cli.inspection import run_methods_command
-
-    return run_methods_command(result)
-
-
-def _call_doctor(*, json: bool = False) -> int:
-    from napari_dip.cli.inspection import run_doctor_command
-
-    return run_doctor_command(as_json=json)
-
-
-def _call_demo(
+def _run_demo(
     *,
     window: Annotated[bool | None, Parameter(show_default=False)] = None,
     preset: Literal["fast", "balanced", "best"] = "fast",
@@ -246,7 +190,7 @@ def _call_demo(
     preset
         How much time to spend without a window.
     """
-    from napari_dip.cli.demo import run_demo_command
+    from napari_dip.cli.commands import run_demo_command
 
     return run_demo_command(window, preset)
 

@@ -1,22 +1,11 @@
-"""Run `napari-dip batch RECIPE IN... -o OUTDIR`, and define its options."""
+"""Run `napari-dip batch RECIPE IN... -o OUTDIR`."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
-from inspect import Parameter as Argument
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from napari_dip.cli.options import (
-    COMMON_GROUP,
-    FILES_GROUP,
-    make_flag,
-    make_network_argument,
-    make_recipe_arguments,
-    make_text_option,
-)
 from napari_dip.cli.progress import WHOLE_BATCH, choose_reporter
 from napari_dip.cli.terminal import (
     EXIT_FAILURE,
@@ -34,10 +23,9 @@ from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, rename_keys
 from napari_dip.scale.batch.plan import find_remaining_plans
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result
 from napari_dip.scale.cluster.dask_cluster import plan_with_workers
-from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_dip.errors import Refusal
@@ -49,16 +37,11 @@ if TYPE_CHECKING:
 _STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
 _RESUME = "The same command with --resume continues from there."
 _ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
-JOINT_TRAINING_HELP = (
-    "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it each: "
-    "for eight files or more of one microscope with the same settings."
-)
 
 
 def run_batch_command(
     recipe: str,
-    inputs: Sequence[str],
-    *,
+    *inputs: str,
     output: str,
     axes: str | None = None,
     resume: bool = False,
@@ -75,7 +58,7 @@ def run_batch_command(
     ----------
     recipe : str
         Path of a recipe.
-    inputs : sequence of str
+    *inputs : str
         Files, folders, patterns.
     output : str
         Folder of the results.
@@ -185,65 +168,3 @@ def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
     """Return the message of a refusal, with the path in front if the message lacks it."""
     path = make_printable(str(source))
     return refusal.message if path in refusal.facts.values() else f"{path}: {refusal.message}"
-
-
-def make_batch_arguments() -> list[Argument]:
-    """Make the arguments of the command; its extra inputs are those of all tasks."""
-    recipe = Parameter(name="RECIPE", help="A recipe, as --recipe or the dock saves it.")
-    images = Parameter(
-        name="IN", help="Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
-    )
-    output = Parameter(
-        name=("--output", "-o"), help="Folder of the results.", metavar="OUTDIR", group=FILES_GROUP
-    )
-    inputs = [task_input for task in TASKS.values() for task_input in task.spec.inputs[1:]]
-    extra_inputs = {
-        task_input.name: task_input.help
-        for task_input in inputs
-        if not task_input.is_repeated_exposure
-    }
-    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
-    text = "Resume the batch in OUTDIR: what is done and still whole is left as it is."
-    return [
-        Argument("recipe", Argument.POSITIONAL_ONLY, annotation=Annotated[str, recipe]),
-        Argument("inputs", Argument.VAR_POSITIONAL, annotation=Annotated[str, images]),
-        Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
-        *(
-            make_text_option(
-                name, f"{help_text} One image file for all of IN.", "FILE", FILES_GROUP
-            )
-            for name, help_text in extra_inputs.items()
-        ),
-        axes,
-        make_flag("joint_training", JOINT_TRAINING_HELP, FILES_GROUP),
-        make_network_argument(),
-        make_flag("resume", text, FILES_GROUP),
-        *_make_worker_arguments(),
-        make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
-    ]
-
-
-def _make_worker_arguments() -> list[Argument]:
-    """Make the options for work on several workers."""
-    return [
-        make_text_option(
-            "workers",
-            "Restore so many files at once, each in a process of its own on this computer.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-        make_text_option(
-            "scheduler",
-            "Hand the files to the workers of a running dask cluster, which see them under the "
-            "same names: its address, or the file of --scheduler-file.",
-            "ADDRESS",
-            COMMON_GROUP,
-        ),
-        make_text_option(
-            "threads",
-            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
-            "cores, shared by the workers.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-    ]

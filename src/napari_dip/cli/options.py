@@ -6,19 +6,11 @@ every interface reports the same error. The module also decides the order of opt
 
 from __future__ import annotations
 
+from importlib import import_module
 from inspect import Parameter as Argument
 from inspect import Signature
-from types import NoneType, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import Group, Parameter
 
@@ -26,7 +18,7 @@ from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.tasks import TASKS, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 FIRST_GROUP = Group("Used most", sort_key=0)
 #: Names in the group "Used most", in the order of the help.
@@ -34,6 +26,7 @@ MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
 #: Maximum length of the choices after an option. In a terminal of 80 columns, names get 30 letters,
 #: and longer ones are broken anywhere.
 MAX_CHOICES_LENGTH = 24
+DEFAULT_GROUP = Group.create_default_parameters()
 TASK_GROUP = Group("Settings of this task", sort_key=1)
 COMMON_GROUP = Group("Settings of every task", sort_key=2)
 FILES_GROUP = Group("Files", sort_key=3)
@@ -46,23 +39,103 @@ EXTRA_FILES = {
     "report": "Save the report of the run as JSON.",
     "recipe": "Save the recipe of the run as JSON; --from-recipe repeats it.",
 }
-#: Task settings that are no options of the experiment: chosen per row, or useless for one plane.
-_EXCLUDED_SETTINGS = (
-    "network",
-    "layer",
-    "prior",
-    "preset",
-    "restarts",
-    "time_limit",
-    "stacks",
-    "tile",
-    "dtype",
+#: Settings that are no options of the experiment `features`: chosen per row, or useless for one
+#: plane.
+_EXCLUDED_SETTINGS = frozenset(
+    ("network", "layer", "prior", "restarts", "time_limit", "stacks", "tile", "dtype")
 )
-#: Help of shared options whose meaning differs in this experiment.
-_OPTION_HELP = {
-    "crop": "Pixels along a side: of a larger image the middle is looked at. Default: 128.",
-    "max_iterations": "Of each fit. Default: the preset's.",
-}
+_IMAGE_FORMATS = "TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."
+
+
+def make_command(target: str, arguments: list[Argument], text: str, *bound: str) -> Any:
+    """Return a function with the signature and the help of a command.
+
+    Parameters
+    ----------
+    target : str
+        Module of this package and function, such as "batch:run_batch_command"; it is imported when
+        the command runs.
+    arguments : list of Argument
+    text : str
+        Help of the command.
+    *bound : str
+        First arguments of the function.
+    """
+
+    def command(*places: Any, **options: Any) -> int:
+        module, _, name = target.partition(":")
+        function = getattr(import_module(f"napari_dip.cli.{module}"), name)
+        code: int = function(*bound, *places, **options)
+        return code
+
+    command.__doc__ = text
+    command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
+    command.__annotations__ = {argument.name: argument.annotation for argument in arguments}
+    return command
+
+
+def make_option(
+    name: str,
+    text: str,
+    /,
+    metavar: str = "FILE",
+    group: Group = FILES_GROUP,
+    *,
+    required: bool = False,
+    **how: Any,
+) -> Argument:
+    """Return an option whose value stays text.
+
+    Parameters
+    ----------
+    name, text : str
+        Name in Python, and help.
+    metavar : str
+        What stands for the value in the help.
+    group : Group
+    required : bool
+        Whether the option has no default.
+    **how
+        Further parameters of `cyclopts.Parameter`.
+    """
+    mark = Parameter(help=text, metavar=metavar, group=group, **how)
+    if required:
+        return Argument(name, Argument.KEYWORD_ONLY, annotation=Annotated[str, mark])
+    hint = Annotated[str | None, mark]
+    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
+
+
+def make_output_option(text: str, metavar: str = "FOLDER") -> Argument:
+    """Return the required option for the result of a command."""
+    return make_option("output", text, metavar, required=True, name=("--output", "-o"))
+
+
+def make_positional(name: str, metavar: str, text: str, kind: Any = None) -> Argument:
+    """Return an argument that is found by its place; by default one value."""
+    hint = Annotated[str, Parameter(name=metavar, help=text)]
+    return Argument(name, kind or Argument.POSITIONAL_ONLY, annotation=hint)
+
+
+def make_flag(name: str, text: str, /, group: Group = FILES_GROUP, **how: Any) -> Argument:
+    """Return an option without a value."""
+    mark = Parameter(help=text, negative=(), show_default=False, group=group, **how)
+    hint = Annotated[bool, mark]
+    return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
+
+
+_QUIET = make_flag("quiet", "Say nothing but errors.", COMMON_GROUP)
+_OVERWRITE = make_flag("overwrite", "Replace files that exist.")
+_AXES = make_option(
+    "axes",
+    "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
+    "blue). Default: as the file says.",
+    "LETTERS",
+)
+_NETWORK_FILE = make_option(
+    "network_file",
+    "Apply a network that was fitted to other files of the series (batch --joint-training) "
+    "instead of fitting one to the image.",
+)
 
 
 def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> list[Argument]:
@@ -88,190 +161,39 @@ def add_old_names(arguments: Sequence[Argument], names: Mapping[str, str]) -> li
 
 def sort_arguments(arguments: Iterable[Argument]) -> list[Argument]:
     """Sort positional arguments first, as Python requires, then options by frequency of use."""
+    ranks = {name: rank for rank, name in enumerate(MOST_USED)}
     return sorted(
-        map(_assign_group, arguments), key=lambda item: (item.kind, _rank_option(item.name))
-    )
-
-
-def format_choices(text: str, values: Sequence[object]) -> tuple[str, str]:
-    """Return the metavar of an option and its help, which lists the choices if there are many."""
-    names = [str(value) for value in values]
-    short = "|".join(names)
-    return (
-        (short, text)
-        if len(short) <= MAX_CHOICES_LENGTH
-        else ("NAME", f"{text} One of: {', '.join(names)}.")
-    )
-
-
-def _rank_option(name: str) -> int:
-    return MOST_USED.index(name) if name in MOST_USED else len(MOST_USED)
-
-
-def _assign_group(argument: Argument) -> Argument:
-    if argument.name not in MOST_USED:
-        return argument
-    hint: Any = Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
-    return argument.replace(annotation=hint)
-
-
-def make_setting_arguments(task: str) -> list[Argument]:
-    """Make the options for the settings of a task and those of every task."""
-    task_arguments = [
-        _make_setting_argument(name, hint, TASKS[task], TASK_GROUP)
-        for name, hint in _iter_fields(TASKS[task])
-    ]
-    run_arguments = [
-        _make_setting_argument(name, hint, RunSettings, COMMON_GROUP)
-        for name, hint in _iter_fields(RunSettings)
-    ]
-    return task_arguments + run_arguments
-
-
-def make_input_arguments(task: str) -> list[Argument]:
-    """Make the arguments for the input images of a task: the first positional, others by name."""
-    extra_inputs = TASKS[task].spec.inputs[1:]
-    arguments = [_make_image_argument("The image: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.")]
-    for extra_input in extra_inputs:
-        help_text = f"{extra_input.help} An image file."
-        if extra_input.optional:
-            arguments.append(make_text_option(extra_input.name, help_text, "FILE", FILES_GROUP))
-            continue
-        parameter = Parameter(help=help_text, metavar="FILE", group=FILES_GROUP)
-        kind = Argument.KEYWORD_ONLY
-        arguments.append(Argument(extra_input.name, kind, annotation=Annotated[str, parameter]))
-    return arguments + (
-        [make_network_argument()] if "series_training" in TASKS[task].list_setting_names() else []
-    )
-
-
-def make_noise_arguments() -> list[Argument]:
-    """Make the arguments of the command `noise`."""
-    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
-    return [
-        _make_image_argument("The image to measure: TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
-        axes,
-        make_text_option(
-            "dark", "Frames without light, which tell offset and read noise.", "FILE", FILES_GROUP
+        (
+            argument.replace(
+                annotation=Annotated[argument.annotation, Parameter(group=FIRST_GROUP)]
+            )
+            if argument.name in ranks
+            else argument
+            for argument in arguments
         ),
-        make_text_option(
-            "flat", "Two frames or more of one even light: they tell the gain.", "FILE", FILES_GROUP
-        ),
-        make_text_option("report", "Save all figures as JSON.", "FILE", FILES_GROUP),
-        make_flag("overwrite", "Replace a report that exists.", FILES_GROUP),
-        make_flag("json", "Print all figures as JSON instead of sentences.", FILES_GROUP),
-    ]
-
-
-def make_camera_arguments() -> list[Argument]:
-    """Make the arguments of the command `camera-maps`."""
-    folder_option = Parameter(
-        name=("--output", "-o"), help="Folder of the maps.", metavar="FOLDER", group=FILES_GROUP
+        key=lambda argument: (argument.kind, ranks.get(argument.name, len(ranks))),
     )
-    help_texts = {
-        "dark": "Frames without light, as one stack or several files: they tell offset and noise.",
-        "flat": "Frames of steady, even light, one stack for each of two levels or more: they tell "
-        "the gain. Without them no gain map is made.",
-    }
-    kind, file_list = Argument.KEYWORD_ONLY, list[str]
-    dark, flat = (
-        Parameter(
-            help=help_text,
-            metavar="FILES",
-            group=FILES_GROUP,
-            consume_multiple=True,
-            negative=(),
-            show_default=False,
+
+
+def make_plan_arguments(task: str) -> list[Argument]:
+    """Make the arguments for the inputs of a task, its settings and those of every task."""
+    extra_inputs = [
+        make_option(
+            extra_input.name,
+            f"{extra_input.help} An image file.",
+            required=not extra_input.optional,
         )
-        for help_text in help_texts.values()
-    )
-    return [
-        Argument("dark", kind, annotation=Annotated[file_list, dark]),
-        Argument("flat", kind, default=(), annotation=Annotated[file_list, flat]),
-        Argument("output", kind, annotation=Annotated[str, folder_option]),
-        make_flag("overwrite", "Replace files that exist.", FILES_GROUP),
-        make_flag("quiet", "Say nothing but errors.", COMMON_GROUP),
+        for extra_input in TASKS[task].spec.inputs[1:]
     ]
-
-
-def make_explore_arguments(experiment: str) -> list[Argument]:
-    """Make the arguments of an experiment."""
-    help_text = "Folder of the page, the pictures and the tables."
-    output = Parameter(name=("--output", "-o"), help=help_text, metavar="FOLDER", group=FILES_GROUP)
-    (axes,) = (argument for argument in make_recipe_arguments() if argument.name == "axes")
-    shared = ("seed", "device")
-    help_text = "Whose network is fitted: fast, balanced or best. Default: fast."
-    count, side = (300, 128) if experiment == "architectures" else (500, 256)
-    arguments = [
-        _make_image_argument("The image: one plane, as TIFF, OME-TIFF, OME-Zarr, PNG or JPEG."),
-        Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, output]),
-        *(
-            _make_setting_argument(name, hint, RunSettings, COMMON_GROUP)
-            for name, hint in _iter_fields(RunSettings)
-            if name in shared
-        ),
-        make_text_option("preset", help_text, "NAME", COMMON_GROUP),
-        make_text_option(
-            "max_iterations", f"Of each fit. Default: {count}.", "WHOLE", COMMON_GROUP
-        ),
-        make_text_option(
-            "crop",
-            f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
-            "WHOLE",
-            COMMON_GROUP,
-        ),
-        axes,
-    ]
-    if experiment == "architectures":
-        help_text = "Architectures to compare with the preset's, with commas between. Default: all."
-        arguments.append(make_text_option("only", help_text, "NAMES", COMMON_GROUP))
-    elif experiment != "features":  # whose network is an imported one
-        help_text = (
-            "Another network than the preset's: one of 'explore architectures', such as "
-            "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
-            "preset."
-        )
-        arguments.append(make_text_option("architecture", help_text, "NAME", COMMON_GROUP))
-    if experiment in ("architectures", "spectrum"):
-        help_text = "The same picture without noise: tells how good each estimate is."
-        arguments.append(make_text_option("truth", help_text, "FILE", FILES_GROUP))
-    arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
-    arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
-    return arguments
-
-
-def make_methods_arguments() -> list[Argument]:
-    """Make the argument of the command `methods`."""
-    help_text = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."
-    hint = Annotated[str, Parameter(name="RESULT", help=help_text)]
-    return [Argument("result", Argument.POSITIONAL_ONLY, annotation=hint)]
-
-
-def make_network_argument() -> Argument:
-    """Make the option for a network that was fitted before."""
-    help_text = (
-        "Apply a network that was fitted to other files of the series (batch --joint-training) "
-        "instead of fitting one to the image."
-    )
-    return make_text_option("network_file", help_text, "FILE", FILES_GROUP)
-
-
-def make_recipe_arguments() -> list[Argument]:
-    """Make the options for the recipe file and the axes."""
+    text = "Take the settings from this recipe; options given beside it win."
     return [
-        make_text_option(
-            "from_recipe",
-            "Take the settings from this recipe; options given beside it win.",
-            "FILE",
-            COMMON_GROUP,
-        ),
-        make_text_option(
-            "axes",
-            "Names of the axes of IN, one letter each out of T, C, Z, Y, X and S (S = red, green, "
-            "blue). Default: as the file says.",
-            "LETTERS",
-            FILES_GROUP,
-        ),
+        make_positional("image", "IN", f"The image: {_IMAGE_FORMATS}"),
+        *extra_inputs,
+        *([_NETWORK_FILE] if "series_training" in TASKS[task].list_setting_names() else []),
+        *_make_setting_arguments(TASKS[task], TASK_GROUP),
+        *_make_setting_arguments(RunSettings, COMMON_GROUP),
+        make_option("from_recipe", text, "FILE", COMMON_GROUP),
+        _AXES,
     ]
 
 
@@ -286,131 +208,194 @@ def list_extra_outputs(task: str) -> dict[str, str]:
 
 def make_output_arguments(task: str) -> list[Argument]:
     """Make the options for the outputs, and for interrupted and quiet runs."""
-    parameter = Parameter(
-        name=("--output", "-o"),
-        help="The result, as .tif or .ome.zarr.",
-        metavar="OUT",
-        group=FILES_GROUP,
-    )
-    arguments = [Argument("output", Argument.KEYWORD_ONLY, annotation=Annotated[str, parameter])]
-    files = list_extra_outputs(task).items()
-    arguments += [
-        make_text_option(name, help_text, "FILE", FILES_GROUP) for name, help_text in files
-    ]
-    label = (
+    text = (
         "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
-    arguments.append(make_text_option("keep_after", label, "WHOLE", COMMON_GROUP))
-    arguments.append(
-        make_flag("resume", "Resume a run with this OUT where it was ended.", FILES_GROUP)
+    return [
+        make_output_option("The result, as .tif or .ome.zarr.", "OUT"),
+        *(make_option(name, help_text) for name, help_text in list_extra_outputs(task).items()),
+        make_option("keep_after", text, "WHOLE", COMMON_GROUP),
+        make_flag("resume", "Resume a run with this OUT where it was ended."),
+        _OVERWRITE,
+        _QUIET,
+    ]
+
+
+def make_batch_arguments() -> list[Argument]:
+    """Make the arguments of the command `batch`; its extra inputs are those of all tasks."""
+    extra_inputs = {
+        task_input.name: task_input.help
+        for task in TASKS.values()
+        for task_input in task.spec.inputs[1:]
+        if not task_input.is_repeated_exposure
+    }
+    images = "Images, folders of images, or patterns in quotes, such as 'data/*.tif'."
+    return [
+        make_positional("recipe", "RECIPE", "A recipe, as --recipe or the dock saves it."),
+        make_positional("inputs", "IN", images, Argument.VAR_POSITIONAL),
+        make_output_option("Folder of the results.", "OUTDIR"),
+        *(
+            make_option(name, f"{help_text} One image file for all of IN.")
+            for name, help_text in extra_inputs.items()
+        ),
+        _AXES,
+        make_flag(
+            "joint_training",
+            "Fit one network to up to 32 of the files first, series.network in OUTDIR, and show it "
+            "each: for eight files or more of one microscope with the same settings.",
+        ),
+        _NETWORK_FILE,
+        make_flag(
+            "resume", "Resume the batch in OUTDIR: what is done and still whole is left as it is."
+        ),
+        make_option(
+            "workers",
+            "Restore so many files at once, each in a process of its own on this computer.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
+        make_option(
+            "scheduler",
+            "Hand the files to the workers of a running dask cluster, which see them under the "
+            "same names: its address, or the file of --scheduler-file.",
+            "ADDRESS",
+            COMMON_GROUP,
+        ),
+        make_option(
+            "threads",
+            "Most threads of each fit, which pixels depend on in their last digits. Default: the "
+            "cores, shared by the workers.",
+            "WHOLE",
+            COMMON_GROUP,
+        ),
+        _QUIET,
+    ]
+
+
+def make_noise_arguments() -> list[Argument]:
+    """Make the arguments of the command `noise`."""
+    return [
+        make_positional("image", "IN", f"The image to measure: {_IMAGE_FORMATS}"),
+        _AXES,
+        make_option("dark", "Frames without light, which tell offset and read noise."),
+        make_option("flat", "Two frames or more of one even light: they tell the gain."),
+        make_option("report", "Save all figures as JSON."),
+        make_flag("overwrite", "Replace a report that exists."),
+        make_flag("as_json", "Print all figures as JSON instead of sentences.", name="--json"),
+    ]
+
+
+def make_camera_arguments() -> list[Argument]:
+    """Make the arguments of the command `camera-maps`."""
+    how: dict[str, Any] = {"consume_multiple": True, "negative": (), "show_default": False}
+    dark = make_option(
+        "dark",
+        "Frames without light, as one stack or several files: they tell offset and noise.",
+        "FILES",
+        required=True,
+        **how,
     )
-    arguments.append(make_flag("overwrite", "Replace files that exist.", FILES_GROUP))
-    arguments.append(make_flag("quiet", "Say nothing but errors.", COMMON_GROUP))
+    flat = make_option(
+        "flat",
+        "Frames of steady, even light, one stack for each of two levels or more: they tell "
+        "the gain. Without them no gain map is made.",
+        "FILES",
+        **how,
+    )
+    dark, flat = (
+        option.replace(annotation=Annotated[list[str], *get_args(option.annotation)[1:]])
+        for option in (dark, flat.replace(default=()))
+    )
+    return [dark, flat, make_output_option("Folder of the maps."), _OVERWRITE, _QUIET]
+
+
+def make_explore_arguments(experiment: str) -> list[Argument]:
+    """Make the arguments of an experiment."""
+    is_features = experiment == "features"
+    count, side = {"architectures": ("300", 128), "features": ("the preset's", 128)}.get(
+        experiment, ("500", 256)
+    )
+    group = DEFAULT_GROUP if is_features else COMMON_GROUP
+    run_arguments = _make_setting_arguments(RunSettings, COMMON_GROUP)
+    arguments = [
+        make_positional("image", "IN", f"The image: one plane, as {_IMAGE_FORMATS}"),
+        make_output_option("Folder of the page, the pictures and the tables."),
+        *(_make_network_arguments() if is_features else []),
+        *(argument for argument in run_arguments if argument.name in ("seed", "device")),
+        make_option(
+            "preset",
+            "Whose network is fitted: fast, balanced or best. Default: fast.",
+            "NAME",
+            COMMON_GROUP,
+        ),
+        make_option("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", group),
+        make_option(
+            "crop",
+            f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
+            "WHOLE",
+            group,
+        ),
+        _AXES,
+    ]
+    if experiment == "architectures":
+        text = "Architectures to compare with the preset's, with commas between. Default: all."
+        arguments.append(make_option("only", text, "NAMES", COMMON_GROUP))
+    elif not is_features:  # whose network is an imported one
+        text = (
+            "Another network than the preset's: one of 'explore architectures', such as "
+            "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
+            "preset."
+        )
+        arguments.append(make_option("architecture", text, "NAME", COMMON_GROUP))
+    if experiment in ("architectures", "spectrum"):
+        text = "The same picture without noise: tells how good each estimate is."
+        arguments.append(make_option("truth", text))
+    arguments += [_OVERWRITE, _QUIET]
+    if is_features:
+        task_arguments = _make_setting_arguments(TASKS["invert-features"], TASK_GROUP)
+        arguments += [item for item in task_arguments if item.name not in _EXCLUDED_SETTINGS]
     return arguments
 
 
-def make_flag(name: str, text: str, group: Group | None = None) -> Argument:
-    """Return an option without a value."""
-    groups = (group,) if group else ()
-    parameter = Parameter(help=text, negative=(), show_default=False, group=groups)
-    hint = Annotated[bool, parameter]
-    return Argument(name, Argument.KEYWORD_ONLY, default=False, annotation=hint)
+def _make_network_arguments() -> list[Argument]:
+    """Make the arguments for the imported network of the experiment `features`."""
+    text = "A program of torch.export (.pt2), or an architecture of torchvision."
+    layers = "Paths of modules, with commas between. Default: five, from the first to the last."
+    return [
+        make_option("network", text, "FILE|NAME", DEFAULT_GROUP, required=True),
+        make_option("layers", layers, "NAMES", DEFAULT_GROUP),
+    ]
 
 
-def make_command(function: Callable[..., int], arguments: list[Argument], text: str) -> Any:
-    """Return a function with the signature and the help of a command."""
-
-    def command(*places: Any, **options: Any) -> int:
-        return function(*places, **options)
-
-    command.__doc__ = text
-    command.__signature__ = Signature(arguments)  # type: ignore[attr-defined]
-    command.__annotations__ = {argument.name: argument.annotation for argument in arguments}
-    return command
+def _make_setting_arguments(kind: Any, group: Group) -> list[Argument]:
+    """Make the options for the fields of a task or of the run settings."""
+    return [
+        _make_setting_argument(name, field, group)
+        for name, field in kind.__pydantic_fields__.items()
+    ]
 
 
-def _iter_fields(kind: Any) -> Iterator[tuple[str, Any]]:
-    hints = get_type_hints(kind, include_extras=True)
-    for name in kind.__pydantic_fields__:
-        yield name, hints[name]
-
-
-def _make_setting_argument(name: str, hint: Any, kind: Any, group: Group) -> Argument:
-    base, *marks = get_args(hint)
-    setting = next(mark for mark in marks if isinstance(mark, Setting))
-    value_type = _strip_annotations(base)
-    default = kind.__pydantic_fields__[name].default
-    default_text = {True: "yes", False: "no"}[default] if value_type is bool else default
-    help_text = (
-        setting.help if default in (None, "") else f"{setting.help} Default: {default_text}."
-    )
+def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
+    setting = next(mark for mark in field.metadata if isinstance(mark, Setting))
+    value_type, default, text = _get_value_type(field.annotation), field.default, setting.help
+    if default not in (None, ""):
+        shown = {True: "yes", False: "no"}[default] if value_type is bool else default
+        text = f"{text} Default: {shown}."
     if value_type is bool:
-        annotation: Any = Annotated[bool | None, Parameter(help=help_text, group=group)]
-    else:  # pass the text on: the recipe validates it, and the parser must not round 1.5
-        values = (
-            get_args(value_type) if get_origin(value_type) is Literal else (_METAVARS[value_type],)
-        )
-        metavar, help_text = format_choices(help_text, values)
-        mark = Parameter(help=help_text, group=group, metavar=metavar)
-        annotation = Annotated[str | None, mark]
-    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=annotation)
+        hint: Any = Annotated[bool | None, Parameter(help=text, group=group)]
+        return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
+    # pass the text on: the recipe validates it, and the parser must not round 1.5
+    if get_origin(value_type) is not Literal:
+        return make_option(name, text, _METAVARS[value_type], group)
+    names = [str(value) for value in get_args(value_type)]
+    if len("|".join(names)) <= MAX_CHOICES_LENGTH:
+        return make_option(name, text, "|".join(names), group)
+    return make_option(name, f"{text} One of: {', '.join(names)}.", "NAME", group)
 
 
-def _strip_annotations(hint: Any) -> Any:
-    """Remove limits and None from a type."""
-    if get_origin(hint) is Annotated:
-        return _strip_annotations(get_args(hint)[0])
-    if get_origin(hint) in (Union, UnionType):
-        kinds = [_strip_annotations(kind) for kind in get_args(hint) if kind is not NoneType]
-        return kinds[0]
+def _get_value_type(hint: Any) -> Any:
+    """Return a type without its limits, and without None or further types that it may have."""
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        hint = get_args(hint)[0]
     return hint
-
-
-def _make_image_argument(text: str) -> Argument:
-    hint = Annotated[str, Parameter(name="IN", help=text)]
-    return Argument("image", Argument.POSITIONAL_ONLY, annotation=hint)
-
-
-def make_text_option(name: str, text: str, metavar: str, group: Group) -> Argument:
-    """Return an option whose value stays text."""
-    hint = Annotated[str | None, Parameter(help=text, metavar=metavar, group=group)]
-    return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
-
-
-def make_feature_arguments() -> list[Argument]:
-    """Make the arguments of the experiment `features`."""
-    shared = [_override_help(argument) for argument in make_explore_arguments("features")]
-    existing = {*_EXCLUDED_SETTINGS, *(shared_argument.name for shared_argument in shared)}
-    task_arguments = [
-        argument
-        for argument in make_setting_arguments("invert-features")
-        if argument.name not in existing
-    ]
-    help_text = "A program of torch.export (.pt2), or an architecture of torchvision."
-    network = Parameter(help=help_text, metavar="FILE|NAME")
-    help_text = "Paths of modules, with commas between. Default: five, from the first to the last."
-    layers = Parameter(help=help_text, metavar="NAMES")
-    network_arguments = [
-        Argument("network", Argument.KEYWORD_ONLY, annotation=Annotated[str, network]),
-        Argument(
-            "layers", Argument.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, layers]
-        ),
-    ]
-    required = [
-        shared_argument for shared_argument in shared if shared_argument.default is Argument.empty
-    ]
-    remaining = [
-        shared_argument
-        for shared_argument in shared
-        if shared_argument.default is not Argument.empty
-    ]
-    return [*required, *network_arguments, *remaining, *task_arguments]
-
-
-def _override_help(argument: Argument) -> Argument:
-    """Replace the help of an option where `_OPTION_HELP` has another."""
-    if argument.name not in _OPTION_HELP:
-        return argument
-    parameter = Parameter(help=_OPTION_HELP[argument.name], metavar="WHOLE")
-    return argument.replace(annotation=Annotated[str | None, parameter])

@@ -49,6 +49,13 @@ def run_and_show(
         return drain_generator(events, reporter.show)
 
 
+def describe_end(result: Restoration) -> str:
+    """Return how long a run took, where known, and why it ended."""
+    seconds = result.report.get("seconds")
+    duration = f" in {format_duration(seconds)}" if seconds else ""
+    return f"Done{duration}, since {result.stop}."
+
+
 def format_event(event: Event) -> str:
     """Return the line that is printed into a pipe for an event."""
     return ", ".join((event.message, *list_event_facts(event)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.options import list_extra_outputs
-from napari_dip.cli.progress import run_and_show
+from napari_dip.cli.progress import describe_end, run_and_show
 from napari_dip.cli.terminal import (
     EXIT_INTERRUPT,
     EXIT_SUCCESS,
@@ -19,7 +19,7 @@ from napari_dip.cli.terminal import (
     print_message,
     print_result,
 )
-from napari_dip.errors import Failed, Refusal, Refused
+from napari_dip.errors import Failed, Refused, raise_if_refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
@@ -44,7 +44,7 @@ from napari_dip.pipeline.execute.clock import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
-from napari_dip.pipeline.machine import detect_machine, format_duration
+from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import (
     OLD_INPUTS,
@@ -273,10 +273,7 @@ def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
         else None
     )
     extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
-    plan = preflight(recipe, spec, detect_machine(), extra_headers, network)
-    if isinstance(plan, Refusal):
-        raise Refused(plan)
-    return plan
+    return raise_if_refused(preflight(recipe, spec, detect_machine(), extra_headers, network))
 
 
 def _list_plan_notes(plan: Plan) -> list[Note]:
@@ -293,9 +290,9 @@ def _list_clipping_notes(plan: Plan, data: Mapping[str, Any]) -> tuple[Note, ...
 def _load_pixels(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     data = open_plan_inputs(plan, stamps)
     # the run checks the inputs, too, but only after it has loaded torch
-    sorted_ = measure_tiles(plan, data["image"]) if plan.tiles else arrange_inputs(plan, data)
-    if isinstance(sorted_, Refusal):
-        raise Refused(sorted_)
+    raise_if_refused(
+        measure_tiles(plan, data["image"]) if plan.tiles else arrange_inputs(plan, data)
+    )
     return data
 
 
@@ -316,9 +313,7 @@ def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
     if failures:
         raise failures[0]
     if not request.quiet:
-        seconds = result.report.get("seconds")
-        duration = f" in {format_duration(seconds)}" if seconds else ""
-        print_message(f"Done{duration}, since {result.stop}.")
+        print_message(describe_end(result))
         print_result(request.outputs["output"], saved=True)
 
 

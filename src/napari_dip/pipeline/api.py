@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refusal, Refused
+from napari_dip.errors import Failed, Refused, raise_if_refused
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.regions import open_pixels
 from napari_dip.pipeline.events import drain_generator
@@ -94,9 +94,7 @@ def restore(
         if value is not None
     }
     headers = {name: header for name, (header, _) in extra_inputs.items()}
-    plan = preflight(parsed_recipe, spec, detect_machine(), headers, network)
-    if isinstance(plan, Refusal):
-        raise Refused(plan)
+    plan = raise_if_refused(preflight(parsed_recipe, spec, detect_machine(), headers, network))
     stamps = stamp_files(plan)
     image = open_pixels(spec) if plan.tiles and spec.path else pixels()
     data = {"image": image, **{name: read() for name, (_, read) in extra_inputs.items()}}

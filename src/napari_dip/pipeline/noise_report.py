@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, Refused, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
@@ -230,10 +230,7 @@ def measure_noise(
     load_torch()
     with use_default_torch_state():
         detector = measure_detector(*frames)
-    report = make_noise_report(spec, np.asarray(pixels()), detector)
-    if isinstance(report, Refusal):
-        raise Refused(report)
-    return report
+    return raise_if_refused(make_noise_report(spec, np.asarray(pixels()), detector))
 
 
 def _describe_checked_input(

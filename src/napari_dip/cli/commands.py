@@ -1,0 +1,325 @@
+"""Run the commands beside restoring: noise, camera-maps, doctor, methods, explore and demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+from math import floor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.cli.progress import SINGLE_RUN, choose_reporter, describe_end, run_and_show
+from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
+from napari_dip.errors import Failed, Refused, raise_if_refused
+from napari_dip.errors.notes import serialise_stop
+from napari_dip.explore.output.files import check_experiment_folder, find_free_folder
+from napari_dip.io.header import ImageSpec
+from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
+from napari_dip.io.paths import make_folder_refusal
+from napari_dip.io.reading import read_pixels, read_spec
+from napari_dip.io.writing import write_bytes, write_image, write_text
+from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.report_figures import draw_before_after
+from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
+from napari_dip.pipeline.doctor import QT_BINDINGS, examine_installation
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import detect_machine, format_bytes
+from napari_dip.pipeline.noise_report import format_interval, measure_noise
+from napari_dip.pipeline.plan.preflight import preflight
+from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, make_recipe, rename_keys
+from napari_dip.pipeline.reproduce.report_lookup import read_run_report
+from napari_dip.pipeline.store.results import format_json
+from napari_dip.samples import MITOCHONDRIA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dip.pipeline.doctor import InstallationReport
+    from napari_dip.pipeline.noise_report import NoiseReport
+
+#: Folder of the pictures, in the working folder; numbered if it already holds some.
+FOLDER = "demo"
+PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
+
+
+def run_noise_command(
+    image: str,
+    *,
+    axes: str | None = None,
+    dark: str | None = None,
+    flat: str | None = None,
+    as_json: bool = False,
+    report: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Measure the noise of an image and print it; return 0.
+
+    Parameters
+    ----------
+    image : str
+        Path of the image.
+    axes : str or None
+        Axes that override those in the file.
+    dark, flat : str or None
+        Paths of camera frames: without light, and of even light.
+    as_json : bool
+        Whether to print JSON instead of sentences.
+    report : str or None
+        Path for the figures as JSON.
+    overwrite : bool
+        Whether an earlier report may be replaced.
+
+    Raises
+    ------
+    Refused
+        If the image, or the path of the report, cannot be used.
+    """
+    read_spec(image, axes)  # refuse the image before the path of the report
+    if report is not None:
+        inputs = [path for path in (image, dark, flat) if path is not None]
+        report_path = check_output(report, inputs, overwrite, suffixes=JSON_SUFFIXES)
+    noise = measure_noise(image, axes, dark=dark, flat=flat)
+    json_text = format_json(noise.to_dict())
+    if report is not None:
+        write_text(report_path, json_text, overwrite=overwrite)
+    for line in [json_text.rstrip("\n")] if as_json else _noise_lines(noise):
+        print_result(line, saved=report is not None)
+    return 0
+
+
+def _noise_lines(report: NoiseReport) -> list[str]:
+    has_channels = len(report.channels) > 1
+    lines = []
+    for number, channel in enumerate(report.channels, 1):
+        prefix = f"Channel {number}   " if has_channels else ""
+        gain = "cannot tell" if channel.doubt else format_interval(channel.gain, channel.gain_error)
+        lines.append(
+            f"{prefix}Gain {gain}   Noise in the dark {channel.noise_in_dark:.4g}   "
+            f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "
+            f"Offset {_format_noise_value(channel.offset, channel.offset_error)}"
+        )
+    return [*lines, *report.sentences]
+
+
+def _format_noise_value(figure: float | None, error: float) -> str:
+    if figure is None:
+        return "cannot tell"
+    return (
+        format_interval(figure, error)
+        if error == 0
+        else f"at most {format_interval(figure, error)}"
+    )
+
+
+def run_doctor_command(*, as_json: bool = False) -> int:
+    """Examine the installation and print it; return 1 if nothing can be restored here, else 0."""
+    if not as_json:
+        print_message("Trying PyTorch; this takes some seconds.")
+    report = examine_installation()
+    if as_json:
+        print_result(json.dumps(report.to_dict(), indent=2))
+    else:
+        for line in _computer_lines(report):
+            print_result(line)
+    return 0 if report.works else 1
+
+
+def _computer_lines(report: InstallationReport) -> list[str]:
+    torch = f"{report.torch} ({report.build or 'no CUDA'})" if report.torch else "not working"
+    cards = f" ({', '.join(report.cards)})" if report.cards else ""
+    lines = [
+        f"napari-dip   {report.version}",
+        f"Python       {report.python}",
+        f"System       {report.system}",
+        f"PyTorch      {torch}",
+        f"Devices      {', '.join(report.devices) or 'none'}{cards}",
+    ]
+    if report.bridge:
+        lines.append(report.bridge)
+    if report.no_card:
+        lines.append(f"No GPU: {report.no_card}.")
+    lines += [
+        f"Cores        {report.cores}",
+        f"Free memory  {format_bytes(report.memory_bytes, floor)}",
+        f"napari       {report.napari or 'not installed'}",
+        f"Qt           {report.qt or 'not installed'}",
+    ]
+    if not report.mends:
+        return [*lines, "All that is needed is there."]
+    for mend in report.mends:
+        lines += ["", f"{mend.trouble}. To mend it:", f"    {mend.command}"]
+    return lines
+
+
+def make_maps(
+    dark: Sequence[str],
+    flat: Sequence[str] = (),
+    *,
+    output: str,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Make the maps of a camera and save them; return 0.
+
+    Parameters
+    ----------
+    dark, flat : sequence of str
+        Paths of the frames without light, and of those with even light.
+    output : str
+        Folder of the maps.
+    overwrite, quiet : bool
+
+    Raises
+    ------
+    Refused, Failed
+        As `napari_dip.pipeline.camera_maps`.
+    """
+    inputs = (*dark, *flat)
+    check_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
+    with OutputLock(output):
+        report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
+        check_camera_map_folder(
+            output, inputs, overwrite=overwrite
+        )  # another run may have ended just now
+        saved_path = report.save(output, overwrite=overwrite)
+    if not quiet:
+        for line in report.sentences:
+            print_message(line)
+        print_result(str(saved_path), saved=True)
+    return 0
+
+
+def run_methods_command(result: str) -> int:
+    """Print the methods section of a result with its references; return 0.
+
+    Parameters
+    ----------
+    result : str
+        Path of a TIFF that napari-dip saved, or of the report of a run.
+
+    Raises
+    ------
+    Refused
+        If the file cannot be read, or holds no provenance.
+    """
+    print_result(write_methods_section(read_run_report(result)).rstrip("\n"))
+    return 0
+
+
+def run_experiment(
+    experiment: str,
+    image: str,
+    *,
+    output: str,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> int:
+    """Run an experiment and save its report; return 0.
+
+    Parameters
+    ----------
+    experiment : str
+        Key in `EXPERIMENT_SUMMARIES` of `cli.terminal`.
+    image : str
+        Path of the image.
+    output : str
+        Folder of the page, the pictures and the tables.
+    overwrite, quiet : bool
+    **settings : str
+        As for the functions of `napari_dip.explore`.
+
+    Raises
+    ------
+    Refused, Failed
+        As the functions of `napari_dip.explore`.
+    """
+    from napari_dip import explore as experiments
+
+    check_experiment_folder(experiment, output, overwrite=overwrite)  # refuse before any work
+    values = {name: value for name, value in settings.items() if value is not None}
+    if experiment != "features":  # whose setting `network` has another meaning
+        values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
+        for note in () if quiet else notes:
+            print_message(note)
+    run = getattr(experiments, experiment)
+    with OutputLock(output):
+        check_experiment_folder(
+            experiment, output, overwrite=overwrite
+        )  # another run may have ended just now
+        with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
+            result = run(image, progress=reporter.show, **values)
+        page: Path = result.save(output, overwrite=overwrite)
+    if not quiet:
+        for line in result.sentences:
+            print_message(line)
+        print_result(str(page), saved=True)
+    return 0
+
+
+def run_demo_command(window: bool | None, preset: str) -> int:
+    """Run the demo and return the exit code.
+
+    Parameters
+    ----------
+    window : bool or None
+        Whether to open napari; None: if a display and napari are available.
+    preset : str
+        "fast", "balanced" or "best".
+    """
+    why = _explain_no_window()
+    if window and why:
+        raise Refused("window-missing", why=why)
+    if window or (window is None and not why):
+        print_message("Opening napari with the sample; close its window to end the demo.")
+        command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
+        if subprocess.run(command, check=False).returncode == 0:
+            return 0
+        print_message("napari could not show its window, so the demo goes on without one.")
+    return _save_demo_pictures(preset)
+
+
+def _explain_no_window() -> str:
+    """Return why no window can be opened here, "" if one can."""
+    if sys.platform not in ("win32", "darwin"):
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return "there is no display"
+    if find_spec("napari") is None:
+        return "napari is not installed"
+    if not any(find_spec(name) for name in QT_BINDINGS):
+        return "no Qt binding is installed"
+    return ""
+
+
+def _save_demo_pictures(preset: str) -> int:
+    folder = Path(FOLDER)
+    if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
+        folder = find_free_folder(".", FOLDER)  # the files may be those of an earlier demo
+    picture, result_path = folder / PICTURE, folder / RESULT
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Refused(make_folder_refusal(Path.cwd(), error)) from None
+    check_output(picture, suffixes=(".png",))
+    check_output(result_path)
+    noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
+    spec = ImageSpec(name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
+    recipe = make_recipe("denoise", preset=preset)
+    plan = raise_if_refused(preflight(recipe, spec, detect_machine()))
+    print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
+    result = run_and_show(run(plan, {"image": noisy}))
+    if result is None:  # unreachable without a control that discards
+        raise Failed("unexpected", why="the run ended without a picture")
+    provenance = {"recipe": result.recipe.to_dict(), **serialise_stop(result.stop)}
+    write_image(result_path, result.image, axes="YX", provenance=provenance)
+    titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
+    overview = draw_before_after(noisy, result.image, reference, titles=titles)
+    write_bytes(picture, overview)
+    print_message(f"{describe_end(result)} Before and after, and the restored image:")
+    print_result(str(picture.resolve()), saved=True)
+    print_result(str(result_path.resolve()), saved=True)
+    return 0
