@@ -17,8 +17,7 @@ from PIL import Image
 from napari_dip.errors import Failed, Refused
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_output, check_outputs_differ
-from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels, read_pixels, read_spec
 from napari_dip.io.writing import write_image, write_text
 
 if TYPE_CHECKING:

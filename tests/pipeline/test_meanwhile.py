@@ -16,7 +16,7 @@ import napari_dip as dip
 from napari_dip.cli.app import main
 from napari_dip.errors import Refused
 from napari_dip.errors.notes import make_note
-from napari_dip.io.integrity import compute_file_sha256, make_file_stamp
+from napari_dip.io.paths import compute_file_sha256, make_file_stamp
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline import autosave as keeping

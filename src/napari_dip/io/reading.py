@@ -8,26 +8,51 @@ the file.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dip.errors import Refused
-from napari_dip.io.formats.region_reader import convert_parser_errors
-from napari_dip.io.integrity import parse_strict_json
-from napari_dip.io.paths import check_readable_file, is_zarr, stat_path
+from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
+from napari_dip.io.formats.zarr_metadata import read_group_attributes
+from napari_dip.io.paths import (
+    check_readable_file,
+    is_zarr,
+    make_save_refusal,
+    parse_strict_json,
+    stat_path,
+)
+from napari_dip.io.regions import (
+    LazyImage,
+    MemoryMappedImage,
+    convert_parser_errors,
+    create_mapped_image,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
     from tifffile import TiffFile
 
     from napari_dip.io.header import ImageSpec
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+Pixels = TypeVar("Pixels", bound="LazyImage | npt.NDArray[Any]")
+
+#: First bytes of a file -> module that reads it.
+_READERS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff),
+    **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff"), png_jpeg),
+    **dict.fromkeys(bioio.KINDS, bioio),
+}
 #: Maximum ratio of image bytes to file bytes. No lossless codec in use compresses real pixels
 #: further; deflate and LZW cannot reach it at all.
 _MAX_COMPRESSION_RATIO = 2000
@@ -52,18 +77,13 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     Refused
         If the file is missing, truncated or of an unknown format, or its header is implausible.
     """
-    letters = axes.upper() if axes else None
-    if _is_folder(path):
-        from napari_dip.io.formats import zarr as zarr_reading
-
-        return zarr_reading.read_spec(Path(path), letters)
-    file_path, file_size = check_readable_file(path)
-    with convert_parser_errors(file_path):
-        spec: ImageSpec = _choose_reader(file_path).read_spec(file_path, letters)
-    if spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * file_size:
+    place, size, reader = _find_reader(path)
+    with convert_parser_errors(place):
+        spec: ImageSpec = reader.read_spec(place, axes.upper() if axes else None)
+    if size and spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
         sizes = " × ".join(str(side) for side in spec.shape)
-        why = f"its header states {sizes} pixels, but it holds {file_size} bytes"
-        raise Refused("file-broken", path=file_path, why=why)
+        why = f"its header states {sizes} pixels, but it holds {size} bytes"
+        raise Refused("file-broken", path=place, why=why)
     return spec
 
 
@@ -89,57 +109,90 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     """
     if spec.path is None:
         raise ValueError(f"'{spec.name}' does not come from a file.")
-    if _is_folder(spec.path):
-        from napari_dip.io.formats import zarr as zarr_reading
-
-        raw = zarr_reading.read_pixels(Path(spec.path))
-    else:
-        file_path, _ = check_readable_file(spec.path)
-        with convert_parser_errors(file_path):
-            raw = _choose_reader(file_path).read_pixels(file_path, spec)
-    pixels = _drop_alpha(raw, spec)
-    if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
-        why = "its size or type changed while it was being read"
-        raise Refused("file-broken", path=spec.path, why=why)
+    place, _, reader = _find_reader(spec.path)
+    with convert_parser_errors(place):
+        raw: npt.NDArray[Any] = reader.read_pixels(place, spec)
+    pixels = _check_unchanged(_drop_alpha(raw, spec), spec)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def _is_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path leads to a Zarr folder, which counts as one image."""
-    folder, status = stat_path(path)
-    return status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(folder)
+def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[Any]:
+    """Open the pixels of a file without reading them where the format allows it.
+
+    Parameters
+    ----------
+    spec : ImageSpec
+        Header from `read_spec`.
+
+    Returns
+    -------
+    MemoryMappedImage, LazyImage or ndarray
+        An uncompressed, contiguous TIFF is mapped; other TIFFs that can be unpacked are unpacked
+        into a temporary file. OME-Zarr, CZI, ND2 and LIF are read region by region. Other files
+        are read whole.
+
+    Raises
+    ------
+    Refused
+        If the file is damaged, or changed since its header was read.
+    """
+    assert spec.path is not None
+    place, _, reader = _find_reader(spec.path)
+    if reader in (zarr, bioio):
+        image: LazyImage = reader.open_image(place)
+        return _check_unchanged(image, spec)
+    with convert_parser_errors(place):
+        location = tiff.locate_pixels(place) if reader is tiff else None
+        if location is None or location.shape != spec.shape or location.dtype.name != spec.dtype:
+            return read_pixels(spec)
+        if location.offset is not None:
+            return MemoryMappedImage(
+                path=place,
+                offset=location.offset,
+                shape=location.shape,
+                stored_dtype=location.dtype.str,
+            )
+        temporary_folder = _TemporaryFolder()
+        try:
+            raw = create_mapped_image(
+                temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
+            )
+        except OSError as error:
+            raise Refused(make_save_refusal(temporary_folder.path, error)) from None
+        location.unpack(raw.make_memmap("r+"))
+        return replace(raw, file_owner=temporary_folder)
 
 
-def is_lazy(path: Path) -> bool:
-    """Return whether a file is a CZI, ND2 or LIF file, which bioio reads by regions."""
-    from napari_dip.io.formats.bioio import detect_bioio_format
+class _TemporaryFolder:
+    """A temporary folder that is deleted with the last reference to this object."""
 
-    with path.open("rb") as file:
-        return detect_bioio_format(file.read(8)) is not None
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="napari-dip-"))
 
-
-def is_tiff(path: Path) -> bool:
-    """Return whether a file starts with the magic number of a TIFF."""
-    with path.open("rb") as file:
-        return file.read(8).startswith(_TIFF_MAGIC)
+    def __del__(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _choose_reader(path: Path) -> Any:
-    """Choose the module that reads a file, by the file's first bytes."""
-    from napari_dip.io.formats import bioio as bioio_reading
-    from napari_dip.io.formats import png_jpeg as picture
-    from napari_dip.io.formats import tiff
-
-    with path.open("rb") as file:
+def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
+    """Return a path, the bytes of its file (0: a Zarr folder) and the module that reads it."""
+    place, status = stat_path(path)
+    if status is not None and stat.S_ISDIR(status.st_mode) and is_zarr(place):
+        return place, 0, zarr
+    place, size = check_readable_file(path)
+    with convert_parser_errors(place), place.open("rb") as file:
         start = file.read(8)
-    if start.startswith(_TIFF_MAGIC):
-        return tiff
-    if start.startswith(_PICTURE_MAGIC):
-        return picture
-    if bioio_reading.detect_bioio_format(start):
-        return bioio_reading
-    why = "it starts like none of them"
-    raise Refused("file-type", path=path, why=why)
+    for magic, reader in _READERS.items():
+        if start.startswith(magic):
+            return place, size, reader
+    raise Refused("file-type", path=place, why="it starts like none of them")
+
+
+def _check_unchanged(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """Return pixels, or refuse them if they do not fit the header."""
+    if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
+        why = "its size or type changed while it was being read"
+        raise Refused("file-broken", path=spec.path, why=why)
+    return pixels
 
 
 def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
@@ -165,44 +218,24 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         Plain JSON types; None if the file holds no provenance.
     """
     if os.path.isdir(path):
-        from napari_dip.io.formats.zarr_metadata import read_group_attributes
+        candidates: list[Any] = [read_group_attributes(Path(path)).get("napari_dip")]
+    else:
+        from tifffile import TiffFile
 
-        provenance = read_group_attributes(Path(path)).get("napari_dip")
-        return provenance if isinstance(provenance, dict) and "recipe" in provenance else None
-    from tifffile import TiffFile
-
-    with TiffFile(path) as file:
-        json_texts = [
-            *_read_imagej_provenance(file),
-            *_read_shaped_provenance(file),
-            *_read_ome_provenance(file),
-        ]
-    for json_text in json_texts:
-        try:
-            strict_json = parse_strict_json(json_text)
-        except ValueError:
-            continue
-        if isinstance(strict_json, dict) and "recipe" in strict_json:
-            return strict_json
-    return None
+        with TiffFile(path) as file:
+            texts, candidates = list(_iter_provenance_texts(file)), []
+        for text in texts:
+            with suppress(ValueError):
+                candidates.append(parse_strict_json(str(text)))
+    return next((item for item in candidates if isinstance(item, dict) and "recipe" in item), None)
 
 
-def _read_imagej_provenance(file: TiffFile) -> list[str]:
-    text = (file.imagej_metadata or {}).get("Info", "")
-    return [text] if isinstance(text, str) else []
-
-
-def _read_shaped_provenance(file: TiffFile) -> list[str]:
-    return [
-        str(page_metadata.get("napari_dip", "")) for page_metadata in file.shaped_metadata or ()
-    ]
-
-
-def _read_ome_provenance(file: TiffFile) -> list[str]:
-    if not file.ome_metadata:
-        return []
-    try:
-        root = ElementTree.fromstring(file.ome_metadata)
-    except ElementTree.ParseError:
-        return []
-    return [element.text or "" for element in root.iter() if element.get("K") == "provenance"]
+def _iter_provenance_texts(file: TiffFile) -> Iterator[object]:
+    """Yield the texts of a TIFF that may be its provenance: of ImageJ, of tifffile, of OME."""
+    yield (file.imagej_metadata or {}).get("Info", "")
+    for page_metadata in file.shaped_metadata or ():
+        yield page_metadata.get("napari_dip", "")
+    with suppress(ElementTree.ParseError):
+        for element in ElementTree.fromstring(file.ome_metadata or "<OME/>").iter():
+            if element.get("K") == "provenance":
+                yield element.text or ""

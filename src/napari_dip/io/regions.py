@@ -1,35 +1,40 @@
-"""Read images on the disk region by region, without loading them whole."""
+"""Hold images on the disk that are read region by region, without loading them whole."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
-from dataclasses import dataclass, replace
+import struct
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from napari_dip.errors import Refused
-from napari_dip.io.formats import bioio as bioio_reading
-from napari_dip.io.formats.region_reader import convert_parser_errors
-from napari_dip.io.formats.tiff import locate_pixels
-from napari_dip.io.paths import make_save_refusal
-from napari_dip.io.reading import is_lazy, is_tiff, read_pixels
+from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import numpy.typing as npt
 
-    from napari_dip.io.formats.region_reader import LazyImage
-    from napari_dip.io.header import ImageSpec
-
 #: Maximum bytes in memory while all pixels of an image are iterated.
 CHUNK = 2**26
+#: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
+#: not get them; the same holds for messages of Python itself.
+_PARSER_ERRORS = (
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
+_PYTHON_ERROR_TEXTS = ("for int()", "to float", "to unpack")
+_INVALID_HEADER_REASON = "what its header says makes no sense"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,71 +87,70 @@ class MemoryMappedImage:
         return np.memmap(self.path, self.stored_dtype, mode, self.offset, self.shape)
 
 
-def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[Any]:
-    """Open the pixels of a file without reading them where the format allows it.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LazyImage:
+    """First image of a file or folder, which is sliced like an array.
 
-    Parameters
+    Attributes
     ----------
-    spec : ImageSpec
-        Header from `read_spec`.
-
-    Returns
-    -------
-    MemoryMappedImage, LazyImage or ndarray
-        An uncompressed, contiguous TIFF is mapped; other TIFFs that can be unpacked are unpacked
-        into a temporary file. OME-Zarr, CZI, ND2 and LIF are read region by region. Other files
-        are read whole.
-
-    Raises
-    ------
-    Refused
-        If the file is damaged, or changed since its header was read.
+    path : Path
+    array : zarr.Array or dask array
+        Provides shape and type.
+    fetch : callable
+        Returns the pixels of a region.
     """
-    assert spec.path is not None
-    path = Path(spec.path)
-    if path.is_dir():
-        from napari_dip.io.formats import zarr as zarr_reading
 
-        return _check_unchanged(path, spec, zarr_reading.open_zarr_image(path))
-    if is_lazy(path):
-        return _check_unchanged(path, spec, bioio_reading.open_bioio_image(path))
-    with convert_parser_errors(path):
-        location = locate_pixels(path) if is_tiff(path) else None
-        if location is None or location.shape != spec.shape or location.dtype.name != spec.dtype:
-            return read_pixels(spec)
-        if location.offset is not None:
-            return MemoryMappedImage(
-                path=path,
-                offset=location.offset,
-                shape=location.shape,
-                stored_dtype=location.dtype.str,
-            )
-        temporary_folder = _TemporaryFolder()
-        try:
-            raw = create_mapped_image(
-                temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
-            )
-        except OSError as error:
-            raise Refused(make_save_refusal(temporary_folder.path, error)) from None
-        location.unpack(raw.make_memmap("r+"))
-        return replace(raw, file_owner=temporary_folder)
+    path: Path
+    array: Any
+    fetch: Callable[[Any], Any]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size along each axis."""
+        return tuple(int(side) for side in self.array.shape)
 
-def _check_unchanged(path: Path, spec: ImageSpec, image: LazyImage) -> LazyImage:
-    if image.shape != spec.shape or image.dtype.name != spec.dtype:
-        why = "its size or type changed while it was being read"
-        raise Refused("file-broken", path=path, why=why)
-    return image
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the returned pixels, in native byte order."""
+        stored_dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return stored_dtype.newbyteorder("=")
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        """Return the pixels of a region.
+
+        Raises
+        ------
+        Refused
+            If the file, or a chunk of it, is damaged.
+        """
+        with convert_parser_errors(self.path):
+            return np.asarray(self.fetch(place), self.dtype)
 
 
-class _TemporaryFolder:
-    """A temporary folder that is deleted with the last reference to this object."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="napari-dip-"))
-
-    def __del__(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+@contextmanager
+def convert_parser_errors(path: Path) -> Iterator[None]:
+    """Turn any error of a parser into a refusal that names the file."""
+    try:
+        yield
+    except Refused:
+        raise
+    except MemoryError:
+        why = "its header asks for more memory than there is"
+        raise Refused("file-broken", path=path, why=why) from None
+    except OSError as error:
+        code = "file-unreadable" if error.errno else "file-broken"
+        raise Refused(code, path=path, why=describe_exception(error)) from None
+    except Exception as error:
+        is_unexpected = isinstance(error, _PARSER_ERRORS) or any(
+            text in str(error) for text in _PYTHON_ERROR_TEXTS
+        )
+        why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
+        raise Refused("file-broken", path=path, why=why) from None
 
 
 def create_mapped_image(

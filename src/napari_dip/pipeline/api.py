@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Failed, Refused, raise_if_refused
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.lazy_inputs import LazyPixels, is_dask_array
 from napari_dip.pipeline.recipe import (

@@ -24,10 +24,8 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.integrity import parse_strict_json
-from napari_dip.io.paths import read_small_text
-from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.paths import parse_strict_json, read_small_text
+from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import (

@@ -12,7 +12,7 @@ import numpy as np
 from napari_dip.errors import Refused
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style

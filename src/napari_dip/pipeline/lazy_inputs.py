@@ -12,10 +12,8 @@ import numpy as np
 from napari_dip.errors import DipError, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
-from napari_dip.io.integrity import make_file_stamp
-from napari_dip.io.paths import describe_exception
-from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.paths import describe_exception, make_file_stamp
+from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.machine import is_memory_error
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
 
 
-#: Stamps of files by path, as `napari_dip.io.integrity.make_file_stamp` returns them.
+#: Stamps of files by path, as `napari_dip.io.paths.make_file_stamp` returns them.
 FileStamps = dict[str, str]
 
 

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import shorten_repr
-from napari_dip.io.integrity import parse_strict_json
-from napari_dip.io.paths import describe_exception
+from napari_dip.io.paths import describe_exception, parse_strict_json
 from napari_dip.tasks import TASKS, Setting, Task
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from PIL import Image
 
 from napari_dip.cli import main
 from napari_dip.errors import Refusal, Refused
-from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels, read_pixels, read_spec
 from napari_dip.pipeline.api import restore
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight

@@ -15,8 +15,8 @@ import pytest
 from napari_dip.cli import main
 from napari_dip.errors import Failed, Refused
 from napari_dip.io.outputs import check_output
-from napari_dip.io.reading import read_pixels, read_provenance, read_spec
-from napari_dip.io.regions import MemoryMappedImage, iter_chunks, open_pixels
+from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
+from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 
 if TYPE_CHECKING:

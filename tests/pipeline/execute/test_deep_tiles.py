@@ -13,8 +13,7 @@ from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_pixels, read_provenance, read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_stack_tiles
@@ -140,7 +139,7 @@ def test_a_zarr_is_restored_region_by_region_to_the_same_bytes(
 
         return Watched()
 
-    monkeypatch.setattr("napari_dip.io.regions.open_pixels", watched)
+    monkeypatch.setattr("napari_dip.io.reading.open_pixels", watched)
     monkeypatch.setattr("napari_dip.io.regions.CHUNK", 5000)
     monkeypatch.setattr("napari_dip.pipeline.machine.choose_thread_count", lambda *_: 1)
     wish = ["--max-iterations", str(ITERATIONS), "--stacks", "planes", "--tile", str(TILE)]

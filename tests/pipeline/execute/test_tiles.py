@@ -13,8 +13,8 @@ from tifffile import imread, imwrite
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, Refused
 from napari_dip.io import ImageSpec
-from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.regions import MemoryMappedImage, iter_chunks, open_pixels
+from napari_dip.io.reading import open_pixels, read_pixels, read_spec
+from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.tiling import cut_plane_tiles

@@ -13,7 +13,7 @@ import tifffile
 
 from napari_dip.cli import main
 from napari_dip.errors import DipError, Refused
-from napari_dip.io.integrity import parse_strict_json
+from napari_dip.io.paths import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section

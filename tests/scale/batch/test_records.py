@@ -16,7 +16,7 @@ import napari_dip as dip
 from commands import start
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refused
-from napari_dip.io.integrity import compute_file_sha256
+from napari_dip.io.paths import compute_file_sha256
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 

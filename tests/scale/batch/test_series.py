@@ -19,7 +19,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.priors.r2r import R2RPrior
 from napari_dip.errors import Refusal
-from napari_dip.io.integrity import compute_file_sha256
+from napari_dip.io.paths import compute_file_sha256
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, MAX_MEMBERS

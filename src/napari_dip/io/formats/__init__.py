@@ -1,5 +1,5 @@
 """Read the headers, pixels and regions of each file format, one module per format.
 
-The formats are TIFF, PNG, JPEG, OME-Zarr and those that bioio reads. `io.reading` and `io.regions`
-choose the module that fits a file.
+The formats are TIFF, PNG, JPEG, OME-Zarr and those that bioio reads. `io.reading` chooses
+the module that fits a file.
 """

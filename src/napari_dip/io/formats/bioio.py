@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.header import ImageSpec
+from napari_dip.io.regions import LazyImage, convert_parser_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +27,6 @@ KINDS = {
     b"\xda\xce\xbe\x0a": ("ND2", "bioio_nd2"),
     b"\x70\x00\x00\x00": ("LIF", "bioio_lif"),
 }
-
-
-def detect_bioio_format(start: bytes) -> str | None:
-    """Return the name of a format by the first eight bytes of a file; None if unknown."""
-    return next((kind for magic, (kind, _) in KINDS.items() if start.startswith(magic)), None)
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
@@ -68,10 +63,10 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Read all pixels of the first image; `spec` is not needed for that."""
-    return open_bioio_image(path)[...]
+    return open_image(path)[...]
 
 
-def open_bioio_image(path: Path) -> LazyImage:
+def open_image(path: Path) -> LazyImage:
     """Open the first image without reading its pixels."""
     with convert_parser_errors(path):
         return _get_first_image(path, _open_bioio_reader(path))[0]

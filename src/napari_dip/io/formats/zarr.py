@@ -15,7 +15,6 @@ import numpy as np
 from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.io.formats.region_reader import LazyImage, convert_parser_errors
 from napari_dip.io.formats.zarr_metadata import (
     FORMATS,
     NEWEST,
@@ -27,6 +26,7 @@ from napari_dip.io.formats.zarr_metadata import (
 )
 from napari_dip.io.header import ImageSpec, SourceTags
 from napari_dip.io.paths import is_zarr
+from napari_dip.io.regions import LazyImage, convert_parser_errors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,15 +82,15 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def open_zarr_image(path: Path) -> LazyImage:
+def open_image(path: Path) -> LazyImage:
     """Open an OME-Zarr without reading its pixels."""
     with convert_parser_errors(path):
         return _open_finest_level(path, read_pyramid(path))
 
 
-def read_pixels(path: Path) -> npt.NDArray[Any]:
-    """Read all pixels of the finest level."""
-    return open_zarr_image(path)[...]
+def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+    """Read all pixels of the finest level; `spec` is not needed for that."""
+    return open_image(path)[...]
 
 
 def get_ome_version(path: str | None) -> str:

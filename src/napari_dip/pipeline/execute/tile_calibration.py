@@ -87,8 +87,7 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     Refused
         If a file is damaged, or has changed since it was stamped.
     """
-    from napari_dip.io.reading import read_pixels
-    from napari_dip.io.regions import open_pixels
+    from napari_dip.io.reading import open_pixels, read_pixels
 
     image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
     data = {"image": image, **{name: read_pixels(spec) for name, spec in plan.extra_inputs.items()}}

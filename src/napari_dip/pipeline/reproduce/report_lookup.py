@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.integrity import parse_strict_json
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     check_readable_file,
     describe_exception,
     is_zarr,
+    parse_strict_json,
     read_small_text,
 )
 from napari_dip.pipeline.assess.report_fields import ReportFields, find_field_fault
@@ -71,8 +71,7 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
         If the file cannot be read.
     """
     from napari_dip.io.formats.zarr_metadata import find_foreign_file
-    from napari_dip.io.reading import read_spec
-    from napari_dip.io.regions import open_pixels
+    from napari_dip.io.reading import open_pixels, read_spec
     from napari_dip.pipeline.assess.report import compute_sha256
 
     if path.is_dir() and find_foreign_file(path):

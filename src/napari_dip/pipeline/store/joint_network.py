@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refused, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.io.integrity import compute_file_sha256
-from napari_dip.io.paths import check_readable_file
+from napari_dip.io.paths import check_readable_file, compute_file_sha256
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
 from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS

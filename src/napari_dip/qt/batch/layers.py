@@ -11,8 +11,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_dip.errors import Refusal, Refused, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.reading import read_spec
-from napari_dip.io.regions import open_pixels
+from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
@@ -231,7 +230,7 @@ def make_dask_array(pixels: Any, axes: str) -> Any:
     Parameters
     ----------
     pixels : array
-        An array that is read by slices, as by `napari_dip.io.regions.open_pixels`.
+        An array that is read by slices, as by `napari_dip.io.reading.open_pixels`.
     axes : str
 
     Returns

@@ -16,8 +16,7 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Failed, Refused, make_refusal
-from napari_dip.io.integrity import compute_file_sha256
-from napari_dip.io.paths import make_save_refusal
+from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import RunClock

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refused, make_refusal
-from napari_dip.io.integrity import compute_file_sha256, parse_strict_json
-from napari_dip.io.paths import MAX_REPORT_BYTES, describe_exception, read_small_text, shorten_name
+from napari_dip.io.paths import (
+    MAX_REPORT_BYTES,
+    compute_file_sha256,
+    describe_exception,
+    parse_strict_json,
+    read_small_text,
+    shorten_name,
+)
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report_fields import (
     SCHEMA,

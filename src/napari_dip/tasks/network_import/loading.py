@@ -192,7 +192,7 @@ def _load_in_child(
     states: tuple[Any, ...],
 ) -> ImportedNetwork | tuple[tuple[str, str], ...]:
     """Run the child process and read its result; refusals are raised, so they are not cached."""
-    from napari_dip.io.integrity import compute_file_sha256
+    from napari_dip.io.paths import compute_file_sha256
     from napari_dip.tasks.network_import.child import ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE
 
     with tempfile.TemporaryDirectory(prefix="napari-dip-") as folder_name:
