@@ -20,6 +20,7 @@ BANNED = frozenset(
 SHARED = {
     "read_spec": "each file format has one",
     "read_pixels": "each file format has one",
+    "open_image": "each file format that is read by slices has one",
     "main": "each program that can be started has one",
     "__all__": "Python's own",
     "__getattr__": "Python's own",

@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation(
         "an image over its own result is refused",
         "io/outputs.py",
-        'raise Refused(make_refusal("output-is-input", path=printable))',
+        'raise Refused("output-is-input", path=output)',
         "pass",
         "bad-input",
         "command: output is the input",
@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "planes do not lie outside the folder",
         "io/formats/tiff.py",
-        'raise Refused(make_refusal("file-elsewhere", **facts))',
+        'raise Refused("file-elsewhere", path=path, other=file_name)',
         "pass",
         "hostile",
         "OME-TIFF whose second plane",

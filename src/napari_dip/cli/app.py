@@ -133,7 +133,7 @@ def _build_app() -> App:
             parent.command(command, name=name)
     for name, help_text in EXPERIMENT_SUMMARIES.items():
         arguments = add_old_names(make_explore_arguments(name), OLD_EXPERIMENT_SETTINGS)
-        command = make_command("commands:run_experiment", arguments, help_text, name)
+        command = make_command("commands:run_explore_command", arguments, help_text, name)
         explore.command(command, name=name)
     batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
     result = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."

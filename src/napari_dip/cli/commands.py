@@ -210,7 +210,7 @@ def run_methods_command(result: str) -> int:
     return 0
 
 
-def run_experiment(
+def run_explore_command(
     experiment: str,
     image: str,
     *,

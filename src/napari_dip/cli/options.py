@@ -380,8 +380,8 @@ def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
     setting = next(mark for mark in field.metadata if isinstance(mark, Setting))
     value_type, default, text = _get_value_type(field.annotation), field.default, setting.help
     if default not in (None, ""):
-        shown = {True: "yes", False: "no"}[default] if value_type is bool else default
-        text = f"{text} Default: {shown}."
+        default_text = {True: "yes", False: "no"}[default] if value_type is bool else default
+        text = f"{text} Default: {default_text}."
     if value_type is bool:
         hint: Any = Annotated[bool | None, Parameter(help=text, group=group)]
         return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)

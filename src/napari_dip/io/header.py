@@ -26,59 +26,29 @@ if TYPE_CHECKING:
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
-#: Spelling of a unit in files -> name in this package, which napari understands, too.
+#: Name of a unit, which napari understands, too -> its symbol, its metres (None: no length), and
+#: other spellings in files.
+_UNITS: dict[str, tuple[str, float | None, tuple[str, ...]]] = {
+    "picometer": ("pm", 1e-12, ()),
+    "angstrom": ("Å", 1e-10, ("å",)),
+    "nanometer": ("nm", 1e-9, ("nanometre",)),
+    # the first is the Greek letter, which looks the same
+    "micrometer": ("µm", 1e-6, ("μm", "um", "micron", "microns", "micrometre")),
+    "millimeter": ("mm", 1e-3, ("millimetre",)),
+    "centimeter": ("cm", 1e-2, ("centimetre",)),
+    "inch": ("in", 0.0254, ("inches",)),
+    "meter": ("m", 1.0, ("metre",)),
+    "second": ("s", None, ("sec",)),
+    "millisecond": ("ms", None, ()),
+    "minute": ("min", None, ()),
+    "hour": ("h", None, ()),
+    "pixel": ("pixel", None, ("pixels", "")),
+}
 _UNIT_ALIASES = {
-    "µm": "micrometer",
-    "μm": "micrometer",  # the Greek letter, which looks the same
-    "um": "micrometer",
-    "micron": "micrometer",
-    "microns": "micrometer",
-    "micrometre": "micrometer",
-    "nm": "nanometer",
-    "nanometre": "nanometer",
-    "å": "angstrom",
-    "pm": "picometer",
-    "mm": "millimeter",
-    "millimetre": "millimeter",
-    "cm": "centimeter",
-    "centimetre": "centimeter",
-    "m": "meter",
-    "metre": "meter",
-    "in": "inch",
-    "inches": "inch",
-    "s": "second",
-    "sec": "second",
-    "ms": "millisecond",
-    "min": "minute",
-    "h": "hour",
-    "pixels": "pixel",
-    "": "pixel",
-}
-#: Metres per unit of length.
-_METERS = {
-    "picometer": 1e-12,
-    "angstrom": 1e-10,
-    "nanometer": 1e-9,
-    "micrometer": 1e-6,
-    "millimeter": 1e-3,
-    "centimeter": 1e-2,
-    "inch": 0.0254,
-    "meter": 1.0,
-}
-_SYMBOLS = {
-    "picometer": "pm",
-    "angstrom": "Å",
-    "nanometer": "nm",
-    "micrometer": "µm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "inch": "in",
-    "meter": "m",
-    "second": "s",
-    "millisecond": "ms",
-    "minute": "min",
-    "hour": "h",
-    "pixel": "pixel",
+    spelling: name
+    for name, (symbol, _, others) in _UNITS.items()
+    for spelling in (symbol, *others)
+    if spelling != name
 }
 #: Escape sequence of a non-ASCII letter in ImageJ's metadata.
 _ESCAPE_PATTERN = re.compile(r"\\u([0-9A-Fa-f]{4})")
@@ -274,12 +244,12 @@ def escape_unit(name: str) -> str:
 
 def get_unit_symbol(name: str) -> str | None:
     """Return the OME-XML symbol of a unit; None for an unknown unit."""
-    return _SYMBOLS.get(name)
+    return _UNITS[name][0] if name in _UNITS else None
 
 
 def get_unit_meters(name: str) -> float | None:
     """Return the metres per unit; None where the unit is no length."""
-    return _METERS.get(name)
+    return _UNITS[name][1] if name in _UNITS else None
 
 
 #: XML attributes as strings, as the file writes them, so that no digit of a number changes.

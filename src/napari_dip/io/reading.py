@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from napari_dip.io.header import ImageSpec
 
-Pixels = TypeVar("Pixels", bound="LazyImage | npt.NDArray[Any]")
+PixelsT = TypeVar("PixelsT", bound="LazyImage | npt.NDArray[Any]")
 
 #: First bytes of a file -> module that reads it.
 _READERS = {
@@ -187,7 +187,7 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     raise Refused("file-type", path=place, why="it starts like none of them")
 
 
-def _check_unchanged(pixels: Pixels, spec: ImageSpec) -> Pixels:
+def _check_unchanged(pixels: PixelsT, spec: ImageSpec) -> PixelsT:
     """Return pixels, or refuse them if they do not fit the header."""
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"

@@ -65,7 +65,7 @@ _PLANE_COUNTING_KINDS = ("ome", "imagej", "shaped")
 #: Kinds that tifffile falls back to if a header is unusable.
 _FALLBACKS = ("generic", "uniform")
 #: Values of the tag ResolutionUnit: 2 and 3 of TIFF 6.0, 4 and 5 as tifffile and others write them.
-_UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
+_RESOLUTION_UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
 #: Default names for unnamed axes, outermost first, by their number.
 _DEFAULT_AXES = {1: "Z", 2: "TZ", 3: "TCZ"}
 
@@ -329,7 +329,7 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     unless the description names a unit, as ImageJ's does.
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
-    name = _UNITS.get(int(unit), "pixel")
+    name = _RESOLUTION_UNITS.get(int(unit), "pixel")
     entries = {
         axis: 1 / _read_resolution_ratio(page, axis)
         for axis in "YX"
