@@ -17,20 +17,20 @@ from napari_dip.version import __version__
 
 if TYPE_CHECKING:
     from napari_dip.errors import DipError, Failed, Refused
-    from napari_dip.pipeline.api import restore
-    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
-    from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
-    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
-    from napari_dip.pipeline.task_functions import (
+    from napari_dip.pipeline.api import (
         blind_deblur,
         deblur,
         denoise,
         guide,
         inpaint,
         invert_features,
+        restore,
         super_resolve,
     )
+    from napari_dip.pipeline.camera_maps import CameraReport, camera_maps
+    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.pipeline.noise_report import NoiseReport, measure_noise
+    from napari_dip.pipeline.recipe import Recipe, make_recipe, recipe_from_json
     from napari_dip.scale.batch.jobs import BatchEvent
     from napari_dip.scale.batch_run import BatchResult, batch
 
@@ -73,18 +73,18 @@ _HOMES = {
     "Refused": "errors",
     "Restoration": "pipeline.events",
     "batch": "scale.batch_run",
-    "blind_deblur": "pipeline.task_functions",
+    "blind_deblur": "pipeline.api",
     "camera_maps": "pipeline.camera_maps",
-    "deblur": "pipeline.task_functions",
-    "denoise": "pipeline.task_functions",
-    "guide": "pipeline.task_functions",
-    "inpaint": "pipeline.task_functions",
-    "invert_features": "pipeline.task_functions",
+    "deblur": "pipeline.api",
+    "denoise": "pipeline.api",
+    "guide": "pipeline.api",
+    "inpaint": "pipeline.api",
+    "invert_features": "pipeline.api",
     "make_recipe": "pipeline.recipe",
     "measure_noise": "pipeline.noise_report",
     "recipe_from_json": "pipeline.recipe",
     "restore": "pipeline.api",
-    "super_resolve": "pipeline.task_functions",
+    "super_resolve": "pipeline.api",
 }
 
 

@@ -135,7 +135,7 @@ def test_doctor_gives_the_line_that_mends_a_missing_torch(monkeypatch, capsys):
     bare = Machine(
         cores=2, memory_bytes=10**9, devices=("cpu",), torch="", missing="PyTorch is not installed"
     )
-    monkeypatch.setattr("napari_dip.pipeline.doctor.detect_machine", lambda: bare)
+    monkeypatch.setattr("napari_dip.pipeline.machine.detect_machine", lambda: bare)
     assert main(["doctor"]) == 1
     assert "-m pip install torch" in capsys.readouterr().out
 

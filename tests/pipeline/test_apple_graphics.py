@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from napari_dip.cli.commands import _computer_lines
-from napari_dip.pipeline.doctor import MPS_FALLBACK_NOTE, InstallationReport
+from napari_dip.pipeline.machine import MPS_FALLBACK_NOTE, InstallationReport
 
 
 def found(*devices: str) -> InstallationReport:

@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
-from napari_dip.pipeline.doctor import InstallationReport, Repair
+from napari_dip.pipeline.machine import InstallationReport, Repair
 from napari_dip.qt.computer_check import CheckMyComputer, describe_examination
 
 FOUND = InstallationReport(

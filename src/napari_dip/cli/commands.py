@@ -25,9 +25,13 @@ from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report_figures import draw_before_after
 from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
-from napari_dip.pipeline.doctor import QT_BINDINGS, examine_installation
 from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.machine import detect_machine, format_bytes
+from napari_dip.pipeline.machine import (
+    QT_BINDINGS,
+    detect_machine,
+    examine_installation,
+    format_bytes,
+)
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, make_recipe, rename_keys
@@ -38,7 +42,7 @@ from napari_dip.samples import MITOCHONDRIA
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dip.pipeline.doctor import InstallationReport
+    from napari_dip.pipeline.machine import InstallationReport
     from napari_dip.pipeline.noise_report import NoiseReport
 
 #: Folder of the pictures, in the working folder; numbered if it already holds some.

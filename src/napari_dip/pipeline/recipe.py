@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import warnings
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,70 +23,23 @@ if TYPE_CHECKING:
 #: Schema 2 has the names of docs/glossary.md. `rename_settings` and `migrate_record` translate
 #: schema 1, for one version of the program.
 RECIPE_SCHEMA = 2
+_SCHEMA_1 = tomllib.loads(Path(__file__).with_name("schema_1.toml").read_text(encoding="utf-8"))
 #: New name of each setting that was renamed after schema 1, by task and old name.
-OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {
-    "denoise": {
-        "network": "architecture",
-        "neighbours": "neighbouring_frames",
-        "steadiness": "temporal_smoothing",
-        "sharing": "series_training",
-    },
-    "inpaint": {"known": "unmasked"},
-    "super-resolve": {"start": "initial_estimate"},
-    "deblur": {"start": "initial_estimate"},
-}
+OLD_SETTINGS: Mapping[str, Mapping[str, str]] = _SCHEMA_1["settings"]
 #: New value of each value that was renamed, by (task, setting in schema 2) and old value.
 OLD_VALUES: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("denoise", "prior"): {"recorrupted": "r2r", "noise": "random-input"},
-    ("denoise", "architecture"): {"gaussian-code": "gaussian-input"},
-    ("denoise", "series_training"): {
-        "together": "joint",
-        "in-turn": "warm-start",
-        "alone": "independent",
-    },
-    ("inpaint", "unmasked"): {"measured": "keep", "restored": "denoise"},
-    ("inpaint", "prior"): {
-        "image": "masked-input",
-        "noise": "random-input",
-        "deep": "random-input-no-skips",
-    },
-    ("super-resolve", "prior"): {"scales": "zssr", "noise": "random-input"},
-    ("guide", "prior"): {"noise": "random-input"},
-    ("invert-features", "prior"): {"deep": "random-input"},
+    (task, setting): values
+    for task, settings in _SCHEMA_1["values"].items()
+    for setting, values in settings.items()
 }
 #: New names of further inputs and of the switch of a batch, by their names in schema 1.
-OLD_INPUTS: Mapping[str, str] = {"second": "repeated_exposure", "shared_network": "network_file"}
-OLD_SWITCHES: Mapping[str, str] = {"one_network": "joint_training"}
+OLD_INPUTS: Mapping[str, str] = _SCHEMA_1["inputs"]
+OLD_SWITCHES: Mapping[str, str] = _SCHEMA_1["switches"]
 #: New names of settings of the experiments, by their names in schema 1.
-OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = {"network": "architecture"}
-#: New names of report fields, by section of the report ("": top level) and name in schema 1.
-_OLD_FIELDS: Mapping[str, Mapping[str, str]] = {
-    "": {"held_out": "validation_loss"},
-    "noise": {"hidden_block": "blind_spot_block"},
-    "fit": {
-        "shared": "joint_training",
-        "halved": "half_resolution",
-        "filtered": "refined",
-        "iterations_at_most": "max_iterations",
-        "repeats": "restarts",
-    },
-    "fit.joint_training": {
-        "shown": "inference",
-        "trials": "probes",
-        "went_on": "fine_tuned",
-        "file": "network_file",
-    },
-}
-#: New names of priors in reports, by their names in schema 1.
-_OLD_PRIORS: Mapping[str, str] = {
-    "recorrupted": "r2r",
-    "noise": "random-input",
-    "deep": "random-input-no-skips",
-    "image": "masked-input",
-    "image-shapes": "masked-input-shapes",
-    "coarser-scales": "zssr",
-    "guided-noise": "guided-random-input",
-}
+OLD_EXPERIMENT_SETTINGS: Mapping[str, str] = _SCHEMA_1["experiments"]
+#: New names of report fields, by section of the report ("": top level), and of priors in reports.
+_OLD_FIELDS: Mapping[str, Mapping[str, str]] = _SCHEMA_1["fields"]
+_OLD_PRIORS: Mapping[str, str] = _SCHEMA_1["priors"]
 #: Expected value for the user, by pydantic's error type; for other types pydantic's own text is
 #: used.
 _EXPECTED_VALUE_TEXTS = {

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout
 
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.doctor import InstallationReport, examine_installation
-from napari_dip.pipeline.machine import format_bytes
+from napari_dip.pipeline.machine import InstallationReport, examine_installation, format_bytes
 from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH, DockWidget, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
