@@ -341,8 +341,7 @@ def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
 
 def _check_zarr(path: Path, status: os.stat_result | None) -> None:
     """Raise `Refused` if Zarr cannot be written here, or would replace something else."""
-    from napari_dip.io.formats.zarr import check_zarr
-    from napari_dip.io.formats.zarr_metadata import find_foreign_file
+    from napari_dip.io.formats.zarr import check_zarr, find_foreign_file
 
     check_zarr(path)
     if status is not None and not path.is_dir():

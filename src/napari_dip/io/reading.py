@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from napari_dip.errors import Refused
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
-from napari_dip.io.formats.zarr_metadata import read_group_attributes
+from napari_dip.io.formats.zarr import read_group_attributes
 from napari_dip.io.paths import (
     check_readable_file,
     is_zarr,

@@ -132,6 +132,11 @@ class LazyImage:
             return np.asarray(self.fetch(place), self.dtype)
 
 
+def refuse_broken(path: Path, why: str) -> Refused:
+    """Return the refusal of a truncated or damaged file."""
+    return Refused("file-broken", path=path, why=why)
+
+
 @contextmanager
 def convert_parser_errors(path: Path) -> Iterator[None]:
     """Turn any error of a parser into a refusal that names the file."""

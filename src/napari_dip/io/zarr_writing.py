@@ -15,14 +15,13 @@ import numpy as np
 
 from napari_dip.errors import Failed
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.formats.zarr import check_zarr, get_ome_version
-from napari_dip.io.formats.zarr_metadata import FORMATS, build_multiscales, find_foreign_file
+from napari_dip.io.formats.zarr import FORMATS, check_zarr, find_foreign_file, get_ome_version
 from napari_dip.io.header import get_unit_symbol
 from napari_dip.io.outputs import resolve_folder
 from napari_dip.io.paths import is_zarr, make_save_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -34,6 +33,7 @@ _PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
 _MAX_COARSEST_SIDE = 256
 #: Maximum ratio of voxel depth to width up to which the depth is halved along with the plane.
 _MAX_ISOTROPIC_RATIO = 1.5
+_AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 
 
 def write_zarr(
@@ -138,8 +138,59 @@ def _write_levels(
         str(provenance.get("source", "image")),
         [origin.get(axis, 0.0) for axis in axes],
     )
-    multiscales = build_multiscales(axes, levels, units, name, version, first_pixel)
+    multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
     group.attrs.update({**multiscales, "napari_dip": provenance})
+
+
+def _build_multiscales(
+    axes: str,
+    levels: Sequence[Sequence[float]],
+    units: Mapping[str, str],
+    name: str,
+    version: str,
+    origin: Sequence[float],
+) -> dict[str, Any]:
+    """Build the multiscales metadata that the specification requires.
+
+    Parameters
+    ----------
+    axes : str
+        In the order t, c, z, y, x, as capital letters.
+    levels : sequence of sequence of float
+        Pixel size along each axis, finest level first; the path of a level is its index.
+    units : mapping of str to str
+        Units of the axes that have one.
+    name : str
+    version : str
+        "0.4" or "0.5".
+    origin : sequence of float
+        Centre of the first pixel along each axis.
+    """
+    axis_fields = [
+        {"name": axis.lower(), "type": _AXIS_TYPES[axis]}
+        | ({"unit": units[axis]} if axis in units else {})
+        for axis in axes
+    ]
+    datasets = []
+    for number, sizes in enumerate(levels):
+        # the first pixel of a coarser level is centred on the pixels that it averages
+        shifted = [
+            start + (size - finest) / 2
+            for start, size, finest in zip(origin, sizes, levels[0], strict=True)
+        ]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
+        if any(shifted):
+            steps.append({"type": "translation", "translation": shifted})
+        datasets.append({"path": str(number), "coordinateTransformations": steps})
+    fields: dict[str, Any] = {
+        "name": name,
+        "axes": axis_fields,
+        "datasets": datasets,
+        "type": "local mean",
+    }
+    if version == "0.4":
+        return {"multiscales": [{"version": version, **fields}]}
+    return {"ome": {"version": version, "multiscales": [fields]}}
 
 
 def _create_level(

@@ -109,18 +109,15 @@ class CameraReport:
         lines = [
             f"From {count} dark frames of {self.offset.shape[1]} × {self.offset.shape[0]} pixels: "
             f"offset {np.median(self.offset):.4g} ± {(high - low) / 2:.2g}, read noise "
-            f"{median_noise:.3g} grey values in the median; {hot_share:.2%} of the "
-            "pixels have more than twice "
-            "that variance.",
-            f"A pixel's offset is known to {median_noise / np.sqrt(count):.2g} grey "
-            "values, and its read "
-            f"noise to {error:.0%}.",
+            f"{median_noise:.3g} grey values in the median; {hot_share:.2%} of the pixels have "
+            "more than twice that variance.",
+            f"A pixel's offset is known to {median_noise / np.sqrt(count):.2g} grey values, and "
+            f"its read noise to {error:.0%}.",
         ]
         if count < MIN_RELIABLE_DARK_FRAMES:
             lines.append(
                 f"That is uncertain: with fewer than {MIN_RELIABLE_DARK_FRAMES} dark frames, "
-                "chance makes quiet "
-                "pixels look noisy. Take hundreds if you can."
+                "chance makes quiet pixels look noisy. Take hundreds if you can."
             )
         return (*lines, *self._describe_gain())
 
@@ -131,22 +128,17 @@ class CameraReport:
         lines = [
             f"From flat frames of {len(self.flats)} light levels: {self.camera_gain:.4g} grey "
             f"values for a photo-electron. Pixels differ by {self.gain_spread:.1%}, and one is "
-            f"measured to {self.gain_error:.1%}, so {retained_share:.0%} of what is "
-            "measured of each was "
-            "kept."
+            f"measured to {self.gain_error:.1%}, so {retained_share:.0%} of what is measured of "
+            "each was kept."
         ]
         for flat in self.flats:
-            light, variance = (
-                float(np.median(value)) for value in (flat.mean - self.offset, flat.variance)
-            )
-            deviation = (
-                variance / (self.camera_gain * light + float(np.median(self.noise)) ** 2) - 1
-            )
+            light = float(np.median(flat.mean - self.offset))
+            expected = self.camera_gain * light + float(np.median(self.noise)) ** 2
+            deviation = float(np.median(flat.variance)) / expected - 1
             if abs(deviation) > MAX_LINE_DEVIATION:
                 lines.append(
-                    f"The variance of '{flat.name}' lies {deviation:+.0%} off the line: "
-                    "check that it is "
-                    "not saturated, and that its light is steady."
+                    f"The variance of '{flat.name}' lies {deviation:+.0%} off the line: check "
+                    "that it is not saturated, and that its light is steady."
                 )
         return lines
 
@@ -358,45 +350,45 @@ def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, 
 @use_default_style
 def draw_photon_transfer(report: CameraReport) -> bytes:
     """Plot light levels with their line, read noise and gains; return the bytes of a PNG file."""
-    count = 3 if report.gain is not None else 1
-    figure = make_figure(3.6 * count, 3.2)
-    panels = figure.subplots(1, count, squeeze=False)[0]
-    _draw_read_noise(panels[-1] if count == 1 else panels[1], report)
+    drawings = [_draw_read_noise]
     if report.gain is not None:
-        _draw_levels(panels[0], report)
-        _draw_gains(panels[2], report)
-    for panel in panels:
-        panel.tick_params(labelsize=7)
-        panel.spines[["top", "right"]].set_visible(False)
+        drawings = [_draw_levels, _draw_read_noise, _draw_gains]
+    figure = make_figure(3.6 * len(drawings), 3.2)
+    for axes, draw in zip(
+        figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True
+    ):
+        draw(axes, report)
+        axes.xaxis.label.set_size(8)
+        axes.yaxis.label.set_size(8)
+        axes.title.set_size(9)
+        axes.legend(fontsize=7, frameon=False, loc="upper left" if draw is _draw_levels else "best")
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
     return render_png(figure)
 
 
 def _draw_levels(axes: Axes, report: CameraReport) -> None:
     """Plot variance against light, with the line of the camera."""
     read_variance = float(np.median(report.noise)) ** 2
-    plotted_pixels = np.linspace(
-        0, report.offset.size - 1, min(MAX_PLOTTED_PIXELS, report.offset.size)
-    ).astype(int)
+    pixels = report.offset.size
+    plotted = np.linspace(0, pixels - 1, min(MAX_PLOTTED_PIXELS, pixels)).astype(int)
     for level in report.flats:
         light = (level.mean - report.offset).ravel()
-        dots = light[plotted_pixels], level.variance.ravel()[plotted_pixels]
+        dots = light[plotted], level.variance.ravel()[plotted]
         axes.plot(*dots, ".", color=BLUE, markersize=1.5, alpha=0.15, rasterized=True)
         axes.plot(np.median(light), np.median(level.variance), "o", color=ORANGE, markersize=5)
     light_levels = [float(np.median(flat.mean - report.offset)) for flat in report.flats]
-    light_axis = np.geomspace(min(light_levels) / 3, max(light_levels) * 1.5, 200)
+    lights = np.geomspace(min(light_levels) / 3, max(light_levels) * 1.5, 200)
     label = f"{report.camera_gain:.3g} × light + {read_variance:.3g}"
-    axes.plot(
-        light_axis,
-        report.camera_gain * light_axis + read_variance,
-        color="black",
-        linewidth=1,
-        label=label,
+    line = report.camera_gain * lights + read_variance
+    axes.plot(lights, line, color="black", linewidth=1, label=label)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        title="Photon transfer",
+        xlabel="Light: grey values above the offset",
+        ylabel="Variance, grey values squared",
     )
-    axes.set(xscale="log", yscale="log")
-    axes.set_title("Photon transfer", fontsize=9)
-    axes.set_xlabel("Light: grey values above the offset", fontsize=8)
-    axes.set_ylabel("Variance, grey values squared", fontsize=8)
-    axes.legend(fontsize=7, frameon=False, loc="upper left")
 
 
 def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
@@ -406,11 +398,8 @@ def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
     axes.hist(report.noise.ravel(), bins, color=BLUE)
     median_noise = float(np.median(report.noise))
     axes.axvline(median_noise, color=ORANGE, linewidth=1, label=f"median {median_noise:.3g}")
-    axes.set(xscale="log", yscale="log")
-    axes.set_title("Read noise", fontsize=9)
-    axes.set_xlabel("Standard deviation, grey values", fontsize=8)
-    axes.set_ylabel("Pixels", fontsize=8)
-    axes.legend(fontsize=7, frameon=False)
+    label = "Standard deviation, grey values"
+    axes.set(xscale="log", yscale="log", title="Read noise", xlabel=label, ylabel="Pixels")
 
 
 def _draw_gains(axes: Axes, report: CameraReport) -> None:
@@ -419,9 +408,5 @@ def _draw_gains(axes: Axes, report: CameraReport) -> None:
     low, high = np.quantile(report.raw_gain, [0.001, 0.999])
     bins = np.linspace(float(low), float(high), 80).tolist()
     axes.hist(report.raw_gain.ravel(), bins, color=BLUE, alpha=0.5, label="as measured")
-    style = {"histtype": "step", "color": ORANGE, "label": "in the map"}
-    axes.hist(report.gain.ravel(), bins, **style)  # type: ignore[arg-type]
-    axes.set(yscale="log")
-    axes.set_title("Gain", fontsize=9)
-    axes.set_xlabel("Grey values for a photo-electron", fontsize=8)
-    axes.legend(fontsize=7, frameon=False)
+    axes.hist(report.gain.ravel(), bins, histtype="step", color=ORANGE, label="in the map")
+    axes.set(yscale="log", title="Gain", xlabel="Grey values for a photo-electron")

@@ -90,6 +90,25 @@ class ChannelNoise:
     offset_error: float = 0.0
     read_noise_error: float = 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures in plain JSON types, rounded; None where they are not known."""
+        return {
+            "gain": _round_known(self.gain),
+            "gain_error": _round_known(self.gain_error),
+            "intercept": _round_known(self.intercept),
+            "noise_in_dark": _round_known(self.noise_in_dark),
+            "offset": _round_known(self.offset),
+            "read_noise": _round_known(self.read_noise),
+            "offset_error": None if self.offset is None else _round_known(self.offset_error),
+            "read_noise_error": (
+                None if self.read_noise is None else _round_known(self.read_noise_error)
+            ),
+            "doubt": self.doubt,
+            "caution": self.caution,
+            "autocorrelation": {"y": list(self.along_y), "x": list(self.along_x)},
+            "points": [list(map(round_to_six_digits, point)) for point in self.points],
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NoiseReport:
@@ -140,13 +159,10 @@ class NoiseReport:
                 "Neighbouring pixels do not share noise: when the image is restored, single "
                 "pixels are hidden from the network."
             )
-        correlation_y, correlation_x = (
-            max((channel.along_y if axis == 0 else channel.along_x)[0] for channel in self.channels)
-            for axis in (0, 1)
-        )
+        along_y = max(channel.along_y[0] for channel in self.channels)
+        along_x = max(channel.along_x[0] for channel in self.channels)
         return (
-            f"Neighbouring pixels share noise ({correlation_y:.0%} along Y, "
-            f"{correlation_x:.0%} along X): when "
+            f"Neighbouring pixels share noise ({along_y:.0%} along Y, {along_x:.0%} along X): when "
             f"the image is restored, blocks of {width} × {height} pixels are hidden from the "
             "network."
         )
@@ -154,45 +170,11 @@ class NoiseReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types."""
         return {
-            "channels": [
-                {
-                    "gain": round_to_six_digits(channel.gain),
-                    "gain_error": _round_finite_error(channel.gain_error),
-                    "intercept": round_to_six_digits(channel.intercept),
-                    "noise_in_dark": round_to_six_digits(channel.noise_in_dark),
-                    "offset": None
-                    if channel.offset is None
-                    else round_to_six_digits(channel.offset),
-                    "read_noise": None
-                    if channel.read_noise is None
-                    else round_to_six_digits(channel.read_noise),
-                    "offset_error": None
-                    if channel.offset is None
-                    else round_to_six_digits(channel.offset_error),
-                    "read_noise_error": (
-                        None
-                        if channel.read_noise is None
-                        else round_to_six_digits(channel.read_noise_error)
-                    ),
-                    "doubt": channel.doubt,
-                    "caution": channel.caution,
-                    "autocorrelation": {"y": list(channel.along_y), "x": list(channel.along_x)},
-                    "points": [
-                        [round_to_six_digits(value) for value in point] for point in channel.points
-                    ],
-                }
-                for channel in self.channels
-            ],
+            "channels": [channel.to_dict() for channel in self.channels],
             "blind_spot_block": list(self.hidden_block),
             "cut_off": {
-                "least": {
-                    "share": round_to_six_digits(self.lower_clipping.share),
-                    "value": self.lower_clipping.value,
-                },
-                "largest": {
-                    "share": round_to_six_digits(self.upper_clipping.share),
-                    "value": self.upper_clipping.value,
-                },
+                name: {"share": round_to_six_digits(end.share), "value": end.value}
+                for name, end in (("least", self.lower_clipping), ("largest", self.upper_clipping))
             },
             "sentences": list(self.sentences),
         }
@@ -315,18 +297,14 @@ def _measure_report(
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
     """Return a sentence on the noise in the dark and on the gain."""
-    if noise.gain == 0:
-        interval = format_interval(0.0, noise.gain_error)
-        interval_clause = (
-            f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
-        )
+    interval, noise_in_dark = format_interval(noise.gain, noise.gain_error), noise.noise_in_dark
+    if noise.gain != 0:
         return (
-            f"The noise is equally strong everywhere: {noise.noise_in_dark:.3g}{interval_clause}."
+            f"The noise is {noise_in_dark:.3g} in the dark, and its variance grows by {interval} "
+            "for each unit of brightness."
         )
-    return (
-        f"The noise is {noise.noise_in_dark:.3g} in the dark, and its variance grows by "
-        f"{format_interval(noise.gain, noise.gain_error)} for each unit of brightness."
-    )
+    growth = f" (growth for each unit of brightness: {interval})" if " ± " in interval else ""
+    return f"The noise is equally strong everywhere: {noise_in_dark:.3g}{growth}."
 
 
 def describe_detector_offset(noise: ChannelNoise) -> str:
@@ -348,8 +326,8 @@ def format_interval(figure: float, error: float) -> str:
     return f"{figure:.4g} ± {2 * error:.2g}" if 0 < error < inf else f"{figure:.4g}"
 
 
-def _round_finite_error(error: float) -> float | None:
-    return round_to_six_digits(error) if error < inf else None
+def _round_known(value: float | None) -> float | None:
+    return None if value is None or value == inf else round_to_six_digits(value)
 
 
 def _make_channel_noise(

@@ -31,6 +31,7 @@ from napari_dip.io.header import (
     read_ome,
     read_ome_pixel_sizes,
 )
+from napari_dip.io.regions import refuse_broken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,14 +162,14 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     _check_chain(file, path)
     if file.ome_metadata:
         if count_ome_planes(file.ome_metadata) > _MAX_LISTED_PLANES:
-            raise _make_broken_refusal(path, "its header states more planes than any file holds")
+            raise refuse_broken(path, "its header states more planes than any file holds")
         check_sizes(file.ome_metadata, path)
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
             raise Refused("file-elsewhere", path=path, other=file_name)
     if not file.series:
-        raise _make_broken_refusal(path, "no image is found in it")
+        raise refuse_broken(path, "no image is found in it")
     full_series = [
         member for member in file.series if not member.keyframe.is_reduced
     ] or file.series
@@ -257,18 +258,18 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
         if why:
             break
     if why:
-        raise _make_broken_refusal(path, why)
+        raise refuse_broken(path, why)
 
 
 def _check_chain(file: TiffFile, path: Path) -> None:
     """Check the chain of page headers, which may be circular or too long."""
     if not file.pages:
-        raise _make_broken_refusal(path, "no image is found in it")
+        raise refuse_broken(path, "no image is found in it")
     tiff, handle = file.tiff, file.filehandle
     offset, seen_offsets = file.pages.first.offset, set[int]()
     while offset and len(seen_offsets) <= MAX_IMAGE_PLANES:
         if offset in seen_offsets:
-            raise _make_broken_refusal(path, "its list of pages runs in a circle")
+            raise refuse_broken(path, "its list of pages runs in a circle")
         seen_offsets.add(offset)
         try:
             handle.seek(offset)
@@ -296,10 +297,6 @@ def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
 
 def _get_page_key(page: TiffPage | TiffFrame) -> tuple[str, object]:
     return page.parent.filehandle.name, page.index
-
-
-def _make_broken_refusal(path: Path, why: str) -> Refused:
-    return Refused("file-broken", path=path, why=why)
 
 
 def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, str]]:

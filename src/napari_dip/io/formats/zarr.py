@@ -1,38 +1,61 @@
-"""Read OME-Zarr through zarr: header and regions, without loading the whole image."""
+"""Read OME-Zarr, versions 0.4 and 0.5, through zarr: header and regions.
+
+The specification is at https://ngff.openmicroscopy.org. All metadata is checked before anything is
+opened with it: a path may lead elsewhere, and a codec may run code. The module also finds files in
+the folder that do not belong to the image.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
-from math import ceil, prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from math import ceil, isclose, prod
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.io.formats.zarr_metadata import (
-    FORMATS,
-    NEWEST,
-    Pyramid,
-    check_codecs,
-    check_link,
-    make_broken_zarr_refusal,
-    read_pyramid,
-)
-from napari_dip.io.header import ImageSpec, SourceTags
-from napari_dip.io.paths import is_zarr
-from napari_dip.io.regions import LazyImage, convert_parser_errors
+from napari_dip.io.header import ImageSpec, SourceTags, normalise_unit
+from napari_dip.io.paths import is_zarr, read_small_text
+from napari_dip.io.regions import LazyImage, convert_parser_errors, refuse_broken
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
 
+#: Version of OME-Zarr -> version of the Zarr format.
+FORMATS: dict[str, Literal[2, 3]] = {"0.4": 2, "0.5": 3}
+#: Version that is written where the input has none.
+NEWEST = "0.5"
+#: Maximum bytes of a metadata file; one that lists each plane of a long movie has some megabytes.
+MAX_METADATA_BYTES = 2**24
+#: Codecs that only decompress bytes. Others may run code, as `pickle` does.
+_SAFE_CODECS = frozenset(
+    "blosc zstd zlib gzip bz2 lz4 lzma shuffle delta fixedscaleoffset packbits bitround crc32 "
+    "crc32c adler32 fletcher32 bytes transpose sharding_indexed".split()
+)
+#: Maximum number of levels, and of transforms per level. Each level has at most half the size of
+#: the one before, and none has more than 2^64 pixels along an axis.
+_MAX_LEVELS = 64
+_AXIS_LETTERS = {"t": "T", "c": "C", "z": "Z", "y": "Y", "x": "X"}
+#: Metadata files of groups and arrays, in either format of Zarr.
+_METADATA = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+#: Files that operating systems create in any folder.
+_SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+#: Name of a chunk, or of a folder of chunks.
+_CHUNK = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 #: Maximum number of chunks, evenly spread, whose existence is checked before work begins: 0.1 s.
 _MAX_CHECKED_CHUNKS = 20_000
 #: Maximum bytes of one chunk, which is always decompressed whole.
@@ -40,6 +63,71 @@ _MAX_CHUNK_BYTES = 2**30
 #: Bytes of a chunk beyond twice its pixels, for headers and indices. No codec needs more, so a
 #: larger chunk would decompress to something else.
 _CHUNK_OVERHEAD_BYTES = 2**16
+
+
+class _Axis(BaseModel):
+    name: str
+    unit: str | None = None
+
+
+class _Transformation(BaseModel):
+    type: str
+    scale: list[FiniteFloat] | None = Field(None, max_length=5)
+    translation: list[FiniteFloat] | None = Field(None, max_length=5)
+
+    @property
+    def is_unsupported(self) -> bool:
+        """Whether the transform cannot be read: of a later version, or in a separate file."""
+        return self.type != "identity" and self.scale is None and self.translation is None
+
+
+class _Dataset(BaseModel):
+    path: str
+    coordinateTransformations: list[_Transformation] = Field([], max_length=_MAX_LEVELS)
+
+
+class _Multiscale(BaseModel):
+    axes: list[_Axis] = Field(min_length=1, max_length=5)
+    datasets: list[_Dataset] = Field(min_length=1, max_length=_MAX_LEVELS)
+    version: str | None = None
+    coordinateTransformations: list[_Transformation] = Field([], max_length=_MAX_LEVELS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pyramid:
+    """Metadata of one image in an OME-Zarr.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the image, which may be inside that of the file.
+    version : str
+        "0.4" or "0.5".
+    level : str
+        Path of the finest level within the folder.
+    axes : str
+        One letter for each axis out of T, C, Z, Y and X.
+    sizes : tuple of (float, str)
+        Size and unit of a pixel along each axis.
+    has_more_images : bool
+        Whether the file has more images.
+    level_index : int
+        Index of the finest level in the list of levels; 0 according to the specification.
+    origin : tuple of float
+        Centre of the first pixel along each axis, in the unit of `sizes`.
+    unread_transforms : tuple of str
+        Types of the transforms that cannot be read.
+    """
+
+    folder: Path
+    version: str
+    level: str
+    axes: str
+    sizes: tuple[tuple[float, str], ...]
+    has_more_images: bool = False
+    level_index: int = 0
+    origin: tuple[float, ...] = ()
+    unread_transforms: tuple[str, ...] = ()
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
@@ -50,35 +138,30 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         _check_chunks(path, pyramid, level.array)
     name = make_printable(path.name)
     if axes is None and len(pyramid.axes) != level.ndim:
-        raise make_broken_zarr_refusal(
+        raise refuse_broken(
             path, f"it names {len(pyramid.axes)} axes of an image that has {level.ndim}"
         )
-    scale: tuple[float, ...] | None = tuple(size for size, _ in pyramid.sizes)
-    units: tuple[str, ...] | None = tuple(unit for _, unit in pyramid.sizes)
-    origin = pyramid.origin if any(pyramid.origin) and len(pyramid.axes) == level.ndim else None
-    plain = set(pyramid.sizes) == {(1.0, "pixel")} and origin is None
-    if plain or len(pyramid.axes) != level.ndim:
-        scale = units = None
-    notes: tuple[Note, ...] = ()
+    fits = len(pyramid.axes) == level.ndim
+    origin = pyramid.origin if any(pyramid.origin) and fits else None
+    has_sizes = fits and (set(pyramid.sizes) != {(1.0, "pixel")} or origin is not None)
+    notes: list[Note] = []
     if pyramid.has_more_images:
-        notes += (make_note("zarr-images-skipped", name=name),)
+        notes.append(make_note("zarr-images-skipped", name=name))
     if pyramid.level_index:
-        notes += (make_note("zarr-level", name=name, level=pyramid.level),)
-    notes += tuple(
-        make_note("zarr-transform", name=name, kind=other) for other in pyramid.unread_transforms
-    )
-    shape, kind, tags = level.shape, level.dtype.name, SourceTags(origin=origin)
-    letters = axes or pyramid.axes
+        notes.append(make_note("zarr-level", name=name, level=pyramid.level))
+    notes += [
+        make_note("zarr-transform", name=name, kind=kind) for kind in pyramid.unread_transforms
+    ]
     return ImageSpec(
         name=name,
-        shape=shape,
-        dtype=kind,
-        axes=letters,
+        shape=level.shape,
+        dtype=level.dtype.name,
+        axes=axes or pyramid.axes,
         path=str(path),
-        scale=scale,
-        units=units,
-        notes=notes,
-        tags=tags,
+        scale=tuple(size for size, _ in pyramid.sizes) if has_sizes else None,
+        units=tuple(unit for _, unit in pyramid.sizes) if has_sizes else None,
+        notes=tuple(notes),
+        tags=SourceTags(origin=origin),
     )
 
 
@@ -158,9 +241,7 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
         return  # preflight refuses an empty image
     chunk_bytes = prod(array.chunks) * np.dtype(array.dtype).itemsize
     if chunk_bytes > _MAX_CHUNK_BYTES:
-        raise make_broken_zarr_refusal(
-            path, f"its header states chunks of {chunk_bytes / 1e9:.1f} GB each"
-        )
+        raise refuse_broken(path, f"its header states chunks of {chunk_bytes / 1e9:.1f} GB each")
     stored_chunk = array.shards or array.chunks
     counts = [
         ceil(side / chunk_side) for side, chunk_side in zip(array.shape, stored_chunk, strict=True)
@@ -172,7 +253,7 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
     sizes = [_measure_chunk_bytes(path, folder, array, number, counts) for number in checked]
     stored_bytes = prod(stored_chunk) * np.dtype(array.dtype).itemsize
     if max(sizes) > 2 * stored_bytes + _CHUNK_OVERHEAD_BYTES:
-        raise make_broken_zarr_refusal(
+        raise refuse_broken(
             path, f"a chunk of {stored_bytes} bytes of pixels takes {max(sizes)} bytes"
         )
     if missing := sizes.count(0):
@@ -197,3 +278,268 @@ def _measure_chunk_bytes(
     except (FileNotFoundError, NotADirectoryError):
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def read_pyramid(path: Path) -> Pyramid:
+    """Read the metadata of the first image of an OME-Zarr.
+
+    Raises
+    ------
+    Refused
+        If it is no OME-Zarr image, of an unknown version, or implausible.
+    """
+    attributes, folder, has_more_images = read_group_attributes(path), path, False
+    ome = attributes.get("ome") or attributes
+    if isinstance(ome, dict) and "multiscales" not in ome and "bioformats2raw.layout" in ome:
+        folder, has_more_images = path / "0", (path / "1").is_dir()
+        attributes = read_group_attributes(folder, path)
+        ome = attributes.get("ome") or attributes
+    if not isinstance(ome, dict) or "multiscales" not in ome:
+        is_plate = isinstance(ome, dict) and "plate" in ome
+        why = "it is a plate of many images" if is_plate else "it says nothing of an image"
+        raise Refused("zarr-none", path=path, why=why)
+    multiscales = ome["multiscales"]
+    try:
+        multiscale = _Multiscale.model_validate(multiscales[0])
+    except (ValidationError, LookupError, TypeError) as error:
+        raise refuse_broken(
+            path, f"what it says of its levels makes no sense{_format_error_location(error)}"
+        ) from None
+    version = str(ome.get("version", multiscale.version or "0.4"))
+    if version not in FORMATS:
+        raise Refused("zarr-version", path=path, version=version)
+    has_more_images = has_more_images or len(multiscales) > 1
+    _check_inside(path, multiscale)
+    level_index = _find_finest_level(path, folder, multiscale)
+    level = multiscale.datasets[level_index].path
+    axes, sizes, origin = _read_axes(path, multiscale, level_index)
+    unread_transforms = tuple(
+        dict.fromkeys(
+            step.type
+            for step in _list_transformations(multiscale, level_index)
+            if step.is_unsupported
+        )
+    )
+    return Pyramid(
+        folder=folder,
+        version=version,
+        level=level,
+        axes=axes,
+        sizes=sizes,
+        has_more_images=has_more_images,
+        level_index=level_index,
+        origin=origin,
+        unread_transforms=unread_transforms,
+    )
+
+
+def read_group_attributes(folder: Path, root: Path | None = None) -> dict[str, Any]:
+    """Read the attributes of a group, in either format of Zarr.
+
+    Parameters
+    ----------
+    folder : Path
+    root : Path, optional
+        Folder that the metadata files must not leave; default: that of the group.
+    """
+    metadata_file, root = folder / "zarr.json", root or folder
+    if metadata_file.is_file():
+        metadata_json = _read_metadata_json(metadata_file, root).get("attributes")
+    else:
+        metadata_json = _read_metadata_json(folder / ".zattrs", root)
+    return metadata_json if isinstance(metadata_json, dict) else {}
+
+
+def check_codecs(folder: Path, level: str, root: Path) -> None:
+    """Check that all codecs of a level only decompress.
+
+    Raises
+    ------
+    Refused
+        With the name of the unsafe codec.
+    """
+    for name in _list_codecs(_read_array_metadata(folder / level, root)):
+        if name.removeprefix("numcodecs.") not in _SAFE_CODECS:
+            raise Refused("file-codec", path=folder, codec=name)
+
+
+def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
+    """Read the metadata of an array, in either format of Zarr."""
+    metadata_file = folder / "zarr.json"
+    return _read_metadata_json(
+        metadata_file if metadata_file.is_file() else folder / ".zarray", root
+    )
+
+
+def _read_metadata_json(path: Path, root: Path) -> dict[str, Any]:
+    check_link(path, root)
+    try:
+        data = json.loads(read_small_text(path, "the metadata of an image", MAX_METADATA_BYTES))
+    except (ValueError, RecursionError):
+        raise refuse_broken(path, "its metadata are no JSON") from None
+    if not isinstance(data, dict):
+        raise refuse_broken(path, "its metadata are no list of names and values")
+    return data
+
+
+def _check_inside(path: Path, multiscale: _Multiscale) -> None:
+    """Refuse levels whose paths lead out of the folder."""
+    for level in (dataset.path for dataset in multiscale.datasets):
+        parts = PurePosixPath(level).parts
+        leads_outside = not parts or level.startswith("/") or ".." in parts
+        if leads_outside or not level.isprintable() or set(level) & {"\\", ":"}:
+            raise Refused("file-elsewhere", path=path, other=level)
+
+
+def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
+    """Return the index of the level with the smallest pixels, and among equals the most pixels.
+
+    The specification requires it to be the first level, but not all writers comply.
+    """
+    sizes = [_compute_voxel_volume(multiscale, place) for place in range(len(multiscale.datasets))]
+    counts = [_count_level_pixels(folder / dataset.path, path) for dataset in multiscale.datasets]
+    smallest_size = min(sizes)
+    smallest = [place for place, size in enumerate(sizes) if isclose(size, smallest_size)]
+    finest = max(smallest, key=lambda place: counts[place])
+    if max(counts) > counts[finest] > 0:
+        largest_path = multiscale.datasets[counts.index(max(counts))].path
+        why = f"of its levels '{multiscale.datasets[finest].path}' has the smallest pixels, "
+        raise refuse_broken(path, why + f"but '{largest_path}' has more of them")
+    return finest
+
+
+def _compute_voxel_volume(multiscale: _Multiscale, place: int) -> float:
+    """Return the size of a pixel of a level in space."""
+    volume = 1.0
+    for step in multiscale.datasets[place].coordinateTransformations:
+        for axis, size in zip(multiscale.axes, step.scale or (), strict=False):
+            volume *= size if axis.name.lower() in ("z", "y", "x") else 1.0
+    return volume
+
+
+def _count_level_pixels(folder: Path, root: Path) -> int:
+    """Count the pixels of a level; 0 if the level is missing."""
+    if not any((folder / name).is_file() for name in ("zarr.json", ".zarray")):
+        return 0
+    shape = _read_array_metadata(folder, root).get("shape")
+    sides = shape if isinstance(shape, list) else [0]
+    return prod(side if isinstance(side, int) else 0 for side in sides)
+
+
+def _list_transformations(multiscale: _Multiscale, place: int) -> list[_Transformation]:
+    """List the transforms of a level in the order of their application."""
+    return [
+        *multiscale.datasets[place].coordinateTransformations,
+        *multiscale.coordinateTransformations,
+    ]
+
+
+def _read_axes(
+    path: Path, multiscale: _Multiscale, place: int
+) -> tuple[str, tuple[tuple[float, str], ...], tuple[float, ...]]:
+    letters = [_AXIS_LETTERS.get(axis.name.lower(), "") for axis in multiscale.axes]
+    if "" in letters or len(set(letters)) != len(letters):
+        names = ", ".join(axis.name for axis in multiscale.axes)
+        why = f"its axes are called {names}, where t, c, z, y and x are known"
+        raise refuse_broken(path, why)
+    sizes, origin = [1.0] * len(letters), [0.0] * len(letters)
+    for step in _list_transformations(multiscale, place):
+        if step.scale is not None:
+            if len(step.scale) != len(sizes) or min(step.scale) <= 0:
+                raise refuse_broken(path, "the sizes of its pixels make no sense")
+            sizes = [size * change for size, change in zip(sizes, step.scale, strict=True)]
+            origin = [start * change for start, change in zip(origin, step.scale, strict=True)]
+        if step.translation is not None:
+            if len(step.translation) != len(origin):
+                raise refuse_broken(path, "the place of its pixels makes no sense")
+            origin = [
+                start + change for start, change in zip(origin, step.translation, strict=True)
+            ]
+    units = [normalise_unit(axis.unit or "") for axis in multiscale.axes]
+    return "".join(letters), tuple(zip(sizes, units, strict=True)), tuple(origin)
+
+
+def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
+    """List the names of all codecs of an array, including nested ones."""
+    if entry.get("storage_transformers"):
+        return ["a storage transformer"]
+    codec_names, remaining = (
+        [],
+        [entry.get("compressor"), entry.get("filters"), entry.get("codecs")],
+    )
+    while remaining:
+        codec = remaining.pop()
+        if isinstance(codec, list):
+            remaining += codec
+        elif isinstance(codec, dict):
+            codec_names.append(str(codec.get("id") or codec.get("name")))
+            configuration = codec.get("configuration")
+            if isinstance(configuration, dict):
+                remaining += [configuration.get("codecs"), configuration.get("index_codecs")]
+        elif isinstance(codec, str):
+            codec_names.append(codec)
+    return codec_names
+
+
+def _format_error_location(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return ""
+    return " ('" + ".".join(str(key) for key in error.errors()[0]["loc"]) + "')"
+
+
+def check_link(path: Path, root: Path) -> None:
+    """Check that a file or folder lies inside another one once links are followed.
+
+    Raises
+    ------
+    Refused
+        With the path that it leads to.
+    """
+    other = os.path.realpath(path)
+    if not other.startswith(os.path.realpath(root) + os.sep):
+        raise Refused("file-elsewhere", path=root, other=other)
+
+
+def find_foreign_file(folder: Path) -> str:
+    """Find a file that would be lost if another image replaced an OME-Zarr.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the OME-Zarr.
+
+    Returns
+    -------
+    str
+        Relative path of the first file or folder that does not belong to the image, such as
+        labels or a table; "" if there is none.
+    """
+    levels = _list_levels(folder)
+    for root, folders, names in os.walk(folder):
+        inside = Path(root).relative_to(folder)
+        for is_folder, entries in ((True, folders), (False, names)):
+            for name in sorted(entries):
+                if not _is_zarr_member(inside / name, is_folder, levels):
+                    return (inside / name).as_posix()
+    return ""
+
+
+def _list_levels(folder: Path) -> set[tuple[str, ...]]:
+    """List the paths of the levels of the image; none if the metadata cannot be read."""
+    try:
+        attributes = read_group_attributes(folder)
+        image = (attributes.get("ome") or attributes)["multiscales"][0]
+        paths = [str(dataset["path"]) for dataset in image["datasets"]]
+    except (Refused, LookupError, TypeError):
+        return set()
+    return {PurePosixPath(path).parts for path in paths}
+
+
+def _is_zarr_member(path: Path, is_folder: bool, levels: set[tuple[str, ...]]) -> bool:
+    parts = path.parts
+    level = next((level for level in levels if parts[: len(level)] == level), None)
+    if is_folder and level is None:
+        return any(level[: len(parts)] == parts for level in levels)
+    if not is_folder and parts[-1] in _METADATA | _SYSTEM_FILES:
+        return True
+    return level is not None and all(_CHUNK.fullmatch(name) for name in parts[len(level) :])

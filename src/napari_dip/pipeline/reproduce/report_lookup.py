@@ -70,7 +70,7 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
     Refused
         If the file cannot be read.
     """
-    from napari_dip.io.formats.zarr_metadata import find_foreign_file
+    from napari_dip.io.formats.zarr import find_foreign_file
     from napari_dip.io.reading import open_pixels, read_spec
     from napari_dip.pipeline.assess.report import compute_sha256
 
