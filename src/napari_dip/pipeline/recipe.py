@@ -77,8 +77,6 @@ class RunSettings(BaseModel):
         Setting(
             "Seed",
             "Start of the random numbers: the same seed gives the same pixels.",
-            minimum=0,
-            maximum=2**31 - 1,
         ),
     ] = 0
     device: Annotated[
@@ -100,8 +98,6 @@ class RunSettings(BaseModel):
             "Restarts",
             "Independent fits that are averaged; their spread adds to the uncertainty. "
             "Empty: the preset's.",
-            minimum=1,
-            maximum=64,
             report_template="{:g} independent fits averaged",
         ),
     ] = None
@@ -110,8 +106,6 @@ class RunSettings(BaseModel):
         Setting(
             "Max. iterations",
             "Limit of each fit; it may stop earlier by itself. Empty: the preset's.",
-            minimum=1,
-            maximum=1_000_000,
         ),
     ] = None
     time_limit: Annotated[
@@ -119,8 +113,6 @@ class RunSettings(BaseModel):
         Setting(
             "Time limit",
             "Seconds after which the best picture so far is kept. Empty: none.",
-            minimum=1,
-            maximum=1e7,
             report_template="time limit of {:g} s",
         ),
     ] = None
@@ -141,8 +133,6 @@ class RunSettings(BaseModel):
             "Pixels along a side of the parts that a large plane is restored in, one after "
             "another; they overlap and blend into each other. Empty: the whole at once, or as many "
             "parts as the memory asks for.",
-            minimum=128,
-            maximum=2**16,
             report_template="tiles of {:g} pixels along a side",
         ),
     ] = None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+    from pydantic.fields import FieldInfo
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -48,8 +50,8 @@ class Setting:
         Tooltip and command-line help, with units.
     choices : mapping of str to str, or None
         Label of each value of a `Literal` field.
-    minimum, maximum, step : float or None
-        Limits and increment of a number, in its unit.
+    step : float or None
+        Increment of a number in the dock, in its unit. Its limits are those of the type.
     advanced : bool
         Whether the dock hides the setting among the advanced ones.
     file_filter : str
@@ -64,13 +66,29 @@ class Setting:
     label: str
     help: str
     choices: Mapping[str, str] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
     step: float | None = None
     advanced: bool = True
     file_filter: str = ""
     list_suggestions: Callable[[Any], tuple[str, ...] | Refusal] | None = None
     report_template: str = ""
+
+
+def get_limits(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Return the least and the greatest value of a number setting, from its type.
+
+    An excluded lower limit, such as 0 in ``Field(gt=0)``, counts as included.
+    """
+    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
+    marks = (*field.metadata, *chain.from_iterable(members))
+    limits = [limit for mark in marks for limit in getattr(mark, "metadata", (mark,))]
+    values = {
+        name: getattr(limit, name)
+        for limit in limits
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    upper = values["lt"] - 1 if "lt" in values else values.get("le")  # of whole numbers only
+    return values.get("ge", values.get("gt")), upper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

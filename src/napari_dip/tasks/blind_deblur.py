@@ -90,8 +90,6 @@ class BlindDeblur(Task):
             "PSF size",
             "Width of the PSF in pixels: rather too wide than too narrow. An even number counts "
             "as the next odd one.",
-            minimum=3,
-            maximum=201,
             step=2,
             advanced=False,
             report_template="PSF size: {:g} pixels",

@@ -129,8 +129,6 @@ class Deblur(Task):
             "Smoothing",
             "Weight of a total-variation penalty added to the fit, without unit. Noise that the "
             "blur hides is kept down by it; 0: none, 1 is strong.",
-            minimum=0,
-            maximum=100,
             step=0.05,
         ),
     ] = 0.1
@@ -148,8 +146,6 @@ class Deblur(Task):
             "Background",
             "Value of a pixel without light, in intensity units of the image. Empty: 0, or the "
             "least value of an image with negative ones.",
-            minimum=-1e9,
-            maximum=1e9,
         ),
     ] = None
     noise: DetectorNoiseSetting = "auto"

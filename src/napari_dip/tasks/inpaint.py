@@ -116,8 +116,6 @@ class Inpaint(Task):
             "Only this label",
             "Fill in the pixels that have this value in the mask, and no others. Empty: all "
             "above 0.",
-            minimum=1,
-            maximum=2**24,
             advanced=False,
         ),
     ] = None
@@ -127,8 +125,6 @@ class Inpaint(Task):
             "Grow by",
             "Pixels by which the holes are widened on all sides, so that the rim of a stain goes "
             "with it.",
-            minimum=0,
-            maximum=64,
             step=1,
             advanced=False,
             report_template="holes widened by {:g} pixels on all sides",

@@ -158,8 +158,6 @@ class InvertFeatures(Task):
             "Black",
             "Value of the image that the network takes for 0. Empty: automatic, 0 for images of 8 "
             "bits and for those from 0 to 1, else the least value.",
-            minimum=-1e9,
-            maximum=1e9,
         ),
     ] = None
     white: Annotated[
@@ -168,8 +166,6 @@ class InvertFeatures(Task):
             "White",
             "Value of the image that the network takes for 1. Empty: automatic, 255 or 1 for such "
             "images, else the largest value.",
-            minimum=-1e9,
-            maximum=1e9,
         ),
     ] = None
     smoothing: Annotated[
@@ -177,8 +173,6 @@ class InvertFeatures(Task):
         Setting(
             "Smoothing",
             "Weight of the total variation where that is the prior, without unit.",
-            minimum=0,
-            maximum=1000,
             step=0.05,
         ),
     ] = 1.0

@@ -65,8 +65,6 @@ ReadNoise = Annotated[
         "Read noise",
         "Standard deviation of the noise where the image is dark, in intensity units of the "
         "image. Empty: measured.",
-        minimum=0,
-        maximum=1e9,
     ),
 ]
 CameraGain = Annotated[
@@ -74,8 +72,6 @@ CameraGain = Annotated[
     Setting(
         "Gain",
         "How much the noise variance grows for each unit of brightness. Empty: measured.",
-        minimum=0,
-        maximum=1e9,
     ),
 ]
 TotalVariationWeight = Annotated[
@@ -84,8 +80,6 @@ TotalVariationWeight = Annotated[
         "Smoothing",
         "Weight of a total-variation penalty added to the fit, without unit. 0 is best for "
         "most images; 0.1 is visible, 1 is strong.",
-        minimum=0,
-        maximum=100,
         step=0.05,
         report_template="Smoothing: {:g} (weight of the penalty on total variation, without unit)",
     ),
@@ -295,8 +289,6 @@ TemporalSmoothing = Annotated[
         "For movies restored frame by frame: how strongly a pixel is drawn to its value in the "
         "frame before, where nothing has moved. 0: not at all; 1: as much as the two values "
         "deserve by their uncertainties.",
-        minimum=0,
-        maximum=100,
         step=0.5,
     ),
 ]

@@ -127,8 +127,6 @@ PsfSigma = Annotated[
         "PSF width",
         "Standard deviation of the microscope's blur, in pixels of the result; the result is "
         "freed from it. 0: none.",
-        minimum=0,
-        maximum=20,
         step=0.05,
         report_template="Gaussian blur of standard deviation {:g} pixels of the result",
     ),
@@ -138,8 +136,6 @@ PsfSigmaZ = Annotated[
     Setting(
         "PSF width along Z",
         "The same along Z, in planes of the result, where a stack is one volume.",
-        minimum=0,
-        maximum=20,
         step=0.05,
         report_template="along Z of standard deviation {:g} planes of the result",
     ),

@@ -28,6 +28,7 @@ from napari_dip.errors import DipError, Refusal, Refused, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks import TASKS, Setting
+from napari_dip.tasks.base import get_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -173,6 +174,7 @@ class Field:
     kind: Any
     default: Any
     setting: Setting
+    limits: tuple[float | None, float | None]
 
     @property
     def optional(self) -> bool:
@@ -189,7 +191,13 @@ def list_form_fields(task: str) -> tuple[Field, ...]:
     """Return the settings of a task: its own, then those that all tasks share."""
     kinds: tuple[Any, ...] = (TASKS[task], RunSettings)
     return tuple(
-        Field(name=name, kind=info.annotation, default=info.default, setting=setting)
+        Field(
+            name=name,
+            kind=info.annotation,
+            default=info.default,
+            setting=setting,
+            limits=get_limits(info),
+        )
         for kind in kinds
         for name, info in kind.__pydantic_fields__.items()
         for setting in info.metadata
@@ -294,7 +302,7 @@ class SettingsForm:
             raise Refused(
                 _refuse_value(field, str(value).strip(), f"it is not {number_kind}")
             ) from None
-        minimum, maximum = field.setting.minimum, field.setting.maximum
+        minimum, maximum = field.limits
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
             reason = f"it should lie between {minimum:,g} and {maximum:,g}"
             raise Refused(_refuse_value(field, text, reason))
@@ -303,8 +311,10 @@ class SettingsForm:
     def _relabel_error(self, error: Refused) -> Any:
         original = error.refusal
         facts = dict(original.facts)
-        if facts.get("field") in self._fields:
-            facts["field"] = self._fields[str(facts["field"])].setting.label
+        if field := self._fields.get(str(facts.get("field"))):
+            facts["field"] = field.setting.label
+            if field.optional and "value" in facts:  # as typed: 0, not 0.0
+                facts["value"] = repr(str(self.widgets[field.name].value).strip())
         if original.code == "setting-wrong":  # a form has all fields, but they may be empty
             facts["hint"] = "Leave it empty to use the default."
         return replace(original, facts=facts)
@@ -371,7 +381,8 @@ def _make_field_widget(field: Field) -> ValueWidget[Any]:
         labels = setting.choices or {value: str(value) for value in get_args(field.kind)}
         options["choices"] = [(labels[value], value) for value in get_args(field.kind)]
     else:
-        limits = {"min": setting.minimum, "max": setting.maximum, "step": setting.step}
+        minimum, maximum = field.limits
+        limits = {"min": minimum, "max": maximum, "step": setting.step}
         options |= {key: value for key, value in limits.items() if value is not None}
     widget = create_widget(value=field.default, annotation=field.kind, options=options)
     if isinstance(widget.native, QComboBox):  # else the longest choice widens the dock too much

@@ -35,8 +35,6 @@ GaussianSigma = Annotated[
         "Gaussian blur (SD, pixels)",
         "Standard deviation of the blur, in pixels, if it is a Gaussian: full width at half "
         "maximum / 2.35. Empty: none.",
-        minimum=0,
-        maximum=100,
         advanced=False,
         report_template="Gaussian blur of standard deviation {:g} pixels",
     ),
@@ -47,8 +45,6 @@ GaussianSigmaZ = Annotated[
         "Gaussian blur along Z",
         "Standard deviation of the blur along Z, in planes of the stack, which is then deblurred "
         "as a volume: full width at half maximum / 2.35. Empty: each plane is blurred by itself.",
-        minimum=0,
-        maximum=100,
         report_template="along Z of standard deviation {:g} planes",
     ),
 ]
@@ -67,8 +63,6 @@ NumericalAperture = Annotated[
     Setting(
         "Numerical aperture",
         "Numerical aperture (NA) of the objective, as written on it. Empty: none.",
-        minimum=0,
-        maximum=4,
         report_template="numerical aperture {:g}",
     ),
 ]
@@ -77,8 +71,6 @@ Wavelength = Annotated[
     Setting(
         "Wavelength",
         "Wavelength of the emitted light, in nanometres. Empty: none.",
-        minimum=0,
-        maximum=1e6,
         report_template="emission at {:g} nm",
     ),
 ]
@@ -87,8 +79,6 @@ PixelSize = Annotated[
     Setting(
         "Pixel size",
         "Size of a pixel in the sample, in nanometres. Empty: as the image says.",
-        minimum=0,
-        maximum=1e6,
         report_template="pixels of {:g} nm",
     ),
 ]
@@ -97,8 +87,6 @@ ZStep = Annotated[
     Setting(
         "Z step",
         "Distance of the planes of a stack in the sample, in nanometres. Empty: as the image says.",
-        minimum=0,
-        maximum=1e6,
         report_template="planes {:g} nm apart",
     ),
 ]
@@ -107,8 +95,6 @@ RefractiveIndex = Annotated[
     Setting(
         "Refractive index",
         "Of the immersion: 1 for air, 1.333 for water, 1.518 for oil.",
-        minimum=1,
-        maximum=4,
         step=0.001,
         report_template="refractive index {:g}",
     ),
@@ -119,8 +105,6 @@ Excitation = Annotated[
         "Excitation",
         "Wavelength of the exciting light in nanometres, for a confocal microscope. Empty: "
         "that of the emission.",
-        minimum=0,
-        maximum=1e6,
         report_template="excitation at {:g} nm",
     ),
 ]
@@ -129,8 +113,6 @@ Pinhole = Annotated[
     Setting(
         "Pinhole",
         "Diameter of a confocal microscope's pinhole, in Airy units.",
-        minimum=0,
-        maximum=100,
         step=0.1,
         report_template="pinhole of {:g} Airy units",
     ),
