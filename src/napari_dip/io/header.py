@@ -173,6 +173,16 @@ def make_plane_spec(source: ImageSpec, shape: tuple[int, ...]) -> ImageSpec:
     )
 
 
+def split_pixel_sizes(
+    axes: str, sizes: Mapping[str, tuple[float, str]]
+) -> tuple[tuple[float, ...] | None, tuple[str, ...] | None]:
+    """Return scale and units of an `ImageSpec`; None if no axis has a size."""
+    if not sizes:
+        return None, None
+    pairs = [sizes.get(axis, (1.0, "pixel")) for axis in axes]
+    return tuple(size for size, _ in pairs), tuple(unit for _, unit in pairs)
+
+
 def match_axes(source: ImageSpec, shape: tuple[int, ...]) -> str:
     """Match the shape of an extra input, such as a mask or guide, to the axes of the image.
 
@@ -257,23 +267,6 @@ Attributes = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OmePlane:
-    """Position and time of acquisition of one plane.
-
-    Attributes
-    ----------
-    channel, depth, frame : int
-        Index along C, Z and T.
-    attributes : tuple of (str, str)
-    """
-
-    channel: int
-    depth: int
-    frame: int
-    attributes: Attributes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OmeMetadata:
     """Metadata of an OME-TIFF other than axes and pixel sizes.
 
@@ -282,7 +275,8 @@ class OmeMetadata:
     name, description, acquisition_date : str or None
     channels : tuple of tuple of (str, str)
         Name, wavelengths, colour and other attributes of each channel.
-    planes : tuple of OmePlane
+    planes : tuple of ((int, int, int), tuple of (str, str))
+        Position and time of each plane, by its channel, Z plane and frame.
     counts : tuple of int
         Number of channels, Z planes and frames of the image.
     objective : tuple of (str, str)
@@ -293,7 +287,7 @@ class OmeMetadata:
     description: str | None = None
     acquisition_date: str | None = None
     channels: tuple[Attributes, ...] = ()
-    planes: tuple[OmePlane, ...] = ()
+    planes: tuple[tuple[tuple[int, ...], Attributes], ...] = ()
     counts: tuple[int, int, int] = (1, 1, 1)
     objective: Attributes = ()
 
@@ -312,9 +306,9 @@ class OmeMetadata:
             Shape of the result. If it has n times as many Z planes as the input, n planes share the
             attributes of one input plane, except its Z position.
         """
-        text_fields = {"Name": self.name, "Description": self.description}
-        all_fields = {**text_fields, "AcquisitionDate": self.acquisition_date}
-        options: dict[str, Any] = {key: value for key, value in all_fields.items() if value}
+        texts = {"Name": self.name, "Description": self.description}
+        texts["AcquisitionDate"] = self.acquisition_date
+        options: dict[str, Any] = {key: value for key, value in texts.items() if value}
         sizes = dict(zip(axes, shape, strict=True))
         channels = 1 if axes.endswith("YXC") else sizes.get("C", 1)
         if any(self.channels) and len(self.channels) == channels:
@@ -328,26 +322,17 @@ class OmeMetadata:
         planes_per_input, rest = divmod(sizes.get("Z", 1), self.counts[1])
         if rest or self.counts != (channels, self.counts[1], sizes.get("T", 1)):
             return []
-        values = {
-            (plane.channel, plane.depth, plane.frame): plane.attributes for plane in self.planes
-        }
+        values = dict(self.planes)
         outer = [axis for axis in axes if axis in "CZT" and not axes.endswith("YX" + axis)]
         entries = []
         for index in product(*(range(sizes[axis]) for axis in outer)):
             indices = dict(zip(outer, index, strict=True))
-            input_indices = (
-                indices.get("C", 0),
-                indices.get("Z", 0) // planes_per_input,
-                indices.get("T", 0),
-            )
-            attributes = values.get(input_indices, ())
-            entries.append(
-                {
-                    key: value
-                    for key, value in attributes
-                    if planes_per_input == 1 or key[:9] != "PositionZ"
-                }
-            )
+            depth = indices.get("Z", 0) // planes_per_input
+            attributes = dict(values.get((indices.get("C", 0), depth, indices.get("T", 0)), ()))
+            if planes_per_input > 1:
+                for key in ("PositionZ", "PositionZUnit"):
+                    attributes.pop(key, None)
+            entries.append(attributes)
         return entries
 
 
@@ -364,10 +349,8 @@ def read_ome(xml: str) -> OmeMetadata:
     planes = []
     for plane_element in _find_children(pixels, "Plane"):
         if attributes := _select_attributes(plane_element, _PLANE_ATTRIBUTES):
-            channel, depth, frame = (int(plane_element.get(f"The{axis}", "0")) for axis in "CZT")
-            planes.append(
-                OmePlane(channel=channel, depth=depth, frame=frame, attributes=attributes)
-            )
+            index = tuple(int(plane_element.get(f"The{axis}", "0")) for axis in "CZT")
+            planes.append((index, attributes))
     samples = int(_find_first_child(pixels, "Channel").get("SamplesPerPixel", "1"))
     objective_id = _find_first_child(image, "ObjectiveSettings").get("ID")
     objectives = [
@@ -432,15 +415,12 @@ def check_sizes(xml: str, path: Path) -> None:
 def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:
     """Return size and unit of a pixel along each axis for which the first image states them."""
     pixels = list_ome_pixels(xml)[0]
-    sizes = {}
-    for axis in "XYZ":
-        if is_positive(pixels.get(f"PhysicalSize{axis}")):
-            unit = str(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-            sizes[axis] = (float(pixels[f"PhysicalSize{axis}"]), normalise_unit(unit))
-    if is_positive(pixels.get("TimeIncrement")):
-        unit = str(pixels.get("TimeIncrementUnit", "s"))
-        sizes["T"] = (float(pixels["TimeIncrement"]), normalise_unit(unit))
-    return sizes
+    fields = {axis: (f"PhysicalSize{axis}", "µm") for axis in "XYZ"} | {"T": ("TimeIncrement", "s")}
+    return {
+        axis: (float(pixels[name]), normalise_unit(str(pixels.get(f"{name}Unit", default_unit))))
+        for axis, (name, default_unit) in fields.items()
+        if is_positive(pixels.get(name))
+    }
 
 
 def is_positive(value: object) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.io.header import ImageSpec
+from napari_dip.io.header import ImageSpec, split_pixel_sizes
 from napari_dip.io.regions import LazyImage, convert_parser_errors
 
 if TYPE_CHECKING:
@@ -35,24 +35,19 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     scene, scene_names = _get_first_image(path, reader)
     name, count = make_printable(path.name), len(reader.scenes)
     notes = (make_note("images-skipped", name=name, count=count),) if count > 1 else ()
+    stated = reader.physical_pixel_sizes
     sizes = {
-        axis: float(size)
+        axis: (float(size), "micrometer")
         for axis in "ZYX"
-        if (size := getattr(reader.physical_pixel_sizes, axis, None))
-        and isfinite(size)
-        and size > 0
+        if (size := getattr(stated, axis, None)) and isfinite(size) and size > 0
     }
-    scale = units = None
-    if sizes:
-        scale = tuple(sizes.get(axis, 1.0) for axis in scene_names)
-        units = tuple("micrometer" if axis in sizes else "pixel" for axis in scene_names)
-    if axes is not None and len(axes) != scene.ndim:  # preflight refuses these axes
-        scale = units = None
-    dtype = scene.dtype.name
+    # preflight refuses axes that do not fit
+    fits = axes is None or len(axes) == scene.ndim
+    scale, units = split_pixel_sizes(scene_names, sizes if fits else {})
     return ImageSpec(
         name=name,
         shape=scene.shape,
-        dtype=dtype,
+        dtype=scene.dtype.name,
         axes=axes or scene_names,
         path=str(path),
         scale=scale,

@@ -30,6 +30,7 @@ from napari_dip.io.header import (
     normalise_unit,
     read_ome,
     read_ome_pixel_sizes,
+    split_pixel_sizes,
 )
 from napari_dip.io.regions import refuse_broken
 
@@ -307,11 +308,7 @@ def read_pixel_sizes(file: TiffFile, page: TiffPage) -> dict[str, tuple[float, s
     extra = file.imagej_metadata or {}
     unit = normalise_unit(str(extra.get("unit") or "pixel"))
     if sizes and "unit" in extra:  # ImageJ's tags are in its own unit, not in that of the tag
-        sizes = {
-            axis: (1 / float(_read_resolution_ratio(page, axis)), unit)
-            for axis in "YX"
-            if _read_resolution_ratio(page, axis)
-        }
+        sizes = {axis: (size, unit) for axis, size in _read_tag_sizes(page).items()}
     if sizes and is_positive(extra.get("spacing")):
         sizes["Z"] = (float(extra["spacing"]), unit)
     if sizes and is_positive(extra.get("finterval")):
@@ -327,11 +324,7 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     """
     unit = page.tags.valueof("ResolutionUnit", default=2)
     name = _RESOLUTION_UNITS.get(int(unit), "pixel")
-    entries = {
-        axis: 1 / _read_resolution_ratio(page, axis)
-        for axis in "YX"
-        if _read_resolution_ratio(page, axis)
-    }
+    entries = _read_tag_sizes(page)
     metric = name not in ("inch", "pixel")
     if len(entries) < 2 or (not metric and set(entries.values()) == {1.0}):
         return {} if "unit" not in str(page.description) else dict.fromkeys("YX", (1.0, "pixel"))
@@ -340,11 +333,14 @@ def _read_resolution(page: TiffPage) -> dict[str, tuple[float, str]]:
     return {axis: (value, name) for axis, value in entries.items()}
 
 
-def _read_resolution_ratio(page: TiffPage, axis: str) -> float:
-    """Return the pixels per unit; 0 where the tag is missing or invalid."""
-    value = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
-    ratio = value[0] / value[1] if value[1] else 0.0
-    return ratio if is_positive(ratio) else 0.0
+def _read_tag_sizes(page: TiffPage) -> dict[str, float]:
+    """Return the units per pixel along each axis whose tag is there and valid."""
+    sizes = {}
+    for axis in "YX":
+        count, units = page.tags.valueof(f"{axis}Resolution", default=(0, 1))
+        if units and is_positive(count / units):
+            sizes[axis] = 1 / (count / units)
+    return sizes
 
 
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
@@ -384,10 +380,8 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
         )
         notes += list_value_notes(page, name, table, stored)
         dtype = np.dtype(series.dtype if table is None else table.dtype).name
-    scale = tuple(sizes.get(axis, (1.0, "pixel"))[0] for axis in axes) if sizes else None
-    units = tuple(sizes.get(axis, (1.0, "pixel"))[1] for axis in axes) if sizes else None
-    if len(axes) != len(shape):  # preflight refuses these axes
-        scale = units = None
+    # preflight refuses axes that do not fit
+    scale, units = split_pixel_sizes(axes, sizes if len(axes) == len(shape) else {})
     return ImageSpec(
         name=name,
         shape=shape,
