@@ -44,7 +44,7 @@ def milliseconds(step: EagerTrainer, steps: int = STEPS) -> float:
     return 1000 * (time.perf_counter() - began) / steps
 
 
-def busy_share(step: EagerTrainer, steps: int = 50) -> float:
+def busy_fraction(step: EagerTrainer, steps: int = 50) -> float:
     """Share of the loop's time in which kernels ran."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -88,7 +88,7 @@ def steps() -> None:
         for name, graph in (("graph", True), ("eager", False)):
             step = a_step(preset, side, graph=graph)
             row[f"{name}, ms"] = milliseconds(step)
-            row[f"{name}, busy"] = busy_share(step)
+            row[f"{name}, busy"] = busy_fraction(step)
             row["note"] = step.note
         row["eager by graph"] = row["eager, ms"] / row["graph, ms"]
         rows.append(row)

@@ -131,7 +131,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
             picture = convert_to_image_units(calibration, unit, progress.estimate.mean)
             picture = np.moveaxis(picture, 0, -1) if raw.ndim == 3 else picture[0]
             quality[progress.iteration] = crop.judge(picture, truth)
-        elif not progress.inference_share:
+        elif not progress.inference_fraction:
             history.append(progress.validation_record)
             best_so_far.append(progress.best_iteration)
     stopped = next(

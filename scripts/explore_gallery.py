@@ -21,12 +21,12 @@ from tifffile import imread
 
 from napari_dip import explore
 from napari_dip.explore.output.figures import (
-    draw_architecture_pictures,
-    draw_architecture_scores,
-    draw_band_curves,
-    draw_energy_curves,
-    draw_power_curves,
-    draw_stopping_curves,
+    plot_architecture_pictures,
+    plot_architecture_scores,
+    plot_band_curves,
+    plot_energy_curves,
+    plot_power_curves,
+    plot_stopping_curves,
 )
 from napari_dip.explore.output.pages import (
     make_architecture_figures,
@@ -72,19 +72,19 @@ def mitochondria(number: int) -> Any:
 def impedance_camera() -> tuple[Any, tuple[ReportFigure, ...]]:
     """As in the paper, on a photograph."""
     found = explore.impedance(data.camera(), **FITTED)
-    return found, make_impedance_figures(found, draw_energy_curves(found))
+    return found, make_impedance_figures(found, plot_energy_curves(found))
 
 
 def impedance() -> tuple[Any, tuple[ReportFigure, ...]]:
     """As in the paper, on a micrograph."""
     found = explore.impedance(mitochondria(1), **FITTED)
-    return found, make_impedance_figures(found, draw_energy_curves(found))
+    return found, make_impedance_figures(found, plot_energy_curves(found))
 
 
 def spectrum(network: str = PRESET) -> tuple[Any, tuple[ReportFigure, ...]]:
     """Frequencies of a noisy micrograph."""
     found = explore.spectrum(mitochondria(0), network=network, **FITTED)
-    pictures = draw_power_curves(found), draw_band_curves(found), draw_stopping_curves(found)
+    pictures = plot_power_curves(found), plot_band_curves(found), plot_stopping_curves(found)
     return found, make_spectrum_figures(found, pictures)
 
 
@@ -92,7 +92,7 @@ def architectures() -> tuple[Any, tuple[ReportFigure, ...]]:
     """Networks on a noisy micrograph."""
     found = explore.architectures(mitochondria(0), only=DESIGNS, **FITTED)
     return found, make_architecture_figures(
-        found, (draw_architecture_scores(found), draw_architecture_pictures(found))
+        found, (plot_architecture_scores(found), plot_architecture_pictures(found))
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.pipeline.assess.report_figures import draw_before_after
+from napari_dip.pipeline.assess.report_figures import plot_before_after
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -55,7 +55,7 @@ def show(name: str, truth: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -
     result = dip.inpaint(np.where(mask, 0, truth), mask, preset="fast", device="cpu")
     wrong = np.sqrt(np.mean((result.image[mask] - truth[mask]) ** 2))
     print(f"{name}: error in the holes {wrong:.2f}, {result.report['seconds']:.0f} s")
-    drawn = draw_before_after(
+    drawn = plot_before_after(
         np.where(mask, 0, truth), result.image, truth, titles=("Given", "Filled in", "Truth")
     )
     (IMAGES / f"{name}.png").write_bytes(drawn)

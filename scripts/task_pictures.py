@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import napari_dip as dip
-from napari_dip.pipeline.assess.report_figures import draw_before_after
+from napari_dip.pipeline.assess.report_figures import plot_before_after
 from napari_dip.samples.degraded import blurred, coarse, movie, stack, weak_channel
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def show(
     panels = [np.asarray(one, np.float64) for one in (given, result.image, sample.truth)]
     if plane is not None:
         panels = [one[plane] for one in panels]
-    drawn = draw_before_after(*panels, titles=(*titles, "Truth"))
+    drawn = plot_before_after(*panels, titles=(*titles, "Truth"))
     (IMAGES / f"{name}.png").write_bytes(drawn)
 
 

@@ -22,7 +22,7 @@ def noisy(dtype: str = "uint16") -> np.ndarray:
 
 
 def code_of(image: object, **settings: object) -> str:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.denoise(image, **settings)
     return caught.value.refusal.code
 
@@ -161,7 +161,7 @@ def test_a_dask_array_of_unknown_size_is_refused():
 
 def test_unknown_settings_and_inputs_are_refused_by_name():
     assert code_of(noisy(), sharpness=3) == "setting-unknown"
-    with pytest.raises(dip.Refused, match="psf"):
+    with pytest.raises(dip.RefusedError, match="psf"):
         dip.restore(noisy(), dip.make_recipe("denoise"), psf=noisy())
 
 
@@ -179,7 +179,7 @@ def test_planning_from_python_loads_no_torch():
         "import sys, numpy, napari_dip as dip\n"
         "from napari_dip.pipeline.execute import runner\n"
         "try: dip.denoise(numpy.zeros(9))\n"
-        "except dip.Refused: pass\n"
+        "except dip.RefusedError: pass\n"
         "sys.exit(bool({'torch', 'qtpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -77,7 +77,7 @@ def test_the_python_call_refuses_for_the_same_reason(case, tmp_path):
         value, place = (value, place + 1) if joined else (options[place + 1], place + 2)
         settings[name.lstrip("-").replace("-", "_")] = value
     settings.pop("o", None)
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         if "from_recipe" in settings:
             dip.restore(image, Path(settings["from_recipe"]) if settings["from_recipe"] else "")
         else:

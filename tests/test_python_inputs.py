@@ -58,7 +58,7 @@ def test_dask_blocks_that_lie_of_shape_or_type_are_refused(lie: str) -> None:
 
 
 def test_dask_blocks_that_fail_are_refused_with_what_they_said() -> None:
-    with pytest.raises(dip.Refused, match="could not be computed: the disk is gone"):
+    with pytest.raises(dip.RefusedError, match="could not be computed: the disk is gone"):
         dip.denoise(blocks(broken), **WISH)
     assert code_of(lambda: dip.denoise(blocks(lambda block: None), **WISH)) in (
         "array-broken",
@@ -120,7 +120,7 @@ def test_axes_that_are_no_letters_are_refused(axes: Any) -> None:
     ],
 )
 def test_what_is_no_image_is_named(given: Any, named: str) -> None:
-    with pytest.raises(dip.Refused, match=named) as caught:
+    with pytest.raises(dip.RefusedError, match=named) as caught:
         dip.denoise(given, **WISH)
     assert caught.value.refusal.code == "image-not-array"
 
@@ -138,13 +138,13 @@ def test_addresses_are_refused_since_files_lie_on_this_computer(tmp_path: Path, 
         lambda: dip.batch(recipe, [url], tmp_path / "out"),
         lambda: dip.batch(recipe, tmp_path / "in.tif", url),
     ):
-        with pytest.raises(dip.Refused, match=r"address \(URL\).*Download it"):
+        with pytest.raises(dip.RefusedError, match=r"address \(URL\).*Download it"):
             call()
 
 
 def test_the_address_of_a_file_here_is_answered_with_its_path(tmp_path: Path) -> None:
     path = tmp_path / "a cell.tif"
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.denoise(path.as_uri(), **WISH)
     assert str(path) in caught.value.refusal.remedy
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from napari_dip.errors import Failed, Refusal, make_refusal, read_refusal
+from napari_dip.errors import FailedError, Refusal, make_refusal, read_refusal
 from napari_dip.errors.fault import NOTES, STOPS
 from napari_dip.errors.notes import (
     StopReason,
@@ -197,4 +197,4 @@ def test_a_refusal_is_read_back_from_json_of_this_version_and_of_earlier_ones() 
     old = read_refusal({name: new[name] for name in ("code", "sentence", "remedy")})
     assert isinstance(old, Refusal)
     assert (old.code, old.message) == (no.code, no.message)
-    assert str(Failed(old)) == no.message
+    assert str(FailedError(old)) == no.message

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from napari_dip.errors import DipError, Failed, Refused
+    from napari_dip.errors import DipError, FailedError, RefusedError
     from napari_dip.pipeline.api import (
         blind_deblur,
         deblur,
@@ -40,10 +40,10 @@ __all__ = [
     "CameraReport",
     "DipError",
     "Event",
-    "Failed",
+    "FailedError",
     "NoiseReport",
     "Recipe",
-    "Refused",
+    "RefusedError",
     "Restoration",
     "__version__",
     "batch",
@@ -67,10 +67,10 @@ _HOMES = {
     "CameraReport": "pipeline.camera_maps",
     "DipError": "errors",
     "Event": "pipeline.events",
-    "Failed": "errors",
+    "FailedError": "errors",
     "NoiseReport": "pipeline.noise_report",
     "Recipe": "pipeline.recipe",
-    "Refused": "errors",
+    "RefusedError": "errors",
     "Restoration": "pipeline.events",
     "batch": "scale.batch_run",
     "blind_deblur": "pipeline.api",

@@ -16,7 +16,7 @@ import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.cli.app import _report_unexpected_error
 from napari_dip.cli.progress import BarReporter
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.report_figures import make_html_page
 from napari_dip.pipeline.events import Event
@@ -138,7 +138,7 @@ def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(field, capsys
 
 
 def test_a_refusal_raised_in_python_holds_no_commands_either(field):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.denoise(np.ones((8, 8)), axes=H)
     assert commanding(str(caught.value)) == []
     assert commanding(make_refusal("file-missing", path=Path(H)).message) == []

@@ -17,7 +17,7 @@ import tifffile
 
 from commands import start
 from napari_dip.cli import main
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.io.outputs import check_output
 from napari_dip.io.paths import make_folder_refusal, make_save_refusal
 from napari_dip.io.reading import read_spec
@@ -159,11 +159,11 @@ def test_each_way_that_a_real_disk_says_no_has_its_own_remedy(tmp_path):
         tmp_path / "mine.json" / "a.json": "Create its folder again",
     }
     for path, remedy in cases.items():
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(FailedError) as caught:
             write_text(path, "{}")
         assert remedy in caught.value.refusal.remedy
         assert "space" not in caught.value.refusal.message
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         write_text("/dev/full/a.json", "{}")
     assert "space" not in caught.value.refusal.message
 

@@ -15,7 +15,7 @@ import tifffile
 
 from commands import start
 from napari_dip.cli import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.outputs import (
     OutputLock,
     check_unlocked,
@@ -144,7 +144,7 @@ def test_the_lock_of_a_killed_run_is_removed_by_the_next_one_in_that_folder(nois
         check_unlocked(
             tmp_path / "other.tif"
         )  # of this program: it is the beginning that is refused
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             OutputLock(tmp_path / "other.tif")
     assert not find_lock_path(tmp_path / "other.tif").exists()
 

@@ -26,7 +26,7 @@ def blind_spot(
     held_out = dilate_to_blocks(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
-    return BlindSpotPrior(net, measurement, held_out, block, core, masked_share=0.2, window=size)
+    return BlindSpotPrior(net, measurement, held_out, block, core, masked_fraction=0.2, window=size)
 
 
 def picture(block: tuple[int, ...]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from skimage import data
 
 from napari_dip import explore
 from napari_dip.cli import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.explore.architecture_fits import SelectedStop, find_stop, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
@@ -133,7 +133,7 @@ def test_unknown_designs_are_refused_with_those_that_there_are():
         "nearest",
         "sgd",
     ]
-    with pytest.raises(Refused, match=r"magic.*there are preset, no-skips"):
+    with pytest.raises(RefusedError, match=r"magic.*there are preset, no-skips"):
         choose_architectures(subject, "sgd,magic")
     with_numbers = [
         one.name for one in choose_architectures(subject, "upsampling-0.3,lipschitz-1.7,no-skips")
@@ -176,7 +176,7 @@ def test_a_control_takes_any_number_within_its_limits(name, words, bound, sigma)
 )
 def test_what_no_network_can_be_is_refused_with_what_there_is(name):
     known = list_plan_architectures(make_experiment_setup(clean(), device="cpu").plan)
-    with pytest.raises(Refused, match=r"lipschitz-NUMBER from 0\.1 to 100.*Give one of these"):
+    with pytest.raises(RefusedError, match=r"lipschitz-NUMBER from 0\.1 to 100.*Give one of these"):
         find_architecture("network", name, known)
 
 

@@ -11,7 +11,7 @@ from skimage import data
 
 from napari_dip import explore
 from napari_dip.cli import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.explore.feature_layers import compute_correlation
 from programs import entries, packed, small
 
@@ -53,7 +53,7 @@ def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(found):
 
 
 def test_a_wrong_layer_is_refused_before_anything_is_fitted(network, tmp_path, capsys):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         explore.features(coins(), network, layers=["body.1", "body.9"])
     assert caught.value.refusal.code == "layer-unknown"
     assert main(["explore", "features", "none.png", "-o", str(tmp_path), "--network", "x"]) == 2

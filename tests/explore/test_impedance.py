@@ -14,7 +14,7 @@ from skimage import data
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.explore.experiment_setup import TARGETS, make_experiment_setup
 from napari_dip.explore.noise_impedance import compute_impedance, explore_impedance, make_targets
 
@@ -99,7 +99,7 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
 
 def test_files_that_are_there_are_only_replaced_when_told_so(found, tmp_path):
     (tmp_path / "impedance.csv").write_text("mine")
-    with pytest.raises(Refused, match="already exists"):
+    with pytest.raises(RefusedError, match="already exists"):
         found.save(tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["impedance.csv"]
     found.save(tmp_path, overwrite=True)

@@ -14,7 +14,7 @@ from skimage import data
 import napari_dip as dip
 from napari_dip import explore
 from napari_dip.cli import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.explore.experiment_setup import find_architecture
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.plan.costs import choose_fit_config
@@ -99,7 +99,7 @@ def test_depth_and_width_are_known_to_the_plan():
 
 @pytest.mark.parametrize("settings", [{"prior": "blind-spot"}, {"noise": "salt-and-pepper"}])
 def test_a_network_where_another_prior_has_its_own_is_refused(settings):
-    with pytest.raises(Refused, match="network of its own"):
+    with pytest.raises(RefusedError, match="network of its own"):
         dip.denoise(noisy(), architecture="decoder", **settings)
 
 

@@ -91,7 +91,7 @@ def in_python(case: Case) -> Seen:
                 answer = dip.restore(argv[1], Path(named) if named else "")
             else:
                 answer = getattr(dip, argv[0].replace("-", "_"))(argv[1], **settings)
-        except dip.Refused as no:
+        except dip.RefusedError as no:
             if no.refusal.code != case.code or not told(no.refusal):
                 return bad(f"{no.refusal.code}: {no.refusal.message}")
             if contents(folder) != before:
@@ -113,7 +113,7 @@ def in_a_batch(case: Case) -> Seen:
             task = {"schema": 1, "task": argv[0], "settings": _plain(settings)}
             recipe = task if named is None else Path(named) if named else ""
             result = dip.batch(recipe, [argv[1]], folder / "results", axes=axes, **others)
-        except dip.Refused as no:
+        except dip.RefusedError as no:
             return good(no.refusal.code, kind="refused") if told(no.refusal) else bad(str(no))
         one = result.outcomes[0]
         if one.refusal is None or not told(one.refusal) or one.state not in ("refused", "failed"):

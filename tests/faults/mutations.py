@@ -66,7 +66,7 @@ MUTATIONS = [
     Mutation(
         "an image over its own result is refused",
         "io/outputs.py",
-        'raise Refused("output-is-input", path=output)',
+        'raise RefusedError("output-is-input", path=output)',
         "pass",
         "bad-input",
         "command: output is the input",
@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "planes do not lie outside the folder",
         "io/formats/tiff.py",
-        'raise Refused("file-elsewhere", path=path, other=file_name)',
+        'raise RefusedError("file-elsewhere", path=path, other=file_name)',
         "pass",
         "hostile",
         "OME-TIFF whose second plane",
@@ -106,7 +106,7 @@ MUTATIONS = [
     Mutation(
         "a batch does not write through links",
         "scale/batch/plan.py",
-        'raise Refused(make_refusal("output-linked", path=make_printable(str(linked))))',
+        'raise RefusedError(make_refusal("output-linked", path=make_printable(str(linked))))',
         "pass",
         "hostile",
         "receipts that lie outside",

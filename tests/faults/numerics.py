@@ -98,7 +98,7 @@ def solved(number: int) -> str:
     recipe = dip.make_recipe(task, **settings)
     try:
         result = dip.restore(image, recipe, **inputs)
-    except dip.Refused as no:
+    except dip.RefusedError as no:
         assert told(no.refusal), no.refusal
         return "refused"
     check(task, image, inputs, result)

@@ -145,7 +145,7 @@ def _restored(task: str, array: Any, axes: str | None, ends: Counter[str]) -> An
     try:
         recipe = dip.make_recipe(task, preset="fast", max_iterations=1, **how)
         result = dip.restore(array, recipe, axes=axes)
-    except dip.Refused as no:
+    except dip.RefusedError as no:
         assert told(no.refusal), no.refusal
         ends["refused"] += 1
         return None

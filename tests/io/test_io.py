@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_dip.errors import Failed, Refused
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import check_output, check_outputs_differ
 from napari_dip.io.reading import open_pixels, read_pixels, read_spec
@@ -29,7 +29,7 @@ def pixels(*shape: int, dtype: str = "uint16", seed: int = 0) -> np.ndarray:
 
 
 def code_of(call, *arguments, **settings) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         call(*arguments, **settings)
     assert "{" not in caught.value.refusal.message
     return caught.value.refusal.code
@@ -312,7 +312,7 @@ def test_damaged_bytes_end_in_a_refusal_or_a_picture_of_the_promised_shape(tmp_p
             spec = read_spec(path)
             assert spec.pixels < 2**32
             assert read_pixels(spec).shape == spec.shape
-        except Refused:
+        except RefusedError:
             continue
 
 
@@ -405,7 +405,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file_whole(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Failed, match="no space left"):
+    with pytest.raises(FailedError, match="no space left"):
         write_image(path, pixels(20, 30, seed=1), axes="YX", overwrite=True)
     assert path.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == [path]
@@ -413,7 +413,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_file_whole(tmp_path, monkeypatc
 
 def test_a_file_that_appears_during_the_run_is_not_replaced(tmp_path):
     (tmp_path / "a.json").write_text("mine")
-    with pytest.raises(Failed, match="exists"):
+    with pytest.raises(FailedError, match="exists"):
         write_text(tmp_path / "a.json", "{}")
     assert (tmp_path / "a.json").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 1
@@ -431,7 +431,7 @@ def test_an_overwritten_file_hands_on_its_permissions_and_links_stay_links(tmp_p
 
 
 def test_a_folder_removed_during_the_run_fails_in_words(tmp_path):
-    with pytest.raises(Failed, match="could not be saved"):
+    with pytest.raises(FailedError, match="could not be saved"):
         write_image(tmp_path / "gone" / "a.tif", pixels(20, 30), axes="YX")
 
 

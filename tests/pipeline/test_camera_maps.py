@@ -11,7 +11,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.cli.app import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.camera_maps import CAMERA_MAP_FILES
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def test_single_frames_in_any_order_of_axes_count_as_a_stack(camera: Camera) -> 
 def test_frames_that_tell_nothing_are_refused(
     camera: Camera, dark: tuple[int, int], flat: tuple[int, ...], code: str
 ) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.camera_maps(camera.frames(*dark), [camera.frames(light, 4) for light in flat])
     assert caught.value.refusal.code == code
 
@@ -120,7 +120,7 @@ def test_frames_that_tell_nothing_are_refused(
 def test_frames_of_another_size_or_of_one_value_are_refused(camera: Camera) -> None:
     dark = camera.frames(0, 4)
     for other, code in ((dark[:, :-1], "frames-size"), (0 * dark, "frames-constant")):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             dip.camera_maps(dark, [camera.frames(100, 4), other])
         assert caught.value.refusal.code == code
 

@@ -65,7 +65,7 @@ def test_a_first_call_after_the_main_thread_has_ended_fails_in_words() -> None:
             threading.main_thread().join()
             try:
                 dip.denoise(np.random.default_rng(0).poisson(90, (32, 32)), device="cpu")
-            except dip.Failed as error:
+            except dip.FailedError as error:
                 print(error.refusal.code)
 
         threading.Thread(target=late).start()

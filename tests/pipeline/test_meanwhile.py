@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import napari_dip as dip
 from napari_dip.cli.app import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import compute_file_sha256, make_file_stamp
 from napari_dip.io.reading import read_spec
@@ -162,7 +162,7 @@ def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path: Path) -
     plan = replace(plan_for(pixels), source=read_spec(path))
     stamps = stamp_files(plan)
     tifffile.imwrite(path, pixels + 1)
-    with pytest.raises(Refused, match="written to while it was being read"):
+    with pytest.raises(RefusedError, match="written to while it was being read"):
         survey.open_plan_inputs(plan, stamps)
 
 

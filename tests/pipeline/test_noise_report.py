@@ -123,7 +123,7 @@ def test_a_file_is_measured_as_its_pixels_are(tmp_path, camera_shot, measured):
     ],
 )
 def test_what_is_no_image_is_refused(image, code):
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.measure_noise(image)
     assert caught.value.refusal.code == code
 
@@ -159,7 +159,7 @@ def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, measured):
     ],
 )
 def test_frames_that_tell_nothing_are_refused(camera_shot, given, words):
-    with pytest.raises(dip.Refused, match=words):
+    with pytest.raises(dip.RefusedError, match=words):
         dip.measure_noise(camera_shot, **given)
 
 

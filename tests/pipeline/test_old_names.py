@@ -12,7 +12,7 @@ import tifffile
 
 import napari_dip as dip
 from napari_dip.__main__ import main
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline import recipe as recipes
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
@@ -81,7 +81,7 @@ def test_an_old_setting_is_taken_with_a_word_on_the_new_one(task: str, old: str,
     with pytest.warns(FutureWarning, match=f"'{old}' is called '{new}' now"):
         recipe = make_recipe(task, **{old: default})
     assert recipe == make_recipe(task)
-    with pytest.raises(Refused) as no:
+    with pytest.raises(RefusedError) as no:
         make_recipe(task, **{old: default, new: default})
     assert no.value.refusal.code == "setting-wrong" and new in no.value.refusal.sentence
 
@@ -109,7 +109,7 @@ def test_old_recipes_and_presets_are_read_without_a_word(tmp_path: Path) -> None
 
 
 def test_a_value_that_is_no_text_is_refused_as_ever() -> None:
-    with pytest.raises(Refused) as no:
+    with pytest.raises(RefusedError) as no:
         make_recipe("denoise", prior=["noise"])
     assert no.value.refusal.code == "setting-wrong"
 
@@ -119,13 +119,13 @@ def test_old_keywords_of_pictures_and_networks_are_taken(tmp_path: Path) -> None
     with pytest.warns(FutureWarning, match="'second' is called 'repeated_exposure' now"):
         before = dip.denoise(shot(), second=shot(1), **FEW)
     assert np.array_equal(today.image, before.image)
-    with pytest.warns(FutureWarning, match="'network_file' now"), pytest.raises(Refused) as no:
+    with pytest.warns(FutureWarning, match="'network_file' now"), pytest.raises(RefusedError) as no:
         dip.restore(shot(), OLD, shared_network=tmp_path / "none.network")
     assert no.value.refusal.code == "file-missing"
     tifffile.imwrite(tmp_path / "in.tif", shot())
     with (
         pytest.warns(FutureWarning, match="'joint_training' now"),
-        pytest.raises(Refused) as no,
+        pytest.raises(RefusedError) as no,
     ):
         dip.batch(OLD, tmp_path / "in.tif", tmp_path / "out", one_network=True)
     assert no.value.refusal.code == "series-few"

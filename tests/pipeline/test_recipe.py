@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import (
     RECIPE_SCHEMA,
     make_recipe,
@@ -18,7 +18,7 @@ from napari_dip.pipeline.recipe import (
 
 
 def code_of(raw: object) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         recipe_from_dict(raw)
     return caught.value.refusal.code
 
@@ -57,7 +57,7 @@ def test_what_was_not_set_is_not_written() -> None:
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(Refused, match=f"'{field}'"):
+    with pytest.raises(RefusedError, match=f"'{field}'"):
         make_recipe("denoise", **{field: value})
 
 
@@ -66,7 +66,7 @@ def test_a_value_out_of_bounds_is_refused_by_name(field: str, value: object) -> 
 )
 @pytest.mark.parametrize("value", [True, False, np.True_])
 def test_yes_is_not_the_number_one(field: str, value: object) -> None:
-    with pytest.raises(Refused, match=f"'{field}' .* a number"):
+    with pytest.raises(RefusedError, match=f"'{field}' .* a number"):
         make_recipe("denoise", **{field: value})
     raw = {"schema": 1, "task": "denoise", "settings": {field: bool(value)}}
     assert code_of(raw) == "setting-wrong"
@@ -75,7 +75,7 @@ def test_yes_is_not_the_number_one(field: str, value: object) -> None:
 def test_yes_stays_yes_where_it_is_asked_for() -> None:
     assert make_recipe("denoise", neighbouring_frames=False).task.neighbouring_frames is False
     assert make_recipe("denoise", neighbouring_frames=np.True_).task.neighbouring_frames is True
-    with pytest.raises(Refused, match=r"'prior' .* auto, r2r"):
+    with pytest.raises(RefusedError, match=r"'prior' .* auto, r2r"):
         make_recipe("denoise", prior=True)
 
 
@@ -85,7 +85,7 @@ def test_an_unknown_setting_is_refused() -> None:
 
 
 def test_an_unknown_setting_is_told_each_one_that_can_be_set_and_nothing_else() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         make_recipe("denoise", sigma=3)
     listed = str(caught.value).split("spelling: ")[1].rstrip(".").split(", ")
     assert len(listed) == len(set(listed))
@@ -111,12 +111,12 @@ def test_a_setting_given_twice_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "nonsense"])
 def test_broken_json_is_refused(text: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         recipe_from_json(text)
 
 
 def test_changing_a_common_setting_checks_it_again() -> None:
     recipe = make_recipe("denoise")
     assert json.loads(recipe.replace_run_settings(seed=3).to_json())["seed"] == 3
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         recipe.replace_run_settings(seed=-3)

@@ -129,7 +129,7 @@ def test_a_run_that_fails_leaves_everything_as_it_was() -> None:
     flat = np.full((SIDE, SIDE), 3.0)
     with torch.no_grad(), STATES["double"]():
         before = state()
-        with pytest.raises(dip.Refused):
+        with pytest.raises(dip.RefusedError):
             dip.denoise(flat, **WISH)
         assert state() == before
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.autosave import (
     MAX_SAVED_RUNS,
@@ -85,11 +85,11 @@ def test_pixels_that_a_file_holds_are_not_copied_and_proven_on_reading(tmp_path)
     assert read_run_inputs(one, {"image": IMAGE}) == {"image": None}  # a layer holds them
     assert np.array_equal(read_run_inputs(one, {"image": IMAGE + 1})["image"], IMAGE)
     tifffile.imwrite(path, IMAGE + 1)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_run_inputs(one, {})
     assert caught.value.refusal.code == "unfinished-changed"
     path.unlink()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_run_inputs(one, {})
     assert caught.value.refusal.code == "unfinished-gone"
 

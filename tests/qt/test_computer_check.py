@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_dip.pipeline.machine import InstallationReport, Repair
-from napari_dip.qt.computer_check import CheckMyComputer, describe_examination
+from napari_dip.qt.computer_check import ComputerCheckWidget, describe_examination
 
 FOUND = InstallationReport(
     version="0.1.0",
@@ -41,7 +41,7 @@ def dock(qtbot):
         looked.append(threading.current_thread())
         return FOUND
 
-    dock = CheckMyComputer(look)
+    dock = ComputerCheckWidget(look)
     dock.looked = looked
     qtbot.addWidget(dock)
     return dock
@@ -67,7 +67,7 @@ def test_it_looks_as_soon_as_it_is_seen_and_in_another_thread(dock, qtbot):
 def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
     from napari._qt.widgets.qt_viewer_dock_widget import QtCustomTitleBar
 
-    dock, holder = CheckMyComputer(lambda: FOUND), QDockWidget()
+    dock, holder = ComputerCheckWidget(lambda: FOUND), QDockWidget()
     qtbot.addWidget(holder)
     bar = QtCustomTitleBar(holder, title="Check my computer (Deep Image Prior), and some more")
     holder.setTitleBarWidget(bar)

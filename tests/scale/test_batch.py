@@ -79,7 +79,7 @@ def receipt(folder: Path, name: str) -> dict:
 
 
 def code_of(*arguments: object, **options: object) -> str:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.batch(*arguments, **options)
     return caught.value.refusal.code
 

@@ -25,7 +25,7 @@ from napari_dip.engine.deconvolution.kernels import (
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import convolve_valid
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur
 from napari_dip.tasks.base import FitInput
@@ -213,6 +213,6 @@ def test_the_command_saves_the_psf(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], code: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.blind_deblur(np.random.default_rng(0).random((40, 40)), **settings)
     assert caught.value.refusal.code == code

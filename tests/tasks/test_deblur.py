@@ -17,7 +17,7 @@ from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
@@ -153,7 +153,7 @@ def test_what_was_done_to_the_psf_is_told() -> None:
 
 
 def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.deblur(sharp(24, 24), 3.0, **FAST)
     assert caught.value.refusal.code == "image-scalar"
 

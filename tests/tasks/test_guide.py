@@ -15,7 +15,7 @@ from napari_dip.engine.fit.state import FitResult
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import GuidedPrior
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.fit_setup import UnitFit
@@ -214,7 +214,7 @@ def test_channels_are_guided_one_by_one() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_guide_that_cannot_guide_is_refused(guide: Any, settings: Any, code: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.guide(shot(32), guide, **settings)
     assert caught.value.refusal.code == code
 

@@ -15,7 +15,7 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
 from napari_dip.engine.problem import Estimate
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.base import FitInput
@@ -89,7 +89,7 @@ def test_a_mask_marks_by_any_value_above_0(value: float) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         quick(picture(), np.where(half_missing(), value, 0.0))
     assert caught.value.refusal.code == "input-not-finite"
 
@@ -339,18 +339,18 @@ def test_the_deep_network_has_no_shortcuts() -> None:
     ],
 )
 def test_bad_masks_are_refused_in_words(mask: Any, settings: dict[str, Any], code: str) -> None:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(picture(), mask, **settings)
     assert caught.value.refusal.code == code
 
 
 def test_an_image_whose_holes_are_all_there_is_is_refused() -> None:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(np.full((SIDE, SIDE), np.nan, np.float32))
     assert caught.value.refusal.code == "nothing-known"
 
 
 def test_a_float_image_without_holes_is_refused_after_reading() -> None:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(picture().astype(np.float32))
     assert caught.value.refusal.code == "holes-none"

@@ -170,7 +170,7 @@ def test_a_moment_of_which_no_depth_is_known_is_filled_from_other_moments() -> N
 def test_parts_of_which_nothing_is_known_and_nobody_can_tell_are_refused() -> None:
     stacks = np.stack([movie(3)] * 3)
     stacks[1] = stacks[:, 1] = np.nan  # neither depth nor time has all of it
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         quick(stacks, axes="TZYX")
     assert caught.value.refusal.code == "plane-unknown"
 
@@ -187,7 +187,7 @@ def test_parts_of_which_nothing_is_known_and_nobody_can_tell_are_refused() -> No
 def test_masks_of_another_shape_are_refused_before_anything_is_read(
     shape: tuple[int, ...], mask: tuple[int, ...], code: str
 ) -> None:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.inpaint(np.ones(shape, np.float32), np.ones(mask))
     assert caught.value.refusal.code == code
 

@@ -91,7 +91,7 @@ def test_the_mean_of_the_image_is_not_handed_over(network):
 )
 def test_settings_that_make_no_sense_are_refused(network, settings, code):
     chosen = {"layer": "features.5", **SMALL, **settings}
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.invert_features(coins(), network, **chosen)
     assert caught.value.refusal.code == code
 
@@ -101,6 +101,6 @@ def test_channels_are_averaged_for_a_network_of_one_unless_one_is_empty(network)
     chosen = {**SMALL, "max_iterations": 2, "axes": "CYX"}
     assert dip.invert_features(pair, network, "features.5", **chosen).image.shape == pair.shape
     pair[1] = 7
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         dip.invert_features(pair, network, "features.5", **chosen)
     assert caught.value.refusal.code == "network-constant"

@@ -11,7 +11,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
@@ -35,7 +35,7 @@ def error(picture: np.ndarray) -> float:
 
 
 def refusal_of(image: np.ndarray, second: np.ndarray) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.denoise(image, repeated_exposure=second, **QUICK)
     return caught.value.refusal.code
 

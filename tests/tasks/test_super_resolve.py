@@ -158,7 +158,7 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     "settings", [{"psf_sigma": 1.2}, {"factor": (2, 4)}], ids=["a PSF", "unequal factors"]
 )
 def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
-    with pytest.raises(dip.Refused, match="has no coarser scale"):
+    with pytest.raises(dip.RefusedError, match="has no coarser scale"):
         dip.super_resolve(fine(), prior="zssr", **settings)
 
 

@@ -41,7 +41,7 @@ from napari_dip.cli.terminal import (
     summarise_task,
     use_streams,
 )
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_lines_printable
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
@@ -88,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         print_message(convert_parser_error(error, tokens).message)
         return EXIT_REFUSAL
-    except Refused as error:
+    except RefusedError as error:
         print_message(name_options(error.refusal, tokens).message)
         return EXIT_REFUSAL
-    except Failed as failure:
+    except FailedError as failure:
         print_message(failure.refusal.message)
         return EXIT_FAILURE
     except KeyboardInterrupt:

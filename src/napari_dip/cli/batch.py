@@ -78,7 +78,7 @@ def run_batch_command(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As `napari_dip.batch`.
     """
     values = {name: path for name, path in extra_paths.items() if path}

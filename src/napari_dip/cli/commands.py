@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.progress import SINGLE_RUN, choose_reporter, describe_end, run_and_show
 from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
-from napari_dip.errors import Failed, Refused, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.output.files import check_experiment_folder, find_free_folder
 from napari_dip.io.header import ImageSpec
@@ -23,7 +23,7 @@ from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.assess.report_figures import draw_before_after
+from napari_dip.pipeline.assess.report_figures import plot_before_after
 from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
@@ -79,7 +79,7 @@ def run_noise_command(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image, or the path of the report, cannot be used.
     """
     read_spec(image, axes)  # refuse the image before the path of the report
@@ -179,7 +179,7 @@ def make_maps(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As `napari_dip.pipeline.camera_maps`.
     """
     inputs = (*dark, *flat)
@@ -207,7 +207,7 @@ def run_methods_command(result: str) -> int:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file cannot be read, or holds no provenance.
     """
     print_result(write_methods_section(read_run_report(result)).rstrip("\n"))
@@ -239,7 +239,7 @@ def run_explore_command(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As the functions of `napari_dip.explore`.
     """
     from napari_dip import explore as experiments
@@ -277,7 +277,7 @@ def run_demo_command(window: bool | None, preset: str) -> int:
     """
     why = _explain_no_window()
     if window and why:
-        raise Refused("window-missing", why=why)
+        raise RefusedError("window-missing", why=why)
     if window or (window is None and not why):
         print_message("Opening napari with the sample; close its window to end the demo.")
         command = [sys.executable, "-m", "napari_dip.qt.demo", preset]
@@ -307,7 +307,7 @@ def _save_demo_pictures(preset: str) -> int:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise Refused(make_folder_refusal(Path.cwd(), error)) from None
+        raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
     check_output(picture, suffixes=(".png",))
     check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
@@ -317,11 +317,11 @@ def _save_demo_pictures(preset: str) -> int:
     print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
     if result is None:  # unreachable without a control that discards
-        raise Failed("unexpected", why="the run ended without a picture")
+        raise FailedError("unexpected", why="the run ended without a picture")
     provenance = {"recipe": result.recipe.to_dict(), **serialise_stop(result.stop)}
     write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
-    overview = draw_before_after(noisy, result.image, reference, titles=titles)
+    overview = plot_before_after(noisy, result.image, reference, titles=titles)
     write_bytes(picture, overview)
     print_message(f"{describe_end(result)} Before and after, and the restored image:")
     print_result(str(picture.resolve()), saved=True)

@@ -19,7 +19,7 @@ from napari_dip.cli.terminal import (
     print_message,
     print_result,
 )
-from napari_dip.errors import Failed, Refused, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
@@ -153,7 +153,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
         loop = run(plan, data, control=control, store=store, stamps=stamps)
         try:
             result = run_and_show(loop, quiet=request.quiet)
-        except Failed as failure:
+        except FailedError as failure:
             raise _add_resume_hint(failure, store) from failure
     _report_notes(request, result, store, printed_notes)
     if interrupt.is_requested:
@@ -235,7 +235,7 @@ def _build_recipe(task: str, request: Request) -> Recipe:
         return make_recipe(task, **request.settings)
     base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
     if base.task.spec.name != task:
-        raise Refused(
+        raise RefusedError(
             "recipe-task", path=request.from_recipe, found=base.task.spec.name, wanted=task
         )
     raw = base.to_dict()
@@ -246,7 +246,7 @@ def _build_recipe(task: str, request: Request) -> Recipe:
 
 
 def _check_outputs(request: Request, pixels: int) -> dict[str, Path]:
-    """Check all outputs and return their real paths; raise `Refused` for an unusable one.
+    """Check all outputs and return their real paths; raise `RefusedError` for an unusable one.
 
     `pixels` is the number of pixels of the result.
     """
@@ -360,7 +360,7 @@ def _forget_partial(request: Request, result: Restoration) -> None:
                 print_message(f"'{partial_path}' of the interrupted run was removed.")
 
 
-def _add_resume_hint(failure: Failed, store: CheckpointStore) -> Failed:
+def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedError:
     """Add a hint on --resume to a failure if a checkpoint exists."""
     if not store.has_saved_state():
         return failure

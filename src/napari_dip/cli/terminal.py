@@ -27,7 +27,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from napari_dip.errors import Failed, make_refusal
+from napari_dip.errors import FailedError, make_refusal
 from napari_dip.errors.fault import make_lines_printable, make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import describe_exception
@@ -89,7 +89,7 @@ def print_result(text: str, *, saved: bool = False) -> None:
     ------
     BrokenPipeError
         If the reader of our output is gone.
-    Failed
+    FailedError
         If it cannot be printed for another reason.
     """
     if sys.stdout is None and not saved:
@@ -104,10 +104,10 @@ def print_result(text: str, *, saved: bool = False) -> None:
             raise make_print_failure(error) from None
 
 
-def make_print_failure(error: Exception | None = None) -> Failed:
+def make_print_failure(error: Exception | None = None) -> FailedError:
     """Return the failure of printing a result; without an error, the stream is closed."""
     why = "the output stream is closed" if error is None else describe_exception(error)
-    return Failed("output-unprinted", why=why)
+    return FailedError("output-unprinted", why=why)
 
 
 def use_streams() -> None:

@@ -335,7 +335,7 @@ class BlindSpotPrior(Prior):
     core : tuple of int, odd
         Size of the middle of a block where the prediction is valid, per axis. Its distance to
         visible pixels is about the correlation length or more.
-    masked_share : float
+    masked_fraction : float
         Approximate share of the pixels that one training step hides.
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
@@ -349,13 +349,13 @@ class BlindSpotPrior(Prior):
         blind_spot_size: tuple[int, ...],
         core: tuple[int, ...],
         *,
-        masked_share: float,
+        masked_fraction: float,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
         self.blind_spot_size = blind_spot_size
         self.core = core
-        self.masked_share = masked_share
+        self.masked_fraction = masked_fraction
         self.visible_mask = 1 - validation_blocks
         self.measurement = measurement * self.visible_mask
         self.grid = tuple(measurement.shape[2:])
@@ -365,7 +365,7 @@ class BlindSpotPrior(Prior):
         """Draw a random window, mirrored at random, with blocks hidden at random positions."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
-        density = self.masked_share / prod(self.blind_spot_size)
+        density = self.masked_fraction / prod(self.blind_spot_size)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
         predicted = dilate_to_blocks(centres, self.core) * visible
         # validation blocks are filled anew: a fixed filling would contain the pixels hidden now

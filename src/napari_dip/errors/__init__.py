@@ -1,8 +1,8 @@
 """Define all errors that are meant for users: a table of faults, and the values that carry them.
 
     DipError                 base of all errors meant for users
-    ├── Refused              refused before any work began; holds a `Refusal`
-    └── Failed               work began and failed; holds a `Refusal` as well
+    ├── RefusedError         refused before any work began; holds a `Refusal`
+    └── FailedError          work began and failed; holds a `Refusal` as well
 
 A message has two sentences: what is wrong and where, then what to do. Both stand in
 `messages.toml`, as all notes do. The tests check them and the documentation lists them.
@@ -127,11 +127,11 @@ class DipError(Exception):
         return type(self), (self.refusal,)
 
 
-class Refused(DipError):
+class RefusedError(DipError):
     """Refused before any work began."""
 
 
-class Failed(DipError):
+class FailedError(DipError):
     """Work began and failed."""
 
 
@@ -140,9 +140,9 @@ def raise_if_refused(answer: Answer | Refusal) -> Answer:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the answer is a refusal.
     """
     if isinstance(answer, Refusal):
-        raise Refused(answer)
+        raise RefusedError(answer)
     return answer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
     make_experiment_setup,
@@ -74,7 +74,7 @@ def impedance(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or a setting cannot be used.
 
     References
@@ -116,7 +116,7 @@ def spectrum(
 
     Raises
     ------
-    Refused
+    RefusedError
         If an image or a setting cannot be used.
 
     References
@@ -163,7 +163,7 @@ def architectures(
 
     Raises
     ------
-    Refused
+    RefusedError
         If an image or a setting cannot be used.
 
     References
@@ -193,7 +193,7 @@ def _run_with_progress(
     result = drain_generator(events, progress)
     if result is None:  # unreachable without a control that discards
         why = "the experiment ended before its last iteration"
-        raise Failed(make_refusal("unexpected", why=why))
+        raise FailedError(make_refusal("unexpected", why=why))
     return result
 
 
@@ -233,7 +233,7 @@ def features(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image, the network or a setting cannot be used.
 
     References
@@ -248,7 +248,7 @@ def features(
     )
     network_layers = list_network_layers(network_file, spec.grid)
     if isinstance(network_layers, Refusal):
-        raise Refused(network_layers)
+        raise RefusedError(network_layers)
     names = (
         _choose_even_layers([path for path, _ in network_layers])
         if layers is None
@@ -287,7 +287,7 @@ def _run_inversions(
     rows = drain_generator(map_generator(steps, itemgetter(0)), progress)
     if rows is None:  # unreachable without a control that discards
         why = "the experiment ended before its last layer"
-        raise Failed(make_refusal("unexpected", why=why))
+        raise FailedError(make_refusal("unexpected", why=why))
     return rows
 
 
@@ -303,7 +303,7 @@ def _read_centre_crop(
     if side < 1:
         facts = {"field": "crop", "value": repr(crop), "hint": "Leave it out for 128 pixels."}
         why = "it should be a whole number of pixels"
-        raise Refused(make_refusal("setting-wrong", why=why, **facts))
+        raise RefusedError(make_refusal("setting-wrong", why=why, **facts))
     pixels = np.asarray(load_pixels())
     if len(spec.axes) != pixels.ndim:
         return spec, pixels  # the header check reports the error
@@ -327,11 +327,11 @@ def _plan_inversions(
             recipe = make_recipe("invert-features", **{**chosen, "layer": name, "prior": prior})
             plan = preflight(recipe, spec, machine)
             if isinstance(plan, Refusal):
-                raise Refused(plan)
+                raise RefusedError(plan)
             row.append((prior, plan))
         sorted_inputs = arrange_inputs(row[0][1], {"image": pixels})
         if isinstance(sorted_inputs, Refusal):
-            raise Refused(sorted_inputs)
+            raise RefusedError(sorted_inputs)
         answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
     return tuple(plans), answers

@@ -213,7 +213,7 @@ def fit_architecture(
 
     Raises
     ------
-    Failed
+    FailedError
         If a fit diverged.
     """
     start_time, count = time.process_time(), setup.iterations

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
@@ -245,7 +245,7 @@ def _fit_architectures(
         )
         try:
             fitted = yield from map_generator(steps, make_update)
-        except Failed:
+        except FailedError:
             if design.name == DEFAULT_ARCHITECTURE:
                 raise
             failed.append(design.name)  # keep the results of the others

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
@@ -102,7 +102,7 @@ def choose_architectures(
 
     Raises
     ------
-    Refused
+    RefusedError
         If there is no architecture of a name.
     ValueError
         If the setup is for another architecture than the preset's.
@@ -138,7 +138,7 @@ def find_architecture(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the name is unknown, its number is out of range, or two modifiers change the same thing.
     """
     base_name, *modifiers = str(name).strip().split("+")
@@ -179,7 +179,7 @@ def _apply_control(architecture: Architecture, name: str) -> Architecture | None
 
 def _refuse_unknown_architecture(
     field: str, name: str, architecture: Mapping[str, Architecture]
-) -> Refused:
+) -> RefusedError:
     modifier_ranges = "; ".join(
         f"{kind}-NUMBER from {minimum:g} to {maximum:g} ({effect})"
         for kind, (minimum, maximum, effect) in ARCHITECTURE_MODIFIERS.items()
@@ -189,7 +189,7 @@ def _refuse_unknown_architecture(
     several_hint = "Give some of these names with commas between, or leave it out to compare all."
     hint = several_hint if field == "only" else "Give one of these names, or leave it out."
     value = repr(make_printable(name))
-    return Refused(make_refusal("setting-wrong", field=field, value=value, why=why, hint=hint))
+    return RefusedError(make_refusal("setting-wrong", field=field, value=value, why=why, hint=hint))
 
 
 def get_denoising_network(architecture: Architecture) -> str:
@@ -305,7 +305,7 @@ def make_experiment_setup(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or a setting cannot be used.
     """
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
@@ -318,11 +318,11 @@ def make_experiment_setup(
             make_note("experiment-crop", size=_format_picture_size(picture.shape)),
         )
     if refusal := check_content(picture, spec.name):
-        raise Refused(refusal)
+        raise RefusedError(refusal)
     machine = machine or detect_machine()
     plan = plan_centre_fit(recipe, spec, side, machine)
     if isinstance(plan, Refusal):
-        raise Refused(plan)
+        raise RefusedError(plan)
     experiment_recipe = {
         "image": spec.name,
         "pixels_sha256": _hash_pixels(stored_pixels),
@@ -354,7 +354,7 @@ def make_experiment_recipe(*, architecture: str = DEFAULT_ARCHITECTURE, **settin
 
     Raises
     ------
-    Refused
+    RefusedError
         If a setting is invalid.
     """
     find_architecture("architecture", architecture, list_all_architectures())
@@ -388,7 +388,7 @@ def parse_crop(crop: int | str) -> int:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no integer, or too small for a network.
     """
     try:
@@ -398,7 +398,7 @@ def parse_crop(crop: int | str) -> int:
     if side < MIN_IMAGE_SIDE or isinstance(crop, bool):
         why = f"it should be a whole number of pixels, {MIN_IMAGE_SIDE} or more"
         hint = "Leave it out to look at 256 × 256 pixels."
-        raise Refused(
+        raise RefusedError(
             make_refusal("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint)
         )
     return side
@@ -409,13 +409,13 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> Picture:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it has another size, or cannot be read.
     """
     grey, spec, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
         facts = {"name": spec.name, "size": _format_picture_size(grey.shape), "image": setup.name}
-        raise Refused(
+        raise RefusedError(
             make_refusal("truth-size", other=_format_picture_size(setup.full_size), **facts)
         )
     return crop_centre(grey, int(setup.recipe["crop"]))
@@ -480,12 +480,12 @@ def _read_grey(
     spec, pixels = _read_checked_header(name, image, axes)
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
-        raise Refused(make_refusal("explore-channels", name=spec.name, count=count))
+        raise RefusedError(make_refusal("explore-channels", name=spec.name, count=count))
     stored_pixels = np.asarray(pixels())
     order = [spec.axes.index(axis) for axis in "SYX" if axis in spec.axes]
     grey = stored_pixels.transpose(order).astype(np.float32)
     if refusal := check_content(stored_pixels, spec.name):
-        raise Refused(refusal)
+        raise RefusedError(refusal)
     notes = spec.notes
     if "S" in spec.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))
@@ -497,7 +497,7 @@ def _read_checked_header(
 ) -> tuple[ImageSpec, Callable[[], npt.NDArray[Any]]]:
     spec, pixels = describe_input(name, image, axes)
     if refusal := check_header(spec, stacks=False):
-        raise Refused(refusal)
+        raise RefusedError(refusal)
     return spec, pixels
 
 

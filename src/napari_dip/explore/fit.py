@@ -19,8 +19,8 @@ from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
-from napari_dip.errors import Failed, make_refusal
-from napari_dip.pipeline.calibrate.calibration import compute_validation_share
+from napari_dip.errors import FailedError, make_refusal
+from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.prepare import (
     compute_output_decay,
     compute_patience,
@@ -151,7 +151,7 @@ def iter_fit(
 
     Raises
     ------
-    Failed
+    FailedError
         If the fit diverged.
     """
     architecture = architecture or setup.architecture
@@ -171,7 +171,7 @@ def iter_fit(
     if result is None or result.is_ended_by_user:
         return False
     if result.is_broken_down:
-        raise Failed(make_refusal("diverged", name=setup.name, count=MAX_ROLLBACKS))
+        raise FailedError(make_refusal("diverged", name=setup.name, count=MAX_ROLLBACKS))
     return True
 
 
@@ -227,7 +227,7 @@ def choose_validation_pixels(
 ) -> npt.NDArray[np.bool_]:
     """Return the mask (Y, X) of the validation pixels."""
     pixels = select_validation_pixels(
-        shape, block, compute_validation_share(block, prod(shape)), setup.seed
+        shape, block, compute_validation_fraction(block, prod(shape)), setup.seed
     )
     return np.asarray(pixels[0, 0].numpy() > 0)
 

@@ -23,7 +23,7 @@ MIN_KEPT_ITERATIONS = 10
 #: time. The preset's network comes first; on average, a fit took 0.8 times as long as with it (CPU
 #: time, `make bench-architectures`). Only spectral norm, Gaussian upsampling and the deepest
 #: network took longer, 1.6 times at most.
-MIN_TIMED_SHARE, TIME_MARGIN = 0.03, 1.25
+MIN_TIMED_FRACTION, TIME_MARGIN = 0.03, 1.25
 #: Registered writers; the last one is used.
 _WRITERS: list[Writer] = []
 
@@ -94,7 +94,7 @@ class ExperimentTimer(Stopwatch):
         """Return the update with elapsed and remaining time, once these can be estimated."""
         event, seconds = update.event, self.seconds
         self._step.update(seconds, event.fraction)
-        if not MIN_TIMED_SHARE < event.fraction < 1:
+        if not MIN_TIMED_FRACTION < event.fraction < 1:
             return update
         progress = self._tracker.fold(seconds)
         return update._replace(event=replace(event, seconds=seconds, progress=progress))
@@ -126,9 +126,9 @@ class ExperimentResult:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the folder cannot be used, or already holds such files.
-        Failed
+        FailedError
             If the files cannot be written.
         """
         return _WRITERS[-1](self, folder, overwrite=overwrite)

@@ -14,7 +14,7 @@ from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import make_note
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ def check_sizes(xml: str, path: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If an axis is unknown or missing, or has no positive size.
     """
     for pixels in filter(None, list_ome_pixels(xml)):
@@ -409,7 +409,7 @@ def check_sizes(xml: str, path: Path) -> None:
                 why = f"its header says {stated} where the size along {axis} should be"
                 break
         if why:
-            raise Refused("file-broken", path=path, why=why)
+            raise RefusedError("file-broken", path=path, why=why)
 
 
 def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.atomic import is_abandoned, make_temporary_name
 from napari_dip.io.paths import is_zarr, make_folder_refusal, resolve_target, stat_path
 
@@ -51,7 +51,7 @@ class OutputLock:
 
     Raises
     ------
-    Refused
+    RefusedError
         If a running process has locked it.
     """
 
@@ -66,7 +66,7 @@ class OutputLock:
             try:
                 lock(handle)
             except (BlockingIOError, PermissionError):
-                raise Refused(_make_busy_refusal(path, handle)) from None
+                raise RefusedError(_make_busy_refusal(path, handle)) from None
             except OSError:
                 os.close(handle)
                 return
@@ -99,7 +99,7 @@ class OutputLock:
 
 
 def check_unlocked(path: str | os.PathLike[str]) -> None:
-    """Raise `Refused` if another process has locked a result; create no file."""
+    """Raise `RefusedError` if another process has locked a result; create no file."""
     try:
         handle = os.open(find_lock_path(path), _LOCK_FLAGS)
     except OSError:
@@ -108,7 +108,7 @@ def check_unlocked(path: str | os.PathLike[str]) -> None:
         lock(handle)
     except (BlockingIOError, PermissionError):
         if _read_lock_owner(handle) != (os.getpid(), socket.gethostname()):
-            raise Refused(_make_busy_refusal(path, handle)) from None
+            raise RefusedError(_make_busy_refusal(path, handle)) from None
     except OSError:
         pass
     os.close(handle)
@@ -258,25 +258,25 @@ def check_output(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the name cannot be used.
     """
     output, status = stat_path(path)
     zarr = output.suffix.lower() == FOLDER_SUFFIX and FOLDER_SUFFIX in suffixes
     if status is not None and stat.S_ISDIR(status.st_mode) and not zarr:
-        raise Refused("output-is-folder", path=output, suffix=suffixes[0])
+        raise RefusedError("output-is-folder", path=output, suffix=suffixes[0])
     if output.name.lower().removeprefix(".ome") in suffixes:
-        raise Refused("output-nameless", path=output, suffix=output.name.lower())
+        raise RefusedError("output-nameless", path=output, suffix=output.name.lower())
     if output.suffix.lower() not in suffixes:
         code = "output-type" if suffixes == IMAGE_SUFFIXES else "output-json"
-        raise Refused(code, path=output, suffix=output.suffix)
+        raise RefusedError(code, path=output, suffix=output.suffix)
     is_special = status is not None and not stat.S_ISREG(status.st_mode)
     if is_special and not (zarr and output.is_dir()):
-        raise Refused("output-special", path=output)
+        raise RefusedError("output-special", path=output)
     if any(_is_same_or_inside(output, other) for other in inputs):
-        raise Refused("output-is-input", path=output)
+        raise RefusedError("output-is-input", path=output)
     if os.path.lexists(output) and not overwrite:
-        raise Refused("output-exists", path=output)
+        raise RefusedError("output-exists", path=output)
     if zarr:
         _check_zarr(output, status)
     target = resolve_target(output)
@@ -289,12 +289,12 @@ def check_folder(path: str | os.PathLike[str], bytes_needed: int = 0) -> Path:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no folder, its parent is missing, or files cannot be written there.
     """
     folder, status = stat_path(path)
     if status is not None and not stat.S_ISDIR(status.st_mode):
-        raise Refused("folder-is-file", path=folder)
+        raise RefusedError("folder-is-file", path=folder)
     target = resolve_target(folder)
     _check_folder(target if status is not None else target.parent, False, folder, bytes_needed)
     return folder
@@ -305,14 +305,14 @@ def check_outputs_differ(paths: Iterable[str | os.PathLike[str]]) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If two of the paths lead to one file.
     """
     seen_targets: set[str] = set()
     for path in paths:
         target = os.path.normcase(resolve_target(Path(path)))
         if target in seen_targets:
-            raise Refused("output-twice", path=path)
+            raise RefusedError("output-twice", path=path)
         seen_targets.add(target)
 
 
@@ -322,9 +322,9 @@ def resolve_folder(path: Path) -> Path:
 
 
 def check_unmoved(target: Path) -> None:
-    """Raise `Failed` if the folder of a path from `check_output` leads elsewhere by now."""
+    """Raise `FailedError` if the folder of a path from `check_output` leads elsewhere by now."""
     if resolve_folder(target) != target:
-        raise Failed("output-moved", path=target.parent)
+        raise FailedError("output-moved", path=target.parent)
 
 
 def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
@@ -340,22 +340,22 @@ def _is_same_or_inside(path: Path, other: str | os.PathLike[str]) -> bool:
 
 
 def _check_zarr(path: Path, status: os.stat_result | None) -> None:
-    """Raise `Refused` if Zarr cannot be written here, or would replace something else."""
+    """Raise `RefusedError` if Zarr cannot be written here, or would replace something else."""
     from napari_dip.io.formats.zarr import check_zarr, find_foreign_file
 
     check_zarr(path)
     if status is not None and not path.is_dir():
-        raise Refused("folder-is-file", path=path)
+        raise RefusedError("folder-is-file", path=path)
     if status is not None and any(path.iterdir()) and not is_zarr(path):
-        raise Refused("zarr-foreign", path=path)
+        raise RefusedError("zarr-foreign", path=path)
     if status is not None and (other := find_foreign_file(path)):
-        raise Refused("zarr-shared", path=path, other=other)
+        raise RefusedError("zarr-shared", path=path, other=other)
 
 
 def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -> None:
     """Create a file in the folder, the only reliable test whether it is writable."""
     if not folder.is_dir():
-        raise Refused("output-folder-missing", folder=path.parent)
+        raise RefusedError("output-folder-missing", folder=path.parent)
     try:
         trial = folder / make_temporary_name()
         trial.touch(exist_ok=False)
@@ -364,7 +364,7 @@ def _check_folder(folder: Path, replaces: bool, path: Path, bytes_needed: int) -
             raise PermissionError(13, "the file that is there may not be changed")
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise Refused(make_folder_refusal(folder, error)) from None
+        raise RefusedError(make_folder_refusal(folder, error)) from None
     if free < bytes_needed:
         why = f"{bytes_needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free"
-        raise Refused("output-full", folder=folder, why=why)
+        raise RefusedError("output-full", folder=folder, why=why)

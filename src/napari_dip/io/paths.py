@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 
@@ -92,14 +92,14 @@ def resolve_target(path: Path) -> Path:
 
 
 def check_working_folder() -> None:
-    """Raise `Refused` if the working folder of this process was deleted.
+    """Raise `RefusedError` if the working folder of this process was deleted.
 
     PyTorch's libraries would end the process there without a message.
     """
     try:
         os.getcwd()
     except OSError:
-        raise Refused("folder-gone") from None
+        raise RefusedError("folder-gone") from None
 
 
 def describe_exception(error: BaseException) -> str:
@@ -124,13 +124,13 @@ def make_folder(place: Path, *, parents: bool = False) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it cannot be created.
     """
     try:
         place.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
-        raise Refused(make_folder_refusal(place, error)) from None
+        raise RefusedError(make_folder_refusal(place, error)) from None
 
 
 def make_folder_refusal(folder: str | os.PathLike[str], error: OSError) -> Refusal:
@@ -157,25 +157,25 @@ def stat_path(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None
 
     Raises
     ------
-    Refused
+    RefusedError
         If no file can have that name, or the path is not accessible.
     """
     typed_path = os.fspath(path)
     if not typed_path:
-        raise Refused("path-empty")
+        raise RefusedError("path-empty")
     try:
         return Path(typed_path), os.stat(typed_path)
     except (FileNotFoundError, NotADirectoryError):
         if _ADDRESS.match(typed_path):
-            raise Refused(
+            raise RefusedError(
                 "path-url", path=typed_path, hint=_suggest_local_path(typed_path)
             ) from None
         return Path(typed_path), None
     except ValueError as error:
-        raise Refused("path-wrong", path=typed_path, why=describe_exception(error)) from None
+        raise RefusedError("path-wrong", path=typed_path, why=describe_exception(error)) from None
     except OSError as error:
         code = "path-wrong" if error.errno in _PATH_ERRNOS else "file-unreadable"
-        raise Refused(code, path=typed_path, why=describe_exception(error)) from None
+        raise RefusedError(code, path=typed_path, why=describe_exception(error)) from None
 
 
 def _suggest_local_path(address: str) -> str:
@@ -208,21 +208,23 @@ def read_small_text(path: str | os.PathLike[str], kind: str, max_bytes: int) -> 
 
     Raises
     ------
-    Refused
+    RefusedError
         If it cannot be opened, or is larger.
     ValueError
         If it is not valid UTF-8.
     """
     file_path, count = check_readable_file(path)
     if count > max_bytes:
-        raise Refused("file-long", path=file_path, size=f"{count / 1e6:.0f} MB", kind=kind)
+        raise RefusedError("file-long", path=file_path, size=f"{count / 1e6:.0f} MB", kind=kind)
     try:
         text = file_path.read_bytes().decode("utf-8")
         return text.removeprefix("\ufeff")  # the BOM that Windows editors add
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except OSError as error:
-        raise Refused("file-unreadable", path=file_path, why=describe_exception(error)) from None
+        raise RefusedError(
+            "file-unreadable", path=file_path, why=describe_exception(error)
+        ) from None
 
 
 def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
@@ -235,23 +237,25 @@ def check_readable_file(path: str | os.PathLike[str]) -> tuple[Path, int]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is missing, a folder, a pipe or device, empty, or cannot be opened.
     """
     file_path, status = stat_path(path)
     if status is None:
-        raise Refused("file-missing", path=file_path)
+        raise RefusedError("file-missing", path=file_path)
     if stat.S_ISDIR(status.st_mode):
-        raise Refused("file-is-folder", path=file_path)
+        raise RefusedError("file-is-folder", path=file_path)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-        raise Refused("file-type", path=file_path, why="it is a pipe or a device")
+        raise RefusedError("file-type", path=file_path, why="it is a pipe or a device")
     if status.st_size == 0:
-        raise Refused("file-empty", path=file_path)
+        raise RefusedError("file-empty", path=file_path)
     try:
         with file_path.open("rb"):
             return file_path, status.st_size
     except OSError as error:
-        raise Refused("file-unreadable", path=file_path, why=describe_exception(error)) from None
+        raise RefusedError(
+            "file-unreadable", path=file_path, why=describe_exception(error)
+        ) from None
 
 
 def compute_file_sha256(
@@ -269,7 +273,7 @@ def compute_file_sha256(
 
     Raises
     ------
-    Refused
+    RefusedError
         If it cannot be read, is too large, is a pipe or device, or contains a forbidden link.
     """
     try:
@@ -286,7 +290,7 @@ def compute_file_sha256(
             raise OSError(errno.EFBIG, "it is far larger than what was written")
         return _hash_bytes(path, check)
     except OSError as error:
-        raise Refused("file-unreadable", path=path, why=describe_exception(error)) from None
+        raise RefusedError("file-unreadable", path=path, why=describe_exception(error)) from None
 
 
 def make_file_stamp(path: Path) -> str:
@@ -398,7 +402,7 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
 
     Raises
     ------
-    Refused
+    RefusedError
         If there are no inputs, a folder or pattern matches nothing, or all matches are results.
     """
     files: dict[str, Path] = {}
@@ -406,7 +410,7 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
     results_folder = os.path.realpath(results)
     patterns = [os.fspath(item) for item in inputs]
     if not patterns:
-        raise Refused("batch-none")
+        raise RefusedError("batch-none")
     for pattern in patterns:
         if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(
             pattern
@@ -422,10 +426,10 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
             if remaining:
                 notes.append(make_note("files-skipped", count=remaining, folder=pattern))
         if not matches:
-            raise Refused("batch-empty", pattern=pattern)
+            raise RefusedError("batch-empty", pattern=pattern)
         input_paths = [item for item in matches if os.path.realpath(item.parent) != results_folder]
         if not input_paths:
-            raise Refused("batch-among", folder=results)
+            raise RefusedError("batch-among", folder=results)
         for input_path in input_paths:
             files.setdefault(os.path.realpath(input_path), input_path)
     return InputFiles(files=tuple(files.values()), notes=tuple(notes))
@@ -447,7 +451,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If two names are equal up to case and the encoding of accents; names the first two.
     """
     sources_by_key: dict[str, Path] = {}
@@ -455,7 +459,7 @@ def check_names_differ(sources: Iterable[Path]) -> None:
         name = make_result_name(source)
         key = unicodedata.normalize("NFC", name).casefold()
         if key in sources_by_key:
-            raise Refused("batch-names", first=sources_by_key[key], second=source, name=name)
+            raise RefusedError("batch-names", first=sources_by_key[key], second=source, name=name)
         sources_by_key[key] = source
 
 
@@ -468,7 +472,7 @@ def _list_folder_images(folder: Path) -> tuple[list[Path], int]:
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise Refused("file-unreadable", path=folder, why=describe_exception(error)) from None
+        raise RefusedError("file-unreadable", path=folder, why=describe_exception(error)) from None
     files = [entry for entry in entries if _is_image(entry) or not entry.is_dir()]
     images = [file for file in files if _is_image(file) or file.suffix.lower() in _INPUT_SUFFIXES]
     return images, len(files) - len(images)

@@ -1,7 +1,7 @@
 """Read the header, the pixels and the provenance of an image file.
 
 The first bytes of a file decide its format, never its name. tifffile, Pillow, zarr and bioio do the
-parsing. The files may be damaged or hostile, so every parser error becomes a `Refused` that names
+parsing. The files may be damaged or hostile, so every parser error becomes a `RefusedError` that names
 the file.
 """
 
@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
 from napari_dip.io.formats.zarr import read_group_attributes
 from napari_dip.io.paths import (
@@ -74,7 +74,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file is missing, truncated or of an unknown format, or its header is implausible.
     """
     place, size, reader = _find_reader(path)
@@ -83,7 +83,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     if size and spec.pixels * np.dtype(spec.dtype).itemsize > _MAX_COMPRESSION_RATIO * size:
         sizes = " × ".join(str(side) for side in spec.shape)
         why = f"its header states {sizes} pixels, but it holds {size} bytes"
-        raise Refused("file-broken", path=place, why=why)
+        raise RefusedError("file-broken", path=place, why=why)
     return spec
 
 
@@ -102,7 +102,7 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file is damaged, or changed since its header was read.
     ValueError
         If `spec` has no path.
@@ -133,7 +133,7 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file is damaged, or changed since its header was read.
     """
     assert spec.path is not None
@@ -158,7 +158,7 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
                 temporary_folder.path / "pixels", location.shape, location.dtype.newbyteorder("=")
             )
         except OSError as error:
-            raise Refused(make_save_refusal(temporary_folder.path, error)) from None
+            raise RefusedError(make_save_refusal(temporary_folder.path, error)) from None
         location.unpack(raw.make_memmap("r+"))
         return replace(raw, file_owner=temporary_folder)
 
@@ -184,14 +184,14 @@ def _find_reader(path: str | os.PathLike[str]) -> tuple[Path, int, ModuleType]:
     for magic, reader in _READERS.items():
         if start.startswith(magic):
             return place, size, reader
-    raise Refused("file-type", path=place, why="it starts like none of them")
+    raise RefusedError("file-type", path=place, why="it starts like none of them")
 
 
 def _check_unchanged(pixels: PixelsT, spec: ImageSpec) -> PixelsT:
     """Return pixels, or refuse them if they do not fit the header."""
     if pixels.shape != spec.shape or pixels.dtype.name != spec.dtype:
         why = "its size or type changed while it was being read"
-        raise Refused("file-broken", path=spec.path, why=why)
+        raise RefusedError("file-broken", path=spec.path, why=why)
     return pixels
 
 

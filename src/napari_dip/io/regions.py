@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.paths import describe_exception
 
 if TYPE_CHECKING:
@@ -125,16 +125,16 @@ class LazyImage:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the file, or a chunk of it, is damaged.
         """
         with convert_parser_errors(self.path):
             return np.asarray(self.fetch(place), self.dtype)
 
 
-def refuse_broken(path: Path, why: str) -> Refused:
+def refuse_broken(path: Path, why: str) -> RefusedError:
     """Return the refusal of a truncated or damaged file."""
-    return Refused("file-broken", path=path, why=why)
+    return RefusedError("file-broken", path=path, why=why)
 
 
 @contextmanager
@@ -142,20 +142,20 @@ def convert_parser_errors(path: Path) -> Iterator[None]:
     """Turn any error of a parser into a refusal that names the file."""
     try:
         yield
-    except Refused:
+    except RefusedError:
         raise
     except MemoryError:
         why = "its header asks for more memory than there is"
-        raise Refused("file-broken", path=path, why=why) from None
+        raise RefusedError("file-broken", path=path, why=why) from None
     except OSError as error:
         code = "file-unreadable" if error.errno else "file-broken"
-        raise Refused(code, path=path, why=describe_exception(error)) from None
+        raise RefusedError(code, path=path, why=describe_exception(error)) from None
     except Exception as error:
         is_unexpected = isinstance(error, _PARSER_ERRORS) or any(
             text in str(error) for text in _PYTHON_ERROR_TEXTS
         )
         why = _INVALID_HEADER_REASON if is_unexpected else describe_exception(error)
-        raise Refused("file-broken", path=path, why=why) from None
+        raise RefusedError("file-broken", path=path, why=why) from None
 
 
 def create_mapped_image(

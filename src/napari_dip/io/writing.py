@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
 from napari_dip.io.outputs import FOLDER_SUFFIX, resolve_folder
@@ -67,7 +67,7 @@ def write_image(
 
     Raises
     ------
-    Failed
+    FailedError
         If the file cannot be written; an earlier file stays unchanged.
     """
     if len(axes) != image.ndim:
@@ -126,12 +126,12 @@ def _write_tiff(
 
 
 def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = False) -> Path:
-    """Save text in UTF-8; raise `Failed` as `write_image` does."""
+    """Save text in UTF-8; raise `FailedError` as `write_image` does."""
     return write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> Path:
-    """Save bytes; raise `Failed` as `write_image` does."""
+    """Save bytes; raise `FailedError` as `write_image` does."""
     return _write_file(Path(path), lambda file: file.write(content), overwrite)
 
 
@@ -168,7 +168,7 @@ def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMapped
 
 
 def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: bool) -> Path:
-    """Write a file atomically; convert OSError to `Failed`."""
+    """Write a file atomically; convert OSError to `FailedError`."""
     try:
         with (
             write_atomically(resolve_folder(path), overwrite=overwrite) as part,
@@ -176,7 +176,7 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
         ):
             write(file)
     except OSError as error:
-        raise Failed(make_save_refusal(path, error)) from error
+        raise FailedError(make_save_refusal(path, error)) from error
     return path
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.formats.zarr import FORMATS, check_zarr, find_foreign_file, get_ome_version
 from napari_dip.io.header import get_unit_symbol
@@ -74,9 +74,9 @@ def write_zarr(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the package for Zarr is not installed.
-    Failed
+    FailedError
         If it cannot be written; an earlier image stays unchanged.
     """
     check_zarr(path)
@@ -88,7 +88,7 @@ def write_zarr(
         ) as part:
             _write_levels(part, pixels, sizes, provenance, get_ome_version(like), origin or {})
     except OSError as error:
-        raise Failed(make_save_refusal(path, error)) from error
+        raise FailedError(make_save_refusal(path, error)) from error
     return path
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refused, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.io import ImageSpec, guess_axes
 from napari_dip.io.reading import open_pixels
 from napari_dip.pipeline.events import drain_generator
@@ -65,9 +65,9 @@ def restore(
 
     Raises
     ------
-    Refused
+    RefusedError
         If an image or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
     """
     from napari_dip.pipeline.execute.clock import make_keep_after_control
@@ -105,7 +105,7 @@ def restore(
         run(plan, data, control=control, preview_seconds=preview_seconds, stamps=stamps), progress
     )
     if result is None:  # the run was ended before there was any result
-        raise Failed("unexpected", why="the run ended without a picture")
+        raise FailedError("unexpected", why="the run ended without a picture")
     return result
 
 
@@ -158,9 +158,9 @@ def denoise(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
 
     References
@@ -211,7 +211,7 @@ def inpaint(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As for `denoise`.
 
     References
@@ -255,9 +255,9 @@ def guide(
 
     Raises
     ------
-    Refused
+    RefusedError
         If an image or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
     """
     recipe = make_recipe("guide", preset=preset, seed=seed, device=device, **settings)
@@ -295,9 +295,9 @@ def super_resolve(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
 
     References
@@ -340,9 +340,9 @@ def deblur(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image, the PSF or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
     """
     recipe = make_recipe("deblur", preset=preset, seed=seed, device=device, **settings)
@@ -380,9 +380,9 @@ def blind_deblur(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
 
     References
@@ -415,7 +415,7 @@ def invert_features(
     network : str
         Path of a torch.export program (.pt2), or name of a torchvision architecture.
     layer : str
-        Path of the module whose output is inverted; "list" raises `Refused` with all names.
+        Path of the module whose output is inverted; "list" raises `RefusedError` with all names.
     preset, seed, device, progress, axes
         As for `denoise`.
     **settings
@@ -430,9 +430,9 @@ def invert_features(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image, the network or a setting cannot be used; nothing was computed.
-    Failed
+    FailedError
         If the run failed after work had begun.
 
     References
@@ -447,7 +447,7 @@ def invert_features(
 def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
     names = [task_input.name for task_input in recipe.task.spec.inputs]
     if unknown := set(inputs) - set(names):
-        raise Refused("setting-unknown", field=min(unknown), known=", ".join(names))
+        raise RefusedError("setting-unknown", field=min(unknown), known=", ".join(names))
 
 
 def load_recipe(recipe: object) -> Recipe:
@@ -455,7 +455,7 @@ def load_recipe(recipe: object) -> Recipe:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it cannot be read or is not a recipe.
     """
     if isinstance(recipe, Recipe):
@@ -473,7 +473,7 @@ def _read_recipe_file(path: str) -> Recipe:
     try:
         text = read_small_text(path, "a recipe", MAX_SETTINGS_BYTES)
     except ValueError as error:
-        raise Refused("recipe-broken", path=path, why=describe_exception(error)) from None
+        raise RefusedError("recipe-broken", path=path, why=describe_exception(error)) from None
     return recipe_from_json(text, origin=path)
 
 
@@ -482,7 +482,7 @@ def parse_axes(axes: object) -> str | None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If they are neither a text nor a list of texts.
     """
     letters = axes if isinstance(axes, list | tuple) else [axes]
@@ -491,7 +491,7 @@ def parse_axes(axes: object) -> str | None:
     if not all(isinstance(letter, str) for letter in letters):
         why = "it should be one letter for each axis"
         hint = "Give a text such as 'ZYX', or a list of such letters."
-        raise Refused("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
+        raise RefusedError("setting-wrong", field="axes", value=repr(axes), why=why, hint=hint)
     return "".join(map(str, letters)).upper()
 
 
@@ -502,12 +502,12 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image is no array and no readable file.
     """
     axes = parse_axes(axes)
     if isinstance(image, str) and "\n" in image and not os.path.lexists(image):
-        raise Refused("image-not-array", name=name, why="it is a text of several lines")
+        raise RefusedError("image-not-array", name=name, why="it is a text of several lines")
     if isinstance(image, str | os.PathLike):
         from napari_dip.io.reading import read_pixels, read_spec
 
@@ -518,7 +518,7 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
         shape = tuple(int(side) for side in array.shape)
     except (TypeError, ValueError):  # dask arrays may have chunks of unknown size
         why = "its size is not known yet"
-        raise Refused("image-not-array", name=name, why=why) from None
+        raise RefusedError("image-not-array", name=name, why=why) from None
     axis_letters = axes or ("" if axes is not None else guess_axes(shape))
     spec = ImageSpec(
         name=name,
@@ -534,7 +534,7 @@ def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Call
 def _convert_to_array(name: str, value: Any) -> Any:
     """Convert a value to an array in native byte order; dask arrays stay lazy."""
     if value is None or isinstance(value, bytes | bytearray | Mapping | Iterator | Set):
-        raise Refused("image-not-array", name=name, why=_describe_type(value))
+        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
     if is_dask_array(value):
         return value
     import numpy as np
@@ -543,14 +543,14 @@ def _convert_to_array(name: str, value: Any) -> Any:
         array: npt.NDArray[Any] = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
-        raise Refused("image-not-array", name=name, why=why) from None
+        raise RefusedError("image-not-array", name=name, why=why) from None
     if array.dtype == object and not array.ndim:
-        raise Refused("image-not-array", name=name, why=_describe_type(value))
+        raise RefusedError("image-not-array", name=name, why=_describe_type(value))
     if array.dtype.kind in "US" and array.ndim < 2:
         why = "it holds texts, and several files are restored by napari_dip.batch"
-        raise Refused("image-not-array", name=name, why=why)
+        raise RefusedError("image-not-array", name=name, why=why)
     if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
-        raise Refused("image-masked", count=hidden, total=array.size, name=name)
+        raise RefusedError("image-masked", count=hidden, total=array.size, name=name)
     if array.dtype.byteorder not in "=|" and array.dtype.fields is None:
         return array.astype(array.dtype.newbyteorder("="))
     return array

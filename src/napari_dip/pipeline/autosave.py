@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import DipError, Refused, make_refusal
+from napari_dip.errors import DipError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.paths import parse_strict_json, read_small_text
@@ -244,7 +244,7 @@ def write_run_manifest(folder: Path, about: Mapping[str, Any], inputs: Mapping[s
 
     Raises
     ------
-    Failed
+    FailedError
         If the file cannot be written.
     """
     facts = {"schema": RUN_MANIFEST_SCHEMA, **get_pixel_versions(), **about, "inputs": inputs}
@@ -360,7 +360,7 @@ def run_with_autosave(
         result = yield from run(plan, data, store=store, **run_options)
         is_finished = True
         return result
-    except Refused:
+    except RefusedError:
         is_finished = not target.resume
         raise
     finally:
@@ -470,7 +470,7 @@ def read_run_inputs(run: InterruptedRun, layers: Mapping[str, Any]) -> dict[str,
 
     Raises
     ------
-    Refused
+    RefusedError
         If the pixels are missing, or have changed.
     """
     return {name: _find_input_pixels(run, name, layers.get(name)) for name in run.inputs}
@@ -488,7 +488,9 @@ def _find_input_pixels(run: InterruptedRun, name: str, layer: Any) -> Any:
             pixels = np.load(run.folder / description["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:
         facts = {"layer": description["layer"], "path": location}
-        raise Refused(make_refusal("unfinished-gone", **facts)) from error
+        raise RefusedError(make_refusal("unfinished-gone", **facts)) from error
     if compute_sha256(pixels) != description["sha256"]:
-        raise Refused(make_refusal("unfinished-changed", layer=description["layer"], path=location))
+        raise RefusedError(
+            make_refusal("unfinished-changed", layer=description["layer"], path=location)
+        )
     return pixels

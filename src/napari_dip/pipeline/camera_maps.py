@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Map = npt.NDArray[np.float32]
 
-    Numbers = npt.NDArray[np.float64]
+    FloatArray = npt.NDArray[np.float64]
 
 #: File names of the maps and of the photon transfer plot.
 CAMERA_MAP_FILES = ("offset.tif", "gain.tif", "noise.tif", "photon_transfer.png")
@@ -37,7 +37,7 @@ MIN_RELIABLE_DARK_FRAMES = 20
 #: Variance of rounding to whole grey values, the minimum of any pixel of an integer image.
 QUANTISATION_VARIANCE = 1 / 12
 #: Minimum gain of a pixel, as a share of the camera's gain.
-MIN_GAIN_SHARE = 0.1
+MIN_GAIN_FRACTION = 0.1
 #: Quantiles of a normal distribution at one standard deviation to each side.
 ONE_SIGMA_QUANTILES = (0.1587, 0.8413)
 #: Maximum relative deviation of a level's variance from the line without a warning. More means an
@@ -62,8 +62,8 @@ class LightLevel(NamedTuple):
 
     name: str
     frames: int
-    mean: Numbers
-    variance: Numbers
+    mean: FloatArray
+    variance: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -97,7 +97,7 @@ class CameraReport:
     camera_gain: float = 0.0
     gain_spread: float = 0.0
     gain_error: float = 0.0
-    raw_gain: Numbers | None = None
+    raw_gain: FloatArray | None = None
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -158,9 +158,9 @@ class CameraReport:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the folder cannot be used, or already holds files of these names.
-        Failed
+        FailedError
             If the files cannot be written.
         """
         path = check_camera_map_folder(folder, overwrite=overwrite)
@@ -170,7 +170,7 @@ class CameraReport:
             if array is not None:
                 facts = {"napari_dip_camera_maps": self.to_dict()}
                 write_image(path / name, array, axes="YX", provenance=facts, overwrite=overwrite)
-        write_bytes(path / CAMERA_MAP_FILES[-1], draw_photon_transfer(self), overwrite=overwrite)
+        write_bytes(path / CAMERA_MAP_FILES[-1], plot_photon_transfer(self), overwrite=overwrite)
         return path
 
 
@@ -184,7 +184,7 @@ def check_camera_map_folder(
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no folder, cannot be written to, or holds files of these names or the frames.
     """
     path = check_folder(folder)
@@ -224,7 +224,7 @@ def camera_maps(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the frames cannot be used.
 
     References
@@ -235,7 +235,7 @@ def camera_maps(
     """
     darks, flats = _describe_stacks("dark", dark), _describe_stacks("flat", flat)
     if len(flats) == 1:
-        raise Refused("camera-levels", name=flats[0][0].name)
+        raise RefusedError("camera-levels", name=flats[0][0].name)
     for spec, _ in (*darks, *flats):
         _check_frames(spec, darks[0][0])
     report_progress = progress or (lambda _: None)
@@ -248,7 +248,7 @@ def camera_maps(
     levels = tuple(_measure_level([flat], flat[0].name, report_progress) for flat in flats)
     for level in levels:
         if float(np.median(level.mean - dark_level.mean)) <= float(np.median(noise)):
-            raise Refused("camera-not-lit", name=level.name, dark=dark_level.name)
+            raise RefusedError("camera-not-lit", name=level.name, dark=dark_level.name)
     raw_gains, errors = _fit_gains(dark_level, levels)
     camera_gain = float((raw_gains / errors**2).sum() / (1 / errors**2).sum())
     low, high = np.quantile(raw_gains, ONE_SIGMA_QUANTILES)
@@ -258,7 +258,7 @@ def camera_maps(
     return CameraReport(
         offset=offset,
         noise=noise,
-        gain=np.maximum(shrunk_gains, MIN_GAIN_SHARE * camera_gain).astype(np.float32),
+        gain=np.maximum(shrunk_gains, MIN_GAIN_FRACTION * camera_gain).astype(np.float32),
         dark=dark_level,
         flats=levels,
         camera_gain=camera_gain,
@@ -285,10 +285,12 @@ def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
 def _check_frames(spec: ImageSpec, first: ImageSpec) -> None:
     """Refuse a stack whose header is wrong, or whose frame size is not that of the first."""
     if fault := check_header(spec):
-        raise Refused(fault)
+        raise RefusedError(fault)
     if spec.grid != first.grid:
         sizes = [" × ".join(map(str, header.grid)) for header in (spec, first)]
-        raise Refused("frames-size", name=spec.name, size=sizes[0], other=first.name, want=sizes[1])
+        raise RefusedError(
+            "frames-size", name=spec.name, size=sizes[0], other=first.name, want=sizes[1]
+        )
 
 
 def _measure_level(
@@ -314,16 +316,16 @@ def _measure_level(
             frame = frame.T if is_transposed else frame
             level = float(frame.mean())
             if not np.isfinite(level):
-                raise Refused("frames-constant", name=spec.name)
+                raise RefusedError("frames-constant", name=spec.name)
             count += 1
             level_sum += level
             deviation = frame - level - mean
             mean += deviation / count
             squares += deviation * (frame - level - mean)
     if count < 2:
-        raise Refused("frames-few", name=name, count=count, least=2)
+        raise RefusedError("frames-few", name=name, count=count, least=2)
     if not squares.any():
-        raise Refused("frames-constant", name=name)
+        raise RefusedError("frames-constant", name=name)
     return LightLevel(name, count, mean + level_sum / count, squares / (count - 1))
 
 
@@ -331,7 +333,7 @@ def _get_quantisation_variance(spec: ImageSpec) -> float:
     return QUANTISATION_VARIANCE if spec.dtype[0] in "iu" else float(np.finfo(np.float32).tiny)
 
 
-def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, Numbers]:
+def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[FloatArray, FloatArray]:
     """Fit the gain of each pixel through its dark point; return gains and errors, (Y, X)."""
     lights = [flat.mean - dark.mean for flat in flats]
     excess = [flat.variance - dark.variance for flat in flats]
@@ -348,11 +350,11 @@ def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[Numbers, 
 
 
 @use_default_style
-def draw_photon_transfer(report: CameraReport) -> bytes:
+def plot_photon_transfer(report: CameraReport) -> bytes:
     """Plot light levels with their line, read noise and gains; return the bytes of a PNG file."""
-    drawings = [_draw_read_noise]
+    drawings = [_plot_read_noise]
     if report.gain is not None:
-        drawings = [_draw_levels, _draw_read_noise, _draw_gains]
+        drawings = [_plot_levels, _plot_read_noise, _plot_gains]
     figure = make_figure(3.6 * len(drawings), 3.2)
     for axes, draw in zip(
         figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True
@@ -361,13 +363,13 @@ def draw_photon_transfer(report: CameraReport) -> bytes:
         axes.xaxis.label.set_size(8)
         axes.yaxis.label.set_size(8)
         axes.title.set_size(9)
-        axes.legend(fontsize=7, frameon=False, loc="upper left" if draw is _draw_levels else "best")
+        axes.legend(fontsize=7, frameon=False, loc="upper left" if draw is _plot_levels else "best")
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     return render_png(figure)
 
 
-def _draw_levels(axes: Axes, report: CameraReport) -> None:
+def _plot_levels(axes: Axes, report: CameraReport) -> None:
     """Plot variance against light, with the line of the camera."""
     read_variance = float(np.median(report.noise)) ** 2
     pixels = report.offset.size
@@ -391,7 +393,7 @@ def _draw_levels(axes: Axes, report: CameraReport) -> None:
     )
 
 
-def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
+def _plot_read_noise(axes: Axes, report: CameraReport) -> None:
     """Plot a histogram of the pixels' read noise."""
     low, high = float(report.noise.min()), float(report.noise.max())
     bins = np.geomspace(low, max(high, 1.01 * low), 60).tolist()
@@ -402,7 +404,7 @@ def _draw_read_noise(axes: Axes, report: CameraReport) -> None:
     axes.set(xscale="log", yscale="log", title="Read noise", xlabel=label, ylabel="Pixels")
 
 
-def _draw_gains(axes: Axes, report: CameraReport) -> None:
+def _plot_gains(axes: Axes, report: CameraReport) -> None:
     """Plot histograms of the measured gains and of those of the map."""
     assert report.gain is not None and report.raw_gain is not None
     low, high = np.quantile(report.raw_gain, [0.001, 0.999])

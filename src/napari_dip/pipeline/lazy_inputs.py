@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import DipError, Refused, make_refusal
+from napari_dip.errors import DipError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io.paths import describe_exception, make_file_stamp
@@ -39,7 +39,7 @@ def is_dask_array(value: object) -> bool:
 class LazyPixels:
     """A dask array with a name; slices and the whole are computed when they are read.
 
-    Raises `Refused` if computing fails, or gives another shape or type than the array declares.
+    Raises `RefusedError` if computing fails, or gives another shape or type than the array declares.
 
     Parameters
     ----------
@@ -78,11 +78,11 @@ class LazyPixels:
             if is_memory_error(error):  # not a fault of the array
                 raise
             facts = {"name": self._name, "why": describe_exception(error)}
-            raise Refused(make_refusal("array-broken", **facts)) from error
+            raise RefusedError(make_refusal("array-broken", **facts)) from error
         shape = tuple(part.shape)
         if block.shape != shape or block.dtype != self.dtype:
             facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
-            raise Refused(
+            raise RefusedError(
                 make_refusal(
                     "array-other", found=_format_array_type(block.shape, block.dtype), **facts
                 )
@@ -91,7 +91,7 @@ class LazyPixels:
 
 
 def load_array(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return a value as a NumPy array, computed if it is a dask array; may raise `Refused`.
+    """Return a value as a NumPy array, computed if it is a dask array; may raise `RefusedError`.
 
     Parameters
     ----------
@@ -118,11 +118,11 @@ def stamp_files(plan: Plan) -> FileStamps:
 
 
 def check_unchanged(stamps: FileStamps) -> None:
-    """Raise `Refused` if a file was written to after `stamp_files`."""
+    """Raise `RefusedError` if a file was written to after `stamp_files`."""
     for path in stamps:
         if _is_file_changed(path, stamps):
             why = "it was written to while it was being read"
-            raise Refused(make_refusal("file-broken", path=make_printable(path), why=why))
+            raise RefusedError(make_refusal("file-broken", path=make_printable(path), why=why))
 
 
 def add_change_notes(

@@ -27,7 +27,7 @@ from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.io.paths import check_working_folder
 
 if TYPE_CHECKING:
@@ -224,9 +224,9 @@ def load_torch() -> ModuleType:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the working folder was deleted, where torch's libraries would end the process.
-    Failed
+    FailedError
         If Python is shutting down.
     """
     check_working_folder()
@@ -240,7 +240,7 @@ def load_torch() -> ModuleType:
     except RuntimeError as error:
         if "shutdown" not in str(error):
             raise
-        raise Failed("program-ends") from error
+        raise FailedError("program-ends") from error
     return torch
 
 

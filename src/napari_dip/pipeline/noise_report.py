@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
 
 #: Texts for the user on why the measured noise is unreliable, by `NoiseEstimate.unreliable_reason`.
 UNRELIABLE_REASON_TEXTS = {
@@ -202,7 +202,7 @@ def measure_noise(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the image or the frames cannot be used.
     """
     spec, pixels = _describe_checked_input("image", image, axes)
@@ -220,7 +220,7 @@ def _describe_checked_input(
 ) -> tuple[ImageSpec, Callable[[], Any]]:
     spec, pixels = describe_input(name, image, axes)
     if fault := check_header(spec):
-        raise Refused(fault)
+        raise RefusedError(fault)
     return spec, pixels
 
 
@@ -331,7 +331,7 @@ def _round_known(value: float | None) -> float | None:
 
 
 def _make_channel_noise(
-    noise: NoiseEstimate, planes: Planes, measured_mask: npt.NDArray[np.bool_] | None
+    noise: NoiseEstimate, planes: StackArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
@@ -410,7 +410,7 @@ def measure_detector(
 
     Raises
     ------
-    Refused
+    RefusedError
         If flat frames are fewer than two, or frames hold one value only.
     """
     import torch
@@ -439,7 +439,7 @@ def _stack_frames(frames: DetectorFrames, min_count: int) -> npt.NDArray[np.floa
     planes = np.moveaxis(np.asarray(array, np.float64), plane_axes, (-2, -1))
     planes = planes.reshape(-1, *planes.shape[-2:])
     if len(planes) < min_count:
-        raise Refused("frames-few", name=spec.name, count=len(planes), least=min_count)
+        raise RefusedError("frames-few", name=spec.name, count=len(planes), least=min_count)
     if not np.isfinite(planes).all() or planes.min() == planes.max():
-        raise Refused("frames-constant", name=spec.name)
+        raise RefusedError("frames-constant", name=spec.name)
     return planes

@@ -137,7 +137,7 @@ class Step:
         return self._start is not None or self.is_finished
 
     @property
-    def timed_share(self) -> float:
+    def timed_fraction(self) -> float:
         """Share of the work that was timed."""
         return 0.0 if self._start is None else self._end[1] - self._start[1]
 
@@ -184,30 +184,30 @@ class Step:
             self.update(now, 1.0)
         self.is_finished = True
 
-    def estimate_duration(self, usual_share: float) -> float | None:
+    def estimate_duration(self, usual_fraction: float) -> float | None:
         """Estimate the seconds of the whole step from those that were timed; None if none were.
 
         Parameters
         ----------
-        usual_share : float
+        usual_fraction : float
             Share at which steps of this kind end.
         """
-        if self._start is None or self.timed_share <= 0:
+        if self._start is None or self.timed_fraction <= 0:
             return None
         seconds = self._end[0] - self._start[0]
         if self.report is not None and not self.is_finished:
             remaining = self.report.seconds_left
             return None if remaining is None else seconds + remaining
-        return seconds / self.timed_share * self._choose_final_share(usual_share)
+        return seconds / self.timed_fraction * self._choose_final_fraction(usual_fraction)
 
-    def estimate_seconds_left(self, now: float, usual_share: float, rate: float | None) -> float:
+    def estimate_seconds_left(self, now: float, usual_fraction: float, rate: float | None) -> float:
         """Estimate the remaining seconds from the step's own pace, or else from its plan.
 
         Parameters
         ----------
         now : float
             Current time, in seconds.
-        usual_share : float
+        usual_fraction : float
             Share at which steps of this kind end.
         rate : float or None
             Measured seconds per planned second.
@@ -218,19 +218,19 @@ class Step:
             NaN if neither is known.
         """
         begin, end = (0.0, now) if self._start is None else (self._start[0], self._end[0])
-        if self.timed_share > 0 and self.report is None:
-            pace = (end - begin) / self.timed_share
-            seconds = pace * (self._choose_final_share(usual_share) - self.share)
+        if self.timed_fraction > 0 and self.report is None:
+            pace = (end - begin) / self.timed_fraction
+            seconds = pace * (self._choose_final_fraction(usual_fraction) - self.share)
         else:
-            end = end if self.timed_share > 0 or self._start is None else begin
+            end = end if self.timed_fraction > 0 or self._start is None else begin
             seconds = self.planned * (1 - self.share) if self.planned else 0.0
             seconds *= (nan if self.planned else 0.0) if rate is None else rate
         return seconds if isnan(seconds) else max(0.0, seconds - (now - end))
 
-    def _choose_final_share(self, usual_share: float) -> float:
+    def _choose_final_fraction(self, usual_fraction: float) -> float:
         if self.is_finished:
             return self.share
-        return usual_share if usual_share > self.share else (1 + self.share) / 2
+        return usual_fraction if usual_fraction > self.share else (1 + self.share) / 2
 
 
 class ProgressTracker:
@@ -264,7 +264,7 @@ class ProgressTracker:
         self._default_rate, self._margin = default_rate, margin
         self._total = 0.0
         # fraction and finished work when the planned work changed last, and the share done since
-        self._base, self._share = (0.0, 0.0), 0.0
+        self._base, self._fraction = (0.0, 0.0), 0.0
 
     def add_step(
         self, kind: str, planned: float, weight: float | None = None, stage: int = 0
@@ -291,12 +291,14 @@ class ProgressTracker:
             done += weight * (1.0 if step.is_finished else step.share)
         base_fraction, base_done = self._base
         if total != self._total and self._total:
-            base_fraction += (1 - base_fraction) * self._share
-            base_done, self._share = done, 0.0
+            base_fraction += (1 - base_fraction) * self._fraction
+            base_done, self._fraction = done, 0.0
         self._base, self._total = (base_fraction, base_done), total
         if total > base_done:
-            self._share = max(self._share, (done - base_done) / (total - base_done))
-        fraction = 1.0 if self._share >= 1 else base_fraction + (1 - base_fraction) * self._share
+            self._fraction = max(self._fraction, (done - base_done) / (total - base_done))
+        fraction = (
+            1.0 if self._fraction >= 1 else base_fraction + (1 - base_fraction) * self._fraction
+        )
         return Progress(
             message=message,
             done=fraction * total,
@@ -310,7 +312,7 @@ class ProgressTracker:
         )
 
     def _estimate_seconds_left(self, now: float) -> float | None:
-        rates, usual_shares = self._measure_rates()
+        rates, usual_fractions = self._measure_rates()
         running: dict[int, list[float]] = defaultdict(list)
         pending: dict[int, list[float]] = defaultdict(list)
         for step in self.steps:
@@ -319,9 +321,9 @@ class ProgressTracker:
             if step.report is not None and step.report.seconds_left is not None:
                 running[step.stage].append(step.report.seconds_left)
                 continue
-            usual_share = usual_shares.get(step.kind, 1.0)
+            usual_fraction = usual_fractions.get(step.kind, 1.0)
             rate = rates.get(step.kind, rates.get("", self._default_rate))
-            seconds = step.estimate_seconds_left(now, usual_share, rate)
+            seconds = step.estimate_seconds_left(now, usual_fraction, rate)
             (running if step.is_started else pending)[step.stage].append(self._margin * seconds)
         seconds_left = sum(
             _schedule([*running[stage], *pending[stage]], self.workers)
@@ -336,19 +338,19 @@ class ProgressTracker:
         """
         shares: dict[str, list[float]] = defaultdict(list)
         for step in self.steps:
-            if step.is_finished and step.timed_share > 0:
+            if step.is_finished and step.timed_fraction > 0:
                 shares[step.kind].append(step.share)
-        usual_shares = {kind: fmean(ends) for kind, ends in shares.items()}
+        usual_fractions = {kind: fmean(ends) for kind, ends in shares.items()}
         measured: dict[str, float] = defaultdict(float)
         planned: dict[str, float] = defaultdict(float)
         for step in self.steps:
-            duration = step.estimate_duration(usual_shares.get(step.kind, 1.0))
+            duration = step.estimate_duration(usual_fractions.get(step.kind, 1.0))
             if duration is not None and step.planned > 0:
-                weight = 1.0 if step.is_finished else step.timed_share
+                weight = 1.0 if step.is_finished else step.timed_fraction
                 for kind in (step.kind, ""):
                     measured[kind] += weight * duration
                     planned[kind] += weight * step.planned
-        return {kind: measured[kind] / planned[kind] for kind in planned}, usual_shares
+        return {kind: measured[kind] / planned[kind] for kind in planned}, usual_fractions
 
 
 def _schedule(durations: list[float], workers: int) -> float:

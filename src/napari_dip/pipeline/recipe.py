@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import shorten_repr
 from napari_dip.io.paths import describe_exception, parse_strict_json
 from napari_dip.tasks import TASKS, Setting, Task
@@ -191,11 +191,11 @@ def make_recipe(task: str, /, **settings: Any) -> Recipe:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the task or a setting does not exist, or a value is not allowed.
     """
     if task not in TASKS:
-        raise Refused(
+        raise RefusedError(
             "setting-wrong",
             field="task",
             value=shorten_repr(task),
@@ -219,7 +219,7 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is not a recipe, comes from a newer program, or holds unknown settings.
     """
     if (
@@ -227,17 +227,19 @@ def recipe_from_dict(raw: object, *, origin: str = "recipe") -> Recipe:
         or not isinstance(raw.get("settings", {}), dict)
         or "task" not in raw
     ):
-        raise Refused("recipe-broken", path=origin, why="it does not name a task and its settings")
+        raise RefusedError(
+            "recipe-broken", path=origin, why="it does not name a task and its settings"
+        )
     fields = dict(raw)
     schema = fields.pop("schema", None)
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise Refused("recipe-broken", path=origin, why="its schema version is missing")
+        raise RefusedError("recipe-broken", path=origin, why="its schema version is missing")
     if schema > RECIPE_SCHEMA:
-        raise Refused("recipe-newer", found=schema, known=RECIPE_SCHEMA)
+        raise RefusedError("recipe-newer", found=schema, known=RECIPE_SCHEMA)
     task, settings = str(fields.pop("task")), fields.pop("settings", {})
     settings, _ = rename_settings(task, {str(key): setting for key, setting in settings.items()})
     if clash := set(fields) & set(settings):
-        raise Refused("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
+        raise RefusedError("recipe-broken", path=origin, why=f"it gives {sorted(clash)[0]!r} twice")
     return make_recipe(task, **settings, **{str(key): value for key, value in fields.items()})
 
 
@@ -260,7 +262,7 @@ def rename_settings(
 
     Raises
     ------
-    Refused
+    RefusedError
         If a setting occurs under both its old and its new name.
     """
     renamed, notes = rename_keys(settings, OLD_SETTINGS.get(task, {}))
@@ -279,7 +281,7 @@ def rename_keys(
     for old, new in names.items():
         if old in named and new in named:
             why = f"'{new}' is another name of it and stands there as well"
-            raise Refused(
+            raise RefusedError(
                 "setting-wrong",
                 field=old,
                 value=shorten_repr(named[old]),
@@ -318,7 +320,7 @@ def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
         return migrated
     try:
         migrated["recipe"] = recipe_from_dict(raw).to_dict()
-    except Refused:
+    except RefusedError:
         return migrated
     migrated = _rename(migrated, OLD_SWITCHES)
     _rename_within(migrated, ("inputs", "inputs_sha256"), OLD_INPUTS)
@@ -364,18 +366,18 @@ def recipe_from_json(text: str, *, origin: str = "recipe") -> Recipe:
     try:
         raw = parse_strict_json(text)
     except ValueError as error:
-        raise Refused("recipe-broken", path=origin, why=describe_exception(error)) from None
+        raise RefusedError("recipe-broken", path=origin, why=describe_exception(error)) from None
     return recipe_from_dict(raw, origin=origin)
 
 
 def _validate_settings(kind: type[Any], settings: dict[str, Any]) -> Any:
     numbers = [name for name, value in settings.items() if _is_bool_for_number(kind, name, value)]
     if numbers:  # pydantic accepts True as the number 1
-        raise Refused(_make_setting_refusal(numbers[0], settings[numbers[0]], "a number"))
+        raise RefusedError(_make_setting_refusal(numbers[0], settings[numbers[0]], "a number"))
     try:
         return kind(**settings)
     except ValidationError as error:
-        raise Refused(_make_validation_refusal(kind, error)) from None
+        raise RefusedError(_make_validation_refusal(kind, error)) from None
 
 
 def _make_validation_refusal(kind: type[Any], error: ValidationError) -> Refusal:

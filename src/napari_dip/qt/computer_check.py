@@ -28,7 +28,7 @@ _DEVICE_NAMES = {
 }
 
 
-class CheckMyComputer(DockWidget):
+class ComputerCheckWidget(DockWidget):
     """A dock with a description of this computer, collected in a background thread.
 
     Parameters

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal
+from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
@@ -116,9 +116,9 @@ def batch(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the batch as a whole, or every file of it, is refused; nothing was computed.
-    Failed
+    FailedError
         If lists or tables cannot be written.
     """
     from napari_dip.scale.cluster.dask_cluster import plan_with_workers
@@ -165,7 +165,7 @@ def run_batch(
 
     Raises
     ------
-    Failed
+    FailedError
         If lists or tables cannot be written, or all workers are lost; finished results stay.
     """
     if plan.network is not None and plan.network.sha256:
@@ -248,16 +248,16 @@ def _run_planned_files(
     for folder in (plan.folder, find_records_folder(plan.folder)):
         remove_stale_temporary_files(folder)
     if pool is not None and pool.connection_failure is not None:
-        raise Failed(pool.connection_failure)
+        raise FailedError(pool.connection_failure)
     return result
 
 
 def check_any_restorable(plan: BatchPlan) -> None:
-    """Raise `Refused` if every file of a plan is refused."""
+    """Raise `RefusedError` if every file of a plan is refused."""
     if len(plan.refused_files) == len(plan.jobs):
         refusal = plan.refused_files[0][1]
         facts = {"count": len(plan.jobs), "sentence": refusal.sentence, "remedy": refusal.remedy}
-        raise Refused(make_refusal("batch-refused", **facts))
+        raise RefusedError(make_refusal("batch-refused", **facts))
 
 
 def _make_event(
@@ -308,7 +308,7 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
         plan.folder.mkdir(exist_ok=True)
         lock = OutputLock(plan.folder / MANIFEST_FILE)
     except OSError as error:
-        raise Refused(make_folder_refusal(plan.folder, error)) from None
+        raise RefusedError(make_folder_refusal(plan.folder, error)) from None
     with lock:
         _record_batch(plan)
         yield
@@ -316,7 +316,7 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
 
 def _record_batch(plan: BatchPlan) -> None:
     if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another run was faster
-        raise Refused(
+        raise RefusedError(
             make_refusal("batch-exists", path=make_printable(str(plan.folder / MANIFEST_FILE)))
         )
     try:
@@ -333,7 +333,7 @@ def _record_batch(plan: BatchPlan) -> None:
         )
         find_records_folder(plan.folder).mkdir(exist_ok=True)
     except OSError as error:
-        raise Refused(make_folder_refusal(plan.folder, error)) from None
+        raise RefusedError(make_folder_refusal(plan.folder, error)) from None
 
 
 def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:

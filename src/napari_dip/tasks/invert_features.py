@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     FitInput,
@@ -233,7 +233,7 @@ class InvertFeatures(Task):
 
         Raises
         ------
-        Refused
+        RefusedError
             If the network cannot be used.
         """
         import numpy as np
@@ -242,7 +242,7 @@ class InvertFeatures(Task):
         black, white = choose_value_range(image, source.dtype, self.black, self.white)
         network = self._load_network(source.grid)
         if isinstance(network, Refusal):
-            raise Refused(network)
+            raise RefusedError(network)
         notes = (
             make_note(
                 "network-cut",
@@ -281,7 +281,7 @@ class InvertFeatures(Task):
         penalties = ((self.smoothing, penalty),) if fit_input.prior == TOTAL_VARIATION.key else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
-            raise Refused(make_refusal("layer-silent", layer=self.layer, name="the image"))
+            raise RefusedError(make_refusal("layer-silent", layer=self.layer, name="the image"))
         return problem
 
     def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
@@ -311,7 +311,7 @@ class InvertFeatures(Task):
 
         network = self._load_network(fit_input.grid)
         if isinstance(network, Refusal):
-            raise Refused(network)
+            raise RefusedError(network)
         tensors = {name: torch.from_numpy(array) for name, array in network.tensors.items()}
         graph = FeatureGraph(network.description, tensors)
         normalisation = self._choose_normalisation(network)
@@ -344,11 +344,11 @@ def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the network cannot be used.
     """
     assert isinstance(task, InvertFeatures)
     network = load_network(get_network_file(task), task.layer.strip(), size)
     if isinstance(network, Refusal):
-        raise Refused(network)
+        raise RefusedError(network)
     return " × ".join(map(str, network.shape))

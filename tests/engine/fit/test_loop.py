@@ -65,7 +65,9 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         return Problem(terms=(term,)), RandomInputPrior(net, code, 1 / 30), truth
     net = Hourglass(len(grid), 1, 2, (8, 16), skip_channels=None, is_normalised=False, rng=rng)
     block = (1,) * len(grid)
-    prior = BlindSpotPrior(net, measurement, held_out, block, block, masked_share=0.15, window=None)
+    prior = BlindSpotPrior(
+        net, measurement, held_out, block, block, masked_fraction=0.15, window=None
+    )
 
     def finish(estimate: Estimate) -> Estimate:
         return compute_posterior(

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.estimate import (
-    MIN_WHITE_SHARE,
+    MIN_WHITE_FRACTION,
     NoiseEstimate,
     compute_blind_spot_size,
     estimate_noise,
@@ -160,8 +160,8 @@ def test_what_neighbours_share_is_taken_for_picture() -> None:
         along_x=(0.7, 0.3, 0.2, 0.1, 0.1),
     )
     kept = extract_white_variance(told)
-    assert kept.intercept == pytest.approx(MIN_WHITE_SHARE * 300)
-    assert kept.gain == pytest.approx(MIN_WHITE_SHARE * 2)
+    assert kept.intercept == pytest.approx(MIN_WHITE_FRACTION * 300)
+    assert kept.gain == pytest.approx(MIN_WHITE_FRACTION * 2)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.correlation import (
-    WHITE_RESIDUAL_SHARE,
-    compute_residual_share,
+    WHITE_RESIDUAL_FRACTION,
+    compute_residual_fraction,
     measure_prediction_residual,
 )
 from napari_dip.engine.noise.estimate import (
@@ -35,12 +35,12 @@ def shot(name: str, deviation: float, *, blurred: float = 0.0) -> torch.Tensor:
 def test_white_noise_is_not_foretold_by_neighbours() -> None:
     noise = 9 * torch.randn(128, 128, generator=torch.Generator().manual_seed(0))
     _, left = measure_prediction_residual(noise)
-    assert (left / 81).tolist() == pytest.approx([WHITE_RESIDUAL_SHARE] * 4, rel=0.2)
-    assert compute_residual_share((), ()) == pytest.approx(WHITE_RESIDUAL_SHARE, rel=0.06)
+    assert (left / 81).tolist() == pytest.approx([WHITE_RESIDUAL_FRACTION] * 4, rel=0.2)
+    assert compute_residual_fraction((), ()) == pytest.approx(WHITE_RESIDUAL_FRACTION, rel=0.06)
 
 
 def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
-    shares = [compute_residual_share((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
+    shares = [compute_residual_fraction((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
     assert shares == sorted(shares, reverse=True)
     assert shares[2] < 0.25 * shares[0]
 

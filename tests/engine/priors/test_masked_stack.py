@@ -48,7 +48,7 @@ def prior(known: torch.Tensor, planes: int = 1, *, foretell: bool = False) -> Ma
         stack() / 80,
         known,
         held_out,
-        max_masked_share=0.3,
+        max_masked_fraction=0.3,
         predicts_measured=foretell,
         window=(planes, SIDE, SIDE),
     )
@@ -202,7 +202,7 @@ def test_planes_that_look_alike_are_believed_and_others_are_not() -> None:
             pixels,
             known,
             held_out,
-            max_masked_share=0.3,
+            max_masked_fraction=0.3,
             predicts_measured=False,
             window=(4, SIDE, SIDE),
         ).neighbour_weight

@@ -291,7 +291,7 @@ def refused(call: Callable[[], object], *patterns: str) -> None:
     """Check that a call in Python is refused in sentences that hold these patterns."""
     try:
         answer = call()
-    except dip.Refused as no:
+    except dip.RefusedError as no:
         for pattern in patterns:
             found = re.search(pattern, no.refusal.message, re.IGNORECASE)
             check(found, f"no '{pattern}' in: {no.refusal.message}", End.UNCLEAR)
@@ -299,7 +299,7 @@ def refused(call: Callable[[], object], *patterns: str) -> None:
         check(not jargon, f"'{jargon and jargon[0]}' in: {no.refusal.message}", End.UNCLEAR)
         check(no.refusal.sentence.strip() and no.refusal.remedy.strip(), "no words", End.UNCLEAR)
         return
-    except dip.Failed as failure:
+    except dip.FailedError as failure:
         raise WrongEnd(End.UNCLEAR, f"failed, not refused: {failure}") from None
     raise WrongEnd(End.SILENT, f"an answer: {answer!r}"[:300])
 
@@ -308,7 +308,7 @@ def restored(call: Callable[[], Any]) -> Any:
     """Check that a call in Python is answered, with finite pixels."""
     try:
         answer = call()
-    except (dip.Refused, dip.Failed) as no:
+    except (dip.RefusedError, dip.FailedError) as no:
         raise WrongEnd(End.UNCLEAR, f"{type(no).__name__}: {no}") from None
     for name in ("image", "uncertainty", "residual"):
         check(np.isfinite(getattr(answer, name)).all(), f"{name} is not finite")

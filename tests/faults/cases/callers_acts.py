@@ -137,7 +137,7 @@ import napari_dip as dip
 def late():
     try:
         assert fit().shape == (24, 24)
-    except dip.Failed as failed:  # torch cannot be loaded any more: that is said
+    except dip.FailedError as failed:  # torch cannot be loaded any more: that is said
         assert "main thread" in failed.refusal.message
     print("well", flush=True)
 threading.Thread(target=late).start()

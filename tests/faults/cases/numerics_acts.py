@@ -63,7 +63,7 @@ def either(make: Callable[[], Any], pattern: str, how: dict[str, Any], folder: P
     image = make()
     try:
         dip.denoise(image, **{**FAST, **how})
-    except dip.Refused:
+    except dip.RefusedError:
         no(lambda: image, pattern, how, folder)
     else:
         sound(image, **how)

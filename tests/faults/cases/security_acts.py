@@ -238,7 +238,7 @@ def unzipped_preset(name: str, folder: Path) -> None:
     ):
         try:
             act()
-        except dip.Refused as no:
+        except dip.RefusedError as no:
             check(all(one.isprintable() for one in no.refusal.message), repr(no.refusal.message))
             continue
         raise AssertionError(f"the name {name!r} was taken")
@@ -452,7 +452,7 @@ def scripted(change: Callable[[dict[str, Any], dict[str, str]], object], folder:
         )
         return
     except Exception as error:  # a refusal in words
-        check(type(error).__name__ == "Refused", f"{error!r}", End.TRACEBACK)
+        check(type(error).__name__ == "RefusedError", f"{error!r}", End.TRACEBACK)
         return
     harmless_shell = f"napari-dip() {{ :; }}; {line}"
     subprocess.run(["bash", "-c", harmless_shell], capture_output=True)

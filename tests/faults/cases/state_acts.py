@@ -349,7 +349,7 @@ def uncallable(_: Path) -> None:
     """Hand over a callback that is none: said, and before the work."""
     try:
         dip.denoise(plain(), progress=5, **FAST)
-    except (TypeError, dip.Refused):
+    except (TypeError, dip.RefusedError):
         return
     check(False, "nobody minded")
 
@@ -505,7 +505,7 @@ def bytes_path(_: Path) -> None:
     saved("in.tif", plain())
     try:
         found = dip.denoise(b"in.tif", **FAST)
-    except dip.Refused as no:
+    except dip.RefusedError as no:
         check(
             "in.tif" in no.refusal.message or "path" in no.refusal.message,
             no.refusal.message,

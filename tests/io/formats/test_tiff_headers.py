@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from napari_dip.cli import main
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io.reading import open_pixels, read_pixels, read_spec
 from napari_dip.pipeline.api import restore
 from napari_dip.pipeline.machine import detect_machine
@@ -29,7 +29,7 @@ def pixels(*shape: int, dtype: str = "uint16") -> np.ndarray:
 
 
 def refused(path: Path, axes: str | None = None) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_pixels(read_spec(path, axes))
     return caught.value.refusal.sentence
 
@@ -320,6 +320,6 @@ def test_no_attribute_of_an_ome_header_that_is_missing_or_wrong_ends_in_a_bare_n
             tifffile.tiffcomment(path, re.sub(f' {name}="[^"]*"', replaced, xml).encode())
             try:
                 assert read_pixels(read_spec(path)).ndim == 3
-            except Refused as no:
+            except RefusedError as no:
                 why = no.refusal.sentence.rpartition("damaged: ")[2]
                 assert " " in why and "int()" not in why, why

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from napari_dip.cli import main
-from napari_dip.errors import Failed, Refused
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.outputs import check_output
 from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
@@ -64,7 +64,7 @@ def changed(path: Path, change: Any) -> None:
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_spec(path)
     return caught.value.refusal.code
 
@@ -141,7 +141,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
 ) -> None:
     before = saved(tmp_path, "0.5") if there else None
     monkeypatch.setattr("napari_dip.io.writing._make_contiguous", lambda image: image)
-    with pytest.raises(Failed):
+    with pytest.raises(FailedError):
         saved(tmp_path, "0.5", Tears(), overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == (["cells.ome.zarr"] if there else [])
     if before is not None:
@@ -150,7 +150,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing_and_harms_nothing(
 
 def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path, "0.5")
-    with pytest.raises(Failed):
+    with pytest.raises(FailedError):
         saved(tmp_path, "0.5", stack() + 1)
     assert np.array_equal(read_pixels(read_spec(path)), stack())
     saved(tmp_path, "0.5", stack() + 1, overwrite=True)
@@ -159,7 +159,7 @@ def test_an_earlier_result_is_replaced_only_if_that_is_asked_for(tmp_path: Path)
 
 
 def answer(path: Path, inputs: tuple[Path, ...] = (), overwrite: bool = True) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         check_output(path, inputs, overwrite)
     return caught.value.refusal.code
 
@@ -172,11 +172,11 @@ def test_a_zarr_that_holds_a_file_of_the_users_is_never_replaced(cells: Path, na
     foreign = cells / name
     foreign.parent.mkdir(parents=True, exist_ok=True)
     foreign.write_text("{}")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         check_output(cells, overwrite=True)
     assert caught.value.refusal.code == "zarr-shared"
     assert name.split("/")[0] in caught.value.refusal.message
-    with pytest.raises(Failed):  # one that appeared after the check
+    with pytest.raises(FailedError):  # one that appeared after the check
         write_image(cells, stack(), axes="ZYX", overwrite=True)
     assert foreign.read_text() == "{}"
 
@@ -215,7 +215,7 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(cells: Path, tmp_pat
     chunk.unlink()
     chunk.symlink_to(tmp_path / "secret")
     assert refused(cells) == "file-elsewhere"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_pixels(spec)
     assert caught.value.refusal.code == "file-elsewhere"
 
@@ -270,7 +270,7 @@ def test_pixels_of_negative_size_are_refused_as_such(cells: Path) -> None:
             one["coordinateTransformations"] = [{"type": "scale", "scale": [1.0, 1.0, -1.0]}]
 
     changed(cells, change)
-    with pytest.raises(Refused, match="size"):
+    with pytest.raises(RefusedError, match="size"):
         read_spec(cells)
 
 
@@ -280,7 +280,7 @@ def test_levels_whose_sizes_and_scales_contradict_are_refused(cells: Path) -> No
         first["path"], second["path"] = second["path"], first["path"]
 
     changed(cells, change)
-    with pytest.raises(Refused, match="'1' has the smallest pixels, but '0' has more of them"):
+    with pytest.raises(RefusedError, match="'1' has the smallest pixels, but '0' has more of them"):
         read_spec(cells)
 
 
@@ -415,7 +415,7 @@ def test_a_file_whose_reader_is_not_installed_is_refused_with_how_to_install_it(
         pytest.skip(f"{package} is installed")
     path = tmp_path / "cells.dat"
     path.write_bytes(start + bytes(64))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_spec(path)
     assert caught.value.refusal.code == "extra-missing"
     assert 'pip install "napari-dip[formats]"' in caught.value.refusal.message

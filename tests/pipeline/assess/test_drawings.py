@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 
-from napari_dip.pipeline.assess.report_figures import draw_before_after, draw_overview
+from napari_dip.pipeline.assess.report_figures import plot_before_after, plot_overview
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 DRAW = """
 import sys
 import numpy as np
-from napari_dip.pipeline.assess.report_figures import draw_before_after, draw_overview
+from napari_dip.pipeline.assess.report_figures import plot_before_after, plot_overview
 plane = np.arange(1600.0).reshape(40, 40)
-sys.stdout.buffer.write(draw_before_after(plane, plane))
-sys.stdout.buffer.write(draw_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2))
+sys.stdout.buffer.write(plot_before_after(plane, plane))
+sys.stdout.buffer.write(plot_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2))
 """
 
 
 def test_a_matplotlibrc_in_the_current_folder_changes_no_drawing(tmp_path: Path) -> None:
     plane = np.arange(1600.0).reshape(40, 40)
-    ours = draw_before_after(plane, plane) + draw_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2)
+    ours = plot_before_after(plane, plane) + plot_overview(plane, plane, [(1, 0.5), (2, 0.4)], 2)
     settings = "text.usetex: True\naxes.facecolor: red\nfont.size: 30\n"
     (tmp_path / "matplotlibrc").write_text(settings)
     done = subprocess.run(
@@ -39,7 +39,7 @@ def test_a_matplotlibrc_in_the_current_folder_changes_no_drawing(tmp_path: Path)
 
 def test_a_drawing_leaves_the_callers_style_alone() -> None:
     plane = np.arange(1600.0).reshape(40, 40)
-    plain = draw_before_after(plane, plane)
+    plain = plot_before_after(plane, plane)
     with matplotlib.rc_context({"font.size": 30, "axes.titlecolor": "red"}):
-        assert draw_before_after(plane, plane) == plain
+        assert plot_before_after(plane, plane) == plain
         assert matplotlib.rcParams["font.size"] == 30

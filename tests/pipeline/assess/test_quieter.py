@@ -89,7 +89,7 @@ def test_a_person_who_keeps_a_result_gets_it_at_once():
 
 @pytest.mark.usefixtures("_measured_wrong")
 def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
-    from napari_dip.errors import Failed, make_refusal
+    from napari_dip.errors import FailedError, make_refusal
     from napari_dip.pipeline.execute import runner
 
     fitted, calls = runner._fit_units, []
@@ -97,7 +97,7 @@ def test_a_second_attempt_that_fails_leaves_the_first_result(monkeypatch):
     def once(*asked: Any) -> Any:
         calls.append(1)
         if len(calls) > 1:
-            raise Failed(make_refusal("time-over", limit="1", name="shot"))
+            raise FailedError(make_refusal("time-over", limit="1", name="shot"))
         return (yield from fitted(*asked))
 
     monkeypatch.setattr(runner, "_fit_units", once)

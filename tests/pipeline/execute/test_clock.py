@@ -52,12 +52,12 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
     return answer
 
 
-def progress(iteration: int, inference_share: float = 0.0) -> FitProgress:
+def progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     return FitProgress(
         validation_record=ValidationRecord(iteration=iteration, fit_loss=1.0, validation_loss=1.0),
         iteration=iteration,
         best_iteration=iteration,
-        inference_share=inference_share,
+        inference_fraction=inference_fraction,
     )
 
 
@@ -211,7 +211,7 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
         clock.begin(number, 0)
         for iteration in range(0, unit.iterations + 1, 25):
             hands.time += 1 if unit.iterations else 2
-            report = progress(iteration, inference_share=float(unit.has_estimate))
+            report = progress(iteration, inference_fraction=float(unit.has_estimate))
             left = clock.make_event(report, None).seconds_left
         said += [left] if unit.has_estimate else []
     assert None not in said
@@ -237,7 +237,7 @@ def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
             hands.time += 0.5 * 25
             fractions.append(clock.make_event(progress(iteration), None).fraction)
         hands.time += 3
-        fractions.append(clock.make_event(progress(100, inference_share=1.0), None).fraction)
+        fractions.append(clock.make_event(progress(100, inference_fraction=1.0), None).fraction)
         clock.begin_assessment()
         hands.time += 1
     assert fractions == sorted(fractions)

@@ -16,7 +16,7 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import Checkpoint
 from napari_dip.engine.fit.trainer import EagerTrainer
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.execute.device_recovery import (
     MAX_TRIES,
@@ -98,7 +98,7 @@ def test_a_card_that_is_lost_ends_in_the_picture_of_the_last_report(whole, monke
 
 def test_a_card_that_is_lost_before_the_first_report_is_said(monkeypatch):
     full(monkeypatch, lambda step: step > 3, LOST)
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.refusal.code == "device-lost"
     assert "launch failure." in caught.value.refusal.sentence
@@ -151,7 +151,7 @@ def there(iteration: int) -> Checkpoint:
 def test_a_memory_that_is_full_from_the_start_is_said(monkeypatch):
     tries = []
     full(monkeypatch, lambda step: not tries.append(step), MemoryError())
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         drain(PLAN, IMAGE)
     assert caught.value.refusal.code == "memory-out"
     assert len(tries) == MAX_TRIES + 1
@@ -181,7 +181,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight
     path.write_bytes(content)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
 
@@ -234,12 +234,12 @@ def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
         ({"seed": 1}, False, "run-twice"),
         ({"seed": 1}, True, "resume-other"),
     ):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             TileFolder(tmp_path / "tiles", identity, resume=resume)
         assert caught.value.refusal.code == code
     first.check_tiles([0])
     first.close()
-    with pytest.raises(Failed, match="gone"):
+    with pytest.raises(FailedError, match="gone"):
         TileFolder(tmp_path / "tiles", {"seed": 1}, resume=False).check_tiles([0])
 
 
@@ -275,7 +275,9 @@ def test_a_picture_that_its_disk_does_not_take_is_kept_elsewhere(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    full_disk = Failed(make_refusal("disk-full", path="far/out.tif", why="no space left on device"))
+    full_disk = FailedError(
+        make_refusal("disk-full", path="far/out.tif", why="no space left on device")
+    )
     said = rescue_result(full_disk, tmp_path / "far" / "out.tif", PLAN, whole)
     kept = tmp_path / "out.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)
@@ -297,7 +299,7 @@ def test_a_picture_kept_where_all_may_write_is_read_by_its_owner_alone(
     tmp_path.chmod(mode)
     before = os.umask(0o022)
     try:
-        full_disk = Failed(make_refusal("disk-full", path=name, why="no space left on device"))
+        full_disk = FailedError(make_refusal("disk-full", path=name, why="no space left on device"))
         rescue_result(full_disk, tmp_path / "far" / name, PLAN, whole)
         assert os.umask(0o022) == 0o022
     finally:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refused
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.execute.runner import run
 from run_scene import drain, plan_for, shot, truth
 
@@ -196,7 +196,7 @@ def spoiled(value: float) -> np.ndarray:
     ],
 )
 def test_pixels_that_cannot_be_restored_are_refused(array: np.ndarray, code: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(plan_for(array), array)
     assert caught.value.refusal.code == code
 
@@ -254,7 +254,7 @@ def test_the_time_limit_ends_a_run_in_words() -> None:
 
 
 def test_a_time_limit_too_short_for_anything_fails_in_words() -> None:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE), time_limit=1e-9), shot(SIDE))
     assert caught.value.refusal.code == "time-over"
 
@@ -288,7 +288,7 @@ class Exhausted:
 
 
 def test_a_full_memory_is_told_in_words() -> None:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         drain(plan_for(shot(SIDE)), Exhausted())
     assert caught.value.refusal.code == "memory-out"
 

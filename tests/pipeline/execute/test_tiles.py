@@ -11,7 +11,7 @@ from skimage import data
 from tifffile import imread, imwrite
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.io.reading import open_pixels, read_pixels, read_spec
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
@@ -123,7 +123,7 @@ def test_tiles_of_another_run_are_not_gone_on_with(tmp_path: Path) -> None:
     stop = lambda: Control.KEEP  # noqa: E731
     first, other = planned(tile=TILE), planned(tile=TILE, seed=1)
     drain(first, shot(), control=stop, store=CheckpointStore(tmp_path / "run", resume=False))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(other, shot(), store=CheckpointStore(tmp_path / "run", resume=True))
     assert caught.value.refusal.code == "resume-other"
 

@@ -208,7 +208,7 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
         torch.zeros_like(grid),
         block,
         core,
-        masked_share=0.1,
+        masked_fraction=0.1,
         window=None,
     )
     assert (

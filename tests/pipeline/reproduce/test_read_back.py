@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from napari_dip.cli import main
-from napari_dip.errors import DipError, Refused
+from napari_dip.errors import DipError, RefusedError
 from napari_dip.io.paths import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
@@ -175,11 +175,11 @@ def test_what_is_no_plain_json_is_refused_from_every_door(text, folder, tmp_path
     path = tmp_path / "text.json"
     path.write_text(text, encoding="utf-8")
     for read in (read_run_report, load_recipe):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             read(path)
         refused(text[:30], caught.value)
     (tmp_path / "batch.json").write_text(text, encoding="utf-8")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         read_batch_manifest(tmp_path, recipe_from_dict(RECIPE))
     refused(text[:30], caught.value)
     assert read_earlier_batch(tmp_path) is None

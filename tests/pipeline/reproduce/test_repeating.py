@@ -173,7 +173,7 @@ def test_the_script_says_where_a_kept_picture_comes_back_only_roughly():
 
 @pytest.mark.parametrize("wrong", [0, -3, "many", True])
 def test_keeping_after_no_number_of_iterations_is_refused(wrong):
-    with pytest.raises(dip.Refused, match="whole number above 0"):
+    with pytest.raises(dip.RefusedError, match="whole number above 0"):
         dip.restore(scene(), dip.make_recipe("denoise"), keep_after=wrong)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 
@@ -17,7 +17,7 @@ def shelf(tmp_path):
 
 
 def code_of(act, *arguments):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         act(*arguments)
     return caught.value.refusal.code
 

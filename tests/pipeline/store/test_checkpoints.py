@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from run_scene import drain, plan_for, shot
 
@@ -56,7 +56,7 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, prior: str, after: i
 def test_the_same_pixels_with_other_axes_are_another_image(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         plan = plan_for(shot(32), "XY", max_iterations=60)
         drain(plan, shot(32), store=CheckpointStore(path, resume=True))
     assert caught.value.refusal.code == "resume-other"
@@ -75,7 +75,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(tmp_path: Path) ->
 def test_another_image_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=60),
             shot(32, seed=5),
@@ -87,7 +87,7 @@ def test_another_image_is_refused(tmp_path: Path) -> None:
 def test_another_recipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=59),
             shot(32),
@@ -100,7 +100,7 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
     path = tmp_path / "unfinished"
     path.write_bytes(spoil)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=60),
             shot(32),
@@ -113,7 +113,7 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=60),
             shot(32),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtWidgets import QComboBox, QLabel
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
 from napari_dip.qt.shell.settings_form import SettingsForm, list_form_fields
 from napari_dip.tasks import TASKS
@@ -81,7 +81,7 @@ def test_any_change_is_told(form, qtbot):
 )
 def test_a_wrong_value_is_refused_under_the_name_that_the_dock_shows(form, name, text, words):
     form.widgets[name].value = text
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         form.build_recipe()
     assert words in refused.value.refusal.sentence
     assert name not in refused.value.refusal.message

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from napari_dip.qt.shell.worker import (
-    MAX_DRAWING_SHARE,
+    MAX_DRAWING_FRACTION,
     MAX_UPDATE_SECONDS,
     MIN_UPDATE_SECONDS,
     RunProgressQueue,
@@ -40,7 +40,7 @@ def test_news_that_cost_nothing_come_at_once(clock):
 
 
 def test_news_that_are_dear_to_show_come_seldom(clock):
-    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / MAX_DRAWING_SHARE, abs=0.06)
+    assert waited_after(clock, [0.02, 0.02]) == pytest.approx(0.02 / MAX_DRAWING_FRACTION, abs=0.06)
     assert waited_after(clock, [5.0, 5.0]) == pytest.approx(MAX_UPDATE_SECONDS, abs=0.06)
 
 

@@ -15,7 +15,7 @@ import tifffile
 import napari_dip as dip
 from commands import start
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.paths import compute_file_sha256
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
@@ -106,10 +106,10 @@ def test_a_pipe_or_an_endless_file_in_the_place_of_a_result_is_not_read(done, ha
     place = done / "out" / NAME
     place.unlink()
     harm(place)
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         compute_file_sha256(place, max_bytes=2**28)
     if harm is pipe:
-        with pytest.raises(Refused, match="pipe"):
+        with pytest.raises(RefusedError, match="pipe"):
             compute_file_sha256(place)
 
 
@@ -145,5 +145,5 @@ def test_a_link_in_a_folder_of_results_is_not_followed(tmp_path):
     whole = compute_file_sha256(folder, max_bytes=10**6)
     assert whole == compute_file_sha256(folder)
     (folder / "0").symlink_to(tmp_path)
-    with pytest.raises(Refused, match="link"):
+    with pytest.raises(RefusedError, match="link"):
         compute_file_sha256(folder, max_bytes=10**6)

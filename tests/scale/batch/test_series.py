@@ -91,7 +91,7 @@ def rewritten(path: Path, **changes: object) -> Path:
 
 
 def code_of(call, *arguments: object, **options: object) -> str:
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         call(*arguments, **options)
     return caught.value.refusal.code
 

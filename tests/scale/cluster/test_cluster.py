@@ -17,7 +17,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed
+from napari_dip.errors import FailedError
 from napari_dip.pipeline.machine import Machine
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
@@ -122,7 +122,7 @@ def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_pat
 
 def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(whole, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(FailedError) as caught:
         list(run_batch(planned(whole, out), pool=Here(lost_after=1)))
     assert caught.value.refusal.code == "cluster-lost"
     assert list(results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
@@ -227,7 +227,7 @@ def test_where_all_workers_declare_memory_the_most_of_it_counts():
     [({"threads": 4}, "cluster-threads"), ({"versions": ("0", "0")}, "cluster-versions")],
 )
 def test_workers_that_are_not_fit_are_refused(changes, code):
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         find_shared_machine([about(), about(**changes)], "there")
     assert caught.value.refusal.code == code
 
@@ -258,7 +258,7 @@ def test_too_many_threads_for_the_cores_are_told():
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", 0, "99999999"])
 def test_a_number_of_workers_is_a_whole_one(value):
-    with pytest.raises(dip.Refused) as caught:
+    with pytest.raises(dip.RefusedError) as caught:
         check_worker_options(value, None, None)
     assert caught.value.refusal.code == "setting-wrong"
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from napari_dip.engine.operators.network_features import FeatureGraph
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
     read_program,
@@ -30,7 +30,7 @@ def program(folder, steps=None, weights=None, **how):
 
 
 def refused(call):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         call()
     return caught.value.refusal
 

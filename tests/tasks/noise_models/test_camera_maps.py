@@ -9,7 +9,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.assess.references import list_references
 from napari_dip.pipeline.calibrate.channel_noise import measure_single_exposure
 from napari_dip.tasks.base import NoiseSettings
@@ -55,7 +55,7 @@ def error(picture: np.ndarray, where: np.ndarray | None = None) -> float:
 
 def refusal_of(**maps: np.ndarray) -> str:
     settings = {**QUICK, **maps}
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.denoise(shot(), **settings)
     return caught.value.refusal.code
 

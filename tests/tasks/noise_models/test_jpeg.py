@@ -11,7 +11,7 @@ from skimage import data
 from skimage.transform import resize
 
 import napari_dip as dip
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.tasks.noise_models.jpeg import find_traces
 
 SIDE = 96
@@ -129,6 +129,6 @@ def test_frames_are_restored_one_by_one() -> None:
 def test_what_cannot_be_undone_is_refused_in_words(
     image: np.ndarray, how: dict[str, object], code: str
 ) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **how)
     assert caught.value.refusal.code == code

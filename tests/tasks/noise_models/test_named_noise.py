@@ -8,7 +8,7 @@ import tifffile
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.samples import MITOCHONDRIA, NUCLEI_MOVIE, TWO_CHANNELS
 from napari_dip.tasks.noise_models.impulses import find_impulses, replace_by_random_neighbours
@@ -324,6 +324,6 @@ def test_a_recipe_keeps_the_name_of_the_noise(noise: str) -> None:
 def test_what_cannot_be_restored_so_is_refused(
     image: np.ndarray, how: dict[str, object], code: str
 ) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RefusedError) as caught:
         dip.denoise(image, **QUICK, **how)
     assert caught.value.refusal.code == code

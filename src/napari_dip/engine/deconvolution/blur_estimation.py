@@ -36,7 +36,7 @@ ITERATIONS_PER_SCALE = 5
 #: Side of the coarsest kernel in pixels.
 MIN_KERNEL_SIDE = 5
 #: Share of a kernel's peak below which values are set to 0.
-MIN_KERNEL_SHARE = 0.05
+MIN_KERNEL_FRACTION = 0.05
 #: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
 FISTA_ITERATIONS = 60
 #: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
@@ -149,7 +149,7 @@ def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
     target = torch.roll(correlation, (half, half), (0, 1))[:side, :side]
     autocorrelation = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
     kernel = _solve_fista(autocorrelation, target)
-    kernel = torch.where(kernel < MIN_KERNEL_SHARE * kernel.max(), 0, kernel)
+    kernel = torch.where(kernel < MIN_KERNEL_FRACTION * kernel.max(), 0, kernel)
     total = kernel.sum()
     return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(picture)
 

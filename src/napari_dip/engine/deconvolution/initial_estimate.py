@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: they are 1e-5 of a factor, and 1e-3 of the pixel after a hundred iterations.
 MIN_SENSITIVITY, MIN_LIGHT = 1e-2, 1e-6
 #: Share of the pixels above the peak intensity, which may be noise.
-_OUTLIER_SHARE = 1e-3
+_OUTLIER_FRACTION = 1e-3
 #: Upper bound of the momentum; at 1, steps would not converge.
 _MAX_MOMENTUM = 0.98
 
@@ -100,7 +100,7 @@ def estimate_peak_intensity(guess: Tensor) -> float:
     """
     values = guess.flatten()
     return max(
-        1.0, float(values.kthvalue(max(1, round((1 - _OUTLIER_SHARE) * values.numel()))).values)
+        1.0, float(values.kthvalue(max(1, round((1 - _OUTLIER_FRACTION) * values.numel()))).values)
     )
 
 

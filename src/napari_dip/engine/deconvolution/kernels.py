@@ -15,7 +15,7 @@ from napari_dip.engine.networks.layers import make_without_init
 
 #: Share of the light that is spread uniformly in an initial free kernel, since a softmax has no
 #: zeros.
-_UNIFORM_LIGHT_SHARE = 0.01
+_UNIFORM_LIGHT_FRACTION = 0.01
 #: Input and hidden units of the kernel's network, and scale of its fixed input, as in SelfDeblur
 #: (Ren et al. 2020), https://github.com/csdwren/SelfDeblur.
 _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
@@ -55,7 +55,7 @@ def compute_kernel_logits(kernel: Tensor) -> Tensor:
         (*sizes), non-negative, not all zero.
     """
     share = kernel / kernel.sum()
-    return ((1 - _UNIFORM_LIGHT_SHARE) * share + _UNIFORM_LIGHT_SHARE / kernel.numel()).log()
+    return ((1 - _UNIFORM_LIGHT_FRACTION) * share + _UNIFORM_LIGHT_FRACTION / kernel.numel()).log()
 
 
 class KernelNetwork(nn.Module):

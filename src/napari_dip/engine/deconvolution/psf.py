@@ -27,7 +27,7 @@ _NODES_PER_TURN, _MIN_NODES = 8, 64
 #: Airy radius in units of wavelength / NA: the first zero of J1 over 2 pi.
 AIRY_RADIUS_FACTOR = 0.6098
 #: Negative values up to this share of the peak are treated as rounding errors.
-_MAX_NEGATIVE_SHARE = 1e-6
+_MAX_NEGATIVE_FRACTION = 1e-6
 #: Least share of the light that remains along each axis after cropping.
 _MIN_RETAINED_LIGHT = 0.999
 #: If the centre of mass is nearer than this to the middle between two pixels, the squared PSF
@@ -311,7 +311,7 @@ def clean_psf(array: Tensor) -> tuple[Tensor, tuple[Note, ...]] | str:
         return "input-not-finite"
     if not bool(psf.any()):
         return "psf-zero"
-    if float(psf.min()) < -_MAX_NEGATIVE_SHARE * max(float(psf.max()), 0.0):
+    if float(psf.min()) < -_MAX_NEGATIVE_FRACTION * max(float(psf.max()), 0.0):
         return "psf-negative"
     psf = psf.clamp(min=0)
     psf = psf / psf.max()  # the sum of tiny or huge values may not be finite

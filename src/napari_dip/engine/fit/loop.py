@@ -232,7 +232,7 @@ def _finish(
         if command is Control.KEEP:  # the estimate of a single pass is used
             is_ended_by_user = True
             break
-        yield state.make_progress(inference_share=progress)
+        yield state.make_progress(inference_fraction=progress)
     best_estimate = (
         state.get_best_estimate()
         if final_estimate is None or trainer.reveals_validation

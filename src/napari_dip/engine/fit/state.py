@@ -32,7 +32,7 @@ BREAKDOWN_LOSS_FACTOR = 10.0
 #: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
 #: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
 #: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
-LOSS_TOLERANCE_SHARE = 0.1
+LOSS_TOLERANCE_FRACTION = 0.1
 #: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
 #: difference of two consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD,
 #: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
@@ -49,7 +49,7 @@ class FitProgress:
     validation_record : ValidationRecord
         Losses at the last report; NaN before the first.
     iteration, best_iteration : int
-    inference_share : float
+    inference_fraction : float
         Completed share of the final inference; 0 until it begins.
     estimate : Estimate or None
         Current picture after the final steps, if a preview is due.
@@ -60,7 +60,7 @@ class FitProgress:
     validation_record: ValidationRecord
     iteration: int
     best_iteration: int
-    inference_share: float = 0.0
+    inference_fraction: float = 0.0
     estimate: Estimate | None = None
     note: Note | None = None
 
@@ -143,7 +143,7 @@ class FitState:
         *,
         estimate: Estimate | None = None,
         note: Note | None = None,
-        inference_share: float = 0.0,
+        inference_fraction: float = 0.0,
     ) -> FitProgress:
         """Return a progress report of the current state."""
         last = (
@@ -155,7 +155,7 @@ class FitState:
             validation_record=last,
             iteration=self.trainer.iteration,
             best_iteration=self.best_iteration,
-            inference_share=inference_share,
+            inference_fraction=inference_fraction,
             estimate=estimate,
             note=note,
         )
@@ -252,7 +252,7 @@ class FitState:
             self.trainer.has_validation_input or self.trainer.reveals_validation
         ):
             return 0.0
-        share = LOSS_TOLERANCE_SHARE * (losses[0] - min(losses[:-1]))
+        share = LOSS_TOLERANCE_FRACTION * (losses[0] - min(losses[:-1]))
         if self.trainer.has_validation_input:
             return share
         changes = [abs(after - before) for before, after in pairwise(losses)]

@@ -290,7 +290,7 @@ class EagerTrainer:
         net = self._average.network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
-        covered_share, pixel_count = 0.0, mean[0, 0].numel()
+        covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
         for draw in self.prior.make_inference_inputs():
             estimate = self.prior.estimate(_apply_network_in_turn(net, draw.network_input))
             valid = torch.ones_like(mean[:, :1]) if draw.output_mask is None else draw.output_mask
@@ -298,8 +298,8 @@ class EagerTrainer:
             if estimate.log_variance is not None:
                 placed = _place_on_grid(draw, valid * estimate.log_variance, self.prior.grid)
                 log_variance = placed if log_variance is None else log_variance + placed
-            covered_share += float(valid.sum()) / len(valid) / pixel_count
-            yield covered_share
+            covered_fraction += float(valid.sum()) / len(valid) / pixel_count
+            yield covered_fraction
         yield Estimate(mean, log_variance)
 
     def state(self) -> TensorState:

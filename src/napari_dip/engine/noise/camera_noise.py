@@ -19,7 +19,7 @@ from napari_dip.engine.noise.flat_blocks import BLOCK_SIDE, cut_blocks
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 #: Number of brightness classes, and share of the blocks of each that is treated as flat, for
 #: luminance and for colour.
-CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_SHARE, FLAT_COLOUR_SHARE = 10, 0.03, 0.1
+CAMERA_BRIGHTNESS_CLASSES, FLAT_LUMINANCE_FRACTION, FLAT_COLOUR_FRACTION = 10, 0.03, 0.1
 #: Ratio of the noise variance to that of the calmest blocks, which are calm by chance and from
 #: which a smooth surface was subtracted. With it, the measured standard deviation is 0.91 to 1.35
 #: times the true one in luminance of nine files of cc15, and 0.76 to 1.45 times in colour.
@@ -40,7 +40,7 @@ MAX_CAMERA_LAG, IMAGE_CORRELATION_LAG = 8, 6
 #: values.
 MIN_CAMERA_BLOCKS, MIN_BLOCK_VARIANCE = 200, 0.02
 #: Shares of the calmest blocks of one brightness that are compared to separate noise from texture.
-FLATTEST_SHARE, COMPARED_FLAT_SHARE = 0.02, 0.15
+FLATTEST_FRACTION, COMPARED_FLAT_FRACTION = 0.02, 0.15
 
 
 class CameraNoise(NamedTuple):
@@ -129,9 +129,9 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
     if len(usable) < MIN_CAMERA_BLOCKS:
         return None
     classes = usable[means[usable].argsort(stable=True)].tensor_split(CAMERA_BRIGHTNESS_CLASSES)
-    luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_SHARE)
+    luminance, flat = _measure_flat_energy(energies[0], classes, FLAT_LUMINANCE_FRACTION)
     colours = [
-        _measure_flat_energy(energy, classes, FLAT_COLOUR_SHARE)[0] for energy in energies[1:]
+        _measure_flat_energy(energy, classes, FLAT_COLOUR_FRACTION)[0] for energy in energies[1:]
     ]
     variances = (
         LUMINANCE_VARIANCE_FACTOR * luminance,
@@ -178,7 +178,8 @@ def _compute_texture_statistics(
     for blocks in classes:
         ordered = energy[blocks].sort().values
         few_count, more_count = (
-            max(2, round(share * len(ordered))) for share in (FLATTEST_SHARE, COMPARED_FLAT_SHARE)
+            max(2, round(share * len(ordered)))
+            for share in (FLATTEST_FRACTION, COMPARED_FLAT_FRACTION)
         )
         pairs.append(
             (float(ordered[:more_count].mean().sqrt()), float(ordered[:few_count].mean().sqrt()))

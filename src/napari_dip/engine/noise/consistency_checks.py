@@ -32,7 +32,7 @@ MIN_CALM_BLOCKS, MIN_BLOCKS_PER_CLASS, MAX_BRIGHTNESS_CLASSES = 8, 24, 10
 #: smooth one with white noise, the check gave a false contradiction.
 MIN_CHECKED_BLOCKS = 400
 #: Share of the blocks, those with least coarse structure, that are treated as flat.
-CALM_BLOCK_SHARE = 0.25
+CALM_BLOCK_FRACTION = 0.25
 #: Largest ratio of the energy in the lower fine bands to that in the upper ones, both in units of
 #: the prediction: 1.6 in barbara with noise of 15, below 1.5 in the others; 2.3 or more in smoothed
 #: noise that was measured as white.
@@ -59,13 +59,13 @@ MAX_LONGEST_LAG_CORRELATION = 0.3
 #: energy in coarse frequencies and more than half of it in the finest ones. The share is 0.02 on
 #: FMD, W2S and Hagen et al., 0.03 in barbara; 0.05 to 0.11 in four of six images with Student's t
 #: noise of 3 degrees of freedom. Above `MAX_OUTLIER_ENERGY` are single bright pixels.
-MAX_OUTLIER_BLOCK_SHARE, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
+MAX_OUTLIER_BLOCK_FRACTION, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0, 20.0
 #: Side in pixels of the averages that wide blocks consist of; least share of a block that is
 #: measured and unclipped; fewest such blocks; quantile of their energy that is compared; its upper
 #: limit in units of white noise. It is 0.3 to 3.4 in FMD, and at most 5.5 in all but two of 14
 #: photographs with noise of 15 and 25; 6 or more in white noise with blotches as strong, 2 to 8
 #: pixels wide (Gaussian).
-WIDE_POOL_SIDE, MIN_VALID_SHARE, MIN_WIDE_BLOCKS, CALMEST_BLOCK_SHARE, MAX_WIDE_ENERGY = (
+WIDE_POOL_SIDE, MIN_VALID_FRACTION, MIN_WIDE_BLOCKS, CALMEST_BLOCK_FRACTION, MAX_WIDE_ENERGY = (
     4,
     0.97,
     100,
@@ -113,13 +113,13 @@ def find_contradiction(
     axes : tuple of tuple of float
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
-    if len(blocks.means) * blocks.independent_share < MIN_CHECKED_BLOCKS:
+    if len(blocks.means) * blocks.independent_fraction < MIN_CHECKED_BLOCKS:
         return ""
     power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
     is_correlated = int(bool((shares != 1).any()))
     order = _average_bands(blocks.power, _SLOW_BANDS) / variance
     calm = power[
-        order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_SHARE * len(order)))]
+        order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_FRACTION * len(order)))]
     ]
     is_wide = any(
         axis_lags[0] > MIN_TAIL_CORRELATION and axis_lags[2] > MAX_TAIL_RATIO * axis_lags[0]
@@ -143,7 +143,7 @@ def find_contradiction(
         return "texture"
     return (
         "tails"
-        if not is_correlated and _measure_outlier_share(power) > MAX_OUTLIER_BLOCK_SHARE
+        if not is_correlated and _measure_outlier_fraction(power) > MAX_OUTLIER_BLOCK_FRACTION
         else ""
     )
 
@@ -181,7 +181,7 @@ def has_wide_variation(
     inside_limits = (planes > limits[0]) & (planes < limits[1])
     if measured_mask is not None:
         inside_limits &= measured_mask
-    pooled, valid_share = (
+    pooled, valid_fraction = (
         avg_pool2d(item.to(planes.dtype)[:, None], WIDE_POOL_SIDE)[:, 0]
         for item in (planes, inside_limits)
     )
@@ -191,14 +191,14 @@ def has_wide_variation(
     def blocks(of: Tensor) -> Tensor:
         return of.unfold(1, DCT_SIDE, 2).unfold(2, DCT_SIDE, 2).reshape(-1, DCT_SIDE, DCT_SIDE)
 
-    is_valid = blocks(valid_share).mean((1, 2)) >= MIN_VALID_SHARE
+    is_valid = blocks(valid_fraction).mean((1, 2)) >= MIN_VALID_FRACTION
     chosen = blocks(pooled)[is_valid]
     if len(chosen) < MIN_WIDE_BLOCKS:
         return False
     basis = make_dct_matrix()
     power = (basis @ chosen @ basis.T).square() * WIDE_POOL_SIDE**2
     level = _average_bands(power, _CURVED_BANDS) / variance(chosen.mean((1, 2)))
-    return float(level.quantile(CALMEST_BLOCK_SHARE)) > MAX_WIDE_ENERGY
+    return float(level.quantile(CALMEST_BLOCK_FRACTION)) > MAX_WIDE_ENERGY
 
 
 def measure_unevenness(blocks: BlockEnergies, variance: Tensor) -> float:
@@ -276,7 +276,7 @@ def _is_even(means: Tensor, power: Tensor, usual: float) -> bool:
     return True
 
 
-def _measure_outlier_share(power: Tensor) -> float:
+def _measure_outlier_fraction(power: Tensor) -> float:
     """Return the share of blocks with more energy than the noise model, and not from texture."""
     level, slow, fine = (
         _average_bands(power, bands)

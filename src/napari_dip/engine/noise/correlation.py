@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 #: Grid of block energies in units of the variance at the finest frequencies, in steps of a tenth.
 ENERGY_GRID = tuple(0.7 * 1.1**place for place in range(110))
 #: Quantile of the block energies that defines the least one; as few blocks may be flat.
-MIN_ENERGY_SHARE = 0.05
+MIN_ENERGY_FRACTION = 0.05
 #: Least energy below which noise is white; and largest share of blocks with less energy than
 #: correlated noise: a quarter on FMD widefield.
-MAX_WHITE_ENERGY, MAX_CALM_SHARE = 1.6, 0.3
+MAX_WHITE_ENERGY, MAX_CALM_FRACTION = 1.6, 0.3
 #: Grid steps below and above the noise energy that belong to it, and range of steps of texture.
 _PLACES_BELOW, _PLACES_ABOVE, _TEXTURE_PLACES = 3, 3, (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
@@ -36,26 +36,31 @@ INITIAL_FREEDOM = 60.0
 #: Share of blocks near the noise energy from which on their energy is assumed to be noise alone,
 #: and below which the lowest energy is used instead; in between it is interpolated. FMD widefield
 #: noise has up to 1.0, coins and cells in white noise 0.8 to 0.95.
-MIN_NOISE_ONLY_SHARE, MAX_TEXTURE_ONLY_SHARE = 0.6, 0.35
+MIN_NOISE_ONLY_FRACTION, MAX_TEXTURE_ONLY_FRACTION = 0.6, 0.35
 #: That share below which the correlation is unreliable, and from which on it is used in full; in
 #: between it is scaled down.
-MAX_UNRELIABLE_SHARE, MIN_RELIABLE_SHARE = 0.2, 0.4
+MAX_UNRELIABLE_FRACTION, MIN_RELIABLE_FRACTION = 0.2, 0.4
 #: Highest correlation at lag 1 of noise; images have more.
 MAX_NOISE_CORRELATION = 0.86
 #: Correlation at lag 1 below which noise and texture need not be separated.
 _MAX_WHITE_CORRELATION = 0.15
 _EM_ROUNDS, _REFINEMENTS = 40, 3
 #: Quantile of the block energies that defines the lowest one, and a factor on it.
-_MIN_LOWEST_SHARE, _LOWEST_ENERGY_FACTOR = 0.03, 0.95
+_MIN_LOWEST_FRACTION, _LOWEST_ENERGY_FACTOR = 0.03, 0.95
 #: Radius in pixels of the square of neighbours that predict its centre.
 PREDICTION_RADIUS = 2
 #: Share of the pixels of each brightness class that is used, those with the least varying
 #: neighbours; number of classes; side in pixels of the mean of that variation; fewest pixels.
-CALM_PIXEL_SHARE, PREDICTION_BRIGHTNESS_CLASSES, CALM_WINDOW_SIDE, MIN_CALM_PIXELS = 0.2, 4, 9, 200
+CALM_PIXEL_FRACTION, PREDICTION_BRIGHTNESS_CLASSES, CALM_WINDOW_SIDE, MIN_CALM_PIXELS = (
+    0.2,
+    4,
+    9,
+    200,
+)
 #: Prediction residual of white noise at these pixels, as a share of its variance. It is below 1,
 #: since pixels are selected that vary little by chance: 0.77 to 0.82 on moon, cell, clock and
 #: camera of scikit-image with noise of 8 and 20.
-WHITE_RESIDUAL_SHARE = 0.77
+WHITE_RESIDUAL_FRACTION = 0.77
 #: Ridge of the least squares, as a share of the neighbours' variance.
 RIDGE = 1e-3
 
@@ -132,15 +137,15 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
         agreement = float(frequencies[noise_range.start : noise_range.stop + 1].sum())
         level = float((energy * flat).sum() / flat.sum())
         lowest = _LOWEST_ENERGY_FACTOR * float(
-            grid[int((cumulative_odds >= _MIN_LOWEST_SHARE).nonzero()[0])]
+            grid[int((cumulative_odds >= _MIN_LOWEST_FRACTION).nonzero()[0])]
         )
         lowest = min(level, max(lowest, min(level, 1.0)))
         texture_weight = min(
             1.0,
             max(
                 0.0,
-                (MIN_NOISE_ONLY_SHARE - agreement)
-                / (MIN_NOISE_ONLY_SHARE - MAX_TEXTURE_ONLY_SHARE),
+                (MIN_NOISE_ONLY_FRACTION - agreement)
+                / (MIN_NOISE_ONLY_FRACTION - MAX_TEXTURE_ONLY_FRACTION),
             ),
         )
         y, x, _ = _estimate_autocorrelation(
@@ -159,13 +164,15 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
     )
     first_lag = max(y[0], x[0])
     if first_lag > _MAX_WHITE_CORRELATION and (
-        agreement < MAX_UNRELIABLE_SHARE or first_lag > MAX_NOISE_CORRELATION
+        agreement < MAX_UNRELIABLE_FRACTION or first_lag > MAX_NOISE_CORRELATION
     ):
         no_lags = (0.0,) * len(y)
         return NoiseCorrelation(no_lags, no_lags, no_lags, no_lags, agreement, is_reliable=False)
     if first_lag > _MAX_WHITE_CORRELATION:
         confidence = min(
-            1.0, (agreement - MAX_UNRELIABLE_SHARE) / (MIN_RELIABLE_SHARE - MAX_UNRELIABLE_SHARE)
+            1.0,
+            (agreement - MAX_UNRELIABLE_FRACTION)
+            / (MIN_RELIABLE_FRACTION - MAX_UNRELIABLE_FRACTION),
         )
         y, x, min_y, min_x = (
             tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
@@ -194,10 +201,10 @@ def _locate_noise_energy(odds: Tensor, cumulative_odds: Tensor) -> int:
     Otherwise noise is correlated or everything is texture, and single blocks may have little
     energy by chance. Then it is the energy around which most blocks lie.
     """
-    least = int((cumulative_odds >= MIN_ENERGY_SHARE).nonzero()[0])
+    least = int((cumulative_odds >= MIN_ENERGY_FRACTION).nonzero()[0])
     if ENERGY_GRID[least] < MAX_WHITE_ENERGY:
         return least
-    last = int((cumulative_odds >= MAX_CALM_SHARE).nonzero()[0])
+    last = int((cumulative_odds >= MAX_CALM_FRACTION).nonzero()[0])
     agreement = odds.unfold(0, _PLACES_BELOW + _PLACES_ABOVE + 1, 1).sum(1)
     first = min(max(0, least - _PLACES_BELOW), len(agreement) - 1)
     densest = int(agreement[first : max(first, last - _PLACES_BELOW) + 1].argmax())
@@ -275,7 +282,7 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     ).flatten()
     levels, variances = [], []
     for pixels in mean.argsort(stable=True).tensor_split(PREDICTION_BRIGHTNESS_CLASSES):
-        count = max(min(MIN_CALM_PIXELS, len(pixels)), round(CALM_PIXEL_SHARE * len(pixels)))
+        count = max(min(MIN_CALM_PIXELS, len(pixels)), round(CALM_PIXEL_FRACTION * len(pixels)))
         calm = pixels[variation[pixels].argsort(stable=True)[:count]]
         predictors = (neighbours[:, calm] - mean[calm]).T
         centres = patches[centre, calm] - mean[calm]
@@ -287,7 +294,7 @@ def measure_prediction_residual(plane: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(levels), torch.stack(variances)
 
 
-def compute_residual_share(along_y: Sequence[float], along_x: Sequence[float]) -> float:
+def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]) -> float:
     """Return the share of the variance that neighbours do not predict, for correlated noise.
 
     Parameters
@@ -318,4 +325,4 @@ def compute_residual_share(along_y: Sequence[float], along_x: Sequence[float]) -
     share = covariance[centre, centre] - cross_covariance @ torch.linalg.solve(
         neighbour_covariance, cross_covariance
     )
-    return WHITE_RESIDUAL_SHARE * max(float(share), 0.02)
+    return WHITE_RESIDUAL_FRACTION * max(float(share), 0.02)

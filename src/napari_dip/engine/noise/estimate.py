@@ -25,7 +25,7 @@ from napari_dip.engine.noise.consistency_checks import (
 from napari_dip.engine.noise.correlation import (
     NoiseCorrelation,
     compute_band_power,
-    compute_residual_share,
+    compute_residual_fraction,
     measure_noise_correlation,
     measure_prediction_residual,
     subtract_image_correlation,
@@ -69,9 +69,9 @@ MIN_BLOCKS_PER_SIDE = 6
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer blocks, as a share of the range. Any value will do
 #: that keeps the loss of order one.
-FALLBACK_NOISE_SHARE = 0.01
+FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
-MIN_WHITE_SHARE = 1e-4
+MIN_WHITE_FRACTION = 1e-4
 #: Why the noise of an image cannot be estimated.
 UNRELIABLE_REASONS = (
     "blocks",  # too few blocks without unmeasured pixels
@@ -106,19 +106,19 @@ OVERLAP_INFORMATION = 0.4
 #: Least share of unclipped wide blocks for an estimate of correlation in a clipped image, since
 #: structure next to clipped regions looks like correlation. Twelve synthetic images whose white
 #: noise was classified as correlated have 0.01 to 0.23; FMD widefield has 0.51 and 0.70.
-MIN_WHOLE_BLOCK_SHARE = 0.3
+MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: Least energy of the flattest blocks' finest frequencies, in units of that of white noise, for the
 #: variance to be extended to all bands by the correlation. It is 0.74 to 0.86 in three synthetic
 #: images whose noise was estimated 1.2 to 1.6 times too strong, and 0.89 or more in correct ones.
 MIN_FINE_ENERGY = 0.88
 #: Least share of blocks without texture.
-MIN_FLAT_SHARE_WITHOUT_CAUTION = 0.3
+MIN_FLAT_FRACTION_WITHOUT_CAUTION = 0.3
 #: Below these shares of blocks without texture and of blocks that agree on the correlation, the
 #: report carries a caution: in images of filaments, the variance was then off by up to 33 %.
-CAUTION_FLAT_SHARE, CAUTION_AGREEMENT_SHARE = 0.6, 0.12
+CAUTION_FLAT_FRACTION, CAUTION_AGREEMENT_FRACTION = 0.6, 0.12
 #: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
 #: whose noise is estimated half as strong as it is at the bright end.
-MIN_INFORMATIVE_SHARE = 0.4
+MIN_INFORMATIVE_FRACTION = 0.4
 #: Largest ratio of the noise at one brightness to the variance model without a caution: 1.56 with a
 #: gamma curve that the model followed to a third only; 1.02 to 1.14 in correct synthetic images.
 MAX_UNEVENNESS = 1.3
@@ -128,7 +128,7 @@ BRIGHTNESS_END_QUANTILES = (0.1, 0.9)
 MAX_RELATIVE_ERROR = 0.1
 #: Largest share of the variance there that may be extrapolated beyond the brightness of all blocks
 #: without a caution; thin structures fill no block.
-MAX_EXTRAPOLATED_SHARE = 0.2
+MAX_EXTRAPOLATED_FRACTION = 0.2
 #: Quantiles that span an image without outliers, upper bound of the range in units of their
 #: distance, and maximal number of values that are sorted.
 ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_000_000
@@ -138,12 +138,12 @@ MIN_NOISE_STEPS = 0.5
 #: Fewest grey values of an image with noise; with fewer, it is a mask or a drawing.
 MIN_GREY_VALUES = 5
 #: Least share of blocks without texture; below, even the smoothest blocks hold structure.
-MIN_FLAT_SHARE_FOR_ESTIMATE = 0.02
+MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 #: The variance model is fitted at the finest frequencies if the noise has at least this power
 #: there, in units of that of white noise of the same variance.
-MIN_FINE_POWER_SHARE = 0.5
+MIN_FINE_POWER_FRACTION = 0.5
 #: Otherwise it is fitted in this many frequency bands: the finest ones of at least that power.
-FALLBACK_BANDS, MIN_BAND_POWER_SHARE = 25, 0.3
+FALLBACK_BANDS, MIN_BAND_POWER_FRACTION = 25, 0.3
 #: Autocorrelation of white noise.
 _NO_LAGS = (0.0,) * MAX_LAG
 _NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)
@@ -155,7 +155,7 @@ MIN_PLANE_PIXELS = 150 * 150
 #: 33 photographs of BSD68, Set12, kodak256 and scikit-image) and FMD widefield have ratios of 0.3
 #: to 1.9, one of them 2.5 (7 % of the variance). Grass and gravel, clean or with noise of 3 to 8,
 #: have 3.5 to 48, and residuals of 56 to 120 % of the variance.
-MAX_RESIDUAL_RATIO, MIN_RESIDUAL_SHARE = 2.0, 0.3
+MAX_RESIDUAL_RATIO, MIN_RESIDUAL_FRACTION = 2.0, 0.3
 #: Residual, as a share of the variance, and its ratio to that of correlated noise, above both of
 #: which there is a caution: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was
 #: classified as correlated. FMD widefield has a residual of 0.11; a confocal scan has 0.71 and a
@@ -250,7 +250,7 @@ def estimate_noise(
     -------
     NoiseEstimate
         With too few informative blocks, white noise with a standard deviation of
-        `FALLBACK_NOISE_SHARE` of the range.
+        `FALLBACK_NOISE_FRACTION` of the range.
 
     References
     ----------
@@ -271,7 +271,7 @@ def estimate_noise(
         energies = _compute_block_energies(planes, measured_mask, limits)
     if len(energies.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
-            max((FALLBACK_NOISE_SHARE * value_range) ** 2, rounding_variance),
+            max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
             clipped_reason or "blocks",
         )
     white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
@@ -354,8 +354,8 @@ def _compute_block_energies(
     )
     basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
-    independent_share = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION
-    return BlockEnergies(blocks.mean((1, 2)), power, independent_share, share)
+    independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION
+    return BlockEnergies(blocks.mean((1, 2)), power, independent_fraction, share)
 
 
 def _measure_block_correlation(
@@ -377,7 +377,7 @@ def _measure_block_correlation(
     correlation = measure_noise_correlation(
         residuals[chosen], model.variance(means[chosen], min_variance)
     )
-    is_sparse = limits != NO_CLIPPING and len(indices) < MIN_WHOLE_BLOCK_SHARE * len(means)
+    is_sparse = limits != NO_CLIPPING and len(indices) < MIN_WHOLE_BLOCK_FRACTION * len(means)
     return _NO_CORRELATION if is_sparse and _is_correlated(correlation) else correlation
 
 
@@ -404,13 +404,13 @@ def _extend_to_all_bands(
         )
     )
     share = float(shares[select_finest_bands()].mean())
-    if share >= MIN_FINE_POWER_SHARE:
+    if share >= MIN_FINE_POWER_FRACTION:
         gain, intercept, error = (
             item / share for item in (model.gain, model.intercept, model.gain_error)
         )
         return model._replace(gain=gain, intercept=intercept, gain_error=error)
     y, x = make_frequency_grids()
-    order = torch.where((shares >= MIN_BAND_POWER_SHARE) & (y + x >= 3), y + x, 0).flatten()
+    order = torch.where((shares >= MIN_BAND_POWER_FRACTION) & (y + x >= 3), y + x, 0).flatten()
     bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
     bands[order.argsort(descending=True, stable=True)[:FALLBACK_BANDS]] = True
     bands = bands.reshape(DCT_SIDE, DCT_SIDE) & (y + x >= 3)
@@ -423,7 +423,7 @@ def _find_unreliable_reason(
     """Return why the estimate is unreliable, one of `UNRELIABLE_REASONS` or ""."""
     if step and model.gain * middle + model.intercept < (MIN_NOISE_STEPS * step) ** 2:
         return "grey values"
-    if model.flat_share < MIN_FLAT_SHARE_FOR_ESTIMATE:
+    if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
         return "texture"
     return "" if correlation.is_reliable else "correlation"
 
@@ -462,11 +462,12 @@ def _find_caution(
         return "resampled"
     if _is_correlated(correlation):
         return ""
-    if model.flat_share < MIN_FLAT_SHARE_WITHOUT_CAUTION or (
-        model.flat_share < CAUTION_FLAT_SHARE and correlation.agreement < CAUTION_AGREEMENT_SHARE
+    if model.flat_fraction < MIN_FLAT_FRACTION_WITHOUT_CAUTION or (
+        model.flat_fraction < CAUTION_FLAT_FRACTION
+        and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
         return "calm"
-    if limits != NO_CLIPPING and energies.share < MIN_INFORMATIVE_SHARE:
+    if limits != NO_CLIPPING and energies.share < MIN_INFORMATIVE_FRACTION:
         return "cut"
 
     variance = partial(model.variance, min_variance=min_variance)
@@ -491,7 +492,8 @@ def _is_uncertain(means: Tensor, ends: Tensor, model: VarianceModel, variance: T
     beyond = torch.stack([means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)])
     return bool(
         (
-            (error > MAX_RELATIVE_ERROR) | (model.gain * beyond > MAX_EXTRAPOLATED_SHARE * variance)
+            (error > MAX_RELATIVE_ERROR)
+            | (model.gain * beyond > MAX_EXTRAPOLATED_FRACTION * variance)
         ).any()
     )
 
@@ -515,7 +517,7 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     share = min(
         max(
             1 - max(2 * first_lag - second_lag for first_lag, second_lag, *_ in axes),
-            MIN_WHITE_SHARE,
+            MIN_WHITE_FRACTION,
         ),
         1,
     )
@@ -578,15 +580,15 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
     levels, remaining = measure_prediction_residual(plane)
     measured_variance = noise.variance(levels)
     share = float((remaining / measured_variance).median())
-    white = compute_residual_share((), ())
+    white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
         is_correlated = not noise.unreliable_reason and share < MIN_WHITE_RATIO * white
         return replace(noise, unreliable_reason="correlation") if is_correlated else noise
-    expected = compute_residual_share(
+    expected = compute_residual_fraction(
         subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
     )
     is_below_rounding = float(measured_variance.mean()) <= step**2
-    if is_below_rounding or share < MIN_RESIDUAL_SHARE or share < MAX_RESIDUAL_RATIO * expected:
+    if is_below_rounding or share < MIN_RESIDUAL_FRACTION or share < MAX_RESIDUAL_RATIO * expected:
         is_whiter = (
             not is_below_rounding
             and share > WHITER_LIMITS[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 #: Side of a block in pixels: large against correlation lengths of 3 or 4, small against cells.
 BLOCK_SIDE = 16
 #: Share of the blocks of one brightness that count as flat, and number of brightness classes.
-FLAT_SHARE, FLAT_BRIGHTNESS_CLASSES = 0.2, 12
+FLAT_FRACTION, FLAT_BRIGHTNESS_CLASSES = 0.2, 12
 #: Longest lag in pixels; no measured camera or scanner noise was correlated beyond 4.
 MAX_LAG = 5
 #: Coefficients of the smooth surface that is subtracted from each block.
@@ -21,14 +21,14 @@ _MIN_COUNTED_CORRELATION = 0.02
 _MAX_SURFACE_LOSS = 0.3
 #: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
 #: at the next value.
-MIN_CLIPPED_SHARE, MIN_CLIPPED_RATIO = 2e-4, 2.0
+MIN_CLIPPED_FRACTION, MIN_CLIPPED_RATIO = 2e-4, 2.0
 #: Largest share of clipped pixels in a block, and in the blocks of its brightness. Gaussian noise
 #: clipped at 2.6 standard deviations, which is 0.5 %, loses 2 % of its variance.
 MAX_CLIPPED_IN_BLOCK, MAX_CLIPPED_AT_BRIGHTNESS = 0.03, 0.005
 #: Share of a brightness group's blocks, the flattest, whose clipped pixels are counted, since a
 #: block with an edge may be clipped on its dark side at any mean. With all blocks counted, 24 of
 #: 1,024 remained in kodim08 (256 x 256, noise of 25), and the estimate in green was 95.
-FLAT_GROUP_SHARE = 0.25
+FLAT_GROUP_FRACTION = 0.25
 #: Number of brightness groups in which the clipped share is measured.
 _GROUPS = 64
 #: Limits of an image without clipping.
@@ -69,7 +69,7 @@ def select_flat_blocks(means: Tensor, residuals: Tensor) -> Tensor:
     chosen = []
     by_brightness = usable[means[usable].argsort(stable=True)]
     for group in by_brightness.tensor_split(min(FLAT_BRIGHTNESS_CLASSES, max(1, len(usable) // 4))):
-        count = max(1, round(FLAT_SHARE * len(group)))
+        count = max(1, round(FLAT_FRACTION * len(group)))
         chosen.append(group[coarse[group].argsort(stable=True)[:count]])
     return torch.cat(chosen)
 
@@ -170,7 +170,7 @@ def find_clipping_limits(planes: Tensor) -> tuple[float, float]:
     for last, near, far in ((0, 1, 2), (-1, -2, -3)):
         last_count, first, second = (int(counts[place]) for place in (last, near, far))
         if (
-            last_count > MIN_CLIPPED_SHARE * total
+            last_count > MIN_CLIPPED_FRACTION * total
             and last_count > MIN_CLIPPED_RATIO * first
             and first < MIN_CLIPPED_RATIO * second
         ):
@@ -239,5 +239,5 @@ def select_informative_blocks(
 
 def _average_flattest_blocks(share: Tensor, spread: Tensor) -> float:
     """Return the mean clipped share of the flattest blocks of a group."""
-    count = max(1, round(FLAT_GROUP_SHARE * len(share)))
+    count = max(1, round(FLAT_GROUP_FRACTION * len(share)))
     return float(share[spread.argsort(stable=True)[:count]].mean())

@@ -42,9 +42,9 @@ MAX_FINE_EXCESS = 1.15
 #: passes the other check (centre of baboon, noise of 25: 24.77 dB at half resolution, 25.89 dB at
 #: full). A share above 1 means that the noise was underestimated, and does not exclude halving
 #: (cc15 d800_iso1600_3: 35.73 dB at half resolution, 35.05 dB at full).
-WHITE_SHARE_RANGE = (0.5, 1.0)
+WHITE_FRACTION_RANGE = (0.5, 1.0)
 #: Share of the blocks with most energy that is left out because of hot pixels.
-_HOT_BLOCK_SHARE = 0.01
+_HOT_BLOCK_FRACTION = 0.01
 
 
 def halve_resolution(planes: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     along = [
         _halve_lags(subtract_image_correlation(lags)) for lags in (noise.along_y, noise.along_x)
     ]
-    share = prod(variance_share for variance_share, _ in along)
+    share = prod(variance_fraction for variance_fraction, _ in along)
     return replace(
         noise,
         gain=share * noise.gain,
@@ -113,9 +113,9 @@ def _halve_lags(along: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
     halving = LanczosDownsample((1, HALVING_FACTOR))(torch.eye(side)[None, None])[0, 0].T
     covariance = (halving @ lags[distances] @ halving.T)[side // (2 * HALVING_FACTOR)]
     middle = side // (2 * HALVING_FACTOR)
-    variance_share = float(covariance[middle])
-    return variance_share, tuple(
-        (covariance[middle + 1 : middle + 1 + len(along)] / variance_share).tolist()
+    variance_fraction = float(covariance[middle])
+    return variance_fraction, tuple(
+        (covariance[middle + 1 : middle + 1 + len(along)] / variance_fraction).tolist()
     )
 
 
@@ -141,6 +141,6 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
     variance = noise.variance(means)
     shares = (power / variance).sort().values
     median = float(shares[len(shares) // 2])
-    typical_shares = shares[: max(1, round((1 - _HOT_BLOCK_SHARE) * len(shares)))]
-    is_white = WHITE_SHARE_RANGE[0] < median < WHITE_SHARE_RANGE[1]
-    return not is_white and float(typical_shares.mean()) <= MAX_FINE_EXCESS * median
+    typical_fractions = shares[: max(1, round((1 - _HOT_BLOCK_FRACTION) * len(shares)))]
+    is_white = WHITE_FRACTION_RANGE[0] < median < WHITE_FRACTION_RANGE[1]
+    return not is_white and float(typical_fractions.mean()) <= MAX_FINE_EXCESS * median

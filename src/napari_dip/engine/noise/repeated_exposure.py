@@ -26,7 +26,7 @@ ROBUST_ITERATIONS = 20
 TUKEY = 4.685
 #: Lower bound of either exposure's share of the noise variance. At a tenth, the noisier exposure
 #: has little weight already.
-MIN_NOISE_SHARE = 0.1
+MIN_NOISE_FRACTION = 0.1
 
 
 class IntensityMatch(NamedTuple):
@@ -119,16 +119,16 @@ def measure_repeated_exposure(
     value_range = float(max(first.max(), second.max()) - min(first.min(), second.min()))
     floor = max(0.5 * float(variances.quantile(0.05)), step**2 / 6, 2 * (1e-4 * value_range) ** 2)
     ratio = _estimate_noise_ratio(first, second)
-    share = min(max(1 / (1 + ratio), MIN_NOISE_SHARE), 1 - MIN_NOISE_SHARE)
+    share = min(max(1 / (1 + ratio), MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
     first_noise, second_noise = (
         NoiseEstimate(
-            gain=noise_share * gain,
-            intercept=noise_share * intercept,
-            floor=noise_share * floor,
+            gain=noise_fraction * gain,
+            intercept=noise_fraction * intercept,
+            floor=noise_fraction * floor,
             along_y=along_y,
             along_x=along_x,
         )
-        for noise_share in (share, 1 - share)
+        for noise_fraction in (share, 1 - share)
     )
     return first_noise, second_noise
 
@@ -152,5 +152,5 @@ def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:
     total = sum(variances)
     if total <= 0:
         return 1.0
-    share = min(max(variances[0] / total, MIN_NOISE_SHARE), 1 - MIN_NOISE_SHARE)
+    share = min(max(variances[0] / total, MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
     return (1 - share) / share

@@ -33,7 +33,7 @@ VARIANCE_BRIGHTNESS_CLASSES, STRUCTURE_QUANTILES, MIN_CLASS_BLOCKS = 8, (0.25, 0
 #: Pseudocounts in blocks: of the texture distribution over all brightnesses, and of no texture.
 _SHARED_PSEUDOCOUNT, _FLAT_PSEUDOCOUNT = 8.0, 2.0
 #: Least share of the blocks in a dark plateau, and least number.
-MIN_DARK_BLOCK_SHARE, MIN_DARK_BLOCKS = 0.05, 24
+MIN_DARK_BLOCK_FRACTION, MIN_DARK_BLOCKS = 0.05, 24
 #: Allowed spread of the darkest blocks' means, in units of that of noise. Below it they are
 #: clipped, above it structured.
 DARK_SPREAD_RANGE = (0.7, 1.4)
@@ -41,12 +41,12 @@ DARK_SPREAD_RANGE = (0.7, 1.4)
 #: it. Noise alone has 35, a uniform ramp has 1.
 MIN_PLATEAU_RATIO = 2.0
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
-_TAIL_SHARE = 0.1587
+_TAIL_FRACTION = 0.1587
 #: Iterations for the centre of the plateau.
 _PLATEAU_ITERATIONS = 10
 #: Lower bound of intensities before the logarithm, as a share of the channel's mean. In single-look
 #: speckle, one pixel in two hundred lies below that share of its signal.
-MIN_INTENSITY_SHARE = 0.005
+MIN_INTENSITY_FRACTION = 0.005
 #: Range of the number of looks; 10,000 are noise of one percent.
 LOOKS_RANGE = (0.5, 1e4)
 #: Bisection steps for the number of looks, on a logarithmic scale.
@@ -63,7 +63,7 @@ class BlockEnergies(NamedTuple):
     power : Tensor
         (K, DCT_SIDE, DCT_SIDE), squared coefficients of the orthonormal cosine transform. Their
         mean in white noise is its variance.
-    independent_share : float
+    independent_fraction : float
         Information in the blocks, as a share of that in as many independent ones.
     share : float
         Share of these blocks among all blocks of the image.
@@ -71,7 +71,7 @@ class BlockEnergies(NamedTuple):
 
     means: Tensor
     power: Tensor
-    independent_share: float
+    independent_fraction: float
     share: float = 1.0
 
 
@@ -85,7 +85,7 @@ class VarianceModel(NamedTuple):
         Standard error of the gain, from the blocks without texture.
     level_error : float
         Relative standard error of the variance at their mean brightness.
-    flat_share : float
+    flat_fraction : float
         Share of the blocks without texture.
     """
 
@@ -93,7 +93,7 @@ class VarianceModel(NamedTuple):
     intercept: float
     gain_error: float
     level_error: float
-    flat_share: float
+    flat_fraction: float
 
     def variance(self, means: Tensor, min_variance: float) -> Tensor:
         """Return the variance at these brightnesses, at least `min_variance`."""
@@ -160,8 +160,10 @@ def fit_variance_model(
         expected = (gain * means + intercept).clamp(min=min_variance)
         # a block's energy varies more with few photons than in Gaussian noise: by their fourth
         # cumulant, which is the squared gain times their share of the variance
-        photon_share = 1 - (max(gain * darkest + intercept, min_variance) / expected).clamp(max=1)
-        excess_variance = gain**2 * photon_share / (DCT_SIDE**2 * expected)
+        photon_fraction = 1 - (max(gain * darkest + intercept, min_variance) / expected).clamp(
+            max=1
+        )
+        excess_variance = gain**2 * photon_fraction / (DCT_SIDE**2 * expected)
         half_freedom = 1 / (2 / freedom + excess_variance)  # half the degrees of freedom
         log_likelihood = (
             _compute_log_density(energy, half_freedom, expected[:, None] * texture)
@@ -182,7 +184,7 @@ def fit_variance_model(
         means,
         posterior[:, 0],
         half_freedom,
-        blocks.independent_share,
+        blocks.independent_fraction,
         min_variance,
     )
     if model.gain >= MIN_SLOPE_ERRORS * model.gain_error:
@@ -322,7 +324,8 @@ def measure_dark(frames: Tensor) -> DarkLevel:
         return DarkLevel(float(frames.mean()), variance**0.5)
     values = frames.flatten().sort()[0]
     low, high = (
-        values[int(quantile * (len(values) - 1))] for quantile in (_TAIL_SHARE, 1 - _TAIL_SHARE)
+        values[int(quantile * (len(values) - 1))]
+        for quantile in (_TAIL_FRACTION, 1 - _TAIL_FRACTION)
     )
     return DarkLevel(float(frames.mean()), float(high - low) / 2)
 
@@ -395,7 +398,7 @@ def find_dark_plateau(
     count = int(((means - centre).abs() < width).sum())
     above = int(((means > centre + 3 * width) & (means < centre + 5 * width)).sum())
     if (
-        count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_SHARE * len(means))
+        count < max(MIN_DARK_BLOCKS, MIN_DARK_BLOCK_FRACTION * len(means))
         or count < MIN_PLATEAU_RATIO * above
     ):
         return None
@@ -440,5 +443,5 @@ def estimate_number_of_looks(variance: float) -> float:
 
 def compute_log_intensity(planes: Tensor) -> Tensor:
     """Return the natural logarithm of intensities (..., Y, X) of one channel, bounded below."""
-    min_intensity = max(MIN_INTENSITY_SHARE * float(planes.mean(dtype=torch.float64)), 1e-30)
+    min_intensity = max(MIN_INTENSITY_FRACTION * float(planes.mean(dtype=torch.float64)), 1e-30)
     return planes.clamp(min=min_intensity).log()

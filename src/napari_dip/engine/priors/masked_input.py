@@ -239,7 +239,7 @@ class MaskedInputPrior(Prior):
         (1, 1, *grid), 1 where there is a measurement.
     validation_mask : Tensor
         (1, 1, *grid), 1 at validation pixels.
-    masked_share : (float, float)
+    masked_fraction : (float, float)
         Smallest and largest share of the measured pixels that a step masks.
     block_side : int
         A quarter of the side of the squares in which copies of the holes are thinned.
@@ -262,7 +262,7 @@ class MaskedInputPrior(Prior):
         measured_mask: Tensor,
         validation_mask: Tensor,
         *,
-        masked_share: tuple[float, float],
+        masked_fraction: tuple[float, float],
         block_side: int,
         uses_hole_shapes: bool,
         uses_mirroring: bool,
@@ -270,7 +270,7 @@ class MaskedInputPrior(Prior):
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
-        self.masked_share = masked_share
+        self.masked_fraction = masked_fraction
         self.block_side = block_side
         self.uses_hole_shapes = uses_hole_shapes
         self.uses_mirroring = uses_mirroring
@@ -291,8 +291,8 @@ class MaskedInputPrior(Prior):
             window.crop(self.validation_mask),
         )
         if hidden is None:
-            min_share, max_share = self.masked_share
-            share = min_share + (max_share - min_share) * float(
+            min_fraction, max_fraction = self.masked_fraction
+            share = min_fraction + (max_fraction - min_fraction) * float(
                 torch.rand((), generator=rng, device=rng.device)
             )
             hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < share).to(
@@ -350,9 +350,9 @@ class MaskedInputPrior(Prior):
     def _draw_hidden_mask(self, rng: torch.Generator) -> Tensor:
         """Return randomly placed copies of the holes, thinned in squares to the allowed share."""
         holes = 1 - self.measured_mask
-        max_share = self.masked_share[1]
-        hole_share = float(holes.mean())
-        copies = min(MAX_MASK_COPIES, max(1, round(max_share / max(hole_share, 1e-6))))
+        max_fraction = self.masked_fraction[1]
+        hole_fraction = float(holes.mean())
+        copies = min(MAX_MASK_COPIES, max(1, round(max_fraction / max(hole_fraction, 1e-6))))
         hidden = torch.zeros_like(holes)
         for _ in range(copies):
             flipped_axes, shifts = draw_mask_placement(self.grid, rng)
@@ -361,7 +361,8 @@ class MaskedInputPrior(Prior):
         squares = [-(-n // (4 * self.block_side)) for n in self.grid]
         square_mask = torch.empty((1, 1, *squares), device=holes.device).uniform_(generator=rng)
         square_mask = F.interpolate(
-            (square_mask < max_share / max(hole_share, max_share)).to(holes.dtype), size=self.grid
+            (square_mask < max_fraction / max(hole_fraction, max_fraction)).to(holes.dtype),
+            size=self.grid,
         )
         return hidden * square_mask
 

@@ -269,7 +269,7 @@ class MaskedStackPrior(Prior):
         (1, 1, N, Y, X), 1 where there is a measurement.
     validation_mask : Tensor
         (1, 1, N, Y, X), 1 at validation pixels.
-    max_masked_share : float
+    max_masked_fraction : float
         Largest share of a plane that a step masks, where planes are missing in part.
     predicts_measured : bool
         Whether the final inference predicts all measured pixels from the others; otherwise only
@@ -285,12 +285,12 @@ class MaskedStackPrior(Prior):
         measured_mask: Tensor,
         validation_mask: Tensor,
         *,
-        max_masked_share: float,
+        max_masked_fraction: float,
         predicts_measured: bool,
         window: tuple[int, ...],
     ) -> None:
         self.net = net
-        self.max_masked_share = max_masked_share
+        self.max_masked_fraction = max_masked_fraction
         self.predicts_measured = predicts_measured
         self.measurement = measurement * measured_mask
         self.measured_mask = measured_mask
@@ -442,7 +442,7 @@ class MaskedStackPrior(Prior):
         if not self.holes.planes:  # no holes in this part of the stack
             plane = self.measured_mask[0, 0, 0]
             adjacent = torch.ones_like(plane, dtype=torch.int64)
-            scattered = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_share
+            scattered = torch.empty_like(plane).uniform_(generator=rng) < self.max_masked_fraction
             return scattered.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
         place = int(torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng))
         missing = 1 - self.measured_mask[0, 0, self.holes.planes[place]]
@@ -453,10 +453,10 @@ class MaskedStackPrior(Prior):
         usable = self.holes.find_similar_planes(place)
         if self.holes.is_plane_missing[place]:
             return missing[None], (back, ahead), usable
-        max_share, missing_share = self.max_masked_share, float(missing.mean())
+        max_fraction, missing_fraction = self.max_masked_fraction, float(missing.mean())
         hidden = torch.zeros_like(missing)
         distances = [torch.ones_like(back), torch.ones_like(ahead)]
-        for _ in range(min(MAX_MASK_COPIES, max(1, round(max_share / missing_share)))):
+        for _ in range(min(MAX_MASK_COPIES, max(1, round(max_fraction / missing_fraction)))):
             flipped_axes, shifts = draw_mask_placement(missing.shape, rng)
             moved, *reach = (
                 tensor.flip(flipped_axes).roll(shifts, (0, 1)) for tensor in (missing, back, ahead)
@@ -465,7 +465,11 @@ class MaskedStackPrior(Prior):
                 torch.where(moved > 0, new, old) for new, old in zip(reach, distances, strict=True)
             ]
             hidden = torch.maximum(hidden, moved)
-        return self._thin_mask(hidden, max_share, rng)[None], (distances[0], distances[1]), usable
+        return (
+            self._thin_mask(hidden, max_fraction, rng)[None],
+            (distances[0], distances[1]),
+            usable,
+        )
 
     def _thin_mask(self, hidden: Tensor, most: float, rng: torch.Generator) -> Tensor:
         """Return the mask thinned in squares to about the allowed share."""

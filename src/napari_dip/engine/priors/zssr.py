@@ -130,9 +130,9 @@ class ZssrPrior(Prior):
         self.grid = tuple(n * f**count for n, f in zip(coarse, net.factors, strict=True))
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
         self._coarse_picture = net.coarser(self._full_window.crop(measurement))
-        lost_share = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
+        lost_fraction = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
         self._added_deviation = (
-            lost_share.clamp(min=0) * noise.evaluate(self._coarse_picture)
+            lost_fraction.clamp(min=0) * noise.evaluate(self._coarse_picture)
         ).sqrt()
         size = (
             self._full_window.size

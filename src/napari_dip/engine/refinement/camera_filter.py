@@ -32,7 +32,7 @@ PYRAMID_LEVELS = 3
 #: Least side of a filtered picture, in pixels.
 MIN_SIDE = 2 * PATCH_SIDE
 #: Share of the coarser levels' noise power that remains after their filtering.
-RESIDUAL_NOISE_SHARE = 0.12
+RESIDUAL_NOISE_FRACTION = 0.12
 #: Weight of colour relative to luminance in comparisons of patches, each in units of its noise.
 COLOUR_WEIGHT = 0.5
 #: Side in pixels of the noise sample whose power is measured at each level; 4,000 patches determine
@@ -123,7 +123,7 @@ def _filter_pyramid(
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
     power = _measure_frequency_power(
         sample - blurred
-    ) + RESIDUAL_NOISE_SHARE * _measure_frequency_power(blurred)
+    ) + RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
     mean, added_variance = _filter_level(picture, power, guide, share)
     return mean, added_variance + F.interpolate(variance[None], size)[0]
 

@@ -13,8 +13,8 @@ from napari_dip.explore.feature_layers import PRIOR_LABELS
 from napari_dip.explore.spectra import BAND_COUNT, compute_band_edges
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
-    draw_picture,
     make_figure,
+    plot_picture,
     render_png,
     select_middle_plane,
     stretch_contrast,
@@ -46,7 +46,7 @@ _DECADE = 10
 
 
 @use_default_style
-def draw_energy_curves(impedance: ImpedanceResult) -> bytes:
+def plot_energy_curves(impedance: ImpedanceResult) -> bytes:
     """Draw the targets, and below them energy against iteration; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
@@ -56,7 +56,7 @@ def draw_energy_curves(impedance: ImpedanceResult) -> bytes:
         panels, TARGETS.items(), _REPORT_COLOURS, strict=True
     ):
         target = impedance.targets[name]
-        _draw_picture(panel, target, target_label, compute_contrast_limits(target))
+        _plot_picture(panel, target, target_label, compute_contrast_limits(target))
         curve = impedance.energies[name]
         iterations = np.arange(1, len(curve) + 1)
         axes.plot(iterations, curve, color=colour, label=target_label)
@@ -73,7 +73,7 @@ def draw_energy_curves(impedance: ImpedanceResult) -> bytes:
 
 
 @use_default_style
-def draw_power_curves(spectrum: SpectrumResult) -> bytes:
+def plot_power_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
@@ -88,7 +88,7 @@ def draw_power_curves(spectrum: SpectrumResult) -> bytes:
     )
     panels = rows[0].subplots(1, len(pictures), squeeze=False)[0]
     for panel, (title, picture) in zip(panels, pictures.items(), strict=True):
-        _draw_picture(panel, picture, title, limits)
+        _plot_picture(panel, picture, title, limits)
     axes = rows[1].subplots()
     shades = _choose_shades(len(spectrum.pictures))
     for iteration, shade in zip(spectrum.pictures, shades, strict=True):
@@ -110,7 +110,7 @@ def draw_power_curves(spectrum: SpectrumResult) -> bytes:
 
 
 @use_default_style
-def draw_band_curves(spectrum: SpectrumResult) -> bytes:
+def plot_band_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the correspondence of each band by iteration, as curves and as a map."""
     figure = make_figure(8.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -135,7 +135,7 @@ def draw_band_curves(spectrum: SpectrumResult) -> bytes:
 
 
 @use_default_style
-def draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
+def plot_stopping_curves(spectrum: SpectrumResult) -> bytes:
     """Draw both stops: of blurriness over sharpness, and of the validation pixels."""
     rows = 2 if spectrum.psnr is None else 3
     figure = make_figure(8.6, 2.2 * rows)
@@ -183,7 +183,7 @@ def draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
 
 
 @use_default_style
-def draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
+def plot_architecture_scores(architectures: ArchitectureComparison) -> bytes:
     """Draw the scores of each architecture in a row, with the preset's dashed."""
     fits = architectures.fits
     figure = make_figure(8.6, 1.6 + 0.28 * len(fits))
@@ -220,7 +220,7 @@ def draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
 
 
 @use_default_style
-def draw_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
+def plot_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
     """Draw the selected picture of each architecture."""
     pictures = {"given": architectures.subject.picture}
     if architectures.truth is not None:
@@ -235,14 +235,14 @@ def draw_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
     figure = make_figure(8.6, 2.1 * rows)
     panels = figure.subplots(rows, _PICTURES_PER_ROW, squeeze=False).ravel()
     for panel, (title, picture) in zip(panels, pictures.items(), strict=False):
-        _draw_picture(panel, picture, title, limits)
+        _plot_picture(panel, picture, title, limits)
     for panel in panels[len(pictures) :]:
         panel.set_axis_off()
     return render_png(figure)
 
 
 @use_default_style
-def draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
+def plot_feature_pictures(rows: FeatureInversionResult) -> bytes:
     """Draw the image and its inversions, one row per layer."""
     plane = select_middle_plane(rows.image, rows.axes)
     limits = compute_contrast_limits(plane)
@@ -250,10 +250,10 @@ def draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
     figure = make_figure(2.1 * column_count, 2.35 * len(rows.rows))
     panels = figure.subplots(len(rows.rows), column_count, squeeze=False)
     for row, row_axes in zip(rows.rows, panels, strict=True):
-        _draw_picture(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
+        _plot_picture(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
         for inversion, axes in zip(row, row_axes[1:], strict=True):
             title = f"{PRIOR_LABELS[inversion.prior]}\ncorrelation {inversion.correlation:.2f}"
-            _draw_picture(axes, select_middle_plane(inversion.picture, rows.axes), title, limits)
+            _plot_picture(axes, select_middle_plane(inversion.picture, rows.axes), title, limits)
     return render_png(figure)
 
 
@@ -272,8 +272,8 @@ def _choose_shades(count: int) -> Any:
     return colormaps["viridis"](np.linspace(_BAND_SHADES[0], _BAND_SHADES[-1], count))
 
 
-def _draw_picture(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
-    draw_picture(axes, stretch_contrast(picture, *limits))
+def _plot_picture(axes: Axes, picture: Picture, title: str, limits: tuple[float, float]) -> None:
+    plot_picture(axes, stretch_contrast(picture, *limits))
     axes.set_title(
         make_printable(title), fontsize=8, parse_math=False
     )  # names of layers among them

@@ -11,18 +11,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.explore.comparison import make_comparison_rows
 from napari_dip.explore.feature_layers import PRIOR_LABELS, make_feature_rows
 from napari_dip.explore.output.figures import (
-    draw_architecture_pictures,
-    draw_architecture_scores,
-    draw_band_curves,
-    draw_energy_curves,
-    draw_feature_pictures,
-    draw_power_curves,
-    draw_stopping_curves,
+    plot_architecture_pictures,
+    plot_architecture_scores,
+    plot_band_curves,
+    plot_energy_curves,
+    plot_feature_pictures,
+    plot_power_curves,
+    plot_stopping_curves,
 )
 from napari_dip.explore.output.pages import (
     ReportFigure,
@@ -85,7 +85,7 @@ def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def make_feature_files(result: FeatureInversionResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["features"]`, the page first."""
-    picture = draw_feature_pictures(result)
+    picture = plot_feature_pictures(result)
     rows = make_feature_rows(result)
     return {
         "features.html": _write_feature_page(result, picture),
@@ -167,17 +167,17 @@ def check_experiment_folder(
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no folder, cannot be written to, or holds such files.
     """
     checked_folder = check_folder(folder)
     for name in EXPERIMENT_FILES[experiment]:
         path = checked_folder / name
         if os.path.lexists(path) and not overwrite:
-            raise Refused(make_refusal("output-exists", path=make_printable(str(path))))
+            raise RefusedError(make_refusal("output-exists", path=make_printable(str(path))))
         if path.is_dir():
             facts = {"path": make_printable(str(path)), "suffix": path.suffix}
-            raise Refused(make_refusal("output-is-folder", **facts))
+            raise RefusedError(make_refusal("output-is-folder", **facts))
     return checked_folder
 
 
@@ -188,9 +188,9 @@ def save_outcome(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the folder cannot be used, or already holds such files.
-    Failed
+    FailedError
         If the files cannot be written.
     """
     checked_folder = _make_experiment_folder(
@@ -201,7 +201,7 @@ def save_outcome(
 
 def _make_impedance_files(impedance: ImpedanceResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["impedance"]`, the page first."""
-    picture = draw_energy_curves(impedance)
+    picture = plot_energy_curves(impedance)
     count = len(impedance.energies["image"])
     columns = [range(1, count + 1), *(curve.tolist() for curve in impedance.energies.values())]
     return {
@@ -215,9 +215,9 @@ def _make_impedance_files(impedance: ImpedanceResult) -> dict[str, str | bytes]:
 def _make_spectrum_files(spectrum: SpectrumResult) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["spectrum"]`, the page first."""
     pictures = (
-        draw_power_curves(spectrum),
-        draw_band_curves(spectrum),
-        draw_stopping_curves(spectrum),
+        plot_power_curves(spectrum),
+        plot_band_curves(spectrum),
+        plot_stopping_curves(spectrum),
     )
     power = [spectrum.frequency.tolist(), *(curve.tolist() for curve in spectrum.power.values())]
     heads = [f"iteration_{name}" if name.isdigit() else name for name in spectrum.power]
@@ -235,7 +235,7 @@ def _make_spectrum_files(spectrum: SpectrumResult) -> dict[str, str | bytes]:
 
 def _make_architecture_files(architectures: ArchitectureComparison) -> dict[str, str | bytes]:
     """Return the files of `EXPERIMENT_FILES["architectures"]`, the page first."""
-    pictures = (draw_architecture_scores(architectures), draw_architecture_pictures(architectures))
+    pictures = (plot_architecture_scores(architectures), plot_architecture_pictures(architectures))
     rows = make_comparison_rows(architectures)
     return {
         "architectures.html": write_architecture_page(architectures, pictures),
@@ -280,7 +280,7 @@ def _format_curve_csv(architectures: ArchitectureComparison) -> str:
 def _make_experiment_folder(
     experiment: str, folder: str | os.PathLike[str], *, overwrite: bool
 ) -> Path:
-    """Create the folder of an experiment; raise `Refused` where that is impossible."""
+    """Create the folder of an experiment; raise `RefusedError` where that is impossible."""
     checked_folder = check_experiment_folder(experiment, folder, overwrite=overwrite)
     make_folder(checked_folder)
     return checked_folder

@@ -10,7 +10,7 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.io.paths import check_readable_file, describe_exception
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ProgramArchive:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no such archive, or of a format that can run code.
     """
 
@@ -70,7 +70,7 @@ class ProgramArchive:
         return [name.removeprefix(self._root) for name in self._entries]
 
     def size(self, name: str) -> int:
-        """Return the bytes of an entry; raise `Refused` if it is missing."""
+        """Return the bytes of an entry; raise `RefusedError` if it is missing."""
         return self._entry(name).file_size
 
     def read_entry(self, name: str) -> bytes:
@@ -78,7 +78,7 @@ class ProgramArchive:
 
         Raises
         ------
-        Refused
+        RefusedError
             If it is missing or damaged.
         """
         entry = self._entry(name)
@@ -89,7 +89,7 @@ class ProgramArchive:
             raise self.make_broken_error(describe_exception(error)) from None
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read an entry as JSON; raise `Refused` if it is invalid or too large."""
+        """Read an entry as JSON; raise `RefusedError` if it is invalid or too large."""
         if self.size(name) > MAX_TEXT_BYTES:
             raise self.make_broken_error(f"its {name} is far longer than that of a network")
         try:
@@ -102,9 +102,9 @@ class ProgramArchive:
             raise self.make_broken_error(f"its {name} holds something else than a program")
         return data
 
-    def make_broken_error(self, why: str) -> Refused:
+    def make_broken_error(self, why: str) -> RefusedError:
         """Return the error for a damaged or unsupported archive."""
-        return Refused("network-broken", path=self.path, why=why[:300])
+        return RefusedError("network-broken", path=self.path, why=why[:300])
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(self._root + name)
@@ -130,8 +130,8 @@ class ProgramArchive:
             raise self.make_broken_error(PICKLED_REASON)
         else:
             why = "it is another kind of archive"
-            raise Refused("network-foreign", path=self.path, why=why)
-        raise Refused("network-type", path=self.path, kind=kind)
+            raise RefusedError("network-foreign", path=self.path, why=why)
+        raise RefusedError("network-type", path=self.path, kind=kind)
 
 
 def _check_kind(archive: ProgramArchive) -> None:
@@ -141,14 +141,16 @@ def _check_kind(archive: ProgramArchive) -> None:
         with archive.path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise Refused("file-unreadable", path=archive.path, why=describe_exception(error)) from None
+        raise RefusedError(
+            "file-unreadable", path=archive.path, why=describe_exception(error)
+        ) from None
     if kind is None and magic[:1] == _PICKLE:
         kind = "a pickle"
     if kind is not None:
-        raise Refused("network-type", path=archive.path, kind=kind)
+        raise RefusedError("network-type", path=archive.path, kind=kind)
     if magic != _ZIP:
         why = "it is no archive, or its beginning is lost"
-        raise Refused("network-foreign", path=archive.path, why=why)
+        raise RefusedError("network-foreign", path=archive.path, why=why)
 
 
 def _check_entries(archive: ProgramArchive, infos: list[zipfile.ZipInfo], size: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.io.exported_networks.archive import PICKLED_REASON, ProgramArchive
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no program, is damaged, or has other inputs than one picture.
     """
     archive = ProgramArchive(path)
@@ -356,7 +356,7 @@ def _parse_weight(archive: ProgramArchive, location: str, facts: dict[str, Any])
     entry_name = f"data/{location}/{facts['path_name']}"
     if len(sizes) != len(strides) or min((*sizes, *strides, offset), default=0) < 0:
         raise ValueError("sizes")
-    archive.size(entry_name)  # raises `Refused` if the entry is missing
+    archive.size(entry_name)  # raises `RefusedError` if the entry is missing
     return StoredWeight(
         entry=entry_name, kind=int(meta["dtype"]), sizes=sizes, strides=strides, offset=offset
     )
@@ -429,7 +429,7 @@ def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If its bytes are missing or too few.
     """
     archive, stored_weight = program.archive, program.stored_weights[name]
@@ -478,12 +478,12 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If there is no such layer, or its dependencies are incomplete.
     """
     layers = program.layers()
     if layer not in layers:
-        raise Refused(_refuse_unknown_layer(program, layer, list(layers)))
+        raise RefusedError(_refuse_unknown_layer(program, layer, list(layers)))
     producers: dict[str, int] = {}
     for number, step in enumerate(program.steps):
         for name in step.results:

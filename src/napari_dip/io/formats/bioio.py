@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import ImageSpec, split_pixel_sizes
@@ -72,7 +72,7 @@ def _open_bioio_reader(path: Path) -> Any:
         start = file.read(8)
     kind, package = next(facts for magic, facts in KINDS.items() if start.startswith(magic))
     if find_spec(package) is None:
-        raise Refused("extra-missing", path=path, kind=kind, extra="formats")
+        raise RefusedError("extra-missing", path=path, kind=kind, extra="formats")
     return import_module(package).Reader(str(path))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import ImageSpec, SourceTags, make_orientation_note
@@ -82,7 +82,7 @@ def _check_rows(path: Path) -> None:
     try:
         png_decode(path.read_bytes())
     except PngError as error:
-        raise Refused("file-broken", path=path, why=describe_exception(error)) from None
+        raise RefusedError("file-broken", path=path, why=describe_exception(error)) from None
 
 
 def _get_mode(image: Image, path: Path) -> str:
@@ -95,11 +95,11 @@ def _get_mode(image: Image, path: Path) -> str:
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        raise Refused("file-colours", path=path, coded=mode)
+        raise RefusedError("file-colours", path=path, coded=mode)
     if mode not in _MODES:
         why = f"its colours are coded as {mode}"
     if why:
-        raise Refused("file-type", path=path, why=why)
+        raise RefusedError("file-type", path=path, why=why)
     return mode
 
 
@@ -113,9 +113,9 @@ def _open_picture(path: Path) -> Iterator[Image]:
             opened = Image.open(path, formats=("PNG", "JPEG"))
     except Image.DecompressionBombError:
         why = "its header states more pixels than a PNG or JPEG is read for"
-        raise Refused("file-type", path=path, why=why) from None
+        raise RefusedError("file-type", path=path, why=why) from None
     except UnidentifiedImageError:
         why = "it starts like a picture, but no header follows"
-        raise Refused("file-broken", path=path, why=why) from None
+        raise RefusedError("file-broken", path=path, why=why) from None
     with opened as image:
         yield image

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import (
@@ -77,7 +77,7 @@ def check_colours(page: TiffPage, path: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         With the name of the colour space.
     """
     code, compression = int(page.photometric), getattr(page.compression, "name", "")
@@ -85,7 +85,7 @@ def check_colours(page: TiffPage, path: Path) -> None:
     if code == _YCBCR and not any(kind in compression for kind in _YCBCR_CODECS):
         colour_space = "YCbCr"
     if colour_space is not None:
-        raise Refused("file-colours", path=path, coded=colour_space)
+        raise RefusedError("file-colours", path=path, coded=colour_space)
 
 
 def read_colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] | None:
@@ -157,7 +157,7 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
 
     Raises
     ------
-    Refused
+    RefusedError
         If there is none, its header is implausible, or parts of it are in another folder.
     """
     _check_chain(file, path)
@@ -168,7 +168,7 @@ def choose_series(file: TiffFile, path: Path) -> TiffPageSeries:
     for file_name in list_ome_files(file.ome_metadata or ""):
         # the reader would open any path, and an XML entity can expand to one
         if file_name != Path(file_name).name or set(file_name) & {"\\", "&"}:
-            raise Refused("file-elsewhere", path=path, other=file_name)
+            raise RefusedError("file-elsewhere", path=path, other=file_name)
     if not file.series:
         raise refuse_broken(path, "no image is found in it")
     full_series = [
@@ -235,7 +235,7 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         If a page or a part of it is missing, or there are more pages than in the header.
     """
     end = path.stat().st_size
@@ -280,7 +280,7 @@ def _check_chain(file: TiffFile, path: Path) -> None:
         except struct.error:  # the file ends before the chain
             break
     if len(seen_offsets) > MAX_IMAGE_PLANES:
-        raise Refused("planes-many", name=path.name, most=f"{MAX_IMAGE_PLANES:,}")
+        raise RefusedError("planes-many", name=path.name, most=f"{MAX_IMAGE_PLANES:,}")
 
 
 def _is_larger_copy(large: TiffPageSeries, small: TiffPageSeries) -> bool:
@@ -468,7 +468,7 @@ def _check_codec(page: TiffPage, path: Path) -> None:
     code = page.compression
     if code not in TIFF.DECOMPRESSORS:
         name = code.name if isinstance(code, COMPRESSION) else f"method {code}"
-        raise Refused("file-codec", path=path, codec=name)
+        raise RefusedError("file-codec", path=path, codec=name)
 
 
 def _has_planar_colours(axes: str) -> bool:

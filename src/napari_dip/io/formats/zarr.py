@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from napari_dip.errors import Refused
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.header import ImageSpec, SourceTags, normalise_unit
@@ -180,7 +180,9 @@ def get_ome_version(path: str | None) -> str:
     """Return the version of an OME-Zarr; the newest for anything else."""
     if path is None or not is_zarr(Path(path)):
         return NEWEST
-    with suppress(Refused):  # if it changed since it was read, the result still has to be saved
+    with suppress(
+        RefusedError
+    ):  # if it changed since it was read, the result still has to be saved
         return read_pyramid(Path(path)).version
     return NEWEST
 
@@ -190,11 +192,11 @@ def check_zarr(path: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         With the command that installs it.
     """
     if find_spec("zarr") is None or find_spec("zarr.codecs") is None:  # zarr 2 lacks zarr.codecs
-        raise Refused("extra-missing", path=path, kind="OME-Zarr", extra="zarr")
+        raise RefusedError("extra-missing", path=path, kind="OME-Zarr", extra="zarr")
 
 
 def _open_finest_level(path: Path, pyramid: Pyramid) -> LazyImage:
@@ -257,7 +259,7 @@ def _check_chunks(path: Path, pyramid: Pyramid, array: Any) -> None:
             path, f"a chunk of {stored_bytes} bytes of pixels takes {max(sizes)} bytes"
         )
     if missing := sizes.count(0):
-        raise Refused(
+        raise RefusedError(
             "zarr-gaps", path=path, count=missing, total=len(checked), fill=array.fill_value or 0
         )
 
@@ -285,7 +287,7 @@ def read_pyramid(path: Path) -> Pyramid:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is no OME-Zarr image, of an unknown version, or implausible.
     """
     attributes, folder, has_more_images = read_group_attributes(path), path, False
@@ -297,7 +299,7 @@ def read_pyramid(path: Path) -> Pyramid:
     if not isinstance(ome, dict) or "multiscales" not in ome:
         is_plate = isinstance(ome, dict) and "plate" in ome
         why = "it is a plate of many images" if is_plate else "it says nothing of an image"
-        raise Refused("zarr-none", path=path, why=why)
+        raise RefusedError("zarr-none", path=path, why=why)
     multiscales = ome["multiscales"]
     try:
         multiscale = _Multiscale.model_validate(multiscales[0])
@@ -307,7 +309,7 @@ def read_pyramid(path: Path) -> Pyramid:
         ) from None
     version = str(ome.get("version", multiscale.version or "0.4"))
     if version not in FORMATS:
-        raise Refused("zarr-version", path=path, version=version)
+        raise RefusedError("zarr-version", path=path, version=version)
     has_more_images = has_more_images or len(multiscales) > 1
     _check_inside(path, multiscale)
     level_index = _find_finest_level(path, folder, multiscale)
@@ -355,12 +357,12 @@ def check_codecs(folder: Path, level: str, root: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         With the name of the unsafe codec.
     """
     for name in _list_codecs(_read_array_metadata(folder / level, root)):
         if name.removeprefix("numcodecs.") not in _SAFE_CODECS:
-            raise Refused("file-codec", path=folder, codec=name)
+            raise RefusedError("file-codec", path=folder, codec=name)
 
 
 def _read_array_metadata(folder: Path, root: Path) -> dict[str, Any]:
@@ -388,7 +390,7 @@ def _check_inside(path: Path, multiscale: _Multiscale) -> None:
         parts = PurePosixPath(level).parts
         leads_outside = not parts or level.startswith("/") or ".." in parts
         if leads_outside or not level.isprintable() or set(level) & {"\\", ":"}:
-            raise Refused("file-elsewhere", path=path, other=level)
+            raise RefusedError("file-elsewhere", path=path, other=level)
 
 
 def _find_finest_level(path: Path, folder: Path, multiscale: _Multiscale) -> int:
@@ -492,12 +494,12 @@ def check_link(path: Path, root: Path) -> None:
 
     Raises
     ------
-    Refused
+    RefusedError
         With the path that it leads to.
     """
     other = os.path.realpath(path)
     if not other.startswith(os.path.realpath(root) + os.sep):
-        raise Refused("file-elsewhere", path=root, other=other)
+        raise RefusedError("file-elsewhere", path=root, other=other)
 
 
 def find_foreign_file(folder: Path) -> str:
@@ -530,7 +532,7 @@ def _list_levels(folder: Path) -> set[tuple[str, ...]]:
         attributes = read_group_attributes(folder)
         image = (attributes.get("ome") or attributes)["multiscales"][0]
         paths = [str(dataset["path"]) for dataset in image["datasets"]]
-    except (Refused, LookupError, TypeError):
+    except (RefusedError, LookupError, TypeError):
         return set()
     return {PurePosixPath(path).parts for path in paths}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
 
     Power = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ MIN_PATTERN_POWER_RATIO = 40.0
 #: Minimum share of the residual's variance that is a pattern, and minimum share of the measured
 #: pattern that was removed. A pattern below the first has an amplitude of at most 0.2 standard
 #: deviations of the noise and is hardly visible. Lines of print are below it.
-MIN_PATTERN_SHARE, MIN_PATTERN_LOSS = 0.02, 0.25
+MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS = 0.02, 0.25
 #: Frequencies on each side that form the background of a peak, and those that belong to the peak. A
 #: Hann window spreads a single frequency over two.
 _BACKGROUND_RADIUS, _PEAK_RADIUS = 8, 2
@@ -43,7 +43,7 @@ _MAX_PATTERN_PLANES = 8
 #: Minimum side of a plane, in pixels, for which a peak can be compared with its background.
 _MIN_PATTERN_SIDE = 4 * _BACKGROUND_RADIUS
 #: Minimum share of all pixels at an extreme value that is reported.
-MIN_PLATEAU_SHARE = 1e-4
+MIN_PLATEAU_FRACTION = 1e-4
 #: Minimum number of pixels at an extreme value for a plateau, and minimum ratio of that number to
 #: the mean number per nearby value. The histogram of an unclipped image falls towards its end.
 MIN_PLATEAU_PIXELS, MIN_PLATEAU_PIXEL_RATIO = 4, 3.0
@@ -59,7 +59,7 @@ BIAS_STANDARD_ERRORS = 4.0
 #: Maximum share of biased areas. In eight good results (four images of FMD, camera and coins with
 #: noise of 5 and 20, 256 x 256, fast), it was 0 to 0.031. In a photograph whose noise was
 #: overestimated four times, it was 0.08 to 0.20 (kodim08, noise of 25).
-MAX_BIASED_SHARE = 0.05
+MAX_BIASED_FRACTION = 0.05
 #: Minimum number of areas for this test.
 MIN_LOCAL_PARTS = 16
 
@@ -128,7 +128,7 @@ def detect_pattern(
         [_compute_windowed_power(measured[index]) for index in plane_indices], 0
     )
     lost = float(power[peak_area].sum() / max(float(measured_power[peak_area].sum()), 1e-300))
-    if share < MIN_PATTERN_SHARE or lost < MIN_PATTERN_LOSS:
+    if share < MIN_PATTERN_FRACTION or lost < MIN_PATTERN_LOSS:
         return None
     return PeriodicPattern(
         period=1 / float(radius[peak]), share=min(share, 1.0), lost=min(lost, 1.0)
@@ -183,7 +183,7 @@ def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
-def find_strongest_pattern(lost: npt.NDArray[Any], parts: Planes) -> PeriodicPattern | None:
+def find_strongest_pattern(lost: npt.NDArray[Any], parts: StackArray) -> PeriodicPattern | None:
     """Return the strongest periodic pattern that a channel has lost; None if there is none.
 
     Parameters
@@ -265,7 +265,7 @@ def _detect_plateau(
     """
     at_value = int((flat == value).sum())
     share = at_value / flat.size
-    if share < MIN_PLATEAU_SHARE or at_value < MIN_PLATEAU_PIXELS:
+    if share < MIN_PLATEAU_FRACTION or at_value < MIN_PLATEAU_PIXELS:
         return ClippedPixels(share=0.0, value=value)
     mean_count = 0.0
     for fraction in PLATEAU_COMPARISON_SPANS:
@@ -329,7 +329,7 @@ def measure_biased_parts(
 def compute_biased_limit(parts: int) -> float:
     """Return the maximum share of biased areas, raised by three standard errors for few areas."""
     return (
-        MAX_BIASED_SHARE + 3 * sqrt(MAX_BIASED_SHARE * (1 - MAX_BIASED_SHARE) / parts)
+        MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / parts)
         if parts >= MIN_LOCAL_PARTS
         else 1.0
     )

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 #: Reason for a prior of which the task says nothing.
@@ -97,7 +97,7 @@ class ResultMerger:
         self.predictions = np.zeros(parts.shape, np.float64)
         self.count = np.zeros(parts.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
-        self.learned: dict[str, Planes] = {}
+        self.learned: dict[str, StackArray] = {}
         for channel in image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
             self.predictions[:, channel] = parts[:, channel]
@@ -106,11 +106,11 @@ class ResultMerger:
     def add(
         self,
         unit: WorkUnit,
-        picture: Planes,
-        deviation: Planes,
-        prediction: Planes,
+        picture: StackArray,
+        deviation: StackArray,
+        prediction: StackArray,
         outcome: UnitOutcome,
-        learned: Mapping[str, Planes] | None = None,
+        learned: Mapping[str, StackArray] | None = None,
     ) -> None:
         """Add the result of one unit.
 
@@ -141,19 +141,19 @@ class ResultMerger:
             self.predictions[part_channel] += prediction[index]
             self.count[part_channel] += 1
 
-    def get_finished_part(self, part: int, channels: list[int]) -> tuple[Planes, Planes]:
+    def get_finished_part(self, part: int, channels: list[int]) -> tuple[StackArray, StackArray]:
         """Return the restored picture of a part and its standard deviation: (C, *grid) each."""
         sums = self.sums[:, part, channels]
         pictures, squares, variances = sums / self._get_counts()[part, channels]
         variance = variances + np.maximum(squares - pictures**2, 0)
         return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
-    def get_estimates(self) -> tuple[Planes, Planes, Planes]:
+    def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
         """Return picture, deviation and prediction of all parts: (parts, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_deviation(), prediction.astype(np.float32)
 
-    def make_preview(self, unit: WorkUnit, picture: Planes) -> npt.NDArray[np.float32]:
+    def make_preview(self, unit: WorkUnit, picture: StackArray) -> npt.NDArray[np.float32]:
         """Return the whole image, with the current picture of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
@@ -278,7 +278,7 @@ class ResultMerger:
             else image.astype(native_dtype)
         )
 
-    def _lay_out_input(self) -> Planes:
+    def _lay_out_input(self) -> StackArray:
         """Return the input as (parts, C, *grid), with outliers, corrected by camera maps."""
         parts = split_into_parts(self._array, self._source.axes, self._layout)
         camera = self._calibration.camera_correction
@@ -335,7 +335,7 @@ class ResultMerger:
 
     def _compute_residual(
         self, prediction: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], Planes]:
+    ) -> tuple[npt.NDArray[np.float64], StackArray]:
         """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
@@ -366,9 +366,9 @@ class ResultMerger:
         arranged = join_parts(parts.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
-    def _average_learned(self) -> dict[str, Planes]:
+    def _average_learned(self) -> dict[str, StackArray]:
         """Return learned parameters, averaged over restarts and stacked over separate channels."""
-        means: dict[str, list[Planes]] = {}
+        means: dict[str, list[StackArray]] = {}
         for key, total in sorted(self.learned.items(), key=lambda item: int(item[0].split(".")[1])):
             name, channel = key.split(".")
             mean = np.asarray(total / max(1, self.count[:, int(channel)].sum()), np.float32)

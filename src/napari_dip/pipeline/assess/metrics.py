@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import Plan
 
-    Numbers = npt.NDArray[np.floating[Any]]
+    FloatArray = npt.NDArray[np.floating[Any]]
 
     MeasuredMask = npt.NDArray[np.bool_] | None
 
@@ -41,7 +41,7 @@ MAX_RESIDUAL_LAG = 3
 #: Number of brightness classes within which the residual along edges is compared with that in flat
 #: areas, so that signal-dependent noise does not count as structure. Shares of the pixels in a
 #: class that count as edges and as flat.
-RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_SHARE, RESIDUAL_FLAT_SHARE = 8, 0.1, 0.5
+RESIDUAL_BRIGHTNESS_CLASSES, RESIDUAL_EDGE_FRACTION, RESIDUAL_FLAT_FRACTION = 8, 0.1, 0.5
 #: Maximum number of pixels per channel that are assessed; of larger stacks, evenly spread planes or
 #: frames are taken. A correlation is then known to 0.001, and sorting takes 80 bytes per pixel.
 MAX_ASSESSED_PIXELS = 2**22
@@ -132,11 +132,11 @@ class ResultMetrics:
 
 
 def measure_residual(
-    residual: Numbers,
-    prediction: Numbers,
+    residual: FloatArray,
+    prediction: FloatArray,
     measured_mask: MeasuredMask,
     noise: NoiseEstimate,
-    pixel_variance: Numbers | float = 0.0,
+    pixel_variance: FloatArray | float = 0.0,
 ) -> ResidualMetrics:
     """Compare the residual of one channel with the measured noise.
 
@@ -187,7 +187,7 @@ def _compute_lag_correlation(
 
 
 def _compare_edge_variance(
-    scaled: npt.NDArray[np.float64], prediction: Numbers, valid: npt.NDArray[np.bool_]
+    scaled: npt.NDArray[np.float64], prediction: FloatArray, valid: npt.NDArray[np.bool_]
 ) -> float:
     """Return the ratio of the residual's variance at edges to that in flat areas.
 
@@ -199,8 +199,8 @@ def _compare_edge_variance(
     for indices in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
         order = indices[squared_gradient[indices].argsort(kind="stable")]
         edges, flat = (
-            order[len(order) - int(RESIDUAL_EDGE_SHARE * len(order)) :],
-            order[: int(RESIDUAL_FLAT_SHARE * len(order))],
+            order[len(order) - int(RESIDUAL_EDGE_FRACTION * len(order)) :],
+            order[: int(RESIDUAL_FLAT_FRACTION * len(order))],
         )
         flat_variance = float(squared_residual[flat].mean()) if len(flat) else 0.0
         if len(edges) and flat_variance > 0:
@@ -365,7 +365,7 @@ def measure_result(
 def _measure_brightness_changes(
     plan: Plan,
     calibration: Calibration,
-    parts: Planes,
+    parts: StackArray,
     residual: npt.NDArray[np.float64],
     result: npt.NDArray[Any],
 ) -> _BrightnessChanges:
@@ -393,7 +393,7 @@ def _measure_brightness_changes(
 
 
 def _detect_clipping(
-    plan: Plan, calibration: Calibration, parts: Planes
+    plan: Plan, calibration: Calibration, parts: StackArray
 ) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at black and at white, in the values that the camera wrote."""
     camera, measured_mask = calibration.camera_correction, calibration.measured_mask

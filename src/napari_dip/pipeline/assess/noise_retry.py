@@ -14,24 +14,24 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compute_biased_limit
-from napari_dip.pipeline.calibrate.calibration import compute_validation_share
+from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
 from napari_dip.pipeline.plan.layout import split_into_parts
 from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Restoration
 
 #: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.
 #: The share 0.25 halves the standard deviation. With noise variance overestimated 4 to 400 times,
 #: one run was enough each time; the second is for residuals without smooth parts.
-MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_SHARE = 2, 0.25
+MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
 #: Quantile of the variance in parts of the residual that is taken as upper bound of the noise.
 #: Parts contain noise and lost structure, with least structure where the picture is smooth. Minimum
 #: share of the noise variance in a new run.
-CALM_PART_QUANTILE, MIN_RETRY_VARIANCE_SHARE = 0.25, 1e-4
+CALM_PART_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 #: Ratio of the residual's variance along edges to that elsewhere, above which edges were lost. It
 #: was 0.86 to 1.02 in six images of FMD and twelve photographs of kodak256 with noise of 25. It was
 #: 4 where noise was overestimated 4 and 20 times, and the result was worse than the input.
@@ -87,7 +87,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         calibration,
         noise=noise,
         blind_spot_size=block,
-        validation_share=compute_validation_share(block, residual[0, 0].size),
+        validation_fraction=compute_validation_fraction(block, residual[0, 0].size),
         noise_model=identify_noise_model(noise, request),
         notes=(*calibration.notes, make_note("noise-weaker")),
         half_resolution=None,
@@ -95,15 +95,18 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
     )
 
 
-def _weaken_noise(noise: NoiseEstimate, mean: float, residual: Planes) -> NoiseEstimate:
+def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> NoiseEstimate:
     """Return white noise with a reduced variance, at most that of smooth parts of the residual."""
     rows, columns = (side // LOCAL_PART_SIDE for side in residual.shape[-2:])
     cropped = residual[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
     parts = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
     smooth_variance = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM_PART_QUANTILE))
     share = min(
-        MAX_RETRY_VARIANCE_SHARE,
-        max(smooth_variance / float(compute_noise_variance(noise, mean)), MIN_RETRY_VARIANCE_SHARE),
+        MAX_RETRY_VARIANCE_FRACTION,
+        max(
+            smooth_variance / float(compute_noise_variance(noise, mean)),
+            MIN_RETRY_VARIANCE_FRACTION,
+        ),
     )
     return replace(
         noise.scale_to_white(share),

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import (
     LOCAL_PART_SIDE,
+    MIN_PATTERN_FRACTION,
     MIN_PATTERN_LOSS,
-    MIN_PATTERN_SHARE,
     compute_biased_limit,
 )
-from napari_dip.pipeline.assess.metrics import RESIDUAL_EDGE_SHARE
+from napari_dip.pipeline.assess.metrics import RESIDUAL_EDGE_FRACTION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,17 +43,17 @@ MAX_BIAS = 0.005
 #: Minimum change of the mean that is reported as a figure, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms, after subtracting two standard errors.
-MIN_CONFIRMED_SHARE, CONFIRMED_STANDARD_ERRORS = 0.5, 2.0
+MIN_CONFIRMED_FRACTION, CONFIRMED_STANDARD_ERRORS = 0.5, 2.0
 #: Upper limit of the confirmed share; larger values occur by chance in pictures with little detail.
-MAX_CONFIRMED_SHARE = 2.0
+MAX_CONFIRMED_FRACTION = 2.0
 #: Standard error above which a confirmed share is reported without a figure.
-MAX_REPORTED_SHARE_ERROR = 0.25
+MAX_REPORTED_FRACTION_ERROR = 0.25
 #: Shares below this round to 0 %.
-MIN_REPORTED_SHARE = 0.005
+MIN_REPORTED_FRACTION = 0.005
 #: Fine detail below this share of the picture's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
 #: Maximum share of the filled pixels that are far from any measured pixel.
-MAX_DISTANT_SHARE = 0.05
+MAX_DISTANT_FRACTION = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +113,9 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
             ),
             "residual_strength": [MIN_RESIDUAL_STRENGTH, MAX_RESIDUAL_STRENGTH],
             "bias": MAX_BIAS,
-            "confirmed": MIN_CONFIRMED_SHARE,
-            "far": MAX_DISTANT_SHARE,
-            "pattern": [MIN_PATTERN_SHARE, MIN_PATTERN_LOSS],
+            "confirmed": MIN_CONFIRMED_FRACTION,
+            "far": MAX_DISTANT_FRACTION,
+            "pattern": [MIN_PATTERN_FRACTION, MIN_PATTERN_LOSS],
         },
     }
 
@@ -131,7 +131,7 @@ def compute_correlation_limit(residual: ResidualMetrics | None) -> float:
 
 def compute_edge_variance_limit(residual: ResidualMetrics | None) -> float:
     """Return the maximum ratio of the residual's variance along edges to that in flat areas."""
-    edge_pixels = RESIDUAL_EDGE_SHARE * residual.pixels if residual else 0.0
+    edge_pixels = RESIDUAL_EDGE_FRACTION * residual.pixels if residual else 0.0
     return (
         MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * sqrt(2 / edge_pixels)
         if edge_pixels
@@ -141,12 +141,12 @@ def compute_edge_variance_limit(residual: ResidualMetrics | None) -> float:
 
 def is_doubtful(detail: ConfirmedDetail) -> bool:
     """Return whether the measurement confirms too little of a kind of detail."""
-    return _compute_share_lower_bound(detail) < MIN_CONFIRMED_SHARE
+    return _compute_fraction_lower_bound(detail) < MIN_CONFIRMED_FRACTION
 
 
-def _compute_share_lower_bound(detail: ConfirmedDetail) -> float:
+def _compute_fraction_lower_bound(detail: ConfirmedDetail) -> float:
     """Return the lower confidence bound of the share of detail that the measurement confirms."""
-    return min(detail.share, MAX_CONFIRMED_SHARE) - CONFIRMED_STANDARD_ERRORS * detail.error
+    return min(detail.share, MAX_CONFIRMED_FRACTION) - CONFIRMED_STANDARD_ERRORS * detail.error
 
 
 def _check_residual(residual: ResidualMetrics | None) -> Remark:
@@ -216,21 +216,21 @@ def _check_contrast(metrics: ResultMetrics) -> list[Remark]:
             Remark(note=make_note("detail-doubtful", **_make_doubt_facts(detail)), is_warning=True)
         ]
     least_confirmed = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
-    facts = {"share": _describe_share(least_confirmed), "fine": least_confirmed is detail}
+    facts = {"share": _describe_fraction(least_confirmed), "fine": least_confirmed is detail}
     return [Remark(note=make_note("detail-confirmed", **facts))]
 
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     """Return facts for a note on detail that the validation pixels do not confirm."""
     lower_bound, is_uncertain = (
-        _compute_share_lower_bound(detail),
-        detail.error > MAX_REPORTED_SHARE_ERROR,
+        _compute_fraction_lower_bound(detail),
+        detail.error > MAX_REPORTED_FRACTION_ERROR,
     )
-    has_bound = lower_bound >= MIN_REPORTED_SHARE
+    has_bound = lower_bound >= MIN_REPORTED_FRACTION
     return {
         "weak": is_uncertain,
-        "share": _describe_share(detail),
-        "bounded": not is_uncertain and detail.share >= MIN_REPORTED_SHARE,
+        "share": _describe_fraction(detail),
+        "bounded": not is_uncertain and detail.share >= MIN_REPORTED_FRACTION,
         "little": has_bound,
         "least": f"{lower_bound:.0%}" if has_bound else "none",
     }
@@ -239,7 +239,7 @@ def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
 def _check_holes(metrics: ResultMetrics) -> list[Remark]:
     if not metrics.filled_share:
         return []
-    if metrics.distant_share > MAX_DISTANT_SHARE:
+    if metrics.distant_share > MAX_DISTANT_FRACTION:
         return [Remark(note=make_note("holes-far", share=metrics.distant_share), is_warning=True)]
     return [Remark(note=make_note("holes-filled"))]
 
@@ -279,12 +279,12 @@ def _describe_upscaling(metrics: ResultMetrics) -> list[Remark]:
     return [Remark(note=make_note("detail-finer"))]
 
 
-def _describe_share(detail: ConfirmedDetail) -> str:
+def _describe_fraction(detail: ConfirmedDetail) -> str:
     """Return a share as text, without a figure if its standard error is large."""
-    if detail.error > MAX_REPORTED_SHARE_ERROR:
+    if detail.error > MAX_REPORTED_FRACTION_ERROR:
         return "most"
     share = min(max(detail.share, 0.0), 1.0)
-    return f"about {share:.0%}" if share >= MIN_REPORTED_SHARE else "none"
+    return f"about {share:.0%}" if share >= MIN_REPORTED_FRACTION else "none"
 
 
 def _format_percent(share: float) -> str:

@@ -38,18 +38,18 @@ def use_default_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
     """
 
     @wraps(draw)
-    def draw_in_default_style(*args: P.args, **kwargs: P.kwargs) -> bytes:
+    def plot_in_default_style(*args: P.args, **kwargs: P.kwargs) -> bytes:
         import matplotlib
 
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             return draw(*args, **kwargs)
 
-    return draw_in_default_style
+    return plot_in_default_style
 
 
 @use_default_style
-def draw_before_after(
+def plot_before_after(
     before: npt.NDArray[Any],
     after: npt.NDArray[Any],
     reference: npt.NDArray[Any] | None = None,
@@ -78,13 +78,13 @@ def draw_before_after(
     figure = make_figure(*size)
     for position, (panel, title) in enumerate(zip(panels, titles, strict=False), start=1):
         axes = figure.add_subplot(1, len(panels), position)
-        draw_picture(axes, stretch_contrast(panel, *limits))
+        plot_picture(axes, stretch_contrast(panel, *limits))
         axes.set_title(title)
     return render_png(figure)
 
 
 @use_default_style
-def draw_overview(
+def plot_overview(
     before: npt.NDArray[Any],
     after: npt.NDArray[Any],
     validation_loss: Sequence[Sequence[float | None]],
@@ -110,7 +110,7 @@ def draw_overview(
     figure = make_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
-        draw_picture(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
+        plot_picture(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
         axes.set_title(title, fontsize=8)
     points = [(entry[0], entry[1]) for entry in validation_loss if entry[1] is not None]
     steps, losses = [point[0] for point in points], [point[1] for point in points]
@@ -151,7 +151,7 @@ def stretch_contrast(picture: npt.NDArray[Any], low: float, high: float) -> npt.
     return np.clip(scaled, 0, 1)
 
 
-def draw_picture(axes: Axes, picture: npt.NDArray[np.float64]) -> None:
+def plot_picture(axes: Axes, picture: npt.NDArray[np.float64]) -> None:
     """Draw a grey or colour picture of values 0 to 1, without interpolation and axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Tile
     from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
 
-    Planes = npt.NDArray[np.float32]
+    StackArray = npt.NDArray[np.float32]
 
 #: Usual and maximum share of validation pixels: 4 % of a 512 x 512 image are 10,000 pixels, with a
 #: standard error of 0.02 of their mean loss.
-VALIDATION_SHARE = 0.04
-MAX_VALIDATION_SHARE = 0.25
+VALIDATION_FRACTION = 0.04
+MAX_VALIDATION_FRACTION = 0.25
 #: Minimum number of validation pixels that tell a better image from a worse one.
 MIN_RELIABLE_VALIDATION_PIXELS = 48
 
@@ -47,7 +47,7 @@ class HalfResolutionInput:
         Size of hidden blocks in the stack.
     """
 
-    stack: Planes
+    stack: StackArray
     noise: tuple[NoiseEstimate, ...]
     blind_spot_size: tuple[int, ...]
 
@@ -76,17 +76,17 @@ class RunInputs:
         Correction by camera maps, and the noise of each pixel.
     """
 
-    stack: Planes
-    extra_inputs: Mapping[str, Planes]
+    stack: StackArray
+    extra_inputs: Mapping[str, StackArray]
     measured_mask: npt.NDArray[np.bool_] | None
     grey_level_step: float
     layout: Layout
     inspection: Inspection
-    repeated_exposure: Planes | None = None
+    repeated_exposure: StackArray | None = None
     camera_correction: CameraCorrection | None = None
 
 
-def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:
+def compute_validation_fraction(block: tuple[int, ...], pixels: int) -> float:
     """Return the share of validation pixels, within the limits above.
 
     Parameters
@@ -97,8 +97,8 @@ def compute_validation_share(block: tuple[int, ...], pixels: int) -> float:
         Number of measured pixels.
     """
     return min(
-        MAX_VALIDATION_SHARE,
-        max(VALIDATION_SHARE, MIN_RELIABLE_VALIDATION_PIXELS * prod(block) / pixels),
+        MAX_VALIDATION_FRACTION,
+        max(VALIDATION_FRACTION, MIN_RELIABLE_VALIDATION_PIXELS * prod(block) / pixels),
     )
 
 
@@ -114,7 +114,7 @@ class Calibration:
         Per channel, in the image's units.
     blind_spot_size : tuple of int
         Size of hidden blocks, and of guard bands around validation pixels, per axis of a fit.
-    validation_share : float
+    validation_fraction : float
     constant_channels : tuple of int
         Channels that hold one value only; they are returned unchanged.
     noise_model : str
@@ -145,11 +145,11 @@ class Calibration:
     scale: tuple[float, ...]
     noise: tuple[NoiseEstimate, ...]
     blind_spot_size: tuple[int, ...]
-    validation_share: float
+    validation_fraction: float
     constant_channels: tuple[int, ...]
     noise_model: str
     measured_mask: npt.NDArray[np.bool_] | None
-    extra_inputs: Mapping[str, Planes]
+    extra_inputs: Mapping[str, StackArray]
     notes: tuple[Note, ...] = ()
     repeated_exposure: RepeatedExposure | None = None
     half_resolution: HalfResolutionInput | None = None
@@ -160,7 +160,7 @@ class Calibration:
     camera_correction: CameraCorrection | None = None
 
     @property
-    def excess_variance(self) -> Planes | float:
+    def excess_variance(self) -> StackArray | float:
         """Variance of each pixel in excess of the channel's noise, (Y, X); 0 without maps."""
         variance = (
             None if self.camera_correction is None else self.camera_correction.excess_variance
@@ -171,14 +171,14 @@ class Calibration:
         """Return the calibration of the fitted pixels, which may have half the resolution."""
         if self.half_resolution is None:
             return self
-        share = compute_validation_share(
+        share = compute_validation_fraction(
             self.half_resolution.blind_spot_size, self.half_resolution.stack[0, 0].size
         )
         return replace(
             self,
             noise=self.half_resolution.noise,
             blind_spot_size=self.half_resolution.blind_spot_size,
-            validation_share=share,
+            validation_fraction=share,
             half_resolution=None,
         )
 
@@ -197,7 +197,7 @@ class RepeatedExposure:
         Notes for the user.
     """
 
-    stack: Planes
+    stack: StackArray
     noise: tuple[NoiseEstimate, ...]
     notes: tuple[Note, ...]
 
@@ -243,7 +243,7 @@ class CalibratedImage:
     source: ImageSpec
     layout: Layout
     inputs: Mapping[str, npt.NDArray[Any]]
-    stack: Planes
+    stack: StackArray
     inspection: Inspection = field(default_factory=Inspection)
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Planes, RunInputs
+    from napari_dip.pipeline.calibrate.calibration import RunInputs, StackArray
     from napari_dip.tasks.base import NoiseSettings
 
 #: Maximum number of planes for noise measurement, spread over the stack. Eight planes of 512 x 512
@@ -59,7 +59,7 @@ def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseSettings)
 
 
 def measure_channel_noise(
-    inputs: RunInputs, parts: Planes, constant: tuple[int, ...], request: NoiseSettings
+    inputs: RunInputs, parts: StackArray, constant: tuple[int, ...], request: NoiseSettings
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
     """Measure the noise of each channel from the image, or from two exposures of one object.
 
@@ -113,7 +113,10 @@ def measure_channel_noise(
 
 
 def measure_single_exposure(
-    volume: Planes, measured_mask: npt.NDArray[np.bool_] | None, step: float, request: NoiseSettings
+    volume: StackArray,
+    measured_mask: npt.NDArray[np.bool_] | None,
+    step: float,
+    request: NoiseSettings,
 ) -> NoiseEstimate:
     """Measure the noise of one channel from its measured pixels.
 
@@ -157,8 +160,8 @@ def measure_single_exposure(
 
 
 def _measure_exposure_pair(
-    first: Planes, second: Planes, step: float, request: NoiseSettings, *, constant: bool
-) -> tuple[Planes, NoiseEstimate, NoiseEstimate, dict[str, float]]:
+    first: StackArray, second: StackArray, step: float, request: NoiseSettings, *, constant: bool
+) -> tuple[StackArray, NoiseEstimate, NoiseEstimate, dict[str, float]]:
     """Scale the second exposure of one channel to the first, and measure the noise of both.
 
     Returns
@@ -212,7 +215,7 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
 
 
 def _apply_user_noise(
-    noise: NoiseEstimate, planes: Planes, request: NoiseSettings
+    noise: NoiseEstimate, planes: StackArray, request: NoiseSettings
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user."""
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
@@ -266,7 +269,7 @@ def name_channel(channel: int, count: int) -> dict[str, int]:
 
 
 def compute_variance_points(
-    planes: Planes, measured_mask: npt.NDArray[np.bool_] | None
+    planes: StackArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> tuple[tuple[float, float], ...]:
     """Return (mean, variance) of the flattest blocks, as used for the variance model.
 

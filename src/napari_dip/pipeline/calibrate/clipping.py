@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
-    Numbers = npt.NDArray[np.float64]
+    FloatArray = npt.NDArray[np.float64]
 
     Picture = npt.NDArray[np.float32]
 
@@ -52,11 +52,11 @@ MAX_DEVIATION_GROWTH = 2.0
 class ClippingTable(NamedTuple):
     """Signals of one channel in ascending order, and their mean measurements, both (K,)."""
 
-    signals: Numbers
-    means: Numbers
+    signals: FloatArray
+    means: FloatArray
 
 
-def compute_clipped_mean(noise: NoiseEstimate, signals: Numbers) -> Numbers:
+def compute_clipped_mean(noise: NoiseEstimate, signals: FloatArray) -> FloatArray:
     """Return the mean measurement of signals whose noise is clipped.
 
     Photon counts are not negative, so at black only the noise in the dark is clipped. Its excess
@@ -89,7 +89,9 @@ def compute_clipped_mean(noise: NoiseEstimate, signals: Numbers) -> Numbers:
     return means
 
 
-def _compute_black_clipping_bias(noise: NoiseEstimate, signals: Numbers, low: float) -> Numbers:
+def _compute_black_clipping_bias(
+    noise: NoiseEstimate, signals: FloatArray, low: float
+) -> FloatArray:
     """Return the increase of the mean of each signal by clipping at black."""
     dark_deviation = _compute_black_deviation(noise, low)
     light = np.maximum(signals - low, 0)
@@ -98,7 +100,7 @@ def _compute_black_clipping_bias(noise: NoiseEstimate, signals: Numbers, low: fl
     if _has_many_photons(noise, dark_deviation):
         return _compute_mean_excess(-light, np.sqrt(dark_deviation**2 + noise.gain * light))
     probabilities, counts = _compute_poisson_probabilities(noise, dark_deviation, light)
-    bias: Numbers = probabilities @ _compute_mean_excess(
+    bias: FloatArray = probabilities @ _compute_mean_excess(
         -noise.gain * counts, np.full(len(counts), dark_deviation, np.float64)
     )
     return bias
@@ -110,8 +112,8 @@ def _has_many_photons(noise: NoiseEstimate, dark: float) -> bool:
 
 
 def _compute_poisson_probabilities(
-    noise: NoiseEstimate, dark: float, light: Numbers
-) -> tuple[Numbers, Numbers]:
+    noise: NoiseEstimate, dark: float, light: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Return the probability of each small photon count at each light, (K, N), and the counts."""
     counts = np.arange(ceil(CLIPPING_SIGMAS * dark / noise.gain) + 1, dtype=np.float64)
     photons = np.maximum(light / noise.gain, 1e-300)[:, None]
@@ -124,21 +126,21 @@ def _compute_black_deviation(noise: NoiseEstimate, low: float) -> float:
     return sqrt(max(noise.gain * low + noise.intercept, 0.0))
 
 
-def _compute_mean_excess(above: Numbers, deviation: Numbers) -> Numbers:
+def _compute_mean_excess(above: FloatArray, deviation: FloatArray) -> FloatArray:
     """Return the mean excess over a limit of normal values with means `above` the limit."""
     import torch
 
     distance = torch.from_numpy(above / deviation)
     tail = torch.exp(-(distance**2) / 2) / sqrt(2 * pi)
-    excess: Numbers = deviation * (tail + distance * torch.special.ndtr(distance)).numpy()
+    excess: FloatArray = deviation * (tail + distance * torch.special.ndtr(distance)).numpy()
     return excess
 
 
-def _compute_normal_tail(away: Numbers) -> Numbers:
+def _compute_normal_tail(away: FloatArray) -> FloatArray:
     """Return the cumulative distribution function of the standard normal distribution."""
     import torch
 
-    share: Numbers = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
+    share: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
     return share
 
 
@@ -169,20 +171,22 @@ def calibrate_clipping_limits(
     weights = [1.0, 1.0]
     for side, limit in enumerate(noise.clipping_limits):
         if isfinite(limit):
-            measured_share = float(((pixels <= limit) if side == 0 else (pixels >= limit)).mean())
-            shares = np.interp(
-                signals, table.signals, _compute_clipped_share(noise, table.signals, side)
+            measured_fraction = float(
+                ((pixels <= limit) if side == 0 else (pixels >= limit)).mean()
             )
-            predicted_share = float(shares.mean()) if len(shares) else 0.0
+            shares = np.interp(
+                signals, table.signals, _compute_clipped_fraction(noise, table.signals, side)
+            )
+            predicted_fraction = float(shares.mean()) if len(shares) else 0.0
             weights[side] = (
-                min(1.0, measured_share / predicted_share) if predicted_share > 0 else 1.0
+                min(1.0, measured_fraction / predicted_fraction) if predicted_fraction > 0 else 1.0
             )
     return replace(noise, clipping_weights=(weights[0], weights[1]))
 
 
 def _average_measured_blocks(
     planes: Picture, measured_mask: npt.NDArray[np.bool_] | None
-) -> Numbers:
+) -> FloatArray:
     """Return the means of all completely measured blocks of (..., Y, X)."""
     rows, columns = (side // _BLOCK_SIDE for side in planes.shape[-2:])
 
@@ -195,7 +199,7 @@ def _average_measured_blocks(
     return np.asarray(means if measured_mask is None else means[blocks(measured_mask).all(1)])
 
 
-def _compute_clipped_share(noise: NoiseEstimate, signals: Numbers, side: int) -> Numbers:
+def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: int) -> FloatArray:
     """Return the expected share of clipped pixels at each signal; side 0: black, 1: white."""
     limit = noise.clipping_limits[side]
     if side == 1:
@@ -208,7 +212,7 @@ def _compute_clipped_share(noise: NoiseEstimate, signals: Numbers, side: int) ->
     if _has_many_photons(noise, dark_deviation):
         return _compute_normal_tail(-light / np.sqrt(dark_deviation**2 + noise.gain * light))
     probabilities, counts = _compute_poisson_probabilities(noise, dark_deviation, light)
-    shares: Numbers = probabilities @ _compute_normal_tail(-noise.gain * counts / dark_deviation)
+    shares: FloatArray = probabilities @ _compute_normal_tail(-noise.gain * counts / dark_deviation)
     return shares
 
 
@@ -355,6 +359,8 @@ def _find_clipping_distance(noise: NoiseEstimate, limit: float, side: float, mos
     return upper
 
 
-def _interpolate_table(values: npt.NDArray[np.float32], start: Numbers, end: Numbers) -> Picture:
+def _interpolate_table(
+    values: npt.NDArray[np.float32], start: FloatArray, end: FloatArray
+) -> Picture:
     """Map values from `start` to `end` by linear interpolation; values beyond map to the ends."""
     return np.asarray(np.interp(values, start, end), np.float32)

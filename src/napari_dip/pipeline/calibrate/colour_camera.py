@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise, TextureStatistics
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
 
 #: Limits of a camera's noise: maximum ratio between blocks, maximum ratio between brightnesses, and
 #: minimum correlation of neighbouring pixels. Of 29 files of cc15 and polyu 26 have up to 1.30 and
@@ -29,7 +29,7 @@ MAX_BLOCK_NOISE_SPREAD, MAX_BRIGHTNESS_RATIO, MIN_NEIGHBOUR_CORRELATION = 1.32, 
 #: colours to that of luminance, and minimum ratio of the noise of luminance to that of the finest
 #: frequencies. Window and Pattern3 of RNI15 have 0.31 and 0.44, 0.88 to 1.0, and 4.1 or more; none
 #: of the photographs above meets all three.
-MIN_COLOUR_NEIGHBOUR_CORRELATION, MIN_COLOUR_NOISE_SHARE, MIN_FINE_NOISE_RATIO = 0.3, 0.7, 4.0
+MIN_COLOUR_NEIGHBOUR_CORRELATION, MIN_COLOUR_NOISE_FRACTION, MIN_FINE_NOISE_RATIO = 0.3, 0.7, 4.0
 #: Minimum noise of luminance, in steps of grey values, and minimum ratio to the noise of the finest
 #: frequencies: 2.3 or more in cc15 and polyu, 1 for white noise.
 MIN_LUMINANCE_STD, MIN_LUMINANCE_NOISE_RATIO = 1.5, 1.5
@@ -45,7 +45,7 @@ RESIDUAL_CROP_SIDE = 256
 
 
 def detect_camera_noise(
-    stack: Planes, noise: Sequence[NoiseEstimate], step: float
+    stack: StackArray, noise: Sequence[NoiseEstimate], step: float
 ) -> CameraNoise | None:
     """Measure the noise of a colour camera in the image's units; None if it is other noise.
 
@@ -85,7 +85,7 @@ def detect_camera_noise(
 def _is_camera_noise(camera: CameraNoise, signs: TextureStatistics, fine: float) -> bool:
     luminance, *colours = camera.std
     has_strong_colour_noise = (
-        sum(colours) >= 2 * MIN_COLOUR_NOISE_SHARE * luminance
+        sum(colours) >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
         and luminance >= MIN_FINE_NOISE_RATIO * fine
     )
     return (
@@ -187,7 +187,7 @@ def flag_correlated_colours(
 
 
 def measure_colour_noise(
-    stack: Planes, noise: Sequence[NoiseEstimate], step: float
+    stack: StackArray, noise: Sequence[NoiseEstimate], step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
     """Measure the noise of a colour camera, or add a caution on other correlated noise.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import Inspection
@@ -98,7 +98,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     )
 
 
-def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
+def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> StackArray:
     """Return a float32 copy; finite values of a mask stay finite, and positive ones positive."""
     limits = np.finfo(np.float32)
     if marks and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
@@ -108,8 +108,8 @@ def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> Planes:
 
 
 def _choose_filled_layout(
-    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, Planes]
-) -> tuple[Layout, Planes, Inspection] | Refusal:
+    plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, StackArray]
+) -> tuple[Layout, StackArray, Inspection] | Refusal:
     """Arrange and inspect the image; if a plane has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
@@ -130,7 +130,7 @@ def _choose_filled_layout(
 
 
 def inspect_pixels(
-    plan: Plan, image: npt.NDArray[Any], parts: Planes, extra_inputs: Mapping[str, Planes]
+    plan: Plan, image: npt.NDArray[Any], parts: StackArray, extra_inputs: Mapping[str, StackArray]
 ) -> Inspection | Refusal:
     """Let the task inspect the image, (parts, C, *grid), and the arranged further inputs."""
     pixels = Pixels(source=plan.source, image=image, stack=parts, extra_inputs=extra_inputs)
@@ -138,8 +138,8 @@ def inspect_pixels(
 
 
 def _arrange_overlays(
-    plan: Plan, extra_inputs: Mapping[str, Planes], layout: Layout
-) -> Mapping[str, Planes]:
+    plan: Plan, extra_inputs: Mapping[str, StackArray], layout: Layout
+) -> Mapping[str, StackArray]:
     """Return the further inputs, with overlays arranged as the image is."""
     source, arranged = plan.source, dict(extra_inputs)
     for task_input in plan.recipe.task.spec.inputs:
@@ -174,7 +174,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     ]
 
 
-def check_finite(array: Planes, name: str) -> Refusal | None:
+def check_finite(array: StackArray, name: str) -> Refusal | None:
     """Check that all values of a further input are finite; return a refusal or None."""
     if fault_count := int((~np.isfinite(array)).sum()):
         return make_refusal("input-not-finite", name=name, count=fault_count, total=array.size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_share
+from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import (
     identify_noise_model,
     make_noise_notes,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Planes, RepeatedExposure, RunInputs
+    from napari_dip.pipeline.calibrate.calibration import RepeatedExposure, RunInputs, StackArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import TaskPlan
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
 #: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
-PATIENCE_SHARE = 0.35
+PATIENCE_FRACTION = 0.35
 #: Maximum decay of the running average of outputs.
 MAX_OUTPUT_DECAY = 0.99
 #: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
 #: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
 #: less than with 0.95).
-AVERAGED_ITERATION_SHARE = 0.1
+AVERAGED_ITERATION_FRACTION = 0.1
 
 
-def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes]:
+def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackArray]:
     """Measure an image for its fits.
 
     Parameters
@@ -123,7 +123,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, Planes
         scale=scale,
         noise=noise,
         blind_spot_size=block,
-        validation_share=compute_validation_share(block, measured_count),
+        validation_fraction=compute_validation_fraction(block, measured_count),
         constant_channels=constant,
         noise_model=identify_noise_model(varied, task_plan.noise_settings),
         measured_mask=measured_mask,
@@ -149,7 +149,7 @@ def plan_task_for(plan: Plan, layout: Layout) -> TaskPlan:
 
 
 def _measure_intensity_ranges(
-    parts: Planes, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
+    parts: StackArray, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
     """Return offset and scale of each channel, and which channels are constant."""
     measured = [
@@ -168,7 +168,7 @@ def _measure_intensity_ranges(
 def _measure_noise(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    parts: Planes,
+    parts: StackArray,
     constant: tuple[int, ...],
     *,
     is_tiled: bool,
@@ -209,7 +209,7 @@ def _is_single_complete_plane(inputs: RunInputs) -> bool:
 def _is_colour_image(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    parts: Planes,
+    parts: StackArray,
     constant: tuple[int, ...],
     *,
     is_tiled: bool,
@@ -228,7 +228,7 @@ def _is_colour_image(
 
 def _remove_outliers(
     plan: Plan, inputs: RunInputs
-) -> tuple[Planes, tuple[tuple[float, float], ...], Planes]:
+) -> tuple[StackArray, tuple[tuple[float, float], ...], StackArray]:
     """Return the parts with outliers filled in, the limits of each channel, and the outliers."""
     parts, measured_mask = inputs.stack, inputs.measured_mask
     if not plan.recipe.task.spec.explains_pixels:
@@ -243,7 +243,7 @@ def _remove_outliers(
     return parts, limits, outliers
 
 
-def _compute_intensity_range(plane: Planes) -> tuple[float, float]:
+def _compute_intensity_range(plane: StackArray) -> tuple[float, float]:
     """Return offset (mean) and scale (range between robust percentiles) of pixels."""
     if not plane.size:
         return 0.0, 1.0
@@ -290,7 +290,7 @@ def select_validation_pixels(
 
 def compute_output_decay(iterations: int) -> float:
     """Return the decay of the running average of outputs for that many iterations."""
-    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_SHARE * iterations, 1.5))
+    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))
 
 
 def compute_patience(iterations: int, report_every: int) -> int:
@@ -303,4 +303,4 @@ def compute_patience(iterations: int, report_every: int) -> int:
     report_every : int
         Iterations between two validations; the fit waits for at least four of them.
     """
-    return max(4 * report_every, int(PATIENCE_SHARE * iterations))
+    return max(4 * report_every, int(PATIENCE_FRACTION * iterations))

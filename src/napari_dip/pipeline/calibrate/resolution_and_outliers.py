@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
 
-    Marks = npt.NDArray[np.bool_]
+    BoolArray = npt.NDArray[np.bool_]
 
 #: Minimum side of the hidden block for a half-resolution fit. With smaller ones only direct
 #: neighbours share noise, and halving would lose more than it gains.
@@ -46,7 +46,7 @@ MIN_OUTLIER_RANGES = 5.0
 #: four pixels equally; no objective gives a sharper one.
 OUTLIER_WINDOW_SIDE, MAX_ADJACENT_OUTLIERS, MAX_SURROUNDING_DEVIATION = 5, 3, 0.1
 #: Maximum share of suspect pixels; with more the image is sparse and has no outliers.
-MAX_OUTLIER_SHARE = 1e-3
+MAX_OUTLIER_FRACTION = 1e-3
 #: Maximum absolute residual as a multiple of a quantile of absolute residuals, and that quantile.
 #: Of a normal distribution the quantile is 2.6 standard deviations. Noise that grows tenfold with
 #: brightness reaches four times as far. The median would fail, since half an image may be empty.
@@ -58,7 +58,7 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 
 
 def halve_oversampled(
-    parts: Planes,
+    parts: StackArray,
     noise: Sequence[NoiseEstimate],
     block: tuple[int, ...],
     constant: tuple[int, ...],
@@ -109,20 +109,22 @@ def halve_oversampled(
     )
 
 
-def compute_outlier_limits(planes: Planes, measured_mask: Marks | None) -> tuple[float, float]:
+def compute_outlier_limits(
+    planes: StackArray, measured_mask: BoolArray | None
+) -> tuple[float, float]:
     """Return the values of one channel (..., Y, X) beyond which a pixel is suspect."""
     pixels = planes.reshape(-1) if measured_mask is None else planes[measured_mask]
     if not pixels.size:
         return NO_OUTLIER_LIMITS
     low, high = (float(value) for value in np.percentile(pixels, ROBUST_PERCENTILES))
     limits = low - MIN_OUTLIER_RANGES * (high - low), high + MIN_OUTLIER_RANGES * (high - low)
-    suspect_share = ((pixels < limits[0]) | (pixels > limits[1])).mean()
-    return limits if high > low and suspect_share <= MAX_OUTLIER_SHARE else NO_OUTLIER_LIMITS
+    suspect_fraction = ((pixels < limits[0]) | (pixels > limits[1])).mean()
+    return limits if high > low and suspect_fraction <= MAX_OUTLIER_FRACTION else NO_OUTLIER_LIMITS
 
 
 def fill_outliers(
-    parts: Planes, measured_mask: Marks | None, limits: tuple[tuple[float, float], ...]
-) -> tuple[Planes, Planes]:
+    parts: StackArray, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
+) -> tuple[StackArray, StackArray]:
     """Replace outliers by the median of their surroundings.
 
     Parameters
@@ -158,7 +160,10 @@ def fill_outliers(
 
 
 def _compute_surrounding_median(
-    parts: Planes, measured_mask: Marks | None, suspect: Marks, place: tuple[np.intp, ...]
+    parts: StackArray,
+    measured_mask: BoolArray | None,
+    suspect: BoolArray,
+    place: tuple[np.intp, ...],
 ) -> float | None:
     """Return the median around an isolated suspect; None if it is not isolated."""
     plane, radius = place[:-2], OUTLIER_WINDOW_SIDE // 2
@@ -190,7 +195,7 @@ def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.
     return np.where(np.abs(residual) > max_size, 0.0, residual) if has_outliers else residual
 
 
-def make_outlier_note(values: Planes, *, put_back: bool) -> Note:
+def make_outlier_note(values: StackArray, *, put_back: bool) -> Note:
     """Return a note on the number of outliers, and on their values in the result."""
     most_extreme = float(values[np.abs(values).argmax()])
     return make_note("outliers", count=len(values), most=most_extreme, put_back=put_back)

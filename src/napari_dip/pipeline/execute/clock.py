@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.progress import ProgressTracker, Step, Stopwatch
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 #: (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
 #: Share of the final inference from which on it is complete, in spite of rounding.
-COMPLETE_SHARE = 1 - 1e-4
+COMPLETE_FRACTION = 1 - 1e-4
 #: Lower limit of planned seconds, as a divisor.
 MIN_STEP_SECONDS = 1e-9
 #: Maximum share of the run time for inference that only serves previews: a fifth of the 5 % by
 #: which napari may prolong a run. The other four fifths are for drawing.
-MAX_PREVIEW_SHARE = 0.01
+MAX_PREVIEW_FRACTION = 0.01
 
 
 class FitSteps(NamedTuple):
@@ -220,11 +220,11 @@ class RunClock:
 
         Raises
         ------
-        Failed
+        FailedError
             If the time limit was reached.
         """
         if self.timed_out:
-            raise Failed(make_refusal("time-over", limit=f"{self._time_limit:g}", name=name))
+            raise FailedError(make_refusal("time-over", limit=f"{self._time_limit:g}", name=name))
 
     def is_preview_due(self, has_prediction: bool) -> bool:
         """Return whether to show a preview now.
@@ -237,7 +237,7 @@ class RunClock:
         if self._preview_seconds is None:
             return False
         now = self.seconds
-        min_interval = 0.0 if has_prediction else self._preview_cost / MAX_PREVIEW_SHARE
+        min_interval = 0.0 if has_prediction else self._preview_cost / MAX_PREVIEW_FRACTION
         if now - self._last_preview < max(self._preview_seconds, min_interval):
             return False
         self._preview_start, self._has_preview_inference = now, not has_prediction
@@ -296,7 +296,7 @@ class RunClock:
         """Record a report of the engine in the steps of the current fit."""
         now, (iterations, inference, ending) = self.seconds, self._fit
         total = self._iterations[self._number - 1]
-        if not progress.inference_share:
+        if not progress.inference_fraction:
             if total:
                 iterations.update(now, progress.iteration / total)
             if iterations.share < 1:
@@ -304,9 +304,9 @@ class RunClock:
         iterations.finish()
         if not inference.is_started:
             inference.start(iterations.last_update)
-        if progress.inference_share:
-            inference.update(now, progress.inference_share)
-        if inference.share > COMPLETE_SHARE or not inference.planned:
+        if progress.inference_fraction:
+            inference.update(now, progress.inference_fraction)
+        if inference.share > COMPLETE_FRACTION or not inference.planned:
             inference.finish()
             if not ending.is_started:
                 ending.start(now)
@@ -318,7 +318,7 @@ class RunClock:
             return "Finding out which prior suits"
         if not pictured[self._number - 1]:
             return "Learning from many at once"
-        message = "Taking a last close look" if progress.inference_share else "Restoring"
+        message = "Taking a last close look" if progress.inference_fraction else "Restoring"
         if len(pictured) > 1:
             picture_number = sum(pictured[: self._number])
             message += f", {self._plan.part_name} {picture_number} of {sum(pictured)}"
@@ -343,7 +343,7 @@ def make_keep_after_control(
 
     Raises
     ------
-    Refused
+    RefusedError
         If `iterations` is not a whole number above 0.
     """
     if iterations is None:
@@ -353,7 +353,7 @@ def make_keep_after_control(
     except ValueError:
         max_iterations = 0
     if max_iterations < 1 or isinstance(iterations, bool):
-        raise Refused(
+        raise RefusedError(
             make_refusal(
                 "setting-wrong",
                 field="keep_after",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refusal, make_refusal, raise_if_refused
+from napari_dip.errors import FailedError, Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
@@ -166,7 +166,7 @@ def run_crop_preview(
         return (yield from run_in_default_state(steps, crop_plan.threads))
     except Exception as error:
         if machine_refusal := make_machine_refusal(error, plan.source.name):
-            raise Failed(machine_refusal) from error
+            raise FailedError(machine_refusal) from error
         raise
 
 
@@ -236,7 +236,10 @@ def _crop_image(
     whole: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
 ) -> CalibratedImage:
     """Return a crop as an image of its own; range, noise and prior stay those of the whole."""
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, compute_validation_share
+    from napari_dip.pipeline.calibrate.calibration import (
+        CalibratedImage,
+        compute_validation_fraction,
+    )
     from napari_dip.pipeline.calibrate.refine import refine
     from napari_dip.pipeline.plan.layout import split_into_parts
     from napari_dip.tasks.base import Inspection
@@ -283,7 +286,9 @@ def _crop_image(
     calibration = replace(
         calibration,
         measured_mask=measured_mask,
-        validation_share=compute_validation_share(calibration.blind_spot_size, measured_count),
+        validation_fraction=compute_validation_fraction(
+            calibration.blind_spot_size, measured_count
+        ),
         extra_inputs={name: crop(item) for name, item in calibration.extra_inputs.items()},
         repeated_exposure=repeated_exposure
         if repeated_exposure is None
@@ -305,7 +310,7 @@ def _crop_image(
     )
 
 
-def _halve_crop(calibration: Calibration, parts: Planes) -> Any:
+def _halve_crop(calibration: Calibration, parts: StackArray) -> Any:
     """Return the half-resolution input of a crop; None if the image is fitted at full size."""
     if calibration.half_resolution is None:
         return None

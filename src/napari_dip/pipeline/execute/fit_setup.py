@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
 #: Decay per iteration of the running average of weights, for priors whose draws do not cover the
@@ -58,7 +58,7 @@ UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Minimum share of the iterations before early stopping, for priors that train on the image. They
 #: overfit little, and a low loss before the learning rate has fallen is no reason to stop
 #: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
-MIN_BUDGET_SHARE = 0.9
+MIN_BUDGET_FRACTION = 0.9
 #: Noise level, in network units, above which the rounding error of half precision (1/512 of a
 #: value) is negligible.
 MIN_BFLOAT16_NOISE = 0.02
@@ -200,7 +200,7 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitCo
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
-    min_iterations = 0 if prior.covers_grid else int(MIN_BUDGET_SHARE * unit.iterations)
+    min_iterations = 0 if prior.covers_grid else int(MIN_BUDGET_FRACTION * unit.iterations)
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.report_every), min_iterations
     )
@@ -256,7 +256,7 @@ def make_fit_input(
         select_validation_pixels,
         tuple(measured_mask.shape[2:]),
         calibration.blind_spot_size,
-        calibration.validation_share,
+        calibration.validation_fraction,
         image.plan.recipe.run_settings.seed,  # the same pixels for all fits of a file
         origin=origin or None,
     )
@@ -296,8 +296,8 @@ def make_fit_input(
 
 
 def _stack_exposures(
-    calibration: Calibration, parts: Planes, unit: WorkUnit
-) -> tuple[Planes, tuple[tuple[NoiseEstimate, ...], ...]]:
+    calibration: Calibration, parts: StackArray, unit: WorkUnit
+) -> tuple[StackArray, tuple[tuple[NoiseEstimate, ...], ...]]:
     """Return the pixels of a unit in all exposures, (B, C, *grid), and the noise of each."""
     repeated_exposure, channels = calibration.repeated_exposure, list(unit.channels)
     if repeated_exposure is None:
@@ -315,7 +315,7 @@ def _add_neighbour_frames(
     """Return the fit input with neighbouring frames and previous frame, in network units."""
     measurement = fit_input.measurement
 
-    def convert_to_network_units(pictures: Planes) -> Tensor:
+    def convert_to_network_units(pictures: StackArray) -> Tensor:
         stacked = pictures.reshape(-1, *offset.shape[:1], *pictures.shape[1:])  # (1 or 2, C, *grid)
         return (
             torch.from_numpy((stacked - offset) / scale).reshape(1, *pictures.shape).to(measurement)

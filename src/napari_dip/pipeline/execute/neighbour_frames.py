@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, Planes
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import WorkUnit
 
 #: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces
@@ -40,7 +40,7 @@ class Drift:
 
     shift: tuple[float, ...]
 
-    def apply(self, channels: Planes) -> Planes:
+    def apply(self, channels: StackArray) -> StackArray:
         """Return the channels (C, *grid), shifted."""
         if not any(self.shift):
             return channels
@@ -122,10 +122,10 @@ class NeighbourFrames:
         (*grid): 1 where the previous frame covers this one.
     """
 
-    neighbours: Planes | None = None
-    previous_picture: Planes | None = None
-    previous_deviation: Planes | None = None
-    previous_mask: Planes | None = None
+    neighbours: StackArray | None = None
+    previous_picture: StackArray | None = None
+    previous_deviation: StackArray | None = None
+    previous_mask: StackArray | None = None
 
 
 #: Value for images that are not part of a stack or movie.
@@ -189,7 +189,7 @@ class Movie:
         return drift if unit.part == later else drift.invert()
 
 
-def _sum_channels(calibration: Calibration, part: Planes) -> npt.NDArray[np.float64]:
+def _sum_channels(calibration: Calibration, part: StackArray) -> npt.NDArray[np.float64]:
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
     varying_channels = [c for c in range(len(part)) if c not in calibration.constant_channels]
     scale = np.reshape(

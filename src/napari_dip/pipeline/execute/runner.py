@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refused, raise_if_refused
+from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
@@ -73,9 +73,9 @@ def run(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the pixels cannot be restored, or the checkpoint belongs to another run.
-    Failed
+    FailedError
         If the run failed after work had begun.
     """
     stamps = stamp_files(plan) if stamps is None else stamps
@@ -98,10 +98,10 @@ def _restore_with_checkpoint(
         restoration = yield from _restore(plan, data, control, preview_seconds, store)
         return None if restoration is None else add_change_notes(plan, data, stamps, restoration)
     except Exception as error:
-        if store is not None and not isinstance(error, Refused):
+        if store is not None and not isinstance(error, RefusedError):
             store.write_if_possible()
         if machine_refusal := make_machine_refusal(error, plan.source.name):
-            raise Failed(machine_refusal) from error
+            raise FailedError(machine_refusal) from error
         raise
 
 
@@ -147,7 +147,7 @@ def _restore(
         try:
             retry_restoration = yield from _fit_units(image, clock, None)
         except Exception as error:
-            if make_machine_refusal(error, plan.source.name) or isinstance(error, Failed):
+            if make_machine_refusal(error, plan.source.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
             raise
         if retry_restoration is None:
@@ -216,7 +216,7 @@ def read_image(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the pixels cannot be restored.
     """
     from napari_dip.pipeline.calibrate.refine import calibrate_image

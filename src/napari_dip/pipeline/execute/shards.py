@@ -95,7 +95,7 @@ def count_joint_training_shards(plan: Plan) -> int:
     return 0 if plan.tiles else len(list_joint_unit_groups(plan))
 
 
-def estimate_serial_share(plan: Plan) -> float:
+def estimate_serial_fraction(plan: Plan) -> float:
     """Return the fraction of the work before the shards: the first tile, or joint training."""
     if plan.tiles:
         return 1 / len(plan.tiles)
@@ -140,7 +140,7 @@ def restore_unit_shard(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As for `run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
@@ -229,7 +229,7 @@ def restore_tile_shard(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As for `napari_dip.pipeline.execute.runner.run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import (
         CalibratedImage,
         Calibration,
-        Planes,
         RunPlan,
+        StackArray,
     )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.clock import RunClock
@@ -139,7 +139,7 @@ class TileBlender:
 
     def write_images(
         self, shift: npt.NDArray[np.float64]
-    ) -> tuple[MemoryMappedImage | Planes, ...]:
+    ) -> tuple[MemoryMappedImage | StackArray, ...]:
         """Write picture, uncertainty and residual band by band, and return them in this order.
 
         Parameters
@@ -274,7 +274,7 @@ def assemble_restoration(
     sample: CalibratedImage,
     blender: TileBlender,
     tile_folder: TileFolder,
-    written: tuple[MemoryMappedImage | Planes, ...],
+    written: tuple[MemoryMappedImage | StackArray, ...],
     input_sha256: str,
     clock: RunClock,
 ) -> Restoration:
@@ -352,7 +352,7 @@ def _drop_region_depth(region: BlendedRegion) -> BlendedRegion:
     return BlendedRegion._make(array.reshape(len(array), *array.shape[-2:]) for array in region)
 
 
-def _load_if_small(whole: MemoryMappedImage | Planes) -> npt.NDArray[Any]:
+def _load_if_small(whole: MemoryMappedImage | StackArray) -> npt.NDArray[Any]:
     if isinstance(whole, np.ndarray):
         return whole
     mapped = whole.make_memmap()

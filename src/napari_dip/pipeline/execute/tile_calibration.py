@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, Refused, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.report import compute_sha256
@@ -84,7 +84,7 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If a file is damaged, or has changed since it was stamped.
     """
     from napari_dip.io.reading import open_pixels, read_pixels
@@ -268,7 +268,7 @@ def calibrate_tiles(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the pixels cannot be restored.
     """
     yield clock.announce("Reading the image")
@@ -390,7 +390,7 @@ def open_part_checkpoint(store: CheckpointStore, merger: ResultMerger) -> Checkp
     """Return the checkpoint of this part of a run; None if there is none, or of another part."""
     try:
         return store.open(merger)
-    except Refused as error:  # the checkpoint belongs to a part that has been finished since
+    except RefusedError as error:  # the checkpoint belongs to a part that has been finished since
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
         store.remove_checkpoint()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def open_tile_folder(
     plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
 ) -> TileFolder:
-    """Open the folder of this run's tile results; raise Refused or Failed as `TileFolder` does."""
+    """Open the folder of this run's tile results; raise RefusedError or FailedError as `TileFolder` does."""
     tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
     identity = {**make_run_identity(plan, plan.source.axes, hashes), "tiles": tiles}
     return TileFolder(
@@ -264,7 +264,7 @@ def restore_tiles(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As for `run`.
     """
     clock = RunClock(plan, control, None)

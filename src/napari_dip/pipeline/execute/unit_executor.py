@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, make_refusal
+from napari_dip.errors import FailedError, make_refusal
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import Movie
@@ -303,8 +303,8 @@ class UnitExecutor:
         return Control.GO
 
     def _check_convergence(self, result: FitResult) -> None:
-        """Raise Failed if a fit never improved or its result is not finite."""
+        """Raise FailedError if a fit never improved or its result is not finite."""
         never_improved = result.iterations > 0 and result.best_iteration == 0
         if never_improved or not bool(result.estimate.mean.isfinite().all()):
             facts = {"name": self._image.source.name, "count": len(result.notes)}
-            raise Failed(make_refusal("diverged", **facts))
+            raise FailedError(make_refusal("diverged", **facts))

@@ -57,7 +57,7 @@ REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 START_BYTES, START_BYTES_OF_VOLUMES = 60e6, 160e6
 #: Share of a step's memory that is still in use during inference: of steps in half precision, and
 #: of others.
-RETAINED_HALF_STEP_SHARE, RETAINED_STEP_SHARE = 0.5, 0.8
+RETAINED_HALF_STEP_FRACTION, RETAINED_STEP_FRACTION = 0.5, 0.8
 #: Bytes per pixel and channel of a layer during inference; those of a step stand with each prior.
 INFERENCE_FEATURE_BYTES = 17
 #: Bytes per pixel: of an input and of what all fits keep; of input and output of an inference pass,
@@ -196,7 +196,7 @@ def estimate_fit_memory(
     )
     if len(grid) == 2:
         retained_bytes = step_bytes * (
-            RETAINED_HALF_STEP_SHARE if is_bfloat16 else RETAINED_STEP_SHARE
+            RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION
         )
         pixel_bytes = (
             INFERENCE_PIXEL_BYTES

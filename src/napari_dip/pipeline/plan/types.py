@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
 #: tile were computed from reflected pixels instead of the image beyond.
-ZERO_WEIGHT_SHARE = 1 / 8
+ZERO_WEIGHT_FRACTION = 1 / 8
 #: Iterations between two validations, as in the engine's schedule, and validations of a joint fit.
 ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
 
@@ -593,6 +593,6 @@ def _compute_blend_ramp(
     place: npt.NDArray[np.float64], middle: int, reach: int
 ) -> npt.NDArray[np.float64]:
     """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
-    ramp = reach * (1 - 2 * ZERO_WEIGHT_SHARE)
+    ramp = reach * (1 - 2 * ZERO_WEIGHT_FRACTION)
     share = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
     return np.asarray(np.sin(np.pi / 2 * share) ** 2)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MAX_SEGMENT_FRAMES = 32
 #: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
 #: such a fit takes less than a fifth of the time.
-WARM_START_ITERATION_SHARE, MIN_WARM_START_ITERATIONS = 0.2, 25
+WARM_START_ITERATION_FRACTION, MIN_WARM_START_ITERATIONS = 0.2, 25
 #: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
 TILE_SEED_STEP = 1_000_003
 
@@ -143,7 +143,7 @@ def compute_warm_start_iterations(fit_config: FitConfig) -> int:
     """Return the iterations of a fit with warm start."""
     return max(
         min(MIN_WARM_START_ITERATIONS, fit_config.iterations),
-        round(WARM_START_ITERATION_SHARE * fit_config.iterations),
+        round(WARM_START_ITERATION_FRACTION * fit_config.iterations),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
@@ -36,7 +36,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file cannot be read, or there is no valid report.
     """
     from napari_dip.io.reading import read_provenance, read_spec
@@ -46,7 +46,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         file_path, _ = check_readable_file(path)
     if file_path.suffix.lower() == ".json":
         return _validate_report(_read_report_json(file_path), file_path)
-    read_spec(file_path)  # raises Refused if it is no image
+    read_spec(file_path)  # raises RefusedError if it is no image
     try:
         provenance = read_provenance(file_path)
     except Exception:  # not a TIFF, or written by another program
@@ -56,7 +56,9 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     report_path = file_path.with_suffix(".json")
     if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
-        raise Refused(make_refusal("result-untold", path=make_printable(str(file_path)), why=why))
+        raise RefusedError(
+            make_refusal("result-untold", path=make_printable(str(file_path)), why=why)
+        )
     return _check_report_pixels(
         file_path, _validate_report(_read_report_json(report_path), report_path)
     )
@@ -67,7 +69,7 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file cannot be read.
     """
     from napari_dip.io.formats.zarr import find_foreign_file
@@ -83,7 +85,9 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 def _check_report_pixels(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
     if not has_reported_pixels(picture, report):
         why = "the report beside it is of another picture"
-        raise Refused(make_refusal("result-untold", path=make_printable(str(picture)), why=why))
+        raise RefusedError(
+            make_refusal("result-untold", path=make_printable(str(picture)), why=why)
+        )
     return report
 
 
@@ -92,7 +96,7 @@ def _read_report_json(path: Path) -> Any:
         return parse_strict_json(read_small_text(path, "a report", MAX_REPORT_BYTES))
     except (ValueError, OSError) as error:
         printable = make_printable(str(path))
-        raise Refused(
+        raise RefusedError(
             make_refusal("result-untold", path=printable, why=describe_exception(error))
         ) from None
 
@@ -102,7 +106,7 @@ def _validate_report(report: Any, path: Path) -> dict[str, Any]:
     report = migrate_record(report) if isinstance(report, dict) else report
     if fault := find_field_fault(report, ReportFields):
         why = f"it is no report of a run, since {fault}"
-        raise Refused(make_refusal("result-untold", path=printable, why=why))
+        raise RefusedError(make_refusal("result-untold", path=printable, why=why))
     recipe_from_dict(report["recipe"], origin=printable)
     valid_report: dict[str, Any] = report
     return valid_report

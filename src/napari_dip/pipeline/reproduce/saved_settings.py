@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import DipError, Refused, make_refusal
+from napari_dip.errors import DipError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
@@ -61,14 +61,14 @@ class SavedRecipeFolder:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the name is invalid or exists, or there is no folder.
-        Failed
+        FailedError
             If the file cannot be written.
         """
         preset_name = _normalise_preset_name(name)
         if preset_name.casefold() in {name.casefold() for name in self.names()}:
-            raise Refused(make_refusal("preset-exists", name=preset_name))
+            raise RefusedError(make_refusal("preset-exists", name=preset_name))
         self._write(self._path(preset_name), recipe, overwrite=False)
         return preset_name
 
@@ -77,7 +77,7 @@ class SavedRecipeFolder:
 
         Raises
         ------
-        Refused
+        RefusedError
             If there is no preset of that name, or its file is damaged, newer, or of another task.
         """
         self._find(name)
@@ -88,7 +88,7 @@ class SavedRecipeFolder:
 
         Raises
         ------
-        Refused
+        RefusedError
             If there is no preset of that name, or its file cannot be deleted.
         """
         self._find(name)
@@ -96,7 +96,7 @@ class SavedRecipeFolder:
         try:
             path.unlink()
         except OSError as error:
-            raise Refused(make_folder_refusal(path.parent, error)) from None
+            raise RefusedError(make_folder_refusal(path.parent, error)) from None
 
     def remember(self, recipe: Recipe) -> None:
         """Save the settings of a run that starts; raise errors as `save` does."""
@@ -117,7 +117,7 @@ class SavedRecipeFolder:
                 "found": recipe.task.spec.name,
                 "wanted": self.task,
             }
-            raise Refused(make_refusal("recipe-task", **facts))
+            raise RefusedError(make_refusal("recipe-task", **facts))
         return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
@@ -126,7 +126,7 @@ class SavedRecipeFolder:
 
     def _find(self, name: str) -> None:
         if name not in self.names():
-            raise Refused(make_refusal("preset-missing", name=make_printable(name)))
+            raise RefusedError(make_refusal("preset-missing", name=make_printable(name)))
 
     def _presets(self, folder: Path) -> Path:
         return folder / "presets" / self.task
@@ -139,12 +139,12 @@ class SavedRecipeFolder:
 
     def _home(self) -> Path:
         if self.folder is None:
-            raise Refused(make_refusal("preset-homeless"))
+            raise RefusedError(make_refusal("preset-homeless"))
         return self.folder
 
 
 def _normalise_preset_name(name: str) -> str:
-    """Return the normalised name of a preset, or raise Refused if it is no valid file name."""
+    """Return the normalised name of a preset, or raise RefusedError if it is no valid file name."""
     preset_name = unicodedata.normalize("NFC", " ".join(name.split()))
     invalid_character = next(
         (
@@ -166,7 +166,7 @@ def _normalise_preset_name(name: str) -> str:
     elif len(preset_name) > _MAX_NAME_LENGTH:
         why = f"it has {len(preset_name)} letters, and {_MAX_NAME_LENGTH} is the most"
     if why:
-        raise Refused(
+        raise RefusedError(
             make_refusal(
                 "preset-name", name=make_printable(preset_name[:_MAX_NAME_LENGTH]), why=why
             )

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.io.paths import make_save_refusal, resolve_target
 from napari_dip.pipeline.store.checkpoint_file import (
     CompletedUnits,
@@ -41,7 +41,7 @@ MAX_STATE_SUFFIX_BYTES = 20
 #: Shortest and longest time between two checkpoints, in seconds: the work that a crash loses.
 MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
 #: Within these limits, the interval is such that writing takes at most this share of the run time.
-MAX_WRITE_SHARE = 0.02
+MAX_WRITE_FRACTION = 0.02
 #: Errors when reading a damaged file, or one that is no checkpoint, in addition to SafetensorError.
 CHECKPOINT_ERRORS = (
     OSError,
@@ -136,7 +136,7 @@ class CheckpointStore:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the file belongs to another run, or is damaged.
         """
         from napari_dip.pipeline.assess.report import compute_sha256
@@ -201,7 +201,7 @@ class CheckpointStore:
         self._last_write_time = time.monotonic()
         write_seconds = self._last_write_time - start_time
         self._write_interval = min(
-            MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, write_seconds / MAX_WRITE_SHARE)
+            MAX_WRITE_INTERVAL, max(MIN_WRITE_INTERVAL, write_seconds / MAX_WRITE_FRACTION)
         )
 
     def write_if_possible(self) -> None:
@@ -238,7 +238,7 @@ class CheckpointStore:
                 raise DamagedFileError("no checkpoint of this run is so large")
             header = read_metadata(self.path)
             if header["identity"] != self.identity:
-                raise Refused(make_refusal("resume-other", path=self.path))
+                raise RefusedError(make_refusal("resume-other", path=self.path))
             self._latest_checkpoint, self._completed_units = unpack_checkpoint(
                 read_tensors(self.path), header
             )
@@ -246,7 +246,7 @@ class CheckpointStore:
                 self._restore_merge(merger, self._completed_units)
         except CHECKPOINT_ERRORS as error:
             why = "it is damaged or cut off"
-            raise Refused(make_refusal("resume-broken", path=self.path, why=why)) from error
+            raise RefusedError(make_refusal("resume-broken", path=self.path, why=why)) from error
         if self._latest_checkpoint is None:
             return None
         checkpoint, self.unit = self._latest_checkpoint

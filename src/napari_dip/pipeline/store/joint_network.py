@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import check_readable_file, compute_file_sha256
@@ -32,7 +32,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the file is no network file, or cannot be read.
     """
     file_path, _ = check_readable_file(path)
@@ -59,7 +59,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
         )
     except CHECKPOINT_ERRORS as error:
         why = "it was not written as one, or it is damaged"
-        raise Refused(make_refusal("series-broken", path=printable, why=why)) from error
+        raise RefusedError(make_refusal("series-broken", path=printable, why=why)) from error
 
 
 def read_fitted_network(network: JointNetwork) -> JointNetwork:
@@ -72,18 +72,18 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the weights are damaged, or the file has changed since the run was planned.
     """
     path, printable = Path(network.path), make_printable(network.path)
     if compute_file_sha256(path) != network.sha256:
         why = "it has changed since it was looked at"
-        raise Refused(make_refusal("series-broken", path=printable, why=why))
+        raise RefusedError(make_refusal("series-broken", path=printable, why=why))
     try:
         tensors = read_tensors(path)
     except CHECKPOINT_ERRORS as error:
         why = "its weights are damaged"
-        raise Refused(make_refusal("series-broken", path=printable, why=why)) from error
+        raise RefusedError(make_refusal("series-broken", path=printable, why=why)) from error
     weights: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         series, _, name = key.partition("/")

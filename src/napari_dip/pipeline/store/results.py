@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
@@ -64,7 +64,7 @@ def save_picture(
 
     Raises
     ------
-    Failed
+    FailedError
         If the file cannot be written.
     """
     from napari_dip.version import __version__
@@ -134,19 +134,21 @@ def _replace_non_finite(value: Any) -> Any:
     return value
 
 
-def convert_to_failure(error: Exception, output: Path) -> Failed:
-    """Convert any error while saving a file to Failed."""
-    if isinstance(error, Failed):
+def convert_to_failure(error: Exception, output: Path) -> FailedError:
+    """Convert any error while saving a file to FailedError."""
+    if isinstance(error, FailedError):
         return error
-    if isinstance(error, Refused):
-        return Failed(error.refusal)
+    if isinstance(error, RefusedError):
+        return FailedError(error.refusal)
     if isinstance(error, OSError):
-        return Failed(make_save_refusal(output, error))
+        return FailedError(make_save_refusal(output, error))
     printable = make_printable(str(output))
-    return Failed(make_refusal("save-unexpected", path=printable, why=describe_exception(error)))
+    return FailedError(
+        make_refusal("save-unexpected", path=printable, why=describe_exception(error))
+    )
 
 
-def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> Failed:
+def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> FailedError:
     """Save a result elsewhere: next to its input, in the home folder, or with temporary files.
 
     Parameters
@@ -160,7 +162,7 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
 
     Returns
     -------
-    Failed
+    FailedError
         The same error, with a note on where the image was saved.
     """
     failed = convert_to_failure(failure, output)
@@ -229,10 +231,10 @@ def _restrict_permissions(folder: Path) -> Iterator[None]:
         os.umask(old_umask)
 
 
-def add_to_failure(failure: Failed, note: Note) -> Failed:
+def add_to_failure(failure: FailedError, note: Note) -> FailedError:
     """Return the same error with a further note."""
     original = failure.refusal
-    return Failed(replace(original, further=(*original.further, note)))
+    return FailedError(replace(original, further=(*original.further, note)))
 
 
 def escape_formula(value: object) -> object:

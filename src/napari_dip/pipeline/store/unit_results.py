@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.paths import describe_write_error, make_save_refusal
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import Planes
+    from napari_dip.pipeline.calibrate.calibration import StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 WrittenT = TypeVar("WrittenT")
@@ -151,8 +151,8 @@ class TileResult:
         Learned parameters, such as a PSF.
     """
 
-    estimates: Planes
-    prediction: Planes | None
+    estimates: StackArray
+    prediction: StackArray | None
     residual_sums: tuple[float, ...]
     outcomes: tuple[UnitOutcome, ...]
     learned: Mapping[str, Any] = field(default_factory=dict)
@@ -174,10 +174,10 @@ class TileFolder:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the folder is a link. If `resume` is true and the folder belongs to another run; if
         `resume` is false and another process uses the folder.
-    Failed
+    FailedError
         If the folder cannot be written to.
     """
 
@@ -195,7 +195,7 @@ class TileFolder:
         self._joint_outcomes: tuple[UnitOutcome, ...] = ()
         self._uses_memory = False
         if folder.is_symlink():  # files of the linked folder could be removed
-            raise Refused(make_refusal("output-linked", path=folder))
+            raise RefusedError(make_refusal("output-linked", path=folder))
         with self._convert_write_errors():
             make_run_folder(folder)
             self._lock = self._lock_folder(folder, resume)
@@ -203,7 +203,7 @@ class TileFolder:
             manifest = {"schema": TILE_MANIFEST_SCHEMA, **json.loads(json.dumps(dict(identity)))}
             if resume and manifest_file.exists():
                 if json.loads(manifest_file.read_text(encoding="utf-8")) != manifest:
-                    raise Refused(make_refusal("resume-other", path=folder))
+                    raise RefusedError(make_refusal("resume-other", path=folder))
                 return
             empty_run_folder(folder)
             manifest_json = json.dumps(manifest).encode()
@@ -307,7 +307,7 @@ class TileFolder:
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> MemoryMappedImage | Planes:
+    ) -> MemoryMappedImage | StackArray:
         """Create an empty image on the first disk with enough space, or else in memory.
 
         Raises
@@ -336,9 +336,11 @@ class TileFolder:
         return make_refusal("tiles-moved", path=folder, why=self._storage.why, where=location)
 
     def check_tiles(self, order: Sequence[int]) -> None:
-        """Raise Failed if a finished tile no longer exists."""
+        """Raise FailedError if a finished tile no longer exists."""
         if not all(self.has_tile(index) for index in order):
-            raise Failed(make_refusal("tiles-gone", path=make_printable(str(self._storage.folder))))
+            raise FailedError(
+                make_refusal("tiles-gone", path=make_printable(str(self._storage.folder)))
+            )
 
     def close(self) -> None:
         """Remove fallback folders and release the lock; memory-mapped images stay valid."""
@@ -357,14 +359,16 @@ class TileFolder:
         except (BlockingIOError, PermissionError):
             if resume:
                 return None
-            raise Refused(make_refusal("run-twice", path=make_printable(str(folder)))) from None
+            raise RefusedError(
+                make_refusal("run-twice", path=make_printable(str(folder)))
+            ) from None
         except OSError:  # network disks may not support locks
             return None
 
     def _read_manifest(self, index: int) -> Path:
         return self._storage.path(_OUTCOME_NAME.format(index))
 
-    def _save_array(self, name: str, array: Planes) -> None:
+    def _save_array(self, name: str, array: StackArray) -> None:
         self._storage.place(
             name, lambda path: _replace_file(path, lambda file: np.save(file, array))
         )
@@ -374,7 +378,7 @@ class TileFolder:
         try:
             yield
         except OSError as error:
-            raise Failed(make_save_refusal(self._storage.folder, error)) from error
+            raise FailedError(make_save_refusal(self._storage.folder, error)) from error
 
 
 def _replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -422,8 +426,8 @@ class UnitResult:
     """
 
     outcome: UnitOutcome
-    estimates: tuple[Planes, ...] = ()
-    learned: Mapping[str, Planes] = field(default_factory=dict)
+    estimates: tuple[StackArray, ...] = ()
+    learned: Mapping[str, StackArray] = field(default_factory=dict)
 
 
 class UnitFolder:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.qt.batch.run import (
     BatchPreflight,
@@ -268,7 +268,7 @@ def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
     """Return the recipe of an earlier batch; None if this version cannot read it."""
     try:
         return load_recipe(raw)
-    except Refused:
+    except RefusedError:
         return None
 
 

@@ -56,7 +56,7 @@ class BatchRequest:
     joint_training: bool = False
 
     def read(self) -> BatchPreflight:
-        """Read all headers; raise `Refused` if the whole batch cannot be restored."""
+        """Read all headers; raise `RefusedError` if the whole batch cannot be restored."""
         plan = plan_batch(
             self.recipe,
             self.inputs,
@@ -190,7 +190,7 @@ def execute_batch(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As `napari_dip.batch`.
     """
     request = preflight.request

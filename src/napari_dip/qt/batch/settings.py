@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, Refused
+from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
@@ -148,7 +148,7 @@ class RecipeChooser(QWidget):
         source = self._sources.get(str(self.settings.currentData()))
         try:
             return make_recipe(self.task) if source is None else source()
-        except Refused as error:
+        except RefusedError as error:
             return error.refusal
 
     def get_extra_paths(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.explore.experiment_setup import make_experiment_recipe, plan_centre_fit
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.machine import format_duration
@@ -101,7 +101,7 @@ def plan_experiment(
     pixels = {"image": plane.pixels}
     try:
         recipe = make_experiment_recipe(**settings.read_settings())
-    except Refused as error:
+    except RefusedError as error:
         return error.refusal
     plan = plan_centre_fit(recipe, plane.spec, side, machine)
     if isinstance(plan, Refusal):

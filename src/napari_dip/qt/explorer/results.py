@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, Refused
+from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.explore.experiment_setup import (
     REPORTED_ITERATIONS,
     TARGETS,
@@ -458,7 +458,7 @@ class ExplorerResults(QWidget):
         name = ""
         try:
             for number in range(1, _MAX_PRESET_NUMBER):
-                with suppress(Refused):
+                with suppress(RefusedError):
                     name = presets.save(base if number == 1 else f"{base} {number}", recipe)
                     break
             else:

@@ -118,7 +118,7 @@ def run_experiment(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As the experiments.
     """
     timer = ExperimentTimer(control)

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 #: picture gets these limits, so that both can be compared by eye. Noise widens the range of a layer
 #: less than that: an average of many shots fills 0.74 of the range of one shot or more, in all of
 #: 35 pairs (FMD BPAE, W2S). A scratch of 65535 over 460 counts leaves 0.006: a black picture.
-MIN_CONTRAST_SHARE = 1 / 3
+MIN_CONTRAST_FRACTION = 1 / 3
 #: The same ratio for a picture of a crop, which may be a dark one and is compared with the image
 #: around it. Below it, the picture fills less than 8 of 256 grey values and looks black.
-MIN_CROP_CONTRAST_SHARE = 1 / 32
+MIN_CROP_CONTRAST_FRACTION = 1 / 32
 #: Largest number of pixels whose range is computed. Of a larger picture, which may be on disk, only
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
@@ -107,7 +107,9 @@ def adjust_contrast_limits(
     limits = layer_attributes.get("contrast_limits")
     if limits is None or layer_attributes.get("rgb"):
         return dict(layer_attributes)
-    min_range = (MIN_CROP_CONTRAST_SHARE if part else MIN_CONTRAST_SHARE) * (limits[1] - limits[0])
+    min_range = (MIN_CROP_CONTRAST_FRACTION if part else MIN_CONTRAST_FRACTION) * (
+        limits[1] - limits[0]
+    )
     if not 0 < value_range[1] - value_range[0] < min_range:
         return dict(layer_attributes)
     return {**layer_attributes, "contrast_limits": value_range}

@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, Refused, make_refusal
+from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
 from napari_dip.tasks import TASKS, Setting
@@ -255,14 +255,14 @@ class SettingsForm:
 
         Raises
         ------
-        Refused
+        RefusedError
             If a value is not allowed; the message names the setting by its label.
         """
         values = {name: self._read_field(field) for name, field in self._fields.items()}
         try:
             return make_recipe(self.task, **values)
-        except Refused as error:
-            raise Refused(self._relabel_error(error)) from None
+        except RefusedError as error:
+            raise RefusedError(self._relabel_error(error)) from None
 
     def show(self, recipe: Recipe) -> None:
         """Set all fields to the values of a recipe, and emit `changed` once.
@@ -299,16 +299,16 @@ class SettingsForm:
             number = field.number(text)
         except ValueError:
             number_kind = "a whole number" if field.number is int else "a number"
-            raise Refused(
+            raise RefusedError(
                 _refuse_value(field, str(value).strip(), f"it is not {number_kind}")
             ) from None
         minimum, maximum = field.limits
         if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
             reason = f"it should lie between {minimum:,g} and {maximum:,g}"
-            raise Refused(_refuse_value(field, text, reason))
+            raise RefusedError(_refuse_value(field, text, reason))
         return number
 
-    def _relabel_error(self, error: Refused) -> Any:
+    def _relabel_error(self, error: RefusedError) -> Any:
         original = error.refusal
         facts = dict(original.facts)
         if field := self._fields.get(str(facts.get("field"))):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MIN_UPDATE_SECONDS, MAX_UPDATE_SECONDS = 0.2, 4.0
 #: Largest share of a core for these updates. With software rendering, each update of a window of
 #: 1280 x 720 costs 50 ms, which the fit loses.
-MAX_DRAWING_SHARE = 0.01
+MAX_DRAWING_FRACTION = 0.01
 ReportT = TypeVar("ReportT")
 ProgressT = TypeVar("ProgressT")
 
@@ -83,7 +83,7 @@ class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
         if seconds_before:
             self._costs = (self._costs[1], self._spent_seconds - seconds_before)
         return min(
-            MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_SHARE)
+            MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_FRACTION)
         )
 
     @abstractmethod

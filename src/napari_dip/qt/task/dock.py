@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.machine import format_bytes, format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.results.comparison import ResultView
@@ -109,7 +109,7 @@ class TaskDock(LayerDock):
                 get_allowed_machine(),
                 self.extra_inputs.read_headers(),
             )
-        except Refused as error:
+        except RefusedError as error:
             return error.refusal
         return plan if isinstance(plan, Refusal) else self.extra_inputs.check_drawings(plan) or plan
 

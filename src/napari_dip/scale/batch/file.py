@@ -10,7 +10,7 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import check_folder
@@ -18,7 +18,7 @@ from napari_dip.io.paths import describe_exception, resolve_target
 from napari_dip.io.reading import read_provenance
 from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
-from napari_dip.pipeline.assess.report_figures import draw_overview, select_middle_plane
+from napari_dip.pipeline.assess.report_figures import plot_overview, select_middle_plane
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
@@ -96,9 +96,9 @@ def restore_file(
         return (yield from _restore_and_save(job, plan, hashes, resume, control))
     except BatchInterrupt:
         return FileOutcome(source=job.source, state="waiting")
-    except Refused as error:
+    except RefusedError as error:
         state, refusal = "refused", error.refusal
-    except Failed as error:
+    except FailedError as error:
         refusal = error.refusal
         if refusal.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
@@ -137,9 +137,9 @@ class _OutputSnapshot:
         )
 
     def check(self, paths: ResultPaths) -> None:
-        """Raise `Failed` if the folders lead elsewhere by now."""
+        """Raise `FailedError` if the folders lead elsewhere by now."""
         if _resolve_folders(paths) != self.folders:
-            raise Failed(
+            raise FailedError(
                 make_refusal("output-moved", path=make_printable(str(paths.result.parent)))
             )
 
@@ -184,7 +184,7 @@ def _restore_and_save(
     store = CheckpointStore(paths.checkpoint, resume=resume)
     try:
         result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
-    except Refused as error:
+    except RefusedError as error:
         if error.refusal.code not in CHECKPOINT_FAULTS:
             raise
         store = CheckpointStore(paths.checkpoint, resume=False)
@@ -240,7 +240,7 @@ def _save_results(
     left, right = (
         _subsample_plane(select_middle_plane(picture, source.axes)) for picture in pictures
     )
-    overview = draw_overview(left, right, result.report["validation_loss"], result.best_iteration)
+    overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
     write_bytes(at.picture, overview, overwrite=True)
     return results
 
@@ -273,7 +273,7 @@ def record_failure(
         Traceback of an unexpected error.
     """
     record: Mapping[str, Any] = {}
-    with suppress(Failed):
+    with suppress(FailedError):
         record = write_file_record(
             job.paths, plan.source, plan.recipe, hashes, refusal=refusal, log=log
         )

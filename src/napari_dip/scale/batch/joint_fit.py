@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Failed, Refused, make_refusal
+from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
@@ -100,9 +100,9 @@ def fit_joint_network(
 
     Raises
     ------
-    Refused
+    RefusedError
         If too few files have the same network requirements.
-    Failed
+    FailedError
         If the fit fails, or the network cannot be written.
     """
     yield Event(message="Starting the engine")
@@ -115,13 +115,13 @@ def fit_joint_network(
     steps = _measure_and_fit(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))
-    except (Refused, Failed):
+    except (RefusedError, FailedError):
         raise
     except OSError as error:
-        raise Failed(make_save_refusal(network_path, error)) from error
+        raise FailedError(make_save_refusal(network_path, error)) from error
     except Exception as error:
         if refusal := make_machine_refusal(error, SERIES_NAME):
-            raise Failed(refusal) from error
+            raise FailedError(refusal) from error
         raise
 
 
@@ -154,7 +154,7 @@ def _calibrate_files(
             sha256 = compute_file_sha256(Path(str(plan.source.path)))
             data = open_plan_inputs(plan, stamps)
             image = yield from read_image(plan, data, RunClock(plan, control, None))
-        except Refused:  # the plan of that file reports the reason
+        except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_member(image, member)
         crops.append(_TrainingCrop(image=crop, member=member, sha256=sha256))
@@ -163,7 +163,7 @@ def _calibrate_files(
     similar = [crop for crop in crops if crop.network_requirements == most_common]
     if len(similar) < MIN_SIMILAR_FILES:
         facts = {"count": len(similar), "total": len(joint_plan.members)}
-        raise Refused(make_refusal("series-unlike", **facts))
+        raise RefusedError(make_refusal("series-unlike", **facts))
     return similar
 
 

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import check_folder, check_unlocked
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
@@ -88,13 +88,13 @@ def plan_batch(
 
     Raises
     ------
-    Refused
+    RefusedError
         If the batch as a whole cannot run, such as for two results of one name.
     """
     loaded_recipe, axes = load_recipe(recipe), parse_axes(axes)
     input_paths = _list_inputs(inputs)
     if not isinstance(outdir, str | os.PathLike):
-        raise Refused(_make_path_refusal("The folder of the results", outdir))
+        raise RefusedError(_make_path_refusal("The folder of the results", outdir))
     extra_headers = _read_extra_headers(loaded_recipe, extra_paths or {})
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
@@ -135,14 +135,14 @@ def plan_batch(
 
 
 def _list_inputs(inputs: object) -> list[str | os.PathLike[str]]:
-    """List the inputs; raise `Refused` if they are no paths."""
+    """List the inputs; raise `RefusedError` if they are no paths."""
     if isinstance(inputs, str | os.PathLike):
         return [inputs]
     if isinstance(inputs, bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
-        raise Refused(_make_path_refusal("Inputs", inputs))
+        raise RefusedError(_make_path_refusal("Inputs", inputs))
     for path in (paths := list(inputs)):
         if not isinstance(path, str | os.PathLike):
-            raise Refused(_make_path_refusal("Each input", path))
+            raise RefusedError(_make_path_refusal("Each input", path))
     return paths
 
 
@@ -183,7 +183,7 @@ def _read_extra_headers(
     ]
     if unknown := set(extra_paths) - {*names, SHARED_NETWORK_INPUT}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
-        raise Refused(make_refusal("setting-unknown", **facts))
+        raise RefusedError(make_refusal("setting-unknown", **facts))
     return {
         name: read_spec(path) for name, path in extra_paths.items() if name != SHARED_NETWORK_INPUT
     }
@@ -218,7 +218,7 @@ def plan_file(
     """
     try:
         return preflight(recipe, read_spec(source, axes), machine, extra_headers, network)
-    except Refused as error:
+    except RefusedError as error:
         return error.refusal
 
 
@@ -236,7 +236,7 @@ def _check_no_overwrite(
     check_names_differ(job.source for job in jobs)
     own_paths = [find_records_folder(folder), *(path for job in jobs for path in job.paths)]
     if linked := next((path for path in own_paths if path.is_symlink()), None):
-        raise Refused(make_refusal("output-linked", path=make_printable(str(linked))))
+        raise RefusedError(make_refusal("output-linked", path=make_printable(str(linked))))
     inputs = {_identify_file(job.source) for job in jobs}
     inputs |= {_identify_file(Path(spec.path)) for spec in extra_headers.values() if spec.path}
     new_paths = (
@@ -244,7 +244,7 @@ def _check_no_overwrite(
     )
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
-            raise Refused(
+            raise RefusedError(
                 make_refusal("output-is-input", path=make_printable(str(job.paths.result)))
             )
         if job.paths.result.name not in earlier:
@@ -255,7 +255,7 @@ def _check_no_overwrite(
     for path in new_paths:
         if os.path.lexists(path):
             code = "batch-foreign" if resume else "batch-exists"
-            raise Refused(make_refusal(code, path=make_printable(str(path))))
+            raise RefusedError(make_refusal(code, path=make_printable(str(path))))
 
 
 def _list_learned_outputs(job: Job) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     compute_file_sha256,
@@ -85,30 +85,30 @@ def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the manifest is invalid, or of another recipe.
     """
     if not os.path.lexists(folder / MANIFEST_FILE):
         return {}
     fields = _read_manifest_fields(folder)
     if fields.recipe != recipe.to_dict():
-        raise Refused(make_refusal("batch-recipe", folder=folder))
+        raise RefusedError(make_refusal("batch-recipe", folder=folder))
     return fields.files
 
 
 def _read_manifest_fields(folder: Path) -> BatchManifestFields:
-    """Read the manifest of a batch; raise `Refused` if it is invalid."""
+    """Read the manifest of a batch; raise `RefusedError` if it is invalid."""
     path = folder / MANIFEST_FILE
     try:
         raw = parse_strict_json(read_small_text(path, "a list of files", MAX_REPORT_BYTES))
     except ValueError as error:
-        raise Refused(
+        raise RefusedError(
             make_refusal("batch-broken", path=path, why=describe_exception(error))
         ) from None
     raw = migrate_record(raw) if isinstance(raw, dict) else raw
     if fault := find_field_fault(raw, BatchManifestFields):
         why = f"it is no list of files and results, since {fault}"
-        raise Refused(make_refusal("batch-broken", path=path, why=why))
+        raise RefusedError(make_refusal("batch-broken", path=path, why=why))
     return BatchManifestFields.model_validate(raw)
 
 
@@ -122,7 +122,7 @@ def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] |
     sources : tuple of str
         Paths of all files: those with results first, then the refused ones.
     """
-    with suppress(Refused):
+    with suppress(RefusedError):
         fields = _read_manifest_fields(folder)
         sources = [
             os.path.normpath(folder / relative_path) for relative_path in fields.files.values()
@@ -134,14 +134,14 @@ def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] |
 
 def read_batch_cores(folder: Path) -> int | None:
     """Read the number of cores that an earlier call in this folder planned with; None: unknown."""
-    with suppress(Refused):
+    with suppress(RefusedError):
         return _read_manifest_fields(folder).cores or None
     return None
 
 
 def has_joint_training(folder: Path) -> bool:
     """Return whether an earlier call in this folder planned joint training."""
-    with suppress(Refused):
+    with suppress(RefusedError):
         return _read_manifest_fields(folder).joint_training
     return False
 
@@ -243,7 +243,7 @@ def read_file_record(
     paths: ResultPaths, source: ImageSpec, recipe: Recipe
 ) -> dict[str, Any] | None:
     """Read the record of a result of this recipe, without verifying any file."""
-    with suppress(Refused, OSError, ValueError):
+    with suppress(RefusedError, OSError, ValueError):
         record: dict[str, Any] = parse_strict_json(
             read_small_text(paths.record, "a record", MAX_REPORT_BYTES)
         )
@@ -289,7 +289,7 @@ def read_verified_record(
     if set(hashes) != {_format_relative_path(paths, path) for path in result_paths}:
         return None
     max_bytes = _MAX_BYTES_PER_PIXEL * prod(plan.result_shape) + MAX_REPORT_BYTES
-    with suppress(Refused):
+    with suppress(RefusedError):
         if all(
             compute_file_sha256(p, check, max_bytes=max_bytes)
             == hashes[_format_relative_path(paths, p)]
@@ -305,7 +305,7 @@ def has_same_inputs(
     check: Callable[[], object] = lambda: None,
 ) -> bool:
     """Return whether inputs have the hashes of a record, wherever they are stored."""
-    with suppress(Refused):
+    with suppress(RefusedError):
         return bool(record.get("inputs_sha256") == hash_inputs(inputs, check))
     return False
 
@@ -313,7 +313,7 @@ def has_same_inputs(
 def hash_inputs(
     inputs: Mapping[str, Path], check: Callable[[], object] = lambda: None
 ) -> dict[str, str]:
-    """Hash the inputs of a result; raise `Refused` if one cannot be read."""
+    """Hash the inputs of a result; raise `RefusedError` if one cannot be read."""
     return {name: compute_file_sha256(path, check) for name, path in inputs.items()}
 
 

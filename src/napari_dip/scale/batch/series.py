@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
@@ -123,9 +123,11 @@ class BatchNetwork:
             return
         network_path = Path(self.network.path)
         if network_path.is_symlink():
-            raise Refused(make_refusal("output-linked", path=make_printable(str(network_path))))
+            raise RefusedError(
+                make_refusal("output-linked", path=make_printable(str(network_path)))
+            )
         if not earlier and os.path.lexists(network_path):
-            raise Refused(make_refusal("batch-exists", path=make_printable(str(network_path))))
+            raise RefusedError(make_refusal("batch-exists", path=make_printable(str(network_path))))
 
 
 def choose_batch_network(
@@ -146,17 +148,17 @@ def choose_batch_network(
 
     Raises
     ------
-    Refused
+    RefusedError
         If both are requested, if the batch began without joint training, or if the network is
         unusable.
     """
     if requested and named is not None:
-        raise Refused(make_refusal("series-twice"))
+        raise RefusedError(make_refusal("series-twice"))
     if named is not None:
         return BatchNetwork(network=read_network(named))
     was_joint = begun and has_joint_training(folder)
     if requested and begun and not was_joint:
-        raise Refused(make_refusal("series-late", folder=make_printable(str(folder))))
+        raise RefusedError(make_refusal("series-late", folder=make_printable(str(folder))))
     if not requested and not was_joint:
         return BatchNetwork()
     network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
@@ -174,7 +176,7 @@ def plan_joint_training(
 
     Raises
     ------
-    Refused
+    RefusedError
         If too few files are eligible.
     """
     eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
@@ -182,7 +184,7 @@ def plan_joint_training(
         return jobs, None
     joint_plan = choose_training_files(eligible, cores)
     if isinstance(joint_plan, Refusal):
-        raise Refused(joint_plan)
+        raise RefusedError(joint_plan)
 
     def checked(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:
@@ -200,13 +202,13 @@ def fit_batch_network(
 
     Raises
     ------
-    Refused, Failed
+    RefusedError, FailedError
         As `fit_joint_network`; also if the device of the plan is not available.
     """
     device, machine = joint_plan.plans[0].device, detect_machine()
     if device not in machine.devices:
         facts = {"device": device, "why": machine.missing or "this computer has none"}
-        raise Refused(make_refusal("series-device", **facts))
+        raise RefusedError(make_refusal("series-device", **facts))
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     return (

@@ -24,7 +24,7 @@ from napari_dip.pipeline.execute.shards import (
     Shard,
     compute_max_shards,
     count_joint_training_shards,
-    estimate_serial_share,
+    estimate_serial_fraction,
 )
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker
@@ -78,10 +78,10 @@ class _ShardedFile:
 
     def plan(self, plan: Plan, workers: int) -> None:
         """Plan the stages."""
-        serial_share, costs = estimate_serial_share(plan), plan.costs
+        serial_fraction, costs = estimate_serial_fraction(plan), plan.costs
         seconds = costs.fit - START_SECONDS + costs.usual_inference + costs.ending
         counts = 1 if plan.tiles else count_joint_training_shards(plan), compute_max_shards(plan)
-        for stage, share in enumerate((serial_share, 1 - serial_share)):
+        for stage, share in enumerate((serial_fraction, 1 - serial_fraction)):
             count = min(workers, counts[stage])
             for _ in range(count):
                 planned = START_SECONDS + share * seconds / count

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.execute.shards import compute_max_shards
 from napari_dip.pipeline.machine import detect_machine
@@ -71,7 +71,7 @@ def check_main_guard() -> None:
     """Refuse to start workers from a script without a main guard, which each worker would run.
 
     A new process imports the script under another name (Python's documentation of
-    `multiprocessing`, "The spawn and forkserver start methods"). Raises `Refused`.
+    `multiprocessing`, "The spawn and forkserver start methods"). Raises `RefusedError`.
     """
     main = sys.modules["__main__"]
     path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
@@ -79,7 +79,7 @@ def check_main_guard() -> None:
         return  # no script that a worker would import
     line = _find_running_line(path)
     if line and not _is_guarded(path, line):
-        raise Refused("cluster-main", path=path, line=line)
+        raise RefusedError("cluster-main", path=path, line=line)
 
 
 def _find_running_line(path: str) -> int:
@@ -136,7 +136,7 @@ def plan_with_workers(
 
     Raises
     ------
-    Refused
+    RefusedError
         As `plan_batch`; also if the requested workers are not available.
     """
     count, max_threads = check_worker_options(workers, scheduler, threads)
@@ -162,7 +162,7 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the scheduler does not answer, or its workers are unsuitable.
     """
     if address is None:
@@ -174,7 +174,7 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         client = distributed.Client(**location, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
         why = describe_exception(error) if isinstance(error, OSError) else "nothing answers there"
-        raise Refused("cluster-unreachable", address=address, why=why) from None
+        raise RefusedError("cluster-unreachable", address=address, why=why) from None
     with client:
         machine = find_shared_machine(_query_workers(client, address), address)
         pool = _make_worker_pool(
@@ -273,11 +273,11 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
         client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
-        raise Refused("cluster-empty", address=address_text)
+        raise RefusedError("cluster-empty", address=address_text)
     try:
         answers = client.run(describe_worker)
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             "cluster-package", address=address_text, why=describe_exception(error)
         ) from None
     infos = []
@@ -324,7 +324,7 @@ def _import_distributed() -> ModuleType:
     try:
         import distributed
     except ImportError:
-        raise Refused("cluster-missing") from None
+        raise RefusedError("cluster-missing") from None
     for name in ("distributed", "tornado", "asyncio", *logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # this package reports errors itself

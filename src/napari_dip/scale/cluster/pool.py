@@ -19,7 +19,7 @@ from itertools import count as counted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
 from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
@@ -100,11 +100,11 @@ def check_worker_options(
 
     Raises
     ------
-    Refused
+    RefusedError
         If a number is no integer from 1 to 10000, or both workers and a scheduler are requested.
     """
     if workers is not None and scheduler is not None:
-        raise Refused("cluster-twice")
+        raise RefusedError("cluster-twice")
     count = None if workers is None else _parse_positive_integer("workers", workers)
     return count or 0, None if threads is None else _parse_positive_integer("threads", threads)
 
@@ -181,7 +181,7 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
 
     Raises
     ------
-    Refused
+    RefusedError
         If a worker runs several tasks at once, or has other versions than this process.
     """
     from napari_dip.scale.cluster.worker_task import get_versions
@@ -193,9 +193,9 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
                 "napari-dip {} with PyTorch {}".format(*versions)
                 for versions in (info.versions, own_versions)
             )
-            raise Refused("cluster-versions", found=next(names), here=next(names))
+            raise RefusedError("cluster-versions", found=next(names), here=next(names))
         if info.threads > 1:
-            raise Refused("cluster-threads", count=info.threads, address=address)
+            raise RefusedError("cluster-threads", count=info.threads, address=address)
     pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool
     counter = Counter(worker.host for worker in pool)
     devices = tuple(
@@ -253,7 +253,7 @@ def _parse_positive_integer(name: str, value: object) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10_000):
         why = "it is not a whole number from 1 to 10000"
         hint = f"Give a number such as --{name} 2."
-        raise Refused("setting-wrong", field=name, value=repr(value), why=why, hint=hint)
+        raise RefusedError("setting-wrong", field=name, value=repr(value), why=why, hint=hint)
     return int(text)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
@@ -117,7 +117,7 @@ def _restore_shard(
     data = open_plan_inputs(plan, stamp_files(plan))
     try:
         final_control = yield from _run_shard(plan, data, shard, control, store)
-    except Refused as error:
+    except RefusedError as error:
         if shard.index or error.refusal.code not in CHECKPOINT_FAULTS:
             raise
         fresh_store = CheckpointStore(job.paths.checkpoint, resume=False)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from napari_dip.errors import Failed, Refusal, Refused, make_refusal, read_refusal
+from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
@@ -75,7 +75,7 @@ class CrashCounter:
         return 0
 
     def add(self) -> None:
-        """Count one start before the work begins; raise `Failed` if the disk cannot be written."""
+        """Count one start before the work begins; raise `FailedError` if the disk cannot be written."""
         if os.path.lexists(self._path) and self._read() is None:  # not a file of ours
             return
         content = {"session": self._session, "begun": self.count() + 1}
@@ -89,7 +89,7 @@ class CrashCounter:
 
     def _read(self) -> tuple[Any, Any] | None:
         """Read session and count; None if there is no valid file."""
-        with suppress(Refused, OSError, ValueError, RecursionError, TypeError, KeyError):
+        with suppress(RefusedError, OSError, ValueError, RecursionError, TypeError, KeyError):
             data = json.loads(read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES))
             if set(data) == {"session", "begun"} and not self._path.is_symlink():
                 return data["session"], data["begun"]
@@ -190,7 +190,7 @@ def restore_file_on_worker(
             # resume, so that the work of a lost worker is not repeated
             steps = restore_file(job, job.plan, resume=True, control=control)
             outcome = drain_generator(steps, on_event)
-    except Failed as error:  # the folder cannot be written to
+    except FailedError as error:  # the folder cannot be written to
         outcome = FileOutcome(source=job.source, state="failed", refusal=error.refusal)
     crash_counter.remove()
     return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
@@ -265,7 +265,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
         plan = plan_file(
             recipe, source, worker_task.axes, extra_headers, worker_task.machine, network
         )
-    except Refused as error:
+    except RefusedError as error:
         plan = error.refusal
     if isinstance(plan, Refusal) and plan.code == "file-missing":
         input_paths = (source, *(root / path for path in worker_task.extra_inputs.values()))

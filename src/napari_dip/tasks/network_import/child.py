@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.operators.network_features import find_operator_fault
-from napari_dip.errors import Refused, make_refusal
+from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.exported_networks.exported_program import (
     extract_subgraph,
@@ -51,7 +51,7 @@ def main() -> int:
     limit(request["memory"], request["seconds"])
     try:
         _process_request(folder, request)
-    except Refused as error:
+    except RefusedError as error:
         (folder / REFUSAL_FILE).write_text(json.dumps(error.refusal.to_dict()), encoding="utf-8")
         return 2
     except MemoryError:
@@ -138,7 +138,7 @@ def _check_steps(steps: list[list[Any]], path: str) -> None:
     for operator, arguments, _, _ in steps:
         if why := find_operator_fault(operator, arguments):
             code = f"network-{why}"
-            raise Refused(code, path=path, operator=operator[:100])
+            raise RefusedError(code, path=path, operator=operator[:100])
 
 
 def _run_network(
@@ -167,7 +167,7 @@ def _run_network(
         if any(text in str(error).lower() for text in _OUT_OF_MEMORY_TEXTS):
             raise MemoryError from None
         expected = " × ".join("?" if size is None else str(size) for size in program.sizes[2:])
-        raise Refused(
+        raise RefusedError(
             "network-size",
             path=program.archive.path,
             why=describe_exception(error)[:300],
@@ -199,19 +199,19 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
 
     Raises
     ------
-    Refused
+    RefusedError
         If torchvision is missing or has no such architecture, or if the weights do not fit.
     """
     try:
         from torchvision import models
     except Exception as error:  # a build for another torch may raise anything
         facts = {"name": make_printable(name)[:100], "why": describe_exception(error)[:300]}
-        raise Refused("torchvision-missing", **facts) from None
+        raise RefusedError("torchvision-missing", **facts) from None
     model_names = models.list_models(module=models)
     if name not in model_names:
         suggestions = get_close_matches(name, model_names, _MAX_NAME_SUGGESTIONS, cutoff=0)
         facts = {"name": make_printable(name)[:100], "near": ", ".join(suggestions)}
-        raise Refused("architecture-unknown", **facts)
+        raise RefusedError("architecture-unknown", **facts)
     import torch
 
     state = _load_weights(name, weights)
@@ -229,7 +229,7 @@ def export_torchvision_network(name: str, weights: str, size: tuple[int, int], p
             }
             height, width = size
             size_refusal = make_refusal("network-size", height=height, width=width, **facts)
-            raise Refused(size_refusal) from None
+            raise RefusedError(size_refusal) from None
         torch.export.save(program, place)
 
 
@@ -242,7 +242,7 @@ def _load_weights(name: str, weights: str) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
-        raise Refused(
+        raise RefusedError(
             "weights-unfit", path=path, name=name, why=describe_exception(error)[:300]
         ) from None
 
@@ -260,7 +260,7 @@ def _build_torchvision_network(models: Any, name: str, state: dict[str, Any], we
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         message = " ".join(str(error).split("\n\t")[1:2]) or str(error)
-        raise Refused(
+        raise RefusedError(
             "weights-unfit", path=weights, name=name, why=make_printable(message)[:300]
         ) from None
     return network.eval()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from napari_dip.errors import FAULTS, Refusal, Refused, make_refusal, read_refusal
+from napari_dip.errors import FAULTS, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import check_readable_file
 
@@ -68,7 +68,7 @@ class NetworkFile:
         try:
             for path in self.paths:
                 check_readable_file(path)
-        except Refused as error:
+        except RefusedError as error:
             return error.refusal
         if self.is_program:
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
@@ -174,7 +174,7 @@ def _read_or_refuse(
         return fault
     try:
         return _load_in_child(file, layer, size, memory, _stat_network_files(file))
-    except Refused as error:
+    except RefusedError as error:
         return error.refusal
 
 
@@ -208,13 +208,13 @@ def _load_in_child(
                 folder / ANSWER_FILE, compute_file_sha256(Path(file.paths[0]))
             )
         if code == _EXIT_REFUSAL:
-            raise Refused(_read_child_refusal(folder / REFUSAL_FILE))
+            raise RefusedError(_read_child_refusal(folder / REFUSAL_FILE))
         printable = make_printable(file.network)
         if code == _EXIT_OUT_OF_MEMORY or code < 0:  # ended by the limit of time or memory
             limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
-            raise Refused(make_refusal("network-limits", path=printable, limit=limit))
+            raise RefusedError(make_refusal("network-limits", path=printable, limit=limit))
         why = "its reader could make no sense of it"
-        raise Refused(make_refusal("network-broken", path=printable, why=why))
+        raise RefusedError(make_refusal("network-broken", path=printable, why=why))
 
 
 def _run_child(folder: Path, request: str) -> int:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
-    Marks = npt.NDArray[np.bool_]
+    BoolArray = npt.NDArray[np.bool_]
 
-    Planes = npt.NDArray[np.float32]
+    StackArray = npt.NDArray[np.float32]
 
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
@@ -81,16 +81,16 @@ class CameraCorrection:
         (Y, X): read-noise variance of each pixel beyond that; None without a noise map.
     """
 
-    factor: Planes
-    shift: Planes
+    factor: StackArray
+    shift: StackArray
     median_variance: float = 0.0
-    excess_variance: Planes | None = None
+    excess_variance: StackArray | None = None
 
-    def correct(self, stack: Planes) -> Planes:
+    def correct(self, stack: StackArray) -> StackArray:
         """Correct offset and gain of (..., Y, X); units and mean offset do not change."""
         return stack * self.factor + self.shift
 
-    def undo(self, stack: Planes) -> Planes:
+    def undo(self, stack: StackArray) -> StackArray:
         """Undo `correct`."""
         return (stack - self.shift) / self.factor
 
@@ -101,7 +101,7 @@ class CameraCorrection:
             self, factor=self.factor[place], shift=self.shift[place], excess_variance=excess
         )
 
-    def suppress_hot_pixels(self, stack: Planes) -> Planes:
+    def suppress_hot_pixels(self, stack: StackArray) -> StackArray:
         """Shrink the deviation of hot pixels of (..., Y, X) from their surroundings to usual noise.
 
         The result only serves to measure the noise, which hot pixels would raise for all pixels.
@@ -128,8 +128,8 @@ class CameraCorrection:
         )
 
     def mask_noisy_pixels(
-        self, measured_mask: Marks | None, shape: tuple[int, ...]
-    ) -> Marks | None:
+        self, measured_mask: BoolArray | None, shape: tuple[int, ...]
+    ) -> BoolArray | None:
         """Remove noisy pixels from the measured mask, (..., Y, X); None stands for all pixels."""
         if self.excess_variance is None:
             return measured_mask
@@ -141,8 +141,8 @@ class CameraCorrection:
         """Return a note on the share of noisy pixels, if there is a noise map."""
         if self.excess_variance is None:
             return ()
-        noisy_share = float((self.excess_variance > self.median_variance).mean())
-        return (make_note("camera-maps", share=noisy_share),)
+        noisy_fraction = float((self.excess_variance > self.median_variance).mean())
+        return (make_note("camera-maps", share=noisy_fraction),)
 
 
 def check_maps(
@@ -193,7 +193,7 @@ def check_map_pixels(extra_inputs: Mapping[str, npt.NDArray[Any]]) -> Refusal | 
 
 
 def build_camera_correction(
-    extra_inputs: Mapping[str, Planes], grid: tuple[int, int]
+    extra_inputs: Mapping[str, StackArray], grid: tuple[int, int]
 ) -> CameraCorrection | None:
     """Build the correction that follows from camera maps; None if there are none.
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Plane = npt.NDArray[np.float64]
 
-    Marks = npt.NDArray[np.bool_]
+    BoolArray = npt.NDArray[np.bool_]
 
 #: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
 SALT_AND_PEPPER = "salt-and-pepper"
@@ -56,7 +56,7 @@ STRIP = 64
 DETECTION_PASSES = 4
 #: Number of brightness classes, each with its own noise, and the minimum standard deviation as a
 #: share of the value range, for images that are mostly constant.
-IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_SHARE = 12, 0.005
+IMPULSE_BRIGHTNESS_CLASSES, MIN_IMPULSE_SIGMA_FRACTION = 12, 0.005
 #: Probability below which a number of neighbours with the same extreme value marks a saturated
 #: spot, not impulses.
 MAX_CLUSTER_PROBABILITY = 1e-3
@@ -124,7 +124,7 @@ def find_impulses(
     *,
     threshold_sigmas: float = SUSPECT_SIGMAS,
     passes: int = DETECTION_PASSES,
-) -> Marks:
+) -> BoolArray:
     """Find the impulses of one plane.
 
     A pixel is an impulse if it deviates by `threshold_sigmas` standard deviations from the median
@@ -155,7 +155,7 @@ def find_impulses(
     if not np.isfinite(values).all():  # such images are refused elsewhere
         return np.zeros(values.shape, bool)
     low, high = np.percentile(values, (1, 99))
-    min_sigma = max(MIN_IMPULSE_SIGMA_SHARE * float(high - low), _measure_grey_step(values))
+    min_sigma = max(MIN_IMPULSE_SIGMA_FRACTION * float(high - low), _measure_grey_step(values))
     salt_and_pepper = _find_salt_and_pepper(values, threshold_sigmas, min_sigma)
     impulses = salt_and_pepper
     for _ in range(passes):
@@ -176,7 +176,7 @@ def find_impulses(
 
 def find_stack_impulses(
     stack: npt.NDArray[np.floating], *, threshold_sigmas: float = SUSPECT_SIGMAS
-) -> Marks:
+) -> BoolArray:
     """Find the impulses of all planes of (..., Y, X), each by itself."""
     planes = stack.reshape(-1, *stack.shape[-2:])
     return np.stack(
@@ -206,7 +206,7 @@ def _measure_grey_step(values: Plane) -> float:
 
 
 def _estimate_noise_by_brightness(
-    off: Plane, middle: Plane, measured_mask: Marks, min_sigma: float
+    off: Plane, middle: Plane, measured_mask: BoolArray, min_sigma: float
 ) -> Plane:
     """Return the noise's standard deviation at each pixel, by brightness.
 
@@ -224,7 +224,7 @@ def _estimate_noise_by_brightness(
     return np.asarray(np.maximum(np.interp(middle, levels, sigmas), min_sigma))
 
 
-def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: float) -> Marks:
+def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: float) -> BoolArray:
     """Mark pixels of the lowest and the highest value, if these are salt or pepper.
 
     Such pixels are left out of the local medians, so they may be half of all pixels.
@@ -240,9 +240,9 @@ def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: flo
     relative_deviation = np.abs(values - median) / noise
     for extreme in extremes:
         has_value = values == extreme
-        far_share = float((has_value & (relative_deviation > threshold_sigmas)).mean())
+        far_fraction = float((has_value & (relative_deviation > threshold_sigmas)).mean())
         is_far = relative_deviation > min(
-            threshold_sigmas, _compute_normal_quantile(far_share / ODDS)
+            threshold_sigmas, _compute_normal_quantile(far_fraction / ODDS)
         )
         share = float(has_value.mean())
         chances = [math.comb(8, k) * share**k * (1 - share) ** (8 - k) for k in range(9)]
@@ -263,7 +263,7 @@ def _compute_normal_quantile(chance: float) -> float:
     return NormalDist().inv_cdf(1 - chance / 2) if chance > 0 else math.inf
 
 
-def _find_isolated(values: Plane, impulses: Marks, noise: Plane) -> Marks:
+def _find_isolated(values: Plane, impulses: BoolArray, noise: Plane) -> BoolArray:
     """Return where all neighbours but one deviate strongly; known impulses do not count."""
     unmarked_values = np.where(impulses, np.inf, values)
     similar_count = sum(
@@ -282,7 +282,7 @@ def _shift_plane(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[
     return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
-def _fill_impulses(values: Plane, impulses: Marks) -> Plane:
+def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
     """Replace impulses by the median of their measured neighbours, from the rim inwards."""
     filled, remaining = np.where(impulses, np.nan, values), impulses.copy()
     while remaining.any() and not remaining.all():
@@ -295,7 +295,7 @@ def _fill_impulses(values: Plane, impulses: Marks) -> Plane:
 
 
 def replace_by_random_neighbours(
-    planes: npt.NDArray[np.float32], measured_mask: Marks, *, seed: int = 0
+    planes: npt.NDArray[np.float32], measured_mask: BoolArray, *, seed: int = 0
 ) -> npt.NDArray[np.float32]:
     """Replace each missing pixel by a measured one drawn from its surroundings.
 

@@ -64,7 +64,7 @@ MIN_DCT_BLOCKS = 64
 MAX_GRID_SEARCH_BLOCKS, MAX_STEP_SEARCH_BLOCKS = 400, 4096
 #: Minimum share of the estimated steps that match the standard table within one, for it to be used
 #: as a whole.
-STANDARD_SHARE = 0.8
+STANDARD_FRACTION = 0.8
 #: Standard tables for luma and chroma, at quality 50 (ITU-T T.81, annex K).
 STANDARD_QUANTISATION_TABLES = tuple(
     np.array(table.split(), np.float64).reshape(DCT_BLOCK_SIDE, DCT_BLOCK_SIDE)
@@ -332,7 +332,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
     luma = planes[0] - 128
     start = max(
         ((down, right) for down in range(DCT_BLOCK_SIDE) for right in range(DCT_BLOCK_SIDE)),
-        key=lambda place: _compute_zero_share(
+        key=lambda place: _compute_zero_fraction(
             compute_dct_coefficients(luma, clipped, place, MAX_GRID_SEARCH_BLOCKS)
         ),
     )
@@ -399,7 +399,7 @@ def compute_dct_coefficients(
     return np.asarray(_DCT_BASIS @ selected @ _DCT_BASIS.T)
 
 
-def _compute_zero_share(blocks: Plane) -> float:
+def _compute_zero_fraction(blocks: Plane) -> float:
     """Return the share of coefficients that are 0 up to rounding: large on the right grid."""
     return float(np.exp(-(blocks**2) / (4 * ROUNDING_VARIANCE)).mean()) if len(blocks) else 0.0
 
@@ -510,6 +510,6 @@ def _complete_quantisation_steps(steps: Plane, kind: int, quality: int) -> Plane
     """Return the standard table if most steps match it, else use it for unknown steps only."""
     table, mask = _scale_quantisation_table(kind, quality), steps > 0
     mask[0, 0] = False
-    if not mask.any() or np.mean(np.abs(steps - table)[mask] <= 1) >= STANDARD_SHARE:
+    if not mask.any() or np.mean(np.abs(steps - table)[mask] <= 1) >= STANDARD_FRACTION:
         return table
     return np.where(steps > 0, steps, table)

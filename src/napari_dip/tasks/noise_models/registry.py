@@ -57,13 +57,13 @@ MIN_SPECKLE_SIGNAL = 0.02
 HINT_CROP_SIDE = 256
 #: Standard deviations from which on a pixel counts as an impulse, and the share of such pixels that
 #: is worth a hint: one in five hundred.
-HINT_IMPULSE_SIGMAS, MIN_IMPULSE_SHARE = 8.0, 0.002
+HINT_IMPULSE_SIGMAS, MIN_IMPULSE_FRACTION = 8.0, 0.002
 #: Minimum share of these impulses that deviate twice as far. It was at least 0.43 for salt and
 #: pepper on four images, and 0.03 for a confocal image of few photons, whose noise has long tails.
-MIN_FAR_IMPULSE_SHARE = 0.2
+MIN_FAR_IMPULSE_FRACTION = 0.2
 #: Minimum share of impulses in each quarter of the pixels by brightness, relative to that in all
 #: pixels. Impulses occur at every brightness, the long tails of photon noise do not.
-MIN_QUARTER_IMPULSE_SHARE = 0.3
+MIN_QUARTER_IMPULSE_FRACTION = 0.3
 #: Minimum ratio of the variance of line offsets to that of a line's mean by pixel noise that is
 #: worth a hint.
 MIN_STRIPE_VARIANCE_RATIO = 20.0
@@ -139,7 +139,7 @@ def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[Note, ...]:
     planes = [_crop_middle(item) for item in image.reshape(-1, *image.shape[-2:])]
     plane = max(planes, key=lambda item: float(item.std()))
     notes = []
-    if impulses := _measure_impulse_share(plane):
+    if impulses := _measure_impulse_fraction(plane):
         notes.append(make_note("impulses-likely", share=impulses))
     lines = find_clear_stripes(plane)
     if lines is not None:
@@ -161,7 +161,7 @@ def _crop_middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
 
 
-def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
+def _measure_impulse_fraction(plane: npt.NDArray[np.float32]) -> float:
     """Return the share of clear impulses; 0 if they are too few or not everywhere."""
     import numpy as np
 
@@ -169,16 +169,16 @@ def _measure_impulse_share(plane: npt.NDArray[np.float32]) -> float:
 
     impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, passes=1)
     share = float(impulses.mean())
-    if share < MIN_IMPULSE_SHARE:
+    if share < MIN_IMPULSE_FRACTION:
         return 0.0
     if (
         float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, passes=1).mean())
-        < MIN_FAR_IMPULSE_SHARE * share
+        < MIN_FAR_IMPULSE_FRACTION * share
     ):
         return 0.0
     order = compute_local_median(plane).argsort(axis=None, kind="stable")
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
-    return share if min(quarters) > MIN_QUARTER_IMPULSE_SHARE * share else 0.0
+    return share if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * share else 0.0
 
 
 def _accept(*_: object) -> None:

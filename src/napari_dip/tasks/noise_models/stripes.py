@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.tasks.base import FitInput
 
-    Numbers = npt.NDArray[np.float64]
+    FloatArray = npt.NDArray[np.float64]
 
 #: Name of the noise model, and key of the offsets in `FitInput.precomputed`.
 STRIPES, OFFSETS = "stripes", "line offsets"
@@ -147,11 +147,11 @@ class StripeOffsets:
     """
 
     axis: int
-    offsets: Numbers
+    offsets: FloatArray
     deviation: float
     variance_ratio: float
 
-    def expand_to_plane(self) -> Numbers:
+    def expand_to_plane(self) -> FloatArray:
         """Return the offsets in a shape that broadcasts to the plane: (Y, 1) or (1, X)."""
         return self.offsets[:, None] if self.axis == -2 else self.offsets[None]
 
@@ -202,7 +202,7 @@ def subtract_line_offsets(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     return np.stack(clean).reshape(planes.shape).astype(np.float32)
 
 
-def _estimate_line_offsets(values: Numbers, axis: int) -> StripeOffsets | None:
+def _estimate_line_offsets(values: FloatArray, axis: int) -> StripeOffsets | None:
     """Estimate the offsets along one direction; None if they are not significant."""
     across = values if axis == -2 else values.T
     count, length = across.shape
@@ -235,7 +235,7 @@ def _estimate_line_offsets(values: Numbers, axis: int) -> StripeOffsets | None:
     )
 
 
-def _measure_strip_covariance(across: Numbers) -> tuple[float, float]:
+def _measure_strip_covariance(across: FloatArray) -> tuple[float, float]:
     """Measure the variance of the offsets from the covariance of strips side by side.
 
     Structure seldom extends along a whole line, but its offset does.
@@ -255,13 +255,13 @@ def _measure_strip_covariance(across: Numbers) -> tuple[float, float]:
     return covariance / BEND_VARIANCE_RATIO, covariance / max(strip_variance, 1e-30)
 
 
-def _compute_row_medians(rows: Numbers) -> Numbers:
+def _compute_row_medians(rows: FloatArray) -> FloatArray:
     """Return the median of each row without NaN; 0 for rows of NaN only."""
     is_empty = np.isnan(rows).all(axis=1, keepdims=True)
     return np.asarray(np.nanmedian(np.where(is_empty, 0, rows), 1))
 
 
-def _measure_line_steps(across: Numbers) -> tuple[Numbers, float]:
+def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     """Return each line's step from the previous one, and the variance of the pixel noise.
 
     The step is a weighted mean over the pixels. Outliers get less weight, and so do pixels where
@@ -286,7 +286,7 @@ def _measure_line_steps(across: Numbers) -> tuple[Numbers, float]:
     return step[:, 0], width**2 / 2
 
 
-def _compute_flatness_weights(across: Numbers, noise: float) -> Numbers:
+def _compute_flatness_weights(across: FloatArray, noise: float) -> FloatArray:
     """Return a weight of 0 to 1 for each pixel, lower where the image varies along the line."""
     squared_differences = np.square(np.diff(across, axis=1))  # of noise alone, twice its variance
     squared_differences = np.pad(np.nan_to_num(squared_differences), ((0, 0), (1, 1)), mode="edge")
@@ -304,7 +304,7 @@ def _compute_flatness_weights(across: Numbers, noise: float) -> Numbers:
     return np.asarray(1 / (1 + texture) ** POWER)
 
 
-def _compute_step_trend(steps: Numbers) -> Numbers:
+def _compute_step_trend(steps: FloatArray) -> FloatArray:
     """Return the local mean of the clipped steps, which is the slow trend of the image."""
     width = MAD_TO_SIGMA * float(np.median(np.abs(steps - np.median(steps))))
     limits = np.median(steps) + np.array([-STEP_CLIP_SIGMAS, STEP_CLIP_SIGMAS]) * width
@@ -313,7 +313,7 @@ def _compute_step_trend(steps: Numbers) -> Numbers:
     return np.convolve(padded, window, mode="valid")
 
 
-def _infer_offsets(steps: Numbers, variance: float, picture: float) -> Numbers:
+def _infer_offsets(steps: FloatArray, variance: float, picture: float) -> FloatArray:
     """Return the most likely offsets, for normal offsets and long-tailed steps of the image."""
     weight = np.ones_like(steps)
     offsets = np.zeros(len(steps) + 1)
@@ -331,7 +331,7 @@ def _infer_offsets(steps: Numbers, variance: float, picture: float) -> Numbers:
     return offsets
 
 
-def _solve_tridiagonal(neighbours: Numbers, middle: Numbers, right: Numbers) -> Numbers:
+def _solve_tridiagonal(neighbours: FloatArray, middle: FloatArray, right: FloatArray) -> FloatArray:
     """Solve a symmetric tridiagonal system by elimination."""
     diagonal, solution = middle.copy(), right.copy()
     for row in range(1, len(middle)):

@@ -38,7 +38,7 @@ RICHARDSON_LUCY_ITERATIONS_TO_NOISE = 20
 LOSS_TOLERANCE = 0.01
 #: Prior mean of the share of the network in the result, and its precision 1 / (1/4)^2. For two
 #: estimates with equal and independent errors, half of each is best.
-PRIOR_NETWORK_SHARE, NETWORK_SHARE_PRECISION = 0.5, 16.0
+PRIOR_NETWORK_FRACTION, NETWORK_FRACTION_PRECISION = 0.5, 16.0
 #: Richardson-Lucy iterations of the estimates that a network takes as input, for a plane and for a
 #: volume.
 RICHARDSON_LUCY_ITERATIONS, RICHARDSON_LUCY_ITERATIONS_3D = (5, 20), (5,)
@@ -150,10 +150,10 @@ def make_validated_mixture(
             step = operator(estimate.mean) - expected
         numerator = (
             (fit_input.measurement - expected) * step * precision
-        ).sum() + PRIOR_NETWORK_SHARE * NETWORK_SHARE_PRECISION
-        share = (numerator / ((step.square() * precision).sum() + NETWORK_SHARE_PRECISION)).clamp(
-            0, 1
-        )
+        ).sum() + PRIOR_NETWORK_FRACTION * NETWORK_FRACTION_PRECISION
+        share = (
+            numerator / ((step.square() * precision).sum() + NETWORK_FRACTION_PRECISION)
+        ).clamp(0, 1)
         mean = guess.best + share * (estimate.mean - guess.best) + validation_change
         return estimate._replace(mean=mean if dark is None else mean.maximum(dark))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from napari_dip.errors import Refusal, Refused, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input, Setting
 
@@ -288,7 +288,7 @@ class PsfSource:
 
         Raises
         ------
-        Refused
+        RefusedError
             If the image is not a PSF.
         """
         from napari_dip.engine.deconvolution.psf import gaussian_psf
@@ -298,7 +298,7 @@ class PsfSource:
         if picture is not None:
             cleaned = clean_psf_image(picture)
             if isinstance(cleaned, Refusal):
-                raise Refused(cleaned)
+                raise RefusedError(cleaned)
             kernel, notes = cleaned
         elif self.sigma is not None:
             along_z = (self.sigma_z or 0.0,) * (len(axes) - 2)

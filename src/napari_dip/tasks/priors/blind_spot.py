@@ -24,7 +24,7 @@ MIN_WIDE_BLOCK = 7
 #: of 25) and 0.04 on W2S 010_0 and 077_2; it lost 0.04 on lena and TwoPhoton_BPAE_R, and 0.16 on
 #: barbara, which is repetitive; 0.05 is in between. With correlated noise, the filter knows low
 #: frequencies less well than the network.
-REFINEMENT_NETWORK_SHARE, CORRELATED_NETWORK_SHARE = 0.05, 0.5
+REFINEMENT_NETWORK_FRACTION, CORRELATED_NETWORK_FRACTION = 0.05, 0.5
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
@@ -81,7 +81,7 @@ def build_blind_spot_prior(
         hidden,
         fit_input.blind_spot_size,
         tuple(compute_loss_core_width(side) for side in fit_input.blind_spot_size),
-        masked_share=BLIND_SPOT_FRACTION if has_single_pixels else BLIND_SPOT_BLOCK_FRACTION,
+        masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else BLIND_SPOT_BLOCK_FRACTION,
         window=None
         if fit_input.window is None
         else compute_window_size(len(grid), fit_input.window),
@@ -142,7 +142,7 @@ def make_bm3d_refinement(
 ) -> Callable[[Estimate], Estimate] | None:
     """Return the BM3D-style refinement; None in three dimensions and for tiny images.
 
-    The result keeps a share of the network's prediction (`REFINEMENT_NETWORK_SHARE`), whose errors
+    The result keeps a share of the network's prediction (`REFINEMENT_NETWORK_FRACTION`), whose errors
     differ from those of the filter.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
@@ -161,12 +161,14 @@ def make_bm3d_refinement(
             pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
         arguments = noise, measured, pilot.mean, fit_input.weight, fit_input.noise_correlation
         filtered = refine_by_bm3d(*arguments, uses_pilot_only=fit_input.neighbours is not None)
-        network_share = (
-            REFINEMENT_NETWORK_SHARE
+        network_fraction = (
+            REFINEMENT_NETWORK_FRACTION
             if fit_input.noise_correlation is None
-            else CORRELATED_NETWORK_SHARE
+            else CORRELATED_NETWORK_FRACTION
         )
-        return filtered._replace(mean=filtered.mean + network_share * (pilot.mean - filtered.mean))
+        return filtered._replace(
+            mean=filtered.mean + network_fraction * (pilot.mean - filtered.mean)
+        )
 
     return refine
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.base import FitInput
 
-    Marks = npt.NDArray[np.bool_]
+    BoolArray = npt.NDArray[np.bool_]
 
 #: Correlation of neighbouring mask pixels from which on holes have a shape. It is 0 for pixels
 #: missing singly, and 0.7 for strokes three pixels wide.
@@ -69,7 +69,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     return make_refusal("mask-shape", name=mask.name, image=source.name, **sides)
 
 
-def parse_mask(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Marks:
+def parse_mask(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> BoolArray:
     """Return which pixels of a mask mark pixels to fill in.
 
     Parameters
@@ -90,7 +90,7 @@ def parse_mask(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> Ma
     return ~chosen if invert else chosen
 
 
-def dilate_holes(holes: Marks, pixels: int) -> Marks:
+def dilate_holes(holes: BoolArray, pixels: int) -> BoolArray:
     """Dilate holes (..., Y, X) in each plane by a disc with a radius of `pixels`."""
     if not pixels or not holes.any():
         return holes
@@ -104,7 +104,7 @@ def dilate_holes(holes: Marks, pixels: int) -> Marks:
 
 
 def refuse_marks(
-    mask: npt.NDArray[Any], name: str, label: int | None, holes: Marks
+    mask: npt.NDArray[Any], name: str, label: int | None, holes: BoolArray
 ) -> Refusal | None:
     """Refuse a mask that marks no pixel, or every pixel.
 
@@ -132,7 +132,7 @@ def refuse_marks(
     return None
 
 
-def is_scattered(holes: Marks) -> bool:
+def is_scattered(holes: BoolArray) -> bool:
     """Return whether missing pixels (Y, X) are scattered singly rather than in shapes."""
     share = float(holes.mean())
     variance = share * (1 - share)
@@ -144,7 +144,7 @@ def is_scattered(holes: Marks) -> bool:
     return max(along_y, along_x) < MIN_SHAPE_CORRELATION * variance
 
 
-def measure_hole_depth(holes: Marks, most: int) -> int:
+def measure_hole_depth(holes: BoolArray, most: int) -> int:
     """Return the distance from the rim of the deepest hole (Y, X) to its innermost pixel.
 
     A diagonal step counts as one pixel.
@@ -170,7 +170,7 @@ def measure_hole_depth(holes: Marks, most: int) -> int:
     return depth
 
 
-def measure_widest_hole(measured_mask: Marks, most: int) -> int:
+def measure_widest_hole(measured_mask: BoolArray, most: int) -> int:
     """Return the width of the widest hole in any plane; 0 if pixels are missing singly.
 
     Parameters
@@ -187,7 +187,7 @@ def measure_widest_hole(measured_mask: Marks, most: int) -> int:
     return min(most, 2 * max(measure_hole_depth(hole, most // 2) for hole in holes))
 
 
-def count_missing_planes(measured_mask: Marks) -> tuple[int, int]:
+def count_missing_planes(measured_mask: BoolArray) -> tuple[int, int]:
     """Return the number of planes without any measured pixel, and that of all planes.
 
     Parameters
@@ -230,7 +230,7 @@ def build_masked_input_prior(
         fit_input.measurement,
         fit_input.measured_mask,
         fit_input.validation_mask,
-        masked_share=MASKED_FRACTION_RANGE,
+        masked_fraction=MASKED_FRACTION_RANGE,
         block_side=measure_hole_depth(holes, MAX_MASKED_DEPTH) if has_shape else 1,
         uses_hole_shapes=has_shape,
         uses_mirroring=not has_shape,
@@ -264,7 +264,7 @@ def build_masked_stack_prior(
         fit_input.measurement,
         fit_input.measured_mask,
         fit_input.validation_mask,
-        max_masked_share=MASKED_FRACTION_RANGE[1],
+        max_masked_fraction=MASKED_FRACTION_RANGE[1],
         predicts_measured=predicts_measured,
         window=compute_stack_window(fit_input.window, fit_input.grid),
     )
