@@ -192,3 +192,9 @@ def test_every_public_name_exists_and_has_a_docstring():
     assert set(dip.__all__) == set(dir(dip))
     with pytest.raises(AttributeError, match="sharpen"):
         dip.sharpen  # noqa: B018
+
+
+def test_exceptions_keep_their_old_names_for_one_version():
+    for old, new in (("Refused", dip.RefusedError), ("Failed", dip.FailedError)):
+        with pytest.warns(FutureWarning, match=new.__name__):
+            assert getattr(dip, old) is new

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 from napari_dip.version import __version__
 
@@ -88,10 +89,18 @@ _HOMES = {
 }
 
 
+#: Names of before version 0.1, which still work for one version.
+_OLD_NAMES = {"Failed": "FailedError", "Refused": "RefusedError"}
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used."""
     if name == "explore":
         return import_module("napari_dip.explore")
+    if name in _OLD_NAMES:
+        new_name = _OLD_NAMES[name]
+        warn(f"napari_dip.{name} is now {new_name}.", FutureWarning, stacklevel=2)
+        name = new_name
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,8 +1,8 @@
 """Read the header, the pixels and the provenance of an image file.
 
 The first bytes of a file decide its format, never its name. tifffile, Pillow, zarr and bioio do the
-parsing. The files may be damaged or hostile, so every parser error becomes a `RefusedError` that names
-the file.
+parsing. The files may be damaged or hostile, so every parser error
+becomes a `RefusedError`, which names the file.
 """
 
 from __future__ import annotations

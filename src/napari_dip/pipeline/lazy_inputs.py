@@ -39,7 +39,7 @@ def is_dask_array(value: object) -> bool:
 class LazyPixels:
     """A dask array with a name; slices and the whole are computed when they are read.
 
-    Raises `RefusedError` if computing fails, or gives another shape or type than the array declares.
+    Raises `RefusedError` if computing fails, or gives another shape or type than declared.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 def open_tile_folder(
     plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
 ) -> TileFolder:
-    """Open the folder of this run's tile results; raise RefusedError or FailedError as `TileFolder` does."""
+    """Open the folder of this run's tile results; raises the errors of `TileFolder`."""
     tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
     identity = {**make_run_identity(plan, plan.source.axes, hashes), "tiles": tiles}
     return TileFolder(

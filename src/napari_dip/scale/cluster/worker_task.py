@@ -75,7 +75,7 @@ class CrashCounter:
         return 0
 
     def add(self) -> None:
-        """Count one start before the work begins; raise `FailedError` if the disk cannot be written."""
+        """Count one start before the work begins; raise `FailedError` if the disk is full."""
         if os.path.lexists(self._path) and self._read() is None:  # not a file of ours
             return
         content = {"session": self._session, "begun": self.count() + 1}

@@ -142,8 +142,8 @@ def make_bm3d_refinement(
 ) -> Callable[[Estimate], Estimate] | None:
     """Return the BM3D-style refinement; None in three dimensions and for tiny images.
 
-    The result keeps a share of the network's prediction (`REFINEMENT_NETWORK_FRACTION`), whose errors
-    differ from those of the filter.
+    The result keeps a share of the network's prediction, whose errors differ from those of the
+    filter: `REFINEMENT_NETWORK_FRACTION`.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
     from napari_dip.engine.refinement.bm3d import PATCH_SIDE, refine_by_bm3d
