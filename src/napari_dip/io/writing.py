@@ -72,7 +72,8 @@ def write_image(
     """
     if len(axes) != image.ndim:
         raise ValueError(f"The axes '{axes}' do not fit an image of shape {image.shape}.")
-    sizes = _make_size_mapping(axes, scale, units)
+    units = units or ("pixel",) * len(axes)
+    sizes = dict(zip(axes, zip(scale, units, strict=True), strict=True)) if scale else {}
     if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
         from napari_dip.io.zarr_writing import write_zarr
 
@@ -178,15 +179,6 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
     except OSError as error:
         raise FailedError(make_save_refusal(path, error)) from error
     return path
-
-
-def _make_size_mapping(
-    axes: str, scale: tuple[float, ...] | None, units: tuple[str, ...] | None
-) -> dict[str, tuple[float, str]]:
-    if scale is None:
-        return {}
-    units = units or ("pixel",) * len(scale)
-    return dict(zip(axes, zip(scale, units, strict=True), strict=True))
 
 
 def _is_imagej_compatible(image: npt.NDArray[Any], axes: str) -> bool:

@@ -240,7 +240,9 @@ def camera_maps(
         _check_frames(spec, darks[0][0])
     report_progress = progress or (lambda _: None)
     dark_level = _measure_level(darks, darks[0][0].name, report_progress)
-    variance = np.maximum(dark_level.variance, _get_quantisation_variance(darks[0][0]))
+    is_whole = darks[0][0].dtype[0] in "iu"
+    least_variance = QUANTISATION_VARIANCE if is_whole else float(np.finfo(np.float32).tiny)
+    variance = np.maximum(dark_level.variance, least_variance)
     dark_level = dark_level._replace(variance=variance)
     offset, noise = dark_level.mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
     if not flats:
@@ -327,10 +329,6 @@ def _measure_level(
     if not squares.any():
         raise RefusedError("frames-constant", name=name)
     return LightLevel(name, count, mean + level_sum / count, squares / (count - 1))
-
-
-def _get_quantisation_variance(spec: ImageSpec) -> float:
-    return QUANTISATION_VARIANCE if spec.dtype[0] in "iu" else float(np.finfo(np.float32).tiny)
 
 
 def _fit_gains(dark: LightLevel, flats: Sequence[LightLevel]) -> tuple[FloatArray, FloatArray]:

@@ -303,10 +303,12 @@ def read_pyramid(path: Path) -> Pyramid:
     multiscales = ome["multiscales"]
     try:
         multiscale = _Multiscale.model_validate(multiscales[0])
-    except (ValidationError, LookupError, TypeError) as error:
-        raise refuse_broken(
-            path, f"what it says of its levels makes no sense{_format_error_location(error)}"
-        ) from None
+    except ValidationError as error:
+        location = ".".join(str(key) for key in error.errors()[0]["loc"])
+        why = f"what it says of its levels makes no sense ('{location}')"
+        raise refuse_broken(path, why) from None
+    except (LookupError, TypeError):
+        raise refuse_broken(path, "what it says of its levels makes no sense") from None
     version = str(ome.get("version", multiscale.version or "0.4"))
     if version not in FORMATS:
         raise RefusedError("zarr-version", path=path, version=version)
@@ -481,12 +483,6 @@ def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
         elif isinstance(codec, str):
             codec_names.append(codec)
     return codec_names
-
-
-def _format_error_location(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return ""
-    return " ('" + ".".join(str(key) for key in error.errors()[0]["loc"]) + "')"
 
 
 def check_link(path: Path, root: Path) -> None:
