@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Event
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
-    from napari_dip.scale.cluster.worker_task import WorkerPool
+    from napari_dip.scale.cluster.pool import DaskWorkerPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ def run_batch(
     plan: BatchPlan,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
-    pool: WorkerPool | None = None,
+    pool: DaskWorkerPool | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch: file after file in the order of the inputs, or in parallel.
 
@@ -152,7 +152,7 @@ def run_batch(
     control : callable
         Polled at every iteration of every file. Once it returns keep or discard, the current file
         leaves a checkpoint, and the tables are written for the finished files.
-    pool : WorkerPool, optional
+    pool : DaskWorkerPool, optional
         Workers that restore the files.
 
     Yields
@@ -184,11 +184,11 @@ class BatchTracker:
     ----------
     plan : BatchPlan
     stopwatch : Stopwatch
-    pool : WorkerPool or None
+    pool : DaskWorkerPool or None
         Workers that restore the files; None: this process alone.
     """
 
-    def __init__(self, plan: BatchPlan, stopwatch: Stopwatch, pool: WorkerPool | None) -> None:
+    def __init__(self, plan: BatchPlan, stopwatch: Stopwatch, pool: DaskWorkerPool | None) -> None:
         self._stopwatch, self._pool, self._file_count = stopwatch, pool, len(plan.jobs)
         self._tracker = ProgressTracker(default_rate=1.0)
         self._steps = {
@@ -218,7 +218,7 @@ class BatchTracker:
 
 
 def _run_planned_files(
-    plan: BatchPlan, control: Stopwatch, pool: WorkerPool | None
+    plan: BatchPlan, control: Stopwatch, pool: DaskWorkerPool | None
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch in a folder that this process has locked."""
     from napari_dip.scale.batch.table import format_batch_csv, render_batch_page

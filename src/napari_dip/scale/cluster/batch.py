@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, make_refusal
@@ -29,7 +29,7 @@ from napari_dip.pipeline.execute.shards import (
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
-from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.cluster.worker_task import (
     WorkerTask,
     get_versions,
@@ -38,12 +38,13 @@ from napari_dip.scale.cluster.worker_task import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.progress import Step, Stopwatch
-    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, Job
-    from napari_dip.scale.cluster.worker_task import WorkerMessage, WorkerPool
+    from napari_dip.scale.batch.jobs import BatchPlan, Job
+    from napari_dip.scale.cluster.pool import DaskWorkerPool
+    from napari_dip.scale.cluster.worker_task import WorkerMessage
 
 #: Maximum number of sends of a unit that the scheduler gave up before any worker started it.
 MAX_TASK_RETRIES = 5
@@ -111,7 +112,7 @@ class BatchDispatcher:
     Parameters
     ----------
     plan : BatchPlan
-    pool : WorkerPool
+    pool : DaskWorkerPool
     stopwatch : Stopwatch
 
     Attributes
@@ -126,7 +127,7 @@ class BatchDispatcher:
         Outcomes by the number of the file.
     """
 
-    def __init__(self, plan: BatchPlan, pool: WorkerPool, stopwatch: Stopwatch) -> None:
+    def __init__(self, plan: BatchPlan, pool: DaskWorkerPool, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
         self.session = secrets.token_hex(8)
         self.remaining: deque[WorkerTask] = deque()
@@ -137,14 +138,29 @@ class BatchDispatcher:
         self._send_counts: Counter[str] = Counter()
         self._begun_tasks: set[str] = set()
         self._sharded_files: dict[int, _ShardedFile] = {}
+        self._control = Control.GO
+        self._last_broadcast = float("-inf")
 
-    def get_job(self, number: int) -> Job:
-        """Return the job of a file."""
-        return self._plan.jobs[number - 1]
+    def queue_files(self) -> Iterator[BatchEvent]:
+        """Queue the files that can be restored; yield an event for each of the others."""
+        for number, job in enumerate(self._plan.jobs, 1):
+            if isinstance(job.plan, Refusal):
+                outcome = FileOutcome(source=job.source, state="refused", refusal=job.plan)
+                yield self.record_outcome(number, outcome)
+            else:
+                self.remaining.append(self._make_task(number))
 
-    def queue_file(self, number: int) -> None:
-        """Queue a file."""
-        self.remaining.append(self._make_task(number))
+    def broadcast_control(self) -> Control:
+        """Poll the user's control, send it to the workers if it is due, and return it."""
+        earlier = self._control
+        if earlier not in ENDING_CONTROLS:
+            self._control = self._stopwatch()
+        elapsed = time.monotonic() - self._last_broadcast
+        is_due = self._control is not Control.GO and elapsed >= CONTROL_REPEAT_SECONDS
+        if self._control is not earlier or is_due:
+            self._pool.send_control(self.session, self._control)
+            self._last_broadcast = time.monotonic()
+        return self._control
 
     def send_tasks(self) -> None:
         """Send units while workers are free, in the order of the files."""
@@ -163,32 +179,54 @@ class BatchDispatcher:
             self._pool.withdraw(name)
             del self.running[name]
 
-    def process_message(self, message: WorkerMessage) -> FileOutcome | None:
-        """Process a message; return the outcome if it finishes a file."""
-        unit = self.running[message.unit]
+    def process_message(self, message: WorkerMessage) -> BatchEvent | None:
+        """Process a message; return an event if it reports progress or finishes a file."""
+        unit = self.running.get(message.unit)
+        if unit is None:  # already finished
+            return None
+        outcome = self._process_answer(unit, message)
+        event = None if message.event is None else self._make_event(unit, message.event)
+        if outcome is None and event is None:
+            return None
+        return self.make_batch_event(
+            unit.number, event=event, outcome=outcome, worker=message.worker
+        )
+
+    def make_batch_event(self, number: int, **what: Any) -> BatchEvent:
+        """Make an event of a file."""
+        source, count = self._get_job(number).source, len(self._plan.jobs)
+        return BatchEvent(number=number, count=count, source=source, **what)
+
+    def record_outcome(self, number: int, outcome: FileOutcome) -> BatchEvent:
+        """Store the outcome of a file, forget its units and return an event about it."""
+        for name in [name for name, unit in self.running.items() if unit.number == number]:
+            del self.running[name]
+        self.outcomes[number] = outcome
+        return self.make_batch_event(number, outcome=outcome)
+
+    def _process_answer(self, unit: WorkerTask, message: WorkerMessage) -> FileOutcome | None:
+        """Process an answer; return the outcome if it finishes a file."""
         if message.event is not None:
             self._begun_tasks.add(message.unit)
-        is_retry = message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES
-        if is_retry:
+        if message.is_given_up and self._send_counts[message.unit] < MAX_TASK_RETRIES:
             self._begun_tasks.discard(message.unit)
             self._send_task(unit, self._pool.worker_count)
-        if is_retry or (
-            message.answer is None and not message.is_given_up and not message.traceback_text
-        ):
+            return None
+        if message.answer is None and not message.is_given_up and not message.traceback_text:
             return None
         if unit.shard is not None:
-            self._finish_shard(
-                unit, "passed" if message.answer is None else message.answer["state"]
-            )
+            state = "passed" if message.answer is None else message.answer["state"]
+            self._finish_shard(unit, state)
             return None
-        job = self.get_job(unit.number)
+        job = self._get_job(unit.number)
         if message.answer is not None:
             outcome = parse_worker_answer(job, message.answer, resume=self._plan.resume)
         else:
             outcome = _record_worker_failure(job, message)
-        return self.record_outcome(unit.number, outcome)
+        self.record_outcome(unit.number, outcome)
+        return outcome
 
-    def make_event(self, worker_task: WorkerTask, text: Mapping[str, object]) -> Event:
+    def _make_event(self, worker_task: WorkerTask, text: Mapping[str, object]) -> Event:
         """Convert the progress of a unit to the progress of its file."""
         event, file = parse_event(text), self._sharded_files.get(worker_task.number)
         if file is None:
@@ -198,13 +236,6 @@ class BatchDispatcher:
             message += f", {worker_task.shard.label}"
         file.steps[worker_task.name].report_progress(now, event.progress)
         return replace(event, message=message, progress=file.tracker.fold(now))
-
-    def record_outcome(self, number: int, outcome: FileOutcome) -> FileOutcome:
-        """Store the outcome of a file and forget its units."""
-        for name in [name for name, unit in self.running.items() if unit.number == number]:
-            del self.running[name]
-        self.outcomes[number] = outcome
-        return outcome
 
     def _needs_sharding(self, worker_task: WorkerTask, workers: int) -> bool:
         """Return whether to split a file into shards, because workers would otherwise be idle."""
@@ -257,8 +288,11 @@ class BatchDispatcher:
         else:
             self._queue_shards(worker_task.number, [None], stage=2)
 
+    def _get_job(self, number: int) -> Job:
+        return self._plan.jobs[number - 1]
+
     def _get_plan(self, number: int) -> Plan:
-        plan = self.get_job(number).plan
+        plan = self._get_job(number).plan
         assert not isinstance(plan, Refusal)
         return plan
 
@@ -332,7 +366,7 @@ def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
 
 
 def restore_in_parallel(
-    plan: BatchPlan, control: Stopwatch, pool: WorkerPool
+    plan: BatchPlan, control: Stopwatch, pool: DaskWorkerPool
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files of a batch on workers.
 
@@ -342,7 +376,7 @@ def restore_in_parallel(
     control : Stopwatch
         Polled ten times a second and sent to the workers. Once it returns keep or discard, no
         further file starts, and those in progress leave checkpoints.
-    pool : WorkerPool
+    pool : DaskWorkerPool
 
     Yields
     ------
@@ -354,99 +388,29 @@ def restore_in_parallel(
     tuple of FileOutcome
         In the order of the inputs. Files without an outcome are "waiting".
     """
-    from napari_dip.scale.batch.jobs import BatchEvent
-
-    count = len(plan.jobs)
     dispatcher = BatchDispatcher(plan, pool, control)
-    yield from _queue_files(plan, dispatcher)
-    broadcaster = _ControlBroadcaster(pool, dispatcher.session, control)
+    yield from dispatcher.queue_files()
     last_message_time = time.monotonic()
     while dispatcher.remaining or dispatcher.running:
-        if broadcaster.broadcast() in ENDING_CONTROLS:
+        current = dispatcher.broadcast_control()
+        if current in ENDING_CONTROLS:
             dispatcher.withdraw()
-        elif broadcaster.current is Control.GO:
+        elif current is Control.GO:
             dispatcher.send_tasks()
         for message in pool.receive_messages(CONTROL_POLL_SECONDS):
             last_message_time = time.monotonic()
-            if (unit := dispatcher.running.get(message.unit)) is None:  # already finished
-                continue
-            source, outcome = (
-                dispatcher.get_job(unit.number).source,
-                dispatcher.process_message(message),
-            )
-            event = None if message.event is None else dispatcher.make_event(unit, message.event)
-            if outcome is not None or event is not None:
-                yield BatchEvent(
-                    number=unit.number,
-                    count=count,
-                    source=source,
-                    event=event,
-                    outcome=outcome,
-                    worker=message.worker,
-                )
+            if batch_event := dispatcher.process_message(message):
+                yield batch_event
         if pool.connection_failure is not None:
             break
-        if (
-            time.monotonic() - last_message_time > MAX_SILENCE_SECONDS
-            and dispatcher.running
-            and not pool.worker_count
-        ):
+        is_silent = time.monotonic() - last_message_time > MAX_SILENCE_SECONDS
+        if is_silent and dispatcher.running and not pool.worker_count:
             last_message_time = time.monotonic()
             number = min(unit.number for unit in dispatcher.running.values())
-            source = dispatcher.get_job(number).source
-            yield BatchEvent(
-                number=number,
-                count=count,
-                source=source,
-                event=Event(message="Waiting for a worker to come"),
-            )
-    for number in sorted(set(range(1, count + 1)) - dispatcher.outcomes.keys()):
-        source = dispatcher.get_job(number).source
-        waiting_outcome = dispatcher.record_outcome(
-            number, FileOutcome(source=source, state="waiting")
-        )
-        yield BatchEvent(number=number, count=count, source=source, outcome=waiting_outcome)
-    return tuple(dispatcher.outcomes[number] for number in range(1, count + 1))
-
-
-def _queue_files(plan: BatchPlan, dispatcher: BatchDispatcher) -> Iterator[BatchEvent]:
-    """Queue the files that can be restored; yield an event for each of the others."""
-    from napari_dip.scale.batch.jobs import BatchEvent
-
+            event = Event(message="Waiting for a worker to come")
+            yield dispatcher.make_batch_event(number, event=event)
     for number, job in enumerate(plan.jobs, 1):
-        if isinstance(job.plan, Refusal):
-            outcome = dispatcher.record_outcome(
-                number, FileOutcome(source=job.source, state="refused", refusal=job.plan)
-            )
-            yield BatchEvent(
-                number=number, count=len(plan.jobs), source=job.source, outcome=outcome
-            )
-        else:
-            dispatcher.queue_file(number)
-
-
-class _ControlBroadcaster:
-    """Send the user's control to the workers when it changes, and repeatedly."""
-
-    def __init__(self, pool: WorkerPool, session: str, control: Callable[[], Control]) -> None:
-        self.current = Control.GO
-        self._pool = pool
-        self._session = session
-        self._control = control
-        self._last_sent = float("-inf")
-
-    def broadcast(self) -> Control:
-        """Poll the control, send it if due, and return it."""
-        if self.current in ENDING_CONTROLS:
-            current = self.current
-        else:
-            current = self._control()
-        due = (
-            current is not Control.GO
-            and time.monotonic() - self._last_sent >= CONTROL_REPEAT_SECONDS
-        )
-        if current is not self.current or due:
-            self._pool.send_control(self._session, current)
-            self._last_sent = time.monotonic()
-        self.current = current
-        return current
+        if number not in dispatcher.outcomes:
+            outcome = FileOutcome(source=job.source, state="waiting")
+            yield dispatcher.record_outcome(number, outcome)
+    return tuple(dispatcher.outcomes[number] for number in range(1, len(plan.jobs) + 1))

@@ -14,7 +14,6 @@ import traceback
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count as counted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
-from napari_dip.scale.cluster.worker import EVENT_TOPIC, receive_control
-from napari_dip.scale.cluster.worker_task import WorkerMessage
+from napari_dip.scale.cluster.worker import EVENT_TOPIC, format_versions, receive_control
+from napari_dip.scale.cluster.worker_task import WorkerMessage, get_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -184,16 +183,11 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
     RefusedError
         If a worker runs several tasks at once, or has other versions than this process.
     """
-    from napari_dip.scale.cluster.worker_task import get_versions
-
     own_versions = get_versions()
     for info in pool:
         if info.versions != own_versions:
-            names = (
-                "napari-dip {} with PyTorch {}".format(*versions)
-                for versions in (info.versions, own_versions)
-            )
-            raise RefusedError("cluster-versions", found=next(names), here=next(names))
+            wanted, other = map(format_versions, (own_versions, info.versions))
+            raise RefusedError("cluster-versions", found=other, here=wanted)
         if info.threads > 1:
             raise RefusedError("cluster-threads", count=info.threads, address=address)
     pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool
@@ -270,7 +264,7 @@ class DaskWorkerPool:
     address : str
         Address of the scheduler, for messages.
     root : str
-        As in `WorkerPool`.
+        Folder that relative paths refer to on workers; "" for their working folder.
     fixed : int
         Number of workers if it never changes, else 0.
     machine : Machine
@@ -340,7 +334,8 @@ class DaskWorkerPool:
                 self._task, worker_task, key=key, pure=False, resources=resources
             )
             self._futures[worker_task.name] = future
-            future.add_done_callback(partial(self._queue_finished_future, worker_task.name))
+            # dask calls this in a thread of its own
+            future.add_done_callback(lambda done: self._messages.put((worker_task.name, done)))
 
     def withdraw(self, name: str) -> None:
         """Cancel a unit; a worker that has already started it ends it at the next iteration."""
@@ -390,10 +385,6 @@ class DaskWorkerPool:
             self._last_worker_time = time.monotonic()
         elif time.monotonic() - self._last_worker_time > MAX_ABSENCE_SECONDS:
             self._record_connection_failure()
-
-    def _queue_finished_future(self, name: str, future: Any) -> None:
-        """Put a finished future in the queue; dask calls this in a thread of its own."""
-        self._messages.put((name, future))
 
     def _fetch_answer(self, name: str, future: Any) -> WorkerMessage | None:
         """Return the answer of a unit; None if it is still pending or the connection failed."""

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
 from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
@@ -30,7 +30,7 @@ from napari_dip.scale.batch.plan import plan_file
 from napari_dip.scale.batch.records import make_result_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from napari_dip.engine.control import Control
     from napari_dip.pipeline.execute.shards import Shard
@@ -313,43 +313,3 @@ class WorkerMessage:
     answer: Mapping[str, Any] | None = None
     is_given_up: bool = False
     traceback_text: str = ""
-
-
-class WorkerPool(Protocol):
-    """Workers that accept units."""
-
-    @property
-    def worker_count(self) -> int:
-        """Current number of workers."""
-        ...
-
-    @property
-    def max_queued(self) -> int:
-        """Maximum number of units that may wait at the scheduler."""
-        ...
-
-    @property
-    def root(self) -> str:
-        """Folder that relative paths refer to on workers; "" for their working folder."""
-        ...
-
-    @property
-    def connection_failure(self) -> Refusal | None:
-        """Why the connection failed; None while it works."""
-        ...
-
-    def send(self, worker_task: WorkerTask, memory: int, device: str) -> None:
-        """Send one unit with its requirements."""
-        ...
-
-    def withdraw(self, name: str) -> None:
-        """Cancel a unit that no worker is known to have started."""
-        ...
-
-    def send_control(self, session: str, control: Control) -> None:
-        """Send the user's control to all workers."""
-        ...
-
-    def receive_messages(self, seconds: float) -> Iterable[WorkerMessage]:
-        """Return new messages; wait at most this long for the first one."""
-        ...
