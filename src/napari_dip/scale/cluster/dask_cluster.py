@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -177,13 +177,9 @@ def join_cluster(address: str | None) -> Iterator[DaskWorkerPool | None]:
         raise RefusedError("cluster-unreachable", address=address, why=why) from None
     with client:
         machine = find_shared_machine(_query_workers(client, address), address)
-        pool = _make_worker_pool(
-            distributed, client, address, root=os.getcwd(), fixed=0, machine=machine
-        )
-        try:
+        how = {"root": os.getcwd(), "fixed": 0, "machine": machine}
+        with closing(_make_worker_pool(distributed, client, address, **how)) as pool:
             yield pool
-        finally:
-            pool.close()
 
 
 @contextmanager
@@ -209,17 +205,9 @@ def start_workers(
     peaks = [file_plan.peak_bytes for file_plan in restorable]
     max_workers = min(wanted, sum(map(compute_max_shards, restorable)))
     worker_count, note = choose_worker_count(max_workers, peaks, plan.machine, len(gpus))
-    notes = tuple(
-        filter(
-            None,
-            (
-                note,
-                make_oversubscription_note(
-                    worker_count, plan.machine.cores, detect_machine().cores
-                ),
-            ),
-        )
-    )
+    cores = plan.machine.cores, detect_machine().cores
+    threads_note = make_oversubscription_note(worker_count, *cores)
+    notes = tuple(item for item in (note, threads_note) if item is not None)
     import dask
 
     # only the loopback address, and no dashboard
@@ -247,14 +235,9 @@ def start_workers(
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         address = cluster.scheduler_address
-        options = {"machine": plan.machine, "notes": notes}
-        pool = _make_worker_pool(
-            distributed, client, address, root="", fixed=worker_count, **options
-        )
-        try:
+        how = {"root": "", "fixed": worker_count, "machine": plan.machine, "notes": notes}
+        with closing(_make_worker_pool(distributed, client, address, **how)) as pool:
             yield pool
-        finally:
-            pool.close()
 
 
 def run_on_worker(worker_task: WorkerTask) -> dict[str, Any]:
@@ -280,19 +263,18 @@ def _query_workers(client: Any, address_text: str) -> list[WorkerInfo]:
         raise RefusedError(
             "cluster-package", address=address_text, why=describe_exception(error)
         ) from None
-    infos = []
-    for address in workers.keys() & answers.keys():
-        worker_fields, (machine, versions) = workers[address], answers[address]
-        info = WorkerInfo(
-            host=worker_fields["host"],
+    return [
+        WorkerInfo(
+            host=workers[address]["host"],
             machine=machine,
             versions=versions,
-            threads=worker_fields["nthreads"],
-            resources=worker_fields["resources"],
-            memory_limit=int(worker_fields["memory_limit"] or 0),
+            threads=workers[address]["nthreads"],
+            resources=workers[address]["resources"],
+            memory_limit=int(workers[address]["memory_limit"] or 0),
         )
-        infos.append(info)
-    return infos
+        for address, (machine, versions) in answers.items()
+        if address in workers
+    ]
 
 
 def _make_worker_pool(

@@ -130,21 +130,15 @@ def choose_worker_count(
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
     max_by_memory = max(1, machine.memory_bytes // largest)
-    if gpu_count and gpu_count < min(wanted, max_by_memory):
-        return gpu_count, make_note(
-            "workers-cards", count=gpu_count, wanted=wanted, several=gpu_count > 1
-        )
-    if max_by_memory < wanted:
-        needed_text, available_text = format_bytes(largest), format_bytes(machine.memory_bytes)
-        return max_by_memory, make_note(
-            "workers-memory",
-            count=max_by_memory,
-            wanted=wanted,
-            several=max_by_memory > 1,
-            need=needed_text,
-            have=available_text,
-        )
-    return wanted, None
+    is_gpu_limit = 0 < gpu_count < min(wanted, max_by_memory)
+    count = gpu_count if is_gpu_limit else min(wanted, max_by_memory)
+    if count == wanted:
+        return wanted, None
+    facts: dict[str, Any] = {"count": count, "wanted": wanted, "several": count > 1}
+    if is_gpu_limit:
+        return count, make_note("workers-cards", **facts)
+    facts |= {"need": format_bytes(largest), "have": format_bytes(machine.memory_bytes)}
+    return count, make_note("workers-memory", **facts)
 
 
 def make_oversubscription_note(count: int, threads: int, cores: int) -> Note | None:
