@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal
+from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.explore.experiment_setup import (
     choose_architectures,
     make_experiment_setup,
@@ -193,7 +193,7 @@ def _run_with_progress(
     result = drain_generator(events, progress)
     if result is None:  # unreachable without a control that discards
         why = "the experiment ended before its last iteration"
-        raise FailedError(make_refusal("unexpected", why=why))
+        raise FailedError("unexpected", why=why)
     return result
 
 
@@ -287,7 +287,7 @@ def _run_inversions(
     rows = drain_generator(map_generator(steps, itemgetter(0)), progress)
     if rows is None:  # unreachable without a control that discards
         why = "the experiment ended before its last layer"
-        raise FailedError(make_refusal("unexpected", why=why))
+        raise FailedError("unexpected", why=why)
     return rows
 
 
@@ -303,7 +303,7 @@ def _read_centre_crop(
     if side < 1:
         facts = {"field": "crop", "value": repr(crop), "hint": "Leave it out for 128 pixels."}
         why = "it should be a whole number of pixels"
-        raise RefusedError(make_refusal("setting-wrong", why=why, **facts))
+        raise RefusedError("setting-wrong", why=why, **facts)
     pixels = np.asarray(load_pixels())
     if len(spec.axes) != pixels.ndim:
         return spec, pixels  # the header check reports the error

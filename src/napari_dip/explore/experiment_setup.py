@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
@@ -189,7 +189,7 @@ def _refuse_unknown_architecture(
     several_hint = "Give some of these names with commas between, or leave it out to compare all."
     hint = several_hint if field == "only" else "Give one of these names, or leave it out."
     value = repr(make_printable(name))
-    return RefusedError(make_refusal("setting-wrong", field=field, value=value, why=why, hint=hint))
+    return RefusedError("setting-wrong", field=field, value=value, why=why, hint=hint)
 
 
 def get_denoising_network(architecture: Architecture) -> str:
@@ -398,9 +398,7 @@ def parse_crop(crop: int | str) -> int:
     if side < MIN_IMAGE_SIDE or isinstance(crop, bool):
         why = f"it should be a whole number of pixels, {MIN_IMAGE_SIDE} or more"
         hint = "Leave it out to look at 256 × 256 pixels."
-        raise RefusedError(
-            make_refusal("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint)
-        )
+        raise RefusedError("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint)
     return side
 
 
@@ -415,9 +413,7 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> Picture:
     grey, spec, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
         facts = {"name": spec.name, "size": _format_picture_size(grey.shape), "image": setup.name}
-        raise RefusedError(
-            make_refusal("truth-size", other=_format_picture_size(setup.full_size), **facts)
-        )
+        raise RefusedError("truth-size", other=_format_picture_size(setup.full_size), **facts)
     return crop_centre(grey, int(setup.recipe["crop"]))
 
 
@@ -480,7 +476,7 @@ def _read_grey(
     spec, pixels = _read_checked_header(name, image, axes)
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
-        raise RefusedError(make_refusal("explore-channels", name=spec.name, count=count))
+        raise RefusedError("explore-channels", name=spec.name, count=count)
     stored_pixels = np.asarray(pixels())
     order = [spec.axes.index(axis) for axis in "SYX" if axis in spec.axes]
     grey = stored_pixels.transpose(order).astype(np.float32)

@@ -19,7 +19,7 @@ from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
-from napari_dip.errors import FailedError, make_refusal
+from napari_dip.errors import FailedError
 from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.prepare import (
     compute_output_decay,
@@ -171,7 +171,7 @@ def iter_fit(
     if result is None or result.is_ended_by_user:
         return False
     if result.is_broken_down:
-        raise FailedError(make_refusal("diverged", name=setup.name, count=MAX_ROLLBACKS))
+        raise FailedError("diverged", name=setup.name, count=MAX_ROLLBACKS)
     return True
 
 

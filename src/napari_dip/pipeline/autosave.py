@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import DipError, RefusedError, make_refusal
+from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import write_atomically
 from napari_dip.io.paths import parse_strict_json, read_small_text
@@ -488,9 +488,7 @@ def _find_input_pixels(run: InterruptedRun, name: str, layer: Any) -> Any:
             pixels = np.load(run.folder / description["file"], allow_pickle=False)
     except (DipError, OSError, ValueError) as error:
         facts = {"layer": description["layer"], "path": location}
-        raise RefusedError(make_refusal("unfinished-gone", **facts)) from error
+        raise RefusedError("unfinished-gone", **facts) from error
     if compute_sha256(pixels) != description["sha256"]:
-        raise RefusedError(
-            make_refusal("unfinished-changed", layer=description["layer"], path=location)
-        )
+        raise RefusedError("unfinished-changed", layer=description["layer"], path=location)
     return pixels

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.errors import DipError, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.notes import make_note, read_report_notes, serialise_notes
 from napari_dip.io.paths import describe_exception, make_file_stamp
 from napari_dip.io.reading import open_pixels, read_spec
@@ -78,14 +77,12 @@ class LazyPixels:
             if is_memory_error(error):  # not a fault of the array
                 raise
             facts = {"name": self._name, "why": describe_exception(error)}
-            raise RefusedError(make_refusal("array-broken", **facts)) from error
+            raise RefusedError("array-broken", **facts) from error
         shape = tuple(part.shape)
         if block.shape != shape or block.dtype != self.dtype:
             facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
             raise RefusedError(
-                make_refusal(
-                    "array-other", found=_format_array_type(block.shape, block.dtype), **facts
-                )
+                "array-other", found=_format_array_type(block.shape, block.dtype), **facts
             )
         return block
 
@@ -122,7 +119,7 @@ def check_unchanged(stamps: FileStamps) -> None:
     for path in stamps:
         if _is_file_changed(path, stamps):
             why = "it was written to while it was being read"
-            raise RefusedError(make_refusal("file-broken", path=make_printable(path), why=why))
+            raise RefusedError("file-broken", path=path, why=why)
 
 
 def add_change_notes(

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
+from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
@@ -257,7 +256,7 @@ def check_any_restorable(plan: BatchPlan) -> None:
     if len(plan.refused_files) == len(plan.jobs):
         refusal = plan.refused_files[0][1]
         facts = {"count": len(plan.jobs), "sentence": refusal.sentence, "remedy": refusal.remedy}
-        raise RefusedError(make_refusal("batch-refused", **facts))
+        raise RefusedError("batch-refused", **facts)
 
 
 def _make_event(
@@ -316,9 +315,7 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
 
 def _record_batch(plan: BatchPlan) -> None:
     if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another run was faster
-        raise RefusedError(
-            make_refusal("batch-exists", path=make_printable(str(plan.folder / MANIFEST_FILE)))
-        )
+        raise RefusedError("batch-exists", path=plan.folder / MANIFEST_FILE)
     try:
         has_own_network = (
             plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE

@@ -281,7 +281,7 @@ class InvertFeatures(Task):
         penalties = ((self.smoothing, penalty),) if fit_input.prior == TOTAL_VARIATION.key else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
-            raise RefusedError(make_refusal("layer-silent", layer=self.layer, name="the image"))
+            raise RefusedError("layer-silent", layer=self.layer, name="the image")
         return problem
 
     def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:

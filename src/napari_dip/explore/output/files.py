@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.explore.comparison import make_comparison_rows
 from napari_dip.explore.feature_layers import PRIOR_LABELS, make_feature_rows
@@ -174,10 +174,10 @@ def check_experiment_folder(
     for name in EXPERIMENT_FILES[experiment]:
         path = checked_folder / name
         if os.path.lexists(path) and not overwrite:
-            raise RefusedError(make_refusal("output-exists", path=make_printable(str(path))))
+            raise RefusedError("output-exists", path=path)
         if path.is_dir():
             facts = {"path": make_printable(str(path)), "suffix": path.suffix}
-            raise RefusedError(make_refusal("output-is-folder", **facts))
+            raise RefusedError("output-is-folder", **facts)
     return checked_folder
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
-from napari_dip.errors import FailedError, RefusedError, make_refusal
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.progress import ProgressTracker, Step, Stopwatch
@@ -224,7 +224,7 @@ class RunClock:
             If the time limit was reached.
         """
         if self.timed_out:
-            raise FailedError(make_refusal("time-over", limit=f"{self._time_limit:g}", name=name))
+            raise FailedError("time-over", limit=f"{self._time_limit:g}", name=name)
 
     def is_preview_due(self, has_prediction: bool) -> bool:
         """Return whether to show a preview now.
@@ -354,13 +354,11 @@ def make_keep_after_control(
         max_iterations = 0
     if max_iterations < 1 or isinstance(iterations, bool):
         raise RefusedError(
-            make_refusal(
-                "setting-wrong",
-                field="keep_after",
-                value=repr(iterations),
-                why="it should be a whole number above 0",
-                hint="Leave it out to let the run end by itself.",
-            )
+            "setting-wrong",
+            field="keep_after",
+            value=repr(iterations),
+            why="it should be a whole number above 0",
+            hint="Leave it out to let the run end by itself.",
         )
     counter = count()
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError, make_refusal
+from napari_dip.errors import FailedError
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import Movie
@@ -307,4 +307,4 @@ class UnitExecutor:
         never_improved = result.iterations > 0 and result.best_iteration == 0
         if never_improved or not bool(result.estimate.mean.isfinite().all()):
             facts = {"name": self._image.source.name, "count": len(result.notes)}
-            raise FailedError(make_refusal("diverged", **facts))
+            raise FailedError("diverged", **facts)

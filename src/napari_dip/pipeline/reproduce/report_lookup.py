@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
@@ -56,9 +56,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     report_path = file_path.with_suffix(".json")
     if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
-        raise RefusedError(
-            make_refusal("result-untold", path=make_printable(str(file_path)), why=why)
-        )
+        raise RefusedError("result-untold", path=file_path, why=why)
     return _check_report_pixels(
         file_path, _validate_report(_read_report_json(report_path), report_path)
     )
@@ -85,9 +83,7 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
 def _check_report_pixels(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
     if not has_reported_pixels(picture, report):
         why = "the report beside it is of another picture"
-        raise RefusedError(
-            make_refusal("result-untold", path=make_printable(str(picture)), why=why)
-        )
+        raise RefusedError("result-untold", path=picture, why=why)
     return report
 
 
@@ -96,9 +92,7 @@ def _read_report_json(path: Path) -> Any:
         return parse_strict_json(read_small_text(path, "a report", MAX_REPORT_BYTES))
     except (ValueError, OSError) as error:
         printable = make_printable(str(path))
-        raise RefusedError(
-            make_refusal("result-untold", path=printable, why=describe_exception(error))
-        ) from None
+        raise RefusedError("result-untold", path=printable, why=describe_exception(error)) from None
 
 
 def _validate_report(report: Any, path: Path) -> dict[str, Any]:
@@ -106,7 +100,7 @@ def _validate_report(report: Any, path: Path) -> dict[str, Any]:
     report = migrate_record(report) if isinstance(report, dict) else report
     if fault := find_field_fault(report, ReportFields):
         why = f"it is no report of a run, since {fault}"
-        raise RefusedError(make_refusal("result-untold", path=printable, why=why))
+        raise RefusedError("result-untold", path=printable, why=why)
     recipe_from_dict(report["recipe"], origin=printable)
     valid_report: dict[str, Any] = report
     return valid_report

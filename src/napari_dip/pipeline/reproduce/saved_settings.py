@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import DipError, RefusedError, make_refusal
+from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
@@ -68,7 +68,7 @@ class SavedRecipeFolder:
         """
         preset_name = _normalise_preset_name(name)
         if preset_name.casefold() in {name.casefold() for name in self.names()}:
-            raise RefusedError(make_refusal("preset-exists", name=preset_name))
+            raise RefusedError("preset-exists", name=preset_name)
         self._write(self._path(preset_name), recipe, overwrite=False)
         return preset_name
 
@@ -117,7 +117,7 @@ class SavedRecipeFolder:
                 "found": recipe.task.spec.name,
                 "wanted": self.task,
             }
-            raise RefusedError(make_refusal("recipe-task", **facts))
+            raise RefusedError("recipe-task", **facts)
         return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
@@ -126,7 +126,7 @@ class SavedRecipeFolder:
 
     def _find(self, name: str) -> None:
         if name not in self.names():
-            raise RefusedError(make_refusal("preset-missing", name=make_printable(name)))
+            raise RefusedError("preset-missing", name=name)
 
     def _presets(self, folder: Path) -> Path:
         return folder / "presets" / self.task
@@ -139,7 +139,7 @@ class SavedRecipeFolder:
 
     def _home(self) -> Path:
         if self.folder is None:
-            raise RefusedError(make_refusal("preset-homeless"))
+            raise RefusedError("preset-homeless")
         return self.folder
 
 
@@ -166,9 +166,5 @@ def _normalise_preset_name(name: str) -> str:
     elif len(preset_name) > _MAX_NAME_LENGTH:
         why = f"it has {len(preset_name)} letters, and {_MAX_NAME_LENGTH} is the most"
     if why:
-        raise RefusedError(
-            make_refusal(
-                "preset-name", name=make_printable(preset_name[:_MAX_NAME_LENGTH]), why=why
-            )
-        )
+        raise RefusedError("preset-name", name=preset_name[:_MAX_NAME_LENGTH], why=why)
     return preset_name

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io.paths import make_save_refusal, resolve_target
 from napari_dip.pipeline.store.checkpoint_file import (
     CompletedUnits,
@@ -238,7 +238,7 @@ class CheckpointStore:
                 raise DamagedFileError("no checkpoint of this run is so large")
             header = read_metadata(self.path)
             if header["identity"] != self.identity:
-                raise RefusedError(make_refusal("resume-other", path=self.path))
+                raise RefusedError("resume-other", path=self.path)
             self._latest_checkpoint, self._completed_units = unpack_checkpoint(
                 read_tensors(self.path), header
             )
@@ -246,7 +246,7 @@ class CheckpointStore:
                 self._restore_merge(merger, self._completed_units)
         except CHECKPOINT_ERRORS as error:
             why = "it is damaged or cut off"
-            raise RefusedError(make_refusal("resume-broken", path=self.path, why=why)) from error
+            raise RefusedError("resume-broken", path=self.path, why=why) from error
         if self._latest_checkpoint is None:
             return None
         checkpoint, self.unit = self._latest_checkpoint

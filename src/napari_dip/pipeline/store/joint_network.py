@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import check_readable_file, compute_file_sha256
@@ -59,7 +59,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
         )
     except CHECKPOINT_ERRORS as error:
         why = "it was not written as one, or it is damaged"
-        raise RefusedError(make_refusal("series-broken", path=printable, why=why)) from error
+        raise RefusedError("series-broken", path=printable, why=why) from error
 
 
 def read_fitted_network(network: JointNetwork) -> JointNetwork:
@@ -78,12 +78,12 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
     path, printable = Path(network.path), make_printable(network.path)
     if compute_file_sha256(path) != network.sha256:
         why = "it has changed since it was looked at"
-        raise RefusedError(make_refusal("series-broken", path=printable, why=why))
+        raise RefusedError("series-broken", path=printable, why=why)
     try:
         tensors = read_tensors(path)
     except CHECKPOINT_ERRORS as error:
         why = "its weights are damaged"
-        raise RefusedError(make_refusal("series-broken", path=printable, why=why)) from error
+        raise RefusedError("series-broken", path=printable, why=why) from error
     weights: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         series, _, name = key.partition("/")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from napari_dip.errors import FailedError, RefusedError, make_refusal
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note, serialise_stop
 from napari_dip.io.paths import describe_exception, make_save_refusal, resolve_target, shorten_name
@@ -143,9 +143,7 @@ def convert_to_failure(error: Exception, output: Path) -> FailedError:
     if isinstance(error, OSError):
         return FailedError(make_save_refusal(output, error))
     printable = make_printable(str(output))
-    return FailedError(
-        make_refusal("save-unexpected", path=printable, why=describe_exception(error))
-    )
+    return FailedError("save-unexpected", path=printable, why=describe_exception(error))
 
 
 def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restoration) -> FailedError:
@@ -174,14 +172,12 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
             save_picture(path, result.image, plan.source, plan.result_scale, result, False)
-            return add_to_failure(failed, make_note("picture-kept", path=make_printable(str(path))))
+            return add_to_failure(failed, make_note("picture-kept", path=path))
     for folder in folders:  # the metadata may have caused the error, so save pixels only
         path = choose_free_name(folder / f"{output.name}.tif", "rescued")
         with suppress(Exception), _restrict_permissions(folder):
             write_image(path, result.image, axes=plan.source.axes)
-            return add_to_failure(
-                failed, make_note("picture-kept-bare", path=make_printable(str(path)))
-            )
+            return add_to_failure(failed, make_note("picture-kept-bare", path=path))
     places = ", ".join(make_printable(str(folder)) for folder in folders)
     return add_to_failure(failed, make_note("picture-lost", places=places))
 

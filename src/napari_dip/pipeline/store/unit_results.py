@@ -195,7 +195,7 @@ class TileFolder:
         self._joint_outcomes: tuple[UnitOutcome, ...] = ()
         self._uses_memory = False
         if folder.is_symlink():  # files of the linked folder could be removed
-            raise RefusedError(make_refusal("output-linked", path=folder))
+            raise RefusedError("output-linked", path=folder)
         with self._convert_write_errors():
             make_run_folder(folder)
             self._lock = self._lock_folder(folder, resume)
@@ -203,7 +203,7 @@ class TileFolder:
             manifest = {"schema": TILE_MANIFEST_SCHEMA, **json.loads(json.dumps(dict(identity)))}
             if resume and manifest_file.exists():
                 if json.loads(manifest_file.read_text(encoding="utf-8")) != manifest:
-                    raise RefusedError(make_refusal("resume-other", path=folder))
+                    raise RefusedError("resume-other", path=folder)
                 return
             empty_run_folder(folder)
             manifest_json = json.dumps(manifest).encode()
@@ -338,9 +338,7 @@ class TileFolder:
     def check_tiles(self, order: Sequence[int]) -> None:
         """Raise FailedError if a finished tile no longer exists."""
         if not all(self.has_tile(index) for index in order):
-            raise FailedError(
-                make_refusal("tiles-gone", path=make_printable(str(self._storage.folder)))
-            )
+            raise FailedError("tiles-gone", path=self._storage.folder)
 
     def close(self) -> None:
         """Remove fallback folders and release the lock; memory-mapped images stay valid."""
@@ -359,9 +357,7 @@ class TileFolder:
         except (BlockingIOError, PermissionError):
             if resume:
                 return None
-            raise RefusedError(
-                make_refusal("run-twice", path=make_printable(str(folder)))
-            ) from None
+            raise RefusedError("run-twice", path=folder) from None
         except OSError:  # network disks may not support locks
             return None
 

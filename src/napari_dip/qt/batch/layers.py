@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
@@ -177,7 +177,7 @@ def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[Lazy
     source = job.plan.source
     record = read_file_record(job.paths, source, recipe)
     if record is None:
-        raise RefusedError(make_refusal("file-missing", path=make_printable(str(job.paths.record))))
+        raise RefusedError("file-missing", path=job.paths.record)
     name = make_printable(job.source.stem)
     inputs = {
         input_name: {"layer": make_printable(path.name), "path": str(path.absolute())}

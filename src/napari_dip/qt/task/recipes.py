@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, RefusedError, make_refusal
+from napari_dip.errors import DipError, RefusedError
 from napari_dip.io.outputs import JSON_SUFFIXES, check_output
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_recipe
@@ -130,7 +130,7 @@ class SavedRecipesWidget(QWidget):
 
         def act() -> str:
             if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
-                raise RefusedError(make_refusal("preset-exists", name=DEFAULT_SETTINGS_LABEL))
+                raise RefusedError("preset-exists", name=DEFAULT_SETTINGS_LABEL)
             name = self._saved_settings.save(self.name, self._form.build_recipe())
             self.combo.setEditText(name)
             return f"The settings are kept as '{name}'."
@@ -201,7 +201,7 @@ class RecipeButtons(QWidget):
             recipe = load_recipe(Path(path))
             if recipe.task.spec.name != self._form.task:
                 facts = {"path": path, "found": recipe.task.spec.name, "wanted": self._form.task}
-                raise RefusedError(make_refusal("recipe-task", **facts))
+                raise RefusedError("recipe-task", **facts)
         except DipError as error:
             self.message_emitted.emit(error.refusal.message)
             return

@@ -139,9 +139,7 @@ class _OutputSnapshot:
     def check(self, paths: ResultPaths) -> None:
         """Raise `FailedError` if the folders lead elsewhere by now."""
         if _resolve_folders(paths) != self.folders:
-            raise FailedError(
-                make_refusal("output-moved", path=make_printable(str(paths.result.parent)))
-            )
+            raise FailedError("output-moved", path=paths.result.parent)
 
 
 def _set_aside(result: Path) -> Path | None:

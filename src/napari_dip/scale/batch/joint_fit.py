@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError, RefusedError, make_refusal
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
@@ -163,7 +163,7 @@ def _calibrate_files(
     similar = [crop for crop in crops if crop.network_requirements == most_common]
     if len(similar) < MIN_SIMILAR_FILES:
         facts = {"count": len(similar), "total": len(joint_plan.members)}
-        raise RefusedError(make_refusal("series-unlike", **facts))
+        raise RefusedError("series-unlike", **facts)
     return similar
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.io.outputs import check_folder, check_unlocked
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_spec
@@ -183,7 +182,7 @@ def _read_extra_headers(
     ]
     if unknown := set(extra_paths) - {*names, SHARED_NETWORK_INPUT}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
-        raise RefusedError(make_refusal("setting-unknown", **facts))
+        raise RefusedError("setting-unknown", **facts)
     return {
         name: read_spec(path) for name, path in extra_paths.items() if name != SHARED_NETWORK_INPUT
     }
@@ -236,7 +235,7 @@ def _check_no_overwrite(
     check_names_differ(job.source for job in jobs)
     own_paths = [find_records_folder(folder), *(path for job in jobs for path in job.paths)]
     if linked := next((path for path in own_paths if path.is_symlink()), None):
-        raise RefusedError(make_refusal("output-linked", path=make_printable(str(linked))))
+        raise RefusedError("output-linked", path=linked)
     inputs = {_identify_file(job.source) for job in jobs}
     inputs |= {_identify_file(Path(spec.path)) for spec in extra_headers.values() if spec.path}
     new_paths = (
@@ -244,9 +243,7 @@ def _check_no_overwrite(
     )
     for job in jobs:
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
-            raise RefusedError(
-                make_refusal("output-is-input", path=make_printable(str(job.paths.result)))
-            )
+            raise RefusedError("output-is-input", path=job.paths.result)
         if job.paths.result.name not in earlier:
             new_paths += [job.paths.result, job.paths.record, job.paths.picture]
             new_paths += [job.paths.get_learned_path(name) for name in _list_learned_outputs(job)]
@@ -255,7 +252,7 @@ def _check_no_overwrite(
     for path in new_paths:
         if os.path.lexists(path):
             code = "batch-foreign" if resume else "batch-exists"
-            raise RefusedError(make_refusal(code, path=make_printable(str(path))))
+            raise RefusedError(code, path=path)
 
 
 def _list_learned_outputs(job: Job) -> tuple[str, ...]:

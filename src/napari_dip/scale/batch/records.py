@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import RefusedError, make_refusal
+from napari_dip.errors import RefusedError
 from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     compute_file_sha256,
@@ -92,7 +92,7 @@ def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
         return {}
     fields = _read_manifest_fields(folder)
     if fields.recipe != recipe.to_dict():
-        raise RefusedError(make_refusal("batch-recipe", folder=folder))
+        raise RefusedError("batch-recipe", folder=folder)
     return fields.files
 
 
@@ -102,13 +102,11 @@ def _read_manifest_fields(folder: Path) -> BatchManifestFields:
     try:
         raw = parse_strict_json(read_small_text(path, "a list of files", MAX_REPORT_BYTES))
     except ValueError as error:
-        raise RefusedError(
-            make_refusal("batch-broken", path=path, why=describe_exception(error))
-        ) from None
+        raise RefusedError("batch-broken", path=path, why=describe_exception(error)) from None
     raw = migrate_record(raw) if isinstance(raw, dict) else raw
     if fault := find_field_fault(raw, BatchManifestFields):
         why = f"it is no list of files and results, since {fault}"
-        raise RefusedError(make_refusal("batch-broken", path=path, why=why))
+        raise RefusedError("batch-broken", path=path, why=why)
     return BatchManifestFields.model_validate(raw)
 
 

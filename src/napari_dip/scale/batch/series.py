@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs
@@ -123,11 +122,9 @@ class BatchNetwork:
             return
         network_path = Path(self.network.path)
         if network_path.is_symlink():
-            raise RefusedError(
-                make_refusal("output-linked", path=make_printable(str(network_path)))
-            )
+            raise RefusedError("output-linked", path=network_path)
         if not earlier and os.path.lexists(network_path):
-            raise RefusedError(make_refusal("batch-exists", path=make_printable(str(network_path))))
+            raise RefusedError("batch-exists", path=network_path)
 
 
 def choose_batch_network(
@@ -153,12 +150,12 @@ def choose_batch_network(
         unusable.
     """
     if requested and named is not None:
-        raise RefusedError(make_refusal("series-twice"))
+        raise RefusedError("series-twice")
     if named is not None:
         return BatchNetwork(network=read_network(named))
     was_joint = begun and has_joint_training(folder)
     if requested and begun and not was_joint:
-        raise RefusedError(make_refusal("series-late", folder=make_printable(str(folder))))
+        raise RefusedError("series-late", folder=folder)
     if not requested and not was_joint:
         return BatchNetwork()
     network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
@@ -208,7 +205,7 @@ def fit_batch_network(
     device, machine = joint_plan.plans[0].device, detect_machine()
     if device not in machine.devices:
         facts = {"device": device, "why": machine.missing or "this computer has none"}
-        raise RefusedError(make_refusal("series-device", **facts))
+        raise RefusedError("series-device", **facts)
     network_path = plan.folder / NETWORK_FILE
     checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
     return (

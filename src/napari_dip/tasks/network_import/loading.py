@@ -64,7 +64,7 @@ class NetworkFile:
             return make_refusal("network-missing")
         kind = FOREIGN_FORMATS.get(Path(network).suffix.lower())
         if kind is not None:
-            return make_refusal("network-type", path=make_printable(network), kind=kind)
+            return make_refusal("network-type", path=network, kind=kind)
         try:
             for path in self.paths:
                 check_readable_file(path)
@@ -73,7 +73,7 @@ class NetworkFile:
         if self.is_program:
             named = {"path": make_printable(network), "weights": make_printable(str(weights))}
             return make_refusal("weights-extra", **named) if weights else None
-        return None if weights else make_refusal("weights-missing", name=make_printable(network))
+        return None if weights else make_refusal("weights-missing", name=network)
 
     @property
     def is_program(self) -> bool:
@@ -212,9 +212,9 @@ def _load_in_child(
         printable = make_printable(file.network)
         if code == _EXIT_OUT_OF_MEMORY or code < 0:  # ended by the limit of time or memory
             limit = f"{memory / 2**30:.1f} GB of memory or {MAX_LOADING_SECONDS} s"
-            raise RefusedError(make_refusal("network-limits", path=printable, limit=limit))
+            raise RefusedError("network-limits", path=printable, limit=limit)
         why = "its reader could make no sense of it"
-        raise RefusedError(make_refusal("network-broken", path=printable, why=why))
+        raise RefusedError("network-broken", path=printable, why=why)
 
 
 def _run_child(folder: Path, request: str) -> int:
