@@ -43,10 +43,10 @@ ends. When a result, or the picture of a run that was ended, cannot be saved, it
 input, in your home folder or in the folder for temporary files, and the message says where.
 
 What it takes to resume after a kill or a crash lies where you find it, and you may delete it: on
-the command line beside the result, as `OUT.unfinished` and, of a picture in tiles, the folder
-`OUT.unfinished.tiles`; of a batch in the same way among its records; of the docks
-[below napari's settings](judge-and-choose.md#after-a-crash). It is written whole or not at all,
-every 1 to 20 seconds, and goes when the run has ended.
+the command line in the folder `OUT.unfinished` beside the result; of a batch in the same way among
+its records; of the docks [below napari's settings](judge-and-choose.md#after-a-crash). Each of its
+files is written whole or not at all, every 1 to 20 seconds, and the folder goes when the run has
+ended.
 
 | code | what is wrong | what to do |
 |---|---|---|

@@ -58,7 +58,7 @@ ONLY_IN = {
         "explore/output/figures.py",
     },
     "safetensors": {
-        "pipeline/store/checkpoint_file.py",
+        "pipeline/store/tensor_file.py",
         "tasks/network_import/child.py",
         "tasks/network_import/loading.py",
     },

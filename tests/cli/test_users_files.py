@@ -14,8 +14,7 @@ import tifffile
 from commands import start
 from napari_dip.cli import main
 from napari_dip.io.reading import read_spec
-from napari_dip.pipeline.store.checkpoint_file import is_checkpoint
-from napari_dip.pipeline.store.folder_lock import (
+from napari_dip.pipeline.store.run_folder import (
     empty_run_folder,
     is_run_folder,
     make_run_folder,
@@ -51,11 +50,11 @@ def until(process: Program, words: str) -> None:
 
 def users(folder: Path, name: str) -> dict[Path, str]:
     """Put files of the user's where a run would keep its state."""
-    (folder / f"{name}.unfinished.tiles").mkdir()
+    (folder / f"{name}.unfinished-2").mkdir()
     places = (
         folder / f"{name}.unfinished",
-        folder / f"{name}.unfinished.tiles" / "notes.txt",
-        folder / f"{name}.unfinished.tiles" / "0.npy",
+        folder / f"{name}.unfinished-2" / "notes.txt",
+        folder / f"{name}.unfinished-2" / "checkpoint.safetensors",
     )
     for place in places:
         place.write_text(f"{place.name} is mine")
@@ -72,7 +71,7 @@ def test_a_file_of_the_users_beside_the_output_is_never_deleted(noisy, tmp_path,
         assert main(["denoise", str(noisy), "-o", str(tmp_path / "q.tif"), *SHORT]) == 0
         assert "q.tif.unfinished' is not of this program and stays" in capsys.readouterr().err
     assert {path: path.read_text() for path in mine} == mine
-    expected = {"in.tif", "q.tif.unfinished", "q.tif.unfinished.tiles"}
+    expected = {"in.tif", "q.tif.unfinished", "q.tif.unfinished-2"}
     assert {one.name for one in tmp_path.iterdir()} - {"q.tif"} == expected
 
 
@@ -85,21 +84,22 @@ def test_a_run_beside_a_file_of_the_users_is_gone_on_with_under_another_name(noi
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
-    assert is_checkpoint(tmp_path / "q.tif.unfinished-2")
+    assert is_run_folder(tmp_path / "q.tif.unfinished-3")
     (tmp_path / "q.partial.tif").unlink()
     more = ("--preset", "fast", "--max-iterations", "200", "--device", "cpu", "--resume")
     process = start(*argv, *more)
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0 and "no unfinished run" not in said, said
     assert {path: path.read_text() for path in mine} == mine
-    assert not (tmp_path / "q.tif.unfinished-2").exists()
+    assert not (tmp_path / "q.tif.unfinished-3").exists()
 
 
-def test_what_lies_in_a_folder_of_tiles_and_is_not_of_a_run_stays(tmp_path):
-    folder = tmp_path / "q.tif.unfinished.tiles"
+def test_what_lies_in_the_folder_of_a_run_and_is_not_of_a_run_stays(tmp_path):
+    folder = tmp_path / "q.tif.unfinished"
     make_run_folder(folder)
-    ours = ("0.npy", "0.prediction.npy", "0.json", "tiles.json", "c0r0.weights", "picture.raw")
-    mine = ("notes.txt", "0.tif", "measured.json")
+    entries = ("checkpoint", "checkpoint-1of3", "c0r0", "tile-0", "network-c0r0", "joint")
+    ours = (*(f"{name}.safetensors" for name in entries), "run.json", "image.npy", "picture.raw")
+    mine = ("notes.txt", "0.tif", "measured.json", "my tile.safetensors")
     for name in (*ours, *mine):
         (folder / name).write_text("something")
     (folder / "7.npy").mkdir()

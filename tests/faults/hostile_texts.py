@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import tifffile
 
 from bad_inputs import noisy
-from faults.attack import SHORT, Attack, denoise, pickled
+from faults.attack import SHORT, Attack, Bomb, denoise, pickled
+from napari_dip.cli import main
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+#: Checkpoint of an unfinished run.
+CHECKPOINT = "out.tif.unfinished/checkpoint.safetensors"
 
 
 def recipe(content: str | bytes | Callable[[], bytes]) -> Any:
@@ -67,16 +74,24 @@ def linked_output(field: Path, outside: Path) -> list[str]:
     return denoise(field, "in.tif", *SHORT)
 
 
-def checkpoint(content: bytes | Callable[[], bytes]) -> Any:
-    """Go on from a checkpoint that holds this."""
+def checkpoint(content: bytes | Callable[[Path], bytes]) -> Any:
+    """Go on from a checkpoint that holds this, in the folder of the very run."""
 
     def make(field: Path, outside: Path) -> list[str]:
         tifffile.imwrite(field / "in.tif", noisy())
-        told = content() if callable(content) else content
-        (field / "out.tif.unfinished").write_bytes(told)
-        return denoise(field, "in.tif", "--resume", *SHORT)
+        argv = denoise(field, "in.tif", *SHORT)
+        with patch.object(CheckpointStore, "remove", CheckpointStore.write):
+            main(argv)  # as if it had been killed at its end
+        (field / "out.tif").unlink()
+        assert (field / CHECKPOINT).exists()
+        (field / CHECKPOINT).write_bytes(content(outside) if callable(content) else content)
+        return [*argv, "--resume"]
 
     return make
+
+
+def bomb(outside: Path) -> bytes:
+    return pickle.dumps(Bomb(outside / "executed"))
 
 
 def tensors(header: Any, data: bytes = bytes(64), claimed: int | None = None) -> bytes:
@@ -85,7 +100,7 @@ def tensors(header: Any, data: bytes = bytes(64), claimed: int | None = None) ->
     return struct.pack("<Q", len(text) if claimed is None else claimed) + text + data
 
 
-def overlapping() -> bytes:
+def overlapping(outside: Path) -> bytes:
     one = {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [0, 64]}
     return tensors({"a": one, "b": one, "__metadata__": {"napari_dip": "{}"}})
 
@@ -95,7 +110,7 @@ def sparse_checkpoint(field: Path, outside: Path) -> list[str]:
     header = {"a": {"dtype": "F32", "shape": [2 * 10**9], "data_offsets": [0, 8 * 10**9]}}
     header["__metadata__"] = {"napari_dip": '{"identity": {}}'}
     text = tensors(header, b"")
-    with (field / "out.tif.unfinished").open("wb") as file:
+    with (field / CHECKPOINT).open("wb") as file:
         file.write(text)
         file.truncate(len(text) + 8 * 10**9)
     return argv
@@ -183,21 +198,24 @@ STEP = '{"schema": 1, "task": "denoise", "%s": %s}'
 
 ATTACKS = [
     Attack("pickle as recipe", pickled("recipe.json", "--from-recipe", "{field}/recipe.json")),
-    Attack("pickle as checkpoint", pickled("out.tif.unfinished", "--resume", *SHORT)),
+    Attack("pickle as checkpoint", checkpoint(bomb)),
     Attack(
         "torch archive as checkpoint",
-        pickled("out.tif.unfinished", "--resume", *SHORT, wrap=lambda text: b"PK\x03\x04" + text),
+        checkpoint(lambda outside: b"PK\x03\x04" + bomb(outside)),
     ),
     Attack("checkpoint with a header of 2^62 bytes", checkpoint(tensors({}, claimed=2**62))),
-    Attack("checkpoint whose tensors overlap and claim 2^40 values", checkpoint(overlapping)),
+    Attack(
+        "checkpoint whose tensors overlap and claim 2^40 values",
+        checkpoint(overlapping),
+    ),
     Attack("checkpoint of 8 GB", sparse_checkpoint),
     Attack(
         "checkpoint whose header is nested deep",
-        checkpoint(lambda: tensors({"__metadata__": {"napari_dip": "[" * 1_000_000}}, b"")),
+        checkpoint(lambda _: tensors({"__metadata__": {"napari_dip": "[" * 1_000_000}}, b"")),
     ),
     Attack(
         "checkpoint that is a list",
-        checkpoint(lambda: tensors({"__metadata__": {"napari_dip": "[1, 2]"}}, b"")),
+        checkpoint(lambda _: tensors({"__metadata__": {"napari_dip": "[1, 2]"}}, b"")),
     ),
     Attack("recipe of 8 GB", sparse_recipe),
     Attack("recipe of 50 MB in one text", recipe(giant)),

@@ -18,13 +18,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from faults.child import Child, typed
 from faults.scenes import COMMANDS, command, digest, lay_out, spent, undisturbed, warm
 from faults.trials import Trial, bad, good
-from napari_dip.pipeline.store.checkpoint_file import read_tensors
 from napari_dip.pipeline.store.checkpoints import MIN_WRITE_INTERVAL
+from napari_dip.pipeline.store.tensor_file import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +33,9 @@ if TYPE_CHECKING:
 FORKED, REAL, FLIPS = 180, 20, 10
 #: What lies under the name of the result before, and must not be harmed by a run that is killed.
 EARLIER = b"an earlier result"
-#: What a run leaves beside its result when it is killed: its checkpoint, and tiles that are done.
-UNFINISHED, TILES = "out.tif.unfinished", "out.tif.unfinished.tiles"
+#: Folder that a run leaves beside its result when it is killed, and the checkpoint in it.
+UNFINISHED = "out.tif.unfinished"
+CHECKPOINT = f"{UNFINISHED}/checkpoint.safetensors"
 #: How often a run may end before the moment at which it should be killed.
 MOST_EARLY_ENDS = 8
 
@@ -104,7 +103,7 @@ def _lay_out(folder: Path) -> None:
 
 def _kept(folder: Path) -> bool:
     """Whether there is something to go on from: a checkpoint, or a tile that is done."""
-    return (folder / UNFINISHED).exists() or bool(list(folder.glob(f"{TILES}/*.npy")))
+    return bool(list(folder.glob(f"{UNFINISHED}/*.safetensors")))
 
 
 def _damage(folder: Path, right: str) -> str:
@@ -112,14 +111,10 @@ def _damage(folder: Path, right: str) -> str:
     if (folder / "out.tif").read_bytes() != EARLIER and digest(folder / "out.tif") != right:
         return "the result is damaged"
     try:
-        if (folder / UNFINISHED).exists():
-            read_tensors(folder / UNFINISHED)
-        for path in folder.glob(f"{TILES}/*.npy"):
-            np.load(path)
-        for path in folder.glob(f"{TILES}/*.json"):
-            json.loads(path.read_text(encoding="utf-8"))
-        for path in folder.glob(f"{TILES}/*.weights"):
+        for path in folder.glob(f"{UNFINISHED}/*.safetensors"):
             read_tensors(path)
+        for path in folder.glob(f"{UNFINISHED}/*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"a file that was kept is damaged: {error}"
     return ""
@@ -146,8 +141,10 @@ def _flipped(number: int) -> Seen:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         lay_out(folder)
-        path = folder / UNFINISHED
-        path.write_bytes(_checkpoint("denoise")[UNFINISHED])
+        for name, content in _checkpoint("denoise").items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+        path = folder / CHECKPOINT
         with path.open("r+b") as file:
             place = rng.randrange(path.stat().st_size)
             file.seek(place)
@@ -185,7 +182,7 @@ def _checkpoint(case: str) -> dict[str, bytes]:
         os.kill(child.pid, signal.SIGSTOP)
         time.sleep(MIN_WRITE_INTERVAL)
         os.kill(child.pid, signal.SIGCONT)
-        while not (folder / UNFINISHED).exists():
+        while not (folder / CHECKPOINT).exists():
             if child.ended(patience=0.01) is not None:
                 raise RuntimeError((folder / "log").read_text())
         child.kill()

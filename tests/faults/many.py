@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: Files that can be restored, times that the command is killed, and workers that are.
 GOOD, KILLS, WORKER_KILLS = 54, 10, 5
 #: What must not be left behind.
-LEFT_OVER = (".unfinished", ".begun", ".part", ".tiles")
+LEFT_OVER = (".unfinished", ".begun", ".part")
 
 
 def trials(*, small: bool) -> Iterator[Trial]:

@@ -161,7 +161,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a damaged checkpoint is told from a sound one",
-        "pipeline/store/checkpoint_file.py",
+        "pipeline/store/tensor_file.py",
         'raise DamagedFileError("its digest is another")',
         "pass",
         "kills",

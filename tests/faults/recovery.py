@@ -54,7 +54,7 @@ def _killed(task: str, number: int) -> Seen:
         lay_out(folder)
         kept = folder / "napari-dip" / "unfinished"
         with _napari(folder, "begin", task) as process:
-            while not list(kept.glob("run-*/checkpoint")):
+            while not list(kept.glob("run-*/checkpoint.safetensors")):
                 if process.poll() is not None:
                     return bad(f"it ended before it was kept: {process.communicate()[1]}"[-500:])
                 time.sleep(0.01)

@@ -199,7 +199,7 @@ def _killed(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
 def _kept(folder: Path, known: set[Path]) -> bool:
     """Look for a checkpoint; a lock and files that are still being written are none."""
     return any(
-        path.name.endswith(".unfinished") and path.stat().st_size > 0
+        path.name.endswith(".unfinished") and (path / "checkpoint.safetensors").exists()
         for path in set(folder.iterdir()) - known
     )
 

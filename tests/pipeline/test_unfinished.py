@@ -14,7 +14,6 @@ from napari_dip.errors import RefusedError
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.autosave import (
     MAX_SAVED_RUNS,
-    RUN_MANIFEST_FILE,
     AutosaveTarget,
     find_interrupted_runs,
     read_run_inputs,
@@ -22,7 +21,12 @@ from napari_dip.pipeline.autosave import (
     run_with_autosave,
     summarise_run,
 )
-from napari_dip.pipeline.store.folder_lock import FolderLock, is_folder_locked
+from napari_dip.pipeline.store.run_folder import (
+    RUN_MANIFEST_FILE,
+    RunFolder,
+    is_folder_locked,
+    make_run_folder,
+)
 from run_scene import MACHINE, drain, plan_for, shot
 
 if TYPE_CHECKING:
@@ -131,11 +135,11 @@ def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
 def test_the_oldest_runs_make_room_and_those_that_are_on_stay(tmp_path):
     for number in range(MAX_SAVED_RUNS + 3):
         folder = tmp_path / f"run-{number}"
-        folder.mkdir()
+        make_run_folder(folder)
         (folder / RUN_MANIFEST_FILE).write_text("{}")
-        FolderLock(folder).release()  # marks it as a run's
         os.utime(folder, (number, number))
-    held = FolderLock(tmp_path / "run-0")
+    held = RunFolder(tmp_path / "run-0", resume=True)
+    held.lock()
     os.utime(tmp_path / "run-0", (0, 0))
     assert is_folder_locked(tmp_path / "run-0") and not is_folder_locked(tmp_path / "run-1")
     remove_stale_runs(tmp_path)

@@ -362,7 +362,7 @@ def _forget_partial(request: Request, result: Restoration) -> None:
 
 def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedError:
     """Add a hint on --resume to a failure if a checkpoint exists."""
-    if not store.has_saved_state():
+    if not store.folder.has_entries():
         return failure
     return add_to_failure(failure, make_note("resume-hint"))
 
@@ -374,17 +374,16 @@ def _open_run_store(request: Request) -> CheckpointStore:
         f"{shorten_name(output.name, MAX_STATE_SUFFIX_BYTES)}.unfinished"
     )
     store = CheckpointStore(default_path, resume=request.resume)
-    has_state = store.has_saved_state()
-    if store.path != default_path and not request.quiet:
+    path = store.folder.path
+    has_state = store.folder.has_entries()
+    if path != default_path and not request.quiet:
         print_message(
-            f"'{default_path}' is not of this program and stays; the run is kept in '{store.path}'."
+            f"'{default_path}' is not of this program and stays; the run is kept in '{path}'."
         )
     if request.resume and not has_state and not request.quiet:
-        print_message(f"There is no unfinished run at '{store.path}'; starting from the beginning.")
+        print_message(f"There is no unfinished run at '{path}'; starting from the beginning.")
     if has_state and not request.resume and not request.quiet:
-        print_message(
-            f"The unfinished run in '{store.path}' will be replaced; --resume continues it."
-        )
+        print_message(f"The unfinished run in '{path}' will be replaced; --resume continues it.")
     return store
 
 
@@ -401,7 +400,7 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     if not request.quiet:
         print_message(f"Interrupted; the best picture so far was saved as '{path}'.")
-        if store.has_saved_state():
+        if store.folder.has_entries():
             print_message(str(make_note("resume-hint")))
     return EXIT_INTERRUPT
 

@@ -1,13 +1,12 @@
 """Save a run while it goes on, so that it can be resumed after a crash, and find such runs.
 
-Each run has a folder with its manifest (run.json), the pixels of inputs that are in no file, and a
-checkpoint. The running process locks the folder. A folder without a lock is an interrupted run. A
-run that ends normally removes its folder.
+Each run has a `RunFolder`, whose manifest describes the run and its inputs. The folder also has the
+pixels of inputs that are in no file. The running process locks it. A folder without a lock is an
+interrupted run. A run that ends normally removes its folder.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -24,9 +23,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.atomic import write_atomically
-from napari_dip.io.paths import parse_strict_json, read_small_text
 from napari_dip.io.reading import open_pixels, read_spec
-from napari_dip.io.writing import write_text
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.assess.report_fields import (
     CountField,
@@ -37,17 +34,21 @@ from napari_dip.pipeline.assess.report_fields import (
 )
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import hash_file_pixels
-from napari_dip.pipeline.machine import Machine, format_bytes, get_torch_version
+from napari_dip.pipeline.machine import Machine, format_bytes
 from napari_dip.pipeline.recipe import migrate_record
-from napari_dip.pipeline.store.checkpoint_file import read_header
-from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.folder_lock import (
-    FolderLock,
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
+from napari_dip.pipeline.store.run_folder import (
+    ENTRY_SUFFIX,
+    RUN_MANIFEST_FILE,
+    RunFolder,
+    get_pixel_versions,
     is_folder_locked,
     is_run_folder,
-    make_run_folder,
+    read_manifest,
     remove_run_folder,
 )
+from napari_dip.pipeline.store.tensor_file import DAMAGE_ERRORS, read_metadata
+from napari_dip.pipeline.store.unit_results import make_tile_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -55,19 +56,10 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
-#: Version of the manifest; it grows by one when older manifests can no longer be read.
-RUN_MANIFEST_SCHEMA = 1
-#: File that marks a folder as an interrupted run; written atomically, after the inputs.
-RUN_MANIFEST_FILE = "run.json"
-CHECKPOINT_FILE = "checkpoint"
-#: Maximum size of run.json in bytes; a usual one has a few thousand.
-_MAX_RUN_MANIFEST_BYTES = 1_000_000
 #: Age in seconds from which a folder without a manifest is taken for the rest of a crash.
 _STALE_FOLDER_SECONDS = 60.0
 #: Maximum number of interrupted runs that are kept; each may hold a gigabyte of pixels.
 MAX_SAVED_RUNS = 5
-#: Errors from reading a damaged checkpoint header.
-_HEADER_ERRORS = (OSError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 #: Fields of the machine in a manifest.
 _MACHINE_FIELDS = tuple(field.name for field in fields(Machine))
 #: Seconds after the start at which saving begins; shorter runs are quickly repeated.
@@ -142,26 +134,17 @@ class InterruptedRun:
     def completed_iterations(self) -> int:
         """Iterations in the checkpoint; 0 if it cannot be read. Finished tiles are not counted."""
         try:
-            header = read_header(self.folder / CHECKPOINT_FILE)
+            header = read_metadata(self.folder / f"{CHECKPOINT_NAME}{ENTRY_SUFFIX}")
             fit, outcomes = header["fit"], header["outcomes"]
             current_iterations = 0 if fit is None else int(fit["history"][-1][0])
             return current_iterations + sum(int(outcome["iterations"]) for outcome in outcomes)
-        except (
-            OSError,
-            ValueError,
-            OverflowError,
-            TypeError,
-            KeyError,
-            IndexError,
-            RecursionError,
-        ):
+        except DAMAGE_ERRORS:
             return 0
 
     @property
     def tiles(self) -> int:
         """Number of finished tiles."""
-        tile_files = (self.folder / f"{CHECKPOINT_FILE}.tiles").glob("*.json")
-        return sum(path.stem.isdigit() for path in tile_files)
+        return len(list(self.folder.glob(f"{make_tile_name('*')}{ENTRY_SUFFIX}")))
 
     def describe(self) -> str:
         """Return a sentence for the user: label, start and progress of the run."""
@@ -177,18 +160,8 @@ class InterruptedRun:
         )
 
     def remove(self) -> None:
-        """Delete the files of the run, the manifest first."""
-        with suppress(OSError):  # locking marks folders of other versions as run folders, too
-            FolderLock(self.folder).release()
-            (self.folder / RUN_MANIFEST_FILE).unlink(missing_ok=True)
+        """Delete the files of the run."""
         remove_run_folder(self.folder)
-
-
-def get_pixel_versions() -> dict[str, str]:
-    """Return the versions of this package and of torch, which determine the pixels."""
-    from napari_dip.version import __version__
-
-    return {"version": __version__, "torch": get_torch_version()}
 
 
 def find_interrupted_runs(home: Path, task: str) -> tuple[InterruptedRun, ...]:
@@ -231,26 +204,6 @@ def remove_stale_runs(home: Path) -> None:
         remove_run_folder(folder)
 
 
-def write_run_manifest(folder: Path, about: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Write run.json, which marks a folder as an interrupted run.
-
-    Parameters
-    ----------
-    folder : Path
-    about : mapping
-        Output of `summarise_run`.
-    inputs : mapping of str to mapping
-        Description of each input, by name.
-
-    Raises
-    ------
-    FailedError
-        If the file cannot be written.
-    """
-    facts = {"schema": RUN_MANIFEST_SCHEMA, **get_pixel_versions(), **about, "inputs": inputs}
-    write_text(folder / RUN_MANIFEST_FILE, json.dumps(facts, indent=1), overwrite=True)
-
-
 def summarise_run(plan: Any, label: str, machine: Machine) -> dict[str, Any]:
     """Return recipe, label, start, size and machine of a run in plain JSON types.
 
@@ -282,11 +235,7 @@ def _list_subfolders(home: Path) -> list[Path]:
 def _read_run_folder(folder: Path) -> InterruptedRun | None:
     """Return the run in a folder; None if there is none that can be read."""
     try:
-        manifest = parse_strict_json(
-            read_small_text(
-                folder / RUN_MANIFEST_FILE, "an unfinished run", _MAX_RUN_MANIFEST_BYTES
-            )
-        )
+        manifest = read_manifest(folder)
         manifest = migrate_record(manifest) if isinstance(manifest, dict) else manifest
         if find_field_fault(manifest, _RunFields) or set(manifest["machine"]) != set(
             _MACHINE_FIELDS
@@ -338,23 +287,23 @@ def run_with_autosave(
     a crash or a failure, since the run may be resumed with more memory or on another device.
     """
     run_options: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
-    try:
-        folder_lock = _lock_run_folder(target, plan, data)
-    except OSError:  # run without autosave rather than not at all
-        return (yield from run(plan, data, **run_options))
 
     def keep() -> None:
         if not plan.tiles:  # inputs of tiles were saved at the start
-            _save_inputs(target, plan, data, store.identity["inputs"])
+            _save_inputs(target, plan, data, folder, folder.identity["inputs"])
 
-    path = target.folder / CHECKPOINT_FILE
     store = CheckpointStore(
-        path,
+        target.folder,
         resume=target.resume,
         first_write_seconds=AUTOSAVE_DELAY_SECONDS,
         prepare=keep,
         is_resumable_when_ended=False,
     )
+    folder = store.folder
+    try:
+        _lock_run_folder(target, plan, data, folder)
+    except OSError:  # run without autosave rather than not at all
+        return (yield from run(plan, data, **run_options))
     is_finished = False
     try:
         result = yield from run(plan, data, store=store, **run_options)
@@ -364,30 +313,31 @@ def run_with_autosave(
         is_finished = not target.resume
         raise
     finally:
-        folder_lock.release()
-        if is_finished or not store.has_saved_state():
-            InterruptedRun(folder=target.folder, manifest={}).remove()
+        folder.release()
+        if is_finished or not folder.has_entries():
+            folder.remove()
 
 
-def _lock_run_folder(target: AutosaveTarget, plan: Plan, data: Mapping[str, Any]) -> FolderLock:
+def _lock_run_folder(
+    target: AutosaveTarget, plan: Plan, data: Mapping[str, Any], folder: RunFolder
+) -> None:
     """Create and lock the folder of a run; raises OSError if nothing can be saved there."""
     if target.resume:
-        return FolderLock(target.folder)
+        folder.lock()
+        return
     target.folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_runs(target.folder.parent)
     if os.path.lexists(target.folder):
         raise FileExistsError(17, "a folder of that name is there")
-    make_run_folder(target.folder, 0o700)
-    lock = None
+    folder.create(0o700)
     try:
-        lock = FolderLock(target.folder)
+        folder.lock()
         if plan.tiles:  # tiles are read during the run, so inputs are saved at the start
-            _save_inputs(target, plan, data)
-        return lock
+            _save_inputs(target, plan, data, folder)
+            folder.write_manifest()
     except OSError:
-        if lock is not None:
-            lock.release()
-        remove_run_folder(target.folder)
+        folder.release()
+        folder.remove()
         raise
 
 
@@ -395,14 +345,17 @@ def _save_inputs(
     target: AutosaveTarget,
     plan: Plan,
     data: Mapping[str, Any],
+    folder: RunFolder,
     hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Copy the pixels that are in no file, and write the manifest.
+    """Copy the pixels that are in no file, and describe the run for the manifest.
 
     Parameters
     ----------
     target, plan, data
         As for `run_with_autosave`.
+    folder : RunFolder
+        Receives the description.
     hashes : mapping of str to str, optional
         SHA-256 of the inputs that the run has read, by name.
 
@@ -433,16 +386,14 @@ def _save_inputs(
         )
     if shutil.disk_usage(target.folder).free < 2 * (byte_count + plan.peak_bytes):
         raise OSError("no space left beside what it would take")
+    folder.clear()  # what is copied stays
     for name, array in copied.items():
         with (
             write_atomically(target.folder / f"{name}.npy", overwrite=True) as part,
             part.open("xb") as file,
         ):
             np.save(file, array, allow_pickle=False)
-    try:
-        write_run_manifest(target.folder, target.run_summary, descriptions)
-    except DipError as error:
-        raise OSError(str(error)) from error
+    folder.summary = {**target.run_summary, "inputs": descriptions}
 
 
 def _describe_saved_input(name: str, item: Mapping[str, Any], array: Any) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from napari_dip.pipeline.execute.device_recovery import (
 )
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import rescue_result, save_picture
-from napari_dip.pipeline.store.unit_results import TileFolder, TileResult
+from napari_dip.pipeline.store.run_folder import RunFolder
+from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult
 from run_scene import drain, plan_for, shot
 
 if sys.platform != "win32":
@@ -38,9 +39,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IMAGE = shot(32)
-PIECE = TileResult(
-    estimates=np.ones((2, 1, 3, 3), np.float32), prediction=None, residual_sums=(0.0,), outcomes=()
+PIECE = UnitResult(
+    outcomes=(),
+    estimates=(np.ones((1, 3, 3), np.float32), np.ones((1, 3, 3), np.float32)),
+    residual_sums=(0.5,),
 )
+
+
+def opened(
+    folder: Path, identity: Any = "first", *, resume: bool = False, spare: tuple[Path, ...] = ()
+) -> ResultStore:
+    """Open the folder of a run for the results of its tiles."""
+    run_folder = RunFolder(folder, resume=resume)
+    run_folder.open({"seed": identity})
+    results = ResultStore(run_folder, spare)
+    results.lock()
+    return results
+
+
 PLAN = plan_for(IMAGE, max_iterations=60)
 
 
@@ -178,9 +194,10 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
     path, asked = tmp_path / "unfinished", iter(range(10**9))
     wish = lambda: Control.KEEP if next(asked) >= 30 else Control.GO  # noqa: E731
     drain(PLAN, IMAGE, control=wish, store=CheckpointStore(path, resume=False))
-    content = bytearray(path.read_bytes())
+    entry = path / "checkpoint.safetensors"
+    content = bytearray(entry.read_bytes())
     content[-1000] ^= 1  # in the middle of a weight
-    path.write_bytes(content)
+    entry.write_bytes(content)
     with pytest.raises(RefusedError) as caught:
         drain(PLAN, IMAGE, store=CheckpointStore(path, resume=True))
     assert caught.value.refusal.code == "resume-broken"
@@ -189,14 +206,15 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused(tmp_path):
 def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
     outside, folder = tmp_path / "outside", tmp_path / "tiles"
     outside.write_bytes(b"not to be touched")
-    shelf = TileFolder(folder, {}, resume=False)
-    for name in ("0.npy", "0.npy.part", "0.json", "0.json.part", "c0r0.weights", "picture.raw"):
+    shelf = opened(folder)
+    for name in ("tile-0.safetensors", "network-c0r0.safetensors", "picture.raw"):
         (folder / name).symlink_to(outside)
-    shelf.save(0, PIECE)
+    shelf.save("tile-0", PIECE)
     shelf.save_weights("c0r0", {"weight": torch.ones(2)})
     create_mapped_image(folder / "picture.raw", (3, 3), np.dtype(np.float32))[0] = 1
     assert outside.read_bytes() == b"not to be touched"
-    assert shelf.open_estimates(0).sum() == 18 and not (folder / "0.npy").is_symlink()
+    assert sum(one.sum() for one in shelf.open_estimates("tile-0")[:2]) == 18
+    assert not (folder / "tile-0.safetensors").is_symlink()
     left = {path.name for path in folder.iterdir() if path.name.startswith(".napari-dip-")}
     assert not left
 
@@ -204,22 +222,21 @@ def test_tiles_are_not_written_through_links_that_lie_in_their_place(tmp_path):
 @pytest.mark.parametrize("spare", [True, False])
 def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp_path, spare):
     folder, away = tmp_path / "tiles", tmp_path / "pulled out"
-    shelf = TileFolder(folder, {}, resume=False, other_folders=[tmp_path] if spare else [])
-    shelf.save(0, PIECE)
+    shelf = opened(folder, spare=(tmp_path,) if spare else ())
+    shelf.save("tile-0", PIECE)
     assert shelf.make_fallback_notice() is None
     folder.rename(away)
-    shelf.save(1, PIECE)
+    shelf.save("tile-1", PIECE)
     shelf.save_weights("c0r0", {"weight": torch.ones(2)})
     whole = shelf.allocate_image("picture.raw", (3, 3), np.dtype(np.float32))
     whole[:] = 1
     away.rename(folder)
-    shelf.save(2, PIECE)  # its own folder is tried again
-    assert (folder / "2.json").exists()
-    assert shelf.open_estimates(0).sum() == shelf.open_estimates(1).sum() == 18
-    assert (
-        shelf.read_tile_record(1) == shelf.read_tile_record(0)
-        and float(shelf.load_weights("c0r0")["weight"].sum()) == 2
-    )
+    shelf.save("tile-2", PIECE)  # its own folder is tried again
+    assert (folder / "tile-2.safetensors").exists()
+    for name in ("tile-0", "tile-1"):
+        assert all(one.sum() == 9 for one in shelf.open_estimates(name))
+        assert shelf.read_residual_sums(name) == (0.5,) and shelf.read_outcomes(name) == ()
+    assert float(shelf.load_weights("c0r0")["weight"].sum()) == 2
     assert np.all(whole[:] == 1)
     made = [str(one) for one in tmp_path.glob("napari-dip-*")]
     assert (made[0] if spare else "in memory") in shelf.make_fallback_notice().sentence
@@ -228,19 +245,16 @@ def test_tiles_that_their_disk_does_not_take_are_kept_elsewhere_or_in_memory(tmp
 
 
 def test_two_runs_on_one_output_do_not_take_each_others_tiles(tmp_path):
-    first = TileFolder(tmp_path / "tiles", {"seed": 0}, resume=False)
-    first.save(0, PIECE)
-    for identity, resume, code in (
-        ({"seed": 1}, False, "run-twice"),
-        ({"seed": 1}, True, "resume-other"),
-    ):
+    first = opened(tmp_path / "tiles")
+    first.save("tile-0", PIECE)
+    for resume, code in ((False, "run-twice"), (True, "resume-other")):
         with pytest.raises(RefusedError) as caught:
-            TileFolder(tmp_path / "tiles", identity, resume=resume)
+            opened(tmp_path / "tiles", "second", resume=resume)
         assert caught.value.refusal.code == code
     first.check_tiles([0])
     first.close()
     with pytest.raises(FailedError, match="gone"):
-        TileFolder(tmp_path / "tiles", {"seed": 1}, resume=False).check_tiles([0])
+        opened(tmp_path / "tiles", "second").check_tiles([0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")

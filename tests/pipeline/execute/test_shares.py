@@ -95,12 +95,12 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     assert restore_shard_on_worker(units[0], go, print)["state"] == "shared"
     asked = iter([Control.GO] * 8)
     ended = restore_shard_on_worker(units[1], lambda: next(asked, Control.KEEP), print)
-    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished.tiles"
-    done = len(list(shelf.glob("*[0-9].json")))
+    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
+    done = len(list(shelf.glob("tile-*")))
     assert ended["state"] == "waiting" and 1 < done < 6
     words: list[str] = []
     answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.message))
-    assert answer["state"] == "shared" and len(list(shelf.glob("*[0-9].json"))) == 6
+    assert answer["state"] == "shared" and len(list(shelf.glob("tile-*"))) == 6
     crew = Here(count=1)
     list(run_batch(planned(whole, tmp_path / "out", resume=True), pool=crew))
     assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
@@ -146,8 +146,10 @@ def test_channels_and_repeats_are_shared_and_a_share_goes_on_where_it_was(tmp_pa
         restore_shard_on_worker(first, lambda: next(asked, Control.KEEP), print)["state"]
         == "waiting"
     )
-    shelf = out / "records" / "cells.tif.unfinished.tiles"
-    assert sorted(path.name for path in shelf.iterdir()) == ["c0r0.fit", "held", "share1of3"]
+    shelf = out / "records" / "cells.tif.unfinished"
+    assert sorted(path.name for path in shelf.iterdir()) == [
+        *("c0r0.safetensors", "checkpoint-1of3.safetensors", "held", "run.json")
+    ]
     crew = Here(count=3)
     list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=crew))
     assert crew.sent == ["1-1", "1-2", "1-3", "1"]
@@ -258,5 +260,5 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_pa
     for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_task(plan, 1, "session", "", shard=share)
         assert restore_shard_on_worker(unit, go, print)["state"] == "shared"
-    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished.tiles"
-    assert len(list(shelf.glob("*[0-9].json"))) == 4
+    shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
+    assert len(list(shelf.glob("tile-*"))) == 4

@@ -17,12 +17,13 @@ from napari_dip.io.paths import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.autosave import find_interrupted_runs, get_pixel_versions
+from napari_dip.pipeline.autosave import find_interrupted_runs
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.reproduce.report_lookup import read_run_report
 from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+from napari_dip.pipeline.store.run_folder import get_pixel_versions
 from napari_dip.scale.batch.jobs import FileOutcome, Job
 from napari_dip.scale.batch.records import (
     make_result_paths,
@@ -264,6 +265,6 @@ def test_an_unfinished_run_is_offered_or_passed_over_whatever_its_files_hold(tmp
     heads = [json.dumps({"__metadata__": {"napari_dip": one}}) for one in inner]
     for head in (*TEXTS, *heads, '{"__metadata__": 3}', '{"__metadata__": []}'):
         content = head.encode()
-        (run / "checkpoint").write_bytes(struct.pack("<Q", len(content)) + content)
+        (run / "checkpoint.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
         (one,) = find_interrupted_runs(tmp_path, "denoise")
         assert one.completed_iterations == 0

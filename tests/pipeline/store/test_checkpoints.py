@@ -97,9 +97,12 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [b"", b"not a checkpoint", b"\x80\x04pickle"])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
+@pytest.mark.parametrize("name", ["", "checkpoint.safetensors", "run.json"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes, name: str) -> None:
     path = tmp_path / "unfinished"
-    path.write_bytes(spoil)
+    if name:
+        interrupt(path, shot(32), 30)
+    (path / name).write_bytes(spoil)
     with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=60),
@@ -112,7 +115,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, spoil: bytes) -> None:
 def test_a_cut_off_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unfinished"
     interrupt(path, shot(32), 30)
-    path.write_bytes(path.read_bytes()[:-100])
+    entry = path / "checkpoint.safetensors"
+    entry.write_bytes(entry.read_bytes()[:-100])
     with pytest.raises(RefusedError) as caught:
         drain(
             plan_for(shot(32), max_iterations=60),

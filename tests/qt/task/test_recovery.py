@@ -57,7 +57,7 @@ def crashed(noisy, tmp_path):
     argv = [sys.executable, "-c", CHILD, str(tmp_path / "cells.npy")]
     with subprocess.Popen(argv, env={**os.environ, **settings}) as child:
         end = time.monotonic() + PATIENCE / 1000
-        while not list(list_autosave_folders()[0].glob("run-*/checkpoint")):
+        while not list(list_autosave_folders()[0].glob("run-*/checkpoint.safetensors")):
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < end, "nothing was kept"
             time.sleep(0.005)
@@ -145,15 +145,17 @@ def test_discarding_deletes_what_was_kept_and_offers_the_next(opened):
 
 def left_behind(home: Path, number: int) -> None:
     """Write down a run as if it had been cut off before its first state was kept."""
-    from napari_dip.pipeline.autosave import summarise_run, write_run_manifest
+    from napari_dip.pipeline.autosave import summarise_run
     from napari_dip.pipeline.machine import detect_machine
+    from napari_dip.pipeline.store.run_folder import RunFolder
     from run_scene import plan_for
 
-    folder = home / f"run-{number}"
-    folder.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(home / f"run-{number}", resume=False)
     plan = plan_for(np.zeros((32, 32), "uint8"))
     about = summarise_run(plan, f"Denoise of 'cells {number}'", detect_machine())
-    write_run_manifest(folder, {**about, "begun": f"2026-01-0{number}T10:00:00+00:00"}, {})
+    folder.summary = {**about, "begun": f"2026-01-0{number}T10:00:00+00:00", "inputs": {}}
+    folder.prepare()
 
 
 def test_what_was_begun_with_another_version_begins_again(opened):

@@ -26,8 +26,8 @@ from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, MAX_MEMBERS
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
-from napari_dip.pipeline.store.checkpoint_file import read_header, read_tensors, write_tensors
 from napari_dip.pipeline.store.joint_network import read_network
+from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors, write_tensors
 from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
@@ -85,7 +85,7 @@ def told(folder: Path, name: str) -> dict:
 
 def rewritten(path: Path, **changes: object) -> Path:
     """Let a network's file say something else of itself."""
-    words = read_header(path)
+    words = read_metadata(path)
     write_tensors(path, read_tensors(path), {"network": words["network"] | changes})
     return path
 
@@ -187,7 +187,7 @@ def test_the_time_that_is_said_counts_the_network(whole, tmp_path):
 
 
 def test_no_file_goes_on_by_itself_where_the_probes_say_that_it_does_not_pay(whole, network):
-    outcomes = read_header(network)["network"]["outcomes"]
+    outcomes = read_metadata(network)["network"]["outcomes"]
     no_gain = [
         one | {"gain": [-50.0, 5.0, 500.0]} if one["role"] == FINE_TUNE_PROBE else one
         for one in outcomes
@@ -343,7 +343,7 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
 
 
 def test_the_network_says_what_it_comes_from(whole):
-    words = read_header(whole / "out" / "series.network")["network"]
+    words = read_metadata(whole / "out" / "series.network")["network"]
     assert [one["name"] for one in words["files"]] == NAMES
     assert words["files"][0]["sha256"] == compute_file_sha256(whole / "in" / NAMES[0])
     assert words["recipe"] == RECIPE.to_dict()

@@ -163,27 +163,29 @@ def _fit_units(
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.store.unit_results import UnitFolder
+    from napari_dip.pipeline.store.unit_results import ResultStore
 
     plan = image.plan
     network_weights = {} if plan.network is None else read_network_weights(plan.network)
     clock.expect(plan)
     merger = ResultMerger(image)
-    resume = None if store is None else store.open(merger)
+    if store is not None:
+        store.open_image(image)
+    resume = None if store is None else store.read(merger)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)
     resumed_unit_id = "" if store is None else store.unit
     finished_ids = {outcome.unit for outcome in merger.outcomes}
     executor = UnitExecutor(merger, clock, store)
-    unit_folder = None if store is None else UnitFolder(store.results_folder, store.identity)
-    stored_ids = frozenset[str]() if unit_folder is None else unit_folder.find_finished_units(plan)
+    results = None if store is None else ResultStore(store.folder)
+    stored_ids = frozenset[str]() if results is None else results.find_finished_units(plan)
     for number, unit in enumerate(plan.units, 1):
         unit = drop_constant_channels(unit, image.calibration.constant_channels)
         if unit.id in finished_ids or not unit.channels:
             continue
-        if unit_folder is not None and unit.id in stored_ids:
-            unit_folder.merge_result(unit, merger)
+        if results is not None and unit.id in stored_ids:
+            results.merge_result(unit, merger)
             if not unit.has_estimate:
-                executor.weights = unit_folder.load_weights(unit.series)
+                executor.weights = results.load_weights(unit.series)
             continue
         executor.weights = network_weights.get(unit.series, executor.weights)
         control = yield from executor.fit_unit(

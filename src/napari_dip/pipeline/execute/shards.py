@@ -1,6 +1,6 @@
 """Split the work on one file into shards for several processes, and run one shard.
 
-A shard saves its unit or tile results in the results folder, where another process merges them.
+A shard saves its unit or tile results in the run folder, where another process merges them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles, train_on_sample
-from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_folder
+from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.plan.types import INFERENCE
 from napari_dip.pipeline.store.unit_results import (
-    UnitFolder,
+    ResultStore,
     list_joint_unit_groups,
     list_unit_chains,
 )
@@ -127,7 +127,7 @@ def restore_unit_shard(
         As for `napari_dip.pipeline.execute.runner.run`.
     shard : Shard
     store : CheckpointStore
-        The checkpoint is of this shard only; all shards share the results folder.
+        The checkpoint is of this shard only; all shards share the run folder.
 
     Yields
     ------
@@ -146,28 +146,28 @@ def restore_unit_shard(
     clock = RunClock(plan, control, None)
     image = yield from read_image(plan, data, clock)
     merger = ResultMerger(image)
-    resume = store.open(merger)
-    unit_folder = UnitFolder(store.results_folder, store.identity)
+    store.open_image(image)
+    resume, results = store.read(merger), ResultStore(store.folder)
     stored_ids, finished_ids = (
-        unit_folder.find_finished_units(image.plan),
+        results.find_finished_units(image.plan),
         {outcome.unit for outcome in merger.outcomes},
     )
     shard_units = select_shard_units(shard, image.plan)
     for unit in shard_units:
         if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
-            unit_folder.merge_result(unit, merger)  # its outcome decides on fine-tuning
+            results.merge_result(unit, merger)  # its outcome decides on fine-tuning
     remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
     if not remaining_units:
         return Control.GO
     clock.expect(image.plan, remaining_units)
-    executor, series = UnitExecutor(merger, clock, store, unit_folder), ""
+    executor, series = UnitExecutor(merger, clock, store, results), ""
     for number, unit in enumerate(remaining_units, 1):
         fitted_unit = drop_constant_channels(unit, image.calibration.constant_channels)
         if unit.id in finished_ids or not fitted_unit.channels:
             continue
         if unit.role == INFERENCE and unit.series != series:
             series = unit.series
-            executor.weights = unit_folder.load_weights(series)
+            executor.weights = results.load_weights(series)
         checkpoint = resume if unit.id == store.unit else None
         request = yield from executor.fit_unit(fitted_unit, number, checkpoint)
         if request is not Control.GO:
@@ -234,20 +234,20 @@ def restore_tile_shard(
     """
     clock = RunClock(plan, control, None)
     sample, hashes = yield from calibrate_tiles(plan, data, clock)
-    tile_folder = open_tile_folder(sample.plan, hashes, store)
+    results = open_tile_results(sample.plan, hashes, store)
     try:
         units = select_shard_tile_units(shard, sample.plan.units)
-        if shard.index and not tile_folder.read_joint_outcomes():
+        if shard.index and not results.read_joint_outcomes():
             joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
         clock.expect(sample.plan, units)
-        request = yield from train_on_sample(sample, clock, store, tile_folder)
+        request = yield from train_on_sample(sample, clock, store, results)
         if request is Control.GO:
-            executor = TileExecutor(sample, data["image"], clock, store, tile_folder)
+            executor = TileExecutor(sample, data["image"], clock, store, results)
             request = yield from executor.restore_units(units)
         return request
     finally:
-        tile_folder.close()
+        results.close()
 
 
 def select_shard_tile_units(shard: Shard, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:

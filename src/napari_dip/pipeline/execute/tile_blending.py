@@ -19,7 +19,7 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers,
 from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.plan.types import Span, Tile
-from napari_dip.pipeline.store.unit_results import list_tile_outcomes
+from napari_dip.pipeline.store.unit_results import list_tile_outcomes, make_tile_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.execute.clock import RunClock
-    from napari_dip.pipeline.store.unit_results import TileFolder
+    from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of values and of planes in a band, the part of the result that is blended at a
 #: time. A band of several planes avoids decompressing chunks of the file once per plane.
@@ -70,7 +70,7 @@ class TileBlender:
     plan : RunPlan
     calibration : Calibration
         Its noise is the uncertainty of the input.
-    tile_folder : TileFolder
+    results : ResultStore
     image : array-like
         In the axes and shape of `plan.source`.
 
@@ -81,14 +81,14 @@ class TileBlender:
     """
 
     def __init__(
-        self, plan: RunPlan, calibration: Calibration, tile_folder: TileFolder, image: Any
+        self, plan: RunPlan, calibration: Calibration, results: ResultStore, image: Any
     ) -> None:
         self._plan = plan
         self._noise = calibration.noise
         self._outlier_limits = calibration.outlier_limits
         self.outliers = np.zeros(0, np.float32)
         self._constant_channels = calibration.constant_channels
-        self._tile_folder = tile_folder
+        self._results = results
         self._image = image
         down, right = plan.task_plan.get_factors("YX")
         self._factors = down, right
@@ -113,12 +113,14 @@ class TileBlender:
         for tile in plan.tiles:
             if not _has_overlap(tile, place):
                 continue
-            is_restored = self._tile_folder.has_tile(tile.index)
+            name = make_tile_name(tile.index)
+            is_restored = self._results.has(name)
+            estimates = self._results.open_estimates(name) if is_restored else ()
             region_slices, weight, tile_slices = _compute_overlap(
                 tile.upscale(self._factors), result_region
             )
             tile_picture, tile_deviation = (
-                self._tile_folder.open_estimates(tile.index)[:, :, *tile_slices]
+                (array[:, *tile_slices] for array in estimates[:2])
                 if is_restored
                 else self._substitute_input(measured, region_slices)
             )
@@ -127,9 +129,7 @@ class TileBlender:
             restored_weight[:, *region_slices] += weight * is_restored
             region_slices, weight, tile_slices = _compute_overlap(tile, place)
             prediction[:, *region_slices] += weight * (
-                self._tile_folder.open_prediction(tile.index)[:, *tile_slices]
-                if is_restored
-                else measured[:, *region_slices]
+                estimates[2][:, *tile_slices] if is_restored else measured[:, *region_slices]
             )
         input_mask = restored_weight == 0
         input_mask[list(self._constant_channels)] = True
@@ -153,9 +153,9 @@ class TileBlender:
         )
         float_dtype = np.dtype(np.float32)
         images = (
-            self._tile_folder.allocate_image("picture.raw", plan.result_shape, result_dtype),
-            self._tile_folder.allocate_image("deviation.raw", plan.result_shape, float_dtype),
-            self._tile_folder.allocate_image("residual.raw", plan.source.shape, float_dtype),
+            self._results.allocate_image("picture.raw", plan.result_shape, result_dtype),
+            self._results.allocate_image("deviation.raw", plan.result_shape, float_dtype),
+            self._results.allocate_image("residual.raw", plan.source.shape, float_dtype),
         )
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._iter_bands():
@@ -273,7 +273,7 @@ def _compute_overlap(
 def assemble_restoration(
     sample: CalibratedImage,
     blender: TileBlender,
-    tile_folder: TileFolder,
+    results: ResultStore,
     written: tuple[MemoryMappedImage | StackArray, ...],
     input_sha256: str,
     clock: RunClock,
@@ -285,7 +285,7 @@ def assemble_restoration(
     sample : CalibratedImage
         The sample regions.
     blender : TileBlender
-    tile_folder : TileFolder
+    results : ResultStore
     written : tuple of MemoryMappedImage or ndarray
         Picture, uncertainty and residual of the whole image.
     input_sha256 : str
@@ -293,8 +293,8 @@ def assemble_restoration(
     """
     plan = sample.plan
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
-    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(tile_folder, order))
-    missing_count = sum(not tile_folder.has_tile(tile.index) for tile in plan.tiles)
+    sample_merger = _merge_sample_regions(sample, blender, list_tile_outcomes(results, order))
+    missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
         clock.seconds, timed_out=clock.timed_out, untouched=missing_notes

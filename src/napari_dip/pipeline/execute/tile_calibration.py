@@ -27,7 +27,6 @@ from napari_dip.pipeline.plan.tiling import (
     SAMPLE_REGIONS,
 )
 from napari_dip.pipeline.plan.types import Span, Tile
-from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import TileFolder
+    from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of sample regions of a stack with small planes.
 MAX_SAMPLE_REGIONS = 64
@@ -338,7 +337,7 @@ def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibrati
 
 
 def train_on_sample(
-    sample: CalibratedImage, clock: RunClock, store: CheckpointStore, tile_folder: TileFolder
+    sample: CalibratedImage, clock: RunClock, store: CheckpointStore, results: ResultStore
 ) -> Generator[Event, None, Control]:
     """Train the joint network of all tiles on the sample, and probe the gain of fine-tuning.
 
@@ -348,7 +347,7 @@ def train_on_sample(
         If its plan has no joint training, this function does nothing.
     clock : RunClock
     store : CheckpointStore
-    tile_folder : TileFolder
+    results : ResultStore
         Stores weights and outcomes. Fits whose results it already has are not repeated.
 
     Yields
@@ -361,12 +360,12 @@ def train_on_sample(
         GO to continue with the tiles, also if the user ended a fit early; else how the run ended.
     """
     units = tuple(unit for unit in sample.plan.units if not unit.has_estimate)
-    if not units or tile_folder.read_joint_outcomes():
+    if not units or results.read_joint_outcomes():
         return Control.GO
     merger = ResultMerger(sample)
-    resume = open_part_checkpoint(store, merger)
+    resume = read_part_checkpoint(store, "sample", merger)
     merger.outcomes[:] = [
-        outcome for outcome in merger.outcomes if tile_folder.load_weights(outcome.series)
+        outcome for outcome in merger.outcomes if results.load_weights(outcome.series)
     ]
     finished_ids = {outcome.unit for outcome in merger.outcomes}
     executor = UnitExecutor(merger, clock, store)
@@ -379,19 +378,19 @@ def train_on_sample(
         if control is not Control.GO:
             return control
         if executor.weights is not None:
-            tile_folder.save_weights(unit.series, executor.weights)
+            results.save_weights(unit.series, executor.weights)
     if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
-        tile_folder.save_joint_outcomes(merger.outcomes)
+        results.save_joint_outcomes(merger.outcomes)
     store.remove_checkpoint()
     return Control.GO
 
 
-def open_part_checkpoint(store: CheckpointStore, merger: ResultMerger) -> Checkpoint | None:
-    """Return the checkpoint of this part of a run; None if there is none, or of another part."""
+def read_part_checkpoint(
+    store: CheckpointStore, part: str, merger: ResultMerger
+) -> Checkpoint | None:
+    """Return the checkpoint of a part of a run; None if there is none, or a damaged one."""
     try:
-        return store.open(merger)
-    except RefusedError as error:  # the checkpoint belongs to a part that has been finished since
-        if error.refusal.code not in CHECKPOINT_FAULTS:
-            raise
+        return store.read(merger, part)
+    except RefusedError:
         store.remove_checkpoint()
         return None

@@ -24,17 +24,16 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.execute.tile_calibration import (
     calibrate_tiles,
-    open_part_checkpoint,
+    read_part_checkpoint,
     train_on_sample,
 )
 from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.plan.joint_training import apply_probe_outcome
 from napari_dip.pipeline.plan.layout import split_into_parts
 from napari_dip.pipeline.plan.types import INDEPENDENT
-from napari_dip.pipeline.store.checkpoint_file import make_run_identity
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_fallback_folders
-from napari_dip.pipeline.store.unit_results import TileFolder, TileResult
+from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -44,18 +43,14 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
 
 
-def open_tile_folder(
+def open_tile_results(
     plan: RunPlan, hashes: Mapping[str, str], store: CheckpointStore
-) -> TileFolder:
-    """Open the folder of this run's tile results; raises the errors of `TileFolder`."""
-    tiles = [[*tile.start, *tile.size] for tile in plan.tiles]
-    identity = {**make_run_identity(plan, plan.source.axes, hashes), "tiles": tiles}
-    return TileFolder(
-        store.results_folder,
-        identity,
-        resume=store.resume,
-        other_folders=list_fallback_folders(plan),
-    )
+) -> ResultStore:
+    """Open and lock the folder of a run; raises the errors of `ResultStore.lock`."""
+    store.open(plan, plan.source.axes, hashes)
+    results = ResultStore(store.folder, list_fallback_folders(plan))
+    results.lock()
+    return results
 
 
 class TileExecutor:
@@ -70,7 +65,7 @@ class TileExecutor:
     clock : RunClock
     store : CheckpointStore
         Writes checkpoints of the fits within a tile.
-    tile_folder : TileFolder
+    results : ResultStore
         Stores the finished tiles.
 
     Attributes
@@ -85,14 +80,14 @@ class TileExecutor:
         image: Any,
         clock: RunClock,
         store: CheckpointStore,
-        tile_folder: TileFolder,
+        results: ResultStore,
     ) -> None:
         self._plan = sample.plan
         self._calibration = sample.calibration
         self._image = image
         self._clock = clock
         self._store = store
-        self._tile_folder = tile_folder
+        self._results = results
         self.finished_tiles: list[int] = []
 
     def restore_units(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
@@ -116,7 +111,7 @@ class TileExecutor:
         for index, grouped_units in groupby(units_with_estimate, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
-            if not self._tile_folder.is_finished(index):
+            if not self._results.has(make_tile_name(index)):
                 try:
                     control = yield from self._restore_tile(
                         self._plan.tiles[index], tile_units, first_number
@@ -132,7 +127,7 @@ class TileExecutor:
                 if control is not Control.GO:
                     return control
                 if (
-                    fallback_notice := self._tile_folder.make_fallback_notice()
+                    fallback_notice := self._results.make_fallback_notice()
                 ) and fallback_notice != self._store.fallback_notice:
                     self._store.fallback_notice = fallback_notice
                     yield self._clock.announce(fallback_notice.sentence)
@@ -145,7 +140,7 @@ class TileExecutor:
         """Fit all units of one tile, as for a separate image, and save the result."""
         image = self._read_tile(tile)
         merger = ResultMerger(image)
-        resume = open_part_checkpoint(self._store, merger)
+        resume = read_part_checkpoint(self._store, make_tile_name(tile.index), merger)
         finished_ids = {outcome.unit for outcome in merger.outcomes}
         executor = UnitExecutor(merger, self._clock, self._store)
         control = Control.GO
@@ -153,14 +148,14 @@ class TileExecutor:
         for index, unit in enumerate(units):
             fitted_unit = apply_probe_outcome(
                 drop_constant_channels(unit, image.calibration.constant_channels),
-                self._tile_folder.read_joint_outcomes(),
+                self._results.read_joint_outcomes(),
             )
             if unit.id in finished_ids or not fitted_unit.channels:
                 continue
             weights_name = f"c{unit.channels[0]}r{unit.restart}"
             if unit.part == first_part:  # later planes start from the weights of the previous plane
                 executor.weights = (
-                    self._tile_folder.load_weights(weights_name) if unit.is_warm_start else None
+                    self._results.load_weights(weights_name) if unit.is_warm_start else None
                 )
             control = yield from executor.fit_unit(fitted_unit, number + index, resume)
             resume = None
@@ -170,7 +165,7 @@ class TileExecutor:
             if (
                 executor.weights is not None and is_weight_source
             ):  # overwritten until the last plane
-                self._tile_folder.save_weights(weights_name, executor.weights)
+                self._results.save_weights(weights_name, executor.weights)
         return self._record_tile(tile, merger, control)
 
     @property
@@ -207,19 +202,17 @@ class TileExecutor:
             tuple(range(1, weighted_residual.ndim))
         )
         has_same_prediction = np.array_equal(mean, prediction)
-        tile_result = TileResult(
-            estimates=np.stack([mean, deviation]),
-            prediction=None if has_same_prediction else prediction,
-            residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
+        tile_result = UnitResult(
             outcomes=tuple(merger.outcomes),
-            learned=merger.learned,
+            estimates=(mean, deviation) if has_same_prediction else (mean, deviation, prediction),
+            residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
-        if ended is Control.KEEP:
+        is_ended_early = ended is Control.KEEP
+        self._results.save(make_tile_name(tile.index), tile_result, in_memory=is_ended_early)
+        if is_ended_early:
             self.finished_tiles.append(tile.index)
-            self._tile_folder.keep_in_memory(tile.index, tile_result)
-            return ended
-        self._tile_folder.save(tile.index, tile_result)
-        self._store.remove_checkpoint()
+        else:
+            self._store.remove_checkpoint()
         return ended
 
 
@@ -250,7 +243,7 @@ def restore_tiles(
     ----------
     plan, data, control, store
         As for `napari_dip.pipeline.execute.runner.run`. The image is read tile by tile. Finished
-        tiles are stored in the store's results folder; without a store, in a temporary folder.
+        tiles are stored in the folder of the store; without a store, in a temporary folder.
 
     Yields
     ------
@@ -279,10 +272,10 @@ def restore_tiles(
             store = CheckpointStore(
                 Path(stack.enter_context(temporary_folder)) / "run", resume=False
             )
-        tile_folder = open_tile_folder(run_plan, hashes, store)
-        stack.callback(tile_folder.close)
-        executor = TileExecutor(sample, image, clock, store, tile_folder)
-        request = yield from train_on_sample(sample, clock, store, tile_folder)
+        results = open_tile_results(run_plan, hashes, store)
+        stack.callback(results.close)
+        executor = TileExecutor(sample, image, clock, store, results)
+        request = yield from train_on_sample(sample, clock, store, results)
         if request is Control.GO:
             request = yield from executor.restore_units(run_plan.units)
         if request is Control.DISCARD:
@@ -290,20 +283,17 @@ def restore_tiles(
         if not executor.finished_tiles:  # ended before the first result
             clock.check_time(plan.source.name)
             return None
-        tile_folder.check_tiles(executor.finished_tiles)
+        results.check_tiles(executor.finished_tiles)
         clock.begin_assessment()
         yield clock.announce("Putting the tiles together")
-        blender = TileBlender(run_plan, sample.calibration, tile_folder, image)
-        images = blender.write_images(_compute_mean_shift(run_plan, tile_folder))
-        return assemble_restoration(sample, blender, tile_folder, images, hashes["image"], clock)
+        blender = TileBlender(run_plan, sample.calibration, results, image)
+        images = blender.write_images(_compute_mean_shift(run_plan, results))
+        return assemble_restoration(sample, blender, results, images, hashes["image"], clock)
 
 
-def _compute_mean_shift(plan: RunPlan, tile_folder: TileFolder) -> Any:
+def _compute_mean_shift(plan: RunPlan, results: ResultStore) -> Any:
     """Return the shift of each channel that keeps its mean: the mean residual, or 0."""
-    sums = [
-        tile_folder.read_tile_record(tile.index)[0]
-        for tile in plan.tiles
-        if tile_folder.has_tile(tile.index)
-    ]
+    names = (make_tile_name(tile.index) for tile in plan.tiles)
+    sums = [results.read_residual_sums(name) for name in names if results.has(name)]
     pixels = prod(plan.source.get_sizes(plan.tiles[0].axes))
     return plan.recipe.task.spec.keeps_mean * np.sum(sums, axis=0) / pixels

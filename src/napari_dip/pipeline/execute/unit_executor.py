@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.joint_training import RunningFit
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import UnitFolder
+    from napari_dip.pipeline.store.unit_results import ResultStore
 
 
 def drop_constant_channels(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
@@ -55,7 +55,7 @@ class UnitExecutor:
     clock : RunClock
     store : CheckpointStore or None
         Writes checkpoints; None: there are none.
-    unit_folder : UnitFolder, optional
+    results : ResultStore, optional
         Saves the result of each finished fit, so that another process can merge it.
 
     Attributes
@@ -69,14 +69,14 @@ class UnitExecutor:
         merger: ResultMerger,
         clock: RunClock,
         store: CheckpointStore | None,
-        unit_folder: UnitFolder | None = None,
+        results: ResultStore | None = None,
     ) -> None:
         self._image = merger.image
         self._plan, self._calibration = merger.image.plan, merger.image.calibration
         self._clock = clock
         self._merger = merger
         self._store = store
-        self._unit_folder = unit_folder
+        self._results = results
         self._movie = Movie(merger)
         self._control = Control.GO
         self._is_selecting = False
@@ -226,7 +226,7 @@ class UnitExecutor:
         return self._control
 
     def _record_result(self, unit: WorkUnit, fit: RunningFit) -> Control:
-        """Pass the result of a fit to the merger, the unit folder and the checkpoint store."""
+        """Pass the result of a fit to the merger, the result store and the checkpoint store."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import (
             compute_uncertainty,
@@ -257,11 +257,13 @@ class UnitExecutor:
         self._merger.add(unit, picture, deviation, prediction, outcome, learned)
         if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
-        if self._unit_folder is not None:
-            self._unit_folder.save(
-                unit,
+        if self._results is not None:
+            self._results.save(
+                unit.id,
                 UnitResult(
-                    outcome=outcome, estimates=(picture, deviation, prediction), learned=learned
+                    outcomes=(outcome,),
+                    estimates=(picture, deviation, prediction),
+                    learned=learned,
                 ),
             )
         if unit.role == INDEPENDENT:
@@ -294,10 +296,10 @@ class UnitExecutor:
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
         self._merger.outcomes.append(outcome)
-        if self._unit_folder is not None and not result.is_ended_by_user:
+        if self._results is not None and not result.is_ended_by_user:
             if unit.role == JOINT and self.weights is not None:
-                self._unit_folder.save_weights(unit.series, self.weights)
-            self._unit_folder.save(unit, UnitResult(outcome=outcome))
+                self._results.save_weights(unit.series, self.weights)
+            self._results.save(unit.id, UnitResult(outcomes=(outcome,)))
         if self._store is not None and self.weights is not None and not result.is_ended_by_user:
             self._store.record_finished_unit(self._merger, self.weights)
         return Control.GO

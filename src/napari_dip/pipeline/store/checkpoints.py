@@ -1,59 +1,48 @@
 """Write and read the checkpoint of a run, from which an interrupted run resumes exactly.
 
-A checkpoint is one safetensors file with the tensors of the current fit and the sums of finished
-units. Its JSON header identifies the run. Unlike a pickle, opening it executes no code.
+A checkpoint is an entry of the run folder, with the tensors of the current fit and the sums of
+finished units.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.io.paths import make_save_refusal, resolve_target
-from napari_dip.pipeline.store.checkpoint_file import (
-    CompletedUnits,
+from napari_dip.errors.notes import read_note, read_stop
+from napari_dip.io.paths import make_save_refusal
+from napari_dip.pipeline.assess.report import compute_sha256
+from napari_dip.pipeline.plan.types import UnitOutcome, UnitRole
+from napari_dip.pipeline.store.run_folder import RunFolder, make_run_identity
+from napari_dip.pipeline.store.tensor_file import (
+    DAMAGE_ERRORS,
     DamagedFileError,
-    is_checkpoint,
-    make_run_identity,
-    pack_checkpoint,
+    group_tensors,
     read_metadata,
     read_tensors,
-    unpack_checkpoint,
-    write_tensors,
 )
-from napari_dip.pipeline.store.folder_lock import is_run_folder, remove_run_folder
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.assess.merge import ResultMerger
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.plan.types import Plan
 
-#: Schema of checkpoints; increased when older checkpoints cannot be resumed.
-CHECKPOINT_SCHEMA = 6
-#: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99.tiles".
+#: Name of the checkpoint in the run folder.
+CHECKPOINT_NAME = "checkpoint"
+#: Maximum length, in bytes, of what a run appends to a result's name: ".unfinished-99".
 MAX_STATE_SUFFIX_BYTES = 20
 #: Shortest and longest time between two checkpoints, in seconds: the work that a crash loses.
 MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
 #: Within these limits, the interval is such that writing takes at most this share of the run time.
 MAX_WRITE_FRACTION = 0.02
-#: Errors when reading a damaged file, or one that is no checkpoint, in addition to SafetensorError.
-CHECKPOINT_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    RecursionError,
-)
-#: Refusals of a checkpoint after which a run can start from the beginning.
-CHECKPOINT_FAULTS = ("resume-other", "resume-broken")
+_STATE_GROUPS = ("step", "rollback", "best")
 
 
 class CheckpointStore:
@@ -62,10 +51,13 @@ class CheckpointStore:
     Parameters
     ----------
     path : path
-        File of the checkpoint. If a file or folder of other origin has this name, a number is
-        appended.
+        Path of the run folder, as for `RunFolder`.
     resume : bool
         Whether to resume from an existing checkpoint.
+    name : str
+        Name of the checkpoint. Each shard of a run has its own.
+    restarts : bool
+        Whether a run folder that is damaged or of another run is replaced instead of refused.
     first_write_seconds : float
         Seconds of the run before the first checkpoint is written.
     prepare : callable, optional
@@ -73,21 +65,17 @@ class CheckpointStore:
         OSError if they cannot be written.
     is_resumable_when_ended : bool
         Whether a run that the user ended can be resumed.
-    results_folder : Path, optional
-        Folder for finished units and tiles; next to the checkpoint by default.
 
     Attributes
     ----------
+    folder : RunFolder
+        Also holds the results of finished units and tiles.
     weights : mapping of str to Tensor, or None
         Network weights of the last finished unit, from which the next one may start.
     failure : Refusal or None
         Why the last checkpoint could not be written. This does not end the run.
     fallback_notice : Refusal or None
-        Where finished tiles are stored if not in the results folder.
-    resume : bool
-    path, results_folder : Path
-    identity : dict
-        Identity of the run, in plain JSON types; empty until `open` is called.
+        Where finished tiles are stored if not in the run folder.
     unit : str
         Id of the unit whose fit the checkpoint continues; "" if there is none.
     """
@@ -97,37 +85,67 @@ class CheckpointStore:
         path: str | os.PathLike[str],
         *,
         resume: bool,
+        name: str = CHECKPOINT_NAME,
+        restarts: bool = False,
         first_write_seconds: float = MIN_WRITE_INTERVAL,
         prepare: Callable[[], object] = lambda: None,
         is_resumable_when_ended: bool = True,
-        results_folder: Path | None = None,
     ) -> None:
-        self.path = (
-            Path(path) if results_folder else find_checkpoint_path(Path(path), resume=resume)
-        )
-        self.results_folder = results_folder or get_results_path(self.path)
-        self._folder = resolve_target(self.path.parent)
+        self.folder = RunFolder(path, resume=resume)
         self.failure: Refusal | None = None
         self.fallback_notice: Refusal | None = None
-        self.resume = resume
-        self.identity: dict[str, Any] = {}
         self.unit = ""
         self.weights: Mapping[str, Any] | None = None
+        self._name = name
+        self._restarts = restarts
+        self._part = ""
         self._latest_checkpoint: tuple[Checkpoint, str] | None = None
-        self._completed_units: CompletedUnits | None = None
+        self._merged: tuple[dict[str, Any], tuple[UnitOutcome, ...]] | None = None
         self._last_write_time = time.monotonic()
         self._write_interval = first_write_seconds
         self._prepare_write: Callable[[], object] | None = prepare
         self._keeps_user_stop = is_resumable_when_ended
         self._max_bytes = 0
 
-    def open(self, merger: ResultMerger) -> Checkpoint | None:
-        """Set the identity of the run, and read its checkpoint if there is one.
+    def open_image(self, image: CalibratedImage) -> None:
+        """Set the identity of a run that fits one image; raise `RefusedError` as `open` does."""
+        hashes = {name: compute_sha256(array) for name, array in image.inputs.items()}
+        self.open(image.plan, image.source.axes, hashes)
+
+    def open(self, plan: Plan, axes: str, hashes: Mapping[str, str]) -> None:
+        """Set the identity of the run.
+
+        Parameters
+        ----------
+        plan : Plan
+        axes : str
+            Axes of the fitted pixels.
+        hashes : mapping of str to str
+            SHA-256 of the pixels of each input.
+
+        Raises
+        ------
+        RefusedError
+            If the run is to be resumed, and its folder is of another run or is damaged.
+        """
+        self._max_bytes = 2 * plan.peak_bytes
+        try:
+            self.folder.open(make_run_identity(plan, axes, hashes))
+        except RefusedError:
+            if not self._restarts:
+                raise
+            self.folder.restart()
+
+    def read(self, merger: ResultMerger, part: str = "") -> Checkpoint | None:
+        """Read the checkpoint of a part of the run, if it is to be resumed.
 
         Parameters
         ----------
         merger : ResultMerger
-            Receives the results of the finished units. Its image identifies the run.
+            Receives the results of the finished units.
+        part : str
+            Name of the part, such as a tile, that is fitted from now on. A checkpoint of another
+            part is removed.
 
         Returns
         -------
@@ -137,17 +155,31 @@ class CheckpointStore:
         Raises
         ------
         RefusedError
-            If the file belongs to another run, or is damaged.
+            If the file is damaged.
         """
-        from napari_dip.pipeline.assess.report import compute_sha256
-
-        plan, axes = merger.image.plan, merger.image.source.axes
-        hashes = {name: compute_sha256(array) for name, array in merger.image.inputs.items()}
-        self.identity = {"schema": CHECKPOINT_SCHEMA, **make_run_identity(plan, axes, hashes)}
-        self._max_bytes = 2 * plan.peak_bytes
-        if not self.resume or not os.path.lexists(self.path):
+        self._part, path = part, self.folder.get_path(self._name)
+        if not self.folder.resume or not path.exists():
             return None
-        return self._read(merger)
+        try:
+            if path.is_symlink() or path.stat().st_size > self._max_bytes:
+                raise DamagedFileError("no checkpoint of this run is so large")
+            metadata, tensors = read_metadata(path), read_tensors(path)
+            if metadata["part"] != part:
+                self.remove_checkpoint()
+                return None
+            groups = group_tensors(tensors)
+            self._restore_merger(merger, groups, tuple(map(read_outcome, metadata["outcomes"])))
+            self._latest_checkpoint = _read_fit(groups, metadata["fit"])
+        except DAMAGE_ERRORS as error:
+            if self._restarts:
+                self.folder.restart()
+                return None
+            why = "it is damaged or cut off"
+            raise RefusedError("resume-broken", path=path, why=why) from error
+        if self._latest_checkpoint is None:
+            return None
+        checkpoint, self.unit = self._latest_checkpoint
+        return checkpoint
 
     def offer(self, checkpoint: Checkpoint, unit: str) -> None:
         """Record a checkpoint of the current fit, and write it if one is due."""
@@ -164,14 +196,14 @@ class CheckpointStore:
     def record_finished_unit(self, merger: ResultMerger, weights: Mapping[str, Any]) -> None:
         """Record the results of all finished units, after a fit has ended."""
         self._latest_checkpoint, self.weights = None, weights
-        self._completed_units = CompletedUnits(
-            sums=merger.sums.copy(),
-            predictions=merger.predictions.copy(),
-            count=merger.count.copy(),
-            learned={name: array.copy() for name, array in merger.learned.items()},
-            outcomes=tuple(merger.outcomes),
-            weights=weights,
-        )
+        tensors = {
+            "done/sums": merger.sums.copy(),
+            "done/predictions": merger.predictions.copy(),
+            "done/count": merger.count.copy(),
+            **{f"learned/{name}": array.copy() for name, array in merger.learned.items()},
+            **{f"weights/{name}": value for name, value in weights.items()},
+        }
+        self._merged = tensors, tuple(merger.outcomes)
 
     def write_after_user_stop(self) -> None:
         """Write the checkpoint after the user ended the run, if such runs can be resumed."""
@@ -179,25 +211,19 @@ class CheckpointStore:
             self.write()
 
     def write(self) -> None:
-        """Write the latest checkpoint atomically; on errors, set `failure` instead of raising."""
-        if self._latest_checkpoint is None and self._completed_units is None:
+        """Write the latest checkpoint; on errors, set `failure` instead of raising."""
+        if self._latest_checkpoint is None and self._merged is None:
             return
-        tensors, header = pack_checkpoint(self._latest_checkpoint, self._completed_units)
-        header["identity"] = self.identity
+        tensors, metadata = self._pack()
         start_time = time.monotonic()
         try:
             if self._prepare_write is not None:
                 self._prepare_write()
                 self._prepare_write = None
-            if self._is_folder_replaced():
-                raise OSError(errno.ENOENT, "its folder leads elsewhere by now")
-            if is_foreign(self.path):
-                why = "a file of that name is there that is not of this program"
-                raise FileExistsError(errno.EEXIST, why)
-            write_tensors(self.path, tensors, header)
+            self.folder.save(self._name, tensors, metadata)
             self.failure = None
         except OSError as error:
-            self.failure = make_save_refusal(self.path, error)
+            self.failure = make_save_refusal(self.folder.path, error)
         self._last_write_time = time.monotonic()
         write_seconds = self._last_write_time - start_time
         self._write_interval = min(
@@ -209,96 +235,91 @@ class CheckpointStore:
         with suppress(MemoryError, RuntimeError):  # torch raises RuntimeError if memory is full
             self.write()
 
-    def has_saved_state(self) -> bool:
-        """Return whether there is a checkpoint or a results folder to resume from."""
-        return os.path.lexists(self.path) or os.path.lexists(self.results_folder)
-
     def remove(self) -> None:
-        """Delete checkpoint and results folder after the result is saved; keep foreign files."""
-        self.remove_checkpoint()
-        if not self._is_folder_replaced():
-            remove_run_folder(self.results_folder)
+        """Delete the run folder after the result is saved; keep foreign files."""
+        self._latest_checkpoint = self._merged = None
+        self.folder.remove()
 
     def remove_checkpoint(self) -> None:
         """Delete the checkpoint, and forget recorded state."""
-        self._latest_checkpoint = self._completed_units = None
-        if is_checkpoint(self.path) and not self._is_folder_replaced():
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+        self._latest_checkpoint = self._merged = None
+        self.folder.remove_entry(self._name)
 
-    def _is_folder_replaced(self) -> bool:
-        """Return whether the folder of the checkpoint was replaced by another one or by a link."""
-        return resolve_target(self.path.parent) != self._folder
+    def _pack(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the recorded state as named tensors and JSON metadata."""
+        import torch
 
-    def _read(self, merger: ResultMerger) -> Checkpoint | None:
-        try:
-            if not is_checkpoint(self.path):
-                raise DamagedFileError("it is not what was written")
-            if self.path.stat().st_size > self._max_bytes:
-                raise DamagedFileError("no checkpoint of this run is so large")
-            header = read_metadata(self.path)
-            if header["identity"] != self.identity:
-                raise RefusedError("resume-other", path=self.path)
-            self._latest_checkpoint, self._completed_units = unpack_checkpoint(
-                read_tensors(self.path), header
-            )
-            if self._completed_units is not None:
-                self._restore_merge(merger, self._completed_units)
-        except CHECKPOINT_ERRORS as error:
-            why = "it is damaged or cut off"
-            raise RefusedError("resume-broken", path=self.path, why=why) from error
-        if self._latest_checkpoint is None:
-            return None
-        checkpoint, self.unit = self._latest_checkpoint
-        return checkpoint
+        tensors: dict[str, Any] = {}
+        metadata: dict[str, Any] = {"part": self._part, "fit": None, "outcomes": []}
+        if self._merged is not None:
+            arrays, outcomes = self._merged
+            tensors |= {name: torch.as_tensor(array) for name, array in arrays.items()}
+            metadata["outcomes"] = [asdict(outcome) for outcome in outcomes]
+        if self._latest_checkpoint is not None:
+            checkpoint, unit = self._latest_checkpoint
+            for group in _STATE_GROUPS:
+                state = getattr(checkpoint, group)
+                tensors |= {f"{group}/{name}": value for name, value in state.items()}
+            metadata["fit"] = {
+                "unit": unit,
+                "best_iteration": checkpoint.best_iteration,
+                "rollbacks": checkpoint.rollbacks,
+                "notes": [note.to_dict() for note in checkpoint.notes],
+                "history": [
+                    [record.iteration, record.fit_loss, record.validation_loss]
+                    for record in checkpoint.history
+                ],
+            }
+        return tensors, metadata
 
-    def _restore_merge(self, merger: ResultMerger, done: CompletedUnits) -> None:
-        """Restore the results of finished units."""
-        merger.sums[...] = done.sums
-        merger.predictions[...] = done.predictions
-        merger.learned.update(done.learned)
-        self.weights = done.weights
-        merger.count[...] = done.count
-        merger.outcomes.extend(done.outcomes)
-
-
-def get_results_path(path: Path) -> Path:
-    """Return the path of the results folder next to a checkpoint."""
-    return path.with_name(f"{path.name}.tiles")
-
-
-def find_checkpoint_path(path: Path, *, resume: bool) -> Path:
-    """Return the first path for a checkpoint that is free or belongs to a run.
-
-    Parameters
-    ----------
-    path : Path
-        Tried first; then numbers are appended.
-    resume : bool
-        Whether the run is to be resumed. If there is no checkpoint under any name, but an
-        unreadable file at `path`, that path is returned. Reading it then reports the error.
-    """
-    candidate, number = path, 2
-    while is_foreign(candidate) or _is_foreign_folder(get_results_path(candidate)):
-        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
-    has_saved_run = os.path.lexists(candidate) or os.path.lexists(get_results_path(candidate))
-    return path if resume and not has_saved_run and is_foreign(path) else candidate
+    def _restore_merger(
+        self,
+        merger: ResultMerger,
+        groups: Mapping[str, Mapping[str, Any]],
+        outcomes: tuple[UnitOutcome, ...],
+    ) -> None:
+        """Restore the results of finished units from the tensors of a checkpoint."""
+        if "done" not in groups:
+            return
+        arrays = {name: tensor.numpy() for name, tensor in groups["done"].items()}
+        merger.sums[...] = arrays["sums"]
+        merger.predictions[...] = arrays["predictions"]
+        merger.count[...] = arrays["count"]
+        learned = groups.get("learned", {})
+        merger.learned.update({name: tensor.numpy() for name, tensor in learned.items()})
+        merger.outcomes.extend(outcomes)
+        self.record_finished_unit(merger, groups.get("weights", {}))
 
 
-def is_foreign(path: Path) -> bool:
-    """Return whether a path exists that is not a checkpoint."""
-    return os.path.lexists(path) and not is_checkpoint(path)
+def _read_fit(
+    groups: Mapping[str, dict[str, Any]], fit: Mapping[str, Any] | None
+) -> tuple[Checkpoint, str] | None:
+    """Return the current fit of a checkpoint and its unit; None if there is none."""
+    from napari_dip.engine.fit.early_stopping import ValidationRecord
+    from napari_dip.engine.fit.state import Checkpoint
+
+    if fit is None:
+        return None
+    states: dict[str, Any] = {group: groups.get(group, {}) for group in _STATE_GROUPS}
+    checkpoint = Checkpoint(
+        **states,
+        best_iteration=int(fit["best_iteration"]),
+        history=tuple(
+            ValidationRecord(iteration=int(i), fit_loss=float(a), validation_loss=float(b))
+            for i, a, b in fit["history"]
+        ),
+        rollbacks=int(fit["rollbacks"]),
+        notes=tuple(map(read_note, fit["notes"])),
+    )
+    return checkpoint, str(fit["unit"])
 
 
-def _is_foreign_folder(folder: Path) -> bool:
-    return os.path.lexists(folder) and not is_run_folder(folder)
-
-
-def write_weights(path: Path, weights: Mapping[str, Any]) -> None:
-    """Write network weights atomically; raise OSError if they cannot be written."""
-    write_tensors(path, {name: value.contiguous().cpu() for name, value in weights.items()}, {})
-
-
-def read_weights(path: Path) -> dict[str, Any] | None:
-    """Read network weights; return None if the file does not exist."""
-    return read_tensors(path) if path.exists() else None
+def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
+    """Return the outcome that was stored as JSON after `asdict`."""
+    history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
+    tuples = {name: tuple(raw[name]) for name in ("evidence", "gain")}
+    fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
+    stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
+    notes = tuple(map(read_note, raw["notes"]))
+    fields["role"] = UnitRole(fields["role"])
+    return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

@@ -12,8 +12,13 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.io.paths import check_readable_file, compute_file_sha256
 from napari_dip.pipeline.plan.types import JOINT, JointNetwork
-from napari_dip.pipeline.store.checkpoint_file import read_header, read_outcome, read_tensors
-from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS
+from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.tensor_file import (
+    DAMAGE_ERRORS,
+    group_tensors,
+    read_metadata,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +44,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     printable = make_printable(str(file_path))
     digest = compute_file_sha256(file_path)
     try:
-        description = read_header(file_path)["network"]
+        description = read_metadata(file_path)["network"]
         if description["schema"] != NETWORK_FILE_SCHEMA:
             raise ValueError(f"its schema is {description['schema']}")
         return JointNetwork(
@@ -57,7 +62,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             files=tuple(str(width["name"]) for width in description["files"]),
             outcomes=tuple(read_outcome(width) for width in description["outcomes"]),
         )
-    except CHECKPOINT_ERRORS as error:
+    except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"
         raise RefusedError("series-broken", path=printable, why=why) from error
 
@@ -80,15 +85,10 @@ def read_network_weights(network: JointNetwork) -> dict[str, dict[str, Any]]:
         why = "it has changed since it was looked at"
         raise RefusedError("series-broken", path=printable, why=why)
     try:
-        tensors = read_tensors(path)
-    except CHECKPOINT_ERRORS as error:
+        return group_tensors(read_tensors(path))
+    except DAMAGE_ERRORS as error:
         why = "its weights are damaged"
         raise RefusedError("series-broken", path=printable, why=why) from error
-    weights: dict[str, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        series, _, name = key.partition("/")
-        weights.setdefault(series, {})[name] = value
-    return weights
 
 
 def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> list[UnitOutcome]:

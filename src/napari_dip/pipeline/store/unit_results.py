@@ -1,8 +1,8 @@
-"""Store finished fits and tiles on disk, so that a run can be interrupted at any time.
+"""Store the results of finished fits and tiles as entries of the run folder.
 
-Files are written atomically. A tile consists of image files and of a record, which is written last
-and marks the tile as finished. The content does not depend on the process that wrote it. If the
-disk is full, files go to fallback folders or stay in memory until the run ends.
+Another process can merge them, and a run can be interrupted at any time. The content does not
+depend on the process that wrote it. If the disk is full, files go to fallback folders or stay in
+memory until the run ends.
 """
 
 from __future__ import annotations
@@ -10,300 +10,203 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.io.atomic import write_atomically
 from napari_dip.io.paths import describe_write_error, make_save_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.store.checkpoint_file import (
+from napari_dip.pipeline.store.checkpoints import read_outcome
+from napari_dip.pipeline.store.tensor_file import (
+    DAMAGE_ERRORS,
+    group_tensors,
+    map_tensors,
     read_metadata,
-    read_outcome,
     read_tensors,
-    write_tensors,
 )
-from napari_dip.pipeline.store.checkpoints import CHECKPOINT_ERRORS, read_weights, write_weights
-from napari_dip.pipeline.store.folder_lock import FolderLock, empty_run_folder, make_run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import numpy.typing as npt
 
     from napari_dip.errors import Refusal
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.calibration import StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
+    from napari_dip.pipeline.store.run_folder import RunFolder
 
 WrittenT = TypeVar("WrittenT")
 
-#: Schema of tile folders; increased when older ones cannot be resumed.
-TILE_MANIFEST_SCHEMA = 2
-_MANIFEST_NAME, _JOINT_OUTCOMES_NAME = "tiles.json", "lesson.json"
-#: Names of a tile's files, by its index.
-_ESTIMATE_NAME, _PREDICTION_NAME, _OUTCOME_NAME = "{}.npy", "{}.prediction.npy", "{}.json"
+#: Names of the arrays of a result, in the order of `UnitResult.estimates`.
+_ESTIMATE_NAMES = ("picture", "deviation", "prediction")
+#: Name of the entry with the outcomes of the joint training of tiles.
+_JOINT_NAME = "joint"
 
 
-class FallbackStorage:
-    """Write files to a run's own folder, or to fallback folders if that fails.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's own folder.
-    other_folders : sequence of Path
-        Folders in which fallback folders are created when needed, in this order.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class UnitResult:
+    """Hold the result of one fit, or of all fits of one tile.
 
     Attributes
     ----------
-    why : str
-        Why a file could not be written to the own folder; "" if that never happened.
-    fallback_folder : Path or None
-        The fallback folder that was last written to.
+    outcomes : tuple of UnitOutcome
+    estimates : tuple of ndarray
+        Picture, deviation and prediction, float32 in the image's units; empty for joint training.
+        Without a prediction, it equals the picture.
+    learned : mapping of str to ndarray
+        Learned parameters of a fit, such as a PSF.
+    residual_sums : tuple of float
+        For each channel of a tile, the sum of measurement minus prediction, weighted by the tile's
+        blending weights. The sums of all tiles add up to that of the image.
     """
 
-    def __init__(self, folder: Path, other_folders: Sequence[Path] = ()) -> None:
-        self.folder = folder
-        self.why = ""
-        self.fallback_folder: Path | None = None
-        self._others = list(other_folders)
-        self._spare: list[tempfile.TemporaryDirectory[str]] = []
-        self._moved: dict[str, Path] = {}
+    outcomes: tuple[UnitOutcome, ...]
+    estimates: tuple[StackArray, ...] = ()
+    learned: Mapping[str, StackArray] = field(default_factory=dict)
+    residual_sums: tuple[float, ...] = ()
 
-    def path(self, name: str) -> Path:
-        """Return the path of a file, whether it exists or not."""
-        return self._moved.get(name, self.folder / name)
 
-    def place(self, name: str, write: Callable[[Path], WrittenT]) -> WrittenT:
-        """Write a file to the first folder where that succeeds; return what `write` returns.
+class ResultStore:
+    """Store the results of one run in its folder.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    fallback_folders : sequence of Path
+        Folders in which temporary folders are created if the run folder cannot be written to.
+    """
+
+    def __init__(self, folder: RunFolder, fallback_folders: Sequence[Path] = ()) -> None:
+        self._folder = folder
+        self._fallback_folders = list(fallback_folders)
+        self._temporary_folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._moved_files: dict[str, Path] = {}
+        self._memory: dict[str, tuple[Mapping[str, Any], Any]] = {}
+        self._write_error = ""
+        self._fallback_folder: Path | None = None
+        self._uses_memory = False
+        self._is_lock_owner = False
+
+    def lock(self) -> None:
+        """Create the folder, lock it against other runs, and write its manifest.
+
+        Processes that resume the same run share the folder.
+
+        Raises
+        ------
+        RefusedError
+            If another run has locked the folder.
+        FailedError
+            If the folder cannot be written to.
+        """
+        folder = self._folder
+        try:
+            folder.create()
+            self._is_lock_owner = self._try_lock()
+            folder.prepare()
+        except OSError as error:
+            raise FailedError(make_save_refusal(folder.path, error)) from error
+
+    def close(self) -> None:
+        """Remove temporary folders and release the lock; memory-mapped images stay valid."""
+        for temporary_folder in self._temporary_folders:
+            temporary_folder.cleanup()
+        if self._is_lock_owner:
+            self._folder.release()
+
+    def save(self, name: str, result: UnitResult, *, in_memory: bool = False) -> None:
+        """Save a result.
 
         Parameters
         ----------
         name : str
-        write : callable
-            Takes the path, writes the file atomically, and raises OSError if that fails.
-
-        Raises
-        ------
-        OSError
-            If no folder can be written to; the error of the own folder.
+            Id of the unit, or output of `make_tile_name`.
+        result : UnitResult
+        in_memory : bool
+            Whether to keep the result for this process only.
         """
-        failure = None
-        for folder in self._all():
-            path = folder / name
-            try:
-                written = write(path)
-            except OSError as error:
-                failure = failure or error
-                self.why = describe_write_error(failure)
-                continue
-            self._moved[name] = path
-            self.fallback_folder = self.fallback_folder if folder == self.folder else folder
-            return written
-        assert failure is not None
-        raise failure
+        import torch
 
-    def close(self) -> None:
-        """Remove the fallback folders; arrays that are memory-mapped from them stay valid."""
-        for folder in self._spare:
-            folder.cleanup()
-
-    def _all(self) -> Iterator[Path]:
-        """Yield the own folder, existing fallback folders, and then new ones."""
-        yield self.folder
-        yield from (Path(folder.name) for folder in self._spare)
-        while self._others:
-            try:
-                directory = tempfile.TemporaryDirectory(
-                    prefix="napari-dip-", dir=self._others.pop(0), ignore_cleanup_errors=True
-                )
-            except OSError:
-                continue
-            self._spare.append(directory)
-            yield Path(directory.name)
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class TileResult:
-    """Hold the result of one tile.
-
-    Attributes
-    ----------
-    estimates : ndarray
-        (2, C, *size) float32, in the image's units: picture and its standard deviation.
-    prediction : ndarray or None
-        (C, *size): predicted measurement; None if it equals the picture.
-    residual_sums : tuple of float
-        For each channel, the sum of measurement minus prediction, weighted by the tile's blending
-        weights. The sums of all tiles add up to that of the image.
-    outcomes : tuple of UnitOutcome
-    learned : mapping of str to list
-        Learned parameters, such as a PSF.
-    """
-
-    estimates: StackArray
-    prediction: StackArray | None
-    residual_sums: tuple[float, ...]
-    outcomes: tuple[UnitOutcome, ...]
-    learned: Mapping[str, Any] = field(default_factory=dict)
-
-
-class TileFolder:
-    """Store the tiles of one run in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Created if it does not exist.
-    identity : mapping
-        Identity of the run, in plain JSON types.
-    resume : bool
-        Whether to keep existing tiles; otherwise they are removed.
-    other_folders : sequence of Path
-        Folders in which fallback folders are created if the disk is full.
-
-    Raises
-    ------
-    RefusedError
-        If the folder is a link. If `resume` is true and the folder belongs to another run; if
-        `resume` is false and another process uses the folder.
-    FailedError
-        If the folder cannot be written to.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        identity: Mapping[str, Any],
-        *,
-        resume: bool,
-        other_folders: Sequence[Path] = (),
-    ) -> None:
-        self._storage = FallbackStorage(folder, other_folders)
-        self._memory_results: dict[int, TileResult] = {}
-        self._memory_weights: dict[str, Mapping[str, Any]] = {}
-        self._joint_outcomes: tuple[UnitOutcome, ...] = ()
-        self._uses_memory = False
-        if folder.is_symlink():  # files of the linked folder could be removed
-            raise RefusedError("output-linked", path=folder)
-        with self._convert_write_errors():
-            make_run_folder(folder)
-            self._lock = self._lock_folder(folder, resume)
-            manifest_file = folder / _MANIFEST_NAME
-            manifest = {"schema": TILE_MANIFEST_SCHEMA, **json.loads(json.dumps(dict(identity)))}
-            if resume and manifest_file.exists():
-                if json.loads(manifest_file.read_text(encoding="utf-8")) != manifest:
-                    raise RefusedError("resume-other", path=folder)
-                return
-            empty_run_folder(folder)
-            manifest_json = json.dumps(manifest).encode()
-            _replace_content(manifest_file, manifest_json)
-
-    def is_finished(self, index: int) -> bool:
-        """Return whether a tile is finished and on disk."""
-        return self._read_manifest(index).exists()
-
-    def save(self, index: int, piece: TileResult) -> None:
-        """Save a finished tile; keep it in memory if no folder can be written to."""
-        record = {
-            "left": list(piece.residual_sums),
-            "outcomes": [asdict(outcome) for outcome in piece.outcomes],
-            "learned": {
-                name: np.asarray(values).tolist() for name, values in piece.learned.items()
-            },
+        arrays = dict(zip(_ESTIMATE_NAMES, result.estimates, strict=False))
+        arrays |= {f"learned/{key}": array for key, array in result.learned.items()}
+        tensors = {key: torch.from_numpy(np.array(a, order="C")) for key, a in arrays.items()}
+        metadata = {
+            "outcomes": [asdict(outcome) for outcome in result.outcomes],
+            "residual_sums": result.residual_sums,
         }
-        try:
-            self._save_array(_ESTIMATE_NAME.format(index), piece.estimates)
-            if piece.prediction is not None:
-                self._save_array(_PREDICTION_NAME.format(index), piece.prediction)
-            record_json = json.dumps(record).encode()
-            self._storage.place(
-                _OUTCOME_NAME.format(index),
-                partial(_replace_content, content=record_json),
-            )
-        except OSError:
-            self._uses_memory = True
-            self._memory_results[index] = piece
+        self._save(name, tensors, metadata, in_memory=in_memory)
 
-    def keep_in_memory(self, index: int, piece: TileResult) -> None:
-        """Keep a tile that the user ended early, for this run only."""
-        self._memory_results[index] = piece
+    def has(self, name: str) -> bool:
+        """Return whether there is a result, on disk or in memory."""
+        return name in self._memory or self._get_path(name).exists()
 
-    def has_tile(self, index: int) -> bool:
-        """Return whether a tile has a result, on disk or in memory."""
-        return index in self._memory_results or self.is_finished(index)
+    def read_outcomes(self, name: str) -> tuple[UnitOutcome, ...]:
+        """Return the outcomes of a result; empty if there is none."""
+        return tuple(map(read_outcome, self._read_metadata(name)["outcomes"]))
 
-    def open_estimates(self, index: int) -> npt.NDArray[np.float32]:
-        """Return picture and deviation of a tile, (2, C, *size), as a memory-mapped array."""
-        if index in self._memory_results:
-            return self._memory_results[index].estimates
-        return _open_mapped_array(self._storage.path(_ESTIMATE_NAME.format(index)))
+    def read_residual_sums(self, name: str) -> tuple[float, ...]:
+        """Return the residual sums of a tile; empty if it has no result."""
+        return tuple(self._read_metadata(name)["residual_sums"])
 
-    def open_prediction(self, index: int) -> npt.NDArray[np.float32]:
-        """Return the predicted measurement of a tile, (C, *size)."""
-        if index in self._memory_results:
-            tile_result = self._memory_results[index]
-            return (
-                tile_result.estimates[0]
-                if tile_result.prediction is None
-                else tile_result.prediction
-            )
-        path = self._storage.path(_PREDICTION_NAME.format(index))
-        return _open_mapped_array(path) if path.exists() else self.open_estimates(index)[0]
-
-    def read_tile_record(
-        self, index: int
-    ) -> tuple[tuple[float, ...], tuple[UnitOutcome, ...], dict[str, Any]]:
-        """Return residual sums, outcomes and learned parameters of a tile."""
-        if index in self._memory_results:
-            tile_result = self._memory_results[index]
-            return tile_result.residual_sums, tile_result.outcomes, dict(tile_result.learned)
-        record = json.loads(self._read_manifest(index).read_text(encoding="utf-8"))
-        outcomes = tuple(read_outcome(raw) for raw in record["outcomes"])
-        return tuple(record["left"]), outcomes, record["learned"]
+    def open_estimates(self, name: str) -> tuple[StackArray, ...]:
+        """Return picture, deviation and prediction, memory-mapped if they are on disk."""
+        if name in self._memory:
+            arrays = {key: tensor.numpy() for key, tensor in self._memory[name][0].items()}
+        else:
+            arrays = map_tensors(self._get_path(name))
+        return tuple(arrays.get(key, arrays[_ESTIMATE_NAMES[0]]) for key in _ESTIMATE_NAMES)
 
     def save_joint_outcomes(self, outcomes: Sequence[UnitOutcome]) -> None:
-        """Save the outcomes of joint training and fine-tuning probes."""
-        self._joint_outcomes = tuple(outcomes)
-        outcomes_json = json.dumps([asdict(outcome) for outcome in outcomes]).encode()
-        with suppress(OSError):
-            self._storage.place(
-                _JOINT_OUTCOMES_NAME,
-                partial(_replace_content, content=outcomes_json),
-            )
+        """Save the outcomes of the joint training of tiles and of its fine-tuning probes."""
+        self.save(_JOINT_NAME, UnitResult(outcomes=tuple(outcomes)))
 
     def read_joint_outcomes(self) -> tuple[UnitOutcome, ...]:
-        """Return the outcomes of joint training; empty if there are none so far."""
-        if not self._joint_outcomes and (path := self._storage.path(_JOINT_OUTCOMES_NAME)).exists():
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            self._joint_outcomes = tuple(read_outcome(raw) for raw in rows)
-        return self._joint_outcomes
+        """Return the outcomes of the joint training of tiles; empty if there are none so far."""
+        return self.read_outcomes(_JOINT_NAME)
 
-    def save_weights(self, name: str, weights: Mapping[str, Any]) -> None:
-        """Save the weights of a network; keep them in memory if no folder can be written to."""
-        self._memory_weights.pop(name, None)
-        try:
-            file_name = f"{name}.weights"
-            self._storage.place(file_name, lambda path: write_weights(path, weights))
-        except OSError:
-            self._uses_memory = True
-            self._memory_weights[name] = weights
+    def save_weights(self, series: str, weights: Mapping[str, Any]) -> None:
+        """Save the weights of a network."""
+        self._save(_make_weights_name(series), weights, {})
 
-    def load_weights(self, name: str) -> Mapping[str, Any] | None:
+    def load_weights(self, series: str) -> Mapping[str, Any] | None:
         """Return the weights of a network; None if there are none of this name."""
-        if name in self._memory_weights:
-            return self._memory_weights[name]
-        return read_weights(self._storage.path(f"{name}.weights"))
+        name = _make_weights_name(series)
+        if name in self._memory:
+            return self._memory[name][0]
+        path = self._get_path(name)
+        return read_tensors(path) if path.exists() else None
+
+    def find_finished_units(self, plan: Plan) -> frozenset[str]:
+        """Return the ids of the units in chains and joint groups that are stored completely."""
+        if not self._folder.resume:
+            return frozenset()
+        joint_groups = (
+            group
+            for group in list_joint_unit_groups(plan)
+            if self._is_valid(_make_weights_name(group[0].series))
+        )
+        groups = (*joint_groups, *list_unit_chains(plan))
+        finished_groups = (
+            units for units in groups if all(self._is_valid(unit.id) for unit in units)
+        )
+        return frozenset(unit.id for finished in finished_groups for unit in finished)
+
+    def merge_result(self, unit: WorkUnit, merger: ResultMerger) -> None:
+        """Add the stored result of a unit to a merger."""
+        (outcome,) = self.read_outcomes(unit.id)
+        if not outcome.has_estimate:
+            merger.outcomes.append(outcome)
+            return
+        groups = group_tensors(read_tensors(self._get_path(unit.id)))
+        picture, deviation, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
+        learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
+        merger.add(unit, picture, deviation, prediction, outcome, learned)
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -316,7 +219,9 @@ class TileFolder:
             If the image exceeds the memory of the computer, too.
         """
         try:
-            return self._storage.place(name, lambda path: create_mapped_image(path, shape, dtype))
+            return self._place(
+                name, lambda folder: create_mapped_image(folder / name, shape, dtype)
+            )
         except OSError:
             if prod(shape) * dtype.itemsize > detect_machine().memory_bytes:
                 raise MemoryError(f"there is no room for {name}") from None
@@ -324,191 +229,114 @@ class TileFolder:
             return np.zeros(shape, dtype)
 
     def make_fallback_notice(self) -> Refusal | None:
-        """Return a notice on where files are stored if the own folder failed; otherwise None."""
-        if not self._storage.why:
+        """Return a notice on where files are stored if the run folder failed; otherwise None."""
+        if not self._write_error:
             return None
-        location = (
-            "in memory"
-            if self._uses_memory
-            else f"in '{make_printable(str(self._storage.fallback_folder))}'"
-        )
-        folder = make_printable(str(self._storage.folder))
-        return make_refusal("tiles-moved", path=folder, why=self._storage.why, where=location)
+        fallback_folder = make_printable(str(self._fallback_folder))
+        where = "in memory" if self._uses_memory else f"in '{fallback_folder}'"
+        facts = {"path": self._folder.path, "why": self._write_error, "where": where}
+        return make_refusal("tiles-moved", **facts)
 
     def check_tiles(self, order: Sequence[int]) -> None:
         """Raise FailedError if a finished tile no longer exists."""
-        if not all(self.has_tile(index) for index in order):
-            raise FailedError("tiles-gone", path=self._storage.folder)
+        if not all(self.has(make_tile_name(index)) for index in order):
+            raise FailedError("tiles-gone", path=self._folder.path)
 
-    def close(self) -> None:
-        """Remove fallback folders and release the lock; memory-mapped images stay valid."""
-        self._storage.close()
-        if self._lock is not None:
-            self._lock.release()
-
-    @staticmethod
-    def _lock_folder(folder: Path, resume: bool) -> FolderLock | None:
-        """Lock the folder; return None if it cannot be locked but may be shared.
-
-        Processes that resume the same run share a folder. Others must not remove its tiles.
-        """
+    def _try_lock(self) -> bool:
         try:
-            return FolderLock(folder)
+            return self._folder.lock()
         except (BlockingIOError, PermissionError):
-            if resume:
-                return None
-            raise RefusedError("run-twice", path=folder) from None
+            if not self._folder.resume:
+                raise RefusedError("run-twice", path=self._folder.path) from None
         except OSError:  # network disks may not support locks
-            return None
+            pass
+        return False
 
-    def _read_manifest(self, index: int) -> Path:
-        return self._storage.path(_OUTCOME_NAME.format(index))
-
-    def _save_array(self, name: str, array: StackArray) -> None:
-        self._storage.place(
-            name, lambda path: _replace_file(path, lambda file: np.save(file, array))
-        )
-
-    @contextmanager
-    def _convert_write_errors(self) -> Iterator[None]:
+    def _save(
+        self, name: str, tensors: Mapping[str, Any], metadata: Any, *, in_memory: bool = False
+    ) -> None:
+        """Save an entry; keep it in memory if no folder can be written to."""
+        self._memory.pop(name, None)
         try:
-            yield
-        except OSError as error:
-            raise FailedError(make_save_refusal(self._storage.folder, error)) from error
+            if not in_memory:
+                save = self._folder.save
+                self._place(name, lambda folder: save(name, tensors, metadata, folder))
+                return
+        except OSError:
+            self._uses_memory = True
+        self._memory[name] = tensors, json.loads(json.dumps(metadata))
 
+    def _place(self, name: str, write: Callable[[Path], WrittenT]) -> WrittenT:
+        """Write a file to the first folder where that succeeds; return what `write` returns.
 
-def _replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file atomically; a link of that name is replaced, not followed."""
-    if path.is_symlink():
-        path.unlink()
-    with write_atomically(path, overwrite=True) as part, part.open("xb") as file:
-        write(file)
+        Raises
+        ------
+        OSError
+            If no folder can be written to; the error of the run folder.
+        """
+        failure = None
+        for folder in self._iter_folders():
+            try:
+                written = write(folder)
+            except OSError as error:
+                failure = failure or error
+                self._write_error = describe_write_error(failure)
+                continue
+            self._moved_files[name] = folder
+            if folder != self._folder.path:
+                self._fallback_folder = folder
+            return written
+        assert failure is not None
+        raise failure
 
+    def _iter_folders(self) -> Iterator[Path]:
+        """Iterate over the run folder, existing temporary folders, and then new ones."""
+        yield self._folder.path
+        yield from (Path(folder.name) for folder in self._temporary_folders)
+        while self._fallback_folders:
+            try:
+                directory = tempfile.TemporaryDirectory(
+                    prefix="napari-dip-",
+                    dir=self._fallback_folders.pop(0),
+                    ignore_cleanup_errors=True,
+                )
+            except OSError:
+                continue
+            self._temporary_folders.append(directory)
+            yield Path(directory.name)
 
-def _replace_content(path: Path, content: bytes) -> None:
-    _replace_file(path, lambda file: file.write(content))
+    def _get_path(self, name: str) -> Path:
+        return self._folder.get_path(name, self._moved_files.get(name))
 
+    def _read_metadata(self, name: str) -> Any:
+        if name in self._memory:
+            return self._memory[name][1]
+        path = self._get_path(name)
+        return read_metadata(path) if path.exists() else {"outcomes": (), "residual_sums": ()}
 
-def _open_mapped_array(path: Path) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return array
-
-
-def list_tile_outcomes(tile_folder: TileFolder, order: Sequence[int]) -> list[UnitOutcome]:
-    """Return the outcomes of joint training and of all tiles with a result, in this order."""
-    tile_outcomes = [
-        outcome
-        for index in order
-        if tile_folder.has_tile(index)
-        for outcome in tile_folder.read_tile_record(index)[1]
-    ]
-    return [*tile_folder.read_joint_outcomes(), *tile_outcomes]
-
-
-_ESTIMATE_TENSORS, _LEARNED_PREFIX = ("picture", "deviation", "prediction"), "learned/"
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class UnitResult:
-    """Hold the result of one fit.
-
-    Attributes
-    ----------
-    outcome : UnitOutcome
-    estimates : tuple of ndarray
-        Picture, deviation and prediction, as for `ResultMerger.add`; empty for joint training.
-    learned : mapping of str to ndarray
-        Learned parameters, such as a PSF.
-    """
-
-    outcome: UnitOutcome
-    estimates: tuple[StackArray, ...] = ()
-    learned: Mapping[str, StackArray] = field(default_factory=dict)
-
-
-class UnitFolder:
-    """Store the fits of one run in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Created when the first fit is saved.
-    identity : mapping
-        Identity of the run, in plain JSON types. Files of other runs are ignored.
-    """
-
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._identity = dict(identity)
-
-    def save(self, unit: WorkUnit, fitted: UnitResult) -> None:
-        """Save the result of a fit; raise OSError if it cannot be written."""
-        import torch
-
-        arrays = dict(zip(_ESTIMATE_TENSORS, fitted.estimates, strict=False))
-        arrays |= {_LEARNED_PREFIX + name: array for name, array in fitted.learned.items()}
-        tensors = {
-            name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()
-        }
-        make_run_folder(self._folder)
-        metadata = {"identity": self._identity, "outcome": asdict(fitted.outcome)}
-        write_tensors(self._get_unit_path(unit.id), tensors, metadata)
-
-    def save_weights(self, series: str, weights: Mapping[str, Any]) -> None:
-        """Save a jointly trained network; raise OSError if it cannot be written."""
-        make_run_folder(self._folder)
-        tensors = {name: value.contiguous() for name, value in weights.items()}
-        write_tensors(self._get_weights_path(series), tensors, {"identity": self._identity})
-
-    def load_weights(self, series: str) -> Mapping[str, Any]:
-        """Return the weights of a jointly trained network."""
-        return read_tensors(self._get_weights_path(series))
-
-    def find_finished_units(self, plan: Plan) -> frozenset[str]:
-        """Return the ids of the units in chains and joint groups that are stored completely."""
-        joint_groups = (
-            group
-            for group in list_joint_unit_groups(plan)
-            if self._is_valid(self._get_weights_path(group[0].series))
-        )
-        groups = (*joint_groups, *list_unit_chains(plan))
-        finished_groups = (
-            units
-            for units in groups
-            if all(self._is_valid(self._get_unit_path(unit.id)) for unit in units)
-        )
-        return frozenset(unit.id for finished in finished_groups for unit in finished)
-
-    def merge_result(self, unit: WorkUnit, merger: ResultMerger) -> None:
-        """Add the stored result of a unit to a merger."""
-        path = self._get_unit_path(unit.id)
-        outcome = read_outcome(read_metadata(path)["outcome"])
-        if not outcome.has_estimate:
-            merger.outcomes.append(outcome)
-            return
-        arrays = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-        learned = {
-            n.removeprefix(_LEARNED_PREFIX): a
-            for n, a in arrays.items()
-            if n.startswith(_LEARNED_PREFIX)
-        }
-        picture, deviation, prediction = (arrays[name] for name in _ESTIMATE_TENSORS)
-        merger.add(unit, picture, deviation, prediction, outcome, learned)
-
-    def _is_valid(self, path: Path) -> bool:
+    def _is_valid(self, name: str) -> bool:
         try:
-            if not path.exists() or read_metadata(path)["identity"] != self._identity:
-                return False
-            read_tensors(path)  # verifies the digest
-        except CHECKPOINT_ERRORS:
+            read_tensors(self._get_path(name))  # verifies the digest
+        except DAMAGE_ERRORS:
             return False
         return True
 
-    def _get_unit_path(self, name: str) -> Path:
-        return self._folder / f"{name}.fit"
 
-    def _get_weights_path(self, series: str) -> Path:
-        return self._folder / f"{series}.weights"
+def make_tile_name(index: int | str) -> str:
+    """Return the name under which the result of a tile is stored; "*" stands for all tiles."""
+    return f"tile-{index}"
+
+
+def _make_weights_name(series: str) -> str:
+    return f"network-{series}"
+
+
+def list_tile_outcomes(results: ResultStore, order: Sequence[int]) -> list[UnitOutcome]:
+    """Return the outcomes of joint training and of all tiles with a result, in this order."""
+    tile_outcomes = [
+        outcome for index in order for outcome in results.read_outcomes(make_tile_name(index))
+    ]
+    return [*results.read_joint_outcomes(), *tile_outcomes]
 
 
 def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:

@@ -26,8 +26,9 @@ from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
-from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_picture
+from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
 
@@ -79,9 +80,7 @@ def restore_file(
         except BatchInterrupt:
             return FileOutcome(source=job.source, state="waiting")
         if verified_record is not None:
-            CheckpointStore(
-                paths.checkpoint, resume=False
-            ).remove()  # left by a run killed at its end
+            RunFolder(paths.checkpoint, resume=False).remove()  # left by a run killed at its end
             return FileOutcome(
                 source=job.source,
                 state="kept",
@@ -179,14 +178,8 @@ def _restore_and_save(
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(control)
-    store = CheckpointStore(paths.checkpoint, resume=resume)
-    try:
-        result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
-    except RefusedError as error:
-        if error.refusal.code not in CHECKPOINT_FAULTS:
-            raise
-        store = CheckpointStore(paths.checkpoint, resume=False)
-        result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
+    store = CheckpointStore(paths.checkpoint, resume=resume, restarts=True)
+    result = yield from run(plan, data, control=recorder, store=store, stamps=stamps)
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", progress=FINISHED)

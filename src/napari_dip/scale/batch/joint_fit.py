@@ -22,7 +22,6 @@ from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.runner import read_image
-from napari_dip.pipeline.execute.tile_calibration import open_part_checkpoint as gone_on
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
@@ -30,10 +29,10 @@ from napari_dip.pipeline.plan.costs import estimate_costs
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.types import JOINT, Member
 from napari_dip.pipeline.plan.units import group_channels
-from napari_dip.pipeline.store.checkpoint_file import write_tensors
-from napari_dip.pipeline.store.checkpoints import CheckpointStore, read_weights, write_weights
-from napari_dip.pipeline.store.folder_lock import make_run_folder
+from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
+from napari_dip.pipeline.store.tensor_file import write_tensors
+from napari_dip.pipeline.store.unit_results import ResultStore
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
@@ -111,7 +110,7 @@ def fit_joint_network(
         choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size)),
         ControlRecorder(control),
     )
-    store = CheckpointStore(unfinished, resume=resume)
+    store = CheckpointStore(unfinished, resume=resume, restarts=True)
     steps = _measure_and_fit(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))
@@ -203,11 +202,10 @@ def _fit_networks(
     plan = image.plan
     clock = RunClock(plan, recorder, None)
     merger = ResultMerger(image)
-    resume = gone_on(store, merger)
+    store.open_image(image)
+    resume, results = store.read(merger), ResultStore(store.folder)
     trained_series = {outcome.series for outcome in merger.outcomes if outcome.role == JOINT}
-    stored_weights = {
-        name: read_weights(_get_weights_path(store, name)) for name in sorted(trained_series)
-    }
+    stored_weights = {name: results.load_weights(name) for name in sorted(trained_series)}
     weights: dict[str, Any] = {
         name: stored for name, stored in stored_weights.items() if stored is not None
     }
@@ -225,8 +223,7 @@ def _fit_networks(
             return False
         if executor.weights is not None and unit.role == JOINT:
             weights[unit.series] = executor.weights
-            make_run_folder(store.results_folder)
-            write_weights(_get_weights_path(store, unit.series), executor.weights)
+            results.save_weights(unit.series, executor.weights)
     _write_network_file(network_path, plan, crops, weights, merger)
     store.remove()
     return True
@@ -341,12 +338,8 @@ def _write_network_file(
         "threads": plan.threads,
     }
     tensors = {
-        f"{series}/{name}": value.contiguous().cpu()
+        f"{series}/{name}": value
         for series, series_weights in weights.items()
         for name, value in series_weights.items()
     }
     write_tensors(network_path, tensors, {"network": metadata})
-
-
-def _get_weights_path(store: CheckpointStore, series: str) -> Path:
-    return store.results_folder / f"{series}.weights"

@@ -1,6 +1,6 @@
 """Run a file or a shard of a file on a worker: receive controls and send events.
 
-A shard writes its tiles, or its fits, into the folder next to the checkpoint.
+A shard writes its tiles, or its fits, into the run folder.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, load_torch
-from napari_dip.pipeline.store.checkpoints import CHECKPOINT_FAULTS, CheckpointStore
-from napari_dip.pipeline.store.folder_lock import make_run_folder
+from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
+from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.file import BatchInterrupt, check_interrupt
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS
 from napari_dip.scale.batch.records import read_verified_record
 from napari_dip.scale.cluster.worker_task import (
     MAX_WORKER_DEATHS,
-    SHARD_COUNTER_PREFIX,
+    SHARD_COUNTER_SUFFIX,
     CrashCounter,
     get_versions,
     make_failure_answer,
@@ -35,7 +35,7 @@ from napari_dip.scale.cluster.worker_task import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
     from napari_dip.pipeline.execute.shards import Shard
     from napari_dip.pipeline.machine import Machine
@@ -78,18 +78,17 @@ def restore_shard_on_worker(
         return make_worker_answer("passed")
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
-    results_folder = CheckpointStore(paths.checkpoint, resume=True).results_folder
+    folder = RunFolder(paths.checkpoint, resume=True)
     counter_path = (
-        results_folder / f"{SHARD_COUNTER_PREFIX}{share.name}"
-        if share.index
-        else paths.crash_counter
+        folder.path / f"{share.name}{SHARD_COUNTER_SUFFIX}" if share.index else paths.crash_counter
     )
     crash_counter = CrashCounter(counter_path, worker_task.session)
-    if results_folder.is_symlink() or crash_counter.count() >= MAX_WORKER_DEATHS:
+    lacks_first_tile = share.index and job.plan.tiles and not is_run_folder(folder.path)
+    if lacks_first_tile or crash_counter.count() >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
     try:
         if not job.plan.tiles:
-            make_run_folder(results_folder)
+            folder.create()
         crash_counter.add()
         state = drain_generator(_restore_shard(job, job.plan, share, control), on_event)
     except Exception:  # the task for the rest of the file meets the error and records it
@@ -108,37 +107,18 @@ def _restore_shard(
                 return "passed"
         except BatchInterrupt:
             return "waiting"
-    store = CheckpointStore(job.paths.checkpoint, resume=True)
-    if shard.index:  # other shards write at the same time
-        name = f"share{shard.name}of{shard.count}"
-        store = CheckpointStore(
-            store.results_folder / name, resume=True, results_folder=store.results_folder
-        )
+    # other shards write at the same time
+    name = f"checkpoint-{shard.name}of{shard.count}" if shard.index else CHECKPOINT_NAME
+    store = CheckpointStore(job.paths.checkpoint, resume=True, name=name, restarts=not shard.index)
     data = open_plan_inputs(plan, stamp_files(plan))
-    try:
-        final_control = yield from _run_shard(plan, data, shard, control, store)
-    except RefusedError as error:
-        if shard.index or error.refusal.code not in CHECKPOINT_FAULTS:
-            raise
-        fresh_store = CheckpointStore(job.paths.checkpoint, resume=False)
-        final_control = yield from _run_shard(plan, data, shard, control, fresh_store)
-    return "shared" if final_control is Control.GO else "waiting"
-
-
-def _run_shard(
-    plan: Plan,
-    data: Mapping[str, Any],
-    shard: Shard,
-    control: Callable[[], Control],
-    store: CheckpointStore,
-) -> Generator[Event, None, Control]:
-    from napari_dip.pipeline.execute.shards import restore_tile_shard, restore_unit_shard
-
     yield Event(message="Starting the engine")
     load_torch()
+    from napari_dip.pipeline.execute.shards import restore_tile_shard, restore_unit_shard
+
     restore = restore_tile_shard if plan.tiles else restore_unit_shard
     steps = restore(plan, data, shard, control, store)
-    return (yield from run_in_default_state(steps, plan.threads))
+    final_control = yield from run_in_default_state(steps, plan.threads)
+    return "shared" if final_control is Control.GO else "waiting"
 
 
 def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:

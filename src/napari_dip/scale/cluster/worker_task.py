@@ -22,8 +22,8 @@ from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import recipe_from_json
-from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT, read_network
+from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.file import record_failure, restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
 from napari_dip.scale.batch.plan import plan_file
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
 MAX_WORKER_DEATHS = 2
-#: Prefix of the crash counter of each shard, in the folder next to the checkpoint.
-SHARD_COUNTER_PREFIX = "begun"
+#: Suffix of the crash counter of each shard, in the run folder.
+SHARD_COUNTER_SUFFIX = ".starts"
 #: Fields of an event and of its progress that are sent; the preview picture is not.
 _EVENT_FIELDS = (
     *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
@@ -174,9 +174,8 @@ def restore_file_on_worker(
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     crash_counter = CrashCounter(paths.crash_counter, worker_task.session)
-    shard_counters = CheckpointStore(paths.checkpoint, resume=True).results_folder.glob(
-        f"{SHARD_COUNTER_PREFIX}*"
-    )
+    folder = RunFolder(paths.checkpoint, resume=True)
+    shard_counters = folder.path.glob(f"*{SHARD_COUNTER_SUFFIX}")
     try:
         deaths = [
             crash_counter.count(),
