@@ -20,26 +20,14 @@ from skimage import data
 from tifffile import imread
 
 from napari_dip import explore
-from napari_dip.explore.output.figures import (
-    plot_architecture_pictures,
-    plot_architecture_scores,
-    plot_band_curves,
-    plot_energy_curves,
-    plot_power_curves,
-    plot_stopping_curves,
-)
-from napari_dip.explore.output.pages import (
-    make_architecture_figures,
-    make_impedance_figures,
-    make_spectrum_figures,
-)
 from napari_dip.samples import MITOCHONDRIA
 from napari_dip.tasks.priors.deep_image_prior import PRESET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_dip.explore.output.pages import ReportFigure
+    from napari_dip.explore import SpectrumResult
+    from napari_dip.explore.results import ExperimentResult
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, IMAGES = DOCS / "explore-gallery.md", DOCS / "images"
@@ -69,61 +57,51 @@ def mitochondria(number: int) -> Any:
     return np.ascontiguousarray(imread(MITOCHONDRIA)[number][PART])
 
 
-def impedance_camera() -> tuple[Any, tuple[ReportFigure, ...]]:
-    """As in the paper, on a photograph."""
-    found = explore.impedance(data.camera(), **FITTED)
-    return found, make_impedance_figures(found, plot_energy_curves(found))
-
-
-def impedance() -> tuple[Any, tuple[ReportFigure, ...]]:
-    """As in the paper, on a micrograph."""
-    found = explore.impedance(mitochondria(1), **FITTED)
-    return found, make_impedance_figures(found, plot_energy_curves(found))
-
-
-def spectrum(network: str = PRESET) -> tuple[Any, tuple[ReportFigure, ...]]:
+def spectrum(architecture: str = PRESET) -> SpectrumResult:
     """Frequencies of a noisy micrograph."""
-    found = explore.spectrum(mitochondria(0), network=network, **FITTED)
-    pictures = plot_power_curves(found), plot_band_curves(found), plot_stopping_curves(found)
-    return found, make_spectrum_figures(found, pictures)
-
-
-def architectures() -> tuple[Any, tuple[ReportFigure, ...]]:
-    """Networks on a noisy micrograph."""
-    found = explore.architectures(mitochondria(0), only=DESIGNS, **FITTED)
-    return found, make_architecture_figures(
-        found, (plot_architecture_scores(found), plot_architecture_pictures(found))
-    )
+    return explore.spectrum(mitochondria(0), architecture=architecture, **FITTED)
 
 
 #: Name: title, the image as its command names it, and what computes it.
-PARTS: dict[str, tuple[str, str, Callable[[], tuple[Any, tuple[ReportFigure, ...]]]]] = {
-    "impedance-camera": ("Impedance of a photograph", "camera.tif", impedance_camera),
-    "impedance": ("Impedance of a micrograph", "long_exposure.tif", impedance),
+PARTS: dict[str, tuple[str, str, Callable[[], ExperimentResult]]] = {
+    "impedance-camera": (
+        "Impedance of a photograph",
+        "camera.tif",
+        lambda: explore.impedance(data.camera(), **FITTED),
+    ),
+    "impedance": (
+        "Impedance of a micrograph",
+        "long_exposure.tif",
+        lambda: explore.impedance(mitochondria(1), **FITTED),
+    ),
     "spectrum": ("Frequencies of a noisy micrograph", "single_shot.tif", spectrum),
     "spectrum-bounded": (
         "The same with bounded layers",
         "single_shot.tif",
         partial(spectrum, BOUNDED),
     ),
-    "architectures": ("Networks on a noisy micrograph", "single_shot.tif", architectures),
+    "architectures": (
+        "Networks on a noisy micrograph",
+        "single_shot.tif",
+        lambda: explore.architectures(mitochondria(0), only=DESIGNS, **FITTED),
+    ),
 }
 
 
 def compute(name: str) -> dict[str, Any]:
     """Run one experiment, keep its pictures, and tell what its captions say."""
     title, image, work = PARTS[name]
-    found, figures = work()
-    told = []
-    for number, one in enumerate(figures, 1):
+    found = work()
+    report, told = found.make_report(), []
+    for number, one in enumerate(report.figures, 1):
         path = IMAGES / f"explore_{name.replace('-', '_')}_{number}.png"
-        path.write_bytes(one.picture)
+        path.write_bytes(one.draw())
         told.append([path.name, one.title, one.caption])
-    recipe = found.subject.recipe
+    recipe = report.recipe
     experiment = name.partition("-")[0]
     options = f"--crop {recipe['crop']} --max-iterations {recipe['max_iterations']} --device cpu"
-    if recipe["network"] != PRESET:
-        options += f" --network {recipe['network']}"
+    if recipe["architecture"] != PRESET:
+        options += f" --architecture {recipe['architecture']}"
     if experiment == "architectures":
         options += f" --only {','.join(DESIGNS)}"
     command = f"napari-dip explore {experiment} {image} -o {experiment} {options}"

@@ -55,7 +55,7 @@ ONLY_IN = {
     "matplotlib": {
         "pipeline/assess/report_figures.py",
         "pipeline/camera_maps.py",
-        "explore/output/figures.py",
+        "explore/figures.py",
     },
     "safetensors": {
         "pipeline/store/tensor_file.py",

@@ -18,7 +18,7 @@ from napari_dip.cli.app import _report_unexpected_error
 from napari_dip.cli.progress import BarReporter
 from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.assess.report_figures import make_html_page
+from napari_dip.pipeline.assess.html_page import render_page
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.store.results import escape_formula, format_json
@@ -215,4 +215,4 @@ def test_json_of_ours_tells_a_name_exactly_and_commands_nothing():
 
 
 def test_a_page_turns_no_text_around():
-    assert commanding(make_html_page(H, "", "")) == []
+    assert commanding(render_page(H)) == []

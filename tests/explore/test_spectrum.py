@@ -16,7 +16,7 @@ from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import make_experiment_setup
 from napari_dip.explore.fit import iter_fit
-from napari_dip.explore.spectra import (
+from napari_dip.explore.spectral_measures import (
     Correspondence,
     compute_band_edges,
     compute_radial_power,

@@ -32,7 +32,6 @@ from napari_dip.cli.terminal import (
     EXIT_INTERRUPT,
     EXIT_REFUSAL,
     EXIT_SUCCESS,
-    EXPERIMENT_SUMMARIES,
     convert_parser_error,
     discard_stream,
     make_print_failure,
@@ -43,6 +42,7 @@ from napari_dip.cli.terminal import (
 )
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_lines_printable
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.pipeline.recipe import (
@@ -131,9 +131,9 @@ def _build_app() -> App:
         ):
             command = make_command(target, sort_arguments(arguments), summary, name)
             parent.command(command, name=name)
-    for name, help_text in EXPERIMENT_SUMMARIES.items():
-        arguments = add_old_names(make_explore_arguments(name), OLD_EXPERIMENT_SETTINGS)
-        command = make_command("commands:run_explore_command", arguments, help_text, name)
+    for name, row in EXPERIMENTS.items():
+        arguments = add_old_names(make_explore_arguments(row), OLD_EXPERIMENT_SETTINGS)
+        command = make_command("commands:run_explore_command", arguments, row.summary, name)
         explore.command(command, name=name)
     batch_arguments = add_old_names(make_batch_arguments(), {**OLD_INPUTS, **OLD_SWITCHES})
     result = "The result, as napari-dip saved it (TIFF), or the report of its run (JSON)."

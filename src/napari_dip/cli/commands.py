@@ -16,7 +16,8 @@ from napari_dip.cli.progress import SINGLE_RUN, choose_reporter, describe_end, r
 from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
-from napari_dip.explore.output.files import check_experiment_folder, find_free_folder
+from napari_dip.explore.experiments import EXPERIMENTS
+from napari_dip.explore.results import check_experiment_folder, find_free_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
 from napari_dip.io.paths import make_folder_refusal
@@ -228,7 +229,7 @@ def run_explore_command(
     Parameters
     ----------
     experiment : str
-        Key in `EXPERIMENT_SUMMARIES` of `cli.terminal`.
+        Key in `EXPERIMENTS`.
     image : str
         Path of the image.
     output : str
@@ -244,17 +245,17 @@ def run_explore_command(
     """
     from napari_dip import explore as experiments
 
-    check_experiment_folder(experiment, output, overwrite=overwrite)  # refuse before any work
+    row = EXPERIMENTS[experiment]
+    check_experiment_folder(row.files, output, overwrite=overwrite)  # refuse before any work
     values = {name: value for name, value in settings.items() if value is not None}
-    if experiment != "features":  # whose setting `network` has another meaning
+    if "network" not in row.settings:  # which has another meaning there
         values, notes = rename_keys(values, OLD_EXPERIMENT_SETTINGS)
         for note in () if quiet else notes:
             print_message(note)
     run = getattr(experiments, experiment)
     with OutputLock(output):
-        check_experiment_folder(
-            experiment, output, overwrite=overwrite
-        )  # another run may have ended just now
+        # another run may have ended just now
+        check_experiment_folder(row.files, output, overwrite=overwrite)
         with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
             result = run(image, progress=reporter.show, **values)
         page: Path = result.save(output, overwrite=overwrite)

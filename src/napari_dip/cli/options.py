@@ -20,6 +20,8 @@ from napari_dip.tasks import TASKS, Setting
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from napari_dip.explore.experiments import Experiment
+
 FIRST_GROUP = Group("Used most", sort_key=0)
 #: Names in the group "Used most", in the order of the help.
 MOST_USED = ("output", "preset", "overwrite", "axes", "max_iterations")
@@ -310,13 +312,30 @@ def make_camera_arguments() -> list[Argument]:
     return [dark, flat, make_output_option("Folder of the maps."), _OVERWRITE, _QUIET]
 
 
-def make_explore_arguments(experiment: str) -> list[Argument]:
+#: Options that only some experiments have.
+_EXPERIMENT_OPTIONS = (
+    make_option(
+        "only",
+        "Architectures to compare with the preset's, with commas between. Default: all.",
+        "NAMES",
+        COMMON_GROUP,
+    ),
+    make_option(
+        "architecture",
+        "Another network than the preset's: one of 'explore architectures', such as no-skips, "
+        "lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: preset.",
+        "NAME",
+        COMMON_GROUP,
+    ),
+    make_option("truth", "The same picture without noise: tells how good each estimate is."),
+)
+
+
+def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     """Make the arguments of an experiment."""
-    is_features = experiment == "features"
-    count, side = {"architectures": ("300", 128), "features": ("the preset's", 128)}.get(
-        experiment, ("500", 256)
-    )
+    is_features = "network" in experiment.settings
     group = DEFAULT_GROUP if is_features else COMMON_GROUP
+    count = str(experiment.iterations or "the preset's")
     run_arguments = _make_setting_arguments(RunSettings, COMMON_GROUP)
     arguments = [
         make_positional("image", "IN", f"The image: one plane, as {_IMAGE_FORMATS}"),
@@ -332,26 +351,16 @@ def make_explore_arguments(experiment: str) -> list[Argument]:
         make_option("max_iterations", f"Of each fit. Default: {count}.", "WHOLE", group),
         make_option(
             "crop",
-            f"Pixels along a side: of a larger image the middle is looked at. Default: {side}.",
+            "Pixels along a side: of a larger image the middle is looked at. Default: "
+            f"{experiment.crop}.",
             "WHOLE",
             group,
         ),
         _AXES,
+        *(option for option in _EXPERIMENT_OPTIONS if option.name in experiment.settings),
+        _OVERWRITE,
+        _QUIET,
     ]
-    if experiment == "architectures":
-        text = "Architectures to compare with the preset's, with commas between. Default: all."
-        arguments.append(make_option("only", text, "NAMES", COMMON_GROUP))
-    elif not is_features:  # whose network is an imported one
-        text = (
-            "Another network than the preset's: one of 'explore architectures', such as "
-            "no-skips, lipschitz-2 (any bound) or decoder+lipschitz-2+upsampling-0.5. Default: "
-            "preset."
-        )
-        arguments.append(make_option("architecture", text, "NAME", COMMON_GROUP))
-    if experiment in ("architectures", "spectrum"):
-        text = "The same picture without noise: tells how good each estimate is."
-        arguments.append(make_option("truth", text))
-    arguments += [_OVERWRITE, _QUIET]
     if is_features:
         task_arguments = _make_setting_arguments(TASKS["invert-features"], TASK_GROUP)
         arguments += [item for item in task_arguments if item.name not in _EXCLUDED_SETTINGS]

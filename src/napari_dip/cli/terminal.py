@@ -30,6 +30,7 @@ from cyclopts import (
 from napari_dip.errors import FailedError, make_refusal
 from napari_dip.errors.fault import make_lines_printable, make_printable
 from napari_dip.errors.notes import make_note
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import describe_exception
 from napari_dip.pipeline.events import Control
 from napari_dip.tasks import TASKS
@@ -45,13 +46,6 @@ if TYPE_CHECKING:
 
 #: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
-#: The experiments of `explore` with their help.
-EXPERIMENT_SUMMARIES = {
-    "architectures": "Fit several networks to an image, and say which prior suits it.",
-    "features": "Show what layers of a network keep of an image, by three priors each.",
-    "impedance": "Fit an image, the same with noise, its pixels shuffled, and noise: energies.",
-    "spectrum": "Watch which frequencies of an image are learned when, and where to stop.",
-}
 COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods", "doctor", "demo")
 #: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
 #: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
@@ -202,7 +196,7 @@ def _refuse_unknown_command(
     names: tuple[str, ...] = COMMANDS
     begin = ""
     if tokens and tokens[0] == "explore":
-        names, begin = tuple(EXPERIMENT_SUMMARIES), "explore "
+        names, begin = tuple(EXPERIMENTS), "explore "
     elif error.command_chain or (tokens and tokens[0] == "plan"):
         names, begin = tuple(TASKS), "plan "
     command = f"{begin}{residual}"

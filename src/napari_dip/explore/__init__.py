@@ -16,8 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from napari_dip.explore.api import architectures, features, impedance, spectrum
     from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.experiments import architectures, features, impedance, spectrum
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
     from napari_dip.explore.spectra import SpectrumResult
@@ -38,10 +38,10 @@ _HOMES = {
     "FeatureInversionResult": "feature_layers",
     "ImpedanceResult": "noise_impedance",
     "SpectrumResult": "spectra",
-    "architectures": "api",
-    "features": "api",
-    "impedance": "api",
-    "spectrum": "api",
+    "architectures": "experiments",
+    "features": "experiments",
+    "impedance": "experiments",
+    "spectrum": "experiments",
 }
 
 

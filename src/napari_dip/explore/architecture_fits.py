@@ -19,7 +19,7 @@ from napari_dip.explore.fit import (
     iter_fit,
 )
 from napari_dip.explore.noise_impedance import compute_impedance, make_targets
-from napari_dip.explore.spectra import Correspondence
+from napari_dip.explore.spectral_measures import Correspondence
 from napari_dip.pipeline.calibrate.prepare import compute_output_decay, compute_patience
 from napari_dip.pipeline.events import map_generator
 

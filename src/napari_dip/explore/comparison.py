@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError
-from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.architecture_fits import fit_architecture, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
-    describe_architecture,
     get_denoising_network,
     label_architecture,
     measure_validation_block,
 )
-from napari_dip.explore.progress import ExperimentResult, IterationUpdate
+from napari_dip.explore.figures import draw_titled_picture
+from napari_dip.explore.results import (
+    ExperimentReport,
+    ExperimentResult,
+    ExperimentSummary,
+    IterationUpdate,
+    PictureStack,
+    ReportFigure,
+    ReportTable,
+    format_csv,
+    number_iterations,
+    run_in_default_torch_state,
+)
+from napari_dip.explore.spectral_measures import BAND_NAMES
+from napari_dip.pipeline.assess.report_figures import (
+    compute_contrast_limits,
+    make_figure,
+    render_png,
+    use_default_style,
+)
 from napari_dip.pipeline.events import Event, map_generator
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -34,6 +51,13 @@ if TYPE_CHECKING:
 
 #: Minimum difference of two validation errors, in standard errors, that counts as significant.
 TIE_STANDARD_ERRORS = 2.0
+#: Mark of the recommended architecture in the dock's table.
+_BEST_ROW_MARK = "✓ "
+#: Number of pictures in a row of the figure.
+_PICTURES_PER_ROW = 5
+#: Minimum ratio of maximum to minimum for a logarithmic axis, whose tick labels would overlap below
+#: it.
+_MIN_LOGARITHMIC_RATIO = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -136,27 +160,107 @@ class ArchitectureComparison(ExperimentResult):
         lines.append(self._describe_recipe())
         return tuple(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return recipe and figures in plain JSON types."""
-        return {
-            "experiment": self.experiment,
-            "recipe": dict(self.subject.recipe),
-            **serialise_notes(self.subject.notes),
-            "block": list(self.block),
-            "best": self.best.architecture.name,
-            "level": [fit.architecture.name for fit in self.equivalent_fits],
-            "broken": list(self.failed_architectures),
-            "left_out": list(self.skipped_architectures),
-            "suits": self.recommended_fit.architecture.name,
-            "designs": [
-                {
-                    **describe_architecture(fit.architecture),
-                    **row,
-                    "held_out": fit.validation_errors.tolist(),
-                }
-                for fit, row in zip(self.fits, make_comparison_rows(self), strict=True)
-            ],
-        }
+    def make_report(self) -> ExperimentReport:
+        """Return the report: scores and pictures of all architectures."""
+        rows = make_comparison_rows(self)
+        return ExperimentReport(
+            title=f"Architectures: {self.subject.name}",
+            recipe=self.subject.recipe,
+            notes=self.subject.notes,
+            description=(
+                f"{self.subject.describe_picture()} Each design differs from the preset's network "
+                f"in one thing ({self.subject.network}), and is fitted from one start to the image "
+                f"and to noise: {self.subject.iterations} iterations of plain squared error at a "
+                f"steady rate, without jitter, seed {self.subject.seed}.",
+            ),
+            figures=(
+                ReportFigure(
+                    file="architectures.png",
+                    title="The designs beside each other",
+                    caption=_caption_scores(self),
+                    draw=partial(_draw_architecture_scores, self),
+                ),
+                ReportFigure(
+                    file="pictures.png",
+                    title="What validation pixels take of each",
+                    caption="All at the same limits of contrast. Below each its validation error"
+                    f"{', and its PSNR' * (self.truth is not None)}.",
+                    draw=partial(_draw_architecture_pictures, self),
+                ),
+            ),
+            references=("deep image prior", "guide", "spectral bias", "deep decoder"),
+            table=_make_architecture_table(self, rows),
+            numbers={
+                "block": list(self.block),
+                "best": self.best.architecture.name,
+                "level": [fit.architecture.name for fit in self.equivalent_fits],
+                "broken": list(self.failed_architectures),
+                "left_out": list(self.skipped_architectures),
+                "suits": self.recommended_fit.architecture.name,
+                "designs": [
+                    {
+                        **asdict(fit.architecture),
+                        **row,
+                        "held_out": fit.validation_errors.tolist(),
+                    }
+                    for fit, row in zip(self.fits, rows, strict=True)
+                ],
+            },
+            files={
+                "architectures.csv": format_csv(
+                    tuple(rows[0]), (tuple(row.values()) for row in rows)
+                ),
+                "curves.csv": self._format_curves(),
+                "denoising.json": self.denoising_recipe.to_json(),
+            },
+        )
+
+    def summarise(self) -> ExperimentSummary:
+        """Return the scores, curves and pictures of all architectures, the best first."""
+        fits = sorted(self.fits, key=lambda item: item.validation_error)
+        labels = [label_architecture(fit.architecture) for fit in fits]
+        psnr_head = ("dB",) if self.truth is not None else ()
+        return ExperimentSummary(
+            headline=f"Suits best: {label_architecture(self.recommended_fit.architecture)}",
+            heads=("Architecture", "validation", *psnr_head, "score", "bands", "weights"),
+            rows=tuple(
+                (
+                    f"{_BEST_ROW_MARK if fit is self.recommended_fit else ''}{label}",
+                    f"{fit.validation_error:.4f}",
+                    *(f"{fit.selected_psnr:.2f}" for _ in psnr_head),
+                    f"{fit.impedance:.3f}",
+                    f"{fit.band_score:.3f}",
+                    f"{fit.weights / 1000:.0f}k",
+                )
+                for label, fit in zip(labels, fits, strict=True)
+            ),
+            stack=PictureStack(
+                name_suffix="designs",
+                axis="design",
+                names=tuple(labels),
+                pictures=np.stack([fit.picture for fit in fits]),
+            ),
+            curves=tuple(
+                (label, {"image": fit.energy, "noise": fit.noise})
+                for label, fit in zip(labels, fits, strict=True)
+            ),
+        )
+
+    def _format_curves(self) -> str:
+        """Return all curves as CSV, one row per architecture and iteration."""
+        lines: list[tuple[Any, ...]] = []
+        for fit in self.fits:
+            columns = {
+                "energy": fit.energy,
+                "energy_of_noise": fit.noise,
+                "held_out_error": fit.validation_errors,
+                **dict(zip(BAND_NAMES, fit.correspondence.T, strict=True)),
+                **({} if fit.psnr is None else {"psnr": fit.psnr}),
+            }
+            numbered = number_iterations(columns)
+            values = zip(*(column.tolist() for column in numbered.values()), strict=True)
+            lines += [(fit.architecture.name, *line) for line in values]
+        return format_csv(("design", *numbered), lines)
 
     def _describe_recipe(self) -> str:
         """Describe the denoising recipe in a sentence."""
@@ -196,6 +300,7 @@ def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str
     return rows
 
 
+@run_in_default_torch_state
 def explore_architectures(
     setup: ExperimentSetup,
     designs: Iterable[Architecture],
@@ -221,20 +326,10 @@ def explore_architectures(
 
     Returns
     -------
-    Architectures or None
+    ArchitectureComparison or None
         None if it was discarded, or ended before the first architecture was finished.
     """
-    load_torch()
-    steps = _fit_architectures(setup, tuple(designs), truth, control)
-    return (yield from run_in_default_state(steps, setup.plan.threads))
-
-
-def _fit_architectures(
-    setup: ExperimentSetup,
-    architectures: tuple[Architecture, ...],
-    truth: Picture | None,
-    control: Callable[[], Control],
-) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
+    architectures = tuple(designs)
     block = measure_validation_block(setup)
     fits: list[ArchitectureFit] = []
     failed: list[str] = []
@@ -285,3 +380,138 @@ def _make_comparison_update(
     return IterationUpdate(
         event, {progress.target: progress.energy}, architecture.name, progress.picture
     )
+
+
+def _make_architecture_table(
+    architectures: ArchitectureComparison, rows: list[dict[str, Any]]
+) -> ReportTable:
+    heads = ["design", "weights", "per pixel", "impedance", "band score"]
+    heads += ["validation error", "taken at", "ms per iteration"]
+    if architectures.truth is not None:
+        heads += ["oracle, dB (at)", "taken, dB"]
+    lines = []
+    for fit, row in zip(architectures.fits, rows, strict=True):
+        line = [
+            f"{fit.architecture.name}: {fit.architecture.label}",
+            f"{fit.weights:,}",
+            f"{row['weights_per_pixel']:.2f}",
+            f"{fit.impedance:.3f}",
+            f"{fit.band_score:.3f}",
+            f"{fit.validation_error:.4f}",
+            str(fit.stop.selected_iteration),
+            f"{row['milliseconds']:.0f}",
+        ]
+        if architectures.truth is not None:
+            line.append(f"{fit.best_psnr:.2f} ({row['oracle_iteration']})")
+            line.append(f"{fit.selected_psnr:.2f}")
+        lines.append(tuple(line))
+    return ReportTable(
+        heads=tuple(heads), rows=tuple(lines), caption=_explain_columns(architectures)
+    )
+
+
+def _explain_columns(architectures: ArchitectureComparison) -> str:
+    caption = (
+        "Impedance: area between the energies of noise and of the image over the logarithm of the "
+        "iteration. Band score: the same area between the correspondences (Shi et al.) of the "
+        "lowest and the highest fifth of the frequencies, of the running average. "
+        "Validation error: "
+        f"mean square, in variances of the image, at {architectures.best.errors.size} pixels that "
+        "drove no "
+        "fit and are the same for all designs, noise included, of the running average that they "
+        "take; they judge as in all fits, the last and the best judgement counting. Designs count "
+        f"as level where the mean difference of their errors is below {TIE_STANDARD_ERRORS:g} "
+        "standard errors."
+    )
+    if architectures.truth is not None:
+        caption += (
+            " Oracle: the best running average of all iterations, which only the truth knows."
+        )
+    return caption
+
+
+def _caption_scores(architectures: ArchitectureComparison) -> str:
+    best = architectures.best
+    caption = (
+        f"The preset's network above, dashed its own values. The least validation error is that of "
+        f"'{best.architecture.name}', {best.validation_error:.4f}; the preset's is "
+        f"{architectures.fits[0].validation_error:.4f}. "
+    )
+    ranked = sorted(architectures.fits, key=lambda item: item.impedance)
+    caption += (
+        f"Impedance lies between {ranked[0].impedance:.3f} ('{ranked[0].architecture.name}') and "
+        f"{ranked[-1].impedance:.3f} ('{ranked[-1].architecture.name}')."
+    )
+    if architectures.truth is None:
+        return caption
+    losses = {
+        fit.architecture.name: (fit.best_psnr or 0) - (fit.selected_psnr or 0)
+        for fit in architectures.fits
+    }
+    worst = max(losses, key=lambda name: losses[name])
+    mean = sum(losses.values()) / len(losses)
+    return (
+        f"{caption} Filled circles: the PSNR of the best running average; open ones: of that which "
+        f"validation pixels take, {mean:.2f} dB below it in the mean, "
+        f"{losses[worst]:.2f} dB at most "
+        f"('{worst}')."
+    )
+
+
+@use_default_style
+def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
+    """Draw the scores of each architecture in a row, with the preset's dashed."""
+    fits = architectures.fits
+    figure = make_figure(8.6, 1.6 + 0.28 * len(fits))
+    columns = {
+        "Impedance score": [fit.impedance for fit in fits],
+        "Band score": [fit.band_score for fit in fits],
+        "Validation error\n(image's variance = 1)": [fit.validation_error for fit in fits],
+        "Weights per pixel": [fit.weights / architectures.subject.picture.size for fit in fits],
+    }
+    panels = figure.subplots(1, len(columns) + (architectures.truth is not None), sharey=True)
+    rows = np.arange(len(fits))
+    for axes, (title, values) in zip(panels, columns.items(), strict=False):
+        axes.plot(values, rows, "o", color="tab:blue")
+        axes.axvline(values[0], color="0.5", linestyle="--", linewidth=1)
+        axes.set_xlabel(title)
+    weights = columns["Weights per pixel"]
+    if max(weights) > _MIN_LOGARITHMIC_RATIO * min(weights):
+        panels[3].set_xscale("log")
+        panels[3].xaxis.set_major_formatter("{x:g}")
+    if architectures.truth is not None:
+        psnr_axes = panels[-1]
+        psnr_axes.plot(
+            [fit.best_psnr for fit in fits], rows, "o", color="tab:green", label="oracle"
+        )
+        selected_psnr = [fit.selected_psnr for fit in fits]
+        psnr_axes.plot(selected_psnr, rows, "o", color="tab:green", mfc="none", label="taken")
+        psnr_axes.axvline(selected_psnr[0], color="0.5", linestyle="--", linewidth=1)
+        psnr_axes.set_xlabel("PSNR (dB)")
+    for axes in panels:
+        axes.grid(axis="y", alpha=0.25)
+    panels[0].set_yticks(rows, [fit.architecture.name for fit in fits])
+    panels[0].invert_yaxis()
+    return render_png(figure)
+
+
+@use_default_style
+def _draw_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
+    """Draw the selected picture of each architecture."""
+    pictures = {"given": architectures.subject.picture}
+    if architectures.truth is not None:
+        pictures["truth"] = architectures.truth
+    for fit in architectures.fits:
+        psnr_text = "" if fit.selected_psnr is None else f", {fit.selected_psnr:.2f} dB"
+        pictures[f"{fit.architecture.name}\n{fit.validation_error:.4f}{psnr_text}"] = fit.picture
+    limits = compute_contrast_limits(
+        architectures.subject.picture if architectures.truth is None else architectures.truth
+    )
+    rows = -(-len(pictures) // _PICTURES_PER_ROW)
+    figure = make_figure(8.6, 2.1 * rows)
+    panels = figure.subplots(rows, _PICTURES_PER_ROW, squeeze=False).ravel()
+    for panel, (title, picture) in zip(panels, pictures.items(), strict=False):
+        draw_titled_picture(panel, picture, title, limits)
+    for panel in panels[len(pictures) :]:
+        panel.set_axis_off()
+    return render_png(figure)

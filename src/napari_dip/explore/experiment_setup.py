@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from napari_dip.tasks.shared_settings import check_content
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
 
     Picture = npt.NDArray[np.float32]
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 #: Names of architectures that the task `denoise` accepts.
 _ARCHITECTURE_NAMES = get_args(get_args(ArchitectureName)[0])
@@ -60,8 +62,6 @@ DEFAULT_CROP = 256
 #: Default number of iterations. By then, the network with random input has learned an image of
 #: 128 x 128, and much of its noise (docs/explore.md).
 ITERATIONS = 500
-#: Standard deviation of the added noise, relative to that of the image.
-ADDED_NOISE = 0.5
 #: Name of each target in tables -> its label.
 TARGETS = {
     "image": "image",
@@ -69,8 +69,6 @@ TARGETS = {
     "shuffled": "shuffled pixels",
     "noise": "noise",
 }
-#: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
-REPORTED_ITERATIONS = (10, 50, 100)
 
 
 def list_plan_architectures(plan: Plan) -> dict[str, Architecture]:
@@ -202,23 +200,6 @@ def label_architecture(architecture: Architecture) -> str:
     return "the preset's" if architecture.name == DEFAULT_ARCHITECTURE else architecture.label
 
 
-def describe_architecture(architecture: Architecture) -> Mapping[str, object]:
-    """Return an architecture in plain JSON types."""
-    return {
-        "name": architecture.name,
-        "structure": architecture.structure,
-        "widths": list(architecture.widths),
-        "skip": architecture.skip_channels,
-        "upsampling": architecture.upsampling,
-        "weights": architecture.weights,
-        "code": architecture.code,
-        "optimiser": architecture.optimizer,
-        "rate": architecture.rate,
-        "bound": architecture.bound,
-        "sigma": architecture.sigma,
-    }
-
-
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentSetup:
     """A grey picture, the network that is fitted to it, and the budget of the fit.
@@ -271,6 +252,23 @@ class ExperimentSetup:
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
         return f"{label}, rate {self.architecture.rate:g}"
 
+    def describe_picture(self) -> str:
+        """Return a sentence that names the pixels."""
+        return f"Looked at: {_format_picture_size(self.picture.shape)} of '{self.name}'."
+
+    def describe_fit(self) -> str:
+        """Describe picture, network and fit in sentences."""
+        return (
+            f"{self.describe_picture()} Network: {self.network}, fed with random input without "
+            f"jitter; {self.iterations} iterations of plain squared error at a steady rate, "
+            f"nothing held out, seed {self.seed}."
+        )
+
+    def restore_units(self, picture: Picture) -> Picture:
+        """Convert a standardised picture to the image's units."""
+        unit, offset = float(self.picture.std()), float(self.picture.mean())
+        return np.asarray(picture * unit + offset, np.float32)
+
 
 def make_experiment_setup(
     image: Any,
@@ -309,7 +307,10 @@ def make_experiment_setup(
         If the image or a setting cannot be used.
     """
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
-    recipe, side = make_experiment_recipe(architecture=architecture, **settings), parse_crop(crop)
+    recipe, side = (
+        make_experiment_recipe(architecture=architecture, **settings),
+        parse_crop(crop, DEFAULT_CROP),
+    )
     grey, spec, notes, stored_pixels = _read_grey(name, image, axes)
     picture = crop_centre(grey, side)
     if picture.shape != grey.shape:
@@ -325,7 +326,7 @@ def make_experiment_setup(
         raise RefusedError(plan)
     experiment_recipe = {
         "image": spec.name,
-        "pixels_sha256": _hash_pixels(stored_pixels),
+        "pixels_sha256": hashlib.sha256(stored_pixels.tobytes()).hexdigest(),
         "axes": axes,
         "crop": side,
     }
@@ -383,8 +384,8 @@ def plan_centre_fit(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine
     return preflight(recipe, crop_spec, machine)
 
 
-def parse_crop(crop: int | str) -> int:
-    """Parse the side of the crop.
+def parse_crop(crop: int | str, default: int) -> int:
+    """Parse the side of the crop; `default` is named in the refusal.
 
     Raises
     ------
@@ -397,7 +398,7 @@ def parse_crop(crop: int | str) -> int:
         side = 0
     if side < MIN_IMAGE_SIDE or isinstance(crop, bool):
         why = f"it should be a whole number of pixels, {MIN_IMAGE_SIDE} or more"
-        hint = "Leave it out to look at 256 × 256 pixels."
+        hint = f"Leave it out to look at {default} × {default} pixels."
         raise RefusedError("setting-wrong", field="crop", value=repr(crop), why=why, hint=hint)
     return side
 
@@ -417,12 +418,12 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> Picture:
     return crop_centre(grey, int(setup.recipe["crop"]))
 
 
-def crop_centre(picture: Picture, side: int) -> Picture:
-    """Crop a picture to its centre if it is larger than `side` pixels."""
+def crop_centre(picture: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt.NDArray[ScalarT]:
+    """Crop a picture of these axes to its centre if it is larger than `side` pixels in Y or X."""
     slices = []
-    for length in picture.shape:
-        start = max(0, length - side) // 2
-        slices.append(slice(start, start + min(side, length)))
+    for axis, length in zip(axes, picture.shape, strict=True):
+        size = min(side, length) if axis in "YX" else length
+        slices.append(slice((length - size) // 2, (length + size) // 2))
     return np.ascontiguousarray(picture[tuple(slices)])
 
 
@@ -465,15 +466,13 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
     }
 
 
-def _hash_pixels(pixels: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-
-
 def _read_grey(
     name: str, image: Any, axes: str | None
 ) -> tuple[Picture, ImageSpec, tuple[Note, ...], npt.NDArray[Any]]:
     """Read one plane; average the colours of a photograph."""
-    spec, pixels = _read_checked_header(name, image, axes)
+    spec, pixels = describe_input(name, image, axes)
+    if refusal := check_header(spec, stacks=False):
+        raise RefusedError(refusal)
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
         raise RefusedError("explore-channels", name=spec.name, count=count)
@@ -486,15 +485,6 @@ def _read_grey(
     if "S" in spec.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))
     return grey, spec, notes, stored_pixels
-
-
-def _read_checked_header(
-    name: str, image: Any, axes: str | None
-) -> tuple[ImageSpec, Callable[[], npt.NDArray[Any]]]:
-    spec, pixels = describe_input(name, image, axes)
-    if refusal := check_header(spec, stacks=False):
-        raise RefusedError(refusal)
-    return spec, pixels
 
 
 def _format_picture_size(shape: tuple[int, ...]) -> str:

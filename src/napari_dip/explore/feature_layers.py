@@ -9,19 +9,44 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import StopReason, serialise_notes
-from napari_dip.explore.progress import ExperimentResult
+from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors.notes import StopReason
+from napari_dip.explore.experiment_setup import crop_centre, parse_crop
+from napari_dip.explore.figures import draw_titled_picture
+from napari_dip.explore.results import (
+    ExperimentReport,
+    ExperimentResult,
+    IterationUpdate,
+    ReportFigure,
+    ReportTable,
+    format_csv,
+)
+from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.assess.report_figures import (
+    compute_contrast_limits,
+    make_figure,
+    render_png,
+    select_middle_plane,
+    use_default_style,
+)
+from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
+from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks.invert_features import describe_layer_size
+from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.events import Event, Restoration
+    from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.progress import Step
 
@@ -33,6 +58,12 @@ PRIOR_LABELS = {
     "total-variation": "Total variation",
     "none": "No prior",
 }
+
+
+#: Default crop in pixels: each layer takes three fits.
+FEATURE_CROP = 128
+#: Default number of layers, evenly spaced from the first to the last.
+DEFAULT_LAYER_COUNT = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -104,80 +135,191 @@ class FeatureInversionResult(ExperimentResult):
             )
         return tuple(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return recipe and figures in plain JSON types."""
-        return {
-            "experiment": self.experiment,
-            "recipe": dict(self.recipe),
-            **serialise_notes(self.notes),
-            "layers": make_feature_rows(self),
-        }
-
-
-def make_feature_rows(rows: FeatureInversionResult) -> list[dict[str, Any]]:
-    """Return one row of figures per layer, with all digits."""
-    lines = []
-    for row in rows.rows:
-        line: dict[str, Any] = {"layer": row[0].layer, "answer": row[0].answer}
-        for inversion in row:
-            name = inversion.prior.replace("-", "_")
-            line |= {
-                f"{name}_correlation": inversion.correlation,
-                f"{name}_distance": inversion.distance,
+    def make_report(self) -> ExperimentReport:
+        """Return the report: correlations and pictures of all inversions."""
+        lines = [
+            {"layer": row[0].layer, "answer": row[0].answer}
+            | {
+                f"{inversion.prior.replace('-', '_')}_{name}": getattr(inversion, name)
+                for inversion in row
+                for name in ("correlation", "distance")
             }
-        lines.append(line)
-    return lines
+            for row in self.rows
+        ]
+        return ExperimentReport(
+            title=f"Features of {self.recipe['network']}: {self.name}",
+            recipe=self.recipe,
+            notes=self.notes,
+            figures=(
+                ReportFigure(
+                    file="features.png",
+                    title="What each layer keeps",
+                    caption="Left the image, then what came back from the layer's activations "
+                    "alone: with an untrained network (Deep Image Prior), with a penalty on the "
+                    "total variation of free pixels, and with free pixels only. All at the same "
+                    "limits of contrast.",
+                    draw=partial(_draw_feature_pictures, self),
+                ),
+            ),
+            references=("feature inversion", "guide", "total variation"),
+            table=_make_feature_table(self),
+            numbers={"layers": lines},
+            files={
+                "features.csv": format_csv(
+                    tuple(lines[0]), (tuple(line.values()) for line in lines)
+                )
+            },
+        )
 
 
-def explore_features(
-    image: npt.NDArray[Any],
-    plans: tuple[tuple[tuple[str, Plan], ...], ...],
-    answers: Mapping[str, str],
-    *,
-    control: Callable[[], Control] = lambda: Control.GO,
-) -> Generator[tuple[Event, str], None, tuple[tuple[FeatureInversion, ...], ...] | None]:
-    """Invert each layer with each prior, as the task `invert-features` does.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FeaturePlan:
+    """All fits of an experiment, planned.
 
-    Parameters
+    Attributes
     ----------
+    spec : ImageSpec
     image : ndarray
+        The image after the crop.
     plans : tuple of rows of (prior, Plan)
         One row for each layer.
     answers : mapping of str to str
         Size of each layer's activations.
+    recipe : mapping
+    """
+
+    spec: ImageSpec
+    image: npt.NDArray[Any]
+    plans: tuple[tuple[tuple[str, Plan], ...], ...]
+    answers: Mapping[str, str]
+    recipe: Mapping[str, Any]
+
+
+def plan_features(
+    image: Any,
+    network: str = "",
+    *,
+    layers: str | Iterable[str] | None = None,
+    crop: int | str = FEATURE_CROP,
+    axes: str | None = None,
+    **settings: Any,
+) -> FeaturePlan:
+    """Read the image and plan all fits; parameters and refusals as for `explore.features`."""
+    task_settings = {"preset": "fast", "network": str(network), **settings}
+    spec, load_pixels = describe_input("image", image, axes)
+    side, pixels = parse_crop(crop, FEATURE_CROP), np.asarray(load_pixels())
+    if len(spec.axes) == pixels.ndim:  # else the header check reports the error
+        pixels = crop_centre(pixels, side, spec.axes)
+        spec = replace(spec, shape=pixels.shape)
+    network_file = NetworkFile(
+        network=str(network).strip(), weights=settings.get("weights") or None
+    )
+    network_layers = list_network_layers(network_file, spec.grid)
+    if isinstance(network_layers, Refusal):
+        raise RefusedError(network_layers)
+    if layers is None:
+        names = _choose_even_layers([path for path, _ in network_layers])
+    else:
+        listed = layers.split(",") if isinstance(layers, str) else layers
+        names = list(dict.fromkeys(filter(None, (str(name).strip() for name in listed))))
+    machine, plans, answers = detect_machine(), [], {}
+    for name in names:
+        row = []
+        for prior in PRIOR_LABELS:
+            recipe = make_recipe(
+                "invert-features", **{**task_settings, "layer": name, "prior": prior}
+            )
+            plan = preflight(recipe, spec, machine)
+            if isinstance(plan, Refusal):
+                raise RefusedError(plan)
+            row.append((prior, plan))
+        sorted_inputs = arrange_inputs(row[0][1], {"image": pixels})
+        if isinstance(sorted_inputs, Refusal):
+            raise RefusedError(sorted_inputs)
+        answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
+        plans.append(tuple(row))
+    fit = {"layers": names, "crop": crop, "axes": axes, "image": spec.name}
+    return FeaturePlan(
+        spec=spec,
+        image=pixels,
+        plans=tuple(plans),
+        answers=answers,
+        recipe={**task_settings, **fit},
+    )
+
+
+def _choose_even_layers(paths: list[str]) -> list[str]:
+    """Choose modules without submodules, evenly spaced from the first to the last."""
+    leaf_modules = [
+        path for path in paths if not any(other.startswith(f"{path}.") for other in paths)
+    ]
+    if len(leaf_modules) <= DEFAULT_LAYER_COUNT:
+        return leaf_modules
+    indices = [
+        round(index * (len(leaf_modules) - 1) / (DEFAULT_LAYER_COUNT - 1))
+        for index in range(DEFAULT_LAYER_COUNT)
+    ]
+    return [leaf_modules[index] for index in indices]
+
+
+def explore_features(
+    features: FeaturePlan, *, control: Callable[[], Control] = lambda: Control.GO
+) -> Generator[IterationUpdate, None, FeatureInversionResult | None]:
+    """Invert each layer with each prior, as the task `invert-features` does.
+
+    Parameters
+    ----------
+    features : FeaturePlan
     control : callable
         Polled at each iteration; KEEP and DISCARD end the experiment.
 
     Yields
     ------
-    (Event, str)
-        Progress, and the current layer.
+    IterationUpdate
+        Progress; its group is the current layer.
 
     Returns
     -------
-    rows or None
+    FeatureInversionResult or None
         None if the user ended it.
     """
     timer, tracker = Stopwatch(control), ProgressTracker(default_rate=1.0)
-    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in plans]
+    plan_rows = [[plan for _, plan in layer_plans] for layer_plans in features.plans]
     steps = iter([tracker.add_step("fit", plan.seconds) for row in plan_rows for plan in row])
     rows = []
-    for layer_plans in plans:
+    for layer_plans in features.plans:
         row = []
         for prior, plan in layer_plans:
             layer = plan.recipe.task.layer  # type: ignore[attr-defined]  # of this task only
             message = f"Inverting '{layer}': {PRIOR_LABELS[prior].lower()}"
             step = next(steps)
-            make_event = partial(_make_feature_event, message, layer, step, tracker, timer)
+            make_update = partial(_make_feature_update, message, layer, step, tracker, timer)
             result = yield from map_generator(
-                run(plan, {"image": image}, control=timer), make_event
+                run(plan, {"image": features.image}, control=timer), make_update
             )
             step.finish(timer.seconds)
             if result is None or result.stop_reason is StopReason.USER:
                 return None
-            row.append(_make_inversion(layer, answers.get(layer, ""), prior, image, result))
+            row.append(
+                FeatureInversion(
+                    layer=layer,
+                    answer=features.answers.get(layer, ""),
+                    prior=prior,
+                    picture=result.image,
+                    correlation=compute_correlation(result.image, features.image),
+                    distance=result.history[-1][1],
+                )
+            )
         rows.append(tuple(row))
-    return tuple(rows)
+    notes = (note for row in features.plans for _, plan in row for note in plan.notes)
+    return FeatureInversionResult(
+        name=features.spec.name,
+        image=features.image,
+        axes=features.spec.axes,
+        rows=tuple(rows),
+        recipe=features.recipe,
+        notes=(*features.spec.notes, *dict.fromkeys(notes)),
+    )
 
 
 def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
@@ -188,23 +330,47 @@ def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> floa
     return float((first * second).sum()) / norm if norm else 0.0
 
 
-def _make_inversion(
-    layer: str, answer: str, prior: str, image: npt.NDArray[Any], result: Restoration
-) -> FeatureInversion:
-    correlation = compute_correlation(result.image, image)
-    return FeatureInversion(
-        layer=layer,
-        answer=answer,
-        prior=prior,
-        picture=result.image,
-        correlation=correlation,
-        distance=result.history[-1][1],
-    )
-
-
-def _make_feature_event(
+def _make_feature_update(
     message: str, layer: str, step: Step, tracker: ProgressTracker, timer: Stopwatch, event: Event
-) -> tuple[Event, str]:
+) -> IterationUpdate:
     """Convert the progress of one fit to that of the whole experiment."""
     step.report_progress(timer.seconds, event.progress)
-    return replace(event, message=message, progress=tracker.fold(timer.seconds)), layer
+    progress = tracker.fold(timer.seconds)
+    return IterationUpdate(replace(event, message=message, progress=progress), {}, layer)
+
+
+def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
+    heads = ("layer", "answer", *(f"{label}" for label in PRIOR_LABELS.values()))
+    lines = tuple(
+        (
+            row[0].layer,
+            row[0].answer,
+            *(f"{inversion.correlation:.3f} ({inversion.distance:.4f})" for inversion in row),
+        )
+        for row in rows.rows
+    )
+    caption = (
+        "Correlation of what came back with the image; in brackets the squared distance of the "
+        "activations in the last iterations, in their own mean square. A picture may answer the "
+        "layer as the image does and look like nothing: then the layer keeps little, and the prior "
+        "has to tell."
+    )
+    return ReportTable(heads=heads, rows=lines, caption=caption)
+
+
+@use_default_style
+def _draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
+    """Draw the image and its inversions, one row per layer."""
+    plane = select_middle_plane(rows.image, rows.axes)
+    limits = compute_contrast_limits(plane)
+    column_count = 1 + len(rows.rows[0])
+    figure = make_figure(2.1 * column_count, 2.35 * len(rows.rows))
+    panels = figure.subplots(len(rows.rows), column_count, squeeze=False)
+    for row, row_axes in zip(rows.rows, panels, strict=True):
+        draw_titled_picture(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
+        for inversion, axes in zip(row, row_axes[1:], strict=True):
+            title = f"{PRIOR_LABELS[inversion.prior]}\ncorrelation {inversion.correlation:.2f}"
+            draw_titled_picture(
+                axes, select_middle_plane(inversion.picture, rows.axes), title, limits
+            )
+    return render_png(figure)

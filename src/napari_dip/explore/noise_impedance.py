@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import serialise_notes
-from napari_dip.explore.experiment_setup import ADDED_NOISE, TARGETS, standardise
+from napari_dip.explore.experiment_setup import TARGETS, standardise
+from napari_dip.explore.figures import draw_titled_picture, format_iteration_axis
 from napari_dip.explore.fit import iter_fit
-from napari_dip.explore.progress import (
+from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
+    ExperimentReport,
     ExperimentResult,
+    ExperimentSummary,
     IterationUpdate,
+    PictureStack,
+    ReportFigure,
     delay_keep,
+    format_columns,
     mark_ended_early,
+    number_iterations,
+    run_in_default_torch_state,
+)
+from napari_dip.pipeline.assess.report_figures import (
+    compute_contrast_limits,
+    make_figure,
+    render_png,
+    use_default_style,
 )
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.progress import Progress
-from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -32,15 +44,12 @@ if TYPE_CHECKING:
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
 
     Curve = npt.NDArray[np.float64]
-
-__all__ = [
-    "ADDED_NOISE",
-    "TARGETS",
-    "ImpedanceResult",
-    "compute_impedance",
-    "explore_impedance",
-    "make_targets",
-]
+#: Standard deviation of the added noise, relative to that of the image.
+ADDED_NOISE = 0.5
+#: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
+REPORTED_ITERATIONS = (10, 50, 100)
+#: Colours of the targets on the page.
+_REPORT_COLOURS = ("tab:blue", "tab:green", "tab:orange", "tab:red")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -78,21 +87,60 @@ class ImpedanceResult(ExperimentResult):
     @property
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
-        count = self.subject.iterations
         return (
-            f"Impedance score {self.score:.3f} over {count} iterations (0: noise is learned as "
-            "readily as the image; 1: the image at once, noise never).",
+            f"Impedance score {self.score:.3f} over {self.subject.iterations} iterations: the mean "
+            "distance between the energies of noise and image over the logarithm of the iteration "
+            "(0: noise is learned as readily as the image; 1: the image at once, noise never).",
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return recipe and figures in plain JSON types."""
-        return {
-            "experiment": self.experiment,
-            "recipe": dict(self.subject.recipe),
-            **serialise_notes(self.subject.notes),
-            "score": self.score,
-            "energies": {name: curve.tolist() for name, curve in self.energies.items()},
-        }
+    def make_report(self) -> ExperimentReport:
+        """Return the report: energies by iteration."""
+        return ExperimentReport(
+            title=f"Impedance: {self.subject.name}",
+            recipe=self.subject.recipe,
+            notes=self.subject.notes,
+            description=(self.subject.describe_fit(),),
+            figures=(
+                ReportFigure(
+                    file="impedance.png",
+                    title="Energy against iteration",
+                    caption=_caption_energies(self),
+                    draw=partial(_draw_energy_curves, self),
+                ),
+            ),
+            references=("deep image prior", "guide"),
+            numbers={
+                "score": self.score,
+                "energies": {name: curve.tolist() for name, curve in self.energies.items()},
+            },
+            files={"impedance.csv": format_columns(number_iterations(self.energies))},
+        )
+
+    def summarise(self) -> ExperimentSummary:
+        """Return the energies at some iterations, and the targets."""
+        return ExperimentSummary(
+            headline=f"Impedance score {self.score:.3f}",
+            heads=("After", "image", "+ noise", "shuffled", "noise"),
+            rows=tuple(
+                (
+                    str(iteration),
+                    *(f"{value:.3f}" for value in self.get_energies(iteration).values()),
+                )
+                for iteration in self.list_reported_iterations()
+            ),
+            stack=PictureStack(
+                name_suffix="targets",
+                axis="target",
+                names=tuple(TARGETS.values()),
+                pictures=np.stack([self.targets[name] for name in TARGETS]),
+                has_image_units=False,
+            ),
+        )
+
+    def list_reported_iterations(self) -> list[int]:
+        """Return the iterations whose energies are reported, the last one among them."""
+        last = self.subject.iterations
+        return [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
 
 
 def make_targets(picture: Picture, seed: int) -> dict[str, Picture]:
@@ -139,6 +187,7 @@ def compute_impedance(noise: Curve, image: Curve) -> float:
     )
 
 
+@run_in_default_torch_state
 def explore_impedance(
     setup: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
@@ -157,16 +206,9 @@ def explore_impedance(
 
     Returns
     -------
-    Impedance or None
+    ImpedanceResult or None
         None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
-    load_torch()
-    return (yield from run_in_default_state(_fit_targets(setup, control), setup.plan.threads))
-
-
-def _fit_targets(
-    setup: ExperimentSetup, control: Callable[[], Control]
-) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
     targets, count = make_targets(setup.picture, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
     with ExitStack() as ends:
@@ -205,4 +247,49 @@ def _fit_targets(
         targets=targets,
         energies=energies,
         score=score,
+    )
+
+
+@use_default_style
+def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
+    """Draw the targets, and below them energy against iteration; return a PNG file."""
+    figure = make_figure(8.6, 6.4)
+    rows: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
+    panels = rows[0].subplots(1, len(TARGETS))
+    axes = rows[1].subplots()
+    for panel, (name, target_label), colour in zip(
+        panels, TARGETS.items(), _REPORT_COLOURS, strict=True
+    ):
+        target = impedance.targets[name]
+        draw_titled_picture(panel, target, target_label, compute_contrast_limits(target))
+        curve = impedance.energies[name]
+        iterations = np.arange(1, len(curve) + 1)
+        axes.plot(iterations, curve, color=colour, label=target_label)
+    image, noise = impedance.energies["image"], impedance.energies["noise"]
+    fill_label = f"between image and noise: score {impedance.score:.3f}"
+    axes.fill_between(
+        iterations, image, noise, color="0.5", alpha=0.15, linewidth=0, label=fill_label
+    )
+    format_iteration_axis(axes, len(image), logarithmic=True)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("Energy (mean square,\ntarget's variance = 1)")
+    axes.legend(frameon=False)
+    return render_png(figure)
+
+
+def _caption_energies(impedance: ImpedanceResult) -> str:
+    lines = []
+    for iteration in impedance.list_reported_iterations():
+        energies = ", ".join(
+            f"{TARGETS[name]} {energy:.3f}"
+            for name, energy in impedance.get_energies(iteration).items()
+        )
+        order_text = "ordered" if impedance.is_ordered(iteration) else "not ordered"
+        lines.append(f"Iteration {iteration}: {energies} ({order_text}).")
+    return (
+        "Energy: mean square of output minus target. Each target has zero mean and unit "
+        f"variance; the added noise has {ADDED_NOISE:g} of the image's standard deviation, so "
+        f"{ADDED_NOISE**2 / (1 + ADDED_NOISE**2):.0%} of the variance of image + noise is noise. "
+        "All four fits begin with the same weights and the same code. 'Ordered' says: image < "
+        f"image + noise < both shuffled pixels and noise. {' '.join(lines)}"
     )

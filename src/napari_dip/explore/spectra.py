@@ -1,252 +1,81 @@
-"""Measure when a network learns which frequencies, and find the iteration to stop at.
-
-Power is averaged over rings of radial frequency, in cycles per pixel up to 0.5, the Nyquist
-frequency along an axis. The corners of the spectrum beyond are ignored, as in the code of Shi et
-al. Their stopping rule waits until the ratio of blurriness to sharpness no longer changes. It needs
-neither the truth nor validation pixels, only the outputs.
-"""
+"""Watch which frequencies a network learns when, and where two rules would stop the fit."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors.notes import serialise_notes
 from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
+from napari_dip.explore.figures import (
+    choose_shades,
+    draw_titled_picture,
+    format_iteration_axis,
+)
 from napari_dip.explore.fit import find_validation_stop, iter_fit
-from napari_dip.explore.progress import (
+from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
+    ExperimentReport,
     ExperimentResult,
+    ExperimentSummary,
     IterationUpdate,
+    PictureStack,
+    ReportFigure,
     delay_keep,
+    format_columns,
+    format_csv,
     mark_ended_early,
+    number_iterations,
+    run_in_default_torch_state,
+)
+from napari_dip.explore.spectral_measures import (
+    BAND_COUNT,
+    BAND_NAMES,
+    LEVELS,
+    RATIO_TOLERANCE,
+    RATIO_WINDOW,
+    Correspondence,
+    compute_band_edges,
+    compute_radial_power,
+    find_level_iterations,
+    find_ratio_stop,
+    list_band_labels,
+    measure_sharpness,
+)
+from napari_dip.pipeline.assess.report_figures import (
+    compute_contrast_limits,
+    make_figure,
+    render_png,
+    use_default_style,
 )
 from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.progress import Progress
-from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping
 
     import numpy.typing as npt
 
     from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
     from napari_dip.explore.fit import IterationRecord, ValidationStop
 
-    BandCurve = npt.NDArray[np.float64]
-
     Curve = npt.NDArray[np.float64]
 
-#: Number of bands of equal width, as in Shi et al.
-BAND_COUNT = 5
-#: Correspondences whose first iteration is reported: half of a band, and nearly all of it.
-LEVELS = (0.5, 0.9)
-#: Names of the bands in tables, lowest first.
-BAND_NAMES = tuple(f"band_{number}" for number in range(1, BAND_COUNT + 1))
-#: Maximum radial frequency, in cycles per pixel.
-NYQUIST_FREQUENCY = 0.5
-#: Number of iterations over which the ratio is averaged (n in equation 8 of Shi et al. 2022), and
-#: the maximum change of a settled average (the threshold in their code).
-RATIO_WINDOW, RATIO_TOLERANCE = 100, 0.01
-#: Length of the blur filter in pixels, as in their code.
-_FILTER = 9
-#: Number of the largest local variations, and the decay of their weight with rank, as in their
-#: code, which follows that of Bahrami and Kot.
-_VARIATION_COUNT, _RANK_DECAY = 1000, 0.01
 #: Number of recorded estimates, evenly spaced in log(iteration).
 _RECORDED_ESTIMATES = 24
 #: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
 #: the first one as a divisor of their total: iteration 20 of 1,000.
 _DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
-
-
-def compute_band_edges() -> BandCurve:
-    """Return the edges of the bands in cycles per pixel, lowest first."""
-    return np.linspace(0, NYQUIST_FREQUENCY, BAND_COUNT + 1)
-
-
-def compute_radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
-    """Return the power spectral density, averaged over rings of equal radial frequency.
-
-    The mean is subtracted and a Hann window applied, so that the discontinuity at the border of the
-    picture adds no power.
-
-    Parameters
-    ----------
-    picture : ndarray (Y, X)
-
-    Returns
-    -------
-    frequency : ndarray (rings,)
-        Mean radial frequency of each ring, in cycles per pixel.
-    power : ndarray (rings,)
-        In squared units of the picture; for white noise, it equals the variance.
-    """
-    window = np.outer(*(np.hanning(count + 2)[1:-1] for count in picture.shape))
-    centred = (picture - picture.mean(dtype=np.float64)) * window
-    density = np.abs(np.fft.fft2(centred)) ** 2 / (window**2).sum()
-    radius = _compute_radial_frequency(picture.shape)
-    ring_count = min(picture.shape) // 2
-    # ring 0 is the mean only
-    ring_index = np.ceil(radius / NYQUIST_FREQUENCY * ring_count).astype(int)
-    is_in_ring = (ring_index > 0) & (ring_index <= ring_count)
-    count = np.bincount(ring_index[is_in_ring], minlength=ring_count + 1)[1:]
-    power = np.bincount(ring_index[is_in_ring], density[is_in_ring], minlength=ring_count + 1)[1:]
-    frequency = np.bincount(ring_index[is_in_ring], radius[is_in_ring], minlength=ring_count + 1)[
-        1:
-    ]
-    return frequency / count, power / count
-
-
-class Correspondence:
-    """Compute the frequency-band correspondence of estimates with one target.
-
-    It is the mean over a band of |F(estimate)| / |F(target)|, each clipped to 1: 0 where the
-    estimate has nothing of the band, 1 where it is as strong as in the target. The mean of the
-    picture is excluded, since it is 0 in a standardised target.
-
-    Parameters
-    ----------
-    target : ndarray (Y, X)
-        Target of the fit, noise included.
-
-    References
-    ----------
-    Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
-    prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7, section 3, and the authors' code
-    (function `get_circular_statastic` of their repository Measure-and-Control-Spectral-Bias).
-    """
-
-    def __init__(self, target: Picture) -> None:
-        self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
-        radius = _compute_radial_frequency(target.shape)
-        place = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
-        self._band_index = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
-        self._count = np.bincount(self._band_index.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
-
-    def compute(self, estimate: Picture) -> BandCurve:
-        """Return the correspondence of each band, lowest first: (5,) between 0 and 1."""
-        strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
-        ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
-        total = np.bincount(self._band_index.ravel(), ratio.ravel(), minlength=BAND_COUNT + 1)[
-            :BAND_COUNT
-        ]
-        return np.asarray(total / self._count)
-
-
-def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int, ...]:
-    """Return the iteration at which each band first reaches a level, 0 if never.
-
-    The search starts at the minimum of a band. Before the first iterations, the output of an
-    untrained network is as strong as any picture and unrelated to the target.
-
-    Parameters
-    ----------
-    correspondence : ndarray (iterations, 5)
-    level : float
-    """
-    iterations = []
-    for band in correspondence.T:
-        start = int(np.argmin(band))
-        above_level = np.flatnonzero(band[start:] >= level)
-        iterations.append(start + int(above_level[0]) + 1 if above_level.size else 0)
-    return tuple(iterations)
-
-
-def _compute_radial_frequency(shape: tuple[int, ...]) -> BandCurve:
-    down, across = (np.fft.fftfreq(count) for count in shape)
-    return np.asarray(np.hypot(down[:, None], across[None]))
-
-
-class SharpnessMetrics(NamedTuple):
-    """Blurriness and sharpness of one estimate.
-
-    Attributes
-    ----------
-    blurriness : float, 0 to 1
-        After Crete et al.: share of the edge strength that survives one more blur.
-    sharpness : float, > 0
-        After Bahrami and Kot: root mean square of the largest differences of neighbouring pixels,
-        weighted by rank, in ranges of the target.
-    """
-
-    blurriness: float
-    sharpness: float
-
-    @property
-    def ratio(self) -> float:
-        """Blurriness over sharpness."""
-        return self.blurriness / max(self.sharpness, 1e-12)
-
-
-def measure_sharpness(picture: Picture) -> SharpnessMetrics:
-    """Measure blurriness and sharpness of a picture.
-
-    Parameters
-    ----------
-    picture : ndarray (Y, X)
-        Scaled so that the target spans 0 to 1, as the authors' 8-bit images do. The ratio, and
-        with it the stop, depends on that scale.
-
-    References
-    ----------
-    Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation with a new
-    no-reference perceptual blur metric, SPIE 6492, 2007, doi:10.1117/12.702790 (as in
-    scikit-image, whose edges are Sobel's).
-    Bahrami, Kot, A fast approach for no-reference image sharpness assessment based on maximum
-    local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755.
-    """
-    from skimage.measure import blur_effect
-
-    picture_float64 = picture.astype(np.float64)
-    blurriness = float(blur_effect(picture_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
-    largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_VARIATION_COUNT]
-    weight = np.exp(-_RANK_DECAY * np.arange(largest.size))
-    return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
-
-
-def find_ratio_stop(
-    ratios: Sequence[float], window: int = RATIO_WINDOW, tolerance: float = RATIO_TOLERANCE
-) -> int:
-    """Return the iteration at which the average ratio has settled; 0 if it never does.
-
-    Parameters
-    ----------
-    ratios : sequence of float
-        Ratios at iterations 1, 2, ...
-    window : int
-        Number of ratios in each of two adjacent windows whose means are compared.
-    tolerance : float
-        The ratio has settled where the two means first differ by less than this.
-
-    References
-    ----------
-    Shi et al. 2022, equation 8.
-    """
-    sums = np.concatenate([[0.0], np.cumsum(ratios)])
-    means = (sums[window:] - sums[:-window]) / window
-    steps = np.abs(means[window:] - means[:-window])
-    settled_steps = np.flatnonzero(steps < tolerance)
-    # the first pair of windows ends at iteration 2 * window
-    return int(settled_steps[0]) + 2 * window if settled_steps.size else 0
-
-
-def _compute_local_variation(picture: Picture) -> Picture:
-    """Return the largest difference of each inner pixel to its eight neighbours."""
-    height, width = picture.shape
-    centre = picture[1:-1, 1:-1]
-    steps = [
-        np.abs(picture[down : height - 2 + down, across : width - 2 + across] - centre)
-        for down in range(3)
-        for across in range(3)
-    ]
-    return np.asarray(np.max(steps, 0), np.float32)
+#: Divisor for the share of ratios at the start that are not drawn. Those outputs are no pictures
+#: yet; with spectral norms they are so smooth that they would take up the whole axis.
+_SKIPPED_START_DIVISOR = 50
+#: Minimum ratio of maximum to minimum for a logarithmic axis with labels at powers of ten only.
+_DECADE = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -310,8 +139,7 @@ class SpectrumResult(ExperimentResult):
     def sentences(self) -> tuple[str, ...]:
         """Sentences that summarise the experiment."""
         half_iterations = (
-            str(iteration or "never")
-            for iteration in find_level_iterations(self.correspondence, LEVELS[0])
+            str(iteration or "never") for iteration in self.find_level_iterations()[LEVELS[0]]
         )
         stop = f"settles at iteration {self.ratio_stop}" if self.ratio_stop else "never settles"
         return (
@@ -320,29 +148,93 @@ class SpectrumResult(ExperimentResult):
             f"{self.validation_stop.best_iteration}.",
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return recipe and figures in plain JSON types."""
-        stop = self.validation_stop
-        return {
-            "experiment": self.experiment,
-            "recipe": dict(self.subject.recipe),
-            **serialise_notes(self.subject.notes),
-            "band_edges": compute_band_edges().tolist(),
-            "reached": {
-                str(level): find_level_iterations(self.correspondence, level) for level in LEVELS
-            },
-            "ratio_stop": self.ratio_stop,
-            "held_out_stop": {
-                "best_iteration": stop.best_iteration,
-                "iterations": stop.iterations,
-                "reason": stop.reason,
-                "judged": [list(item) for item in stop.validation_errors],
-                "psnr": self.validation_psnr,
-            },
-            "best_iteration": self.best_iteration,
+    def make_report(self) -> ExperimentReport:
+        """Return the report: power spectra, bands by iteration, and stops."""
+        stop, levels = self.validation_stop, self.find_level_iterations()
+        power = {
+            f"iteration_{name}" if name.isdigit() else name: curve
+            for name, curve in self.power.items()
         }
+        bands = {
+            "energy": self.energy,
+            **dict(zip(BAND_NAMES, self.correspondence.T, strict=True)),
+            "blurriness": self.blurriness,
+            "sharpness": self.sharpness,
+            "ratio": self.ratio,
+            **({} if self.psnr is None else {"psnr": self.psnr}),
+        }
+        return ExperimentReport(
+            title=f"Spectrum: {self.subject.name}",
+            recipe=self.subject.recipe,
+            notes=self.subject.notes,
+            description=(self.subject.describe_fit(),),
+            figures=(
+                ReportFigure(
+                    file="power.png",
+                    title="Power spectral density",
+                    caption=_caption_power(self),
+                    draw=partial(_draw_power_curves, self),
+                ),
+                ReportFigure(
+                    file="bands.png",
+                    title="Which band is learned when",
+                    caption=_caption_bands(self),
+                    draw=partial(_draw_band_curves, self),
+                ),
+                ReportFigure(
+                    file="stopping.png",
+                    title="Where to stop",
+                    caption=_caption_stops(self),
+                    draw=partial(_draw_stopping_curves, self),
+                ),
+            ),
+            references=("spectral bias", "blurriness", "sharpness", "deep image prior", "guide"),
+            numbers={
+                "band_edges": compute_band_edges().tolist(),
+                "reached": {str(level): iterations for level, iterations in levels.items()},
+                "ratio_stop": self.ratio_stop,
+                "held_out_stop": {
+                    "best_iteration": stop.best_iteration,
+                    "iterations": stop.iterations,
+                    "reason": stop.reason,
+                    "judged": [list(item) for item in stop.validation_errors],
+                    "psnr": self.validation_psnr,
+                },
+                "best_iteration": self.best_iteration,
+            },
+            files={
+                "power.csv": format_columns({"cycles_per_pixel": self.frequency, **power}),
+                "bands.csv": format_columns(number_iterations(bands)),
+                "held_out.csv": format_csv(("iteration", "held_out_error"), stop.validation_errors),
+            },
+        )
+
+    def summarise(self) -> ExperimentSummary:
+        """Return the bands with the iterations at which they are learned, and the outputs."""
+        half, most = self.find_level_iterations().values()
+        rows = zip(list_band_labels(), half, most, self.correspondence[-1], strict=True)
+        iterations = sorted(self.evolution)
+        return ExperimentSummary(
+            headline=f"Validation pixels take iteration {self.validation_stop.best_iteration}",
+            heads=("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end"),
+            rows=tuple(
+                (label, str(first or "never"), str(second or "never"), f"{last:.2f}")
+                for label, first, second, last in rows
+            ),
+            stack=PictureStack(
+                name_suffix="evolution",
+                axis="iteration",
+                names=tuple(f"iteration {iteration}" for iteration in iterations),
+                pictures=np.stack([self.evolution[iteration] for iteration in iterations]),
+            ),
+        )
+
+    def find_level_iterations(self) -> dict[float, tuple[int, ...]]:
+        """Return the iterations at which each band first has each of `LEVELS`; 0 if never."""
+        return {level: find_level_iterations(self.correspondence, level) for level in LEVELS}
 
 
+@run_in_default_torch_state
 def explore_spectrum(
     setup: ExperimentSetup,
     truth: Picture | None = None,
@@ -366,18 +258,9 @@ def explore_spectrum(
 
     Returns
     -------
-    Spectrum or None
+    SpectrumResult or None
         None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
-    load_torch()
-    return (
-        yield from run_in_default_state(_fit_spectrum(setup, truth, control), setup.plan.threads)
-    )
-
-
-def _fit_spectrum(
-    setup: ExperimentSetup, truth: Picture | None, control: Callable[[], Control]
-) -> Generator[IterationUpdate, None, SpectrumResult | None]:
     target, count = standardise(setup.picture), setup.iterations
     recorder, block = _SpectrumRecorder(setup, truth), measure_validation_block(setup)
     fit_steps = iter_fit(target, setup, control=delay_keep(control), pictures=True)
@@ -436,11 +319,9 @@ class _SpectrumRecorder:
 
     def __init__(self, setup: ExperimentSetup, truth: Picture | None) -> None:
         self._subject, self._truth = setup, truth
-        picture = setup.picture
-        self._offset, self._unit = float(picture.mean()), float(picture.std())
-        self._low, high = np.percentile(picture, ROBUST_PERCENTILES)
+        self._low, high = np.percentile(setup.picture, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
-        self._correspondence = Correspondence(standardise(picture))
+        self._correspondence = Correspondence(standardise(setup.picture))
         count = setup.iterations
         self._preview_iterations, self._evolution_iterations = (
             {int(item) for item in np.round(np.geomspace(first, count, many))}
@@ -462,7 +343,7 @@ class _SpectrumRecorder:
     def record(self, record: IterationRecord) -> tuple[dict[str, float], Picture]:
         """Measure the output of one iteration; return its bands by name, and the picture."""
         assert record.picture is not None
-        picture = self._restore_units(record.picture)
+        picture = self._subject.restore_units(record.picture)
         sharpness = measure_sharpness((picture - self._low) / self._range)
         psnr = self._psnr(picture)
         self._rows.append((record.energy, sharpness.blurriness, sharpness.sharpness, psnr))
@@ -507,13 +388,184 @@ class _SpectrumRecorder:
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._psnr(self._restore_units(validation_stop.picture))
+            validation_psnr=self._psnr(self._subject.restore_units(validation_stop.picture))
             if has_truth
             else None,
         )
 
-    def _restore_units(self, picture: Picture) -> Picture:
-        return np.asarray(picture * self._unit + self._offset, np.float32)
-
     def _psnr(self, picture: Picture) -> float:
         return float("nan") if self._truth is None else compute_psnr(picture, self._truth)
+
+
+@use_default_style
+def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
+    """Draw the spectra of target, truth and outputs, and the outputs; return a PNG file."""
+    figure = make_figure(8.6, 6.4)
+    rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
+    pictures = {"Target": spectrum.subject.picture}
+    if spectrum.truth is not None:
+        pictures["Truth"] = spectrum.truth
+    pictures |= {
+        f"Iteration {iteration}": output for iteration, output in spectrum.pictures.items()
+    }
+    limits = compute_contrast_limits(
+        spectrum.subject.picture if spectrum.truth is None else spectrum.truth
+    )
+    panels = rows[0].subplots(1, len(pictures), squeeze=False)[0]
+    for panel, (title, picture) in zip(panels, pictures.items(), strict=True):
+        draw_titled_picture(panel, picture, title, limits)
+    axes = rows[1].subplots()
+    shades = choose_shades(len(spectrum.pictures))
+    for iteration, shade in zip(spectrum.pictures, shades, strict=True):
+        axes.plot(
+            spectrum.frequency,
+            spectrum.power[str(iteration)],
+            color=shade,
+            label=f"iteration {iteration}",
+        )
+    axes.plot(spectrum.frequency, spectrum.power["target"], "k-", linewidth=2, label="target")
+    if "truth" in spectrum.power:
+        axes.plot(spectrum.frequency, spectrum.power["truth"], "k--", linewidth=2, label="truth")
+    axes.set_yscale("log")
+    axes.set_xlim(0, 0.5)
+    axes.set_xlabel("Radial frequency (cycles per pixel)")
+    axes.set_ylabel("Power spectral density\n(squared intensity)")
+    axes.legend(frameon=False, ncols=2)
+    return render_png(figure)
+
+
+@use_default_style
+def _draw_band_curves(spectrum: SpectrumResult) -> bytes:
+    """Draw the correspondence of each band by iteration, as curves and as a map."""
+    figure = make_figure(8.6, 6.4)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    count = len(spectrum.correspondence)
+    iterations, limits = np.arange(1, count + 1), compute_band_edges()
+    shades = choose_shades(BAND_COUNT)
+    for band, (name, shade) in enumerate(zip(list_band_labels(), shades, strict=True)):
+        upper.plot(iterations, spectrum.correspondence[:, band], color=shade, label=name)
+    format_iteration_axis(upper, count, logarithmic=True)
+    upper.set_xlabel("")
+    upper.set_ylim(0, 1)
+    upper.set_ylabel("Correspondence")
+    title = "Radial frequency (cycles per pixel)"
+    figure.legend(frameon=False, title=title, loc="outside upper center", ncols=BAND_COUNT)
+    iteration_edges = np.arange(1, count + 2) - 0.5
+    colours = lower.pcolormesh(iteration_edges, limits, spectrum.correspondence.T, vmin=0, vmax=1)
+    figure.colorbar(colours, ax=lower, label="Correspondence", location="bottom", aspect=50)
+    lower.set_yticks(limits)
+    lower.set_ylabel("Radial frequency\n(cycles per pixel)")
+    lower.set_xlabel("Iteration")
+    return render_png(figure)
+
+
+@use_default_style
+def _draw_stopping_curves(spectrum: SpectrumResult) -> bytes:
+    """Draw both stops: of blurriness over sharpness, and of the validation pixels."""
+    rows = 2 if spectrum.psnr is None else 3
+    figure = make_figure(8.6, 2.2 * rows)
+    panels = list(figure.subplots(rows, 1, sharex=True))
+    iterations = np.arange(1, len(spectrum.ratio) + 1)
+    panels[0].plot(iterations, spectrum.ratio, color="tab:blue")
+    panels[0].set_yscale("log")
+    drawn_ratios = spectrum.ratio[len(iterations) // _SKIPPED_START_DIVISOR :]
+    panels[0].set_ylim(0.8 * drawn_ratios.min(), 1.25 * drawn_ratios.max())
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    is_narrow = drawn_ratios.max() < _DECADE * drawn_ratios.min()
+    panels[0].yaxis.set_minor_formatter("{x:g}" if is_narrow else "")
+    panels[0].set_ylabel("Blurriness\n/ sharpness")
+    validation_errors = np.array(spectrum.validation_stop.validation_errors)
+    panels[1].plot(validation_errors[:, 0], validation_errors[:, 1], ".-", color="tab:orange")
+    panels[1].set_ylabel("Validation error\n(target's variance = 1)")
+    if spectrum.psnr is not None:
+        panels[2].plot(iterations, spectrum.psnr, color="0.3")
+        panels[2].set_ylabel("PSNR of the\noutput (dB)")
+        low = np.percentile(spectrum.psnr, 5)  # ignore the outputs before the network has learned
+        panels[2].set_ylim(low, max(spectrum.psnr.max(), spectrum.validation_psnr or low) + 1)
+        best_iteration = spectrum.validation_stop.best_iteration
+        panels[2].plot(
+            best_iteration,
+            spectrum.validation_psnr,
+            "o",
+            color="tab:orange",
+            label="running average",
+        )
+        panels[2].legend(frameon=False, loc="lower right")
+    for axes in panels:
+        if spectrum.ratio_stop:
+            axes.axvline(spectrum.ratio_stop, color="tab:blue", linestyle="--")
+        axes.axvline(spectrum.validation_stop.best_iteration, color="tab:orange", linestyle="--")
+    format_iteration_axis(panels[-1], len(iterations), logarithmic=False)
+    ratio = (
+        f"ratio settled at {spectrum.ratio_stop}" if spectrum.ratio_stop else "ratio never settled"
+    )
+    panels[0].set_title(
+        f"Blue dashes: {ratio}. Orange dashes: validation pixels take "
+        f"{spectrum.validation_stop.best_iteration}.",
+        fontsize=10,
+    )
+    return render_png(figure)
+
+
+def _caption_power(spectrum: SpectrumResult) -> str:
+    high = spectrum.frequency > compute_band_edges()[-2]
+    shares = [
+        f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
+        f"after {at}"
+        for at in spectrum.pictures
+    ]
+    return (
+        "Radially averaged, mean taken off, Hann window. In the highest band "
+        f"({compute_band_edges()[-2]:.1f} to {compute_band_edges()[-1]:.1f} cycles per pixel) the "
+        "output has of the "
+        f"target's power: {', '.join(shares)} iterations."
+    )
+
+
+def _caption_bands(spectrum: SpectrumResult) -> str:
+    levels = spectrum.find_level_iterations().values()
+    bands = "; ".join(
+        f"{label}: {first or 'never'} and {second or 'never'}"
+        for label, first, second in zip(list_band_labels(), *levels, strict=True)
+    )
+    last = ", ".join(f"{correspondence:.2f}" for correspondence in spectrum.correspondence[-1])
+    return (
+        "Frequency-band correspondence of Shi et al.: the mean over a band of |F(output)| / "
+        "|F(target)|, clipped to 1. The target is what is fitted, noise included. Before the "
+        "first steps the output is as strong as any picture and says nothing. Iterations at which "
+        f"a band then first has {LEVELS[0]:g} and {LEVELS[1]:g}, bands in cycles per pixel: "
+        f"{bands}. At the last iteration, lowest band first: {last}."
+    )
+
+
+def _caption_stops(spectrum: SpectrumResult) -> str:
+    stop, stopped_fit = spectrum.ratio_stop, spectrum.validation_stop
+    text = (
+        "Above, blurriness (Crete et al.) over sharpness (Bahrami and Kot) of each output, on a "
+        "scale on which the target spans 0 to 1. Shi et al. stop where the means of the last "
+        f"{RATIO_WINDOW} ratios and of the {RATIO_WINDOW} before differ by less than "
+        f"{RATIO_TOLERANCE:g}: "
+    )
+    text += f"iteration {stop}. " if stop else "that did not happen here. "
+    text += (
+        f"{_explain_stopping_rule(spectrum.subject)} Below, a second fit of the same network with "
+        "pixels held "
+        f"out, judged by its running average: it took iteration {stopped_fit.best_iteration} and "
+        f"ended at {stopped_fit.iterations} ({stopped_fit.reason})."
+    )
+    if spectrum.psnr is None or spectrum.validation_psnr is None:
+        return text
+    best = int(np.argmax(spectrum.psnr))
+    text += f" PSNR against the truth: at best {spectrum.psnr[best]:.2f} dB (iteration {best + 1})"
+    text += f", at the ratio's stop {spectrum.psnr[stop - 1]:.2f} dB" if stop else ""
+    text += f", of the picture that validation pixels take {spectrum.validation_psnr:.2f} dB"
+    return f"{text}, at the last iteration {spectrum.psnr[-1]:.2f} dB."
+
+
+def _explain_stopping_rule(setup: ExperimentSetup) -> str:
+    """Return a sentence on whether the rule of Shi et al. suits the network."""
+    sentence = "Their rule is meant for bounded layers, which hold noise back"
+    bound = setup.architecture.bound
+    if bound is None:
+        return f"{sentence}; this network has none, and goes on to learn it."
+    return f"{sentence}; here the bound is {bound:g}."

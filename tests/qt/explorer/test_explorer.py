@@ -13,8 +13,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, label_architecture
-from napari_dip.explore.progress import ExperimentTimer
-from napari_dip.explore.spectra import BAND_NAMES
+from napari_dip.explore.results import ExperimentTimer
+from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.qt.explorer.plot import ExplorerPlot
 from napari_dip.qt.explorer.request import find_visible_plane
 from napari_dip.qt.explorer.run import ExperimentProgressQueue
@@ -48,7 +48,7 @@ class Bench:
         key = Qt.Key.Key_Down if steps > 0 else Qt.Key.Key_Up
         for _ in range(abs(steps)):
             self.qtbot.keyClick(combo, key)
-        assert self.dock.settings.experiment == experiment
+        assert self.dock.settings.experiment.key == experiment
 
     def press(self, button):
         assert button.isEnabled() and not button.isHidden(), button.text()
@@ -232,7 +232,7 @@ def test_another_network_is_asked_for_where_one_is_fitted(qapp):
 
 
 def test_the_pace_leaves_pauses_out():
-    from napari_dip.explore.progress import IterationUpdate
+    from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.progress import Progress
 
@@ -250,7 +250,7 @@ def test_the_pace_leaves_pauses_out():
 
 
 def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
-    from napari_dip.explore.progress import IterationUpdate
+    from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.events import Event
 
     box = ExperimentProgressQueue()

@@ -86,6 +86,14 @@ PAPERS = {
     "CVPR 2020, doi:10.1109/CVPR42600.2020.00340.",
     "feature inversion": "Mahendran, Vedaldi, Understanding deep image representations by "
     "inverting them, CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
+    "spectral bias": "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of "
+    "the deep image prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.",
+    "blurriness": "Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation "
+    "with a new no-reference perceptual blur metric, SPIE 6492, 2007, doi:10.1117/12.702790.",
+    "sharpness": "Bahrami, Kot, A fast approach for no-reference image sharpness assessment based "
+    "on maximum local variation, IEEE Signal Processing Letters 21(6), 2014, pages 751 to 755.",
+    "deep decoder": "Heckel, Hand, Deep decoder: concise image representations from untrained "
+    "non-convolutional networks, ICLR 2019, arXiv:1810.03982.",
 }
 #: Topics of papers that the sentences of the section do not always cite. If none cites a paper, its
 #: topic is named at the end.

@@ -1,16 +1,12 @@
-"""Draw figures of a restoration, and make self-contained HTML pages without scripts."""
+"""Draw the figures of reports: pictures side by side, and the overview of a run."""
 
 from __future__ import annotations
 
-import base64
-import html
 from functools import wraps
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
-
-from napari_dip.errors.fault import make_lines_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,39 +172,3 @@ def select_middle_plane(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
 def _subsample_panel(panel: npt.NDArray[Any]) -> npt.NDArray[Any]:
     step = max(1, max(panel.shape[:2]) // _MIN_THUMBNAIL_SIDE)
     return panel[::step, ::step]
-
-
-def make_html_page(title: str, style: str, body: str) -> str:
-    """Return a complete HTML page.
-
-    Parameters
-    ----------
-    title : str
-        Plain text, which is escaped; title and heading of the page.
-    style : str
-        CSS, inserted unchanged.
-    body : str
-        HTML, inserted unchanged.
-    """
-    escaped_title = html.escape(title)
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{escaped_title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{escaped_title}</h1>
-{body}
-</body>
-</html>
-"""
-    return make_lines_printable(page)  # without characters that reverse the direction of writing
-
-
-def make_image_tag(png: bytes, alt_text: str = "") -> str:
-    """Return an HTML image tag that contains the PNG data, with an alternative text."""
-    coded = base64.b64encode(png).decode("ascii")
-    return f'<img alt="{html.escape(alt_text)}" src="data:image/png;base64,{coded}">'

@@ -151,7 +151,7 @@ class PriorExplorer(LayerDock):
         return call_reporting_errors(preview.remove, "The preview layer could not be removed")
 
     def _clear_discarded_run(self) -> None:
-        self.plot.restart(self.settings.experiment)
+        self.plot.restart(self.settings.experiment.key)
 
     def _lock_parts(self, busy: bool) -> None:
         self.settings.basic_page.setEnabled(not busy)
@@ -159,7 +159,7 @@ class PriorExplorer(LayerDock):
         super()._lock_parts(busy)
 
     def _on_settings(self) -> None:
-        self.extra_inputs.setVisible(self.settings.experiment != "impedance")
+        self.extra_inputs.setVisible("truth" in self.settings.experiment.settings)
         self.show_plan()
 
     def _plots(self) -> Sequence[Any]:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyqtgraph as pg
 
-from napari_dip.explore.experiment_setup import TARGETS
-from napari_dip.explore.spectra import BAND_NAMES, compute_band_edges
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.qt.shell.plot import disable_plot_interaction, recolour
 
 if TYPE_CHECKING:
@@ -16,30 +15,12 @@ if TYPE_CHECKING:
 
     from qtpy.QtWidgets import QWidget
 
+    from napari_dip.explore.experiments import PlotSpec
+
     Points = Iterable[tuple[str, int, Mapping[str, float]]]
 
-#: Colours of the Okabe-Ito palette, distinct in every kind of colour vision, by target.
-_TARGET_COLOURS = dict(zip(TARGETS, ("#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
-#: Colours from the lowest band to the highest, visible on dark and light backgrounds.
-_BAND_COLOURS = dict(
-    zip(BAND_NAMES, ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B"), strict=True)
-)
-_CURVE_COLOURS = {
-    "impedance": _TARGET_COLOURS,
-    "spectrum": _BAND_COLOURS,
-    "architectures": {name: _TARGET_COLOURS[name] for name in ("image", "noise")},
-}
 #: Ticks of the iteration axis; the automatic labels of a logarithmic axis would overlap.
 _ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
-_ENERGY = "Not learned (1: all)"
-_Y_AXIS_LABELS = {"impedance": _ENERGY, "spectrum": "Learned (1: all)", "architectures": _ENERGY}
-_PLOT_TOOLTIPS = {
-    "impedance": "How much of each target the network has not learned yet. It takes up an image "
-    "long before noise: its structure resists noise.",
-    "spectrum": "How much of each band of frequencies of the image is there. Low frequencies come "
-    "first; noise lies in the high ones.",
-    "architectures": "How much of the image, and of noise, this network has not learned yet.",
-}
 
 
 class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
@@ -47,7 +28,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.experiment = "impedance"
+        self._spec: PlotSpec | None = None
         self._points: dict[str, list[tuple[int, float]]] = {}
         self._group = ""
         self._theme = ("#ffffff", "#000000")
@@ -73,15 +54,15 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
 
     def restart(self, experiment: str) -> None:
         """Empty the plot and set it up for an experiment."""
-        self.experiment = experiment
+        self._spec = spec = EXPERIMENTS[experiment].plot
+        assert spec is not None  # those without are not in the dock
         for curve in self.curves.values():
             self.removeItem(curve)
         self.curves = {
-            name: self.plot(pen=pg.mkPen(colour, width=2))
-            for name, colour in _CURVE_COLOURS[experiment].items()
+            curve.name: self.plot(pen=pg.mkPen(curve.colour, width=2)) for curve in spec.curves
         }
-        self.setYRange(0, 1.1 if experiment != "spectrum" else 1, padding=0)
-        self.setToolTip(f"<qt>{_PLOT_TOOLTIPS[experiment]}</qt>")
+        self.setYRange(0, spec.top, padding=0)
+        self.setToolTip(f"<qt>{spec.tooltip}</qt>")
         self.setVisible(False)
         self._begin("")
 
@@ -104,7 +85,7 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
     def recolour(self, text: str, background: str) -> None:
         """Apply the colours of napari's theme."""
         self._theme = (text, background)
-        label = {"bottom": "Iteration", "left": _Y_AXIS_LABELS[self.experiment]}
+        label = {"bottom": "Iteration", "left": self._spec.axis_label if self._spec else ""}
         recolour(self, text, background, label, self._make_legend())
 
     def _begin(self, group: str) -> None:
@@ -121,21 +102,16 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
 
     def _make_legend(self) -> str:
         """Return the legend above the plot, where it hides no curve, as rich text."""
-        band_edges = compute_band_edges()
-        labels: Mapping[str, str] = TARGETS
-        if self.experiment == "spectrum":
-            labels = {
-                name: f"{band_edges[number]:.1f}–{band_edges[number + 1]:.1f}"
-                for number, name in enumerate(BAND_NAMES)
-            }
+        spec = self._spec
+        if spec is None:
+            return ""
         entries = [
-            f'<span style="color:{colour}">━</span>&nbsp;{labels[name].replace(" ", "&nbsp;")}'
-            for name, colour in _CURVE_COLOURS[self.experiment].items()
+            f'<span style="color:{curve.colour}">━</span>&nbsp;{curve.label.replace(" ", "&nbsp;")}'
+            for curve in spec.curves
         ]
-        gap = "&nbsp;&nbsp; "
-        if self.experiment == "spectrum":  # two lines, with the unit of the bands
-            return f"{gap.join(entries[:3])}<br>{gap.join(entries[3:])}{gap}cycles/pixel"
-        if self.experiment == "impedance":
-            return f"{gap.join(entries[:2])}<br>{gap.join(entries[2:])}"
-        head = f"{self._group}<br>" if self._group else ""
-        return f"{head}{gap.join(entries)}"
+        gap, count = "&nbsp;&nbsp; ", spec.labels_per_line
+        lines = [
+            gap.join(entries[start : start + count]) for start in range(0, len(entries), count)
+        ]
+        lines[-1] += gap + spec.unit if spec.unit else ""
+        return "<br>".join([self._group, *lines] if self._group else lines)

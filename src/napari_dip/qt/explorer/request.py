@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.explorer.settings import ExplorerSettings
 
-_FITS = {"impedance": 4, "spectrum": 2}
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plane:
@@ -90,7 +88,7 @@ def plan_experiment(
         Its sliders determine the plane of a stack.
     image : Image
     truth : Image or None
-        The same image without noise; not used by the experiment "impedance".
+        The same image without noise; only some experiments use it.
     settings : ExplorerSettings
     """
     plane, machine, side = (
@@ -106,7 +104,7 @@ def plan_experiment(
     plan = plan_centre_fit(recipe, plane.spec, side, machine)
     if isinstance(plan, Refusal):
         return plan
-    if truth is not None and settings.experiment != "impedance":
+    if truth is not None and "truth" in settings.experiment.settings:
         truth_plane = find_visible_plane(viewer, truth)
         if truth_plane.spec.shape[:2] != plane.spec.shape[:2]:
             sizes = {
@@ -115,21 +113,21 @@ def plan_experiment(
             }
             return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = truth_plane.pixels
-    compared_designs = None
-    if settings.experiment == "architectures":
+    experiment, options = settings.experiment, {**settings.read_settings(), "crop": side}
+    fits = experiment.fits
+    if settings.is_comparison:
         architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
-        compared_designs = tuple(
+        options["only"] = [
             name for name in settings.list_checked_designs() if name in architectures
-        )
+        ]
+        fits *= len(options["only"])
     request = ExperimentRequest(
-        experiment=settings.experiment,
+        experiment=experiment.key,
         name=image.name,
         axes=plane.spec.axes,
-        settings={**settings.read_settings(), "crop": side},
+        settings=options,
         machine=machine,
-        designs=compared_designs,
     )
-    fits = _FITS.get(request.experiment, 2 * len(compared_designs or ()))
     seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
     summary, running_summary = (

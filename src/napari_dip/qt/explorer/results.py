@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -22,37 +21,26 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors import DipError, Refusal, RefusedError
-from napari_dip.explore.experiment_setup import (
-    REPORTED_ITERATIONS,
-    TARGETS,
-    get_denoising_network,
-    label_architecture,
-)
-from napari_dip.explore.output.files import find_free_folder
-from napari_dip.explore.spectra import LEVELS, compute_band_edges, find_level_iterations
+from napari_dip.explore.experiment_setup import get_denoising_network
+from napari_dip.explore.results import find_free_folder
 from napari_dip.qt.explorer.request import add_stack_axis
 from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_completion import call_reporting_errors
 from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
-from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE, list_architectures
+from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     import napari.layers
     import napari.viewer
-    import numpy.typing as npt
 
-    from napari_dip.explore.comparison import ArchitectureComparison
-    from napari_dip.explore.noise_impedance import ImpedanceResult
-    from napari_dip.explore.spectra import SpectrumResult
+    from napari_dip.explore.results import ExperimentResult, ExperimentSummary
     from napari_dip.qt.explorer.request import PlannedExperiment
     from napari_dip.qt.shell.worker import RunControl
 
-#: Mark of the recommended row.
-_BEST_ROW_MARK = "✓ "
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
     "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
@@ -66,210 +54,11 @@ _REPORT_FOLDER_TITLE = "Folder that gets a folder with the report"
 _MAX_PRESET_NUMBER = 99
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PictureStack:
-    """Pictures of the crop, which become one layer over the image.
-
-    Attributes
-    ----------
-    name_suffix : str
-        Suffix of the layer name.
-    axis : str
-        Label of the first axis.
-    names : tuple of str
-        The name of each picture.
-    pictures : ndarray (N, Y, X) float32
-    has_image_units : bool
-        Whether the pixels have the image's units, so that its contrast limits apply.
-    """
-
-    name_suffix: str
-    axis: str
-    names: tuple[str, ...]
-    pictures: npt.NDArray[np.float32]
-    has_image_units: bool = True
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ExperimentSummary:
-    """The result of an experiment, as the dock shows it.
-
-    Attributes
-    ----------
-    headline : str
-    heads : tuple of str
-        Headers of the table.
-    rows : tuple of tuple of str
-        Cells of the table.
-    stack : PictureStack
-    sentences : tuple of str
-        Description of the result.
-    curves : tuple of (group, mapping of str to sequence of float)
-        The curves for each row of the table; empty if the plot is the same for all rows.
-    """
-
-    headline: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    stack: PictureStack
-    sentences: tuple[str, ...]
-    curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
-
-
-def summarise_experiment(experiment: str, result: Any) -> ExperimentSummary:
-    """Return headline, table, pictures and sentences for the result of an experiment.
-
-    Parameters
-    ----------
-    experiment : str
-    result : ImpedanceResult, SpectrumResult or ArchitectureComparison
-    """
-    summarise: dict[str, Callable[[Any], ExperimentSummary]] = {
-        "impedance": _summarise_impedance,
-        "spectrum": _summarise_spectrum,
-        "architectures": _summarise_architectures,
-    }
-    return summarise[experiment](result)
-
-
-def _summarise_impedance(result: ImpedanceResult) -> ExperimentSummary:
-    last = result.subject.iterations
-    iterations = [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
-    energies = {iteration: result.get_energies(iteration).values() for iteration in iterations}
-    rows = [
-        (str(iteration), *(f"{value:.3f}" for value in energies[iteration]))
-        for iteration in iterations
-    ]
-    heads = ("After", "image", "+ noise", "shuffled", "noise")
-    targets = np.stack([result.targets[name] for name in TARGETS])
-    stack = PictureStack(
-        name_suffix="targets",
-        axis="target",
-        names=tuple(TARGETS.values()),
-        pictures=targets,
-        has_image_units=False,
-    )
-    headline = f"Impedance score {result.score:.3f}"
-    return ExperimentSummary(
-        headline=headline,
-        heads=heads,
-        rows=tuple(rows),
-        stack=stack,
-        sentences=_collect_sentences(result),
-    )
-
-
-def _summarise_spectrum(result: SpectrumResult) -> ExperimentSummary:
-    band_edges = compute_band_edges()
-    levels = [find_level_iterations(result.correspondence, level) for level in LEVELS]
-    rows = tuple(
-        (
-            f"{band_edges[band]:.1f} to {band_edges[band + 1]:.1f}",
-            *(str(level[band] or "never") for level in levels),
-            f"{result.correspondence[-1, band]:.2f}",
-        )
-        for band in range(result.correspondence.shape[1])
-    )
-    heads = ("Band", "half at", f"{LEVELS[1]:.0%} at", "at the end")
-    iterations = sorted(result.evolution)
-    pictures = np.stack([result.evolution[iteration] for iteration in iterations])
-    names = tuple(f"iteration {iteration}" for iteration in iterations)
-    stack = PictureStack(name_suffix="evolution", axis="iteration", names=names, pictures=pictures)
-    best_iteration = result.validation_stop.best_iteration
-    headline = f"Validation pixels take iteration {best_iteration}"
-    return ExperimentSummary(
-        headline=headline, heads=heads, rows=rows, stack=stack, sentences=_collect_sentences(result)
-    )
-
-
-def _summarise_architectures(result: ArchitectureComparison) -> ExperimentSummary:
-    recommended = result.recommended_fit
-    heads = ["Architecture", "validation", "score", "bands", "weights"]
-    if result.truth is not None:
-        heads.insert(2, "dB")
-    fits = sorted(result.fits, key=lambda item: item.validation_error)
-    rows = []
-    for entry in fits:
-        mark = _BEST_ROW_MARK if entry is recommended else ""
-        row = [
-            f"{mark}{label_architecture(entry.architecture)}",
-            f"{entry.validation_error:.4f}",
-            f"{entry.impedance:.3f}",
-            f"{entry.band_score:.3f}",
-            f"{entry.weights / 1000:.0f}k",
-        ]
-        if result.truth is not None:
-            row.insert(2, f"{entry.selected_psnr:.2f}")
-        rows.append(tuple(row))
-    names = tuple(label_architecture(fit.architecture) for fit in fits)
-    stack = PictureStack(
-        name_suffix="designs",
-        axis="design",
-        names=names,
-        pictures=np.stack([fit.picture for fit in fits]),
-    )
-    curves = tuple(
-        (name, {"image": item.energy, "noise": item.noise})
-        for name, item in zip(names, fits, strict=True)
-    )
-    headline = f"Suits best: {label_architecture(recommended.architecture)}"
-    return ExperimentSummary(
-        headline=headline,
-        heads=tuple(heads),
-        rows=tuple(rows),
-        stack=stack,
-        sentences=_describe_comparison(result),
-        curves=curves,
-    )
-
-
-def _describe_comparison(result: ArchitectureComparison) -> tuple[str, ...]:
-    """Return sentences on the recommended network, equivalent ones and failed ones."""
-    best_fit, preset_fit, recommended = result.best, result.fits[0], result.recommended_fit
-    equivalents = [
-        label_architecture(fit.architecture)
-        for fit in (best_fit, *result.equivalent_fits)
-        if fit is not recommended
-    ]
-    error_text = f"its error at validation pixels is {recommended.validation_error:.4f}"
-    if recommended is best_fit:
-        sentences = [
-            f"{label_architecture(recommended.architecture).capitalize()}: {error_text}, "
-            f"the least of {len(result.fits)}."
-        ]
-        if recommended is not preset_fit:
-            reduction = 1 - best_fit.validation_error / preset_fit.validation_error
-            sentences.append(f"That is {reduction:.1%} below that of the preset's network.")
-        equivalents = [
-            label_architecture(equivalent.architecture) for equivalent in result.equivalent_fits
-        ]
-    else:
-        sentences = ["The preset's network: validation pixels cannot tell it from the best one."]
-    if equivalents:
-        sentences.append(f"Level with it: {', '.join(equivalents)}.")
-    if result.truth is not None:
-        best_psnr = max(fit.best_psnr or 0.0 for fit in result.fits)
-        truth_text = (
-            f"{recommended.selected_psnr:.2f} dB; "
-            f"the best that any network came by is {best_psnr:.2f} dB."
-        )
-        sentences.append(f"By the truth its picture has {truth_text}")
-    architectures = list_architectures(result.subject.plan.fit_config.widths, 0.0)
-    for names, label in (
-        (result.failed_architectures, "Broke down"),
-        (result.skipped_architectures, "Ended; not fitted"),
-    ):
-        if names:
-            sentences.append(
-                f"{label}: {', '.join(label_architecture(architectures[name]) for name in names)}."
-            )
-    return tuple(sentences)
-
-
-def _collect_sentences(result: Any) -> tuple[str, ...]:
+def _describe(result: ExperimentResult) -> str:
     """Return the sentences of a result, after a note if the user ended the experiment."""
-    ended = [str(note) for note in result.subject.notes if note.code == "experiment-ended"]
-    return (*ended, *result.sentences)
+    notes = result.make_report().notes
+    ended = [str(note) for note in notes if note.code == "experiment-ended"]
+    return "\n".join([*ended, *result.sentences])
 
 
 class MetricsTable(QTableWidget):
@@ -373,14 +162,14 @@ class ExplorerResults(QWidget):
         self.forget()
         # frees the input pixels, which the result does not need
         self._experiment, self._result = replace(experiment, pixels={}), result
-        self._summary = summary = summarise_experiment(experiment.request.experiment, result)
+        self._summary = summary = result.summarise()
         self.headline.setText(summary.headline)
         self.table.fill(summary.heads, summary.rows)
         self.preset_button.setVisible(experiment.request.experiment == "architectures")
         self.open_button.setEnabled(False)
         self.save_button.setEnabled(True)
         self.setVisible(True)
-        return "\n".join(summary.sentences)
+        return _describe(result)
 
     def forget(self) -> None:
         """Drop the last result and hide the widget."""
@@ -528,9 +317,7 @@ class ExplorerResults(QWidget):
 
 def _save_experiment_report(result: Any, folder: Path, name: str, _: RunControl) -> Path | Refusal:
     """Save a report and return its path, or a refusal; takes seconds."""
-    from napari_dip.explore.output.files import save_outcome
-
-    return catch_errors(lambda: save_outcome(result, folder), "Saving the report of", name)
+    return catch_errors(lambda: result.save(folder), "Saving the report of", name)
 
 
 def _clean_preset_name(name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.explore.experiment_setup import make_experiment_setup, read_truth
-from napari_dip.explore.progress import ExperimentTimer, IterationUpdate
+from napari_dip.explore.experiments import EXPERIMENTS
+from napari_dip.explore.results import ExperimentTimer, IterationUpdate
 from napari_dip.pipeline.events import Control, Event, map_generator
 from napari_dip.qt.shell.worker import ProgressQueue
 
@@ -69,16 +69,14 @@ class ExperimentRequest:
     Attributes
     ----------
     experiment : str
-        "impedance", "spectrum" or "architectures".
+        Key in `EXPERIMENTS`.
     name : str
         The name of the image.
     axes : str
         "YX" or "YXS".
     settings : mapping
-        Arguments of `make_experiment_setup`.
+        Arguments of `Experiment.prepare`.
     machine : Machine
-    designs : tuple of str or None
-        Architectures to compare with the preset's; None for all.
     """
 
     experiment: str
@@ -86,7 +84,6 @@ class ExperimentRequest:
     axes: str
     settings: Mapping[str, Any]
     machine: Machine
-    designs: tuple[str, ...] | None = None
 
 
 def run_experiment(
@@ -113,7 +110,7 @@ def run_experiment(
 
     Returns
     -------
-    ImpedanceResult, SpectrumResult, ArchitectureComparison or None
+    ExperimentResult or None
         None if the run ended without a result.
 
     Raises
@@ -123,28 +120,13 @@ def run_experiment(
     """
     timer = ExperimentTimer(control)
     yield IterationUpdate(Event(message="Starting the engine"), {})
-    setup = make_experiment_setup(
+    options = {name: pixels for name, pixels in data.items() if name != "image"}
+    start = EXPERIMENTS[request.experiment].prepare(
         data["image"],
         axes=request.axes,
         name=request.name,
         machine=request.machine,
+        **options,
         **request.settings,
     )
-    truth = read_truth(data["truth"], setup) if "truth" in data else None
-    steps: Generator[IterationUpdate, None, Any]
-    if request.experiment == "impedance":
-        from napari_dip.explore.noise_impedance import explore_impedance
-
-        steps = explore_impedance(setup, control=timer)
-    elif request.experiment == "spectrum":
-        from napari_dip.explore.spectra import explore_spectrum
-
-        steps = explore_spectrum(setup, truth, control=timer)
-    else:
-        from napari_dip.explore.comparison import explore_architectures
-        from napari_dip.explore.experiment_setup import choose_architectures
-
-        steps = explore_architectures(
-            setup, choose_architectures(setup, request.designs), truth, control=timer
-        )
-    return (yield from map_generator(steps, timer.add_time_left))
+    return (yield from map_generator(start(timer), timer.add_time_left))

@@ -17,40 +17,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.explore.api import COMPARISON_DEFAULTS
-from napari_dip.explore.experiment_setup import (
-    DEFAULT_CROP,
-    ITERATIONS,
-    label_architecture,
-    list_all_architectures,
-)
+from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
+from napari_dip.explore.experiments import EXPERIMENTS, Experiment
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import RunSettings
 from napari_dip.qt.shell.settings_form import WheelGuard
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
-#: Experiments by name: label in the list, and description.
-EXPERIMENT_CHOICES = {
-    "impedance": (
-        "Image against noise",
-        "Impedance: how soon an untrained network learns the image, the image with noise, its "
-        "pixels shuffled, and noise.",
-    ),
-    "spectrum": (
-        "Frequencies",
-        "Spectrum: which frequencies of the image are learned when, and where to stop.",
-    ),
-    "architectures": (
-        "Architectures",
-        "Several networks are fitted to the image: which of them suits it best?",
-    ),
-}
-#: Default iterations and default side of the crop in pixels, by experiment.
-_EXPERIMENT_DEFAULTS = {
-    "impedance": (ITERATIONS, DEFAULT_CROP),
-    "spectrum": (ITERATIONS, DEFAULT_CROP),
-    "architectures": (COMPARISON_DEFAULTS["max_iterations"], COMPARISON_DEFAULTS["crop"]),
-}
 _MAX_FIT_ITERATIONS, _MAX_CROP_SIDE = 100_000, 4096
 #: Height of the list of architectures in pixels; eight are visible, the others scroll.
 _LIST_HEIGHT = 170
@@ -71,7 +44,7 @@ class ExplorerSettings:
 
     def __init__(self) -> None:
         self.experiments = _make_choice_combo(
-            "Experiment", {choice: EXPERIMENT_CHOICES[choice][0] for choice in EXPERIMENT_CHOICES}
+            "Experiment", {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
         )
         self.description_label = QLabel()
         self.description_label.setWordWrap(True)
@@ -112,15 +85,21 @@ class ExplorerSettings:
         self._listen()
 
     @property
-    def experiment(self) -> str:
-        """Name of the chosen experiment."""
-        return str(self.experiments.currentData())
+    def experiment(self) -> Experiment:
+        """The chosen experiment."""
+        return EXPERIMENTS[self.experiments.currentData()]
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether several architectures are fitted, so that there is none to choose."""
+        return "only" in self.experiment.settings
 
     def read_settings(self) -> dict[str, Any]:
         """Return the arguments of `make_experiment_recipe`, without the side of the crop."""
-        is_comparison = self.experiment == "architectures"
         return {
-            "architecture": DEFAULT_ARCHITECTURE if is_comparison else self.network.currentData(),
+            "architecture": DEFAULT_ARCHITECTURE
+            if self.is_comparison
+            else self.network.currentData(),
             "preset": self.preset.currentData(),
             "max_iterations": self.iterations.value(),
             "seed": self.seed.value(),
@@ -149,18 +128,19 @@ class ExplorerSettings:
             self.designs.addItem(item)
 
     def _on_experiment(self, _: object = None) -> None:
-        for spin, default in zip(
-            (self.iterations, self.side), _EXPERIMENT_DEFAULTS[self.experiment], strict=True
+        experiment = self.experiment
+        for spin, default in (
+            (self.iterations, experiment.iterations),
+            (self.side, experiment.crop),
         ):
             if spin not in self._edited_spins:
                 with QSignalBlocker(spin):
                     spin.setValue(default)
-        is_comparison = self.experiment == "architectures"
-        self.designs.setVisible(is_comparison)
-        self._designs_label.setVisible(is_comparison)
-        self.network.setVisible(not is_comparison)
-        self._network_label.setVisible(not is_comparison)
-        self.description_label.setText(EXPERIMENT_CHOICES[self.experiment][1])
+        self.designs.setVisible(self.is_comparison)
+        self._designs_label.setVisible(self.is_comparison)
+        self.network.setVisible(not self.is_comparison)
+        self._network_label.setVisible(not self.is_comparison)
+        self.description_label.setText(experiment.description)
         self.changed.emit()
 
     def _listen(self) -> None:

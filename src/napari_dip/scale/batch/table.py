@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.errors import DipError, Refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import MAX_REPORT_BYTES, check_readable_file
-from napari_dip.pipeline.assess.report_figures import make_html_page, make_image_tag
+from napari_dip.pipeline.assess.html_page import (
+    Html,
+    make_element,
+    make_elements,
+    make_image,
+    make_table,
+    render_page,
+)
 from napari_dip.pipeline.store.results import escape_formula
 from napari_dip.scale.batch.records import read_file_record
 
@@ -31,16 +37,6 @@ FILE_STATE_LABELS = {
     "failed": "failed",
     "waiting": "not begun or not finished",
 }
-_TABLE_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 78rem; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { border-top: 1px solid #8886; padding: .6rem .8rem; text-align: left; vertical-align: top; }
-img { background: #fff; display: block; max-width: 100%; }
-td.name { overflow-wrap: anywhere; width: 22%; }
-p { margin: 0 0 .4rem; }
-pre { font-size: .85em; overflow-x: auto; }
-"""
 
 
 def format_batch_csv(outcomes: Iterable[FileOutcome]) -> str:
@@ -68,16 +64,17 @@ def render_batch_page(outcomes: Iterable[FileOutcome], recipe: Recipe) -> str:
         for state, label in FILE_STATE_LABELS.items()
         if (count := sum(outcome.state == state for outcome in outcomes))
     )
-    rows = "\n".join(map(_render_page_row, outcomes))
-    body = f"""<p>{html.escape(counts)}.</p>
-<details><summary>Recipe</summary><pre>{html.escape(recipe.to_json())}</pre></details>
-<table>
-<thead><tr><th>File</th><th>Input, result, validation loss</th><th>What to know</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>"""
-    return make_html_page(f"{recipe.task.spec.title}: {len(outcomes)} files", _TABLE_STYLE, body)
+    return render_page(
+        f"{recipe.task.spec.title}: {len(outcomes)} files",
+        make_element("p", f"{counts}."),
+        make_element(
+            "details", make_element("summary", "Recipe"), make_element("pre", recipe.to_json())
+        ),
+        make_table(
+            ("File", "Input, result, validation loss", "What to know"),
+            map(_make_page_cells, outcomes),
+        ),
+    )
 
 
 def _make_table_row(outcome: FileOutcome) -> dict[str, Any]:
@@ -111,13 +108,13 @@ def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     return list(report.get("verdict", {}).get("sentences", ()))
 
 
-def _render_page_row(outcome: FileOutcome) -> str:
+def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
     row = _make_table_row(outcome)
-    picture = ""
+    picture = Html()
     if outcome.picture is not None:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
             path, byte_count = check_readable_file(outcome.picture)
-            picture = make_image_tag(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else ""
+            picture = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else picture
     if outcome.refusal is not None:
         paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]
     else:
@@ -126,11 +123,8 @@ def _render_page_row(outcome: FileOutcome) -> str:
     if row["stop_reason"]:
         summary = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
         paragraphs = [summary, *paragraphs]
-    html_text = "".join(
-        f"<p>{html.escape(str(sentence))}</p>" for sentence in dict.fromkeys(paragraphs)
-    )
-    name = f"<p>{html.escape(row['file'])}</p><p>{html.escape(row['state'])}</p>"
-    return f'<tr><td class="name">{name}</td><td>{picture}</td><td>{html_text}</td></tr>'
+    name = make_elements("p", (row["file"], row["state"]))
+    return name, picture, make_elements("p", map(str, dict.fromkeys(paragraphs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,435 @@
+"""List the experiments, one row each, and run them from Python.
+
+A new experiment is a module with a subclass of `ExperimentResult`, and a row of `EXPERIMENTS`: the
+command, the dock and the report follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from napari_dip.errors import FailedError
+from napari_dip.explore.experiment_setup import (
+    DEFAULT_CROP,
+    ITERATIONS,
+    TARGETS,
+    choose_architectures,
+    make_experiment_setup,
+    read_truth,
+)
+from napari_dip.explore.feature_layers import (
+    FEATURE_CROP,
+    PRIOR_LABELS,
+    explore_features,
+    plan_features,
+)
+from napari_dip.explore.results import ExperimentTimer
+from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
+from napari_dip.pipeline.events import drain_generator, map_generator
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, accept_old_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+    from napari_dip.engine.control import Control
+    from napari_dip.explore.comparison import ArchitectureComparison
+    from napari_dip.explore.feature_layers import FeatureInversionResult
+    from napari_dip.explore.noise_impedance import ImpedanceResult
+    from napari_dip.explore.results import IterationUpdate
+    from napari_dip.explore.spectra import SpectrumResult
+    from napari_dip.pipeline.events import Event
+
+    #: Starts the fits, which poll a control at each iteration.
+    StartExperiment = Callable[[Callable[[], Control]], Generator[IterationUpdate, None, Any]]
+
+#: Crop in pixels and number of iterations of a comparison, which fits every architecture twice.
+COMPARISON_CROP, COMPARISON_ITERATIONS = 128, 300
+#: Colours of the Okabe-Ito palette, distinct in every kind of colour vision, by target.
+_TARGET_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#D55E00")
+#: Colours from the lowest band to the highest, visible on dark and light backgrounds.
+_BAND_COLOURS = ("#4C86E8", "#2BA8B8", "#4FAE5A", "#D99A1C", "#DB5B3B")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A curve of the dock's plot: its name in `IterationUpdate.points`, its label and colour."""
+
+    name: str
+    label: str
+    colour: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlotSpec:
+    """The dock's plot of a running experiment.
+
+    Attributes
+    ----------
+    curves : tuple of Curve
+    axis_label, tooltip : str
+    top : float
+        Upper end of the vertical axis.
+    labels_per_line : int
+        Entries in a line of the legend.
+    unit : str
+        Unit of the labels.
+    """
+
+    curves: tuple[Curve, ...]
+    axis_label: str
+    tooltip: str
+    top: float = 1.1
+    labels_per_line: int = 2
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """One experiment: names, settings, files, and how it starts.
+
+    Attributes
+    ----------
+    key : str
+        Name of the command.
+    summary : str
+        Help of the command.
+    label, description : str
+        In the dock; "" if the dock does not have it.
+    settings : tuple of str
+        Settings beside those of all experiments.
+    iterations, crop : int
+        Defaults: iterations of each fit (0: those of the preset), and side of the crop in pixels.
+    fits : int
+        Number of fits: in all, of each architecture that is compared, or of each layer.
+    files : tuple of str
+        Names of the saved files, the page first.
+    prepare : callable
+        Reads the image and refuses wrong settings; returns what starts the fits.
+    plot : PlotSpec or None
+        None if the dock does not have it.
+    """
+
+    key: str
+    summary: str
+    label: str = ""
+    description: str = ""
+    settings: tuple[str, ...]
+    iterations: int = ITERATIONS
+    crop: int = DEFAULT_CROP
+    fits: int
+    files: tuple[str, ...]
+    prepare: Callable[..., StartExperiment]
+    plot: PlotSpec | None = None
+
+
+def _load(module: str, name: str) -> Any:
+    """Return the function of a module that imports torch."""
+    load_torch()
+    return getattr(import_module(f"napari_dip.explore.{module}"), name)
+
+
+def _prepare_impedance(image: Any, **settings: Any) -> StartExperiment:
+    setup = make_experiment_setup(image, **settings)
+    return lambda control: _load("noise_impedance", "explore_impedance")(setup, control=control)
+
+
+def _prepare_spectrum(image: Any, *, truth: Any = None, **settings: Any) -> StartExperiment:
+    setup = make_experiment_setup(image, **settings)
+    clean = None if truth is None else read_truth(truth, setup)
+    return lambda control: _load("spectra", "explore_spectrum")(setup, clean, control=control)
+
+
+def _prepare_architectures(
+    image: Any, *, truth: Any = None, only: str | Iterable[str] | None = None, **settings: Any
+) -> StartExperiment:
+    defaults = {"crop": COMPARISON_CROP, "max_iterations": COMPARISON_ITERATIONS}
+    setup = make_experiment_setup(image, **{**defaults, **settings})
+    clean = None if truth is None else read_truth(truth, setup)
+    designs = choose_architectures(setup, only)
+    return lambda control: _load("comparison", "explore_architectures")(
+        setup, designs, clean, control=control
+    )
+
+
+def _prepare_features(image: Any, network: str = "", **settings: Any) -> StartExperiment:
+    plan = plan_features(image, network, **settings)
+    return lambda control: explore_features(plan, control=control)
+
+
+def _make_target_curves(*names: str) -> tuple[Curve, ...]:
+    colours = dict(zip(TARGETS, _TARGET_COLOURS, strict=True))
+    return tuple(Curve(name=name, label=TARGETS[name], colour=colours[name]) for name in names)
+
+
+_ENERGY_LABEL = "Not learned (1: all)"
+#: All experiments by key, in the order of the dock.
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        experiment.key: experiment
+        for experiment in (
+            Experiment(
+                key="impedance",
+                summary="Fit an image, the same with noise, its pixels shuffled, and noise: "
+                "energies.",
+                label="Image against noise",
+                description="Impedance: how soon an untrained network learns the image, the image "
+                "with noise, its pixels shuffled, and noise.",
+                settings=("architecture",),
+                fits=len(TARGETS),
+                files=("impedance.html", "impedance.png", "impedance.csv", "impedance.json"),
+                prepare=_prepare_impedance,
+                plot=PlotSpec(
+                    curves=_make_target_curves(*TARGETS),
+                    axis_label=_ENERGY_LABEL,
+                    tooltip="How much of each target the network has not learned yet. It takes up "
+                    "an image long before noise: its structure resists noise.",
+                ),
+            ),
+            Experiment(
+                key="spectrum",
+                summary="Watch which frequencies of an image are learned when, and where to stop.",
+                label="Frequencies",
+                description="Spectrum: which frequencies of the image are learned when, and where "
+                "to stop.",
+                settings=("architecture", "truth"),
+                fits=2,
+                files=(
+                    *("spectrum.html", "power.png", "bands.png", "stopping.png"),
+                    *("power.csv", "bands.csv", "held_out.csv", "spectrum.json"),
+                ),
+                prepare=_prepare_spectrum,
+                plot=PlotSpec(
+                    curves=tuple(
+                        Curve(name=name, label=label.replace(" to ", "–"), colour=colour)
+                        for name, label, colour in zip(
+                            BAND_NAMES, list_band_labels(), _BAND_COLOURS, strict=True
+                        )
+                    ),
+                    axis_label="Learned (1: all)",
+                    tooltip="How much of each band of frequencies of the image is there. Low "
+                    "frequencies come first; noise lies in the high ones.",
+                    top=1,
+                    labels_per_line=3,
+                    unit="cycles/pixel",
+                ),
+            ),
+            Experiment(
+                key="architectures",
+                summary="Fit several networks to an image, and say which prior suits it.",
+                label="Architectures",
+                description="Several networks are fitted to the image: which of them suits it "
+                "best?",
+                settings=("only", "truth"),
+                iterations=COMPARISON_ITERATIONS,
+                crop=COMPARISON_CROP,
+                fits=2,
+                files=(
+                    *("architectures.html", "architectures.png", "pictures.png"),
+                    *("architectures.csv", "curves.csv", "architectures.json", "denoising.json"),
+                ),
+                prepare=_prepare_architectures,
+                plot=PlotSpec(
+                    curves=_make_target_curves("image", "noise"),
+                    axis_label=_ENERGY_LABEL,
+                    tooltip="How much of the image, and of noise, this network has not learned "
+                    "yet.",
+                ),
+            ),
+            Experiment(
+                key="features",
+                summary="Show what layers of a network keep of an image, by three priors each.",
+                settings=("network", "layers"),
+                iterations=0,
+                crop=FEATURE_CROP,
+                fits=len(PRIOR_LABELS),
+                files=("features.html", "features.png", "features.csv", "features.json"),
+                prepare=_prepare_features,
+            ),
+        )
+    }
+)
+
+
+def _run(key: str, image: Any, progress: Callable[[Event], object] | None, **settings: Any) -> Any:
+    """Run an experiment to its end and pass its events to `progress`."""
+    timer = ExperimentTimer()
+    steps = EXPERIMENTS[key].prepare(image, **settings)(timer)
+    events = map_generator(steps, lambda update: timer.add_time_left(update).event)
+    result = drain_generator(events, progress)
+    if result is None:  # unreachable without a control that discards
+        why = "the experiment ended before its last iteration"
+        raise FailedError("unexpected", why=why)
+    return result
+
+
+def impedance(
+    image: Any, *, progress: Callable[[Event], object] | None = None, **settings: Any
+) -> ImpedanceResult:
+    """Fit one untrained network to an image, the image with noise, its pixels shuffled, and noise.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One plane, grey or colour; colours are averaged.
+    progress : callable, optional
+        Called with an `Event` after each iteration.
+    **settings
+        `preset` ("fast"), `architecture` ("preset"; or the name of another, such as "lipschitz-1.7"
+        or "decoder+lipschitz-2"), `max_iterations` (500), `seed` (0), `device` ("auto"), `crop`
+        (256; a larger image is cropped to its centre), `axes`.
+
+    Returns
+    -------
+    ImpedanceResult
+        Its `save(folder)` writes page, figures and table.
+
+    Raises
+    ------
+    RefusedError
+        If the image or a setting cannot be used.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
+    figure "learning curves for the reconstruction task".
+    """
+    settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
+    result: ImpedanceResult = _run("impedance", image, progress, **settings)
+    return result
+
+
+def spectrum(
+    image: Any,
+    *,
+    truth: Any = None,
+    progress: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> SpectrumResult:
+    """Measure when an untrained network learns which frequencies, and where to stop the fit.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One noisy plane.
+    truth : array-like or path, optional
+        The same plane without noise, in the same units. With it, each output gets a PSNR.
+    progress : callable, optional
+        Called with an `Event` after each iteration.
+    **settings
+        As for `impedance`.
+
+    Returns
+    -------
+    SpectrumResult
+        Its `save(folder)` writes page, figures and tables.
+
+    Raises
+    ------
+    RefusedError
+        If an image or a setting cannot be used.
+
+    References
+    ----------
+    Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of the deep image
+    prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.
+    """
+    settings = accept_old_names(settings, OLD_EXPERIMENT_SETTINGS)
+    result: SpectrumResult = _run("spectrum", image, progress, truth=truth, **settings)
+    return result
+
+
+def architectures(
+    image: Any,
+    *,
+    truth: Any = None,
+    only: str | Iterable[str] | None = None,
+    progress: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> ArchitectureComparison:
+    """Fit several networks to an image, and choose the prior that suits it.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One noisy plane.
+    truth : array-like or path, optional
+        The same plane without noise, in the same units. With it, each architecture gets a PSNR.
+    only : str or iterable of str, optional
+        Names of the architectures to compare with that of the preset; default: all.
+    progress : callable, optional
+        Called with an `Event` after each iteration.
+    **settings
+        As for `impedance`, but no `architecture`, `crop` 128 and `max_iterations` 300.
+
+    Returns
+    -------
+    ArchitectureComparison
+        Its `verdict` names the prior that suits the image; its `save(folder)` writes page, figures
+        and tables.
+
+    Raises
+    ------
+    RefusedError
+        If an image or a setting cannot be used.
+
+    References
+    ----------
+    Heckel, Hand, Deep decoder: concise image representations from untrained non-convolutional
+    networks, ICLR 2019, arXiv:1810.03982.
+    """
+    options = {"truth": truth, "only": only, **settings}
+    result: ArchitectureComparison = _run("architectures", image, progress, **options)
+    return result
+
+
+def features(
+    image: Any,
+    network: str = "",
+    *,
+    layers: str | Iterable[str] | None = None,
+    crop: int | str = FEATURE_CROP,
+    axes: str | None = None,
+    progress: Callable[[Event], object] | None = None,
+    **settings: Any,
+) -> FeatureInversionResult:
+    """Invert several layers of a network with an untrained network, total variation and no prior.
+
+    Parameters
+    ----------
+    image : array-like or path
+        One plane, grey or colour.
+    network : str
+        Path of a torch.export program (.pt2), or name of a torchvision architecture.
+    layers : str or iterable of str, optional
+        Paths of modules, in one string separated by commas. Default: five, from first to last.
+    crop : int
+        Side in pixels; a larger image is cropped to its centre.
+    axes : str, optional
+        One letter for each axis of the image.
+    progress : callable, optional
+        Called with an `Event` at intervals.
+    **settings
+        As for `napari_dip.invert_features`, but `preset` "fast".
+
+    Returns
+    -------
+    FeatureInversionResult
+        One row per layer; its `save(folder)` writes page, figure and table.
+
+    Raises
+    ------
+    RefusedError
+        If the image, the network or a setting cannot be used.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, Deep Image Prior, IJCV 2020, doi:10.1007/s11263-020-01303-4,
+    section on feature inversion.
+    """
+    options = {"network": network, "layers": layers, "crop": crop, "axes": axes, **settings}
+    result: FeatureInversionResult = _run("features", image, progress, **options)
+    return result

@@ -1,0 +1,413 @@
+"""Define what every experiment reports while it runs, and how its result is shown and saved."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import RefusedError
+from napari_dip.errors.fault import make_printable
+from napari_dip.errors.notes import make_note, serialise_notes
+from napari_dip.io.outputs import check_folder
+from napari_dip.io.paths import make_folder
+from napari_dip.io.writing import write_bytes, write_text
+from napari_dip.pipeline.assess.html_page import (
+    Html,
+    make_element,
+    make_elements,
+    make_image,
+    make_table,
+    render_page,
+)
+from napari_dip.pipeline.assess.references import PAPERS
+from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
+from napari_dip.pipeline.store.results import escape_formula, format_json
+from napari_dip.pipeline.torch_state import run_in_default_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from napari_dip.errors.notes import Note
+    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.pipeline.events import Event
+
+ArgumentsT = ParamSpec("ArgumentsT")
+OutcomeT = TypeVar("OutcomeT")
+
+#: Minimum number of iterations to keep: before that, a network has hardly learned anything.
+MIN_KEPT_ITERATIONS = 10
+#: Fraction of an experiment from which its speed gives the remaining time, and the factor on that
+#: time. The preset's network comes first; on average, a fit took 0.8 times as long as with it (CPU
+#: time, `make bench-architectures`). Only spectral norm, Gaussian upsampling and the deepest
+#: network took longer, 1.6 times at most.
+MIN_TIMED_FRACTION, TIME_MARGIN = 0.03, 1.25
+
+
+class IterationUpdate(NamedTuple):
+    """Report of one iteration.
+
+    Attributes
+    ----------
+    event : Event
+        Progress of the experiment.
+    points : mapping of str to float
+        Values at `event.iteration`, by curve.
+    group : str
+        Network that the curves belong to, if several are fitted one after another.
+    picture : ndarray (Y, X) float32 or None
+        Current output of the network, in the image's units.
+    """
+
+    event: Event
+    points: Mapping[str, float]
+    group: str = ""
+    picture: Picture | None = None
+
+
+def run_in_default_torch_state(
+    experiment: Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]],
+) -> Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]]:
+    """Return the experiment so that it runs in torch's default state, with its setup's threads.
+
+    Its first argument is an `ExperimentSetup`.
+    """
+
+    @wraps(experiment)
+    def run(
+        *args: ArgumentsT.args, **options: ArgumentsT.kwargs
+    ) -> Generator[IterationUpdate, None, OutcomeT]:
+        setup: Any = args[0]
+        load_torch()
+        steps = experiment(*args, **options)
+        return (yield from run_in_default_state(steps, setup.plan.threads))
+
+    return run
+
+
+def delay_keep(control: Callable[[], Control]) -> Callable[[], Control]:
+    """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
+
+    def poll_control() -> Control:
+        answer = control()
+        return Control.GO if answer is Control.KEEP else answer
+
+    return poll_control
+
+
+def mark_ended_early(setup: ExperimentSetup, count: int) -> ExperimentSetup:
+    """Return a setup that notes how many iterations its fits had, if the user ended them.
+
+    Parameters
+    ----------
+    setup : ExperimentSetup
+    count : int
+        Iterations of each fit.
+    """
+    if count >= setup.iterations:
+        return setup
+    note = make_note("experiment-ended", count=count, total=setup.iterations)
+    recipe = {**setup.recipe, "ended_after": count}
+    return replace(setup, stop_iteration=count, recipe=recipe, notes=(*setup.notes, note))
+
+
+class ExperimentTimer(Stopwatch):
+    """Estimate the remaining time of an experiment, without pauses.
+
+    An experiment polls this object instead of the user's control.
+    """
+
+    def __init__(
+        self,
+        control: Callable[[], Control] = lambda: Control.GO,
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(control, monotonic)
+        self._tracker = ProgressTracker(margin=TIME_MARGIN)
+        self._step = self._tracker.add_step("experiment", 1.0)
+
+    def add_time_left(self, update: IterationUpdate) -> IterationUpdate:
+        """Return the update with elapsed and remaining time, once these can be estimated."""
+        event, seconds = update.event, self.seconds
+        if event.progress.seconds_left is not None:
+            return update
+        self._step.update(seconds, event.fraction)
+        if not MIN_TIMED_FRACTION < event.fraction < 1:
+            return update
+        progress = self._tracker.fold(seconds)
+        return update._replace(event=replace(event, seconds=seconds, progress=progress))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigure:
+    """A figure of a report.
+
+    Attributes
+    ----------
+    file : str
+        Name of its PNG file.
+    title, caption : str
+        Plain text.
+    draw : callable
+        Returns the PNG file.
+    """
+
+    file: str
+    title: str
+    caption: str
+    draw: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTable:
+    """Column heads, rows of the same length and a caption, all in plain text."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ExperimentReport:
+    """All that is saved of a result, beside its sentences.
+
+    Attributes
+    ----------
+    title : str
+    recipe : mapping
+        Settings that repeat the experiment, in plain JSON types.
+    notes : tuple of Note
+    description : tuple of str
+        What was fitted and how.
+    figures : tuple of ReportFigure
+    references : tuple of str
+        Keys of `PAPERS`.
+    table : ReportTable or None
+        Goes before the figures.
+    numbers : mapping
+        Content of the JSON file beside recipe and notes, in plain types.
+    files : mapping of str to str
+        Content of further text files, such as tables, by name.
+    """
+
+    title: str
+    recipe: Mapping[str, Any]
+    notes: tuple[Note, ...]
+    description: tuple[str, ...] = ()
+    figures: tuple[ReportFigure, ...]
+    references: tuple[str, ...]
+    table: ReportTable | None = None
+    numbers: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PictureStack:
+    """Pictures of the crop, which become one layer over the image.
+
+    Attributes
+    ----------
+    name_suffix : str
+        Suffix of the layer name.
+    axis : str
+        Label of the first axis.
+    names : tuple of str
+        The name of each picture.
+    pictures : ndarray (N, Y, X) float32
+    has_image_units : bool
+        Whether the pixels have the image's units, so that its contrast limits apply.
+    """
+
+    name_suffix: str
+    axis: str
+    names: tuple[str, ...]
+    pictures: npt.NDArray[np.float32]
+    has_image_units: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ExperimentSummary:
+    """The result of an experiment, as the dock shows it.
+
+    Attributes
+    ----------
+    headline : str
+    heads : tuple of str
+        Headers of the table.
+    rows : tuple of tuple of str
+        Cells of the table.
+    stack : PictureStack
+    curves : tuple of (group, mapping of str to sequence of float)
+        The curves for each row of the table; empty if the plot is the same for all rows.
+    """
+
+    headline: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    stack: PictureStack
+    curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
+
+
+class ExperimentResult(ABC):
+    """Result of one experiment.
+
+    Attributes
+    ----------
+    experiment : str
+        Key of the experiment in `EXPERIMENTS`, and name of its page.
+    """
+
+    __slots__ = ()
+    experiment: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def sentences(self) -> tuple[str, ...]:
+        """Sentences that summarise the experiment."""
+
+    @abstractmethod
+    def make_report(self) -> ExperimentReport:
+        """Return all that is saved, with figures that are drawn on saving."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return recipe, notes and numbers in plain JSON types."""
+        report = self.make_report()
+        return {
+            "experiment": self.experiment,
+            "recipe": dict(report.recipe),
+            **serialise_notes(report.notes),
+            **report.numbers,
+        }
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Save page, figures, tables and recipe; return the path of the page.
+
+        Raises
+        ------
+        RefusedError
+            If the folder cannot be used, or already holds such files.
+        FailedError
+            If the files cannot be written.
+        """
+        report, page = self.make_report(), f"{self.experiment}.html"
+        files = {f"{self.experiment}.json": format_json(self.to_dict()), **report.files}
+        names = (page, *files, *(figure.file for figure in report.figures))
+        path = check_experiment_folder(names, folder, overwrite=overwrite)
+        make_folder(path)
+        pictures = [figure.draw() for figure in report.figures]
+        for name, text in files.items():
+            write_text(path / name, text, overwrite=overwrite)
+        for figure, picture in zip(report.figures, pictures, strict=True):
+            write_bytes(path / figure.file, picture, overwrite=overwrite)
+        # the page last, so that a page implies complete files
+        content = _render_report(self.sentences, report, pictures)
+        write_text(path / page, content, overwrite=overwrite)
+        return path / page
+
+
+def _render_report(
+    sentences: Sequence[str], report: ExperimentReport, pictures: Sequence[bytes]
+) -> str:
+    """Return the page of a report with its drawn figures."""
+    blocks = [make_elements("p", (*sentences, *report.description, *map(str, report.notes)))]
+    if report.table is not None:
+        table = make_table(report.table.heads, report.table.rows, "numbers")
+        blocks += [make_element("figure", table, make_element("figcaption", report.table.caption))]
+    blocks += [
+        make_element(
+            "figure",
+            make_element("h2", figure.title),
+            make_image(picture, figure.title),
+            make_element("figcaption", figure.caption),
+        )
+        for figure, picture in zip(report.figures, pictures, strict=True)
+    ]
+    recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
+    return render_page(
+        report.title,
+        *blocks,
+        Html(make_element("h2", "Recipe") + make_element("pre", recipe)),
+        Html(make_element("h2", "References")),
+        make_element("ol", make_elements("li", (PAPERS[key] for key in report.references))),
+    )
+
+
+def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV, with all digits of the numbers."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(map(escape_formula, row) for row in rows)
+    return buffer.getvalue()
+
+
+def format_columns(columns: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return columns of numbers as CSV, with all digits."""
+    return format_csv(
+        tuple(columns), zip(*(column.tolist() for column in columns.values()), strict=True)
+    )
+
+
+def number_iterations(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns after one of 1-based iterations."""
+    count = len(next(iter(columns.values())))
+    return {"iteration": np.arange(1, count + 1), **columns}
+
+
+def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:
+    """Return a folder name that does not exist yet, with a number if necessary.
+
+    Parameters
+    ----------
+    parent : path
+    name : str
+        Preferred name; characters that some file systems forbid become hyphens.
+    """
+    stem = "".join(
+        character if character.isalnum() or character in " ._-" else "-" for character in name
+    ).strip(" .")
+    folder, number = Path(parent) / (stem or "report"), 2
+    while os.path.lexists(folder):
+        folder, number = Path(parent) / f"{stem}-{number}", number + 1
+    return folder
+
+
+def check_experiment_folder(
+    names: Iterable[str], folder: str | os.PathLike[str], *, overwrite: bool
+) -> Path:
+    """Check that the files of an experiment can be saved in a folder, which need not exist yet.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of the files.
+    folder : path
+    overwrite : bool
+        Whether earlier files of the experiment may be replaced.
+
+    Raises
+    ------
+    RefusedError
+        If it is no folder, cannot be written to, or holds such files.
+    """
+    checked_folder = check_folder(folder)
+    for name in names:
+        path = checked_folder / name
+        if os.path.lexists(path) and not overwrite:
+            raise RefusedError("output-exists", path=path)
+        if path.is_dir():
+            facts = {"path": make_printable(str(path)), "suffix": path.suffix}
+            raise RefusedError("output-is-folder", **facts)
+    return checked_folder
