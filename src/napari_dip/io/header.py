@@ -399,17 +399,15 @@ def check_sizes(xml: str, path: Path) -> None:
     """
     for pixels in filter(None, list_ome_pixels(xml)):
         order = str(pixels.get("DimensionOrder", ""))
-        why = ""
         if sorted(order) != sorted("XYZCT"):
             why = f"its header calls the axes '{order}', where X, Y, Z, C and T are known"
-        for axis in "XYZCT" if not why else "":
+            raise RefusedError("file-broken", path=path, why=why)
+        for axis in "XYZCT":
             size = pixels.get(f"Size{axis}")
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 stated = "nothing" if size is None else f"'{size}'"
                 why = f"its header says {stated} where the size along {axis} should be"
-                break
-        if why:
-            raise RefusedError("file-broken", path=path, why=why)
+                raise RefusedError("file-broken", path=path, why=why)
 
 
 def read_ome_pixel_sizes(xml: str) -> dict[str, tuple[float, str]]:

@@ -72,13 +72,11 @@ class OutputLock:
                 return
             if _is_at(handle, self._place):  # not a file that its last owner has just removed
                 self._handle = handle
-                break
+                with suppress(OSError):
+                    os.ftruncate(handle, 0)
+                    os.write(handle, format_lock_owner().encode())
+                return
             os.close(handle)
-        if self._handle < 0:
-            return
-        with suppress(OSError):
-            os.ftruncate(self._handle, 0)
-            os.write(self._handle, format_lock_owner().encode())
 
     def __enter__(self) -> OutputLock:
         return self
@@ -197,11 +195,9 @@ def _release_lock_file(handle: int, place: Path) -> None:
     """Remove and unlock the file; Windows cannot remove an open file."""
     if sys.platform == "win32":
         os.close(handle)
-        with suppress(OSError):
-            place.unlink()
-    else:
-        with suppress(OSError):
-            place.unlink()
+    with suppress(OSError):
+        place.unlink()
+    if sys.platform != "win32":
         os.close(handle)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -412,10 +413,8 @@ def _parse_results(outputs: list[dict[str, Any]]) -> tuple[tuple[str | None, ...
 
 def _parse_module_stack(stack: str) -> tuple[str, ...]:
     """Read the paths of modules, outermost first, from "key,path,class" separated by semicolons."""
-    paths = [
-        module_text.split(",")[1] for module_text in stack.split(";") if module_text.count(",") >= 2
-    ]
-    return tuple(path for path in paths if path)
+    fields = (text.split(",") for text in stack.split(";") if text.count(",") >= 2)
+    return tuple(path for _, path, *_ in fields if path)
 
 
 def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
@@ -441,9 +440,7 @@ def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
     if len(raw) % stored_dtype.itemsize:
         raise archive.make_broken_error(f"the bytes of '{name[:100]}' are cut off")
     values = np.frombuffer(raw, stored_dtype.newbyteorder("<")).astype(stored_dtype)
-    count = 1
-    for size in stored_weight.sizes:
-        count *= size
+    count = prod(stored_weight.sizes)
     steps = zip(stored_weight.sizes, stored_weight.strides, strict=True)
     last_index = stored_weight.offset + sum((size - 1) * stride for size, stride in steps)
     if count and (count > len(values) or last_index >= len(values)):
@@ -484,11 +481,12 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     layers = program.layers()
     if layer not in layers:
         raise RefusedError(_refuse_unknown_layer(program, layer, list(layers)))
-    producers: dict[str, int] = {}
-    for number, step in enumerate(program.steps):
-        for name in step.results:
-            if name is not None:
-                producers[name] = number
+    producers = {
+        name: number
+        for number, step in enumerate(program.steps)
+        for name in step.results
+        if name is not None
+    }
     needed, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
         "picture": program.picture,
