@@ -332,7 +332,7 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     noise = NoiseVariance(gain=none, intercept=strengths, floor=none + 1e-6)
     rng = torch.Generator().manual_seed(0)
     clean = torch.zeros(3, 1, 96, 96)
-    net = Hourglass(2, 1, 1, (4, 8), skip=None, is_normalised=False, rng=rng)
+    net = Hourglass(2, 1, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     known, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
     code = R2RPrior(net, clean, known, judges, (1, 1), noise, None, window=None)
     for _ in range(12):

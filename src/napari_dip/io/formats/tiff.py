@@ -238,28 +238,29 @@ def check_whole(series: TiffPageSeries, pages: Pages, path: Path) -> None:
     RefusedError
         If a page or a part of it is missing, or there are more pages than in the header.
     """
-    end = path.stat().st_size
-    if 0 in series.shape:
-        return
-    why = ""
-    if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
-        why = f"its header states {series.nbytes} bytes of pixels, but it has {end} in all"
-    present_pages = [page for page in pages if page is not None]
-    planes = series.size // max(1, series.keyframe.size)
-    has_plane_count = series.kind in _PLANE_COUNTING_KINDS and not series.is_truncated
-    if not why and len(present_pages) != (planes if has_plane_count else len(pages)):
-        why = f"its header states {planes} planes, but {len(present_pages)} are found"
-        why += "; the others are missing" if len(present_pages) < planes else ""
-    for page in present_pages if not why else ():
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        if not segments or any(count == 0 or offset == 0 for offset, count in segments):
-            why = "parts of its pixels are missing"
-        elif max(offset + count for offset, count in segments) > end:
-            why = "its pixels should go on after its end"
+    if 0 not in series.shape:
+        why = _find_missing_part(series, pages, path.stat().st_size)
         if why:
-            break
-    if why:
-        raise refuse_broken(path, why)
+            raise refuse_broken(path, why)
+
+
+def _find_missing_part(series: TiffPageSeries, pages: Pages, end: int) -> str:
+    """Return what a file of `end` bytes lacks of its pages, "" if nothing."""
+    if series.dataoffset is not None and series.dataoffset + series.nbytes > end:
+        return f"its header states {series.nbytes} bytes of pixels, but it has {end} in all"
+    present_pages = [page for page in pages if page is not None]
+    count, planes = len(present_pages), series.size // max(1, series.keyframe.size)
+    has_plane_count = series.kind in _PLANE_COUNTING_KINDS and not series.is_truncated
+    if count != (planes if has_plane_count else len(pages)):
+        others = "; the others are missing" if count < planes else ""
+        return f"its header states {planes} planes, but {count} are found{others}"
+    for page in present_pages:
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if not segments or any(size == 0 or offset == 0 for offset, size in segments):
+            return "parts of its pixels are missing"
+        if max(offset + size for offset, size in segments) > end:
+            return "its pixels should go on after its end"
+    return ""
 
 
 def _check_chain(file: TiffFile, path: Path) -> None:
