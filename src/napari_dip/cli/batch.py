@@ -120,14 +120,11 @@ def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
 
 
 def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[str]:
-    if pool is None:
-        return [
-            *map(str, plan.notes),
-            f"{summarise_batch_plan(plan)} {PLAN_TIME_NOTE}"
-            if find_remaining_plans(plan)
-            else summarise_batch_plan(plan),
-        ]
-    return [*map(str, (*plan.notes, *pool.notes)), summarise_batch_plan(plan, pool.worker_count)]
+    if pool is not None:
+        summary = summarise_batch_plan(plan, pool.worker_count)
+        return [*map(str, (*plan.notes, *pool.notes)), summary]
+    time_note = [PLAN_TIME_NOTE] if find_remaining_plans(plan) else []
+    return [*map(str, plan.notes), " ".join([summarise_batch_plan(plan), *time_note])]
 
 
 def _run_and_show_batch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.terminal import is_terminal, print_message
 from napari_dip.errors.fault import make_printable
@@ -25,20 +25,17 @@ SINGLE_RUN = 0
 WHOLE_BATCH = -1
 
 
-class Reporter(Protocol):
-    """Show the events of one run, or of several by their numbers."""
+class Reporter:
+    """Show the events of one run, or of several by their numbers; this one shows nothing."""
 
     def show(self, event: Event, number: int = SINGLE_RUN) -> None:
         """Show an event of a run."""
-        ...
 
     def end(self, number: int) -> None:
         """Remove a finished run."""
-        ...
 
     def close(self) -> None:
         """Restore the terminal."""
-        ...
 
 
 def run_and_show(
@@ -73,20 +70,7 @@ def list_event_facts(event: Event) -> list[str]:
     return facts
 
 
-class SilentReporter:
-    """Show nothing, for --quiet."""
-
-    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
-        """Show nothing."""
-
-    def end(self, number: int) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class LineReporter:
+class LineReporter(Reporter):
     """Print a line at each new step of a run, and else one every few seconds."""
 
     def __init__(self) -> None:
@@ -105,11 +89,8 @@ class LineReporter:
         """Forget the run."""
         self._last_lines.pop(number, None)
 
-    def close(self) -> None:
-        """Do nothing."""
 
-
-class BarReporter:
+class BarReporter(Reporter):
     """Show a bar for each run, with iteration, validation loss and remaining time.
 
     Parameters
@@ -158,5 +139,5 @@ class BarReporter:
 def choose_reporter(quiet: bool, *expected: int) -> Reporter:
     """Choose the reporter for this terminal."""
     if quiet:
-        return SilentReporter()
+        return Reporter()
     return BarReporter(*expected) if is_terminal(sys.stderr) else LineReporter()
