@@ -53,6 +53,8 @@ _READERS = {
     **dict.fromkeys((b"\x89PNG", b"\xff\xd8\xff"), png_jpeg),
     **dict.fromkeys(bioio.KINDS, bioio),
 }
+#: Modules whose formats are read region by region.
+_SLICED = (zarr, bioio)
 #: Maximum ratio of image bytes to file bytes. No lossless codec in use compresses real pixels
 #: further; deflate and LZW cannot reach it at all.
 _MAX_COMPRESSION_RATIO = 2000
@@ -111,7 +113,8 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
         raise ValueError(f"'{spec.name}' does not come from a file.")
     place, _, reader = _find_reader(spec.path)
     with convert_parser_errors(place):
-        raw: npt.NDArray[Any] = reader.read_pixels(place, spec)
+        is_sliced = reader in _SLICED
+        raw = reader.open_image(place)[...] if is_sliced else reader.read_pixels(place, spec)
     pixels = _check_unchanged(_drop_alpha(raw, spec), spec)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
@@ -138,7 +141,7 @@ def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[
     """
     assert spec.path is not None
     place, _, reader = _find_reader(spec.path)
-    if reader in (zarr, bioio):
+    if reader in _SLICED:
         image: LazyImage = reader.open_image(place)
         return _check_unchanged(image, spec)
     with convert_parser_errors(place):

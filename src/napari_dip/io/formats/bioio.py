@@ -19,7 +19,6 @@ from napari_dip.io.regions import LazyImage, convert_parser_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy.typing as npt
 
 #: First bytes of a file -> name of the format, and the package that reads it.
 KINDS = {
@@ -56,11 +55,6 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
-    """Read all pixels of the first image; `spec` is not needed for that."""
-    return open_image(path)[...]
-
-
 def open_image(path: Path) -> LazyImage:
     """Open the first image without reading its pixels."""
     with convert_parser_errors(path):
@@ -79,16 +73,11 @@ def _open_bioio_reader(path: Path) -> Any:
 def _get_first_image(path: Path, reader: Any) -> tuple[LazyImage, str]:
     """Return the first image without axes of size 1 other than Y and X, and its axes."""
     order, array = str(reader.dims.order), reader.dask_data
-    kept_axes = [
-        place
-        for place, (axis, side) in enumerate(zip(order, array.shape, strict=True))
-        if side > 1 or axis in "YX"
-    ]
-    array = array[tuple(slice(None) if index in kept_axes else 0 for index in range(len(order)))]
+    is_kept = [axis in "YX" or side > 1 for axis, side in zip(order, array.shape, strict=True)]
+    array = array[tuple(slice(None) if kept else 0 for kept in is_kept)]
 
     def fetch(place: Any) -> Any:
         return array[place].compute(scheduler="synchronous")
 
-    return LazyImage(path=path, array=array, fetch=fetch), "".join(
-        order[item] for item in kept_axes
-    )
+    axes = "".join(axis for axis, kept in zip(order, is_kept, strict=True) if kept)
+    return LazyImage(path=path, array=array, fetch=fetch), axes

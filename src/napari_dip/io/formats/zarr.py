@@ -31,8 +31,6 @@ from napari_dip.io.regions import LazyImage, convert_parser_errors, refuse_broke
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
     from napari_dip.errors.notes import Note
 
 #: Version of OME-Zarr -> version of the Zarr format.
@@ -169,11 +167,6 @@ def open_image(path: Path) -> LazyImage:
     """Open an OME-Zarr without reading its pixels."""
     with convert_parser_errors(path):
         return _open_finest_level(path, read_pyramid(path))
-
-
-def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
-    """Read all pixels of the finest level; `spec` is not needed for that."""
-    return open_image(path)[...]
 
 
 def get_ome_version(path: str | None) -> str:
