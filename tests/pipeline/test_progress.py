@@ -23,15 +23,23 @@ def test_nothing_is_said_of_the_time_before_something_was_measured() -> None:
     assert left(tracker, 6.0) == pytest.approx(2.0)
 
 
-def test_steps_of_another_kind_are_as_slow_until_they_are_measured() -> None:
+def test_steps_of_another_kind_are_half_as_slow_in_logarithms_until_they_are_measured() -> None:
     tracker = ProgressTracker()
     fit, *endings = (tracker.add_step(kind, 10.0) for kind in ("fit", "ending", "ending"))
     fit.start(0.0)
-    fit.finish(20.0)
-    assert left(tracker, 20.0) == pytest.approx(40.0)
-    endings[0].start(20.0)
-    endings[0].finish(25.0)
-    assert left(tracker, 25.0) == pytest.approx(5.0)
+    fit.finish(40.0)
+    assert left(tracker, 40.0) == pytest.approx(2 * 20.0)
+    endings[0].start(40.0)
+    endings[0].finish(45.0)
+    assert left(tracker, 45.0) == pytest.approx(5.0)
+
+
+def test_steps_of_the_same_group_are_as_slow() -> None:
+    tracker = ProgressTracker()
+    joint, _ = (tracker.add_step(kind, 10.0) for kind in ("fit joint", "fit fine-tune-probe"))
+    joint.start(0.0)
+    joint.finish(40.0)
+    assert left(tracker, 40.0) == pytest.approx(40.0)
 
 
 def test_fits_are_expected_to_stop_where_others_did() -> None:

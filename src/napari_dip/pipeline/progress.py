@@ -2,7 +2,9 @@
 
 The steps of a run, the files of a batch and the shards of a file are tracked alike. Each step has
 planned seconds. Steps of one kind are expected to exceed their plan by the same factor, which is
-measured on the steps of that kind that are done or in progress.
+measured on the steps of that kind that are done or in progress. A kind without measurements takes
+the factor of its group, or else the square root of that of all steps: a busy computer slows down
+all of them, but an error of the plan concerns one kind only.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from heapq import heapreplace
-from math import isnan, nan
+from math import isnan, nan, sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Ratio of the reported bound to the expected time, since the time per iteration varies.
 TIME_LEFT_MARGIN = 1.15
+#: Weight of a step in the pace of its kind, relative to the next step: the first ones load
+#: libraries, and other programs come and go.
+MEMORY = 0.8
 #: Maximum number of steps that are assigned to workers one by one.
 MAX_SCHEDULED_STEPS = 200
 
@@ -103,7 +108,8 @@ class Step:
     Attributes
     ----------
     kind : str
-        Steps of one kind are expected to deviate from their plan alike.
+        Steps of one kind are expected to deviate from their plan alike. The first word names the
+        group of the kind.
     planned : float
         Planned seconds.
     warm_up : float
@@ -322,7 +328,8 @@ class ProgressTracker:
                 running[step.stage].append(step.report.seconds_left)
                 continue
             usual_fraction = usual_fractions.get(step.kind, 1.0)
-            rate = rates.get(step.kind, rates.get("", self._default_rate))
+            group_rate = rates.get(_get_group(step.kind), rates.get("", self._default_rate))
+            rate = rates.get(step.kind, group_rate)
             seconds = step.estimate_seconds_left(now, usual_fraction, rate)
             (running if step.is_started else pending)[step.stage].append(self._margin * seconds)
         seconds_left = sum(
@@ -334,7 +341,7 @@ class ProgressTracker:
     def _measure_rates(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return measured seconds per planned second, and the share at which steps end, by kind.
 
-        The rate of all kinds together has the key "".
+        The rate of all other kinds has the key "".
         """
         shares: dict[str, list[float]] = defaultdict(list)
         for step in self.steps:
@@ -347,10 +354,16 @@ class ProgressTracker:
             duration = step.estimate_duration(usual_fractions.get(step.kind, 1.0))
             if duration is not None and step.planned > 0:
                 weight = 1.0 if step.is_finished else step.timed_fraction
-                for kind in (step.kind, ""):
-                    measured[kind] += weight * duration
-                    planned[kind] += weight * step.planned
-        return {kind: measured[kind] / planned[kind] for kind in planned}, usual_fractions
+                decay = 1 - (1 - MEMORY) * weight
+                for kind in {step.kind, _get_group(step.kind), ""}:
+                    measured[kind] = decay * measured[kind] + weight * duration
+                    planned[kind] = decay * planned[kind] + weight * step.planned
+        rates = {kind: measured[kind] / planned[kind] for kind in planned}
+        return {**rates, **({"": sqrt(rates[""])} if rates else {})}, usual_fractions
+
+
+def _get_group(kind: str) -> str:
+    return kind.partition(" ")[0]
 
 
 def _schedule(durations: list[float], workers: int) -> float:

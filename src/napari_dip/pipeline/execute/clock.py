@@ -12,6 +12,7 @@ from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import convert_nan_to_none
+from napari_dip.pipeline.plan.types import INFERENCE
 from napari_dip.pipeline.progress import ProgressTracker, Step, Stopwatch
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 #: first ones. Where these were timed, the estimate was 140 s for a run of 23 s
 #: (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
+#: Expected share of series whose pictures are fine-tuned, before any probe: of five sets of files,
+#: three were.
+FINE_TUNING_FRACTION = 0.5
 #: Share of the final inference from which on it is complete, in spite of rounding.
 COMPLETE_FRACTION = 1 - 1e-4
 #: Lower limit of planned seconds, as a divisor.
@@ -114,21 +118,22 @@ class RunClock:
     def _add_fits(self, index: int) -> list[FitSteps]:
         """Add the steps of a unit's fits, one for each candidate prior."""
         unit, costs, fit_config = self._units[index], self._plan.costs, self._plan.fit_config
-        iterations, is_last = self._iterations[index], index == len(self._units) - 1
+        is_last = index == len(self._units) - 1
         fits = []
         for _ in (fit_config.prior, *fit_config.other_candidates):
             fits.append(
                 FitSteps(
-                    self._tracker.add_step(
-                        f"fit {unit.role}", costs.estimate_fit(iterations, len(unit.members))
-                    ),
+                    self._tracker.add_step(f"fit {unit.role}", 0.0),
                     self._tracker.add_step("inference", unit.has_estimate * costs.inference),
                     self._tracker.add_step(
                         "ending", unit.has_estimate * costs.refinement, 0.0 if is_last else None
                     ),
                 )
             )
-            fits[-1].iterations.warm_up = WARM_UP_ITERATIONS / max(1, iterations)
+            self._plan_iterations(fits[-1], index)
+            if unit.role == INFERENCE:  # probes decide whether it is fine-tuned
+                fine_tuning = costs.estimate_fit(unit.fine_tune_iterations)
+                fits[-1].iterations.planned += FINE_TUNING_FRACTION * fine_tuning
         return fits
 
     @property
@@ -136,9 +141,32 @@ class RunClock:
         """Return the seconds since the start, without pauses."""
         return self._stopwatch.seconds
 
-    def begin(
-        self, number: int, done: int, iterations: int = 0, candidate: int | None = None
-    ) -> None:
+    def expect_fine_tuning(self, series: str, *, is_worthwhile: bool) -> None:
+        """Set whether the pictures of a series are expected to be fine-tuned.
+
+        Parameters
+        ----------
+        series : str
+            Series of the jointly trained network.
+        is_worthwhile : bool
+            Result of the probes so far.
+        """
+        for index, unit in enumerate(self._units):
+            if unit.role == INFERENCE and unit.series == series:
+                iterations = is_worthwhile * unit.fine_tune_iterations
+                self._iterations[index] = iterations + self._plan.fit_config.refit_iterations
+                for fit in self._fits[index]:
+                    if not fit.iterations.is_started:
+                        self._plan_iterations(fit, index)
+
+    def _plan_iterations(self, fit: FitSteps, index: int) -> None:
+        iterations = self._iterations[index]
+        fit.iterations.planned = self._plan.costs.estimate_fit(
+            iterations, len(self._units[index].members)
+        )
+        fit.iterations.warm_up = WARM_UP_ITERATIONS / max(1, iterations)
+
+    def begin(self, number: int, done: int, candidate: int | None = None) -> None:
         """Start timing a fit.
 
         Parameters
@@ -147,20 +175,11 @@ class RunClock:
             Position of the work unit in the run, 1-based.
         done : int
             Iterations after which the fit resumes; 0 for a new fit.
-        iterations : int
-            Number of iterations, if it may exceed the plan. Later units are then expected to need
-            as many.
         candidate : int or None
             Index of the prior that is fitted; None if only one prior is fitted.
         """
         if (number, candidate) != (self._number, self._candidate):
             self._finish_fit()
-        for index in range(number - 1, len(self._units)):
-            if iterations > self._iterations[index]:
-                self._iterations[index] = iterations
-                for fit in self._fits[index]:
-                    fit.iterations.planned = self._plan.costs.estimate_fit(iterations)
-                    fit.iterations.warm_up = WARM_UP_ITERATIONS / iterations
         self._number, self._candidate = number, candidate
         fits = self._fits[number - 1]
         self._fit = fits[-1 if candidate is None else candidate]

@@ -125,13 +125,14 @@ class UnitExecutor:
         """Fit one unit once with each candidate prior, and record the best result."""
         priors = self._list_candidates(unit)
         first_iteration = 0 if resume is None else resume.history[-1].iteration
-        tuned_iterations = unit.iterations if unit.role == INFERENCE else 0
+        if unit.role == INFERENCE:
+            self._clock.expect_fine_tuning(unit.series, is_worthwhile=unit.iterations > 0)
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(priors) > 1
         running_fits = []
         for index, prior in enumerate(priors):
             candidate = index if self._is_selecting else None
-            self._clock.begin(number, first_iteration, tuned_iterations, candidate)
+            self._clock.begin(number, first_iteration, candidate)
             running_fits.append(self._start_fit(unit, prior, resume))
             yield from self._iter_events(unit, running_fits[-1])
             if running_fits[-1].is_ended_by_user:
@@ -291,6 +292,8 @@ class UnitExecutor:
             assert self.weights is not None
             outcome = replace(outcome, gain=compute_validation_gain(setup, self.weights, result))
             gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
+            is_worthwhile = gain is not None and gain.is_worthwhile
+            self._clock.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
             if gain is not None and gain.probes == unit.probe_count:
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
         if result.is_ended_by_user and self._store is not None:

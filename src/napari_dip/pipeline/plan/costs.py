@@ -47,10 +47,11 @@ THREAD_RATE, GPU_RATE = 100e9, 2e12
 HALF_PRECISION_RATE_FACTOR, VOLUME_RATE_FACTOR, NORMALISED_RATE_FACTOR = 1.35, 0.7, 0.58
 #: Seconds for loading torch, and for measuring the noise: per image, and per pixel.
 START_SECONDS, MEASURE_SECONDS, MEASURE_PIXEL_SECONDS = 3.0, 0.1, 1.5e-6
-#: Seconds per pixel after a fit: residual and quality checks of one channel, and refinement of the
-#: first and of each further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
+#: Seconds per pixel after a fit: residual and quality checks of one channel (0.3 to 0.5e-6 for 160
+#: to 1,024 pixels a side, one thread of an Intel Xeon), and refinement of the first and of each
+#: further channel. Refinement took 0.55 s for 200 x 512 pixels, and 0.63 s for
 #: 100 x 512 with three channels, on one thread of an AMD EPYC, a fifth faster than the Xeon above.
-ASSESSMENT_PIXEL_SECONDS = 2.5e-6
+ASSESSMENT_PIXEL_SECONDS = 0.4e-6
 REFINEMENT_PIXEL_SECONDS, REFINEMENT_CHANNEL_SECONDS = 6.5e-6, 4.5e-6
 #: Bytes that a first fit allocates and never frees. For planes: intercept of the line of peak
 #: memory over pixels. For volumes: peak of one with 32 x 32 pixels, and some scratch space.
