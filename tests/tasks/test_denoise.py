@@ -12,6 +12,7 @@ import torch
 import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
+from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
@@ -232,7 +233,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
         gain=0.0,
         intercept=level**2,
         floor=0.0,
-        unreliable_reason="few pixels" if is_unreliable else "",
+        unreliable_reason=UnreliableReason.TOO_FEW_BLOCKS if is_unreliable else None,
     )
     return refine(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
 

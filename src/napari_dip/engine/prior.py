@@ -369,12 +369,12 @@ class BlindSpotPrior(Prior):
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
         predicted = dilate_to_blocks(centres, self.core) * visible
         # validation blocks are filled anew: a fixed filling would contain the pixels hidden now
-        code = fill_with_local_mean(
+        network_input = fill_with_local_mean(
             measurement,
             visible * (1 - dilate_to_blocks(centres, self.blind_spot_size)),
             self.blind_spot_size,
         )
-        return Draw(code, loss_mask=predicted, output_mask=predicted, window=window)
+        return Draw(network_input, loss_mask=predicted, output_mask=predicted, window=window)
 
     def make_prediction_input(self) -> Draw:
         """Return the measurement with only the validation blocks hidden."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
@@ -37,14 +38,16 @@ if TYPE_CHECKING:
 
 #: Texts for the user on why the measured noise is unreliable, by `NoiseEstimate.unreliable_reason`.
 UNRELIABLE_REASON_TEXTS = {
-    "blocks": "too few parts of it are without holes",
-    "clipped": "almost all of it was cut off at an end of its range",
-    "grey values": "its grey values are coarser than the noise",
-    "texture": "structure is everywhere in it, down to single pixels",
-    "correlation": "texture and noise that neighbours share look alike in it",
-    "brightness": "at some brightness its noise is off a straight line, or nothing is flat there",
-    "tails": "many single pixels lie further off than normal noise has it",
-    "smoothed": "it seems to have been smoothed, interpolated or compressed",
+    UnreliableReason.TOO_FEW_BLOCKS: "too few parts of it are without holes",
+    UnreliableReason.CLIPPED: "almost all of it was cut off at an end of its range",
+    UnreliableReason.COARSE_GREY_VALUES: "its grey values are coarser than the noise",
+    UnreliableReason.TEXTURE: "structure is everywhere in it, down to single pixels",
+    UnreliableReason.AMBIGUOUS_CORRELATION: "texture and noise that neighbours share look alike "
+    "in it",
+    UnreliableReason.OFF_VARIANCE_MODEL: "at some brightness its noise is off a straight line, or "
+    "nothing is flat there",
+    UnreliableReason.HEAVY_TAILS: "many single pixels lie further off than normal noise has it",
+    UnreliableReason.SMOOTHED: "it seems to have been smoothed, interpolated or compressed",
 }
 
 
@@ -349,7 +352,7 @@ def _make_channel_noise(
         points=compute_variance_points(
             plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
         ),
-        doubt=UNRELIABLE_REASON_TEXTS.get(noise.unreliable_reason, noise.unreliable_reason),
+        doubt=UNRELIABLE_REASON_TEXTS[noise.unreliable_reason] if noise.unreliable_reason else "",
         caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
@@ -387,7 +390,7 @@ class DetectorCalibration:
             gain=gain,
             intercept=noise.intercept if intercept is None else intercept,
             floor=noise.floor if not self.read_noise else self.read_noise**2,
-            unreliable_reason=noise.unreliable_reason if self.gain is None else "",
+            unreliable_reason=noise.unreliable_reason if self.gain is None else None,
             gain_error=noise.gain_error if self.gain is None else 0.0,
             offset_error=noise.offset_error if self.offset is None else 0.0,
             read_noise_error=noise.read_noise_error if self.read_noise is None else 0.0,

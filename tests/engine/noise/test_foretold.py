@@ -89,4 +89,4 @@ def test_noise_that_neighbours_foretell_too_well_is_no_white_noise() -> None:
         plane,
         1.0,
     )
-    assert white.unreliable_reason == "correlation"
+    assert white.unreliable_reason == "ambiguous-correlation"

@@ -10,10 +10,10 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_dip.engine.noise.estimate import (
-    UNRELIABLE_REASONS,
     compute_blind_spot_size,
     estimate_noise,
 )
+from napari_dip.engine.noise.reliability import UnreliableReason
 
 Picture = npt.NDArray[np.float64]
 
@@ -94,15 +94,19 @@ def test_planes_of_a_stack_tell_together() -> None:
     ("image", "step", "doubt"),
     [
         (np.indices((64, 64)).sum(0) // 8 % 2 * 255.0, 1.0, None),
-        (np.rint(100 + np.random.default_rng(0).normal(0, 0.2, (128, 128))), 1.0, "grey values"),
-        (np.full((64, 64), 255.0), 1.0, "blocks"),
+        (
+            np.rint(100 + np.random.default_rng(0).normal(0, 0.2, (128, 128))),
+            1.0,
+            "coarse-grey-values",
+        ),
+        (np.full((64, 64), 255.0), 1.0, "too-few-blocks"),
     ],
 )
 def test_images_without_visible_noise_are_not_guessed_at(
     image: Picture, step: float, doubt: str | None
 ) -> None:
     found = estimate_noise(planes(image), step)
-    assert found.unreliable_reason in UNRELIABLE_REASONS
+    assert found.unreliable_reason in set(UnreliableReason)
     assert doubt is None or found.unreliable_reason == doubt
     assert np.isfinite([found.gain, found.intercept, found.floor]).all()
     assert found.floor > 0
@@ -111,7 +115,9 @@ def test_images_without_visible_noise_are_not_guessed_at(
 def test_scattered_holes_are_a_doubt() -> None:
     image = 100 + np.random.default_rng(0).normal(0, 5, (128, 128))
     known = torch.from_numpy(np.random.default_rng(1).random((1, 128, 128)) < 0.5)
-    assert estimate_noise(planes(image), 0, known).unreliable_reason == "blocks"
+    assert (
+        estimate_noise(planes(image), 0, known).unreliable_reason == UnreliableReason.TOO_FEW_BLOCKS
+    )
 
 
 def test_a_flat_image_tells_its_level_but_not_its_gain() -> None:

@@ -45,7 +45,7 @@ def test_noise_that_colours_share_with_neighbours_is_told_with_caution() -> None
     )
     doubted = replace(shared, unreliable_reason="smoothed")
     told = flag_correlated_colours((white, shared, doubted), (64, 64))
-    assert [one.caution for one in told] == ["", "colours", ""]
+    assert [one.caution for one in told] == [None, "correlated-colours", None]
 
 
 def test_white_noise_is_not_taken_for_a_cameras() -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_dip.engine.noise.estimate import CAUTIONS, UNRELIABLE_REASONS, NoiseEstimate
+from napari_dip.engine.noise.estimate import NoiseEstimate
+from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.errors.fault import NOTES
 from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
 from napari_dip.pipeline.noise_report import UNRELIABLE_REASON_TEXTS
@@ -25,26 +26,32 @@ def list_keys(start: str) -> set[str]:
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASON_TEXTS) == set(UNRELIABLE_REASONS)
+    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASON_TEXTS) == set(UnreliableReason)
 
 
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:
-    assert list_keys("noise-caution-") == set(CAUTIONS)
-    noted = [one for one in CAUTIONS if make_noise_notes([replace(told(""), caution=one)], ())]
-    assert set(CAUTIONS) - set(noted) == {"lines", "camera"} == set(SEPARATELY_NOTED_CAUTIONS)
+    assert list_keys("noise-caution-") == set(NoiseCaution)
+    noted = [
+        one for one in NoiseCaution if make_noise_notes([replace(told(None), caution=one)], ())
+    ]
+    assert (
+        set(NoiseCaution) - set(noted)
+        == {NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA}
+        == set(SEPARATELY_NOTED_CAUTIONS)
+    )
 
 
 def test_an_image_that_tells_its_noise_gets_no_note() -> None:
-    assert make_noise_notes([told("")], ()) == ()
+    assert make_noise_notes([told(None)], ()) == ()
 
 
 def test_a_channel_is_named_where_there_are_more() -> None:
-    (note,) = make_noise_notes([told(""), told("texture")], ())
+    (note,) = make_noise_notes([told(None), told("texture")], ())
     assert str(note).startswith("Channel 2: ")
 
 
 def test_constant_channels_are_no_doubt() -> None:
-    assert make_noise_notes([told("blocks"), told("")], (0,)) == ()
+    assert make_noise_notes([told("blocks"), told(None)], (0,)) == ()
 
 
 def test_the_report_says_that_it_cannot_tell() -> None:
@@ -52,5 +59,5 @@ def test_the_report_says_that_it_cannot_tell() -> None:
 
     image = (np.indices((32, 32)).sum(0) // 4 % 2 * 200).astype(np.uint8)
     result = dip.denoise(image, preset="fast", max_iterations=2)
-    assert result.report["noise"]["cannot_tell"] == ["grey values"]
+    assert result.report["noise"]["cannot_tell"] == ["coarse-grey-values"]
     assert any("noise cannot be told" in note for note in result.report["notes"])

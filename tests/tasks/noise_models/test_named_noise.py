@@ -289,7 +289,7 @@ def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> N
     (hint,) = list_noise_hints(picture[None])
     assert str(hint).startswith("Rows" if axis == 0 else "Columns")
     told = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
-    assert told.unreliable_reason or told.caution == "lines"
+    assert told.unreliable_reason or told.caution == "line-offsets"
 
 
 def test_structure_alone_gives_no_hint_at_offsets() -> None:

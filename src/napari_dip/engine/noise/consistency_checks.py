@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d
 
 from napari_dip.engine.noise.correlation import subtract_image_correlation
+from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
     make_dct_matrix,
@@ -100,8 +101,8 @@ _LOWER_FINE_BANDS, _UPPER_FINE_BANDS = (
 
 def find_contradiction(
     blocks: BlockEnergies, variance: Tensor, shares: Tensor, axes: tuple[tuple[float, ...], ...]
-) -> str:
-    """Return what the measured noise does not explain, one of `UNRELIABLE_REASONS` or "".
+) -> UnreliableReason | None:
+    """Return what the measured noise does not explain, or None.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ def find_contradiction(
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
     if len(blocks.means) * blocks.independent_fraction < MIN_CHECKED_BLOCKS:
-        return ""
+        return None
     power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
     is_correlated = int(bool((shares != 1).any()))
     order = _average_bands(blocks.power, _SLOW_BANDS) / variance
@@ -129,22 +130,22 @@ def find_contradiction(
     if float(_average_bands(calm, _LOWER_FINE_BANDS).mean()) > MAX_FINE_STEEPNESS * float(
         _average_bands(calm, _UPPER_FINE_BANDS).mean()
     ):
-        return "smoothed"
+        return UnreliableReason.SMOOTHED
     if (
         is_wide
         or _compute_energy_quantile(power[:, _COARSE_BANDS], 0.05, _NORMAL_QUANTILE_05)
         > MAX_COARSE_ENERGY[is_correlated]
     ):
-        return "correlation"
+        return UnreliableReason.AMBIGUOUS_CORRELATION
     level = measure_finest_level(power)
     if not _is_even(blocks.means, power, level):
-        return "brightness"
+        return UnreliableReason.OFF_VARIANCE_MODEL
     if level > MAX_FINE_ENERGY[is_correlated]:
-        return "texture"
+        return UnreliableReason.TEXTURE
     return (
-        "tails"
+        UnreliableReason.HEAVY_TAILS
         if not is_correlated and _measure_outlier_fraction(power) > MAX_OUTLIER_BLOCK_FRACTION
-        else ""
+        else None
     )
 
 

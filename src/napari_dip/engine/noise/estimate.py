@@ -38,6 +38,7 @@ from napari_dip.engine.noise.flat_blocks import (
     find_clipping_limits,
     select_informative_blocks,
 )
+from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
 from napari_dip.engine.noise.variance_model import (
     DCT_SIDE,
     BlockEnergies,
@@ -72,30 +73,6 @@ MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 FALLBACK_NOISE_FRACTION = 0.01
 #: Lower bound of the white share of a variance: a hundredth of the standard deviation.
 MIN_WHITE_FRACTION = 1e-4
-#: Why the noise of an image cannot be estimated.
-UNRELIABLE_REASONS = (
-    "blocks",  # too few blocks without unmeasured pixels
-    "clipped",  # almost all blocks are clipped
-    "grey values",  # the noise is weaker than the distance of grey values
-    "texture",  # structure at the finest frequencies everywhere
-    "correlation",  # texture and correlated noise cannot be separated
-    "brightness",  # at some brightness, noise off the variance model, or nothing flat
-    "tails",  # more outliers than in Gaussian noise
-    "smoothed",  # more correlation than was measured
-)
-#: Cautions on a usable estimate.
-CAUTIONS = (
-    "resampled",  # noise periodically stronger, as in every second row
-    "calm",  # nearly all of the image is structured, so calm areas are rare
-    "blotches",  # variation over eight pixels and more everywhere
-    "lines",  # offsets of whole rows or columns
-    "whiter",  # less correlation than was measured
-    "cut",  # much of the image is clipped
-    "uneven",  # noise off the variance model at some brightness
-    "ends",  # variance uncertain at the darkest or brightest values
-    "camera",  # noise of a colour camera
-    "colours",  # correlated noise in a colour picture
-)
 #: Maximal number of blocks: 6,000 of 64 pixels determine a variance to 0.4 %.
 MAX_BLOCKS = 6_000
 #: Pixels of an image up to which blocks overlap by half, since few fit into it.
@@ -181,10 +158,10 @@ class NoiseEstimate:
         Autocorrelation at lags 1, 2, ... along each axis.
     relative_deviation : float
         Standard deviation of multiplicative noise (speckle), as a share of the signal.
-    unreliable_reason : str
-        Why the estimate is unreliable, one of `UNRELIABLE_REASONS`; "" if it is reliable.
-    caution : str
-        Caution on a reliable estimate, one of `CAUTIONS`; "" if there is none.
+    unreliable_reason : UnreliableReason or None
+        Why the estimate is unreliable, None if it is reliable.
+    caution : NoiseCaution or None
+        Caution on a reliable estimate; None if there is none.
     gain_error : float
         Standard error of the gain; infinite if the gain is not measured.
     offset, read_noise : float or None
@@ -204,7 +181,7 @@ class NoiseEstimate:
     along_y: tuple[float, ...]
     along_x: tuple[float, ...]
     relative_deviation: float = 0.0
-    unreliable_reason: str = ""
+    unreliable_reason: UnreliableReason | None = None
     gain_error: float = 0.0
     offset: float | None = None
     read_noise: float | None = None
@@ -212,7 +189,7 @@ class NoiseEstimate:
     clipping_weights: tuple[float, float] = (1.0, 1.0)
     offset_error: float = 0.0
     read_noise_error: float = 0.0
-    caution: str = ""
+    caution: NoiseCaution | None = None
 
     def variance(self, means: Tensor) -> Tensor:
         """Return the variance at these brightnesses, without multiplicative noise."""
@@ -263,16 +240,16 @@ def estimate_noise(
     min_variance = max(rounding_variance, (1e-4 * value_range) ** 2)
     limits = image_limits = find_clipping_limits(planes)
     energies = _compute_block_energies(planes, measured_mask, limits)
-    clipped_reason = ""
+    clipped_reason: UnreliableReason | None = None
     if (
         len(energies.means) < MIN_NOISE_BLOCKS and limits != NO_CLIPPING
     ):  # better clipped blocks than none
-        clipped_reason, limits = "clipped", NO_CLIPPING
+        clipped_reason, limits = UnreliableReason.CLIPPED, NO_CLIPPING
         energies = _compute_block_energies(planes, measured_mask, limits)
     if len(energies.means) < MIN_NOISE_BLOCKS:
         return _make_fallback_estimate(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
-            clipped_reason or "blocks",
+            clipped_reason or UnreliableReason.TOO_FEW_BLOCKS,
         )
     white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
     correlation = _measure_block_correlation(
@@ -284,7 +261,7 @@ def estimate_noise(
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
     darkest_variance = model.gain * float(energies.means.quantile(0.02)) + model.intercept
     has_few_values = len(planes.unique()) < MIN_GREY_VALUES
-    reason = "grey values" if has_few_values else clipped_reason
+    reason = UnreliableReason.COARSE_GREY_VALUES if has_few_values else clipped_reason
     reason = reason or _find_unreliable_reason(
         model, correlation, float(energies.means.median()), step
     )
@@ -293,9 +270,9 @@ def estimate_noise(
             energies, model, correlation, max(0.5 * darkest_variance, min_variance)
         )
     ):
-        if reason == "correlation":
+        if reason is UnreliableReason.AMBIGUOUS_CORRELATION:
             model, correlation = white_model, _NO_CORRELATION
-    dark_level, caution = None, ""
+    dark_level, caution = None, None
     if not reason:
         dark_level = find_dark_plateau(energies.means, model.gain, model.intercept, min_variance)
         arguments = energies, model, correlation, min_variance
@@ -326,7 +303,7 @@ def _measure_robust_range(planes: Tensor) -> float:
     return min(full_range, MAX_RANGE_RATIO * (high - low)) if high > low else full_range
 
 
-def _make_fallback_estimate(variance: float, unreliable_reason: str) -> NoiseEstimate:
+def _make_fallback_estimate(variance: float, unreliable_reason: UnreliableReason) -> NoiseEstimate:
     """Return unreliable white noise of a given variance."""
     return NoiseEstimate(
         gain=0.0,
@@ -419,19 +396,19 @@ def _extend_to_all_bands(
 
 def _find_unreliable_reason(
     model: VarianceModel, correlation: NoiseCorrelation, middle: float, step: float
-) -> str:
-    """Return why the estimate is unreliable, one of `UNRELIABLE_REASONS` or ""."""
+) -> UnreliableReason | None:
+    """Return why the estimate is unreliable, or None."""
     if step and model.gain * middle + model.intercept < (MIN_NOISE_STEPS * step) ** 2:
-        return "grey values"
+        return UnreliableReason.COARSE_GREY_VALUES
     if model.flat_fraction < MIN_FLAT_FRACTION_FOR_ESTIMATE:
-        return "texture"
-    return "" if correlation.is_reliable else "correlation"
+        return UnreliableReason.TEXTURE
+    return None if correlation.is_reliable else UnreliableReason.AMBIGUOUS_CORRELATION
 
 
 def _find_contradiction(
     energies: BlockEnergies, model: VarianceModel, correlation: NoiseCorrelation, floor: float
-) -> str:
-    """Return what contradicts variance model and correlation, or ""."""
+) -> UnreliableReason | None:
+    """Return what contradicts variance model and correlation, or None."""
     axes = (correlation.along_y, correlation.along_x)
     white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
     shares = compute_band_power(*axes) if _is_correlated(correlation) else white
@@ -456,33 +433,33 @@ def _find_caution(
     model: VarianceModel,
     correlation: NoiseCorrelation,
     min_variance: float,
-) -> str:
-    """Return a caution on a reliable estimate, one of `CAUTIONS` or ""."""
+) -> NoiseCaution | None:
+    """Return a caution on a reliable estimate, or None."""
     if is_resampled(planes):
-        return "resampled"
+        return NoiseCaution.RESAMPLED
     if _is_correlated(correlation):
-        return ""
+        return None
     if model.flat_fraction < MIN_FLAT_FRACTION_WITHOUT_CAUTION or (
         model.flat_fraction < CAUTION_FLAT_FRACTION
         and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
-        return "calm"
+        return NoiseCaution.MOSTLY_TEXTURED
     if limits != NO_CLIPPING and energies.share < MIN_INFORMATIVE_FRACTION:
-        return "cut"
+        return NoiseCaution.MOSTLY_CLIPPED
 
     variance = partial(model.variance, min_variance=min_variance)
     if has_wide_variation(planes, measured_mask, limits, variance):
-        return "blotches"
+        return NoiseCaution.LOW_FREQUENCY_VARIATION
     if measure_unevenness(energies, variance(energies.means)) > MAX_UNEVENNESS:
-        return "uneven"
+        return NoiseCaution.OFF_VARIANCE_MODEL
     ends = avg_pool2d(planes[:, None], 3).flatten()
     ends = ends[:: -(-len(ends) // MAX_SORTED_VALUES)].quantile(
         torch.tensor(BRIGHTNESS_END_QUANTILES).to(ends)
     )
     return (
-        "ends"
+        NoiseCaution.UNCERTAIN_EXTREMES
         if model.gain > 0 and _is_uncertain(energies.means, ends, model, variance(ends))
-        else ""
+        else None
     )
 
 
@@ -583,7 +560,11 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
         is_correlated = not noise.unreliable_reason and share < MIN_WHITE_RATIO * white
-        return replace(noise, unreliable_reason="correlation") if is_correlated else noise
+        return (
+            replace(noise, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
+            if is_correlated
+            else noise
+        )
     expected = compute_residual_fraction(
         subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
     )
@@ -595,6 +576,10 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
             and share > WHITER_LIMITS[1] * expected
         )
         return (
-            replace(noise, caution="whiter") if is_whiter and not noise.unreliable_reason else noise
+            replace(noise, caution=NoiseCaution.LESS_CORRELATED)
+            if is_whiter and not noise.unreliable_reason
+            else noise
         )
-    return replace(noise.scale_to_white(min(share / white, 1.0)), unreliable_reason="texture")
+    return replace(
+        noise.scale_to_white(min(share / white, 1.0)), unreliable_reason=UnreliableReason.TEXTURE
+    )

@@ -299,8 +299,10 @@ class MaskedInputPrior(Prior):
                 measured_mask.dtype
             )
         masked = measured_mask * (1 - (1 - hidden) * (1 - validation))
-        code = self._make_masked_input(window.crop(self.measurement), measured_mask - masked)
-        return Draw(code, loss_mask=masked, output_mask=masked, window=window)
+        network_input = self._make_masked_input(
+            window.crop(self.measurement), measured_mask - masked
+        )
+        return Draw(network_input, loss_mask=masked, output_mask=masked, window=window)
 
     def make_prediction_input(self) -> Draw:
         """Return the measurement with only validation pixels masked."""
@@ -321,11 +323,13 @@ class MaskedInputPrior(Prior):
                 axis for axis, is_flipped in zip(axes, flips, strict=True) if is_flipped
             )
             window = Window(start=start, size=self.grid, mirrored=mirrored)
-            code = self._make_masked_input(
+            network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)
             )
             yield Draw(
-                code, output_mask=window.crop(1 - predicted) / len(orientations), window=window
+                network_input,
+                output_mask=window.crop(1 - predicted) / len(orientations),
+                window=window,
             )
         rng = torch.Generator(self.measured_mask.device).manual_seed(
             0

@@ -337,10 +337,10 @@ class MaskedStackPrior(Prior):
         masked = measured_mask * (1 - (1 - masked_window) * (1 - validation))
         back, ahead = (plane_window.crop(distance[None, None])[0] for distance in reach)
         is_reversed = bool(torch.rand((), generator=rng, device=rng.device) < 0.5)
-        code = self._make_masked_input(
+        network_input = self._make_masked_input(
             window, self.visible_planes, measured_mask - masked, (back, ahead), turned=is_reversed
         )
-        return Draw(code, loss_mask=masked, output_mask=masked, window=window)
+        return Draw(network_input, loss_mask=masked, output_mask=masked, window=window)
 
     def make_prediction_input(self) -> Draw:
         """Return the stack with only validation pixels masked, or with whole planes masked."""
@@ -361,11 +361,11 @@ class MaskedStackPrior(Prior):
         planes = find_visible_planes(self.measured_mask)
         for direction, mirrored in enumerate(MIRROR_AXES if self.holes.planes else ()):
             window = self._make_plane_window(tuple(self.holes.planes), mirrored)
-            code = self._make_masked_input(
+            network_input = self._make_masked_input(
                 window, planes, window.crop(self.measured_mask), turned=bool(direction % 2)
             )
             yield Draw(
-                code,
+                network_input,
                 output_mask=window.crop(1 - self.measured_mask) / len(MIRROR_AXES),
                 window=window,
             )
@@ -386,8 +386,8 @@ class MaskedStackPrior(Prior):
             nearest = (
                 self.visible_planes if self.hides_whole_planes else find_visible_planes(visible)
             )
-            code = self._make_masked_input(window, nearest, window.crop(visible))
-            yield Draw(code, output_mask=window.crop(fold_mask), window=window)
+            network_input = self._make_masked_input(window, nearest, window.crop(visible))
+            yield Draw(network_input, output_mask=window.crop(fold_mask), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

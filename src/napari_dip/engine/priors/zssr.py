@@ -165,8 +165,10 @@ class ZssrPrior(Prior):
             mirrored=mirrored,
         )
         deviation = coarse_window.crop(self._added_deviation)
-        code = coarse_window.crop(self._coarse_picture) + deviation * _draw_normal(deviation, rng)
-        return Draw(code, window=window, is_direct=True)
+        network_input = coarse_window.crop(self._coarse_picture) + deviation * _draw_normal(
+            deviation, rng
+        )
+        return Draw(network_input, window=window, is_direct=True)
 
     def make_prediction_input(self) -> Draw:
         """Return the picture itself."""

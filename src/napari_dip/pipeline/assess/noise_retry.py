@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compute_biased_limit
 from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
@@ -110,6 +111,6 @@ def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> No
     )
     return replace(
         noise.scale_to_white(share),
-        unreliable_reason=noise.unreliable_reason or "texture",
-        caution="",
+        unreliable_reason=noise.unreliable_reason or UnreliableReason.TEXTURE,
+        caution=None,
     )

@@ -83,8 +83,10 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
             None if read_noise is None else round_to_six_digits(read_noise)
             for read_noise in read_noises
         ],
-        "cannot_tell": [noise.unreliable_reason or None for noise in calibration.noise],
-        "caution": [noise.caution or None for noise in calibration.noise],
+        "cannot_tell": [
+            noise.unreliable_reason and noise.unreliable_reason.value for noise in calibration.noise
+        ],
+        "caution": [noise.caution and noise.caution.value for noise in calibration.noise],
         "autocorrelation": {
             "y": [list(noise.along_y) for noise in calibration.noise],
             "x": [list(noise.along_x) for noise in calibration.noise],

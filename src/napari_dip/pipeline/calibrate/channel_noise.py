@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.noise.reliability import NoiseCaution
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import RepeatedExposure
 from napari_dip.tasks.noise_models.registry import (
@@ -34,7 +35,7 @@ MAX_NOISE_PLANES = 8
 #: same duration differ by up to 2 %.
 GAIN_TOLERANCE = 0.02
 #: Cautions of the engine that other notes cover.
-SEPARATELY_NOTED_CAUTIONS = ("lines", "camera")
+SEPARATELY_NOTED_CAUTIONS = (NoiseCaution.LINE_OFFSETS, NoiseCaution.COLOUR_CAMERA)
 #: Maximum number of points of variance against mean, so that they can be told apart in a plot.
 MAX_VARIANCE_POINTS = 400
 
@@ -151,7 +152,7 @@ def measure_single_exposure(
         plane = planes[plane_indices[len(plane_indices) // 2]]
         measured = correct_by_prediction(measured, torch.from_numpy(plane), step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
-            measured = replace(measured, caution="lines")
+            measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
     if request.model == SPECKLE:
         return convert_log_noise(measured, planes)
     return _apply_user_noise(

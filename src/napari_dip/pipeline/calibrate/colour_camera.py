@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dip.engine.noise.reliability import NoiseCaution
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 
@@ -162,8 +163,8 @@ def replace_channel_noise(
             floor=variance / 2,
             along_y=lags,
             along_x=lags,
-            unreliable_reason="",
-            caution="camera",
+            unreliable_reason=None,
+            caution=NoiseCaution.COLOUR_CAMERA,
             offset=None,
             read_noise=None,
         )
@@ -178,7 +179,7 @@ def flag_correlated_colours(
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     return tuple(
-        replace(estimate, caution="colours")
+        replace(estimate, caution=NoiseCaution.CORRELATED_COLOURS)
         if not (estimate.unreliable_reason or estimate.caution)
         and compute_blind_spot_size([estimate], grid) != (1, 1)
         else estimate

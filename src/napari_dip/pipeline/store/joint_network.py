@@ -59,8 +59,8 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             widths=tuple(int(width) for width in description["widths"]),
             uses_half_resolution=bool(description["halved"]),
             groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),
-            files=tuple(str(width["name"]) for width in description["files"]),
-            outcomes=tuple(read_outcome(width) for width in description["outcomes"]),
+            files=tuple(str(file["name"]) for file in description["files"]),
+            outcomes=tuple(read_outcome(outcome) for outcome in description["outcomes"]),
         )
     except DAMAGE_ERRORS as error:
         why = "it was not written as one, or it is damaged"

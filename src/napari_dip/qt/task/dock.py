@@ -272,11 +272,11 @@ def _describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
     return "\n".join(filter(None, [summary, derived_warning, *map(str, plan.notes)]))
 
 
-def _describe_crop_preview(name: str, extra_inputs: int) -> str:
+def _describe_crop_preview(name: str, remaining_count: int) -> str:
     """Return the name of the crop preview that runs, and how many follow; "" for other runs."""
     if not name:
         return ""
-    remaining = f", {extra_inputs} more to follow" if extra_inputs else ""
+    remaining = f", {remaining_count} more to follow" if remaining_count else ""
     return f"{name[:1].upper()}{name[1:]}{remaining}. "
 
 
