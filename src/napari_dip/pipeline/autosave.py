@@ -30,12 +30,11 @@ from napari_dip.pipeline.assess.report_fields import (
     NameField,
     StrictModel,
     TextField,
-    find_field_fault,
+    read_record,
 )
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import hash_file_pixels
 from napari_dip.pipeline.machine import Machine, format_bytes
-from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.run_folder import (
     ENTRY_SUFFIX,
@@ -44,7 +43,6 @@ from napari_dip.pipeline.store.run_folder import (
     get_pixel_versions,
     is_folder_locked,
     is_run_folder,
-    read_manifest,
     remove_run_folder,
 )
 from napari_dip.pipeline.store.tensor_file import DAMAGE_ERRORS, read_metadata
@@ -235,11 +233,8 @@ def _list_subfolders(home: Path) -> list[Path]:
 def _read_run_folder(folder: Path) -> InterruptedRun | None:
     """Return the run in a folder; None if there is none that can be read."""
     try:
-        manifest = read_manifest(folder)
-        manifest = migrate_record(manifest) if isinstance(manifest, dict) else manifest
-        if find_field_fault(manifest, _RunFields) or set(manifest["machine"]) != set(
-            _MACHINE_FIELDS
-        ):
+        manifest = read_record(folder / RUN_MANIFEST_FILE, "manifest of a run", _RunFields)
+        if set(manifest["machine"]) != set(_MACHINE_FIELDS):
             return None
         run = InterruptedRun(folder=folder, manifest=manifest)
         run.describe(), run.machine

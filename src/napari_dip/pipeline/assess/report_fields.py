@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+
+from napari_dip.io.paths import MAX_REPORT_BYTES, parse_strict_json, read_small_text
+from napari_dip.pipeline.recipe import migrate_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TextField = Annotated[str, Field(max_length=10_000)]
 #: File name, which need not be valid Unicode; pydantic's `str` rejects such names.
@@ -28,6 +34,44 @@ class StrictModel(BaseModel):
 
     # validators are built on first use: building them takes 0.08 s at each start of a command
     model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
+
+
+def read_record(path: Path, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
+    """Read a JSON file, and check its fields as `check_record` does.
+
+    Raises
+    ------
+    RefusedError
+        If the file cannot be read.
+    ValueError
+        If it is no such record. The message is a phrase.
+    """
+    text = read_small_text(path, f"a {noun}", MAX_REPORT_BYTES)
+    return check_record(parse_strict_json(text), noun, kind)
+
+
+def check_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[str, Any]:
+    """Return a record with the names of earlier versions translated; check its fields.
+
+    Parameters
+    ----------
+    raw : object
+        Parsed JSON.
+    noun : str
+        What the record should be, such as "report of a run".
+    kind : type
+        Model that it is checked against.
+
+    Raises
+    ------
+    ValueError
+        If a field is wrong. The message is a phrase.
+    """
+    record = migrate_record(raw) if isinstance(raw, dict) else raw
+    if fault := find_field_fault(record, kind):
+        raise ValueError(f"it is no {noun}, since {fault}")
+    assert isinstance(record, dict)  # otherwise its fields are missing
+    return record
 
 
 def find_field_fault(raw: object, kind: type[StrictModel]) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import (
-    MAX_REPORT_BYTES,
     check_readable_file,
     describe_exception,
     is_zarr,
-    parse_strict_json,
-    read_small_text,
 )
-from napari_dip.pipeline.assess.report_fields import ReportFields, find_field_fault
-from napari_dip.pipeline.recipe import migrate_record, recipe_from_dict
+from napari_dip.pipeline.assess.report_fields import ReportFields, check_record, read_record
+from napari_dip.pipeline.recipe import recipe_from_dict
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+_NOUN = "report of a run"
 
 
 def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,21 +45,24 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not is_zarr(file_path):
         file_path, _ = check_readable_file(path)
     if file_path.suffix.lower() == ".json":
-        return _validate_report(_read_report_json(file_path), file_path)
+        return _read_report_file(file_path)
     read_spec(file_path)  # raises RefusedError if it is no image
     try:
         provenance = read_provenance(file_path)
     except Exception:  # not a TIFF, or written by another program
         provenance = None
     if provenance and isinstance(provenance.get("report"), dict):
-        return _validate_report({**provenance["report"], "recipe": provenance["recipe"]}, file_path)
+        report = {**provenance["report"], "recipe": provenance["recipe"]}
+        return _check_report(file_path, partial(check_record, report, _NOUN, ReportFields))
     report_path = file_path.with_suffix(".json")
     if not report_path.is_file():
         why = "neither in itself nor in a report beside it"
         raise RefusedError("result-untold", path=file_path, why=why)
-    return _check_report_pixels(
-        file_path, _validate_report(_read_report_json(report_path), report_path)
-    )
+    report = _read_report_file(report_path)
+    if not has_reported_pixels(file_path, report):
+        why = "the report beside it is of another picture"
+        raise RefusedError("result-untold", path=file_path, why=why)
+    return report
 
 
 def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
@@ -80,27 +83,15 @@ def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
     return compute_sha256(pixels) == report.get("output_sha256")
 
 
-def _check_report_pixels(picture: Path, report: dict[str, Any]) -> dict[str, Any]:
-    if not has_reported_pixels(picture, report):
-        why = "the report beside it is of another picture"
-        raise RefusedError("result-untold", path=picture, why=why)
-    return report
+def _read_report_file(path: Path) -> dict[str, Any]:
+    return _check_report(path, partial(read_record, path, _NOUN, ReportFields))
 
 
-def _read_report_json(path: Path) -> Any:
+def _check_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the report that `read` returns; raise `RefusedError` if it is none."""
     try:
-        return parse_strict_json(read_small_text(path, "a report", MAX_REPORT_BYTES))
+        report = read()
     except (ValueError, OSError) as error:
-        printable = make_printable(str(path))
-        raise RefusedError("result-untold", path=printable, why=describe_exception(error)) from None
-
-
-def _validate_report(report: Any, path: Path) -> dict[str, Any]:
-    printable = make_printable(str(path))
-    report = migrate_record(report) if isinstance(report, dict) else report
-    if fault := find_field_fault(report, ReportFields):
-        why = f"it is no report of a run, since {fault}"
-        raise RefusedError("result-untold", path=printable, why=why)
-    recipe_from_dict(report["recipe"], origin=printable)
-    valid_report: dict[str, Any] = report
-    return valid_report
+        raise RefusedError("result-untold", path=path, why=describe_exception(error)) from None
+    recipe_from_dict(report["recipe"], origin=make_printable(str(path)))
+    return report

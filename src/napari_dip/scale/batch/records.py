@@ -17,8 +17,6 @@ from napari_dip.io.paths import (
     MAX_REPORT_BYTES,
     compute_file_sha256,
     describe_exception,
-    parse_strict_json,
-    read_small_text,
     shorten_name,
 )
 from napari_dip.io.writing import write_text
@@ -26,9 +24,8 @@ from napari_dip.pipeline.assess.report_fields import (
     SCHEMA,
     BatchManifestFields,
     FileRecordFields,
-    find_field_fault,
+    read_record,
 )
-from napari_dip.pipeline.recipe import migrate_record
 from napari_dip.pipeline.store.results import format_json
 from napari_dip.scale.batch.jobs import _MAX_SUFFIX_BYTES, ResultPaths
 
@@ -100,14 +97,10 @@ def _read_manifest_fields(folder: Path) -> BatchManifestFields:
     """Read the manifest of a batch; raise `RefusedError` if it is invalid."""
     path = folder / MANIFEST_FILE
     try:
-        raw = parse_strict_json(read_small_text(path, "a list of files", MAX_REPORT_BYTES))
+        record = read_record(path, "list of files and results", BatchManifestFields)
     except ValueError as error:
         raise RefusedError("batch-broken", path=path, why=describe_exception(error)) from None
-    raw = migrate_record(raw) if isinstance(raw, dict) else raw
-    if fault := find_field_fault(raw, BatchManifestFields):
-        why = f"it is no list of files and results, since {fault}"
-        raise RefusedError("batch-broken", path=path, why=why)
-    return BatchManifestFields.model_validate(raw)
+    return BatchManifestFields.model_validate(record)
 
 
 def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
@@ -242,17 +235,9 @@ def read_file_record(
 ) -> dict[str, Any] | None:
     """Read the record of a result of this recipe, without verifying any file."""
     with suppress(RefusedError, OSError, ValueError):
-        record: dict[str, Any] = parse_strict_json(
-            read_small_text(paths.record, "a record", MAX_REPORT_BYTES)
-        )
-        record = migrate_record(record)
-        if find_field_fault(record, FileRecordFields):
-            return None
-        return (
-            record
-            if (record["recipe"], record["axes"]) == (recipe.to_dict(), source.axes)
-            else None
-        )
+        record = read_record(paths.record, "record", FileRecordFields)
+        if (record["recipe"], record["axes"]) == (recipe.to_dict(), source.axes):
+            return record
     return None
 
 

@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
-from napari_dip.io.paths import MAX_REPORT_BYTES, read_small_text
 from napari_dip.io.reading import read_spec
 from napari_dip.io.writing import write_text
+from napari_dip.pipeline.assess.report_fields import (
+    CountField,
+    StrictModel,
+    TextField,
+    read_record,
+)
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.progress import Progress
@@ -49,6 +54,11 @@ _EVENT_FIELDS = (
 _PROGRESS_FIELDS = ("done", "total", "seconds_left")
 
 
+class _CountFields(StrictModel):
+    session: TextField
+    begun: CountField
+
+
 class CrashCounter:
     """Count on the disk how often a unit was started in a session without reaching its end.
 
@@ -69,10 +79,8 @@ class CrashCounter:
 
     def count(self) -> int:
         """Return how often the unit was started in this session."""
-        with suppress(ValueError, TypeError):
-            session, count = self._read() or ("", 0)
-            return int(count) if session == self._session else 0
-        return 0
+        record = self._read()
+        return record["begun"] if record and record["session"] == self._session else 0
 
     def add(self) -> None:
         """Count one start before the work begins; raise `FailedError` if the disk is full."""
@@ -87,12 +95,12 @@ class CrashCounter:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
-    def _read(self) -> tuple[Any, Any] | None:
+    def _read(self) -> dict[str, Any] | None:
         """Read session and count; None if there is no valid file."""
-        with suppress(RefusedError, OSError, ValueError, RecursionError, TypeError, KeyError):
-            data = json.loads(read_small_text(self._path, "a list of beginnings", MAX_REPORT_BYTES))
-            if set(data) == {"session", "begun"} and not self._path.is_symlink():
-                return data["session"], data["begun"]
+        with suppress(RefusedError, OSError, ValueError):
+            record = read_record(self._path, "list of beginnings", _CountFields)
+            if len(record) == len(_CountFields.model_fields) and not self._path.is_symlink():
+                return record
         return None
 
 
