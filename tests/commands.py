@@ -29,7 +29,7 @@ LOADED = (
     "torch",
     "napari_dip.pipeline.assess.merge",
     "napari_dip.pipeline.calibrate.prepare",
-    "napari_dip.pipeline.execute.unit_executor",
+    "napari_dip.pipeline.execute.executor",
 )
 
 

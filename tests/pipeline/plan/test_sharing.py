@@ -18,7 +18,7 @@ from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.refine import calibrate_image
 from napari_dip.pipeline.execute.clock import RunClock
-from napari_dip.pipeline.execute.unit_executor import UnitExecutor
+from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.plan.joint_training import (
     MAX_MEMBER_PIXELS,
     MAX_MEMBERS,
@@ -142,7 +142,7 @@ def test_a_limit_of_iterations_holds_for_every_fit_that_of_all_frames_included(m
 
 def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
     units = plan_for(movie(), "TYX", series_training="independent", max_iterations=10).units
-    assert [(unit.is_warm_start, unit.iterations) for unit in units] == [(False, 10)] * FRAMES
+    assert [(bool(unit.starts_from), unit.iterations) for unit in units] == [(False, 10)] * FRAMES
 
 
 @pytest.mark.parametrize("grid", [(32, 32), (512, 512), (3000, 700)])
@@ -165,14 +165,14 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
         seed=0,
         iterations=0,
         role=INFERENCE,
-        series="c0r0",
+        starts_from="all-c0r0",
         fine_tune_iterations=50,
     )
     sure, chance = trial(10.0, 2.0, 100.0), trial(1.0, 100.0, 100.0)
     assert apply_probe_outcome(unit, [sure]).iterations == 50
     assert apply_probe_outcome(unit, [chance]).iterations == 0
     assert apply_probe_outcome(unit, []).iterations == 0
-    assert apply_probe_outcome(replace(unit, series="c1r0"), [sure]).iterations == 0
+    assert apply_probe_outcome(replace(unit, starts_from="all-c1r0"), [sure]).iterations == 0
     both = compute_fine_tune_gain([sure, chance], "c0r0")
     assert both is not None
     assert both.mean == pytest.approx(11 / 200)
@@ -254,10 +254,8 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     for order in (frames, frames[::-1]):
         merge = ResultMerger(image)
         clock = RunClock(plan, lambda: Control.GO, None)
-        course = UnitExecutor(merge, clock, None)
-        for unit in (*first, *order):
-            for _ in course.fit_unit(unit, plan.units.index(unit) + 1, None):
-                pass
+        for _ in Executor(merge, clock).run((*first, *order)):
+            pass
         pictures.append(merge.get_estimates()[0])
     np.testing.assert_array_equal(*pictures)
 

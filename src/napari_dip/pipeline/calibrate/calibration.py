@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import Tile
+    from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.tasks.noise_models.camera_maps import CameraCorrection
 
     StackArray = npt.NDArray[np.float32]

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import JointNetwork, Plan, Tile
+    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan
     from napari_dip.tasks.base import Inspection, TaskPlan
 
 #: Standard deviation of the noise, as a share of the intensity range, below which noise is weak. A

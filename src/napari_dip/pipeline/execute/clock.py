@@ -162,7 +162,7 @@ class RunClock:
     def _plan_iterations(self, fit: FitSteps, index: int) -> None:
         iterations = self._iterations[index]
         fit.iterations.planned = self._plan.costs.estimate_fit(
-            iterations, len(self._units[index].members)
+            iterations, len(self._units[index].trained_on)
         )
         fit.iterations.warm_up = WARM_UP_ITERATIONS / max(1, iterations)
 

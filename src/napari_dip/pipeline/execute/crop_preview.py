@@ -180,7 +180,7 @@ def _restore_crop(
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.execute.clock import RunClock
-    from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
+    from napari_dip.pipeline.execute.executor import Executor
     from napari_dip.tasks.shared_settings import check_content
 
     clock = RunClock(crop_plan, control, preview_seconds)
@@ -194,17 +194,8 @@ def _restore_crop(
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
     clock.expect(image.plan)
     merger = ResultMerger(image)
-    executor = UnitExecutor(merger, clock, None)
-    for number, unit in enumerate(image.plan.units, 1):
-        fitted_unit = drop_constant_channels(unit, image.calibration.constant_channels)
-        if not fitted_unit.channels:
-            continue
-        request = yield from executor.fit_unit(fitted_unit, number, None)
-        if request is Control.DISCARD:
-            return None
-        if request is Control.KEEP:
-            break
-    if not merger.outcomes:
+    control_request = yield from Executor(merger, clock).run(image.plan.units)
+    if control_request is Control.DISCARD or not merger.outcomes:
         return None
     clock.begin_assessment()
     return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)

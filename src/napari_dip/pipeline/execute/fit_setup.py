@@ -529,5 +529,5 @@ def make_unit_outcome(
         is_refined=setup.problem.refine is not None and not result.is_ended_by_user,
         role=unit.role,
         series=unit.series,
-        members=len(unit.members),
+        members=len(unit.trained_on),
     )

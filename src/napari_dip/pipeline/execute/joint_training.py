@@ -68,7 +68,7 @@ def make_joint_fit(
     fit_config = adapt_fit_config(image, prior, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_inputs = []
-    for member in unit.members:
+    for member in unit.trained_on:
         member_unit = replace(
             unit,
             part=member.part,

@@ -11,7 +11,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
-from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
+from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_files
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.joint_network import (
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.lazy_inputs import FileStamps
-    from napari_dip.pipeline.plan.types import JointNetwork, Plan
+    from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 __all__ = ["Control", "Event", "Restoration", "run"]
@@ -166,36 +167,33 @@ def _fit_units(
     from napari_dip.pipeline.store.unit_results import ResultStore
 
     plan = image.plan
-    network_weights = {} if plan.network is None else read_network_weights(plan.network)
     clock.expect(plan)
     merger = ResultMerger(image)
     if store is not None:
         store.open_image(image)
     resume = None if store is None else store.read(merger)
     merger.outcomes += list_network_outcomes(plan, merger.outcomes)
-    resumed_unit_id = "" if store is None else store.unit
-    finished_ids = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(merger, clock, store)
     results = None if store is None else ResultStore(store.folder)
     stored_ids = frozenset[str]() if results is None else results.find_finished_units(plan)
-    for number, unit in enumerate(plan.units, 1):
-        unit = drop_constant_channels(unit, image.calibration.constant_channels)
-        if unit.id in finished_ids or not unit.channels:
-            continue
-        if results is not None and unit.id in stored_ids:
-            results.merge_result(unit, merger)
-            if not unit.has_estimate:
-                executor.weights = results.load_weights(unit.series)
-            continue
-        executor.weights = network_weights.get(unit.series, executor.weights)
-        control = yield from executor.fit_unit(
-            unit, number, resume if unit.id == resumed_unit_id else None
-        )
-        if control is Control.DISCARD:
-            return None
-        if control is Control.KEEP:
-            clock.is_ended = True
-            break
+
+    def merge_stored(unit: WorkUnit) -> bool:
+        if results is None or unit.id not in stored_ids:
+            return False
+        results.merge_result(unit, merger)
+        return True
+
+    network_weights = {} if plan.network is None else read_network_weights(plan.network)
+
+    def load_network(name: str) -> Weights | None:
+        if plan.network is not None:
+            return network_weights.get(name)
+        return None if results is None else results.load_weights(name)
+
+    executor = Executor(merger, clock, store, load_network=load_network)
+    control = yield from executor.run(plan.units, resume, merge_stored=merge_stored)
+    if control is Control.DISCARD:
+        return None
+    clock.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
         clock.check_time(image.source.name)
         return None

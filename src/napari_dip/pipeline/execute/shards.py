@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.execute.clock import RunClock
+from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.runner import read_image
-from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles, train_on_sample
+from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
 from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
-from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
-from napari_dip.pipeline.plan.types import INFERENCE
 from napari_dip.pipeline.store.unit_results import (
     ResultStore,
     list_joint_unit_groups,
@@ -25,6 +24,7 @@ from napari_dip.pipeline.store.unit_results import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
@@ -101,7 +101,7 @@ def estimate_serial_fraction(plan: Plan) -> float:
         return 1 / len(plan.tiles)
     costs = plan.costs
     seconds = {
-        unit.id: costs.estimate_fit(unit.iterations, len(unit.members))
+        unit.id: costs.estimate_fit(unit.iterations, len(unit.trained_on))
         + unit.has_estimate * (costs.inference + costs.refinement)
         for unit in plan.units
     }
@@ -110,14 +110,14 @@ def estimate_serial_fraction(plan: Plan) -> float:
     )
 
 
-def restore_unit_shard(
+def restore_shard(
     plan: Plan,
     data: Mapping[str, Any],
     shard: Shard,
     control: Callable[[], Control],
     store: CheckpointStore,
 ) -> Generator[Event, None, Control]:
-    """Run the fits of one shard of an image without tiles.
+    """Run the fits of one shard.
 
     The results are identical to those of a run without shards, byte for byte.
 
@@ -126,6 +126,8 @@ def restore_unit_shard(
     plan, data, control
         As for `napari_dip.pipeline.execute.runner.run`.
     shard : Shard
+        In tiles, the shard with index 0 has to finish first. Otherwise, each shard repeats the
+        joint training.
     store : CheckpointStore
         The checkpoint is of this shard only; all shards share the run folder.
 
@@ -144,14 +146,32 @@ def restore_unit_shard(
         As for `run`. Errors of memory or GPU are not converted.
     """
     clock = RunClock(plan, control, None)
-    image = yield from read_image(plan, data, clock)
+    if not plan.tiles:
+        image = yield from read_image(plan, data, clock)
+        return (yield from _fit_unit_shard(image, shard, clock, store))
+    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+    results = open_tile_results(sample.plan, hashes, store)
+    try:
+        units = select_shard_tile_units(shard, sample.plan.units)
+        if shard.index and not results.read_joint_outcomes():
+            joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
+            units = (*joint_units, *units)
+        clock.expect(sample.plan, units)
+        executor = TileExecutor(sample, data["image"], clock, store, results)
+        return (yield from executor.run(units))
+    finally:
+        results.close()
+
+
+def _fit_unit_shard(
+    image: CalibratedImage, shard: Shard, clock: RunClock, store: CheckpointStore
+) -> Generator[Event, None, Control]:
+    """Run those fits of one shard of an image without tiles that are not stored yet."""
     merger = ResultMerger(image)
     store.open_image(image)
     resume, results = store.read(merger), ResultStore(store.folder)
-    stored_ids, finished_ids = (
-        results.find_finished_units(image.plan),
-        {outcome.unit for outcome in merger.outcomes},
-    )
+    stored_ids = results.find_finished_units(image.plan)
+    finished_ids = {outcome.unit for outcome in merger.outcomes}
     shard_units = select_shard_units(shard, image.plan)
     for unit in shard_units:
         if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
@@ -160,20 +180,18 @@ def restore_unit_shard(
     if not remaining_units:
         return Control.GO
     clock.expect(image.plan, remaining_units)
-    executor, series = UnitExecutor(merger, clock, store, results), ""
-    for number, unit in enumerate(remaining_units, 1):
-        fitted_unit = drop_constant_channels(unit, image.calibration.constant_channels)
-        if unit.id in finished_ids or not fitted_unit.channels:
-            continue
-        if unit.role == INFERENCE and unit.series != series:
-            series = unit.series
-            executor.weights = results.load_weights(series)
-        checkpoint = resume if unit.id == store.unit else None
-        request = yield from executor.fit_unit(fitted_unit, number, checkpoint)
-        if request is not Control.GO:
-            return request
-    store.remove_checkpoint()
-    return Control.GO
+    executor = Executor(
+        merger,
+        clock,
+        store,
+        load_network=results.load_weights,
+        save_network=results.save_weights,
+        save_result=results.save,
+    )
+    request = yield from executor.run(remaining_units, resume)
+    if request is Control.GO:
+        store.remove_checkpoint()
+    return request
 
 
 def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
@@ -197,57 +215,6 @@ def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
         *(u for group in joint_groups for u in group if u.series in needed_series),
         *shard_units,
     )
-
-
-def restore_tile_shard(
-    plan: Plan,
-    data: Mapping[str, Any],
-    shard: Shard,
-    control: Callable[[], Control],
-    store: CheckpointStore,
-) -> Generator[Event, None, Control]:
-    """Restore the tiles of one shard.
-
-    The results are identical to those of a run without shards, byte for byte.
-
-    Parameters
-    ----------
-    plan, data, control, store
-        As for `napari_dip.pipeline.execute.tile_executor.restore_tiles`.
-    shard : Shard
-        The shard with index 0 has to finish first. Otherwise, each shard repeats the joint
-        training.
-
-    Yields
-    ------
-    Event
-
-    Returns
-    -------
-    Control
-        GO, or how the run was ended.
-
-    Raises
-    ------
-    RefusedError, FailedError
-        As for `napari_dip.pipeline.execute.runner.run`. Errors of memory or GPU are not converted.
-    """
-    clock = RunClock(plan, control, None)
-    sample, hashes = yield from calibrate_tiles(plan, data, clock)
-    results = open_tile_results(sample.plan, hashes, store)
-    try:
-        units = select_shard_tile_units(shard, sample.plan.units)
-        if shard.index and not results.read_joint_outcomes():
-            joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
-            units = (*joint_units, *units)
-        clock.expect(sample.plan, units)
-        request = yield from train_on_sample(sample, clock, store, results)
-        if request is Control.GO:
-            executor = TileExecutor(sample, data["image"], clock, store, results)
-            request = yield from executor.restore_units(units)
-        return request
-    finally:
-        results.close()
 
 
 def select_shard_tile_units(shard: Shard, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:

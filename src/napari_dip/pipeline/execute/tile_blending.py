@@ -17,8 +17,8 @@ from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestore
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
 from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
+from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
-from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.pipeline.store.unit_results import list_tile_outcomes, make_tile_name
 
 if TYPE_CHECKING:

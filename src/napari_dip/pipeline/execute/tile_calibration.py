@@ -8,25 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunInputs
 from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
-from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
+from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
     SAMPLE_REGION_SIDE,
     SAMPLE_REGIONS,
 )
-from napari_dip.pipeline.plan.types import Span, Tile
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -34,14 +31,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of sample regions of a stack with small planes.
 MAX_SAMPLE_REGIONS = 64
@@ -334,63 +328,3 @@ def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibrati
         if is_colour_camera
         else (*base_calibration.notes, make_note("half-resolution")),
     )
-
-
-def train_on_sample(
-    sample: CalibratedImage, clock: RunClock, store: CheckpointStore, results: ResultStore
-) -> Generator[Event, None, Control]:
-    """Train the joint network of all tiles on the sample, and probe the gain of fine-tuning.
-
-    Parameters
-    ----------
-    sample : CalibratedImage
-        If its plan has no joint training, this function does nothing.
-    clock : RunClock
-    store : CheckpointStore
-    results : ResultStore
-        Stores weights and outcomes. Fits whose results it already has are not repeated.
-
-    Yields
-    ------
-    Event
-
-    Returns
-    -------
-    Control
-        GO to continue with the tiles, also if the user ended a fit early; else how the run ended.
-    """
-    units = tuple(unit for unit in sample.plan.units if not unit.has_estimate)
-    if not units or results.read_joint_outcomes():
-        return Control.GO
-    merger = ResultMerger(sample)
-    resume = read_part_checkpoint(store, "sample", merger)
-    merger.outcomes[:] = [
-        outcome for outcome in merger.outcomes if results.load_weights(outcome.series)
-    ]
-    finished_ids = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(merger, clock, store)
-    for number, unit in enumerate(units, 1):
-        fitted_unit = drop_constant_channels(unit, sample.calibration.constant_channels)
-        if unit.id in finished_ids or not fitted_unit.channels:
-            continue
-        control = yield from executor.fit_unit(fitted_unit, number, resume)
-        resume = None
-        if control is not Control.GO:
-            return control
-        if executor.weights is not None:
-            results.save_weights(unit.series, executor.weights)
-    if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
-        results.save_joint_outcomes(merger.outcomes)
-    store.remove_checkpoint()
-    return Control.GO
-
-
-def read_part_checkpoint(
-    store: CheckpointStore, part: str, merger: ResultMerger
-) -> Checkpoint | None:
-    """Return the checkpoint of a part of a run; None if there is none, or a damaged one."""
-    try:
-        return store.read(merger, part)
-    except RefusedError:
-        store.remove_checkpoint()
-        return None

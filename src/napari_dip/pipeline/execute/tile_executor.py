@@ -21,16 +21,12 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
 )
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
+from napari_dip.pipeline.execute.executor import Executor, read_part_checkpoint
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.execute.tile_calibration import (
     calibrate_tiles,
-    read_part_checkpoint,
-    train_on_sample,
 )
-from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
-from napari_dip.pipeline.plan.joint_training import apply_probe_outcome
 from napari_dip.pipeline.plan.layout import split_into_parts
-from napari_dip.pipeline.plan.types import INDEPENDENT
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_fallback_folders
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
@@ -40,7 +36,8 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.pipeline.plan.types import Plan, Tile, WorkUnit
+    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
 
 def open_tile_results(
@@ -82,6 +79,7 @@ class TileExecutor:
         store: CheckpointStore,
         results: ResultStore,
     ) -> None:
+        self._sample = sample
         self._plan = sample.plan
         self._calibration = sample.calibration
         self._image = image
@@ -90,12 +88,13 @@ class TileExecutor:
         self._results = results
         self.finished_tiles: list[int] = []
 
-    def restore_units(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
-        """Restore those tiles of these units that are not finished.
+    def run(self, units: Sequence[WorkUnit]) -> Generator[Event, None, Control]:
+        """Train the network that all tiles share, and restore the tiles that are not finished.
 
         Parameters
         ----------
         units : sequence of WorkUnit
+            Joint fit and probes, unless they are finished; then the units of whole tiles.
 
         Yields
         ------
@@ -106,71 +105,84 @@ class TileExecutor:
         Control
             GO after all tiles; otherwise how the run was ended.
         """
-        units_with_estimate = [unit for unit in units if unit.has_estimate]
-        number = len(units) - len(units_with_estimate)
-        for index, grouped_units in groupby(units_with_estimate, lambda unit: unit.tile or 0):
+        joint_units = [unit for unit in units if not unit.has_estimate]
+        control = yield from self._train_on_sample(joint_units)
+        if control is not Control.GO:
+            return control
+        number = len(joint_units)
+        estimate_units = (unit for unit in units if unit.has_estimate)
+        for index, grouped_units in groupby(estimate_units, lambda unit: unit.tile or 0):
             tile_units = list(grouped_units)
             first_number, number = number + 1, number + len(tile_units)
             if not self._results.has(make_tile_name(index)):
-                try:
-                    control = yield from self._restore_tile(
-                        self._plan.tiles[index], tile_units, first_number
-                    )
-                except Exception as error:
-                    machine_refusal = make_machine_refusal(error, self._plan.source.name)
-                    if machine_refusal is None or not self.finished_tiles:
-                        raise
-                    yield self._clock.announce(
-                        f"{machine_refusal.sentence} The tiles that are done were kept."
-                    )
-                    control = Control.KEEP
+                control = yield from self._restore_tile_or_keep_others(
+                    self._plan.tiles[index], tile_units, first_number
+                )
                 if control is not Control.GO:
                     return control
-                if (
-                    fallback_notice := self._results.make_fallback_notice()
-                ) and fallback_notice != self._store.fallback_notice:
-                    self._store.fallback_notice = fallback_notice
-                    yield self._clock.announce(fallback_notice.sentence)
             self.finished_tiles.append(index)
         return Control.GO
+
+    def _train_on_sample(self, units: list[WorkUnit]) -> Generator[Event, None, Control]:
+        """Train the joint network on the sample, and probe the gain of fine-tuning.
+
+        Fits whose results the folder already has are not repeated. Return GO also if the user ended
+        a fit early, since the network still gives all tiles a result.
+        """
+        if not units or self._results.read_joint_outcomes():
+            return Control.GO
+        merger = ResultMerger(self._sample)
+        resume = read_part_checkpoint(self._store, "sample", merger)
+        merger.outcomes[:] = [
+            outcome for outcome in merger.outcomes if self._results.load_weights(outcome.series)
+        ]
+        control = yield from self._make_executor(merger).run(units, resume)
+        if control is not Control.GO:
+            return control
+        if not any(outcome.is_ended_by_user for outcome in merger.outcomes):
+            self._results.save_joint_outcomes(merger.outcomes)
+        self._store.remove_checkpoint()
+        return Control.GO
+
+    def _make_executor(self, merger: ResultMerger) -> Executor:
+        return Executor(
+            merger,
+            self._clock,
+            self._store,
+            load_network=self._results.load_weights,
+            save_network=self._results.save_weights,
+        )
+
+    def _restore_tile_or_keep_others(
+        self, tile: Tile, units: list[WorkUnit], number: int
+    ) -> Generator[Event, None, Control]:
+        """Restore one tile; if memory or GPU fail, end the run with the finished tiles."""
+        try:
+            control = yield from self._restore_tile(tile, units, number)
+        except Exception as error:
+            machine_refusal = make_machine_refusal(error, self._plan.source.name)
+            if machine_refusal is None or not self.finished_tiles:
+                raise
+            yield self._clock.announce(
+                f"{machine_refusal.sentence} The tiles that are done were kept."
+            )
+            return Control.KEEP
+        fallback_notice = self._results.make_fallback_notice()
+        is_new = fallback_notice != self._store.fallback_notice
+        if control is Control.GO and fallback_notice and is_new:
+            self._store.fallback_notice = fallback_notice
+            yield self._clock.announce(fallback_notice.sentence)
+        return control
 
     def _restore_tile(
         self, tile: Tile, units: list[WorkUnit], number: int
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
-        image = self._read_tile(tile)
-        merger = ResultMerger(image)
+        merger = ResultMerger(self._read_tile(tile))
         resume = read_part_checkpoint(self._store, make_tile_name(tile.index), merger)
-        finished_ids = {outcome.unit for outcome in merger.outcomes}
-        executor = UnitExecutor(merger, self._clock, self._store)
-        control = Control.GO
-        first_part = units[0].part
-        for index, unit in enumerate(units):
-            fitted_unit = apply_probe_outcome(
-                drop_constant_channels(unit, image.calibration.constant_channels),
-                self._results.read_joint_outcomes(),
-            )
-            if unit.id in finished_ids or not fitted_unit.channels:
-                continue
-            weights_name = f"c{unit.channels[0]}r{unit.restart}"
-            if unit.part == first_part:  # later planes start from the weights of the previous plane
-                executor.weights = (
-                    self._results.load_weights(weights_name) if unit.is_warm_start else None
-                )
-            control = yield from executor.fit_unit(fitted_unit, number + index, resume)
-            resume = None
-            if control is not Control.GO:
-                break
-            is_weight_source = tile is self._first_tile and unit.role == INDEPENDENT
-            if (
-                executor.weights is not None and is_weight_source
-            ):  # overwritten until the last plane
-                self._results.save_weights(weights_name, executor.weights)
+        executor = self._make_executor(merger)
+        control = yield from executor.run(units, resume, first_number=number)
         return self._record_tile(tile, merger, control)
-
-    @property
-    def _first_tile(self) -> Tile:
-        return self._plan.tiles[self._plan.units[0].tile or 0]
 
     def _read_tile(self, tile: Tile) -> CalibratedImage:
         """Read a tile as an image of its own, with the calibration of the whole."""
@@ -275,9 +287,7 @@ def restore_tiles(
         results = open_tile_results(run_plan, hashes, store)
         stack.callback(results.close)
         executor = TileExecutor(sample, image, clock, store, results)
-        request = yield from train_on_sample(sample, clock, store, results)
-        if request is Control.GO:
-            request = yield from executor.restore_units(run_plan.units)
+        request = yield from executor.run(run_plan.units)
         if request is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result

@@ -271,7 +271,7 @@ def estimate_costs(
     )
     further_iterations = fit_config.refit_iterations + fit_config.iterations * (candidates - 1)
     fit_seconds = sum(
-        costs.estimate_fit(unit.iterations, len(unit.members))
+        costs.estimate_fit(unit.iterations, len(unit.trained_on))
         + costs.estimate_fit(further_iterations)
         for unit in units
     )

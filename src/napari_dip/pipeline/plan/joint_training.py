@@ -12,7 +12,7 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, Member
+from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, JOINT_PREFIX, Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,15 +142,15 @@ def make_joint_units(
     joint_iterations, probe_iterations : int
         Of the joint fit, and of each probe.
     """
-    name = f"c{first.channels[0]}r{first.restart}"
+    name = first.network_name
     joint_unit = replace(
         first,
-        id=f"all-{name}",
+        id=f"{JOINT_PREFIX}{name}",
         iterations=joint_iterations,
         part=members[0].part if members else 0,
         role=JOINT,
-        members=members,
-        series=name,
+        trained_on=members,
+        starts_from="",
         previous_part=None,
         next_part=None,
         tile=None,
@@ -162,12 +162,11 @@ def make_joint_units(
             id=f"probe{number}-{name}",
             iterations=probe_iterations,
             part=member.part,
-            is_warm_start=True,
+            starts_from=joint_unit.id,
             role=FINE_TUNE_PROBE,
             previous_part=member.previous_part,
             next_part=member.next_part,
-            members=(member,),
-            probe_count=len(chosen),
+            trained_on=(member,),
         )
         for number, member in enumerate(chosen)
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_dip.errors import make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.plan.types import INFERENCE
+from napari_dip.pipeline.plan.types import INFERENCE, JOINT_PREFIX
 from napari_dip.pipeline.plan.units import compute_warm_start_iterations, group_channels
 from napari_dip.tasks.shared_settings import has_reusable_network
 
@@ -37,9 +37,8 @@ def make_inference_units(
         replace(
             unit,
             iterations=0,
-            is_warm_start=True,
+            starts_from=f"{JOINT_PREFIX}{unit.network_name}",
             role=INFERENCE,
-            series=f"c{unit.channels[0]}r{unit.restart}",
             fine_tune_iterations=fine_tune_iterations,
         )
         for unit in units

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.plan.types import JointNetwork, Tile
+    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.types import JointNetwork
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 

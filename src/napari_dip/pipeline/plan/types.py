@@ -1,13 +1,11 @@
-"""Types of a plan: plan, work unit, outcome of a unit, budget, costs, tile, member."""
+"""Types of a plan: plan, work unit, outcome of a unit, budget, costs, member."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from napari_dip.pipeline.machine import format_bytes, format_duration
 from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
@@ -15,16 +13,12 @@ from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageSpec
+    from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
-#: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
-#: tile were computed from reflected pixels instead of the image beyond.
-ZERO_WEIGHT_FRACTION = 1 / 8
 #: Iterations between two validations, as in the engine's schedule, and validations of a joint fit.
 ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS = 25, 10
 
@@ -187,6 +181,10 @@ class UnitRole(StrEnum):
 INDEPENDENT, JOINT, FINE_TUNE_PROBE, INFERENCE = UnitRole
 
 
+#: Start of the id of a joint fit; the name of its network follows.
+JOINT_PREFIX = "all-"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
     """One fit of a plan: image part or tile, group of channels, and restart.
@@ -204,10 +202,9 @@ class WorkUnit:
     iterations : int
     part : int
         Number of the plane or volume in its stack or movie, 0-based.
-    is_warm_start : bool
-        Whether the fit starts with the weights of an earlier unit.
-    first_unit_id : str
-        Id of the first restart of the same part and channels.
+    starts_from : str
+        Id of the unit whose network the fit starts with, such as the one before or a joint fit;
+        "": a new network.
     previous_part, next_part : int or None
         Neighbouring parts: of a movie, the same plane in the frame before and after; of a stack,
         the plane before and after. None: no neighbour.
@@ -223,14 +220,10 @@ class WorkUnit:
         First pixel of the tile in the image, per axis of the fit; () without tiles.
     role : UnitRole
         `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
-    series : str
-        Name of the network that several units share; "" if none.
-    members : tuple of Member
+    trained_on : tuple of Member
         Training crops of a joint fit or of a probe.
     fine_tune_iterations : int
         Iterations of fine-tuning of an `INFERENCE` unit, if the probes show a gain.
-    probe_count : int
-        Number of fine-tuning probes of the series.
     """
 
     id: str
@@ -239,8 +232,7 @@ class WorkUnit:
     seed: int
     iterations: int
     part: int = 0
-    is_warm_start: bool = False
-    first_unit_id: str = ""
+    starts_from: str = ""
     previous_part: int | None = None
     next_part: int | None = None
     has_time_neighbours: bool = False
@@ -249,10 +241,26 @@ class WorkUnit:
     tile: int | None = None
     origin: tuple[int, ...] = ()
     role: UnitRole = INDEPENDENT
-    series: str = ""
-    members: tuple[Member, ...] = ()
+    trained_on: tuple[Member, ...] = ()
     fine_tune_iterations: int = 0
-    probe_count: int = 0
+
+    @property
+    def first_unit_id(self) -> str:
+        """Id of the first restart of the same part and channels."""
+        return f"{self.id.rpartition('r')[0]}r0"
+
+    @property
+    def network_name(self) -> str:
+        """Name of the network that units with these channels and restart share, if they do."""
+        return f"c{self.channels[0]}r{self.restart}"
+
+    @property
+    def series(self) -> str:
+        """Name of the jointly trained network that the unit trains or uses; "" if none."""
+        if self.role == INDEPENDENT:
+            return ""
+        joint_id = self.id if self.role == JOINT else self.starts_from
+        return joint_id.removeprefix(JOINT_PREFIX)
 
     @property
     def has_estimate(self) -> bool:
@@ -442,157 +450,3 @@ class Plan:
         """One line for the user: size, device, memory and estimated time."""
         seconds, peak = format_duration(self.seconds), format_bytes(self.peak_bytes)
         return f"{self.work_summary}: up to {seconds}, {peak} of memory."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Extent of a tile along one axis, in pixels.
-
-    Attributes
-    ----------
-    start, stop : int
-        Including the overlaps with its neighbours.
-    core_start, core_stop : int
-        Without the halo: from the middle of one overlap to that of the other, or to the border.
-    is_context_only : bool
-        Whether the halo has weight 0, and is used only as context for the fit.
-    """
-
-    start: int
-    stop: int
-    core_start: int
-    core_stop: int
-    is_context_only: bool = False
-
-    @property
-    def size(self) -> int:
-        """Number of pixels."""
-        return self.stop - self.start
-
-    def upscale(self, factor: int) -> Span:
-        """Return the same span in pixels of an image that is finer by a factor."""
-        start, stop, first, last = (
-            place * factor for place in (self.start, self.stop, self.core_start, self.core_stop)
-        )
-        return Span(
-            start=start,
-            stop=stop,
-            core_start=first,
-            core_stop=last,
-            is_context_only=self.is_context_only,
-        )
-
-    @property
-    def core(self) -> Span:
-        """Span without the halo."""
-        return Span(
-            start=self.core_start,
-            stop=self.core_stop,
-            core_start=self.core_start,
-            core_stop=self.core_stop,
-        )
-
-    def compute_weights(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Return the blending weight of each pixel from `start` to `stop`, all within the span.
-
-        Overlaps are blended by a squared sine; the weights of all tiles sum to 1.
-        """
-        positions = np.arange(start, stop, dtype=np.float64) + 0.5
-        weight = np.ones(stop - start)
-        if self.is_context_only:
-            return weight * ((positions > self.core_start) & (positions < self.core_stop))
-        if self.core_start > self.start:
-            weight *= _compute_blend_ramp(positions, self.core_start, self.core_start - self.start)
-        if self.core_stop < self.stop:
-            weight *= 1 - _compute_blend_ramp(positions, self.core_stop, self.stop - self.core_stop)
-        return weight
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """Part of a plane or stack that is restored separately.
-
-    Attributes
-    ----------
-    index : int
-        Number of the tile, row by row; its seeds depend on it.
-    y, x : Span
-    z : Span or None
-        Planes of a stack; None for a single plane.
-    """
-
-    index: int
-    y: Span
-    x: Span
-    z: Span | None = None
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """Spans along Z (of a stack), Y and X."""
-        return (self.y, self.x) if self.z is None else (self.z, self.y, self.x)
-
-    @property
-    def axes(self) -> str:
-        """Axes of the spans: "YX" or "ZYX"."""
-        return "ZYX"[-len(self.spans) :]
-
-    @property
-    def start(self) -> tuple[int, ...]:
-        """First pixel of the tile in the image, along each of its axes."""
-        return tuple(span.start for span in self.spans)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Planes (of a stack), height and width, including overlaps."""
-        return tuple(span.size for span in self.spans)
-
-    @property
-    def core(self) -> Tile:
-        """Tile without the halo."""
-        return Tile(index=self.index, y=self.y.core, x=self.x.core, z=self.z and self.z.core)
-
-    def upscale(self, factors: tuple[int, int]) -> Tile:
-        """Return the same tile of an image that is finer by these factors along Y and X."""
-        return Tile(
-            index=self.index, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]), z=self.z
-        )
-
-    def compute_weights(self) -> npt.NDArray[np.float64]:
-        """Return the blending weight of each pixel of the tile."""
-        weights = np.ones(())
-        for span in self.spans:
-            weights = weights[..., None] * span.compute_weights(span.start, span.stop)
-        return weights
-
-    def get_slices(self, axes: str) -> tuple[slice, ...]:
-        """Return the slices of the tile in an image with these axes."""
-        slices = (slice(span.start, span.stop) for span in self.spans)
-        slice_by_axis = dict(zip(self.axes, slices, strict=True))
-        return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
-
-    def join_planes(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Convert a tile from (parts, C, *grid) to (C, *size)."""
-        return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
-
-    def split_planes(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
-        """Convert a tile from (C, *size) to (parts, C, *grid), for fits with the axes `grid`."""
-        return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
-
-    def read_pixels(self, image: Any, axes: str) -> npt.NDArray[Any]:
-        """Return a copy of the tile's pixels from an image in memory or on disk."""
-        return np.array(image[self.get_slices(axes)])
-
-    def make_header(self, source: ImageSpec) -> ImageSpec:
-        """Return the header of the tile as an image of its own."""
-        sides = dict(zip(self.axes, self.size, strict=True))
-        sizes = zip(source.axes, source.shape, strict=True)
-        return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
-
-
-def _compute_blend_ramp(
-    place: npt.NDArray[np.float64], middle: int, reach: int
-) -> npt.NDArray[np.float64]:
-    """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
-    ramp = reach * (1 - 2 * ZERO_WEIGHT_FRACTION)
-    share = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
-    return np.asarray(np.sin(np.pi / 2 * share) ** 2)

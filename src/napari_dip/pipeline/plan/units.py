@@ -19,7 +19,7 @@ from napari_dip.pipeline.plan.joint_training import (
     make_joint_units,
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
-from napari_dip.pipeline.plan.types import INFERENCE, Member, WorkUnit
+from napari_dip.pipeline.plan.types import INFERENCE, JOINT_PREFIX, Member, WorkUnit
 from napari_dip.tasks.priors.registry import PRIORS
 from napari_dip.tasks.shared_settings import choose_sharing
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import FitConfig, Plan, Tile
+    from napari_dip.pipeline.plan.tile import Tile
+    from napari_dip.pipeline.plan.types import FitConfig, Plan
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
@@ -78,7 +79,7 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     is_smoothed = plan.task_plan.uses_previous_frame and any(
         unit.has_time_neighbours for unit in plan.units
     )
-    has_warm_starts = any(unit.is_warm_start and not unit.series for unit in plan.units)
+    has_warm_starts = any(unit.starts_from and not unit.series for unit in plan.units)
     starts = list_segment_starts(plan.layout.count(plan.source), plan.layout.stride(plan.source))
     if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
         return ()
@@ -112,17 +113,20 @@ def make_units(
         sharing != "independent" and previous == segment
         for previous, segment in zip(previous_segments, segments, strict=True)
     ]
+
+    def name(part: int, number: int, restart: int) -> str:
+        return f"c{number}r{restart}" if parts == 1 else f"p{part}c{number}r{restart}"
+
     units = [
         WorkUnit(
-            id=f"c{number}r{restart}" if parts == 1 else f"p{part}c{number}r{restart}",
+            id=name(part, number, restart),
             channels=group,
             restart=restart,
             # the same for all parts: a warm start needs the same network input
             seed=recipe.run_settings.seed + 1000 * number + restart,
             iterations=warm_start_iterations if is_warm_start[part] else fit_config.iterations,
             part=part,
-            is_warm_start=is_warm_start[part],
-            first_unit_id=f"c{number}r0" if parts == 1 else f"p{part}c{number}r0",
+            starts_from=name(part - 1, number, restart) if is_warm_start[part] else "",
             previous_part=before,
             next_part=after,
             has_time_neighbours=layout.get_neighbour_axis(source) == "T",
@@ -175,16 +179,15 @@ def assign_joint_network(
     """
     units_by_series: dict[str, list[WorkUnit]] = {}
     for unit in units:
-        name = f"c{unit.channels[0]}r{unit.restart}"
+        name = unit.network_name
         if name not in units_by_series:
             units_by_series[name] = make_training_units(unit, fit_config, members, probe_candidates)
         units_by_series[name].append(
             replace(
                 unit,
                 iterations=0,
-                is_warm_start=True,
+                starts_from=f"{JOINT_PREFIX}{name}",
                 role=INFERENCE,
-                series=name,
                 fine_tune_iterations=compute_warm_start_iterations(fit_config),
             )
         )
@@ -219,28 +222,34 @@ def make_tile_units(
     sharing = choose_sharing(task_plan, fit_config.prior, len(tiles), tiles=True)
     starts_from_first_tile = PRIORS[fit_config.prior].sees_image and sharing != "independent"
     warm_start_iterations = compute_warm_start_iterations(fit_config)
-    units = [
-        WorkUnit(
-            id=f"t{tile.index}{plane_name}c{number}r{restart}",
-            channels=group,
-            restart=restart,
-            seed=recipe.run_settings.seed + 1000 * number + restart + TILE_SEED_STEP * tile.index,
-            iterations=warm_start_iterations
-            if plane_number or (starts_from_first_tile and place)
-            else fit_config.iterations,
-            part=part,
-            is_warm_start=plane_number > 0 or (starts_from_first_tile and place > 0),
-            first_unit_id=f"t{tile.index}{plane_name}c{number}r0",
-            previous_part=part - 1 if plane_name and part else None,
-            next_part=part + 1 if plane_name and part + 1 < tile.size[0] else None,
-            tile=tile.index,
-            origin=tile.start[-len(layout.grid) :],
-        )
-        for place, tile in enumerate(tiles)
-        for number, group in enumerate(group_channels(task_plan, source))
-        for restart in range(fit_config.restarts)
-        for plane_number, (part, plane_name) in enumerate(_list_tile_planes(tile, layout))
-    ]
+    # the last plane of the first tile
+    first_tile_name = f"t{tiles[0].index}{_list_tile_planes(tiles[0], layout)[-1][1]}"
+    units: list[WorkUnit] = []
+    for place, tile in enumerate(tiles):
+        planes = _list_tile_planes(tile, layout)
+        starts = [first_tile_name if starts_from_first_tile and place else ""]
+        starts += [f"t{tile.index}{plane_name}" for _, plane_name in planes[:-1]]
+        units += [
+            WorkUnit(
+                id=f"t{tile.index}{plane_name}c{number}r{restart}",
+                channels=group,
+                restart=restart,
+                seed=recipe.run_settings.seed
+                + 1000 * number
+                + restart
+                + TILE_SEED_STEP * tile.index,
+                iterations=warm_start_iterations if start else fit_config.iterations,
+                part=part,
+                starts_from=f"{start}c{number}r{restart}" if start else "",
+                previous_part=part - 1 if plane_name and part else None,
+                next_part=part + 1 if plane_name and part + 1 < tile.size[0] else None,
+                tile=tile.index,
+                origin=tile.start[-len(layout.grid) :],
+            )
+            for number, group in enumerate(group_channels(task_plan, source))
+            for restart in range(fit_config.restarts)
+            for (part, plane_name), start in zip(planes, starts, strict=True)
+        ]
     if sharing != "joint" or fit_config.other_candidates or tiles[0].z is not None:
         return tuple(units)
     order = {tile.index: place for place, tile in enumerate(tiles)}

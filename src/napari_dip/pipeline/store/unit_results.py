@@ -348,9 +348,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
     `list_joint_unit_groups`.
     """
     warm_started = {
-        (unit.channels, unit.restart)
-        for unit in plan.units
-        if unit.is_warm_start and not unit.series
+        (unit.channels, unit.restart) for unit in plan.units if unit.starts_from and not unit.series
     }
     chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:

@@ -21,6 +21,7 @@ from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
+from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
@@ -37,7 +38,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.calibration import Calibration
@@ -196,7 +197,6 @@ def _fit_networks(
 ) -> Generator[Event, None, bool]:
     """Fit the networks of all channels and restarts, one after another, and write them."""
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.execute.unit_executor import UnitExecutor, drop_constant_channels
 
     image = _combine_crops(crops, threads)
     plan = image.plan
@@ -204,26 +204,23 @@ def _fit_networks(
     merger = ResultMerger(image)
     store.open_image(image)
     resume, results = store.read(merger), ResultStore(store.folder)
-    trained_series = {outcome.series for outcome in merger.outcomes if outcome.role == JOINT}
-    stored_weights = {name: results.load_weights(name) for name in sorted(trained_series)}
-    weights: dict[str, Any] = {
-        name: stored for name, stored in stored_weights.items() if stored is not None
-    }
-    merger.outcomes[:] = [outcome for outcome in merger.outcomes if outcome.series in weights]
-    finished_units = {outcome.unit for outcome in merger.outcomes}
-    executor = UnitExecutor(merger, clock, store)
-    for number, unit in enumerate(plan.units, 1):
-        fitted = drop_constant_channels(unit, image.calibration.constant_channels)
-        if unit.id in finished_units or not fitted.channels:
-            continue
-        checkpoint = resume if unit.id == store.unit else None
-        final_control = yield from executor.fit_unit(fitted, number, checkpoint)
-        if final_control is not Control.GO or recorder.is_ended:
-            store.write_if_possible()
-            return False
-        if executor.weights is not None and unit.role == JOINT:
-            weights[unit.series] = executor.weights
-            results.save_weights(unit.series, executor.weights)
+    merger.outcomes[:] = [
+        outcome for outcome in merger.outcomes if results.load_weights(outcome.series)
+    ]
+    executor = Executor(
+        merger,
+        clock,
+        store,
+        load_network=results.load_weights,
+        save_network=results.save_weights,
+        is_network_required=True,
+    )
+    final_control = yield from executor.run(plan.units, resume)
+    if final_control is not Control.GO or recorder.is_ended:
+        store.write_if_possible()
+        return False
+    names = [outcome.series for outcome in merger.outcomes if outcome.role == JOINT]
+    weights = {name: results.load_weights(name) or {} for name in names}
     _write_network_file(network_path, plan, crops, weights, merger)
     store.remove()
     return True
@@ -304,7 +301,7 @@ def _write_network_file(
     network_path: Path,
     plan: RunPlan,
     crops: list[_TrainingCrop],
-    weights: dict[str, Any],
+    weights: Mapping[str, Mapping[str, Any]],
     merger: ResultMerger,
 ) -> None:
     """Write the networks and their provenance atomically."""

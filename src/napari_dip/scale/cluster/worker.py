@@ -113,10 +113,9 @@ def _restore_shard(
     data = open_plan_inputs(plan, stamp_files(plan))
     yield Event(message="Starting the engine")
     load_torch()
-    from napari_dip.pipeline.execute.shards import restore_tile_shard, restore_unit_shard
+    from napari_dip.pipeline.execute.shards import restore_shard
 
-    restore = restore_tile_shard if plan.tiles else restore_unit_shard
-    steps = restore(plan, data, shard, control, store)
+    steps = restore_shard(plan, data, shard, control, store)
     final_control = yield from run_in_default_state(steps, plan.threads)
     return "shared" if final_control is Control.GO else "waiting"
 

@@ -1,4 +1,4 @@
-"""Run the fit of each work unit, select between priors, and pass the results to the merger."""
+"""Fit work units one after another, select between priors, and pass results to the merger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import FailedError
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
 from napari_dip.pipeline.execute.neighbour_frames import Movie
@@ -16,11 +16,19 @@ from napari_dip.pipeline.plan.joint_training import (
     compute_fine_tune_gain,
     make_sharing_note,
 )
-from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INDEPENDENT, INFERENCE, JOINT
+from napari_dip.pipeline.plan.types import (
+    FINE_TUNE_PROBE,
+    INDEPENDENT,
+    INFERENCE,
+    JOINT,
+    JOINT_PREFIX,
+)
 from napari_dip.pipeline.store.unit_results import UnitResult
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Mapping, Sequence
+
+    from torch import Tensor
 
     from napari_dip.engine.fit.state import Checkpoint, FitResult
     from napari_dip.pipeline.assess.merge import ResultMerger
@@ -29,12 +37,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.joint_training import RunningFit
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
-    from napari_dip.pipeline.store.unit_results import ResultStore
 
-
-def drop_constant_channels(unit: WorkUnit, constant: tuple[int, ...]) -> WorkUnit:
-    """Return the work unit without the channels whose pixels are all equal."""
-    return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
+    Weights = Mapping[str, Tensor]
 
 
 def is_inference_only(unit: WorkUnit) -> bool:
@@ -45,8 +49,10 @@ def is_inference_only(unit: WorkUnit) -> bool:
     return unit.role == INFERENCE and unit.tile is None
 
 
-class UnitExecutor:
-    """Fit the work units of one run, one after another.
+class Executor:
+    """Fit work units of one image, one after another; the only loop over work units.
+
+    The image is the whole, a tile, a crop, sample regions, or crops of several files.
 
     Parameters
     ----------
@@ -55,46 +61,72 @@ class UnitExecutor:
     clock : RunClock
     store : CheckpointStore or None
         Writes checkpoints; None: there are none.
-    results : ResultStore, optional
+    load_network : callable, optional
+        Returns the weights of a network that another executor has fitted, by its name.
+    save_network : callable, optional
+        Saves the weights of a network that units of other executors start from, by its name.
+    save_result : callable, optional
         Saves the result of each finished fit, so that another process can merge it.
-
-    Attributes
-    ----------
-    weights : mapping of str to Tensor, or None
-        Network weights of the previous fit, from which the next one may start.
+    is_network_required : bool
+        Whether the run ends if the user ends joint training. Otherwise, the unfinished network
+        still gives all units a result.
     """
 
     def __init__(
         self,
         merger: ResultMerger,
         clock: RunClock,
-        store: CheckpointStore | None,
-        results: ResultStore | None = None,
+        store: CheckpointStore | None = None,
+        *,
+        load_network: Callable[[str], Weights | None] | None = None,
+        save_network: Callable[[str, Weights], None] | None = None,
+        save_result: Callable[[str, UnitResult], None] | None = None,
+        is_network_required: bool = False,
     ) -> None:
         self._image = merger.image
         self._plan, self._calibration = merger.image.plan, merger.image.calibration
         self._clock = clock
         self._merger = merger
         self._store = store
-        self._results = results
+        self._load_network = load_network
+        self._save_network = save_network
+        self._save_result = save_result
+        self._is_network_required = is_network_required
         self._movie = Movie(merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
-        self.weights = None if store is None else store.weights
+        # id of the unit that fitted the current network, and its weights
+        self._source_id, self._weights = "", None if store is None else store.weights
+        if self._weights is not None and merger.outcomes:  # the run is resumed
+            last_outcome = merger.outcomes[-1]
+            self._source_id = (
+                last_outcome.unit
+                if last_outcome.role == INDEPENDENT
+                else f"{JOINT_PREFIX}{last_outcome.series}"
+            )
 
-    def fit_unit(
-        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+    def run(
+        self,
+        units: Sequence[WorkUnit],
+        resume: Checkpoint | None = None,
+        *,
+        first_number: int = 1,
+        merge_stored: Callable[[WorkUnit], bool] = lambda _: False,
     ) -> Generator[Event, None, Control]:
-        """Fit one work unit, and repeat the fit if memory runs out or the GPU fails.
+        """Fit the units that have no outcome yet.
 
         Parameters
         ----------
-        unit : WorkUnit
-        number : int
-            Position of the unit in the run, 1-based.
+        units : sequence of WorkUnit
+            In their order. A unit comes after those that it starts from.
         resume : Checkpoint or None
-            Checkpoint of this unit to continue from.
+            Checkpoint of the unit whose id the store has read.
+        first_number : int
+            Position of the first unit in the run, 1-based.
+        merge_stored : callable
+            Merges the result of a unit that another process has fitted, and returns whether there
+            is one.
 
         Yields
         ------
@@ -103,10 +135,40 @@ class UnitExecutor:
         Returns
         -------
         Control
-            GO to continue with the next unit; otherwise how the user or a limit ended the run.
+            GO after the last unit; otherwise how the user or a limit ended the run.
+        """
+        finished_ids = {outcome.unit for outcome in self._merger.outcomes}
+        unit_ids = {unit.id for unit in units}
+        outside_sources = {
+            other.starts_from for other in self._plan.units if other.id not in unit_ids
+        }
+        for number, unit in enumerate(units, first_number):
+            fitted_unit = self._drop_constant_channels(unit)
+            is_finished = unit.id in finished_ids or not fitted_unit.channels
+            if is_finished or merge_stored(unit):
+                continue
+            if unit.starts_from and unit.starts_from != self._source_id:
+                self._source_id = unit.starts_from
+                self._weights = self._load_network and self._load_network(unit.network_name)
+            is_resumed = self._store is not None and unit.id == self._store.unit
+            control = yield from self._fit_unit(fitted_unit, number, resume if is_resumed else None)
+            if control is not Control.GO:
+                return control
+            is_source = unit.role == JOINT or unit.id in outside_sources
+            if self._save_network and is_source and self._weights is not None:
+                self._save_network(unit.network_name, self._weights)
+        return Control.GO
 
-        Notes
-        -----
+    def _drop_constant_channels(self, unit: WorkUnit) -> WorkUnit:
+        """Return the work unit without the channels whose pixels are all equal."""
+        constant = self._calibration.constant_channels
+        return replace(unit, channels=tuple(c for c in unit.channels if c not in constant))
+
+    def _fit_unit(
+        self, unit: WorkUnit, number: int, resume: Checkpoint | None
+    ) -> Generator[Event, None, Control]:
+        """Fit one work unit, and repeat the fit if memory runs out or the GPU fails.
+
         After a request to keep the result, units that use a jointly trained network are not fitted
         further. They still get a result, from one inference pass.
         """
@@ -154,7 +216,8 @@ class UnitExecutor:
         ]
         candidates = completed_fits or [fit for fit in running if fit.result is not None]
         if unit.role == FINE_TUNE_PROBE and ended_by_user:
-            return Control.GO  # the jointly trained network still gives all units a result
+            # the jointly trained network still gives all units a result
+            return self._control if self._is_network_required else Control.GO
         if not candidates:
             return self._control
         if not unit.has_estimate:
@@ -197,7 +260,7 @@ class UnitExecutor:
             setup.stop_rule,
             seed=setup.seed,
             resume=resume,
-            warm_start=self.weights if unit.is_warm_start else None,
+            warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
             preview_due=self._clock.is_preview_due,
             keep_checkpoint=keep_checkpoint,
@@ -258,19 +321,15 @@ class UnitExecutor:
         self._merger.add(unit, picture, deviation, prediction, outcome, learned)
         if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
-        if self._results is not None:
-            self._results.save(
-                unit.id,
-                UnitResult(
-                    outcomes=(outcome,),
-                    estimates=(picture, deviation, prediction),
-                    learned=learned,
-                ),
+        if self._save_result is not None:
+            estimates = picture, deviation, prediction
+            self._save_result(
+                unit.id, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned)
             )
         if unit.role == INDEPENDENT:
-            self.weights = copy_state_to_cpu(result.weights)
-        if self._store is not None and self.weights is not None:
-            self._store.record_finished_unit(self._merger, self.weights)
+            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
+        if self._store is not None and self._weights is not None:
+            self._store.record_finished_unit(self._merger, self._weights)
             if not unit.iterations:  # other fits have offered checkpoints as they ran
                 self._store.write_if_due()
         return Control.GO
@@ -285,27 +344,33 @@ class UnitExecutor:
         self._check_convergence(result)
         outcome = replace(make_unit_outcome(unit, setup, result, (), self._recovery), evidence=())
         if unit.role == JOINT:
-            note = make_note("shared-network", members=len(unit.members))
+            note = make_note("shared-network", members=len(unit.trained_on))
             outcome = replace(outcome, notes=(note, *outcome.notes))
-            self.weights = copy_state_to_cpu(result.weights)
+            self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
-            assert self.weights is not None
-            outcome = replace(outcome, gain=compute_validation_gain(setup, self.weights, result))
+            assert self._weights is not None
+            outcome = replace(outcome, gain=compute_validation_gain(setup, self._weights, result))
             gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
             is_worthwhile = gain is not None and gain.is_worthwhile
             self._clock.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
-            if gain is not None and gain.probes == unit.probe_count:
+            if gain is not None and gain.probes == self._count_probes(unit.series):
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
         self._merger.outcomes.append(outcome)
-        if self._results is not None and not result.is_ended_by_user:
-            if unit.role == JOINT and self.weights is not None:
-                self._results.save_weights(unit.series, self.weights)
-            self._results.save(unit.id, UnitResult(outcomes=(outcome,)))
-        if self._store is not None and self.weights is not None and not result.is_ended_by_user:
-            self._store.record_finished_unit(self._merger, self.weights)
+        if result.is_ended_by_user:
+            return Control.KEEP if self._is_network_required else Control.GO
+        if self._save_result is not None:
+            self._save_result(unit.id, UnitResult(outcomes=(outcome,)))
+        if self._store is not None and self._weights is not None:
+            self._store.record_finished_unit(self._merger, self._weights)
         return Control.GO
+
+    def _count_probes(self, series: str) -> int:
+        """Return the number of fine-tuning probes of a jointly trained network."""
+        return sum(
+            unit.role == FINE_TUNE_PROBE and unit.series == series for unit in self._plan.units
+        )
 
     def _check_convergence(self, result: FitResult) -> None:
         """Raise FailedError if a fit never improved or its result is not finite."""
@@ -313,3 +378,14 @@ class UnitExecutor:
         if never_improved or not bool(result.estimate.mean.isfinite().all()):
             facts = {"name": self._image.source.name, "count": len(result.notes)}
             raise FailedError("diverged", **facts)
+
+
+def read_part_checkpoint(
+    store: CheckpointStore, part: str, merger: ResultMerger
+) -> Checkpoint | None:
+    """Return the checkpoint of a part of a run; None if there is none, or a damaged one."""
+    try:
+        return store.read(merger, part)
+    except RefusedError:
+        store.remove_checkpoint()
+        return None
