@@ -250,8 +250,8 @@ MUTATIONS = [
     ),
     Mutation(
         "a layer that is removed leaves the GPU in the canvas's own context",
-        "qt/shell/run_dock.py",
-        "        make_canvas_current(self)\n",
+        "qt/shell/run_bar.py",
+        "        make_canvas_current(self._widget)\n",
         "        return\n",
         "long-life",
         "runs in one drawn",

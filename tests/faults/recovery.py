@@ -114,15 +114,13 @@ def main(what: str, task: str, folder: Path) -> None:
         assert not dock.recovery.isHidden(), "nothing was offered"
         print(dock.recovery.message_label.text())
         dock.recovery.resume()
-    run, reports = None, []
+    reports = []
+    dock.jobs.progressed.connect(lambda news: reports.append(news.event.iteration))
     end = time.monotonic() + PATIENCE
     while (dock.is_busy or not dock.run_bar.message_label.text().startswith("Done")) and (
         time.monotonic() < end
     ):
         application.processEvents()
-        if run is None and dock._run is not None:
-            run = dock._run
-            run.reported.connect(lambda news: reports.append(news.event.iteration))
         time.sleep(0.005)
     print(min(filter(None, reports), default=0))
     np.save(folder / "out.npy", viewer.layers[-1].data)

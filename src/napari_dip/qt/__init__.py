@@ -2,5 +2,5 @@
 
 A subpackage imports only those before it: shell, results, task, batch, explorer. No other package
 imports Qt, magicgui or napari, and none imports this one. The GUI thread never imports torch and
-never waits for a computation.
+never waits for a computation. A class of ours inherits from one other class of ours at most.
 """

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import floor
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.machine import InstallationReport, examine_installation, format_bytes
-from napari_dip.qt.shell.dock_widget import MIN_DOCK_WIDTH, DockWidget, make_button
+from napari_dip.qt.shell.dock_widget import DockCloser, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.worker import start_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qtpy.QtGui import QShowEvent
 
-    from napari_dip.qt.shell.worker import RunControl
+    from napari_dip.qt.shell.worker import BackgroundCall
 
 _DEVICE_NAMES = {
     "cpu": "the CPU",
@@ -28,7 +27,7 @@ _DEVICE_NAMES = {
 }
 
 
-class ComputerCheckWidget(DockWidget):
+class ComputerCheckWidget(QWidget):
     """A dock with a description of this computer, collected in a background thread.
 
     Parameters
@@ -39,6 +38,7 @@ class ComputerCheckWidget(DockWidget):
 
     def __init__(self, examine: Callable[[], InstallationReport] = examine_installation) -> None:
         super().__init__()
+        self._closer = DockCloser(self, self.shut_down)
         self._examine = examine
         self._call: BackgroundCall | None = None
         self._install_commands: list[str] = []
@@ -59,7 +59,6 @@ class ComputerCheckWidget(DockWidget):
         self.line_button.clicked.connect(lambda: _copy("\n".join(self._install_commands)))
         self.copy_button.setEnabled(False)
         self.line_button.setVisible(False)
-        self.setMinimumWidth(MIN_DOCK_WIDTH)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Start the examination when the dock first appears."""
@@ -71,9 +70,9 @@ class ComputerCheckWidget(DockWidget):
         """Start the examination in the background."""
         self.check_button.setEnabled(False)
         self.message_label.setText("Trying PyTorch; this takes some seconds.")
-        self._call = BackgroundCall(partial(_run_examination, self._examine), self)
-        self._call.ended.connect(self._on_report)
-        self._call.start()
+        self._call = start_call(
+            self._examine, self, self._on_report, doing="Looking at", name="this computer"
+        )
 
     def shut_down(self) -> None:
         """Ignore the result of a running examination."""
@@ -117,12 +116,6 @@ def describe_examination(report: InstallationReport) -> list[str]:
     if not report.mends:
         return [*paragraphs, "All that is needed is there."]
     return paragraphs + [f"{mend.trouble}. To mend it:\n{mend.command}" for mend in report.mends]
-
-
-def _run_examination(
-    examine: Callable[[], InstallationReport], _: RunControl
-) -> InstallationReport | Refusal:
-    return catch_errors(examine, "Looking at", "this computer")
 
 
 def _copy(text: str) -> None:

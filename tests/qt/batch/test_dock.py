@@ -20,9 +20,9 @@ from napari_dip.pipeline.reproduce.repetition import format_command_line, write_
 from napari_dip.qt.batch.dock import BatchDock
 from napari_dip.qt.batch.layers import make_dask_array
 from napari_dip.qt.batch.settings import suggest_results_folder
+from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.layers import METADATA_KEY
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.run_bar import RunBarState
 from napari_dip.qt.task.request import (
     build_repetition,
     find_unsaved_inputs,
@@ -74,7 +74,7 @@ class Bench:
         self.wait_for_plan()
 
     def wait_for_plan(self):
-        self.wait(lambda: self.bar.state is RunBarState.IDLE)
+        self.wait(lambda: self.bar.state is JobState.PLANNED)
 
     def press(self, button):
         assert button.isEnabled() and not button.isHidden(), button.text()
@@ -242,7 +242,7 @@ def test_of_a_large_result_only_what_is_in_sight_is_read():
 
 def test_what_is_wrong_with_the_whole_is_said_above_run(bench, scene, tmp_path):
     dock = bench.dock
-    assert "Add the files" in dock.plan_label.text() and bench.bar.state is RunBarState.REFUSED
+    assert "Add the files" in dock.plan_label.text() and bench.bar.state is JobState.IDLE
     dock.files.add(str(scene / "in" / "a.tif"))
     assert dock.folder.path == str(scene / "in" / "denoised")
     dock.folder.setText(str(scene / "whole"))

@@ -15,11 +15,11 @@ from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, label_architecture
 from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES
+from napari_dip.qt.explorer.experiment import find_visible_plane, report_progress
 from napari_dip.qt.explorer.plot import ExplorerPlot
-from napari_dip.qt.explorer.request import find_visible_plane
-from napari_dip.qt.explorer.run import ExperimentProgressQueue
 from napari_dip.qt.explorer.settings import ExplorerSettings
 from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.worker import ProgressQueue
 
 #: The first run of a session also imports torch.
 PATIENCE = 120_000
@@ -253,11 +253,12 @@ def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
     from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.events import Event
 
-    box = ExperimentProgressQueue()
-    assert box.post(
-        IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, picture=np.zeros((2, 2)))
-    )
-    assert not box.post(IterationUpdate(Event(message="a", iteration=2), {"image": 0.5}))
+    box = ProgressQueue()
+    picture = np.zeros((2, 2))
+    first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, picture=picture)
+    assert box.post(report_progress(first))
+    later = IterationUpdate(Event(message="a", iteration=2), {"image": 0.5})
+    assert not box.post(report_progress(later))
     news = box.take()
     assert [point[1:] for point in news.points] == [(1, {"image": 1.0}), (2, {"image": 0.5})]
-    assert news.picture is not None and box.take() is None
+    assert news.event.preview is picture and box.take() is None

@@ -13,6 +13,7 @@ from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.results.comparison import add_extra_layer
+from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.dock import make_dock_class
 
@@ -282,8 +283,9 @@ def test_a_finer_result_has_its_uncertainty_on_its_own_grid_and_the_residual_on_
     )
     look = copy_layer_attributes(layer)
     finer = {**look, "scale": np.array([1.0, 1.0]), "translate": np.array([-0.5, -0.5])}
-    above = add_extra_layer(viewer, "uncertainty", "cells", finer, answer)
-    below = add_extra_layer(viewer, "residual", "cells", look, answer)
+    target = ResultTarget(name="cells", layer_attributes=finer, input_layer_attributes=look)
+    above = add_extra_layer(viewer, "uncertainty", target, answer)
+    below = add_extra_layer(viewer, "residual", target, answer)
     np.testing.assert_allclose(above.scale, (1, 1))
     np.testing.assert_allclose(below.scale, (2, 2))
 
@@ -302,6 +304,8 @@ def test_colours_come_as_one_figure_with_a_sign(make_napari_viewer):
         recipe=make_recipe("denoise"),
         residual=rest,
     )
-    added = add_extra_layer(viewer, "residual", "photo", copy_layer_attributes(layer), answer)
+    look = copy_layer_attributes(layer)
+    target = ResultTarget(name="photo", layer_attributes=look, input_layer_attributes=look)
+    added = add_extra_layer(viewer, "residual", target, answer)
     assert not added.rgb and added.data.shape == (32, 32)
     np.testing.assert_allclose(added.data, -2)

@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 
 from napari_dip.errors import Refusal
-from napari_dip.qt.shell.input_chooser import InputChooser
+from napari_dip.qt.shell.layer_inputs import InputChooser
 
 
 @pytest.fixture
@@ -147,4 +147,3 @@ def test_a_disconnected_chooser_hears_nothing(viewer, chooser, qtbot):
     layer.data = picture()[:20, :24]
     viewer.add_image(picture(), name="more")
     assert not heard
-    chooser._connect()  # the fixture disconnects again

@@ -16,12 +16,14 @@ from napari_dip.errors.notes import read_note, read_stop
 from napari_dip.pipeline import autosave as keeping
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell import run_dock as activity_module
+from napari_dip.qt.shell import run_bar as activity_module
 from napari_dip.qt.shell import worker
+from napari_dip.qt.shell.job_controller import JobState, ResultTarget
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.shell.run_bar import RunBarState
+from napari_dip.qt.task import request
 
 pytestmark = pytest.mark.gl
+CELLS = ResultTarget(name="cells", layer_attributes={})
 
 
 def answer(pixels, **report):
@@ -61,7 +63,7 @@ def scripted(desk, noisy, monkeypatch):
                 return None
             return answer(picture + np.float32(1), **report)
 
-        for module in (worker, keeping):
+        for module in (request, keeping):
             monkeypatch.setattr(module, "run", run)
         desk.run()
 
@@ -85,7 +87,7 @@ def is_ready(desk):
     dock = desk.dock
     return (
         not dock.is_busy
-        and dock.run_bar.state is RunBarState.IDLE
+        and dock.run_bar.state is JobState.PLANNED
         and dock.form.basic_page.isEnabled()
         and dock.chooser.isEnabled()
         and "cells preview" not in desk.names
@@ -332,16 +334,10 @@ def test_words_of_a_result_are_whole_sentences(noisy):
     result = replace(
         answer(noisy, notes=["channel 2 is as it was", ""]), stop=read_stop("it ended.")
     )
-    words = PendingResult(name="cells", layer_attributes={}, result=result).describe(
-        "cells denoised", ["", "One more"]
-    )
+    words = PendingResult(target=CELLS, result=result).describe("cells denoised", ["", "One more"])
     assert words == "Done: 'cells denoised'. It ended. Channel 2 is as it was. One more."
-    said_above = PendingResult(
-        name="cells",
-        layer_attributes={},
-        result=result,
-        remarks=(read_note("channel 2 is as it was"),),
-    )
+    target = replace(CELLS, plan_notes=(read_note("channel 2 is as it was"),))
+    said_above = PendingResult(target=target, result=result)
     assert said_above.describe("cells denoised") == "Done: 'cells denoised'. It ended."
 
 
@@ -353,11 +349,7 @@ def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
         "warnings": ["Detail may be invented."],
     }
     result = answer(noisy, notes=["a long note " * 40], verdict=message_emitted, seconds=3.0)
-    lines = (
-        PendingResult(name="cells", layer_attributes={}, result=result)
-        .describe("cells denoised")
-        .splitlines()
-    )
+    lines = PendingResult(target=CELLS, result=result).describe("cells denoised").splitlines()
     assert lines[0] == "Done: 'cells denoised'. The validation loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."
     assert lines[2].startswith("A long note") and lines[2].endswith("It took 3 s.")

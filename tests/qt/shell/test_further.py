@@ -8,7 +8,7 @@ from napari.components import ViewerModel
 
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.shell.layer_dock import NO_LAYER, ExtraInputs, rasterise_shapes
+from napari_dip.qt.shell.layer_inputs import NO_LAYER, ExtraInputs, rasterise_shapes
 from napari_dip.qt.shell.layers import read_layer_header
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.tasks import Input
@@ -126,7 +126,6 @@ def test_a_change_is_told_and_after_the_dock_is_gone_nothing_is(viewer, further)
     further.disconnect_viewer()
     viewer.add_labels(np.zeros((8, 9), int), name="more")
     assert not heard
-    further._connect(True)  # the fixture disconnects again
 
 
 def test_what_was_drawn_is_taken_until_the_user_says_otherwise(viewer, qtbot):

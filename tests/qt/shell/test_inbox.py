@@ -4,11 +4,13 @@ import time
 
 import pytest
 
+from napari_dip.pipeline.events import Event
 from napari_dip.qt.shell.worker import (
     MAX_DRAWING_FRACTION,
     MAX_UPDATE_SECONDS,
     MIN_UPDATE_SECONDS,
-    RunProgressQueue,
+    JobProgress,
+    ProgressQueue,
 )
 
 
@@ -22,15 +24,15 @@ def clock(monkeypatch):
 
 def waited_after(clock, costs):
     """Show news that cost so much each; seconds until the next are due."""
-    box = RunProgressQueue()
+    box = ProgressQueue()
     box.take()
     for cost in costs:
         clock["thread"] += cost
         clock["wall"] += MAX_UPDATE_SECONDS
         box.take()
     began = clock["wall"]
-    box._put = lambda report: None
-    while not box.post(None):
+    nothing = JobProgress(event=Event(message=""))
+    while not box.post(nothing):
         clock["wall"] += 0.05
     return clock["wall"] - began
 

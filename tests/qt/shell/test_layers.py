@@ -13,6 +13,7 @@ from napari.layers import Image
 from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
     Preview,
@@ -37,6 +38,10 @@ def restored(image, **report):
         learned={},
         report=report,
     )
+
+
+def target_of(layer):
+    return ResultTarget(name=layer.name, layer_attributes=copy_layer_attributes(layer))
 
 
 @pytest.fixture
@@ -67,9 +72,7 @@ def turned(viewer, noisy):
 
 
 def test_a_result_lies_and_looks_as_its_input(viewer, turned, noisy):
-    result = add_result(
-        viewer, turned.name, copy_layer_attributes(turned), restored(noisy.astype(np.float32))
-    )
+    result = add_result(viewer, target_of(turned), restored(noisy.astype(np.float32)))
     for name in ("scale", "translate", "rotate", "shear", "contrast_limits"):
         np.testing.assert_allclose(getattr(result, name), getattr(turned, name))
     np.testing.assert_allclose(result.affine.affine_matrix, turned.affine.affine_matrix)
@@ -84,10 +87,10 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     scratched[:, 30] = 65535
     layer = viewer.add_image(scratched, name="scratch")
     filled = noisy.astype(np.float32)
-    preview = Preview(viewer, "scratch", copy_layer_attributes(layer))
+    preview = Preview(viewer, target_of(layer))
     preview.show(filled / 4)
     preview.show(filled)
-    result = add_result(viewer, "scratch", copy_layer_attributes(layer), restored(filled))
+    result = add_result(viewer, target_of(layer), restored(filled))
     assert result.contrast_limits == [filled.min(), filled.max()]
     shown = viewer.layers["scratch preview"]
     assert shown.contrast_limits == [filled.min() / 4, filled.max()]
@@ -96,9 +99,9 @@ def test_one_bright_scratch_on_the_input_leaves_preview_and_result_in_sight(view
     preview.show(3 * filled)
     assert shown.contrast_limits == [5, 50]  # by hand, so they stay
     layer.contrast_limits = (10, 3 * filled.max())
-    assert add_result(
-        viewer, "scratch", copy_layer_attributes(layer), restored(filled)
-    ).contrast_limits == pytest.approx([10, 3 * filled.max()])
+    assert add_result(viewer, target_of(layer), restored(filled)).contrast_limits == pytest.approx(
+        [10, 3 * filled.max()]
+    )
 
 
 def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
@@ -110,7 +113,7 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
         input_sha256="ab" * 32,
         validation_loss=[[8, 0.1]],
     )
-    result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
+    result = add_result(viewer, target_of(turned), answer)
     message_emitted = result.metadata[METADATA_KEY]
     assert json.loads(json.dumps(message_emitted, allow_nan=False)) == message_emitted
     assert result.metadata["microscope"] == "confocal"
@@ -132,7 +135,7 @@ def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
     psf = np.full(shape, 1 / 25, np.float32)
     recipe = make_recipe("blind-deblur", psf_size=5)
     answer = replace(restored(noisy), recipe=recipe, learned={"psf": psf})
-    result = add_result(viewer, turned.name, copy_layer_attributes(turned), answer)
+    result = add_result(viewer, target_of(turned), answer)
     assert [layer.name for layer in viewer.layers][-2:] == ["turned PSF", result.name]
     layer = viewer.layers["turned PSF"]
     np.testing.assert_array_equal(layer.data, psf)
@@ -141,15 +144,12 @@ def test_a_psf_that_was_found_lies_beside_the_picture_in_pixels_of_its_size(
 
 
 def test_results_get_names_of_their_own(viewer, turned, noisy):
-    names = [
-        add_result(viewer, turned.name, copy_layer_attributes(turned), restored(noisy)).name
-        for _ in range(3)
-    ]
+    names = [add_result(viewer, target_of(turned), restored(noisy)).name for _ in range(3)]
     assert names == ["turned denoised", "turned denoised [1]", "turned denoised [2]"]
 
 
 def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, noisy):
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     for value in range(5):
         preview.show(np.full(noisy.shape, value, np.float32))
     assert [layer.name for layer in viewer.layers] == ["turned", "turned preview"]
@@ -160,7 +160,7 @@ def test_there_is_one_preview_layer_however_many_pictures_come(viewer, turned, n
 
 
 def test_a_preview_that_the_user_removed_does_not_come_back(viewer, turned, noisy):
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     preview.show(noisy.astype(np.float32))
     viewer.layers.remove("turned preview")
     preview.show(noisy.astype(np.float32))
@@ -182,9 +182,9 @@ def test_preview_and_result_leave_selection_camera_and_sliders_alone(viewer, tur
         viewer.scene.camera.zoom,
         viewer.scene.camera.center,
     )
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     preview.show(noisy.astype(np.float32))
-    add_result(viewer, turned.name, copy_layer_attributes(turned), restored(noisy))
+    add_result(viewer, target_of(turned), restored(noisy))
     preview.remove()
     after = (
         set(viewer.layers.selection),
@@ -228,14 +228,14 @@ def shown_and_new(viewer, turned):
     """Take one result into the layer of a preview, and add the same to another viewer."""
     rng = np.random.default_rng(5)
     first, last = (rng.normal(3, 1, turned.data.shape).astype(np.float32) for _ in range(2))
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     preview.show(first)
     shown = viewer.layers[-1]
     result = restored(last, note="kept")
-    into = add_result(viewer, turned.name, copy_layer_attributes(turned), result, preview=preview)
+    into = add_result(viewer, target_of(turned), result, preview=preview)
     other = ViewerModel()
     other.add_layer(Image(turned.data, name=turned.name))
-    new = add_result(other, turned.name, copy_layer_attributes(turned), result)
+    new = add_result(other, target_of(turned), result)
     return preview, shown, into, new
 
 
@@ -262,14 +262,12 @@ def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, tu
 
 
 def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, turned):
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     picture = np.ones(turned.data.shape, np.float32)
     preview.show(picture)
     shown = viewer.layers[-1]
     shown.visible, shown.opacity, shown.colormap = False, 0.2, "magma"
-    into = add_result(
-        viewer, turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
-    )
+    into = add_result(viewer, target_of(turned), restored(picture), preview=preview)
     assert into is shown
     assert (into.visible, into.opacity, into.colormap) == (
         turned.visible,
@@ -285,7 +283,7 @@ def test_a_second_result_has_a_name_of_its_own(viewer, turned):
 
 @pytest.mark.parametrize("why", ["removed", "below another", "another size", "never shown"])
 def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(viewer, turned, why):
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     picture = np.ones(turned.data.shape, np.float32)
     if why != "never shown":
         preview.show(picture[:-1] if why == "another size" else picture)
@@ -294,9 +292,7 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(view
         viewer.layers.remove(shown)
     elif why == "below another":
         viewer.add_image(picture, name="kept")
-    new = add_result(
-        viewer, turned.name, copy_layer_attributes(turned), restored(picture), preview=preview
-    )
+    new = add_result(viewer, target_of(turned), restored(picture), preview=preview)
     assert viewer.layers[-1] is new
     assert new.data is not None
     preview.remove()
@@ -307,7 +303,7 @@ def test_a_preview_that_cannot_show_the_result_leaves_it_a_layer_of_its_own(view
 @pytest.mark.parametrize("failing", ["data", "name"])
 def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turned, failing):
     picture = np.ones(turned.data.shape, np.float32)
-    preview = Preview(viewer, turned.name, copy_layer_attributes(turned))
+    preview = Preview(viewer, target_of(turned))
     preview.show(0 * picture)
     shown = viewer.layers[-1]
 
@@ -316,8 +312,7 @@ def test_a_result_is_not_lost_with_a_preview_that_fails_to_show_it(viewer, turne
 
     getattr(shown.events, failing).connect(fail)
     answer = PendingResult(
-        name=turned.name,
-        layer_attributes=copy_layer_attributes(turned),
+        target=target_of(turned),
         result=restored(picture),
         preview=preview,
     )

@@ -7,7 +7,8 @@ from qtpy.QtCore import Qt
 
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.progress import Progress
-from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.job_controller import JobState
+from napari_dip.qt.shell.run_bar import RunBar
 
 
 @pytest.fixture
@@ -53,14 +54,14 @@ def test_lines_that_wrap_are_counted_as_they_are_seen(bar, qtbot):
 
 
 def test_until_the_bar_has_something_to_show_the_seconds_are_counted(bar, qtbot):
-    bar.show_state(RunBarState.IDLE)
-    bar.show_state(RunBarState.RUNNING)
+    bar.show_state(JobState.PLANNED)
+    bar.show_state(JobState.RUNNING)
     bar.show_event(Event(message="Starting the engine"))
     qtbot.waitUntil(lambda: "so\u00a0far" in bar.message_label.text(), timeout=5000)
     assert bar.message_label.text().startswith("Starting\u00a0the\u00a0engine · ")
     bar.show_event(Event(message="Restoring", progress=Progress(done=0.1)))
     assert bar.message_label.text() == "Restoring"
-    bar.show_state(RunBarState.IDLE)
+    bar.show_state(JobState.PLANNED)
     assert not bar._clock.isActive()
 
 

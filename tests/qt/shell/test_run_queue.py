@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QObject
 
-from napari_dip.qt.shell.run_bar import RunBarState
-from napari_dip.qt.shell.run_dock import RunQueue
+from napari_dip.qt.shell.job_controller import JobQueue, JobState
 from napari_dip.qt.task.dock import DenoiseDock
 
 
@@ -21,7 +20,7 @@ class Owner(QObject):
 
 @pytest.fixture
 def waiting(qapp):
-    queue, owners = RunQueue(), [Owner() for _ in range(4)]
+    queue, owners = JobQueue(), [Owner() for _ in range(4)]
     places = [queue.join(f"run {i}", one, one.look) for i, one in enumerate(owners)]
     return places, owners
 
@@ -75,12 +74,12 @@ def test_a_second_run_waits_in_sight_and_begins_by_itself_when_the_first_is_disc
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     bar = beside.run_bar
-    assert beside.is_busy and bar.state is RunBarState.WAITING
+    assert beside.is_busy and bar.state is JobState.WAITING
     assert bar.message_label.text() == "Waiting for 'Denoise cells' to end. It begins by itself."
     assert not bar.run_button.isEnabled() and bar.discard_button.isEnabled()
     assert not beside.form.basic_page.isEnabled()
     long_run.wait_for_fit()
-    assert bar.state is RunBarState.WAITING
+    assert bar.state is JobState.WAITING
     long_run.press(long_run.dock.run_bar.discard_button)
     long_run.wait_until(lambda: not beside.is_busy)
     assert long_run.names == ["cells", "other", "other denoised"]
@@ -92,10 +91,10 @@ def test_a_run_that_waits_can_be_discarded_and_leaves_the_first_alone(long_run, 
     long_run.run()
     long_run.press(beside.run_bar.run_button)
     long_run.press(beside.run_bar.discard_button)
-    assert not beside.is_busy and beside.run_bar.state is RunBarState.IDLE
+    assert not beside.is_busy and beside.run_bar.state is JobState.PLANNED
     assert "Discarded" in beside.run_bar.message_label.text()
     long_run.wait_for_fit()
-    assert long_run.dock.run_bar.state is RunBarState.RUNNING
+    assert long_run.dock.run_bar.state is JobState.RUNNING
     long_run.press(beside.run_bar.run_button)
     long_run.viewer.window.remove_dock_widget(long_run.dock)  # its run ends with it
     long_run.dock = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dask.array
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.qt.shell import worker
-from napari_dip.qt.shell.worker import RunControl, RunProgressQueue, drain_run
+from napari_dip.qt.shell.job_controller import JobRequest
+from napari_dip.qt.shell.worker import ProgressQueue, RunControl, drain_work
+from napari_dip.qt.task import request
+from napari_dip.qt.task.request import LossReader, run_restoration
 
 
 def plan_for(pixels, **settings):
@@ -31,6 +36,19 @@ def drain(generator):
             return end.value
 
 
+def drain_run(plan, pixels, control, queue):
+    """Restore as a dock does, without a window."""
+    job = JobRequest(
+        kind="denoise",
+        label="Denoise cells",
+        plan=plan,
+        work=partial(run_restoration, partial(request.run, plan)),
+        summary="",
+        inputs=pixels,
+    )
+    return drain_work(job.run, "Restoring", job.name, control, queue)
+
+
 def failing(error):
     def compute(block):
         raise error
@@ -39,7 +57,7 @@ def failing(error):
 
 
 def test_a_run_ends_in_a_picture(noisy):
-    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, RunControl(), RunProgressQueue()))
+    outcome = drain(drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Restoration)
     assert outcome.image.shape == noisy.shape
 
@@ -48,7 +66,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
     plan = plan_for(noisy)
     lazy = dask.array.from_array(noisy, chunks=32)
     first, second = (
-        drain(drain_run(plan, {"image": data}, RunControl(), RunProgressQueue()))
+        drain(drain_run(plan, {"image": data}, RunControl(), ProgressQueue()))
         for data in (noisy, lazy)
     )
     assert first.image.tobytes() == second.image.tobytes()
@@ -67,7 +85,7 @@ def test_a_lazy_image_gives_the_same_bytes_as_its_pixels(noisy):
 )
 def test_any_error_while_reading_comes_back_as_a_sentence(noisy, error, code):
     outcome = drain(
-        drain_run(plan_for(noisy), {"image": failing(error)}, RunControl(), RunProgressQueue())
+        drain_run(plan_for(noisy), {"image": failing(error)}, RunControl(), ProgressQueue())
     )
     assert isinstance(outcome, Refusal)
     assert outcome.code == code
@@ -78,7 +96,7 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     lazy = dask.array.from_array(noisy, chunks=32)
     lying = lazy.map_blocks(lambda block: block + 0.5, dtype=noisy.dtype)
     plan = plan_for(noisy)
-    outcome = drain(drain_run(plan, {"image": lying}, RunControl(), RunProgressQueue()))
+    outcome = drain(drain_run(plan, {"image": lying}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.source.name}' announces 64 × 64 values")
@@ -90,7 +108,7 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
             plan_for(noisy),
             {"image": failing(RuntimeError("disk gone"))},
             RunControl(),
-            RunProgressQueue(),
+            ProgressQueue(),
         )
     )
     assert "disk gone" in caplog.text
@@ -99,18 +117,16 @@ def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):
 
 def test_pixels_that_cannot_be_restored_are_refused_in_words(noisy):
     pixels = np.full((64, 64), np.nan, np.float32)
-    outcome = drain(
-        drain_run(plan_for(pixels), {"image": pixels}, RunControl(), RunProgressQueue())
-    )
+    outcome = drain(drain_run(plan_for(pixels), {"image": pixels}, RunControl(), ProgressQueue()))
     assert isinstance(outcome, Refusal)
     assert outcome.code == "pixels-nan"
 
 
 def test_a_run_discarded_before_it_begins_computes_nothing(noisy, monkeypatch):
-    monkeypatch.setattr(worker, "run", None)
+    monkeypatch.setattr(request, "run", lambda *_, **__: pytest.fail("it was computed"))
     switch = RunControl()
     switch.set(Control.DISCARD)
-    assert drain(drain_run(plan_for(noisy), {"image": noisy}, switch, RunProgressQueue())) is None
+    assert drain(drain_run(plan_for(noisy), {"image": noisy}, switch, ProgressQueue())) is None
 
 
 def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
@@ -123,8 +139,8 @@ def test_closing_the_shield_closes_the_run(noisy, monkeypatch):
         finally:
             closed.append(True)
 
-    monkeypatch.setattr(worker, "run", endless)
-    generator = drain_run(plan_for(noisy), {"image": noisy}, RunControl(), RunProgressQueue())
+    monkeypatch.setattr(request, "run", endless)
+    generator = drain_run(plan_for(noisy), {"image": noisy}, RunControl(), ProgressQueue())
     next(generator)
     generator.close()
     assert closed
@@ -143,11 +159,11 @@ def test_discarding_is_final_and_keeping_only_yields_to_it():
 
 
 def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
-    mailbox = RunProgressQueue()
+    mailbox, read = ProgressQueue(), LossReader()
     pictures = [np.full((4, 4), index, np.float32) for index in range(50)]
     calls = [
         mailbox.post(
-            Event(message="", iteration=index, validation_loss=float(index), preview=picture)
+            read(Event(message="", iteration=index, validation_loss=float(index), preview=picture))
         )
         for index, picture in enumerate(pictures)
     ]
@@ -159,28 +175,28 @@ def test_the_mailbox_calls_once_and_keeps_only_the_latest_picture():
 
 
 def test_a_report_without_a_picture_does_not_lose_the_one_before():
-    mailbox = RunProgressQueue()
+    mailbox, read = ProgressQueue(), LossReader()
     picture = np.zeros((4, 4), np.float32)
-    mailbox.post(Event(message="", preview=picture))
-    mailbox.post(Event(message="later"))
+    mailbox.post(read(Event(message="", preview=picture)))
+    mailbox.post(read(Event(message="later")))
     news = mailbox.take()
     assert news.event.preview is picture
     assert news.event.message == "later"
 
 
 def test_the_mailbox_calls_at_most_five_times_a_second():
-    mailbox = RunProgressQueue()
-    assert mailbox.post(Event(message=""))
+    mailbox, read = ProgressQueue(), LossReader()
+    assert mailbox.post(read(Event(message="")))
     mailbox.take()
-    assert not mailbox.post(Event(message=""))
+    assert not mailbox.post(read(Event(message="")))
     mailbox._last_take_time -= worker.MIN_UPDATE_SECONDS
-    assert mailbox.post(Event(message=""))
+    assert mailbox.post(read(Event(message="")))
     assert worker.MIN_UPDATE_SECONDS >= 0.2
 
 
 def test_a_loss_that_is_only_repeated_is_no_new_point():
-    mailbox = RunProgressQueue()
+    mailbox, read = ProgressQueue(), LossReader()
     for iteration in (25, 26, 27):
-        mailbox.post(Event(message="", iteration=iteration, validation_loss=1.0))
-    mailbox.post(Event(message="", iteration=50, validation_loss=0.5))
+        mailbox.post(read(Event(message="", iteration=iteration, validation_loss=1.0)))
+    mailbox.post(read(Event(message="", iteration=50, validation_loss=0.5)))
     assert [point[1] for point in mailbox.take().points] == [25, 50]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 
+from napari_dip.qt.shell.job_controller import JobState
 from napari_dip.qt.shell.layers import METADATA_KEY
-from napari_dip.qt.shell.run_bar import RunBarState
 
 pytestmark = pytest.mark.gl
 
@@ -87,7 +87,7 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
     assert METADATA_KEY not in layer.metadata
     assert desk.viewer.layers.selection.active is layer
     assert desk.message_emitted.startswith("Done: 'cells denoised'.")
-    assert desk.dock.run_bar.state is RunBarState.IDLE
+    assert desk.dock.run_bar.state is JobState.PLANNED
 
 
 def test_the_same_settings_give_the_same_bytes_as_python(desk, noisy):
@@ -118,7 +118,7 @@ def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
 def test_a_double_click_on_run_does_not_stop_it(long_run):
     long_run.run()
     long_run.press(long_run.dock.run_bar.run_button)
-    assert long_run.dock.run_bar.state is RunBarState.RUNNING
+    assert long_run.dock.run_bar.state is JobState.RUNNING
     long_run.wait_for_fit(1)  # from then on a run ends within an iteration
 
 
@@ -145,7 +145,7 @@ def test_a_paused_run_stands_still_and_goes_on(long_run):
     assert long_run.dock.curve.count == points
     long_run.press(bar.pause_button)
     long_run.wait_for_fit(points + 1)
-    assert bar.state is RunBarState.RUNNING
+    assert bar.state is JobState.RUNNING
 
 
 def test_a_paused_run_can_be_kept(long_run):
@@ -224,7 +224,7 @@ def test_an_error_in_the_middle_is_said_in_words_and_the_dock_is_ready_again(des
     assert "the disk went away" in desk.message_emitted
     assert "Traceback" not in desk.message_emitted
     assert desk.names == ["cells", "lazy"]
-    assert desk.dock.run_bar.state is RunBarState.IDLE
+    assert desk.dock.run_bar.state is JobState.PLANNED
 
 
 def test_the_gui_thread_keeps_beating_during_a_run(long_run):

@@ -85,7 +85,7 @@ def opened(qtbot):
 def begun(pixels, monkeypatch, dock, qtbot):
     """Run in this process until it was kept."""
     monkeypatch.setattr(keeping, "AUTOSAVE_DELAY_SECONDS", 0.0)
-    dock._viewer.add_image(pixels, name="cells")
+    dock.viewer.add_image(pixels, name="cells")
     for name, value in {**SETTINGS, "max_iterations": "100000"}.items():
         dock.form.widgets[name].value = value
     dock.start()
@@ -105,7 +105,7 @@ def test_a_run_that_a_crash_cut_off_goes_on_to_the_same_pixels(crashed, opened, 
     qtbot.waitUntil(lambda: dock.is_busy, timeout=PATIENCE)
     assert offer.isHidden()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
-    layers = dock._viewer.layers
+    layers = dock.viewer.layers
     assert [layer.name for layer in layers] == ["cells", "cells denoised"], (
         dock.run_bar.message_label.text()
     )
@@ -124,7 +124,7 @@ def test_a_run_that_is_on_is_not_offered_and_one_that_is_stopped_leaves_nothing(
     dock = opened()
     begun(noisy[:32, :32], monkeypatch, dock, qtbot)
     assert opened().recovery.isHidden()
-    dock.keep()
+    dock.jobs.keep()
     qtbot.waitUntil(lambda: not dock.is_busy, timeout=PATIENCE)
     assert not list(list_autosave_folders()[0].iterdir())
 

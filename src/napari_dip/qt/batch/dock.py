@@ -9,15 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtWidgets import QWidget
+
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.qt.batch.run import (
-    BatchPreflight,
-    BatchProgress,
-    BatchProgressQueue,
-    BatchRequest,
-    execute_batch,
-)
+from napari_dip.qt.batch.run import BatchPreflight, read_batch
 from napari_dip.qt.batch.settings import (
     BatchOptions,
     FilesChooser,
@@ -26,24 +22,28 @@ from napari_dip.qt.batch.settings import (
     ResultsFolder,
 )
 from napari_dip.qt.batch.table import BatchResults
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out, make_single_shot_timer
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    DockCloser,
+    lay_out,
+    make_single_shot_timer,
+    unwrap_viewer,
+)
 from napari_dip.qt.shell.preferences import get_allowed_machine
-from napari_dip.qt.shell.run_bar import RunBar, RunBarState
-from napari_dip.qt.shell.run_dock import RunDock
-from napari_dip.qt.shell.worker import BackgroundCall, BackgroundRun, catch_errors
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.worker import start_call
 from napari_dip.qt.task.dock import TaskDock
 from napari_dip.scale.batch.records import has_joint_training, read_earlier_batch
 from napari_dip.scale.batch_run import summarise_batch_result
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import RunControl
+    from napari_dip.qt.shell.worker import BackgroundCall, JobProgress
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
 
@@ -56,9 +56,10 @@ _BATCH_FINISHED_MESSAGE = "All that can be restored is done."
 _FILE_REFUSED_MESSAGE = "1 file was refused: click it to see why."
 _FILES_REFUSED_MESSAGE = "{count} files were refused: click one to see why."
 _RESUME_BATCH_HINT = "Resume takes up the rest, here or on the command line with --resume."
+_KEPT_FILES_LABEL = "what is done"
 
 
-class BatchDock(RunDock):
+class BatchDock(QWidget):
     """The dock that restores many files by one recipe.
 
     Parameters
@@ -67,11 +68,10 @@ class BatchDock(RunDock):
         Results can be opened as layers of it.
     """
 
-    empty_result_message = "The batch was ended before anything was done."
-    queue_left_message = "The batch does not wait any more; all is as it was."
-
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, RunBar(kept_label="what is done", stop="Stop", discards=False))
+        super().__init__()
+        viewer = unwrap_viewer(viewer)
+        self._closer = DockCloser(self, self.shut_down)
         self._preflight: BatchPreflight | None = None
         self._call: BackgroundCall | None = None
         self._is_stale = False
@@ -82,16 +82,27 @@ class BatchDock(RunDock):
         self.folder = ResultsFolder()
         self.joint_training = JointTrainingCheckBox()
         self.options = BatchOptions()
-        self.results = BatchResults(self._viewer)
-        bar = self.run_bar
+        self.results = BatchResults(viewer)
+        self.plan_label = make_message_label()
+        self.run_bar = bar = RunBar(kept_label=_KEPT_FILES_LABEL, stop="Stop", discards=False)
         bar.pause_button.setToolTip("Hold the computation; what is done stays")
         bar.discard_button.setText("Leave queue")
         bar.discard_button.setToolTip("Give up the place in the queue; the files stay chosen")
+        self._panel = JobPanel(
+            self,
+            viewer,
+            bar,
+            nothing_message="The batch was ended before anything was done.",
+            kept_label=_KEPT_FILES_LABEL,
+            left_message="The batch does not wait any more; all is as it was.",
+        )
+        self.jobs = self._panel.jobs
         settings = CollapsibleSection("Axes and processes", self.options)
         self.recipe.rows.addRow("Results in", self.folder)
         self.recipe.rows.addRow("", self.joint_training)
         visible_widgets = (self.files, self.recipe, self.plan_label, bar)
         lay_out(self, visible_widgets, (self.results, settings))
+        bar.run_pressed.connect(self.start)
         for section in (self.files, self.recipe, self.options, self.joint_training):
             section.changed.connect(self.show_plan)
         self.recipe.changed.connect(lambda: self.joint_training.fit_task(self.recipe.task))
@@ -100,6 +111,11 @@ class BatchDock(RunDock):
         self.recipe.message_emitted.connect(bar.prepend_message)
         self.results.message_emitted.connect(bar.prepend_message)
         self.show_plan()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch is computed or waits in the queue."""
+        return self.jobs.is_busy
 
     def show_plan(self, _: object = None) -> None:
         """Schedule reading the headers, without which no batch can start."""
@@ -111,36 +127,57 @@ class BatchDock(RunDock):
     def start(self) -> None:
         """Start the batch of the plan, or add it to the queue."""
         if not self.is_busy and self._preflight is not None:
-            self._join(self._preflight)
+            self.jobs.start([self._preflight.make_request()])
 
     def shut_down(self) -> None:
         """Stop the batch; results are kept, and the current file leaves a checkpoint."""
-        super().shut_down()
+        self._panel.shut_down()
         self._typing_timer.stop()
         self.results.shut_down()
         if self._call is not None:
             self._call.discard()
 
-    def _read_request(self) -> BatchRequest | Refusal:
-        recipe = self.recipe.recipe()
-        if isinstance(recipe, Refusal):
-            return recipe
-        return BatchRequest(
-            recipe=recipe,
-            inputs=self.files.get_inputs(),
-            folder=self.folder.path,
-            machine=get_allowed_machine(),
-            extra_inputs=self.recipe.get_extra_paths(),
-            axes=self.options.axes.text().strip().upper() or None,
-            processes=self.options.processes.value(),
-            joint_training=self.joint_training.is_requested,
-        )
+    def begin_job(self, request: JobRequest) -> None:
+        """Forget the rows of the last batch."""
+        self._last_rows = {}
+
+    def show_progress(self, progress: JobProgress) -> None:
+        """Show the changed rows of the table, and the plan if the headers were read again."""
+        if progress.plan is not None:
+            self.results.show_preflight(progress.plan, progress.plan.rows)
+            self.plan_label.setText(progress.plan.describe())
+        self.results.update_rows(progress.rows)
+        self.run_bar.show_event(progress.event)
+
+    def accept_outcome(self, request: JobRequest, outcome: BatchResult) -> str:
+        """Return the summary of the batch."""
+        hint = [_RESUME_BATCH_HINT] if outcome.count("waiting") else []
+        return " ".join([summarise_batch_result(outcome), *hint])
+
+    def release_job(self) -> str:
+        """Return "": a batch has no preview."""
+        return ""
+
+    def describe_discard(self) -> str:
+        """Return the message on a stopped batch."""
+        return "Stopped; what is done is kept."
+
+    def set_busy(self, busy: bool) -> None:
+        """Disable what must not change during a batch; then read again what remains to do."""
+        for section in (self.files, self.recipe, self.options):
+            section.setEnabled(not busy)
+        self.joint_training.setEnabled(False)
+        if not busy:  # keeps the rows of the table
+            self.joint_training.fit_task(self.recipe.task)
+            self._preflight = None
+            self._last_rows = {row.source: row for row in self.results.table.files.rows}
+            self._schedule_reading()
 
     def _schedule_reading(self) -> None:
         """Schedule reading the headers; the table is kept until then."""
         inputs = self.files.get_inputs()
         self.folder.suggest(inputs, TASKS[self.recipe.task].spec.result_suffix)
-        self.run_bar.show_state(RunBarState.REFUSED)
+        self.jobs.set_planned(False)
         if inputs and self.folder.path:
             self.plan_label.setText(_READING_HEADERS_MESSAGE)
             self._typing_timer.start()
@@ -154,13 +191,24 @@ class BatchDock(RunDock):
         if self._call is not None:
             self._is_stale = True
             return
-        request = self._read_request()
-        if isinstance(request, Refusal):
-            self._on_read(request)
+        recipe = self.recipe.recipe()
+        if isinstance(recipe, Refusal):
+            self._on_read(recipe)
             return
-        self._call = BackgroundCall(partial(_read_headers, request), self)
-        self._call.ended.connect(self._on_read)
-        self._call.start()
+        read = partial(
+            read_batch,
+            recipe,
+            self.files.get_inputs(),
+            self.folder.path,
+            processes=self.options.processes.value(),
+            machine=get_allowed_machine(),
+            extra_paths=self.recipe.get_extra_paths(),
+            axes=self.options.axes.text().strip().upper() or None,
+            joint_training=self.joint_training.is_requested,
+        )
+        self._call = start_call(
+            read, self, self._on_read, doing="Reading the headers for", name=self.folder.path
+        )
 
     def _on_read(self, preflight: BatchPreflight | Refusal) -> None:
         self._call = None
@@ -176,22 +224,15 @@ class BatchDock(RunDock):
         self.results.show_preflight(
             preflight, (self._last_rows.get(row.source, row) for row in preflight.rows)
         )
-        all_refused = len(preflight.plan.refused_files) == len(preflight.rows)
-        batch_message = (
-            _ALL_REFUSED_MESSAGE
-            if all_refused
-            else ""
-            if preflight.count_remaining
-            else _describe_finished_batch(len(preflight.plan.refused_files))
-        )
+        refused_count = len(preflight.plan.refused_files)
+        all_refused = refused_count == len(preflight.rows)
+        message = "" if preflight.count_remaining else _describe_finished_batch(refused_count)
         self.plan_label.setText(
-            "\n".join(
-                filter(None, [preflight.summary, batch_message, *map(str, preflight.plan.notes)])
-            )
+            preflight.describe(_ALL_REFUSED_MESSAGE if all_refused else message)
         )
         start_label = "Resume" if preflight.count_remaining else "Check again"
         self.run_bar.set_start_label(start_label if preflight.has_begun else "Run")
-        self.run_bar.show_state(RunBarState.REFUSED if all_refused else RunBarState.IDLE)
+        self.jobs.set_planned(not all_refused)
 
     def _on_folder(self) -> None:
         """List the recipe of a batch in the folder; if no files are chosen, choose the batch."""
@@ -211,50 +252,6 @@ class BatchDock(RunDock):
         docks = [] if window is None else window.findChildren(TaskDock)
         return next((dock.form for dock in docks if dock.task == task), None)
 
-    def _make_run(
-        self, preflight: BatchPreflight, on_finished: Callable[[], object]
-    ) -> BackgroundRun:
-        return BackgroundRun(
-            preflight, {}, self, on_finished, execute_batch, BatchProgressQueue(), preflight.label
-        )
-
-    def _prepare(self, preflight: BatchPreflight) -> None:
-        self._last_rows = {}
-
-    def _show(self, news: BatchProgress) -> None:
-        if news.preflight is not None:
-            self.results.show_preflight(news.preflight, news.preflight.rows)
-            self.plan_label.setText(
-                "\n".join([news.preflight.summary, *map(str, news.preflight.plan.notes)])
-            )
-        self.results.update_rows(news.rows)
-        self.run_bar.show_event(news.event)
-
-    def _accept_result(self, preflight: BatchPreflight, outcome: BatchResult) -> str:
-        return " ".join(
-            [
-                summarise_batch_result(outcome),
-                *([_RESUME_BATCH_HINT] if outcome.count("waiting") else []),
-            ]
-        )
-
-    def _release_run(self) -> str:
-        return ""
-
-    def _lock_parts(self, busy: bool) -> None:
-        for section in (self.files, self.recipe, self.options):
-            section.setEnabled(not busy)
-        self.joint_training.setEnabled(False)
-        if not busy:  # keeps the rows of the table, but reads again what remains to do
-            self.joint_training.fit_task(self.recipe.task)
-            self._preflight = None
-            self._last_rows = {row.source: row for row in self.results.table.files.rows}
-            self._schedule_reading()
-
-    @property
-    def _discard_message(self) -> str:
-        return "Stopped; what is done is kept."
-
 
 def _describe_finished_batch(refused: int) -> str:
     """Return the message on a batch without remaining files, with the number of refused files."""
@@ -270,7 +267,3 @@ def _load_recipe_or_none(raw: dict[str, Any]) -> Recipe | None:
         return load_recipe(raw)
     except RefusedError:
         return None
-
-
-def _read_headers(request: BatchRequest, _: RunControl) -> BatchPreflight | Refusal:
-    return catch_errors(request.read, "Reading the headers for", request.folder)

@@ -15,8 +15,7 @@ from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
 from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, start_call
 from napari_dip.scale.batch.records import read_file_record
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.worker import RunControl
+    from napari_dip.qt.shell.worker import BackgroundCall
     from napari_dip.scale.batch.jobs import Job
 
 #: Sides in pixels: of a chunk of a lazy array, and of the sample for the contrast limits.
@@ -101,11 +100,13 @@ class BatchLayers(QObject):
         self._call = None
         if self._remaining:
             job, recipe = self._remaining.pop(0)
-            self._call = BackgroundCall(
-                partial(_load_layers_or_refusal, job, recipe, self._with_input), self
+            self._call = start_call(
+                partial(load_result_layers, job, recipe, self._with_input),
+                self,
+                self._on_opened,
+                doing="Opening the result of",
+                name=str(job.source),
             )
-            self._call.ended.connect(self._on_opened)
-            self._call.start()
         elif self._names:
             count = len(self._names)
             opened = f"'{self._names[0]}'" if count == 1 else f"{count} results"
@@ -141,16 +142,6 @@ class BatchLayers(QObject):
         """Whether a layer of a file exists already."""
         records = (layer.metadata.get(METADATA_KEY) for layer in self._viewer.layers)
         return any(isinstance(our, dict) and our.get("path") == path for our in records)
-
-
-def _load_layers_or_refusal(
-    job: Job, recipe: Recipe, neighbours: bool, _: RunControl
-) -> tuple[LazyLayer, ...] | Refusal:
-    return catch_errors(
-        lambda: load_result_layers(job, recipe, neighbours),
-        "Opening the result of",
-        str(job.source),
-    )
 
 
 def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[LazyLayer, ...]:

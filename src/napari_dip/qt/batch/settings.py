@@ -8,12 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QFormLayout,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -27,9 +26,9 @@ from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
-from napari_dip.qt.shell.dock_widget import make_button
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_button, make_form
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
-from napari_dip.qt.shell.settings_form import WheelGuard, add_file_button, add_folder_button
+from napari_dip.qt.shell.settings_form import add_file_button, add_folder_button
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -121,13 +120,8 @@ class RecipeChooser(QWidget):
             "File…", "Take task and settings from a recipe that was saved before"
         )
         self.extra_input_edits: dict[str, QLineEdit] = {}
-        self._wheel = WheelGuard()
-        for combo in (self.tasks, self.settings):
-            combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            combo.installEventFilter(self._wheel)
-        self.rows = form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        guard_wheel(self.tasks, self.settings)
+        self.rows = form = make_form(self)
         form.addRow("Task", self.tasks)
         row = QHBoxLayout()
         row.addWidget(self.settings, 1)
@@ -422,12 +416,8 @@ class BatchOptions(QWidget):
         self.processes.setToolTip(
             f"<qt>{_PROCESSES_TIP if has_distributed else _DISTRIBUTED_MISSING_TIP}</qt>"
         )
-        self._wheel = WheelGuard()
-        self.processes.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.processes.installEventFilter(self._wheel)
-        layout = QFormLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        guard_wheel(self.processes)
+        layout = make_form(self)
         layout.addRow("Axes", self.axes)
         layout.addRow("Processes", self.processes)
         self.axes.textChanged.connect(lambda _: self.changed.emit())

@@ -5,26 +5,36 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from qtpy.QtWidgets import QWidget
+
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
+from napari_dip.qt.explorer.experiment import plan_experiment
 from napari_dip.qt.explorer.plot import ExplorerPlot
-from napari_dip.qt.explorer.request import PlannedExperiment, plan_experiment
 from napari_dip.qt.explorer.results import ExplorerResults
-from napari_dip.qt.explorer.run import ExperimentProgress, ExperimentProgressQueue, run_experiment
 from napari_dip.qt.explorer.settings import ExplorerSettings
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out
-from napari_dip.qt.shell.layer_dock import LayerDock
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    Connections,
+    DockCloser,
+    lay_out,
+    unwrap_viewer,
+)
+from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
+from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.layers import Preview
-from napari_dip.qt.shell.run_bar import RunBar, RunBarState
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.worker import BackgroundRun
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
+from napari_dip.qt.shell.worker import call_reporting_errors
 from napari_dip.tasks import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import napari.viewer
 
+    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.worker import JobProgress
+
+_NOTHING_MESSAGE = "Ended before there was anything to be seen. Give it a little more time."
+_KEPT_FINDINGS_LABEL = "what was found so far"
 _TRUTH = Input(
     name="truth",
     label="Truth",
@@ -35,7 +45,7 @@ _TRUTH = Input(
 _ALL_ARCHITECTURES = list_all_architectures()
 
 
-class PriorExplorer(LayerDock):
+class PriorExplorer(QWidget):
     """The dock for three experiments with an untrained network, which restore no image.
 
     Parameters
@@ -44,13 +54,17 @@ class PriorExplorer(LayerDock):
         Its Image layers fill the list.
     """
 
-    empty_result_message = "Ended before there was anything to be seen. Give it a little more time."
-
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(
-            viewer, RunBar(kept_label="what was found so far"), (_TRUTH,), asks_axes=False
-        )
+        super().__init__()
+        self._viewer = viewer = unwrap_viewer(viewer)
+        self._closer = DockCloser(self, self.shut_down)
         self._preview: Preview | None = None
+        self.plan_label, self.run_bar = (
+            make_message_label(),
+            RunBar(kept_label=_KEPT_FINDINGS_LABEL),
+        )
+        self.inputs = LayerInputs(viewer, (_TRUTH,), self, asks_axes=False)
+        self.chooser, self.extra_inputs = self.inputs.chooser, self.inputs.extra_inputs
         self.chooser.combo.setToolTip(
             "<qt>The image to look at. It follows the layer that is selected in napari, "
             "unless that is a result.</qt>"
@@ -59,8 +73,17 @@ class PriorExplorer(LayerDock):
         self.run_bar.pause_button.setToolTip("Hold the computation; what there is stays")
         self.run_bar.discard_button.setToolTip("Stop and throw all of it away")
         self.plot = ExplorerPlot()
-        self.results = ExplorerResults(self._viewer)
+        self.results = ExplorerResults(viewer)
         self.fold = CollapsibleSection("Settings", self.settings.advanced_page)
+        self._panel = JobPanel(
+            self,
+            viewer,
+            self.run_bar,
+            (self.plot,),
+            nothing_message=_NOTHING_MESSAGE,
+            kept_label=_KEPT_FINDINGS_LABEL,
+        )
+        self.jobs = self._panel.jobs
         visible_widgets = (
             self.chooser,
             self.settings.basic_page,
@@ -69,15 +92,25 @@ class PriorExplorer(LayerDock):
             self.run_bar,
         )
         lay_out(self, visible_widgets, (self.fold, self.plot, self.results))
+        self.run_bar.run_pressed.connect(self.start)
         self.settings.changed.connect(self._on_settings)
+        self.inputs.changed.connect(self.show_plan)
+        self.inputs.message_outdated.connect(self.run_bar.forget_message)
+        self.inputs.follow_jobs(self.jobs)
         self.results.message_emitted.connect(self.run_bar.prepend_message)
         self.results.chosen.connect(lambda item: self.plot.show_group(*item))
-        self._viewer.dims.events.current_step.connect(self.show_plan)
-        self._on_theme()
+        self.jobs.discarded.connect(lambda: self.plot.restart(self.settings.experiment.key))
+        self._connections = Connections()
+        self._connections.connect(self.show_plan, viewer.dims.events.current_step)
         self._on_settings()
 
-    def check_request(self) -> PlannedExperiment | Refusal:
-        """Return the experiment of the present settings, or a refusal, from headers alone."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether an experiment is computed or waits in the queue."""
+        return self.jobs.is_busy
+
+    def check_request(self) -> tuple[JobRequest, str] | Refusal:
+        """Return the experiment of the present settings and its plan, from headers alone."""
         layer = self.chooser.get_layer()
         if layer is None:
             header = self.chooser.read_header()
@@ -91,76 +124,75 @@ class PriorExplorer(LayerDock):
         """Update the plan above the buttons, unless an experiment is on."""
         if self.is_busy:
             return
-        request = self.check_request()
-        is_refused = isinstance(request, Refusal)
-        self.plan_label.setText(
-            request.message if isinstance(request, Refusal) else request.summary
-        )
-        self.run_bar.show_state(RunBarState.REFUSED if is_refused else RunBarState.IDLE)
+        planned = self.check_request()
+        is_refused = isinstance(planned, Refusal)
+        self.plan_label.setText(planned.message if isinstance(planned, Refusal) else planned[1])
+        self.jobs.set_planned(not is_refused)
 
     def start(self) -> None:
         """Start the experiment, or add it to the queue."""
-        request = self.check_request()
-        if self.is_busy or isinstance(request, Refusal):
+        planned = self.check_request()
+        if self.is_busy or isinstance(planned, Refusal):
             self.show_plan()
             return
-        self._join(request)
+        self.jobs.start(planned[:1])
+
+    def discard(self) -> None:
+        """Stop the experiment without a result."""
+        self.jobs.discard()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
-        super().shut_down()
+        self._panel.shut_down()
+        self.inputs.disconnect_viewer()
         self.results.shut_down()
-        self._viewer.dims.events.current_step.disconnect(self.show_plan)
+        self._connections.end()
 
-    def _make_run(
-        self, experiment: PlannedExperiment, on_finished: Callable[[], object]
-    ) -> BackgroundRun:
-        begin = partial(run_experiment, experiment.request)
-        return BackgroundRun(
-            experiment.plan, experiment.pixels, self, on_finished, begin, ExperimentProgressQueue()
-        )
-
-    def _prepare(self, experiment: PlannedExperiment) -> None:
+    def begin_job(self, request: JobRequest) -> None:
+        """Empty the widgets for an experiment that begins, and show its plan."""
+        assert request.target is not None  # experiments have one
         self.results.forget()
-        self.plot.restart(experiment.request.experiment)
-        self._preview = Preview(self._viewer, experiment.request.name, experiment.layer_attributes)
-        self.plan_label.setText(experiment.running_summary)  # without the time: the bar shows it
+        self.plot.restart(request.kind)
+        self._preview = Preview(self._viewer, request.target)
+        self.plan_label.setText(request.summary)
 
-    def _show(self, news: ExperimentProgress) -> None:
-        self.run_bar.show_event(news.event)
+    def show_progress(self, progress: JobProgress) -> None:
+        """Show the preview, the time left and the curves."""
+        self.run_bar.show_event(progress.event)
         self.plot.extend(
             (group and label_architecture(_ALL_ARCHITECTURES[group]), iteration, values)
-            for group, iteration, values in news.points
+            for group, iteration, values in progress.points
         )
         if self._preview is not None:
             failing = "The preview cannot be shown"
-            call_reporting_errors(partial(self._preview.show, news.picture), failing)
+            call_reporting_errors(partial(self._preview.show, progress.event.preview), failing)
 
-    def _accept_result(self, experiment: PlannedExperiment, outcome: Any) -> str:
+    def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
+        """Show the result and return its description."""
         messages: list[str] = []
-        failing = "What was found cannot be shown"
         error_message = call_reporting_errors(
-            lambda: messages.append(self.results.show_result(experiment, outcome)), failing
+            lambda: messages.append(self.results.show_result(request, outcome)),
+            "What was found cannot be shown",
         )
-        return "\n".join([error_message] if error_message else messages)
+        return error_message or "\n".join(messages)
 
-    def _release_run(self) -> str:
+    def release_job(self) -> str:
+        """Remove the preview; return an error message, or ""."""
         preview, self._preview = self._preview, None
         if preview is None:
             return ""
         return call_reporting_errors(preview.remove, "The preview layer could not be removed")
 
-    def _clear_discarded_run(self) -> None:
-        self.plot.restart(self.settings.experiment.key)
+    def describe_discard(self) -> str:
+        """Return the message on a discarded experiment."""
+        return DISCARDED_MESSAGE
 
-    def _lock_parts(self, busy: bool) -> None:
+    def set_busy(self, busy: bool) -> None:
+        """Disable what must not change during an experiment, or enable it again."""
         self.settings.basic_page.setEnabled(not busy)
         self.settings.advanced_page.setEnabled(not busy)
-        super()._lock_parts(busy)
+        self.inputs.set_busy(busy)
 
     def _on_settings(self) -> None:
         self.extra_inputs.setVisible("truth" in self.settings.experiment.settings)
         self.show_plan()
-
-    def _plots(self) -> Sequence[Any]:
-        return (self.plot,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
-    QGridLayout,
     QLabel,
     QTableWidget,
     QTableWidgetItem,
@@ -23,12 +21,11 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.explore.experiment_setup import get_denoising_network
 from napari_dip.explore.results import find_free_folder
-from napari_dip.qt.explorer.request import add_stack_axis
-from napari_dip.qt.shell.dock_widget import make_button
+from napari_dip.qt.explorer.experiment import add_stack_axis
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, start_call
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -38,8 +35,8 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.explore.results import ExperimentResult, ExperimentSummary
-    from napari_dip.qt.explorer.request import PlannedExperiment
-    from napari_dip.qt.shell.worker import RunControl
+    from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
+    from napari_dip.qt.shell.worker import BackgroundCall
 
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
@@ -120,8 +117,9 @@ class ExplorerResults(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._experiment: PlannedExperiment | None = None
+        self._target: ResultTarget | None = None
         self._result: Any = None
+        self._kind = ""
         self._summary: ExperimentSummary | None = None
         self._layer: napari.layers.Image | None = None
         self._saving: BackgroundCall | None = None
@@ -157,15 +155,14 @@ class ExplorerResults(QWidget):
         self.setVisible(False)
         viewer.dims.events.current_step.connect(self._on_step)
 
-    def show_result(self, experiment: PlannedExperiment, result: Any) -> str:
+    def show_result(self, request: JobRequest, result: Any) -> str:
         """Show a result, and return its description."""
         self.forget()
-        # frees the input pixels, which the result does not need
-        self._experiment, self._result = replace(experiment, pixels={}), result
+        self._target, self._result, self._kind = request.target, result, request.kind
         self._summary = summary = result.summarise()
         self.headline.setText(summary.headline)
         self.table.fill(summary.heads, summary.rows)
-        self.preset_button.setVisible(experiment.request.experiment == "architectures")
+        self.preset_button.setVisible(request.kind == "architectures")
         self.open_button.setEnabled(False)
         self.save_button.setEnabled(True)
         self.setVisible(True)
@@ -175,24 +172,22 @@ class ExplorerResults(QWidget):
         """Drop the last result and hide the widget."""
         if self._saving is not None:
             self._saving.discard()
-        self._experiment = self._result = self._summary = self._layer = None
+        self._target = self._result = self._summary = self._layer = None
         self._saving = self._page = None
         self.picture_label.setVisible(False)
         self.setVisible(False)
 
     def add_layer(self) -> None:
         """Add the stack of pictures as a layer."""
-        experiment, summary = self._experiment, self._summary
-        if experiment is None or summary is None:
+        target, summary = self._target, self._summary
+        if target is None or summary is None:
             return
         stack = summary.stack
-        attributes = add_stack_axis(experiment.layer_attributes)
+        attributes = add_stack_axis(target.layer_attributes)
         if not stack.has_image_units:
             attributes.pop("contrast_limits", None)
-        layer_labels = {
-            "name": f"{experiment.request.name} {stack.name_suffix}",
-            "axis_labels": (stack.axis, "y", "x"),
-        }
+        layer_name = f"{target.name} {stack.name_suffix}"
+        layer_labels = {"name": layer_name, "axis_labels": (stack.axis, "y", "x")}
         images: list[napari.layers.Image] = []
 
         def act() -> None:
@@ -206,28 +201,27 @@ class ExplorerResults(QWidget):
             self._move_slider(row)
             self._on_step()
         names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
-        layer_name = f"{experiment.request.name} {stack.name_suffix}"
         message = f"Added: '{layer_name}'. Its slider goes through {names}."
         self.message_emitted.emit(trouble or message)
 
     def save(self) -> None:
         """Save the report in a folder that the user chooses, in the background."""
-        experiment, result = self._experiment, self._result
-        if experiment is None or self._saving is not None:
+        target, result = self._target, self._result
+        if target is None or self._saving is not None:
             return
         parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
-        folder = find_free_folder(
-            parent, f"{experiment.request.name} {experiment.request.experiment}"
+        folder = find_free_folder(parent, f"{target.name} {self._kind}")
+        self._saving = start_call(
+            partial(result.save, folder),
+            self,
+            self._on_saved,
+            doing="Saving the report of",
+            name=target.name,
         )
-        self._saving = BackgroundCall(
-            partial(_save_experiment_report, result, folder, experiment.request.name), self
-        )
-        self._saving.ended.connect(self._on_saved)
         self.save_button.setEnabled(False)
         self.message_emitted.emit("Saving the report")
-        self._saving.start()
 
     def open(self) -> None:
         """Open the saved report in the browser."""
@@ -238,12 +232,12 @@ class ExplorerResults(QWidget):
 
     def keep_preset(self) -> None:
         """Save the recommended architecture as a preset of Denoise."""
-        if self._experiment is None or self._result is None:
+        if self._target is None or self._result is None:
             return
         design = self._result.recommended_fit.architecture
         recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
         preset_label = "random input" if design.name == DEFAULT_ARCHITECTURE else design.label
-        base = _clean_preset_name(f"{preset_label} for {self._experiment.request.name}")
+        base = _clean_preset_name(f"{preset_label} for {self._target.name}")
         name = ""
         try:
             for number in range(1, _MAX_PRESET_NUMBER):
@@ -304,20 +298,15 @@ class ExplorerResults(QWidget):
             dims.set_point(dims.ndim - 3, number)
 
     def _arrange(self) -> None:
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.headline, 0, 0, 1, 2)
-        layout.addWidget(self.table, 1, 0, 1, 2)
-        layout.addWidget(self.save_button, 2, 0)
-        layout.addWidget(self.open_button, 2, 1)
-        layout.addWidget(self.layers_button, 3, 0, 1, 2)
-        layout.addWidget(self.picture_label, 4, 0, 1, 2)
-        layout.addWidget(self.preset_button, 5, 0, 1, 2)
-
-
-def _save_experiment_report(result: Any, folder: Path, name: str, _: RunControl) -> Path | Refusal:
-    """Save a report and return its path, or a refusal; takes seconds."""
-    return catch_errors(lambda: result.save(folder), "Saving the report of", name)
+        rows = (
+            [self.headline],
+            [self.table],
+            [self.save_button, self.open_button],
+            [self.layers_button],
+            [self.picture_label],
+            [self.preset_button],
+        )
+        fill_grid(self, rows)
 
 
 def _clean_preset_name(name: str) -> str:

@@ -8,7 +8,6 @@ from psygnal import Signal
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QComboBox,
-    QFormLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
@@ -21,7 +20,7 @@ from napari_dip.explore.experiment_setup import label_architecture, list_all_arc
 from napari_dip.explore.experiments import EXPERIMENTS, Experiment
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.recipe import RunSettings
-from napari_dip.qt.shell.settings_form import WheelGuard
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_combo, make_form
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 _MAX_FIT_ITERATIONS, _MAX_CROP_SIDE = 100_000, 4096
@@ -43,7 +42,7 @@ class ExplorerSettings:
     changed = Signal()
 
     def __init__(self) -> None:
-        self.experiments = _make_choice_combo(
+        self.experiments = _make_choices(
             "Experiment", {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
         )
         self.description_label = QLabel()
@@ -58,9 +57,9 @@ class ExplorerSettings:
             or {}
             for name in ("preset", "device")
         )
-        self.preset = _make_choice_combo("Network of the preset", presets)
-        self.device = _make_choice_combo("Device", devices)
-        self.network = _make_choice_combo(
+        self.preset = _make_choices("Network of the preset", presets)
+        self.device = _make_choices("Device", devices)
+        self.network = _make_choices(
             "Architecture",
             {
                 name: label_architecture(architecture)
@@ -78,7 +77,6 @@ class ExplorerSettings:
             "and to noise.</qt>"
         )
         self._edited_spins: set[QSpinBox] = set()
-        self._wheel = WheelGuard()
         self.basic_page, self.advanced_page = self._arrange()
         self._fill_designs()
         self._on_experiment()
@@ -157,19 +155,18 @@ class ExplorerSettings:
         self.changed.emit()
 
     def _arrange(self) -> tuple[QWidget, QWidget]:
-        for widget in (self.experiments, self.preset, self.network, self.device, *self._spins):
-            widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            widget.installEventFilter(self._wheel)
+        guard_wheel(self.experiments, self.preset, self.network, self.device)
+        guard_wheel(self.iterations, self.side, self.seed)
         top, folded = QWidget(), QWidget()
         top_layout = QVBoxLayout(top)
         top_layout.setContentsMargins(0, 0, 0, 0)
-        form = _make_settings_layout()
+        form = make_form()
         form.addRow("Experiment", self.experiments)
         top_layout.addLayout(form)
         top_layout.addWidget(self.description_label)
         folded_layout = QVBoxLayout(folded)
         folded_layout.setContentsMargins(0, 0, 0, 0)
-        form = _make_settings_layout()
+        form = make_form()
         form.addRow("Network of", self.preset)
         self._network_label = QLabel("Architecture")
         form.addRow(self._network_label, self.network)
@@ -183,10 +180,6 @@ class ExplorerSettings:
         folded_layout.addWidget(self.designs)
         self._set_tooltips()
         return top, folded
-
-    @property
-    def _spins(self) -> tuple[QSpinBox, ...]:
-        return self.iterations, self.side, self.seed
 
     def _set_tooltips(self) -> None:
         tips = {
@@ -206,21 +199,8 @@ class ExplorerSettings:
             widget.setToolTip(f"<qt>{tip}</qt>")
 
 
-def _make_settings_layout() -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
-
-
-def _make_choice_combo(name: str, choices: dict[str, str]) -> QComboBox:
-    combo = QComboBox()
-    combo.setAccessibleName(name)
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
-    for value, label in choices.items():
-        combo.addItem(label, value)
-    return combo
+def _make_choices(name: str, choices: dict[str, str]) -> QComboBox:
+    return make_combo(name, choices=choices, length=8)
 
 
 def _make_spin_box(name: str, minimum: int, max_count: int) -> QSpinBox:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import ref
 
 import numpy as np
@@ -12,20 +12,19 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_dip.qt.results.line_profile import ProfileSection
+from napari_dip.qt.shell.dock_widget import guard_wheel
 from napari_dip.qt.shell.layers import add_provenance, preserve_view, read_source_input
 from napari_dip.qt.shell.preferences import read_preferences
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.settings_form import WheelGuard
+from napari_dip.qt.shell.worker import call_reporting_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import napari.layers
     import napari.viewer
     import numpy.typing as npt
     from napari.layers import Image
 
     from napari_dip.pipeline.events import Restoration
+    from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.run_completion import PendingResult
 
 #: Extra layers by attribute of `Restoration`: label and tooltip.
@@ -56,12 +55,7 @@ _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show th
 
 
 def add_extra_layer(
-    viewer: napari.viewer.Viewer,
-    kind: str,
-    name: str,
-    layer_attributes: Mapping[str, Any],
-    result: Restoration,
-    crop_preview_name: str = "",
+    viewer: napari.viewer.Viewer, kind: str, target: ResultTarget, result: Restoration
 ) -> napari.layers.Image | None:
     """Add an extra layer, hidden at first; return None if the result does not have it.
 
@@ -69,35 +63,33 @@ def add_extra_layer(
     ----------
     viewer : napari.viewer.Viewer
     kind : str
-        Key of `EXTRA_LAYERS`.
-    name : str
-        The name of the input layer.
-    layer_attributes : mapping
-        Position and metadata: of the result for the uncertainty, of the input for the residual.
+        Key of `EXTRA_LAYERS`. The uncertainty lies where the result lies, the residual where the
+        input lies.
+    target : ResultTarget
     result : Restoration
-    crop_preview_name : str
-        Suffix of the layer name for a crop preview; else empty.
     """
     pixels = getattr(result, kind)
     if pixels is None:
         return None
-    pixels = _reduce_rgb(pixels) if layer_attributes.get("rgb") else pixels
+    is_uncertainty = kind == "uncertainty"
+    attributes = target.layer_attributes if is_uncertainty else target.input_layer_attributes
+    pixels = _reduce_rgb(pixels) if attributes.get("rgb") else pixels
     limit = (
         float(np.percentile(np.abs(pixels), _CONTRAST_PERCENTILE))
         or float(np.abs(pixels).max())
         or 1.0
     )
-    low, colours = (0.0, "magma") if kind == "uncertainty" else (-limit, _DIVERGING_COLORMAP)
+    low, colours = (0.0, "magma") if is_uncertainty else (-limit, _DIVERGING_COLORMAP)
     with preserve_view(viewer):
         return viewer.add_image(
             pixels,
-            name=" ".join(filter(None, [name, crop_preview_name, kind])),
-            **{key: layer_attributes[key] for key in _PLACEMENT_KEYS if key in layer_attributes},
+            name=" ".join(filter(None, [target.name, target.crop_preview_name, kind])),
+            **{key: attributes[key] for key in _PLACEMENT_KEYS if key in attributes},
             colormap=colours,
             contrast_limits=(low, limit),
             blending="translucent_no_depth",
             visible=False,  # it would cover the result
-            metadata=add_provenance(layer_attributes, name, result, kind),
+            metadata=add_provenance(attributes, target.name, result, kind),
         )
 
 
@@ -135,7 +127,7 @@ class ResultView:
 
     def show(self, pending: PendingResult, layer: str) -> str:
         """Compare a new result with its input and add its extra layers; return a message."""
-        result_layer, source_layer = self._viewer.layers[layer], pending.get_source_layer()
+        result_layer, source_layer = self._viewer.layers[layer], pending.target.get_source_layer()
         if source_layer is not None and source_layer in self._viewer.layers:
             self.comparison.show_pair(source_layer, result_layer)
             self.profile.show_pair(source_layer, result_layer)
@@ -164,11 +156,7 @@ class ResultView:
 
     def _add_extra_layer(self, kind: str, pending: PendingResult, names: list[str]) -> str:
         """Add an extra layer and append its name to `names`; return an error message or ""."""
-        attributes = (
-            pending.layer_attributes if kind == "uncertainty" else pending.input_layer_attributes
-        )
-        arguments = pending.name, attributes, pending.result, pending.crop_preview_name
-        act = partial(add_extra_layer, self._viewer, kind, *arguments)
+        act = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
         added: list[Image | None] = []
         trouble = call_reporting_errors(
             lambda: added.append(act()), f"The {kind} could not be added"
@@ -231,9 +219,7 @@ class Comparison(QWidget):
         self.slider.setRange(0, 100)
         self.slider.setPageStep(25)
         self.slider.setAccessibleName("Input or result")
-        self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self._wheel = WheelGuard()
-        self.slider.installEventFilter(self._wheel)
+        guard_wheel(self.slider)
         self.setToolTip(
             "<qt>Fade between the input and the result, to see what was changed. "
             "Only the layers' opacity is changed, no pixel.</qt>"

@@ -8,9 +8,14 @@ from weakref import WeakSet, ref
 import numpy as np
 import pyqtgraph as pg
 from napari.layers import Image, Shapes
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_single_shot_timer
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    Connections,
+    make_button,
+    make_single_shot_timer,
+)
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution, preserve_view
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -19,7 +24,7 @@ from napari_dip.qt.shell.plot import (
     recolour,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import call_reporting_errors
+from napari_dip.qt.shell.worker import call_reporting_errors
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -171,8 +176,7 @@ class ProfileSection(CollapsibleSection):
         self._viewer = viewer
         self._pair: tuple[ref[Image], ref[Image]] | None = None
         self._watched_layers: WeakSet[Any] = WeakSet()
-        self.button = QPushButton("Draw a line")
-        self.button.setToolTip("<qt>Add a Shapes layer, ready for a line to be drawn</qt>")
+        self.button = make_button("Draw a line", "Add a Shapes layer, ready for a line to be drawn")
         self.message_label = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
         self.plot = ProfilePlot()
@@ -185,7 +189,10 @@ class ProfileSection(CollapsibleSection):
         self.button.clicked.connect(self.draw)
         self.toggled.connect(self._schedule_redraw)
         self._redraw_timer.timeout.connect(self._update_plot)
-        self._connect(True)
+        events = viewer.layers.events
+        self._connections = Connections()
+        self._connections.connect(self._on_layers, events.inserted, events.removed)
+        self._connections.connect(self._schedule_redraw, viewer.dims.events.current_step)
         self._on_layers()
 
     def show_pair(self, below: Image, above: Image) -> None:
@@ -210,7 +217,7 @@ class ProfileSection(CollapsibleSection):
     def shut_down(self) -> None:
         """Disconnect from the viewer."""
         self._redraw_timer.stop()
-        self._connect(False)
+        self._connections.end()
         for layer in list(self._watched_layers):
             layer.events.data.disconnect(self._schedule_redraw)
         self._watched_layers.clear()
@@ -260,14 +267,6 @@ class ProfileSection(CollapsibleSection):
             (layer for layer in self._viewer.layers if isinstance(layer, Image)), None
         )
         return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
-
-    def _connect(self, is_connected: bool) -> None:
-        layers, dims = self._viewer.layers.events, self._viewer.dims.events
-        for signal in (layers.inserted, layers.removed):
-            (signal.connect if is_connected else signal.disconnect)(self._on_layers)
-        (dims.current_step.connect if is_connected else dims.current_step.disconnect)(
-            self._schedule_redraw
-        )
 
     def _on_layers(self, _: object = None) -> None:
         for layer in self._viewer.layers:

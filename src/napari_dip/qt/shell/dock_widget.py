@@ -1,19 +1,28 @@
-"""The base class of all docks, which detects that its dock is closed, and layout helpers."""
+"""What all docks are built of: their end when they are closed, folded sections, and layouts."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QDockWidget, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDockWidget,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from qtpy.QtCore import QObject
-    from qtpy.QtGui import QResizeEvent, QShowEvent
+    from qtpy.QtGui import QResizeEvent
 
 #: Qt's `QWIDGETSIZE_MAX`, in pixels: no limit on the size. Not every binding exports it.
 _MAX_WIDGET_SIZE = (1 << 24) - 1
@@ -68,35 +77,88 @@ def _measure_page_height(page: QWidget) -> int:
     return int(height)
 
 
-class DockWidget(QWidget):
-    """A widget that shuts down when napari closes its dock."""
+class DockCloser(QObject):
+    """Event filter that shuts a dock down when napari closes it, and makes its title fit.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    dock : QWidget
+    shut_down : callable
+        Stops all work and disconnects from the viewer.
+    """
+
+    def __init__(self, dock: QWidget, shut_down: Callable[[], object]) -> None:
+        super().__init__(dock)
+        self._dock, self._shut_down = dock, shut_down
         self._is_docked = False
+        dock.setMinimumWidth(MIN_DOCK_WIDTH)
+        dock.installEventFilter(self)
 
-    def shut_down(self) -> None:
-        """Stop all work and disconnect from the viewer."""
-        raise NotImplementedError
-
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Make the widget as wide as the title of its dock, which napari would cut off."""
-        super().showEvent(event)
-        dock = self.parentWidget()
-        title = dock.titleBarWidget() if isinstance(dock, QDockWidget) else None
-        if title is not None and (layout := title.layout()) is not None:
-            self.setMinimumWidth(max(self.minimumWidth(), layout.minimumSize().width()))
-
-    def event(self, event: QEvent | None) -> bool:
-        """Shut down when the dock is closed: napari then removes the widget from its parent."""
-        if event is not None and event.type() == QEvent.Type.ParentChange:
-            if self.parentWidget() is not None:
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """React to a change of the parent, and to the first appearance."""
+        kind = None if event is None else event.type()
+        if kind == QEvent.Type.ParentChange:  # on closing, napari takes the widget from its parent
+            if self._dock.parentWidget() is not None:
                 self._is_docked = True
             elif self._is_docked:
                 self._is_docked = False
-                self.shut_down()
-                self.deleteLater()
-        return bool(super().event(event))
+                self._shut_down()
+                self._dock.deleteLater()
+        elif kind == QEvent.Type.Show:
+            self._fit_title()
+        return False
+
+    def _fit_title(self) -> None:
+        """Make the dock as wide as its title, which napari would cut off."""
+        frame = self._dock.parentWidget()
+        title = frame.titleBarWidget() if isinstance(frame, QDockWidget) else None
+        if title is not None and (layout := title.layout()) is not None:
+            width = layout.minimumSize().width()
+            self._dock.setMinimumWidth(max(self._dock.minimumWidth(), width))
+
+
+class Connections:
+    """Connections to events that outlive a widget, such as those of the viewer."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Any, Callable[..., Any]]] = []
+
+    def connect(self, slot: Callable[..., Any], *signals: Any) -> None:
+        """Connect a slot to each of the signals."""
+        for signal in signals:
+            signal.connect(slot)
+            self._pairs.append((signal, slot))
+
+    def follow_layers(self, slot: Callable[..., Any], viewer: Any) -> None:
+        """Connect a slot to the layers that are added to a viewer, removed or renamed."""
+        events = viewer.layers.events
+        self.connect(slot, events.inserted, events.removed, events.renamed)
+
+    def end(self) -> None:
+        """Disconnect all of them."""
+        for signal, slot in self._pairs:
+            signal.disconnect(slot)
+        self._pairs.clear()
+
+
+class WheelGuard(QObject):
+    """Event filter that keeps the wheel from changing a setting while the dock is scrolled."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Filter out wheel events for widgets without the focus."""
+        if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget):
+            return False
+        if watched.hasFocus():
+            return False
+        event.ignore()  # passes the event on to the scroll area
+        return True
+
+
+def guard_wheel(*widgets: QWidget) -> None:
+    """Let the wheel change these widgets only when they have the focus."""
+    for widget in widgets:
+        widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        widget.installEventFilter(WheelGuard(widget))
 
 
 def unwrap_viewer(viewer: Any) -> Any:
@@ -146,7 +208,6 @@ def lay_out(dock: QWidget, widgets: Sequence[QWidget], long: Sequence[QWidget]) 
     for widget in widgets:
         layout.addWidget(widget)
     layout.addWidget(scroll_area, 1)
-    dock.setMinimumWidth(MIN_DOCK_WIDTH)
 
 
 def _reveal(area: QScrollArea, fold: CollapsibleSection, unfolded: bool) -> None:
@@ -172,3 +233,83 @@ def make_button(text: str, tip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(f"<qt>{tip}</qt>")
     return button
+
+
+def make_combo(
+    name: str, tip: str = "", choices: Mapping[str, str] | None = None, *, length: int | None = None
+) -> QComboBox:
+    """Return a list of choices, which a long entry does not widen.
+
+    Parameters
+    ----------
+    name : str
+        Name for screen readers.
+    tip : str
+        The tooltip.
+    choices : mapping of str to str, optional
+        Labels of the entries by their values.
+    length : int, optional
+        Smallest number of visible characters.
+    """
+    combo = QComboBox()
+    combo.setAccessibleName(name)
+    combo.setToolTip(f"<qt>{tip}</qt>" if tip else "")
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    if length is not None:
+        combo.setMinimumContentsLength(length)
+    for value, label in (choices or {}).items():
+        combo.addItem(label, value)
+    return combo
+
+
+def fill_combo(
+    combo: QComboBox, names: Sequence[str], chosen: str | None, default: int = -1
+) -> None:
+    """Replace the entries of a list and choose one, without a signal.
+
+    Parameters
+    ----------
+    combo : QComboBox
+    names : sequence of str
+    chosen : str or None
+    default : int
+        Index of the choice if `chosen` is not among the names.
+    """
+    with QSignalBlocker(combo):
+        combo.clear()
+        combo.addItems(names)
+        index = combo.findText(chosen) if chosen else -1
+        combo.setCurrentIndex(index if index >= 0 else min(default, len(names) - 1))
+
+
+def make_form(page: QWidget | None = None) -> QFormLayout:
+    """Return a layout of labels and fields without margins, optionally for a page."""
+    form = QFormLayout() if page is None else QFormLayout(page)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def fill_grid(
+    page: QWidget, rows: Sequence[Sequence[Any]], spacing: int | None = None
+) -> QGridLayout:
+    """Lay widgets and layouts out in rows; one that is alone spans its row.
+
+    Parameters
+    ----------
+    page : QWidget
+    rows : sequence of sequence of QWidget or QLayout
+    spacing : int, optional
+        Vertical spacing in pixels.
+    """
+    grid = QGridLayout(page)
+    grid.setContentsMargins(0, 0, 0, 0)
+    if spacing is not None:
+        grid.setVerticalSpacing(spacing)
+    columns = max(map(len, rows))
+    for row, items in enumerate(rows):
+        for column, item in enumerate(items):
+            span = columns if len(items) == 1 else 1
+            add = grid.addWidget if isinstance(item, QWidget) else grid.addLayout
+            add(item, row, column, 1, span)
+    return grid

@@ -20,7 +20,7 @@ from napari_dip.tasks import TASKS
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import napari.layers
     import napari.types
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.qt.shell.job_controller import ResultTarget
 
 #: Smallest ratio of a picture's range to the contrast limits of its source layer for which the
 #: picture gets these limits, so that both can be compared by eye. Noise widens the range of a layer
@@ -327,10 +328,8 @@ def read_source_input(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
 
 def add_result(
     viewer: napari.viewer.Viewer,
-    name: str,
-    layer_attributes: Mapping[str, Any],
+    target: ResultTarget,
     result: Restoration,
-    crop_preview_name: str = "",
     preview: Preview | None = None,
 ) -> napari.layers.Image:
     """Add a result and its extra outputs as layers; return the layer of the result.
@@ -338,24 +337,19 @@ def add_result(
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    name : str
-        The name of the input layer.
-    layer_attributes : mapping
-        The attributes of the input layer, by `copy_layer_attributes`.
+    target : ResultTarget
     result : Restoration
-    crop_preview_name : str
-        Suffix of the name for the result of a crop preview; else empty.
     preview : Preview, optional
         The preview of the run; its layer shows the result if it is the topmost one.
     """
-    metadata = add_provenance(
-        layer_attributes, name, result, "crop-preview" if crop_preview_name else "result"
-    )
+    name, crop_name, spec = target.name, target.crop_preview_name, result.recipe.task.spec
+    shows = "crop-preview" if crop_name else "result"
+    metadata = add_provenance(target.layer_attributes, name, result, shows)
     layer_attributes = adjust_contrast_limits(
-        layer_attributes, compute_value_range(result.image), part=bool(crop_preview_name)
+        target.layer_attributes, compute_value_range(result.image), part=bool(crop_name)
     )
     with preserve_view(viewer):
-        for output in result.recipe.task.spec.extra_outputs:
+        for output in spec.extra_outputs:
             _add_learned_layer(
                 viewer,
                 f"{name} {output.upper()}",
@@ -363,10 +357,8 @@ def add_result(
                 result.learned[output],
                 metadata,
             )
-        layer_name, attributes = (
-            f"{name} {crop_preview_name or result.recipe.task.spec.result_suffix}",
-            {**layer_attributes, "metadata": metadata},
-        )
+        layer_name = f"{name} {crop_name or spec.result_suffix}"
+        attributes = {**layer_attributes, "metadata": metadata}
         layer = (
             None if preview is None else preview.show_result(result.image, layer_name, attributes)
         )
@@ -388,41 +380,19 @@ def _add_learned_layer(
     viewer.add_image(picture, name=name, **placement, colormap="magma", metadata=provenance)
 
 
-def follow_layers(
-    viewer: napari.viewer.Viewer, slot: Callable[..., None], *, is_connected: bool
-) -> None:
-    """Connect or disconnect a slot for layers that are added, removed, renamed or activated."""
-    layers = viewer.layers
-    signals = (layers.events.inserted, layers.events.removed, layers.events.renamed)
-    for signal in (*signals, layers.selection.events.active):
-        (signal.connect if is_connected else signal.disconnect)(slot)
-
-
 class Preview:
     """The layer that shows a running fit, and the result afterwards.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    name : str
-        The name of the input layer.
-    layer_attributes : mapping
-        The attributes of the input layer, by `copy_layer_attributes`.
-    part : bool
-        Whether a crop of the layer is restored.
+    target : ResultTarget
     """
 
-    def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        name: str,
-        layer_attributes: Mapping[str, Any],
-        *,
-        part: bool = False,
-    ) -> None:
-        self._viewer, self._is_part = viewer, part
-        self._name = f"{name} preview"
-        self._layer_attributes = dict(layer_attributes) | {
+    def __init__(self, viewer: napari.viewer.Viewer, target: ResultTarget) -> None:
+        self._viewer, self._is_part = viewer, bool(target.crop_preview_name)
+        self._name = f"{target.name} preview"
+        self._layer_attributes = dict(target.layer_attributes) | {
             "metadata": {METADATA_KEY: {"preview": True}}
         }
         self._layer: Image | None = None

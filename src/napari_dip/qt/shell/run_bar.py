@@ -1,15 +1,18 @@
-"""The run buttons (Run, Pause, Discard) with progress bar and messages, and scrollable labels."""
+"""The plan line, the run buttons, the progress and the messages of a dock's jobs."""
 
 from __future__ import annotations
 
 import re
 import time
-from enum import Enum
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from qtpy.QtCore import QEvent, QPointF, Qt, QTimer, Signal
+from napari.utils.notifications import show_error
+from napari.utils.progress import progress
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QEvent, QObject, QPointF, Qt, QTimer, Signal
 from qtpy.QtGui import QTextLayout, QTextOption
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
     QFrame,
     QGridLayout,
@@ -22,14 +25,25 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dip.errors.fault import make_lines_printable
+from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import format_duration
+from napari_dip.qt.shell.job_controller import (
+    KEPT_LABEL,
+    JobController,
+    JobState,
+    JobView,
+)
+from napari_dip.qt.shell.worker import call_reporting_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import napari.viewer
     from qtpy.QtGui import QResizeEvent
 
-    from napari_dip.pipeline.events import Event
+    from napari_dip.errors import Refusal
+    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.worker import JobProgress
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
 MAX_MESSAGE_LINES = 10
@@ -41,6 +55,8 @@ _OPTION = re.compile(r" \(--[a-z][^()]*\)")
 #: Seconds after the start in which a click on Run is ignored: the second click of a double click
 #: must not stop the run.
 _DOUBLE_CLICK_SECONDS = 0.5
+#: States in which the first button stops the job.
+_BUSY_STATES = {JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.FINISHED}
 
 
 class ScrollableLabel(QScrollArea):
@@ -155,24 +171,13 @@ class ScrollableLabel(QScrollArea):
         self.more_label.setText(f"▼ {lines}{warning}" if hidden_lines else "")
 
 
-class RunBarState(Enum):
-    """The state of the run buttons."""
-
-    REFUSED = "refused"
-    IDLE = "ready"
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPING = "stopping"
-
-
 class RunBar(QWidget):
     """Run buttons, a progress bar and a message; emits a signal for each button pressed.
 
     Parameters
     ----------
     kept_label : str
-        What stopping keeps, for messages; also an attribute.
+        What stopping keeps, for the tooltip.
     stop : str
         The label of the first button during a run.
     discards : bool
@@ -190,15 +195,15 @@ class RunBar(QWidget):
         self,
         parent: QWidget | None = None,
         *,
-        kept_label: str = "the best picture so far",
+        kept_label: str = KEPT_LABEL,
         stop: str = "Stop and keep",
         discards: bool = True,
     ) -> None:
         super().__init__(parent)
-        self.kept_label = kept_label
+        self._kept_label = kept_label
         self._stop_label, self._can_discard = stop, discards
         self._start_label = "Run"
-        self.state = RunBarState.REFUSED
+        self.state = JobState.IDLE
         self._last_event_time = 0.0
         self._message = ""
         self._last_shown_event: tuple[Event, tuple[str, ...]] | None = None
@@ -220,28 +225,29 @@ class RunBar(QWidget):
         self.pause_button.clicked.connect(self._on_pause)
         self.discard_button.clicked.connect(self.discard_pressed)
         self.add_button.clicked.connect(self.add_pressed)
-        self.show_state(RunBarState.REFUSED)
+        self.show_state(JobState.IDLE)
 
-    def show_state(self, state: RunBarState) -> None:
+    def show_state(self, state: JobState) -> None:
         """Set labels, tooltips and availability of the buttons for a state."""
-        if state is RunBarState.RUNNING and self.state in (RunBarState.IDLE, RunBarState.WAITING):
-            self._last_event_time, self._last_shown_event = time.monotonic(), None
+        if state is JobState.RUNNING and self.state in (JobState.PLANNED, JobState.WAITING):
+            self._last_event_time = time.monotonic()
+            self._last_shown_event = Event(message="Getting ready"), ()
+            self.bar.setValue(0)
             self._clock.start()
         self.state = state
-        is_busy = state in (RunBarState.RUNNING, RunBarState.PAUSED, RunBarState.STOPPING)
-        is_waiting = state is RunBarState.WAITING
+        is_busy = state in _BUSY_STATES
+        is_waiting = state is JobState.WAITING
         self.run_button.setText(
             self._stop_label if is_busy else "Waiting" if is_waiting else self._start_label
         )
         self.run_button.setToolTip(
-            f"Stop now and keep {self.kept_label}" if is_busy else "Start, as the line above says"
+            f"Stop now and keep {self._kept_label}" if is_busy else "Start, as the line above says"
         )
-        self.run_button.setEnabled(
-            state in (RunBarState.IDLE, RunBarState.RUNNING, RunBarState.PAUSED)
-        )
-        self.pause_button.setText("Resume" if state is RunBarState.PAUSED else "Pause")
-        self.pause_button.setEnabled(state in (RunBarState.RUNNING, RunBarState.PAUSED))
-        self.discard_button.setEnabled(is_busy or is_waiting)
+        self.run_button.setEnabled(state in (JobState.PLANNED, JobState.RUNNING, JobState.PAUSED))
+        self.pause_button.setText("Resume" if state is JobState.PAUSED else "Pause")
+        self.pause_button.setEnabled(state in (JobState.RUNNING, JobState.PAUSED))
+        # a finished job has an outcome already
+        self.discard_button.setEnabled(state in _BUSY_STATES - {JobState.FINISHED} or is_waiting)
         self.discard_button.setVisible(self._can_discard or is_waiting)
         self.bar.setVisible(is_busy)
         if not is_busy:
@@ -259,7 +265,7 @@ class RunBar(QWidget):
         window 25 times a second: 31 % of a core without a GPU, against 3 % for the seconds
         (window of 1280 x 720 with Mesa's llvmpipe).
         """
-        if self.state is not RunBarState.RUNNING:
+        if self.state is not JobState.RUNNING:
             return
         self._last_shown_event = event, tuple(remarks)
         self.bar.setValue(round(1000 * event.fraction))
@@ -284,20 +290,24 @@ class RunBar(QWidget):
         """Show a text above the last message, until the next message."""
         self.message_area.show_text("\n".join(filter(None, [text, self._message])))
 
+    def forget_message(self) -> None:
+        """Remove the last message, unless it is about a waiting result."""
+        if self.add_button.isHidden():
+            self.show_message("")
+
     def _on_second(self) -> None:
         """Update the count of seconds while there is no progress to show."""
         if self._last_shown_event is not None and not self._last_shown_event[0].fraction:
             self.show_event(*self._last_shown_event)
 
     def _on_run(self) -> None:
-        if self.state is RunBarState.IDLE:
-            self.bar.setValue(0)
+        if self.state is JobState.PLANNED:
             self.run_pressed.emit()
         elif time.monotonic() - self._last_event_time > _DOUBLE_CLICK_SECONDS:
             self.keep_pressed.emit()
 
     def _on_pause(self) -> None:
-        (self.resume_pressed if self.state is RunBarState.PAUSED else self.pause_pressed).emit()
+        (self.resume_pressed if self.state is JobState.PAUSED else self.pause_pressed).emit()
 
     def _arrange(self) -> None:
         layout = QGridLayout(self)
@@ -338,3 +348,153 @@ def make_message_label() -> QLabel:
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
     return label
+
+
+class Activity:
+    """A progress bar in napari's activity dock, in percent.
+
+    Parameters
+    ----------
+    label : str
+        The label of the bar.
+    window : QWidget or None
+        napari's main window. The spinning wheel in its corner is stopped: it redraws the whole
+        window 25 times a second, which took most of a core without a GPU. On one core, a fit of
+        7 s then lasted 57 s (256 x 256 pixels, 60 iterations).
+    """
+
+    def __init__(self, label: str, window: QWidget | None) -> None:
+        self._bar = progress(total=100, desc=label)
+        for text_label in window.findChildren(QLabel) if window is not None else ():
+            if (movie := text_label.movie()) is not None:
+                movie.stop()
+
+    def show(self, fraction: float) -> None:
+        """Show the fraction of the work that is done, from 0 to 1."""
+        self._bar.update(max(0, round(100 * fraction) - self._bar.n))
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+def make_canvas_current(docked: QWidget) -> None:
+    """Make the OpenGL context of the window's canvas current, before a layer is removed.
+
+    napari 0.9 frees textures, buffers and programs of a removed layer at once, in the context that
+    is current. That is mostly the context of the surrounding window. After two layers are removed
+    in a row, a later drawing crashes in `glDrawArrays` (with Mesa's llvmpipe and softpipe; napari's
+    issues 6472 and 8471 report such crashes with NVIDIA GPUs).
+    """
+    window = docked.window()
+    while window is not None and (parent := window.parentWidget()) is not None:  # a floating dock
+        window = parent.window()
+    if window is not None:
+        for canvas in window.findChildren(QOpenGLWidget):
+            canvas.makeCurrent()
+
+
+class JobDock(JobView, Protocol):
+    """A dock that starts jobs."""
+
+    def show_progress(self, progress: JobProgress) -> None:
+        """Show the progress of the job."""
+
+    def set_busy(self, busy: bool) -> None:
+        """Disable what must not change during a job, or enable it again and show the plan."""
+
+
+class JobPanel(QObject):
+    """The widgets that all docks have for their jobs, and what connects them to a controller.
+
+    Parameters
+    ----------
+    dock : JobDock
+        A widget.
+    viewer : napari.viewer.Viewer
+    run_bar : RunBar
+    plots : tuple of plots
+        They take the colours of napari's theme.
+    texts
+        Messages, as for `JobController`.
+
+    Attributes
+    ----------
+    jobs : JobController
+    """
+
+    def __init__(
+        self,
+        dock: JobDock,
+        viewer: napari.viewer.Viewer,
+        run_bar: RunBar,
+        plots: tuple[Any, ...] = (),
+        **texts: str,
+    ) -> None:
+        self._widget = cast("QWidget", dock)
+        super().__init__(self._widget)
+        self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
+        self._activity: Activity | None = None
+        self._is_busy = False
+        self.jobs = jobs = JobController(self, self, **texts)
+        jobs.state_changed.connect(self._on_state)
+        jobs.message_emitted.connect(run_bar.show_message)
+        jobs.progressed.connect(self._on_progress)
+        jobs.refused.connect(self._on_refused)
+        run_bar.keep_pressed.connect(jobs.keep)
+        run_bar.pause_pressed.connect(jobs.pause)
+        run_bar.resume_pressed.connect(jobs.resume)
+        run_bar.discard_pressed.connect(jobs.discard)
+        viewer.events.theme.connect(self._on_theme)
+        viewer.layers.events.removing.connect(self._on_removing)
+        self._on_theme()
+
+    def begin_job(self, request: JobRequest) -> None:
+        """Prepare the dock for a job that begins, and show its progress in napari's window."""
+        self._dock.begin_job(request)
+        self._activity = Activity(request.label, self._widget.window())
+
+    def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
+        """Show the outcome in the dock and return a message for the user."""
+        return self._dock.accept_outcome(request, outcome)
+
+    def release_job(self) -> str:
+        """Remove what only the job needed; return an error message, or ""."""
+        return self._dock.release_job()
+
+    def describe_discard(self) -> str:
+        """Return the message on a discarded job."""
+        return self._dock.describe_discard()
+
+    def shut_down(self) -> None:
+        """Stop the job and disconnect from the viewer."""
+        self.jobs.discard()
+        self._viewer.events.theme.disconnect(self._on_theme)
+        self._viewer.layers.events.removing.disconnect(self._on_removing)
+
+    def _on_state(self, state: JobState) -> None:
+        self._run_bar.show_state(state)
+        if self.jobs.is_busy == self._is_busy:
+            return
+        self._is_busy = self.jobs.is_busy
+        self._dock.set_busy(self._is_busy)
+        activity, self._activity = self._activity, None
+        if activity is not None:
+            call_reporting_errors(activity.close, "The activity could not be closed")
+
+    def _on_progress(self, news: JobProgress) -> None:
+        activity = self._activity
+        self._dock.show_progress(news)
+        if activity is not None:  # last, because napari processes other events here
+            activity.show(news.event.fraction)
+
+    def _on_refused(self, refusal: Refusal) -> None:
+        show_error(remove_option_names(refusal.message))
+
+    def _on_removing(self, _: object) -> None:
+        make_canvas_current(self._widget)
+
+    def _on_theme(self, _: object = None) -> None:
+        theme = get_theme(self._viewer.theme)
+        for plot in self._plots:
+            plot.recolour(theme.text.as_hex(), theme.background.as_hex())

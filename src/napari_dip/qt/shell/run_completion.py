@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import read_report_notes
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.layers import add_result
-from napari_dip.qt.shell.worker import describe_error
+from napari_dip.qt.shell.worker import call_reporting_errors, describe_error, log_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import napari.viewer
 
-    from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Restoration
+    from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.layers import Preview
 
-log = logging.getLogger(__name__)
-DISCARDED_MESSAGE = "Discarded, nothing was kept."
 SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the pictures that you kept from its history are left."
 NO_PICTURE_MESSAGE = (
     "The run was ended before there was a first picture to keep, so no layer was added. "
@@ -36,30 +32,14 @@ class PendingResult:
 
     Attributes
     ----------
-    name : str
-        The name of the input layer.
-    layer_attributes : mapping
-        The layer attributes for the result; see `copy_layer_attributes`.
+    target : ResultTarget
     result : Restoration
-    get_source_layer : callable
-        Returns the input layer, or None if it no longer exists.
-    input_layer_attributes : mapping
-        As `layer_attributes`, for pictures of the input's size.
-    crop_preview_name : str
-        Suffix of the layer name for a crop preview; else empty.
-    remarks : tuple of Note
-        Notes that the plan shows already, and the message does not repeat.
     preview : Preview or None
         The preview of the run, whose layer shows the result afterwards.
     """
 
-    name: str
-    layer_attributes: Mapping[str, Any]
+    target: ResultTarget
     result: Restoration
-    get_source_layer: Callable[[], Any] = lambda: None
-    input_layer_attributes: Mapping[str, Any] = field(default_factory=dict)
-    crop_preview_name: str = ""
-    remarks: tuple[Note, ...] = ()
     preview: Preview | None = None
 
     def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
@@ -75,22 +55,21 @@ class PendingResult:
         Exception
             If no layer could be added. Any type, because other plugins listen to the layers.
         """
+        target = self.target
         try:
-            content = self.result, self.crop_preview_name, self.preview
-            return add_result(viewer, self.name, self.layer_attributes, *content).name, ""
+            return add_result(viewer, target, self.result, self.preview).name, ""
         except Exception as error:
-            _log_error(f"Adding the result of '{self.name}' failed", error)
+            log_error(f"Adding the result of '{target.name}' failed", error)
             # the error may have come after napari had added the layer
             if layer_name := self._find_layer_name(viewer):
                 return (
                     layer_name,
                     f"While it was added, something else failed: {describe_error(error)}.",
                 )
-            plain_attributes = {key: self.layer_attributes[key] for key in ("rgb", "metadata")}
+            plain_attributes = {key: target.layer_attributes[key] for key in ("rgb", "metadata")}
             try:
-                name = add_result(
-                    viewer, self.name, plain_attributes, self.result, self.crop_preview_name
-                ).name
+                plain_target = replace(target, layer_attributes=plain_attributes)
+                name = add_result(viewer, plain_target, self.result).name
             except Exception:
                 name = self._find_layer_name(viewer)
                 if not name:
@@ -108,7 +87,9 @@ class PendingResult:
         report = self.result.report
         seconds = report.get("seconds")
         duration = f"It took {format_duration(seconds)}" if isinstance(seconds, int | float) else ""
-        notes = (str(note) for note in read_report_notes(report) if note not in self.remarks)
+        notes = (
+            str(note) for note in read_report_notes(report) if note not in self.target.plan_notes
+        )
         parts = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
         rest = " ".join(format_sentence(sentence) for sentence in parts if sentence)
         reason = str(self.result.stop)
@@ -152,10 +133,11 @@ class ResultQueue:
         try:
             layer, remark = pending.add(self._viewer)
         except Exception as error:
-            _log_error(f"The result of '{pending.name}' waits", error)
+            name = pending.target.name
+            log_error(f"The result of '{name}' waits", error)
             self._waiting_results.append(pending)
             return (
-                f"The result for '{pending.name}' is ready but could not be added to the viewer: "
+                f"The result for '{name}' is ready but could not be added to the viewer: "
                 f"{describe_error(error)}. Press Add the result to try again."
             )
         extra_messages: list[str] = []
@@ -183,24 +165,3 @@ def format_sentence(text: str) -> str:
     """Return a text with a capital at the beginning and a full stop at the end."""
     text = text.strip().rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
-    """Call a function, and return its error as a message.
-
-    Returns
-    -------
-    str
-        Empty, or a sentence of `failing` and the error; the log has the traceback.
-    """
-    try:
-        action()
-    except Exception as error:
-        _log_error(failing, error)
-        return f"{failing}: {describe_error(error)}."
-    return ""
-
-
-def _log_error(failing: str, error: Exception) -> None:
-    """Log a traceback as text: a record with the error itself could keep the viewer alive."""
-    log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import create_widget
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QObject
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QFormLayout,
     QLabel,
     QLineEdit,
     QMenu,
@@ -26,7 +25,8 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import DipError, Refusal, RefusedError, make_refusal
 from napari_dip.pipeline.recipe import Recipe, RunSettings, make_recipe
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_form
+from napari_dip.qt.shell.worker import start_call
 from napari_dip.tasks import TASKS, Setting
 from napari_dip.tasks.base import get_limits
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from magicgui.widgets.bases import ValueWidget
 
-    from napari_dip.qt.shell.worker import RunControl
+    from napari_dip.qt.shell.worker import BackgroundCall
     from napari_dip.tasks import Task
 
     SuggestionOutcome = tuple[str, ...] | Refusal
@@ -121,11 +121,9 @@ class SuggestionMenu(QObject):
         except DipError as error:
             self._show(error.refusal)
             return
-        self._call = BackgroundCall(
-            partial(_list_suggestions, self._suggest, task, self._name), self
+        self._call = start_call(
+            partial(self._suggest, task), self, self._show, doing="Listing", name=self._name
         )
-        self._call.ended.connect(self._show)
-        self._call.start()
 
     def _show(self, outcome: SuggestionOutcome) -> None:
         self._call = None
@@ -147,12 +145,6 @@ class SuggestionMenu(QObject):
 
     def _choose(self, text: str, _: bool = False) -> None:
         self._line.setText(text)
-
-
-def _list_suggestions(
-    suggest: Callable[[Task], SuggestionOutcome], task: Task, name: str, _: RunControl
-) -> SuggestionOutcome:
-    return catch_errors(lambda: suggest(task), "Listing", name)
 
 
 def _add_line_button(
@@ -227,7 +219,6 @@ class SettingsForm:
         self.task = task
         self._fields = {field.name: field for field in list_form_fields(task)}
         self.widgets = {name: _make_field_widget(field) for name, field in self._fields.items()}
-        self._wheel = WheelGuard()
         self.suggestion_menus = {
             name: SuggestionMenu(
                 self.widgets[name].native, name, suggest, lambda: self.build_recipe().task
@@ -237,9 +228,7 @@ class SettingsForm:
         }
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)
-            native: QWidget = widget.native
-            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-            native.installEventFilter(self._wheel)
+            guard_wheel(widget.native)
         noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
         self.basic_page = self._make_page([field for field in rest if not field.setting.advanced])
@@ -328,9 +317,7 @@ class SettingsForm:
 
     def _make_page(self, fields: list[Field]) -> QWidget:
         page = QWidget()
-        layout = QFormLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        layout = make_form(page)
         for field in fields:
             widget = self.widgets[field.name].native
             if isinstance(widget, QCheckBox):  # its label spans the row and narrows no field
@@ -345,19 +332,6 @@ class SettingsForm:
 
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
-
-
-class WheelGuard(QObject):
-    """Event filter that keeps the wheel from changing a setting while the dock is scrolled."""
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Filter out wheel events for widgets without the focus."""
-        if event is None or event.type() != QEvent.Type.Wheel or not isinstance(watched, QWidget):
-            return False
-        if watched.hasFocus():
-            return False
-        event.ignore()  # passes the event on to the scroll area
-        return True
 
 
 def _list_union_members(kind: Any) -> tuple[Any, ...]:

@@ -1,9 +1,4 @@
-"""Runs and calls in background threads, whose errors come back as refusals.
-
-superqt's generator worker drops every `RuntimeError`, such as torch's out-of-memory, and never
-closes its generator. Therefore all errors are caught inside the generator and returned as values,
-and the run is closed in its own thread.
-"""
+"""Background threads: each ends in a value or a refusal, and posts progress at a limited rate."""
 
 from __future__ import annotations
 
@@ -11,67 +6,99 @@ import atexit
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+import traceback
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 from qtpy.QtCore import QObject, QThreadPool, Signal
-from superqt.utils import FunctionWorker, GeneratorWorker, create_worker
+from superqt.utils import GeneratorWorker, create_worker
 
 from napari_dip.errors import DipError, Refusal, make_refusal
-from napari_dip.pipeline.events import Control, Event, Restoration
-from napari_dip.pipeline.execute.runner import run
-from napari_dip.pipeline.lazy_inputs import load_array
+from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.machine import is_memory_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
+
+    from napari_dip.pipeline.events import Event
 
 #: Shortest and longest time between two updates of a dock, in seconds.
 MIN_UPDATE_SECONDS, MAX_UPDATE_SECONDS = 0.2, 4.0
 #: Largest share of a core for these updates. With software rendering, each update of a window of
 #: 1280 x 720 costs 50 ms, which the fit loses.
 MAX_DRAWING_FRACTION = 0.01
-ReportT = TypeVar("ReportT")
-ProgressT = TypeVar("ProgressT")
-
 #: Seconds that the program waits at exit for the current iteration, or for torch to load. Qt alone
 #: would wait for its threads without a limit.
 _MAX_EXIT_SECONDS = 10
+log = logging.getLogger(__name__)
 
 
-class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
-    """Collects reports of a background thread until the GUI thread takes them, at a limited rate.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class JobProgress:
+    """The progress of a job: one report, or several that were merged.
 
-    Subclasses define how reports are merged: `_put` and `_drain`, both called under the lock.
+    Attributes
+    ----------
+    event : Event
+        The latest report, with the latest preview.
+    points : tuple
+        New points of the curves, oldest first; what a point is depends on the job.
+    plan : object or None
+        A plan that replaces that of the request.
+    rows : mapping of int to object
+        Changed rows of a table, by their index.
     """
+
+    event: Event
+    points: tuple[Any, ...] = ()
+    plan: Any = None
+    rows: Mapping[int, Any] = field(default_factory=dict)
+
+    def merge(self, later: JobProgress) -> JobProgress:
+        """Return this progress with a later one added."""
+        event = later.event
+        if event.preview is None:
+            event = replace(event, preview=self.event.preview)
+        return JobProgress(
+            event=event,
+            points=(*self.points, *later.points),
+            plan=self.plan if later.plan is None else later.plan,
+            rows={**self.rows, **later.rows},
+        )
+
+
+class ProgressQueue:
+    """Merges reports of a background thread until the GUI thread takes them, at a limited rate."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._progress: JobProgress | None = None
         self._is_gui_called = False
         self._last_take_time = -float("inf")
         self._wait_seconds = MIN_UPDATE_SECONDS
         self._spent_seconds = 0.0  # CPU seconds of the GUI thread
         self._costs = (0.0, 0.0)  # CPU seconds of the last two updates
 
-    def post(self, report: ReportT) -> bool:
+    def post(self, report: JobProgress) -> bool:
         """Add a report; return True if the GUI thread should now be called to take it."""
         with self._lock:
-            self._put(report)
+            self._progress = report if self._progress is None else self._progress.merge(report)
             if self._is_gui_called or time.monotonic() - self._last_take_time < self._wait_seconds:
                 return False
             self._is_gui_called = True
             return True
 
-    def take(self) -> ProgressT | None:
+    def take(self) -> JobProgress | None:
         """Return the merged reports and empty the queue; None if it is empty."""
         with self._lock:
-            reports = self._drain()
+            progress, self._progress = self._progress, None
             self._is_gui_called = False
             self._last_take_time = time.monotonic()
             self._wait_seconds = self._compute_wait()
-        return reports
+        return progress
 
     def _compute_wait(self) -> float:
         """Return the seconds to the next update, which grow with the cost of an update.
@@ -85,19 +112,6 @@ class ProgressQueue(ABC, Generic[ReportT, ProgressT]):
         return min(
             MAX_UPDATE_SECONDS, max(MIN_UPDATE_SECONDS, min(self._costs) / MAX_DRAWING_FRACTION)
         )
-
-    @abstractmethod
-    def _put(self, report: ReportT) -> None:
-        """Merge a report into the queue."""
-
-    @abstractmethod
-    def _drain(self) -> ProgressT | None:
-        """Return the merged reports and reset the queue."""
-
-
-log = logging.getLogger(__name__)
-#: The outcome of a run: a result, a refusal, or None if it was discarded.
-RunOutcome = Restoration | Refusal | None
 
 
 class RunControl:
@@ -123,162 +137,101 @@ class RunControl:
                 return
             self._control = control
 
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class RunProgress:
-    """The progress of a run since the last update of the dock.
-
-    Attributes
-    ----------
-    event : Event
-        The latest report, with the latest preview.
-    points : tuple of (unit, iteration, training loss, validation loss)
-        New points of the curves; NaN where a loss was not measured.
-    """
-
-    event: Event
-    points: tuple[tuple[int, int, float, float], ...]
+    def discard(self, *_: object) -> None:
+        """Stop the run without a result."""
+        self.set(Control.DISCARD)
 
 
-class RunProgressQueue(ProgressQueue[Event, RunProgress]):
-    """Merges the reports of a run: keeps the latest preview and all points of the curves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._event: Event | None = None
-        self._points: list[tuple[int, int, float, float]] = []
-        self._last_validation: tuple[int, float | None, float | None] = (0, None, None)
-
-    def _put(self, report: Event) -> None:
-        event = report
-        if event.preview is None and self._event is not None:
-            event = replace(event, preview=self._event.preview)
-        self._event = event
-        validation = (event.unit, event.training_loss, event.validation_loss)
-        # reports repeat the last losses until new ones are measured
-        if validation != self._last_validation and validation[1:] != (None, None):
-            self._last_validation = validation
-            losses = (
-                _replace_none_with_nan(event.training_loss),
-                _replace_none_with_nan(event.validation_loss),
-            )
-            self._points.append((event.unit, event.iteration, *losses))
-
-    def _drain(self) -> RunProgress | None:
-        event, points = self._event, tuple(self._points)
-        self._event, self._points = None, []
-        return None if event is None else RunProgress(event=event, points=points)
-
-
-def drain_run(
-    plan: Any,
-    pixels: Mapping[str, Any],
-    switch: RunControl,
-    progress_queue: RunProgressQueue,
+def drain_work(
+    work: Callable[[RunControl], Any],
+    doing: str,
+    name: str,
+    control: RunControl,
+    queue: ProgressQueue,
     on_finished: Callable[[], object] = lambda: None,
-    make_generator: Callable[..., Any] | None = None,
-    name: str = "",
-) -> Generator[None, None, RunOutcome]:
-    """Compute a run; yield when the mailbox should be emptied, and return the outcome.
+) -> Generator[None, None, Any]:
+    """Do some work; yield when the queue should be emptied, and return the outcome.
 
     Parameters
     ----------
-    plan : Plan, or the first argument of `make_generator`
-    pixels : mapping of str to array
-        The inputs by name, "image" in the order of `plan.source.axes`. A lazy array is computed
-        in this thread.
-    switch : RunControl
-    progress_queue : RunProgressQueue
+    work : callable
+        Takes the control. Returns the outcome, or a generator that yields `JobProgress` and returns
+        the outcome.
+    doing, name : str
+        The action and its object, for the log: "Saving", "cells".
+    control : RunControl
+        At DISCARD, the work is not begun.
+    queue : ProgressQueue
     on_finished : callable
-        Called in this thread when the computation has ended.
-    make_generator : callable, optional
-        Starts another job instead of `run`, with the same arguments.
-    name : str
-        Name of the input for error messages; that of the plan's image if empty.
+        Called in this thread when the work has ended.
 
     Returns
     -------
-    Restoration, Refusal or None
-        None if the user discarded the run. Errors are returned as refusals, never raised.
+    object
+        The outcome; None if the work was discarded. Errors are returned as refusals, never raised.
     """
-    job = None
     try:
-        specs = {"image": getattr(plan, "source", None), **getattr(plan, "extra_inputs", {})}
-        data = {
-            key: load_array(getattr(specs.get(key), "name", key), array)
-            for key, array in pixels.items()
-        }
-        if switch() is Control.DISCARD:
-            return None
-        job = (make_generator or run)(
-            plan, data, control=switch, preview_seconds=MIN_UPDATE_SECONDS
-        )
-        while True:
-            try:
-                event = next(job)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
-            if progress_queue.post(event):
-                yield
+        outcome = None if control() is Control.DISCARD else work(control)
+        if not isinstance(outcome, Generator):
+            return outcome
+        with closing(outcome) as steps:
+            while True:
+                try:
+                    report = next(steps)
+                except StopIteration as end:
+                    return end.value
+                if queue.post(report):
+                    yield
     except DipError as error:
         if error.refusal.code == "array-broken":  # an error of the array's code needs its traceback
             log.error("The pixels could not be computed", exc_info=error)
         return error.refusal
     except Exception as error:
-        return convert_to_refusal(error, "Restoring", name or plan.source.name)
+        return _convert_to_refusal(error, doing, name)
     finally:
-        if job is not None:
-            job.close()
         on_finished()
 
 
-class BackgroundRun(QObject):
-    """A run in a background thread; this object lives in the GUI thread and emits signals.
+class BackgroundCall(QObject):
+    """Some work in a background thread; this object lives in the GUI thread and emits signals.
 
     Parameters
     ----------
-    plan : Plan, or the first argument of `make_generator`
-    pixels : mapping of str to array
-        The inputs by name, "image" in the order of `plan.source.axes`.
+    work, doing, name
+        As for `drain_work`.
     parent : QObject
-        When it is deleted, the run is discarded.
+        When it is deleted, the work is discarded.
     on_finished : callable
-        Called from any thread when the computation has ended, also after `parent` is deleted.
-    make_generator : callable, optional
-        As for `drain_run`.
-    progress_queue : RunProgressQueue, optional
-        Another queue, for a job that does not report `Event`.
-    name : str
-        As for `drain_run`.
+        Called from any thread when the work has ended, also after `parent` is deleted.
+
+    Attributes
+    ----------
+    control : RunControl
     """
 
-    reported = Signal(object)  # progress, such as RunProgress
-    ended = Signal(object)  # RunOutcome, once
+    reported = Signal(object)  # JobProgress
+    ended = Signal(object)  # the outcome, once; neither is emitted after DISCARD
 
     def __init__(
         self,
-        plan: Any,
-        pixels: Mapping[str, Any],
+        work: Callable[[RunControl], Any],
         parent: QObject,
+        *,
+        doing: str,
+        name: str,
         on_finished: Callable[[], object] = lambda: None,
-        make_generator: Callable[..., Any] | None = None,
-        progress_queue: Any = None,
-        name: str = "",
     ) -> None:
         super().__init__(parent)
-        self._on_over = on_finished
-        self._is_started = False
-        self._switch = RunControl()
-        self._mailbox = progress_queue or RunProgressQueue()
-        self._worker: GeneratorWorker[None, None, RunOutcome] | None = create_worker(
-            drain_run,
-            plan,
-            pixels,
-            self._switch,
-            self._mailbox,
-            on_finished,
-            make_generator,
+        self.control = control = RunControl()  # outlives this object: the worker refers to it, too
+        self._queue = ProgressQueue()
+        self._worker: GeneratorWorker[None, None, Any] | None = create_worker(
+            drain_work,
+            work,
+            doing,
             name,
+            control,
+            self._queue,
+            on_finished,
             _start_thread=False,
             _connect={
                 "yielded": self._take,
@@ -287,42 +240,28 @@ class BackgroundRun(QObject):
                 "warned": _log_warning,
             },
         )
-        switch = self._switch  # outlives this object, because the worker refers to it, too
-        self.destroyed.connect(lambda *_: switch.set(Control.DISCARD))
+        # a bound method: garbage collection may clear a lambda before it deletes this object
+        self.destroyed.connect(control.discard)
 
     def start(self) -> None:
-        """Start the run; progress arrives through the event loop."""
+        """Start the work; progress and outcome arrive through the event loop."""
         if self._worker is not None:
-            self._is_started = True
             self._worker.start()
 
-    def keep(self) -> None:
-        """Stop the run; its result is the best picture so far."""
-        self._switch.set(Control.KEEP)
-
     def discard(self) -> None:
-        """Stop the run without a result."""
-        self._switch.set(Control.DISCARD)
-        if not self._is_started:
-            self._on_over()
-
-    def pause(self) -> None:
-        """Pause the computation."""
-        self._switch.set(Control.PAUSE)
-
-    def resume(self) -> None:
-        """Resume the computation after a pause."""
-        self._switch.set(Control.GO)
+        """Stop the work and ignore its outcome."""
+        self.control.discard()
 
     def _take(self, _: object = None) -> None:
-        news = self._mailbox.take()
-        if news is not None:
-            self.reported.emit(news)
+        progress = self._queue.take()
+        if progress is not None and self.control() is not Control.DISCARD:
+            self.reported.emit(progress)
 
-    def _end(self, outcome: RunOutcome) -> None:
+    def _end(self, outcome: object) -> None:
         self._worker = None
         self._take()
-        self.ended.emit(outcome)
+        if self.control() is not Control.DISCARD:
+            self.ended.emit(outcome)
         self.deleteLater()
 
     def _fail(self, error: Exception) -> None:
@@ -331,18 +270,43 @@ class BackgroundRun(QObject):
         self._end(make_refusal("unexpected", why=describe_error(error)))
 
 
+def start_call(
+    work: Callable[[], Any],
+    parent: QObject,
+    on_ended: Callable[[Any], object],
+    *,
+    doing: str,
+    name: str,
+) -> BackgroundCall:
+    """Start a call without progress in a background thread.
+
+    Parameters
+    ----------
+    work : callable
+        Returns the outcome.
+    parent, doing, name
+        As for `BackgroundCall`.
+    on_ended : callable
+        Called in the GUI thread with the outcome or a refusal, unless the call was discarded.
+    """
+    call = BackgroundCall(lambda _: work(), parent, doing=doing, name=name)
+    call.ended.connect(on_ended)
+    call.start()
+    return call
+
+
 @atexit.register
 def _end_all() -> None:
     """Discard all runs at exit, so that no worker emits signals after Qt has shut down."""
     if RunControl.live_switches:
         for switch in list(RunControl.live_switches):
-            switch.set(Control.DISCARD)
+            switch.discard()
         pool = QThreadPool.globalInstance()
         if pool is not None:
             pool.waitForDone(_MAX_EXIT_SECONDS * 1000)
 
 
-def convert_to_refusal(error: Exception, doing: str, name: str) -> Refusal:
+def _convert_to_refusal(error: Exception, doing: str, name: str) -> Refusal:
     """Return a refusal for an unexpected error, and log its traceback."""
     log.error("%s '%s' failed.", doing, name, exc_info=error)
     if is_memory_error(error):
@@ -356,71 +320,26 @@ def describe_error(error: Exception) -> str:
     return (first_line.strip() or type(error).__name__).rstrip(".")
 
 
-def _replace_none_with_nan(loss: float | None) -> float:
-    return float("nan") if loss is None else loss
+def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
+    """Call a function, and return its error as a message.
+
+    Returns
+    -------
+    str
+        Empty, or a sentence of `failing` and the error; the log has the traceback.
+    """
+    try:
+        action()
+    except Exception as error:
+        log_error(failing, error)
+        return f"{failing}: {describe_error(error)}."
+    return ""
+
+
+def log_error(failing: str, error: Exception) -> None:
+    """Log a traceback as text: a record with the error itself could keep the viewer alive."""
+    log.error("%s.\n%s", failing, "".join(traceback.format_exception(error)))
 
 
 def _log_warning(warning: tuple[Any, ...]) -> None:
     log.warning("%s", warning[0])
-
-
-ResultT = TypeVar("ResultT")
-
-
-def catch_errors(work: Callable[[], ResultT], doing: str, name: str) -> ResultT | Refusal:
-    """Return the value of `work()`, or a refusal if it raises an error.
-
-    Parameters
-    ----------
-    work : callable
-    doing : str
-        The action, for the log: "Saving".
-    name : str
-        The object of the action, for the log: "cells".
-    """
-    try:
-        return work()
-    except DipError as error:
-        return error.refusal
-    except Exception as error:
-        return convert_to_refusal(error, doing, name)
-
-
-class BackgroundCall(QObject):
-    """A function call in a background thread; emits its value once, in the GUI thread.
-
-    Parameters
-    ----------
-    call : callable
-        Takes a switch, which is at DISCARD when the value is no longer needed; must not raise.
-    parent : QObject
-        When it is deleted, the call is discarded.
-    """
-
-    ended = Signal(object)  # the value of the call
-
-    def __init__(self, call: Callable[[RunControl], object], parent: QObject) -> None:
-        super().__init__(parent)
-        self._switch = switch = RunControl()
-        self._worker: FunctionWorker[object] | None = create_worker(
-            call,
-            switch,
-            _start_thread=False,
-            _connect={"returned": self._end},
-        )
-        self.destroyed.connect(lambda *_: switch.set(Control.DISCARD))
-
-    def start(self) -> None:
-        """Start the call; its value arrives through the event loop."""
-        if self._worker is not None:
-            self._worker.start()
-
-    def discard(self) -> None:
-        """Ignore the value of the call."""
-        self._switch.set(Control.DISCARD)
-
-    def _end(self, outcome: object) -> None:
-        self._worker = None
-        if self._switch() is not Control.DISCARD:
-            self.ended.emit(outcome)
-        self.deleteLater()

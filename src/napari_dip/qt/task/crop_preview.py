@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QGridLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.execute.crop_preview import make_crop_region, plan_crop_preview
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_button
-from napari_dip.qt.shell.layers import (
-    follow_layers,
-    is_preview,
-    read_layer_header,
-    read_layer_provenance,
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    Connections,
+    fill_combo,
+    fill_grid,
+    make_button,
+    make_combo,
 )
+from napari_dip.qt.shell.layers import is_preview, read_layer_header, read_layer_provenance
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.task.request import RunRequest, make_run_request, restrict_to_region
+from napari_dip.qt.task.request import make_crop_request, make_run_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.input_chooser import InputChooser
-    from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
+    from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
 
 BoundingBox = tuple[float, float, float, float]
@@ -166,14 +167,13 @@ class CropPreviewSection(CollapsibleSection):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    chooser : InputChooser
-    extra_inputs : ExtraInputs
+    inputs : LayerInputs
     form : SettingsForm
     plan : callable
         Returns the plan for the whole image.
     """
 
-    #: Emitted with a list of `RunRequest`, to be run one after another.
+    #: Emitted with a list of `JobRequest`, to be run one after another.
     wanted = Signal(object)
     message_emitted = Signal(str)
     #: Emitted when the form is set for a run on the whole image.
@@ -182,21 +182,21 @@ class CropPreviewSection(CollapsibleSection):
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
-        chooser: InputChooser,
-        extra_inputs: ExtraInputs,
+        inputs: LayerInputs,
         form: SettingsForm,
         plan: Callable[[], Plan | Refusal],
     ) -> None:
         page = QWidget()
         super().__init__("Preview on a crop", page)
-        self._viewer, self._chooser, self._extra_inputs = viewer, chooser, extra_inputs
-        self._form, self._plan = form, plan
+        self._viewer, self._form, self._plan = viewer, form, plan
+        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
+        self._connections = Connections()
         self.grid = GridComparison(viewer)
-        self._comparison_request: RunRequest | None = None
+        self._comparison_target: ResultTarget | None = None
         self._earlier_layer_names: set[str] = set()
         self._preset, self._busy = "", False
-        self.regions = _make_combo("Region", "The part of the image to try on")
-        self.previews = _make_combo("Preview", "The preview whose preset the whole image gets")
+        self.regions = make_combo("Region", "The part of the image to try on")
+        self.previews = make_combo("Preview", "The preview whose preset the whole image gets")
         self.try_button = make_button("Try", "Run on this part, with the settings as they are")
         self.compare_button = make_button(
             "Compare presets",
@@ -213,8 +213,9 @@ class CropPreviewSection(CollapsibleSection):
         self.compare_button.clicked.connect(self.compare)
         self.apply_button.clicked.connect(self.apply)
         self.previews.currentIndexChanged.connect(self._show_cost)
-        extra_inputs.changed.connect(self._show_cost)
-        self._connect(True)
+        self._extra_inputs.changed.connect(self._show_cost)
+        self._connections.follow_layers(self.refresh, viewer)
+        self._connections.connect(self.refresh, viewer.layers.selection.events.active)
         self.refresh()
 
     def request_preview(self) -> None:
@@ -240,19 +241,16 @@ class CropPreviewSection(CollapsibleSection):
 
     def end(self) -> None:
         """Show the results of a comparison next to the input, if one has ended."""
-        comparison_request, self._comparison_request = self._comparison_request, None
+        target, self._comparison_target = self._comparison_target, None
         layers = [
             layer
             for layer in self._viewer.layers
             if _read_preview_provenance(layer) is not None
             and layer.name not in self._earlier_layer_names
         ]
-        if (
-            comparison_request is not None
-            and len(layers) > 1
-            and comparison_request.get_source_layer() in self._viewer.layers
-        ):
-            self.grid.show([comparison_request.get_source_layer(), *layers])
+        source_layer = None if target is None else target.get_source_layer()
+        if len(layers) > 1 and source_layer is not None and source_layer in self._viewer.layers:
+            self.grid.show([source_layer, *layers])
             matching_names = (
                 layer.name
                 for layer in layers
@@ -267,10 +265,10 @@ class CropPreviewSection(CollapsibleSection):
         drawn = [
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
         ]
-        _fill_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
+        _update_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
         names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
-        _fill_combo(self.previews, names, names, active.name if active is not None else "")
+        _update_combo(self.previews, names, names, active.name if active is not None else "")
         self.apply_button.setEnabled(bool(names) and not self._busy)
         self._show_cost()
 
@@ -283,7 +281,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def shut_down(self) -> None:
         """Disconnect from the viewer and leave the grid."""
-        self._connect(False)
+        self._connections.end()
         self.grid.end()
 
     def _request_runs(self, presets: tuple[str, ...]) -> None:
@@ -308,14 +306,14 @@ class CropPreviewSection(CollapsibleSection):
         seconds = sum(request.plan.seconds for request in requests)
         runs = f" in {len(requests)} runs" if len(requests) > 1 else ""
         self._show_message(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
-        self._comparison_request = requests[0] if len(requests) > 1 else None
+        self._comparison_target = requests[0].target if len(requests) > 1 else None
         self._earlier_layer_names = {layer.name for layer in self._viewer.layers}
         self._preset = plan.recipe.run_settings.preset
         self.wanted.emit(requests)
 
     def _make_request(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]
-    ) -> list[RunRequest] | Refusal:
+    ) -> list[JobRequest] | Refusal:
         region = find_region(self._viewer, plan, image, shapes)
         machine, requests = get_allowed_machine(), []
         full_request = make_run_request(plan, image, self._extra_inputs)
@@ -327,9 +325,7 @@ class CropPreviewSection(CollapsibleSection):
             crop_plan = plan_crop_preview(full_plan, region, machine)
             if isinstance(crop_plan, Refusal):
                 return crop_plan
-            requests.append(
-                restrict_to_region(replace(full_request, plan=full_plan), region, crop_plan)
-            )
+            requests.append(make_crop_request(full_request, full_plan, region, crop_plan))
         return requests
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
@@ -370,23 +366,19 @@ class CropPreviewSection(CollapsibleSection):
         self.message_label.setText(text)
         self.fit_page_height()
 
-    def _connect(self, is_connected: bool) -> None:
-        follow_layers(self._viewer, self.refresh, is_connected=is_connected)
-
     def _arrange(self, page: QWidget) -> None:
         region, preview = QFormLayout(), QFormLayout()
         region.addRow("Region", self.regions)
         preview.addRow("Preview", self.previews)
-        layout = QGridLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(region, 0, 0, 1, 2)
-        layout.addWidget(self.try_button, 1, 0)
-        layout.addWidget(self.compare_button, 1, 1)
-        layout.addWidget(self.message_label, 2, 0, 1, 2)
-        layout.addLayout(preview, 3, 0, 1, 2)
-        layout.addWidget(self.cost_label, 4, 0, 1, 2)
-        layout.addWidget(self.apply_button, 5, 0, 1, 2)
-        layout.setRowStretch(6, 1)
+        rows = (
+            [region],
+            [self.try_button, self.compare_button],
+            [self.message_label],
+            [preview],
+            [self.cost_label],
+            [self.apply_button],
+        )
+        fill_grid(page, rows).setRowStretch(len(rows), 1)
 
 
 def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
@@ -399,7 +391,9 @@ def _read_preview_recipe(layer: Any) -> Recipe:
     return recipe_from_dict(read_layer_provenance(layer)["recipe"])
 
 
-def _fill_combo(combo: QComboBox, names: list[str], new_names: list[str], active: str = "") -> None:
+def _update_combo(
+    combo: QComboBox, names: list[str], new_names: list[str], active: str = ""
+) -> None:
     """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
     previous_name = combo.currentText()
     item_texts = {combo.itemText(number) for number in range(combo.count())}
@@ -407,15 +401,4 @@ def _fill_combo(combo: QComboBox, names: list[str], new_names: list[str], active
         (name for name in new_names if name not in item_texts),
         active if active in names else previous_name,
     )
-    with QSignalBlocker(combo):
-        combo.clear()
-        combo.addItems(names)
-        combo.setCurrentIndex(max(combo.findText(chosen_name), 0 if names else -1))
-
-
-def _make_combo(name: str, tip: str) -> QComboBox:
-    combo = QComboBox()
-    combo.setAccessibleName(name)
-    combo.setToolTip(f"<qt>{tip}</qt>")
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return combo
+    fill_combo(combo, names, chosen_name, default=0)

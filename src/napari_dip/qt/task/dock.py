@@ -6,51 +6,52 @@ thread.
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from qtpy.QtWidgets import QWidget
+
 from napari_dip.errors import Refusal, RefusedError
-from napari_dip.pipeline.machine import format_bytes, format_duration
+from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.qt.results.comparison import ResultView
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, lay_out
-from napari_dip.qt.shell.layer_dock import LayerDock
-from napari_dip.qt.shell.layers import describe_derived_image
+from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
+    DockCloser,
+    lay_out,
+    unwrap_viewer,
+)
+from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
+from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.plot import ValidationCurve
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
-from napari_dip.qt.shell.run_bar import RunBar, RunBarState
+from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.run_completion import (
-    DISCARDED_MESSAGE,
     NO_PICTURE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
+    PendingResult,
     ResultQueue,
-    call_reporting_errors,
 )
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise
-from napari_dip.qt.shell.worker import BackgroundRun, RunProgress
+from napari_dip.qt.shell.worker import call_reporting_errors
 from napari_dip.qt.task.crop_preview import CropPreviewSection
 from napari_dip.qt.task.noise import NoiseSection
 from napari_dip.qt.task.recipes import RepeatSection
 from napari_dip.qt.task.recovery import InterruptedRunPanel
-from napari_dip.qt.task.request import RunRequest, make_run_request
+from napari_dip.qt.task.request import describe_plan, make_run_request
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     import napari.viewer
-    from napari.layers import Image
 
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.worker import JobProgress
 
-#: The space between a number and its unit, which becomes a non-breaking one.
-_UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
 
-
-class TaskDock(LayerDock):
+class TaskDock(QWidget):
     """The dock of a task in napari.
 
     Parameters
@@ -62,37 +63,47 @@ class TaskDock(LayerDock):
     ----------
     task : str
         Key in `TASKS`; the only difference between the subclasses.
+    jobs : JobController
     """
 
     task: ClassVar[str]
-    empty_result_message = NO_PICTURE_MESSAGE
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__(viewer, RunBar(), TASKS[self.task].spec.inputs[1:])
-        viewer = self._viewer
-        self._queued_requests: list[RunRequest] = []
+        super().__init__()
+        self.viewer = viewer = unwrap_viewer(viewer)
+        self._closer = DockCloser(self, self.shut_down)
         self._remarks: list[str] = []
+        self.plan_label, self.run_bar = make_message_label(), RunBar()
+        self.inputs = LayerInputs(viewer, TASKS[self.task].spec.inputs[1:], self)
+        self.chooser, self.extra_inputs = self.inputs.chooser, self.inputs.extra_inputs
         self.view = ResultView(viewer)
         self._results = ResultQueue(viewer, self.view.show)
         self.form = SettingsForm(self.task)
-        self.repeat = RepeatSection(viewer, self.form, self.chooser, self.extra_inputs)
+        self.repeat = RepeatSection(viewer, self.form, self.inputs)
         self.curve = ValidationCurve()
         self.history = HistorySlider(viewer)
         self.noise = NoiseSection(self.chooser, self.form)
         self.settings = CollapsibleSection("Settings", self.form.advanced_page)
         self.maps = CollapsibleSection("Maps of the camera", self.extra_inputs.calibration)
-        self.crop_preview = CropPreviewSection(
-            viewer, self.chooser, self.extra_inputs, self.form, self.plan
+        self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.plan)
+        self.recovery = InterruptedRunPanel(viewer, self.inputs, self.form)
+        plots = (self.curve, self.noise.plot, self.view.profile.plot)
+        self._panel = JobPanel(
+            self, viewer, self.run_bar, plots, nothing_message=NO_PICTURE_MESSAGE
         )
-        self.recovery = InterruptedRunPanel(viewer, self.chooser, self.extra_inputs, self.form)
+        self.jobs = self._panel.jobs
         self._arrange()
         self._listen()
-        self._on_theme()
-        self._on_image()
+        self.inputs.update_image()
         self.run_bar.show_message(self.repeat.restore_last_settings())
         self.form.widgets["preset"].value = (
             get_default_preset() or self.form.widgets["preset"].value
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is computed or waits in the queue."""
+        return self.jobs.is_busy
 
     def plan(self) -> Plan | Refusal:
         """Return the plan of a run with the present settings, or a refusal, without pixels.
@@ -120,11 +131,10 @@ class TaskDock(LayerDock):
         plan = self.plan()
         if isinstance(plan, Refusal):
             self.plan_label.setText(plan.message)
-            self.run_bar.show_state(RunBarState.REFUSED)
         else:
             time = f"up to {format_duration(plan.seconds)} if nothing else runs, "
-            self.plan_label.setText(_describe_plan(plan, self.chooser.get_layer(), time))
-            self.run_bar.show_state(RunBarState.IDLE)
+            self.plan_label.setText(describe_plan(plan, self.chooser.get_layer(), time))
+        self.jobs.set_planned(not isinstance(plan, Refusal))
 
     def start(self) -> None:
         """Start the run of the plan, or add it to the queue."""
@@ -132,88 +142,66 @@ class TaskDock(LayerDock):
         if self.is_busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        requests: list[RunRequest] = []
-        failure_message = "The run could not be started"
+        requests: list[JobRequest] = []
         if trouble := call_reporting_errors(
             lambda: requests.append(make_run_request(plan, layer, self.extra_inputs)),
-            failure_message,
+            "The run could not be started",
         ):
             self.run_bar.show_message(trouble)
             return
         self.repeat.remember(plan.recipe)
-        self.run(requests)
-
-    def run(self, requests: Sequence[RunRequest]) -> None:
-        """Add the first request to the queue; the others follow one after another."""
-        first_request, *self._queued_requests = requests
-        self._join(first_request)
+        self.jobs.start(requests)
 
     def discard(self) -> None:
         """Stop the run without a result, and drop the requests that would follow."""
-        self._queued_requests = []
-        super().discard()
+        self.jobs.discard()
 
     def shut_down(self) -> None:
         """Stop all work and disconnect from the viewer, when the dock is closed."""
-        super().shut_down()
+        self._panel.shut_down()
+        self.inputs.disconnect_viewer()
         for section in (self.noise, self.repeat, self.crop_preview, self.recovery, self.view):
             section.shut_down()
         self.history.forget()
 
-    def _make_run(self, request: RunRequest, on_finished: Callable[[], object]) -> BackgroundRun:
-        return BackgroundRun(request.plan, request.pixels, self, on_finished, request.begin)
-
-    def _prepare(self, request: RunRequest) -> None:
+    def begin_job(self, request: JobRequest) -> None:
+        """Empty the widgets for a run that begins, and show its plan."""
         self.view.comparison.forget()
         self.history.begin(request)
         self._remarks = []
         self.curve.restart()
-        # without the time, which the run bar now shows
-        plan = _describe_plan(request.plan, request.get_source_layer())
-        self.plan_label.setText(
-            f"{_describe_crop_preview(request.crop_preview_name, len(self._queued_requests))}{plan}"
-        )
+        crop_name = "" if request.target is None else request.target.crop_preview_name
+        crop_preview = _describe_crop_preview(crop_name, len(self.jobs.remaining))
+        self.plan_label.setText(f"{crop_preview}{request.summary}")
 
-    def _show(self, news: RunProgress) -> None:
-        event = news.event
-        failure_message = "The preview cannot be shown, but the run goes on"
-        trouble = call_reporting_errors(lambda: self.history.show_event(event), failure_message)
+    def show_progress(self, progress: JobProgress) -> None:
+        """Show the preview, the time left and the curves."""
+        event = progress.event
+        failing = "The preview cannot be shown, but the run goes on"
+        trouble = call_reporting_errors(lambda: self.history.show_event(event), failing)
         self._remarks += filter(None, [trouble])
         self.run_bar.show_event(event, self._remarks)
-        self.curve.extend(news.points, event.best_iteration)
+        self.curve.extend(progress.points, event.best_iteration)
 
-    def _accept_result(self, request: RunRequest, outcome: Restoration) -> str:
+    def accept_outcome(self, request: JobRequest, outcome: Restoration) -> str:
+        """Make the result a layer and return a message for the user."""
+        assert request.target is not None  # the result of a task is a layer
         self.history.note(outcome)
-        message = self._results.add(
-            request.make_pending_result(outcome, self.history.preview), self._remarks
-        )
+        pending = PendingResult(target=request.target, result=outcome, preview=self.history.preview)
+        message = self._results.add(pending, self._remarks)
         self.run_bar.add_button.setVisible(self._results.has_waiting)
         return message
 
-    def _release_run(self) -> str:
+    def release_job(self) -> str:
+        """Remove the preview; return an error message, or ""."""
         return call_reporting_errors(self.history.end, "The preview layer could not be removed")
 
-    def _run_next(self, whole: bool) -> None:
-        next_requests = self._queued_requests if whole else []
-        if next_requests:
-            self.run(next_requests)
-        else:
-            call_reporting_errors(
-                self.crop_preview.end, "The results could not be shown side by side"
-            )
-
-    def _clear_discarded_run(self) -> None:
-        self.history.forget()
-
-    @property
-    def _discard_message(self) -> str:
+    def describe_discard(self) -> str:
+        """Return the message on a discarded run."""
         return DISCARDED_MESSAGE if not self.history.has_kept_snapshot else SNAPSHOTS_KEPT_MESSAGE
 
-    def _on_add(self) -> None:
-        self.run_bar.show_message(self._results.add_waiting())
-        self.run_bar.add_button.setVisible(self._results.has_waiting)
-
-    def _lock_parts(self, busy: bool) -> None:
+    def set_busy(self, busy: bool) -> None:
+        """Disable what must not change during a run, or enable it again and show the plan."""
         for widget in (
             self.form.basic_page,
             self.form.advanced_page,
@@ -221,23 +209,35 @@ class TaskDock(LayerDock):
             self.extra_inputs.calibration,
         ):
             widget.setEnabled(not busy)
-        for section in (self.repeat, self.crop_preview, self.recovery):
+        for section in (self.repeat, self.crop_preview, self.recovery, self.inputs):
             section.set_busy(busy)
-        super()._lock_parts(busy)
+
+    def _on_ended(self) -> None:
+        if not self.is_busy:  # else the next of several runs has begun
+            call_reporting_errors(
+                self.crop_preview.end, "The results could not be shown side by side"
+            )
+
+    def _on_add(self) -> None:
+        self.run_bar.show_message(self._results.add_waiting())
+        self.run_bar.add_button.setVisible(self._results.has_waiting)
 
     def _listen(self) -> None:
-        self.form.changed.connect(self.show_plan)
+        self.run_bar.run_pressed.connect(self.start)
         self.run_bar.add_pressed.connect(self._on_add)
-        self.crop_preview.wanted.connect(self.run)
-        self.recovery.wanted.connect(self.run)
+        self.form.changed.connect(self.show_plan)
+        self.inputs.changed.connect(self.show_plan)
+        self.inputs.message_outdated.connect(self.run_bar.forget_message)
+        self.inputs.follow_jobs(self.jobs)
+        self.jobs.ended.connect(self._on_ended)
+        self.jobs.discarded.connect(self.history.forget)
+        self.crop_preview.wanted.connect(self.jobs.start)
+        self.recovery.wanted.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)
         for section in (self.repeat, self.crop_preview, self.recovery):
             section.message_emitted.connect(self.run_bar.prepend_message)
         self.history.moved.connect(self.curve.mark)
         self.view.comparison.slider.valueChanged.connect(self.history.move_to_end)
-
-    def _plots(self) -> Sequence[Any]:
-        return self.curve, self.noise.plot, self.view.profile.plot
 
     def _arrange(self) -> None:
         self.noise.setVisible(has_noise(self.form))
@@ -261,15 +261,6 @@ class TaskDock(LayerDock):
         )
         scrolled = (self.history, self.view.extra_layer_chooser, self.curve, *sections)
         lay_out(self, (self.recovery, *always_visible, self.view.comparison), scrolled)
-
-
-def _describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
-    """Return the text of a plan: work, time, memory, a warning on the input, and notes."""
-    summary = _UNIT.sub(
-        "\u00a0", f"{plan.work_summary}: {time}{format_bytes(plan.peak_bytes)} of memory."
-    )
-    derived_warning = "" if layer is None else describe_derived_image(layer)
-    return "\n".join(filter(None, [summary, derived_warning, *map(str, plan.notes)]))
 
 
 def _describe_crop_preview(name: str, remaining_count: int) -> str:

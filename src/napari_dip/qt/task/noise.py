@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_dip.errors import Refusal
-from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import check_header
-from napari_dip.qt.shell.dock_widget import CollapsibleSection
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_button
 from napari_dip.qt.shell.layers import get_full_resolution
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -23,19 +22,16 @@ from napari_dip.qt.shell.plot import (
     recolour,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.worker import start_call
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.noise_report import ChannelNoise
-    from napari_dip.qt.shell.input_chooser import InputChooser
+    from napari_dip.qt.shell.layer_inputs import InputChooser
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import RunControl
-
-#: The outcome of a measurement: a report, a refusal, or None if it was discarded.
-MeasurementOutcome = NoiseReport | Refusal | None
+    from napari_dip.qt.shell.worker import BackgroundCall
 
 _PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
     f'<span style="color:{colour}">{sign}</span> {text}'
@@ -52,23 +48,9 @@ _NOISE_HINT = (
 )
 
 
-def measure_layer_noise(spec: ImageSpec, pixels: Any, switch: RunControl) -> MeasurementOutcome:
-    """Measure the noise of an image; errors are returned as refusals.
-
-    Parameters
-    ----------
-    spec : ImageSpec
-    pixels : array
-        In the axes of `spec`; a lazy array is computed in this thread.
-    switch : RunControl
-        At DISCARD, the noise is not measured.
-    """
-
-    def work() -> MeasurementOutcome:
-        array = load_array(spec.name, pixels)
-        return None if switch() is Control.DISCARD else make_noise_report(spec, array)
-
-    return catch_errors(work, "Measuring the noise of", spec.name)
+def _measure_layer_noise(spec: ImageSpec, pixels: Any) -> NoiseReport | Refusal:
+    """Measure the noise of an image; its lazy pixels are computed in this thread."""
+    return make_noise_report(spec, load_array(spec.name, pixels))
 
 
 class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
@@ -133,8 +115,9 @@ class NoiseSection(CollapsibleSection):
         self._chooser, self._form = chooser, form
         self._measurement_call: BackgroundCall | None = None
         self._measured_image: tuple[int, str] | None = None
-        self.button = QPushButton("Measure")
-        self.button.setToolTip("<qt>Measure the noise of the image now; nothing is restored.</qt>")
+        self.button = make_button(
+            "Measure", "Measure the noise of the image now; nothing is restored."
+        )
         self.message_label = make_message_label()
         self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
@@ -157,11 +140,13 @@ class NoiseSection(CollapsibleSection):
         self._measured_image = _identify_image(layer, header.axes)
         self.button.setEnabled(False)
         self.button.setText("Measuring …")
-        self._measurement_call = BackgroundCall(
-            partial(measure_layer_noise, header, get_full_resolution(layer)), self
+        self._measurement_call = start_call(
+            partial(_measure_layer_noise, header, get_full_resolution(layer)),
+            self,
+            self._on_measured,
+            doing="Measuring the noise of",
+            name=header.name,
         )
-        self._measurement_call.ended.connect(self._on_measured)
-        self._measurement_call.start()
 
     @property
     def is_busy(self) -> bool:
@@ -172,11 +157,11 @@ class NoiseSection(CollapsibleSection):
         """Discard a running measurement; the chooser is deleted with the same dock."""
         self._reset()
 
-    def _on_measured(self, outcome: MeasurementOutcome) -> None:
+    def _on_measured(self, outcome: NoiseReport | Refusal) -> None:
         self._reset()
         if isinstance(outcome, Refusal):
             self._show_message(outcome.message)
-        elif outcome is not None:
+        else:
             self._show_report(outcome)
 
     def _show_report(self, report: NoiseReport) -> None:

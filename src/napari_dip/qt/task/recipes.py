@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
-    from napari_dip.qt.shell.input_chooser import InputChooser
-    from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
 
 #: First entry of the list: the default settings of a task.
@@ -242,8 +241,7 @@ class RepeatSection(CollapsibleSection):
     ----------
     viewer : napari.viewer.Viewer
     form : SettingsForm
-    chooser : InputChooser
-    extra_inputs : ExtraInputs
+    inputs : LayerInputs
     """
 
     message_emitted = Signal(str)
@@ -252,14 +250,13 @@ class RepeatSection(CollapsibleSection):
         self,
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
-        chooser: InputChooser,
-        extra_inputs: ExtraInputs,
+        inputs: LayerInputs,
     ) -> None:
         page = QWidget()
         super().__init__("Repeat", page)
         self._form = form
         self._saved_settings = open_saved_settings(form.task)
-        self.buttons = RepeatButtons(viewer, form, chooser, extra_inputs)
+        self.buttons = RepeatButtons(viewer, form, inputs)
         self.presets = SavedRecipesWidget(form, self._saved_settings)
         self.recipes = RecipeButtons(form)
         label = make_message_label()

@@ -23,8 +23,7 @@ from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.qt.shell.dock_widget import make_button
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, start_call
 from napari_dip.qt.task.request import (
     collect_layer_pixels,
     list_autosave_folders,
@@ -37,11 +36,10 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
-    from napari_dip.qt.shell.input_chooser import InputChooser
-    from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.job_controller import JobRequest
+    from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import RunControl
-    from napari_dip.qt.task.request import RunRequest
+    from napari_dip.qt.shell.worker import BackgroundCall
 
 _RESUME_TOOLTIP = (
     "Bring back the picture, if it is not here, and all settings, and resume where the run "
@@ -62,26 +60,24 @@ class InterruptedRunPanel(QWidget):
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-    chooser : InputChooser
-    extra_inputs : ExtraInputs
+    inputs : LayerInputs
     form : SettingsForm
     """
 
-    #: Emitted with a list of `RunRequest`, to be run.
+    #: Emitted with a list of `JobRequest`, to be run.
     wanted = Signal(object)
     message_emitted = Signal(str)
 
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
-        chooser: InputChooser,
-        extra_inputs: ExtraInputs,
+        inputs: LayerInputs,
         form: SettingsForm,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._viewer, self._chooser = viewer, chooser
-        self._extra_inputs, self._form = extra_inputs, form
+        self._viewer, self._form = viewer, form
+        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
         self._run: InterruptedRun | None = None
         self._read_call: BackgroundCall | None = None
         self.message_label = make_message_label()
@@ -127,11 +123,15 @@ class InterruptedRunPanel(QWidget):
         if run is None or self._read_call is not None:
             return
         pixels = collect_layer_pixels(self._viewer, run.inputs)
-        self._read_call = BackgroundCall(partial(_read_interrupted_run, run, pixels), self)
-        self._read_call.ended.connect(partial(self._on_read, run, pixels))
+        self._read_call = start_call(
+            partial(read_run_inputs, run, pixels),
+            self,
+            partial(self._on_read, run, pixels),
+            doing="Reading",
+            name=run.manifest["label"],
+        )
         self.setEnabled(False)
         self.message_emitted.emit("Reading what the unfinished run needs")
-        self._read_call.start()
 
     def discard(self) -> None:
         """Delete the interrupted run, and show the next one if there is one."""
@@ -160,7 +160,7 @@ class InterruptedRunPanel(QWidget):
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}
         new = {name: array for name, array in outcome.items() if array is not None}
-        requests: list[RunRequest | Refusal] = []
+        requests: list[JobRequest | Refusal] = []
         failing = "The unfinished run cannot be brought back"
         if trouble := call_reporting_errors(
             lambda: requests.append(self._restore_request(run, pixels, new)), failing
@@ -174,7 +174,7 @@ class InterruptedRunPanel(QWidget):
 
     def _restore_request(
         self, run: InterruptedRun, pixels: Mapping[str, Any], new: Mapping[str, Any]
-    ) -> RunRequest | Refusal:
+    ) -> JobRequest | Refusal:
         """Restore layers and settings of the run; return its request, or a refusal."""
         names = {
             name: recreate_layer(self._viewer, record, new[name])
@@ -195,19 +195,13 @@ class InterruptedRunPanel(QWidget):
         machine = get_allowed_machine()
         if plan.device not in machine.devices:
             return make_refusal("device-missing", device=plan.device, why=machine.missing)
-        request = replace(make_run_request(plan, layer, self._extra_inputs), pixels=pixels)
-        if run.is_resumable:
-            return replace(
-                request,
-                autosave_target=AutosaveTarget(
-                    folder=run.folder, run_summary=run.manifest, resume=True
-                ),
-            )
-        run.remove()
-        return request
-
-
-def _read_interrupted_run(
-    run: InterruptedRun, layers: Mapping[str, Any], _: RunControl
-) -> dict[str, Any] | Refusal:
-    return catch_errors(lambda: read_run_inputs(run, layers), "Reading", run.manifest["label"])
+        if not run.is_resumable:
+            run.remove()
+        resumed = AutosaveTarget(folder=run.folder, run_summary=run.manifest, resume=True)
+        request = make_run_request(
+            plan,
+            layer,
+            self._extra_inputs,
+            autosave_target=resumed if run.is_resumable else None,
+        )
+        return replace(request, inputs=pixels)

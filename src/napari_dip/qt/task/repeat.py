@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QFormLayout, QGridLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.io import guess_axes
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.assess.methods_section import write_methods_section
@@ -20,10 +20,17 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
-from napari_dip.qt.shell.dock_widget import make_button
-from napari_dip.qt.shell.layer_dock import rasterise_shapes
-from napari_dip.qt.shell.layers import METADATA_KEY, follow_layers, get_full_resolution
-from napari_dip.qt.shell.worker import BackgroundCall, catch_errors
+from napari_dip.qt.shell.dock_widget import (
+    Connections,
+    fill_combo,
+    fill_grid,
+    make_button,
+    make_combo,
+    make_form,
+)
+from napari_dip.qt.shell.layer_inputs import rasterise_shapes
+from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
+from napari_dip.qt.shell.worker import BackgroundCall
 from napari_dip.qt.task.request import (
     build_repetition,
     find_unsaved_inputs,
@@ -37,8 +44,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from napari_dip.pipeline.reproduce.repetition import Repetition
-    from napari_dip.qt.shell.input_chooser import InputChooser
-    from napari_dip.qt.shell.layer_dock import ExtraInputs
+    from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import RunControl
 
@@ -71,34 +77,30 @@ class UnsavedLayer:
     fingerprint: str | None = None
 
 
-#: The outcome of saving: paths by the names of the inputs, or a refusal.
-SaveOutcome = dict[str, str] | Refusal
+def save_layers(
+    layers: tuple[UnsavedLayer, ...], folder: Path, control: RunControl
+) -> dict[str, str]:
+    """Save layers as TIFF files named after them, without overwriting; return their paths.
 
-
-def save_layers(layers: tuple[UnsavedLayer, ...], folder: Path, switch: RunControl) -> SaveOutcome:
-    """Save layers as TIFF files named after them, without overwriting; return their paths."""
+    Raises
+    ------
+    RefusedError
+        If a layer has other pixels than those of the run.
+    """
     paths: dict[str, str] = {}
     for layer in layers:
-        path = catch_errors(partial(_save_layer, layer, folder, switch), "Saving", layer.layer)
-        if isinstance(path, Refusal):
-            return path
-        if path is None:
+        pixels = np.asarray(layer.pixels)
+        if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
+            raise RefusedError(
+                make_refusal("repeat-changed", layer=layer.layer, result=layer.result)
+            )
+        if control() is Control.DISCARD:
             break
-        paths[layer.name] = path
+        if pixels.dtype == bool:
+            pixels = pixels.astype(np.uint8)
+        path = _find_free_path(folder, layer.layer)
+        paths[layer.name] = str(write_image(path, pixels, axes=layer.axes))
     return paths
-
-
-def _save_layer(layer: UnsavedLayer, folder: Path, switch: RunControl) -> str | Refusal | None:
-    """Save a layer and return its path; None if the call was discarded."""
-    pixels = np.asarray(layer.pixels)
-    if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
-        return make_refusal("repeat-changed", layer=layer.layer, result=layer.result)
-    if switch() is Control.DISCARD:
-        return None
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
-    path = _find_free_path(folder, layer.layer)
-    return str(write_image(path, pixels, axes=layer.axes))
 
 
 def _find_free_path(folder: Path, layer: str) -> Path:
@@ -120,8 +122,7 @@ class RepeatButtons(QWidget):
     ----------
     viewer : napari.viewer.Viewer
     form : SettingsForm
-    chooser : InputChooser
-    extra_inputs : ExtraInputs
+    inputs : LayerInputs
     """
 
     message_emitted = Signal(str)
@@ -130,23 +131,18 @@ class RepeatButtons(QWidget):
         self,
         viewer: napari.viewer.Viewer,
         form: SettingsForm,
-        chooser: InputChooser,
-        extra_inputs: ExtraInputs,
+        inputs: LayerInputs,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer, self._form = viewer, form
-        self._chooser, self._extra_inputs = chooser, extra_inputs
+        self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
+        self._connections = Connections()
         self._save_call: BackgroundCall | None = None
         self._is_busy = False
-        self.combo = QComboBox()
-        self.combo.setAccessibleName("Result")
-        self.combo.setToolTip(
-            "<qt>The result to repeat: the layer that is selected in napari, or else the latest."
-            "</qt>"
-        )
-        self.combo.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.combo = make_combo(
+            "Result",
+            "The result to repeat: the layer that is selected in napari, or else the latest.",
         )
         self.again_button = make_button(
             "Run again from this layer",
@@ -171,7 +167,8 @@ class RepeatButtons(QWidget):
         self.python_button.clicked.connect(partial(self._copy, write_python_script, "The script"))
         self.command_button.clicked.connect(partial(self._copy, format_command_line, "The command"))
         self.methods_button.clicked.connect(self.copy_methods)
-        self._connect(True)
+        self._connections.follow_layers(self.refresh, viewer)
+        self._connections.connect(self.refresh, viewer.layers.selection.events.active)
         self.refresh()
 
     def get_layer(self) -> Image | None:
@@ -190,10 +187,7 @@ class RepeatButtons(QWidget):
         chosen_name = next(iter(fresh), previous_name)
         if active in layers and not fresh:
             chosen_name = active.name
-        with QSignalBlocker(self.combo):
-            self.combo.clear()
-            self.combo.addItems(names)
-            self.combo.setCurrentIndex(max(self.combo.findText(chosen_name), 0 if names else -1))
+        fill_combo(self.combo, names, chosen_name, default=0)
         for button in (self.python_button, self.command_button, self.methods_button):
             button.setEnabled(bool(names))
         self.again_button.setEnabled(bool(names) and not self._is_busy)
@@ -249,7 +243,7 @@ class RepeatButtons(QWidget):
         """Disconnect from the viewer, which outlives this widget."""
         if self._save_call is not None:
             self._save_call.discard()
-        self._connect(False)
+        self._connections.end()
 
     def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
@@ -276,13 +270,22 @@ class RepeatButtons(QWidget):
             for layer_to_save in unsaved_layers
             if isinstance(layer_to_save, UnsavedLayer)
         )
-        self._save_call = BackgroundCall(partial(save_layers, layers_to_save, Path(folder)), self)
-        self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
         self.message_emitted.emit("Saving what the script needs")
+        self._save_call = BackgroundCall(
+            partial(save_layers, layers_to_save, Path(folder)),
+            self,
+            doing="Saving",
+            name=layers_to_save[0].layer,
+        )
+        self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
         self._save_call.start()
 
     def _on_saved(
-        self, layer: Image, write: Callable[[Repetition], str], what: str, outcome: SaveOutcome
+        self,
+        layer: Image,
+        write: Callable[[Repetition], str],
+        what: str,
+        outcome: dict[str, str] | Refusal,
     ) -> None:
         self._save_call = None
         if isinstance(outcome, Refusal):
@@ -341,17 +344,13 @@ class RepeatButtons(QWidget):
         clipboard.setText(text)
         self.message_emitted.emit(f"{what} was copied; paste it where you want it.{more}")
 
-    def _connect(self, is_connected: bool) -> None:
-        follow_layers(self._viewer, self.refresh, is_connected=is_connected)
-
     def _arrange(self) -> None:
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = make_form()
         form.addRow("Result", self.combo)
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(form, 0, 0, 1, 2)
-        layout.addWidget(self.python_button, 1, 0)
-        layout.addWidget(self.command_button, 1, 1)
-        layout.addWidget(self.methods_button, 2, 0, 1, 2)
-        layout.addWidget(self.again_button, 3, 0, 1, 2)
+        rows = (
+            [form],
+            [self.python_button, self.command_button],
+            [self.methods_button],
+            [self.again_button],
+        )
+        fill_grid(self, rows)

@@ -6,9 +6,10 @@ A request is fixed when Run is pressed and does not follow later changes in the 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -20,12 +21,17 @@ from napari.utils.transforms import Affine
 from napari_dip.errors import DipError
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.autosave import AutosaveTarget, run_with_autosave, summarise_run
+from napari_dip.pipeline.events import map_generator
 from napari_dip.pipeline.execute.crop_preview import run_crop_preview
+from napari_dip.pipeline.execute.runner import run
+from napari_dip.pipeline.machine import format_bytes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.reproduce.repetition import Repetition
 from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
+from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layers import (
     copy_layer_attributes,
+    describe_derived_image,
     get_full_resolution,
     preserve_view,
     read_layer_provenance,
@@ -35,21 +41,23 @@ from napari_dip.qt.shell.preferences import (
     get_allowed_machine,
     read_preferences,
 )
-from napari_dip.qt.shell.run_completion import PendingResult
+from napari_dip.qt.shell.worker import MIN_UPDATE_SECONDS, JobProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     import napari.viewer
     from napari.layers import Layer
 
-    from napari_dip.pipeline.events import Restoration
+    from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.qt.shell.layer_dock import ExtraInputs
-    from napari_dip.qt.shell.layers import Preview
+    from napari_dip.qt.shell.layer_inputs import ExtraInputs
+    from napari_dip.qt.shell.worker import RunControl
 
+#: The space between a number and its unit, which becomes a non-breaking one.
+_UNIT = re.compile(r"(?<=\d) (?=(s|min|h|MB|GB)\b)")
 _ARRAY_ATTRIBUTES = ("scale", "translate", "rotate", "shear", "affine", "contrast_limits")
 _SCALAR_ATTRIBUTES = (
     "gamma",
@@ -256,78 +264,48 @@ def _record_layer(layer: Layer) -> dict[str, Any]:
     return {"kind": "image", "look": attributes}
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class RunRequest:
-    """A plan with its pixels and the layer attributes for its result.
+class LossReader:
+    """Turns the events of a run into progress, with a point of the curves for each new loss."""
 
-    Attributes
+    def __init__(self) -> None:
+        self._last_losses: tuple[int, float | None, float | None] = (0, None, None)
+
+    def __call__(self, event: Event) -> JobProgress:
+        """Return the progress of an event; events repeat the last losses until there are others."""
+        losses = (event.unit, event.training_loss, event.validation_loss)
+        if losses == self._last_losses or losses[1:] == (None, None):
+            return JobProgress(event=event)
+        self._last_losses = losses
+        values = (float("nan") if loss is None else loss for loss in losses[1:])
+        return JobProgress(event=event, points=((event.unit, event.iteration, *values),))
+
+
+def run_restoration(
+    begin: Callable[..., Generator[Event, None, Restoration | None]],
+    pixels: Mapping[str, Any],
+    control: RunControl,
+) -> Generator[JobProgress, None, Restoration | None]:
+    """Run a restoration as the work of a `JobRequest`.
+
+    Parameters
     ----------
-    plan : Plan
-    name : str
-        The name of the image's layer.
-    layer_attributes, input_layer_attributes : mapping
-        For pictures of the result's size and of the input's; see `copy_layer_attributes`.
-    get_source_layer : callable
-        Returns the image's layer, or None if it no longer exists.
+    begin : callable
+        As `run`, with its plan.
     pixels : mapping of str to array
-        The inputs by name, lazy or not.
-    full_plan : Plan or None
-        The plan for the whole image, if this is a crop preview.
-    region : CropRegion or None
-        The region of a crop preview.
-    crop_preview_name : str
-        Suffix of the layer name for a crop preview; else empty.
-    autosave_target : AutosaveTarget or None
-        Where the run is saved, to be resumed after a crash.
+    control : RunControl
     """
-
-    plan: Plan
-    name: str
-    layer_attributes: Mapping[str, Any]
-    input_layer_attributes: Mapping[str, Any]
-    get_source_layer: Callable[[], Any]
-    pixels: Mapping[str, Any]
-    full_plan: Plan | None = None
-    region: CropRegion | None = None
-    crop_preview_name: str = ""
-    autosave_target: AutosaveTarget | None = None
-
-    @property
-    def label(self) -> str:
-        """Name of the run in the queue, such as "Denoise cells"."""
-        title = self.plan.recipe.task.spec.title
-        return " ".join(filter(None, [title, self.name, self.crop_preview_name]))
-
-    def make_pending_result(
-        self, result: Restoration, preview: Preview | None = None
-    ) -> PendingResult:
-        """Return the result with all that is needed to make it a layer."""
-        plan = self.plan if self.full_plan is None else self.full_plan
-        return PendingResult(
-            name=self.name,
-            layer_attributes=self.layer_attributes,
-            result=result,
-            get_source_layer=self.get_source_layer,
-            input_layer_attributes=self.input_layer_attributes,
-            crop_preview_name=self.crop_preview_name,
-            remarks=plan.notes,
-            preview=preview,
-        )
-
-    @property
-    def begin(self) -> Callable[..., Any] | None:
-        """Function that starts a crop preview or a run with autosave; None for other runs."""
-        if self.full_plan is not None and self.region is not None:
-            return partial(run_crop_preview, self.full_plan, self.region)
-        return (
-            None
-            if self.autosave_target is None
-            else partial(run_with_autosave, self.autosave_target)
-        )
+    steps = begin(pixels, control=control, preview_seconds=MIN_UPDATE_SECONDS)
+    return (yield from map_generator(steps, LossReader()))
 
 
-def make_run_request(plan: Plan, layer: Image, extra_inputs: ExtraInputs) -> RunRequest:
-    """Return a run request for the chosen layers.
+def make_run_request(
+    plan: Plan,
+    layer: Image,
+    extra_inputs: ExtraInputs,
+    *,
+    autosave_target: AutosaveTarget | None = None,
+) -> JobRequest:
+    """Return a request for the chosen layers.
 
     Parameters
     ----------
@@ -336,49 +314,82 @@ def make_run_request(plan: Plan, layer: Image, extra_inputs: ExtraInputs) -> Run
         The image that is restored.
     extra_inputs : ExtraInputs
         The extra inputs.
+    autosave_target : AutosaveTarget, optional
+        An interrupted run that is resumed; by default a new one, if runs are saved.
     """
     chosen = extra_inputs.get_chosen_layers()
     inputs = record_inputs(layer, plan.source.axes, chosen)
-    return RunRequest(
+    saved = autosave_target or plan_autosave(plan, layer, chosen)
+    begin = partial(run, plan) if saved is None else partial(run_with_autosave, saved, plan)
+    spec = plan.recipe.task.spec
+    return JobRequest(
+        kind=spec.name,
+        label=f"{spec.title} {layer.name}",
         plan=plan,
-        name=layer.name,
-        layer_attributes=copy_layer_attributes(layer, plan, inputs),
-        input_layer_attributes=copy_layer_attributes(layer, None, inputs),
-        get_source_layer=ref(layer),
-        pixels={"image": get_full_resolution(layer), **extra_inputs.read_pixels()},
-        autosave_target=plan_autosave(plan, layer, chosen),
+        work=partial(run_restoration, begin),
+        summary=describe_plan(plan, layer),
+        inputs={"image": get_full_resolution(layer), **extra_inputs.read_pixels()},
+        target=ResultTarget(
+            name=layer.name,
+            layer_attributes=copy_layer_attributes(layer, plan, inputs),
+            input_layer_attributes=copy_layer_attributes(layer, None, inputs),
+            get_source_layer=ref(layer),
+            plan_notes=plan.notes,
+        ),
     )
 
 
-def restrict_to_region(request: RunRequest, region: CropRegion, small: Plan) -> RunRequest:
+def make_crop_request(
+    full_request: JobRequest, full_plan: Plan, region: CropRegion, crop_plan: Plan
+) -> JobRequest:
     """Return a request for a crop preview, whose result is placed at the crop.
 
     Parameters
     ----------
-    request : RunRequest
-        The request for the whole image.
+    full_request : JobRequest
+        A request for the whole image.
+    full_plan : Plan
+        The plan for the whole image with the settings of the preview.
     region : CropRegion
-    small : Plan
+    crop_plan : Plan
         The plan of the crop, by `napari_dip.pipeline.execute.crop_preview.plan_crop_preview`.
     """
-    layer = request.get_source_layer()
+    target = full_request.target
+    assert target is not None  # the result of a task is a layer
+    layer = target.get_source_layer()
     # napari counts no axis for red, green and blue
     offset = [
-        index for index, axis in zip(region.start, small.source.axes, strict=True) if axis != "S"
+        index
+        for index, axis in zip(region.start, crop_plan.source.axes, strict=True)
+        if axis != "S"
     ]
     linear_matrix = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear).linear_matrix
     shift = linear_matrix @ np.array(offset, float)
-
-    def moved(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
-        return {**layer_attributes, "translate": layer_attributes["translate"] + shift}
-
-    preset = small.recipe.run_settings.preset.capitalize()
-    return replace(
-        request,
-        plan=small,
-        layer_attributes=moved(request.layer_attributes),
-        input_layer_attributes=moved(request.input_layer_attributes),
-        full_plan=request.plan,
-        region=region,
-        crop_preview_name=f"crop preview, {preset}",
+    attributes, input_attributes = (
+        {**layer_attributes, "translate": layer_attributes["translate"] + shift}
+        for layer_attributes in (target.layer_attributes, target.input_layer_attributes)
     )
+    name = f"crop preview, {crop_plan.recipe.run_settings.preset.capitalize()}"
+    return replace(
+        full_request,
+        label=f"{full_request.label} {name}",
+        plan=crop_plan,
+        work=partial(run_restoration, partial(run_crop_preview, full_plan, region, crop_plan)),
+        summary=describe_plan(crop_plan, layer),
+        target=replace(
+            target,
+            layer_attributes=attributes,
+            input_layer_attributes=input_attributes,
+            crop_preview_name=name,
+            plan_notes=full_plan.notes,
+        ),
+    )
+
+
+def describe_plan(plan: Plan, layer: Image | None, time: str = "") -> str:
+    """Return the text of a plan: work, time, memory, a warning on the input, and notes."""
+    summary = _UNIT.sub(
+        "\u00a0", f"{plan.work_summary}: {time}{format_bytes(plan.peak_bytes)} of memory."
+    )
+    derived_warning = "" if layer is None else describe_derived_image(layer)
+    return "\n".join(filter(None, [summary, derived_warning, *map(str, plan.notes)]))

@@ -5,15 +5,16 @@ At its right end, the slider follows the run and afterwards shows the result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSizePolicy, QSlider, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSlider, QWidget
 
 from napari_dip.errors.notes import StopReason, make_stop, serialise_stop
 from napari_dip.pipeline.machine import format_bytes
+from napari_dip.qt.shell.dock_widget import guard_wheel, make_button
 from napari_dip.qt.shell.layers import (
     METADATA_KEY,
     Preview,
@@ -23,8 +24,7 @@ from napari_dip.qt.shell.layers import (
     preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.settings_form import WheelGuard
+from napari_dip.qt.shell.worker import call_reporting_errors
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.events import Event, Restoration
-    from napari_dip.qt.task.request import RunRequest
+    from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 
 #: Keys of a report that are about the result and do not apply to a snapshot.
 _RESULT_ONLY_KEYS = (
@@ -62,11 +62,13 @@ class SnapshotLayers:
 
     Parameters
     ----------
-    request : RunRequest
+    request : JobRequest
+    target : ResultTarget
+        That of the request.
     """
 
-    def __init__(self, request: RunRequest) -> None:
-        self._request = request
+    def __init__(self, request: JobRequest, target: ResultTarget) -> None:
+        self._plan, self._target = request.plan, target
         self._result: Restoration | None = None
         self._snapshot_layers: list[tuple[ref[napari.layers.Image], Snapshot]] = []
 
@@ -76,18 +78,18 @@ class SnapshotLayers:
 
     def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
         """Add a snapshot as a new layer; return the name of the layer."""
-        request = self._request
-        suffix = request.plan.recipe.task.spec.result_suffix
-        name = f"{request.name} {suffix}, {describe_snapshot(snapshot)}"
+        target = self._target
+        suffix = self._plan.recipe.task.spec.result_suffix
+        name = f"{target.name} {suffix}, {describe_snapshot(snapshot)}"
         metadata = {
-            **request.layer_attributes["metadata"],
+            **target.layer_attributes["metadata"],
             METADATA_KEY: self._build_snapshot_provenance(snapshot),
         }
         with preserve_view(viewer):
             attributes = adjust_contrast_limits(
-                request.layer_attributes,
+                target.layer_attributes,
                 compute_value_range(snapshot.picture),
-                part=bool(request.crop_preview_name),
+                part=bool(target.crop_preview_name),
             )
             layer = viewer.add_image(
                 snapshot.picture.copy(), name=name, **{**attributes, "metadata": metadata}
@@ -104,28 +106,28 @@ class SnapshotLayers:
 
     def _build_snapshot_provenance(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return the provenance of a snapshot, in plain JSON types."""
-        plan, result = self._request.plan, self._result
+        plan, result, name = self._plan, self._result, self._target.name
         iteration = describe_snapshot(snapshot)
         provenance: dict[str, Any] = {
             "version": __version__,
             "recipe": plan.recipe.to_dict(),
             "seed": plan.recipe.run_settings.seed,
             "device": plan.device,
-            "input": {"name": self._request.name, "sha256": None},
+            "input": {"name": name, "sha256": None},
             "seconds": round(snapshot.seconds, 2),
         }
         if result is not None:
             report = {
                 key: value for key, value in result.report.items() if key not in _RESULT_ONLY_KEYS
             }
-            provenance |= {**build_provenance(self._request.name, result), "report": report}
+            provenance |= {**build_provenance(name, result), "report": report}
             provenance["automatic"] = {
                 "best_iteration": result.best_iteration,
                 **serialise_stop(result.stop),
             }
         return {
             **provenance,
-            "inputs": self._request.layer_attributes["metadata"][METADATA_KEY]["inputs"],
+            "inputs": self._target.layer_attributes["metadata"][METADATA_KEY]["inputs"],
             "iterations": snapshot.iteration,
             "best_iteration": snapshot.iteration,
             "unit": [snapshot.unit, snapshot.units],
@@ -239,7 +241,7 @@ class HistorySlider(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._request: RunRequest | None = None
+        self._target: ResultTarget | None = None
         self._snapshot_layers: SnapshotLayers | None = None
         self._preview: Preview | None = None
         self._is_running = False
@@ -248,12 +250,11 @@ class HistorySlider(QWidget):
         self.snapshot_buffer = SnapshotBuffer()
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setAccessibleName("History")
-        self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self._wheel = WheelGuard()
-        self.slider.installEventFilter(self._wheel)
+        guard_wheel(self.slider)
         self.message_label = make_message_label()
-        self.keep_button = QPushButton("Use this iteration")
-        self.keep_button.setToolTip("<qt>Add the picture in sight as a layer of its own</qt>")
+        self.keep_button = make_button(
+            "Use this iteration", "Add the picture in sight as a layer of its own"
+        )
         self._arrange()
         self.slider.valueChanged.connect(self._on_move)
         self.keep_button.clicked.connect(self.keep)
@@ -273,17 +274,13 @@ class HistorySlider(QWidget):
         """Whether a snapshot of the latest run was added as a layer."""
         return bool(self._snapshot_layers)
 
-    def begin(self, request: RunRequest) -> None:
+    def begin(self, request: JobRequest) -> None:
         """Drop the snapshots of the last run and follow a new one."""
         self.forget()
-        # the history outlives the run, and must not keep its inputs in memory
-        request = replace(request, pixels={})
-        self._request, self._snapshot_layers, self._is_running = (
-            request,
-            SnapshotLayers(request),
-            True,
-        )
-        self._preview = _make_preview(self._viewer, request)
+        assert request.target is not None  # the result of a task is a layer
+        self._target, self._is_running = request.target, True
+        self._snapshot_layers = SnapshotLayers(request, request.target)
+        self._preview = Preview(self._viewer, request.target)
 
     def show_event(self, event: Event) -> None:
         """Add the picture of an event, and show it unless a snapshot is shown.
@@ -318,7 +315,7 @@ class HistorySlider(QWidget):
     def forget(self) -> None:
         """Drop all snapshots and remove the preview."""
         self.snapshot_buffer = SnapshotBuffer()
-        self._is_running, self._request, self._selected = False, None, None
+        self._is_running, self._target, self._selected = False, None, None
         call_reporting_errors(self._remove_preview, "The preview layer could not be removed")
         self._update_slider()
 
@@ -366,8 +363,8 @@ class HistorySlider(QWidget):
         self._show_message(trouble)
 
     def _show_selected_snapshot(self) -> None:
-        selected, request = self._selected, self._request
-        if request is None:
+        selected, target = self._selected, self._target
+        if target is None:
             return
         if selected is None:
             if self._is_running and self.snapshot_buffer.snapshots and self._preview is not None:
@@ -376,7 +373,7 @@ class HistorySlider(QWidget):
                 self._remove_preview()
             return
         if self._preview is None or self._preview.is_dismissed:
-            self._preview = _make_preview(self._viewer, request)
+            self._preview = Preview(self._viewer, target)
         self._preview.show(selected.picture)
 
     def _show_message(self, entry: str = "") -> None:
@@ -409,9 +406,3 @@ class HistorySlider(QWidget):
         layout.addWidget(self.keep_button, 1, 2)
         self.setToolTip(f"<qt>{_HISTORY_TOOLTIP}</qt>")
         self.setVisible(False)  # until there are snapshots
-
-
-def _make_preview(viewer: napari.viewer.Viewer, request: RunRequest) -> Preview:
-    return Preview(
-        viewer, request.name, request.layer_attributes, part=bool(request.crop_preview_name)
-    )

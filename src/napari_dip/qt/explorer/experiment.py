@@ -1,28 +1,38 @@
-"""Planning of an experiment: its request is fixed when Run is pressed."""
+"""Experiments of the explorer: their plan, their request, and their work in the background."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
-from napari_dip.explore.experiment_setup import make_experiment_recipe, plan_centre_fit
+from napari_dip.explore.experiment_setup import (
+    make_experiment_recipe,
+    plan_centre_fit,
+)
+from napari_dip.explore.results import ExperimentTimer
 from napari_dip.io import ImageSpec
+from napari_dip.pipeline.events import Control, Event, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.qt.explorer.run import ExperimentRequest
+from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.worker import JobProgress
 from napari_dip.tasks.priors.deep_image_prior import list_architectures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     import napari.viewer
+    import numpy.typing as npt
     from napari.layers import Image
 
+    from napari_dip.explore.experiments import Experiment
+    from napari_dip.explore.results import IterationUpdate
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.explorer.settings import ExplorerSettings
 
@@ -48,39 +58,10 @@ class Plane:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PlannedExperiment:
-    """An experiment that can start.
-
-    Attributes
-    ----------
-    request : ExperimentRequest
-    plan : Plan
-        The plan of one of the fits.
-    pixels : mapping of str to array
-    summary, running_summary : str
-        Descriptions for the user: with the time before the start, and without it during the run.
-    layer_attributes : mapping
-        Arguments of `add_image` for pictures of the crop.
-    """
-
-    request: ExperimentRequest
-    plan: Plan
-    pixels: Mapping[str, Any]
-    summary: str
-    running_summary: str
-    layer_attributes: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """Name of the experiment in the queue."""
-        return f"Prior explorer {self.request.name}"
-
-
 def plan_experiment(
     viewer: napari.viewer.Viewer, image: Image, truth: Any, settings: ExplorerSettings
-) -> PlannedExperiment | Refusal:
-    """Return an experiment on the visible plane of an image, or a refusal.
+) -> tuple[JobRequest, str] | Refusal:
+    """Return a request for an experiment on the visible plane, and its plan; or a refusal.
 
     Parameters
     ----------
@@ -113,34 +94,29 @@ def plan_experiment(
             }
             return make_refusal("truth-size", name=truth.name, image=image.name, **sizes)
         pixels["truth"] = truth_plane.pixels
-    experiment, options = settings.experiment, {**settings.read_settings(), "crop": side}
+    experiment, arguments = settings.experiment, {**settings.read_settings(), "crop": side}
     fits = experiment.fits
     if settings.is_comparison:
         architectures = list_architectures(plan.fit_config.widths, plan.fit_config.learning_rate)
-        options["only"] = [
+        arguments["only"] = [
             name for name in settings.list_checked_designs() if name in architectures
         ]
-        fits *= len(options["only"])
-    request = ExperimentRequest(
-        experiment=experiment.key,
-        name=image.name,
-        axes=plane.spec.axes,
-        settings=options,
-        machine=machine,
-    )
+        fits *= len(arguments["only"])
+    arguments |= {"axes": plane.spec.axes, "name": image.name, "machine": machine}
     seconds = START_SECONDS + fits * (plan.costs.fit - START_SECONDS)
     time = f", up to {format_duration(seconds)} if nothing else runs"
-    summary, running_summary = (
-        describe_experiment(plan, plane, fits, time_text) for time_text in (time, "")
-    )
-    return PlannedExperiment(
-        request=request,
+    request = JobRequest(
+        kind=experiment.key,
+        label=f"Prior explorer {image.name}",
         plan=plan,
-        pixels=pixels,
-        summary=summary,
-        running_summary=running_summary,
-        layer_attributes=make_crop_attributes(image, plane, plan),
+        work=partial(run_experiment, experiment, arguments),
+        summary=describe_experiment(plan, plane, fits, ""),
+        inputs=pixels,
+        target=ResultTarget(
+            name=image.name, layer_attributes=make_crop_attributes(image, plane, plan)
+        ),
     )
+    return request, describe_experiment(plan, plane, fits, time)
 
 
 def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
@@ -240,3 +216,46 @@ def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _format_image_size(spec: ImageSpec) -> str:
     height, width = spec.grid
     return f"{width} × {height} pixels"
+
+
+def report_progress(update: IterationUpdate) -> JobProgress:
+    """Return the progress of an update."""
+    event = replace(update.event, preview=update.picture)
+    points = ((update.group, event.iteration, update.points),) if update.points else ()
+    return JobProgress(event=event, points=points)
+
+
+def run_experiment(
+    experiment: Experiment,
+    arguments: Mapping[str, Any],
+    pixels: Mapping[str, npt.NDArray[Any]],
+    control: Callable[[], Control],
+) -> Generator[JobProgress, None, Any]:
+    """Run an experiment with the same code as the command line, as the work of a `JobRequest`.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    arguments : mapping
+        Arguments of `Experiment.prepare`.
+    pixels : mapping of str to ndarray
+        "image", and optionally "truth".
+    control : callable
+        The user's control of the run.
+
+    Returns
+    -------
+    ExperimentResult or None
+        None if the run ended without a result.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As the experiments.
+    """
+    timer = ExperimentTimer(control)
+    yield JobProgress(event=Event(message="Starting the engine"))
+    options = {name: array for name, array in pixels.items() if name != "image"}
+    start = experiment.prepare(pixels["image"], **options, **arguments)
+    steps = map_generator(start(timer), timer.add_time_left)
+    return (yield from map_generator(steps, report_progress))

@@ -1,25 +1,39 @@
-"""The base class of docks that read layers: an image, and extra inputs such as mask, guide, PSF."""
+"""The layers that a dock reads: the image, and extra inputs such as mask, guide and PSF.
+
+The image follows napari's selected layer until the user chooses. Results of this plugin are in the
+list, but selecting one, for example to save it, does not choose it as the input.
+"""
 
 from __future__ import annotations
 
 import re
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Labels, Shapes
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QFormLayout, QLabel, QLineEdit, QWidget
 
-from napari_dip.errors import Refusal
+from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io import ImageSpec, guess_axes
-from napari_dip.qt.shell.dock_widget import make_single_shot_timer
-from napari_dip.qt.shell.input_chooser import InputChooser
-from napari_dip.qt.shell.layers import get_full_resolution, is_preview, read_layer_provenance
-from napari_dip.qt.shell.run_completion import call_reporting_errors
-from napari_dip.qt.shell.run_dock import RunDock
+from napari_dip.qt.shell.dock_widget import (
+    Connections,
+    fill_combo,
+    make_combo,
+    make_form,
+    make_single_shot_timer,
+)
+from napari_dip.qt.shell.layers import (
+    get_full_resolution,
+    guess_layer_axes,
+    is_preview,
+    read_layer_header,
+    read_layer_provenance,
+)
+from napari_dip.qt.shell.worker import call_reporting_errors
 from napari_dip.tasks.base import Pixels
 
 if TYPE_CHECKING:
@@ -27,9 +41,10 @@ if TYPE_CHECKING:
 
     import napari.viewer
     import numpy.typing as npt
+    from napari.layers import Layer
 
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.qt.shell.run_bar import RunBar
+    from napari_dip.qt.shell.job_controller import JobController
     from napari_dip.tasks import Input
 
 _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
@@ -38,6 +53,171 @@ _LAYER_TYPES = {"image": Image, "labels": Labels, "shapes": Shapes}
 _MAX_CHECKED_MASK_PIXELS, _STROKE_PAUSE_MS = 2**22, 300
 #: Entry of the list for an optional input that is not used.
 NO_LAYER = "none"
+
+
+class InputChooser(QWidget):
+    """A list of images and a field for the axes.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    asks_axes : bool
+        Whether the field for the axes can appear.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        parent: QWidget | None = None,
+        *,
+        asks_axes: bool = True,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._asks_axes = asks_axes
+        self._chosen_by_hand: str | None = None
+        self._watched_layer: Image | None = None
+        self._axes_by_layer: dict[str, str] = {}
+        self._connections = Connections()
+        self.combo = make_combo(
+            "Image",
+            "The image to restore. It follows the layer that is selected in napari, "
+            "unless that is a result.",
+        )
+        self.axes = QLineEdit()
+        self.axes.setAccessibleName("Axes")
+        self.axes.setToolTip(
+            "<qt>One letter for each axis: Y and X for the picture plane, C for channels, "
+            "Z for depth, T for time, S for red, green and blue. "
+            "Change it if the guess is wrong.</qt>"
+        )
+        self._axes_label = QLabel("Axes")
+        form = make_form(self)
+        form.addRow("Image", self.combo)
+        form.addRow(self._axes_label, self.axes)
+        self._axes_label.setBuddy(self.axes)
+        self.combo.activated.connect(self._on_combo)
+        self.axes.textEdited.connect(self._on_axes)
+        self._connections.follow_layers(self.refresh, viewer)
+        self._connections.connect(self._on_selection, viewer.layers.selection.events.active)
+        self.refresh()
+
+    def get_layer(self) -> Image | None:
+        """Return the chosen layer, or None."""
+        name = self.combo.currentText()
+        return self._viewer.layers[name] if name and name in self._viewer.layers else None
+
+    def choose(self, name: str, axes: str) -> bool:
+        """Choose a layer by name, as the user would; return False if it cannot be chosen.
+
+        Parameters
+        ----------
+        name : str
+        axes : str
+            One letter for each axis.
+        """
+        if name not in self._viewer.layers or not _is_selectable(self._viewer.layers[name]):
+            return False
+        self._chosen_by_hand, self._axes_by_layer[name] = name, axes
+        self.refresh()
+        return True
+
+    def read_header(self) -> ImageSpec | Refusal:
+        """Return a description of the chosen image, or a refusal."""
+        layer = self.get_layer()
+        if layer is not None:
+            return read_layer_header(layer, self.axes.text().strip().upper())
+        active = self._viewer.layers.selection.active
+        if active is None or is_preview(active):
+            return make_refusal("image-none")
+        kind = type(active).__name__
+        return make_refusal("layer-type", name=active.name, kind=kind)
+
+    def refresh(self, _: object = None) -> None:
+        """Update the list to the layers of the viewer, then follow its selection."""
+        names = [layer.name for layer in self._viewer.layers if _is_selectable(layer)]
+        # topmost first, as in the layer list
+        fill_combo(self.combo, names[::-1], self._choose_layer_name(names))
+        self._axes_by_layer = {
+            name: axes for name, axes in self._axes_by_layer.items() if name in names
+        }
+        self._show_axes()
+        self._watch()
+        self.changed.emit()
+
+    def disconnect_viewer(self) -> None:
+        """Disconnect from the viewer, which outlives this widget."""
+        self._connections.end()
+        self._watch(stop=True)
+
+    def _choose_layer_name(self, names: list[str]) -> str | None:
+        """Return the name chosen by hand, or else the selected, present or topmost image."""
+        if self._chosen_by_hand not in names:
+            self._chosen_by_hand = None
+        active = self._viewer.layers.selection.active
+        selected = active.name if _is_original_image(active) else None
+        for name in (self._chosen_by_hand, selected, self.combo.currentText()):
+            if name in names:
+                return name
+        originals = [name for name in names if _is_original_image(self._viewer.layers[name])]
+        return next(reversed(originals or names), None)
+
+    def _on_selection(self, _: object = None) -> None:
+        active = self._viewer.layers.selection.active
+        if not self.isEnabled():  # the input stays during a run
+            return
+        if active is None or (self._chosen_by_hand is None and _is_original_image(active)):
+            self.refresh()
+        elif self.get_layer() is None:
+            self.changed.emit()
+
+    def _on_combo(self, _: int) -> None:
+        active = self._viewer.layers.selection.active
+        name = self.combo.currentText()
+        self._chosen_by_hand = None if _is_original_image(active) and active.name == name else name
+        self.refresh()
+
+    def _on_axes(self, text: str) -> None:
+        self._axes_by_layer[self.combo.currentText()] = text
+        self.changed.emit()
+
+    def _show_axes(self, _: object = None) -> None:
+        """Show the axes, but no field for them if there are only Y and X."""
+        layer = self.get_layer()
+        axes = ""
+        if layer is not None:
+            axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
+        self.axes.setText(axes)
+        is_visible = (
+            self._asks_axes and layer is not None and len(read_layer_header(layer, "").shape) > 2
+        )
+        self._axes_label.setVisible(is_visible)
+        self.axes.setVisible(is_visible)
+
+    def _watch(self, *, stop: bool = False) -> None:
+        """Connect to data changes of the chosen layer: another shape needs another plan."""
+        layer = None if stop else self.get_layer()
+        if layer is self._watched_layer:
+            return
+        if self._watched_layer is not None:
+            self._watched_layer.events.data.disconnect(self._on_data)
+        if layer is not None:
+            layer.events.data.connect(self._on_data)
+        self._watched_layer = layer
+
+    def _on_data(self, _: object = None) -> None:
+        self._show_axes()
+        self.changed.emit()
+
+
+def _is_selectable(layer: object) -> bool:
+    return isinstance(layer, Image) and not is_preview(layer)
+
+
+def _is_original_image(layer: Layer | None) -> TypeGuard[Image]:
+    return isinstance(layer, Image) and not read_layer_provenance(layer)
 
 
 class ExtraInputs(QWidget):
@@ -70,7 +250,8 @@ class ExtraInputs(QWidget):
         self._stroke_timer.timeout.connect(self.changed)
         self.changed.connect(self._watch)
         self.combos = {
-            task_input.name: _make_input_combo(task_input) for task_input in self._inputs
+            item.name: make_combo(item.label, item.help, length=len(NO_LAYER))
+            for item in self._inputs
         }
         self.calibration = QWidget(self)
         self.calibration.hide()  # until another widget lays it out
@@ -82,7 +263,8 @@ class ExtraInputs(QWidget):
                 partial(self._on_choice, extra_input.name)
             )
         self.setVisible(form.rowCount() > 0)
-        self._connect(True)
+        self._connections = Connections()
+        self._connections.follow_layers(self.refresh, viewer)
         self.refresh()
 
     def get_layer(self, name: str) -> Any:
@@ -171,15 +353,13 @@ class ExtraInputs(QWidget):
                 layer_name = _guess_layer(extra_input.name, layers) or layer_name
             if layer_name not in names:
                 layer_name = NO_LAYER if extra_input.optional else _find_topmost_original(layers)
-            with QSignalBlocker(combo):
-                combo.clear()
-                combo.addItems([NO_LAYER, *names] if extra_input.optional else names)
-                combo.setCurrentIndex(combo.findText(layer_name))
+            entries = [NO_LAYER, *names] if extra_input.optional else names
+            fill_combo(combo, entries, layer_name)
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
-        self._connect(False)
+        self._connections.end()
         self._stroke_timer.stop()
         self._watch(stop=True)
 
@@ -204,11 +384,6 @@ class ExtraInputs(QWidget):
             self.changed.emit()
         else:
             self._stroke_timer.start()
-
-    def _connect(self, is_connected: bool) -> None:
-        events = self._viewer.layers.events
-        for signal in (events.inserted, events.removed, events.renamed):
-            (signal.connect if is_connected else signal.disconnect)(self.refresh)
 
     def _on_choice(self, name: str, _: int) -> None:
         self._chosen_by_hand.add(name)
@@ -298,80 +473,53 @@ def _get_image_grid(image: Image | None) -> tuple[int, int]:
 
 def _make_inputs_layout(page: QWidget) -> QFormLayout:
     """Return a layout of labels and lists for a page."""
-    layout = QFormLayout(page)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    layout = make_form(page)
     # in a narrow dock, a long label would leave no width for its list
     layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
     return layout
 
 
-def _make_input_combo(item: Input) -> QComboBox:
-    combo = QComboBox()
-    combo.setAccessibleName(item.label)
-    combo.setToolTip(f"<qt>{item.help}</qt>")
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(len(NO_LAYER))
-    return combo
-
-
-class LayerDock(RunDock):
-    """A dock with a list for the image and one for each extra input.
+class LayerInputs(QObject):
+    """The lists of a dock for the image and for each extra input.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer
-        Its Image layers fill the list.
-    run_bar : RunBar
-    extra_inputs : sequence of Input
+        Its layers fill the lists.
+    inputs : sequence of Input
+        The extra inputs.
+    parent : QWidget
     asks_axes : bool
-        Whether the dock has a field for the axes.
+        Whether there is a field for the axes.
     """
+
+    changed = Signal()
+    #: Emitted when the last message is about another image than the one that is chosen now.
+    message_outdated = Signal()
 
     def __init__(
         self,
         viewer: napari.viewer.Viewer,
-        run_bar: RunBar,
-        extra_inputs: Sequence[Input],
+        inputs: Sequence[Input],
+        parent: QWidget,
         *,
         asks_axes: bool = True,
     ) -> None:
-        super().__init__(viewer, run_bar)
-        self.chooser = InputChooser(self._viewer, asks_axes=asks_axes)
-        self.extra_inputs = ExtraInputs(self._viewer, extra_inputs)
+        super().__init__(parent)
+        self.chooser = InputChooser(viewer, asks_axes=asks_axes)
+        self.extra_inputs = ExtraInputs(viewer, inputs)
         self._refused_image: ImageSpec | Refusal | None = None
         self._message_layer: ref[Image] | None = None
-        self.chooser.changed.connect(self._on_image)
-        self.extra_inputs.changed.connect(self.show_plan)
+        self.chooser.changed.connect(self.update_image)
+        self.extra_inputs.changed.connect(self.changed)
 
-    def shut_down(self) -> None:
-        """Stop all work and disconnect from the viewer, when the dock is closed."""
-        super().shut_down()
-        self.chooser.disconnect_viewer()
-        self.extra_inputs.disconnect_viewer()
+    def follow_jobs(self, jobs: JobController) -> None:
+        """Connect to the jobs of the dock, whose messages are about the image."""
+        jobs.refused.connect(self._on_refused)
+        jobs.ended.connect(lambda: None if jobs.is_busy else self._on_ended())
 
-    def _on_image(self) -> None:
-        self.extra_inputs.set_image(self.chooser.get_layer())
-        is_other_image = (
-            self._message_layer is not None
-            and self._message_layer() is not self.chooser.get_layer()
-        )
-        if is_other_image or self._refused_image not in (None, self.chooser.read_header()):
-            self._refused_image = self._message_layer = None
-            if self.run_bar.add_button.isHidden():  # else the message is about a waiting result
-                self.run_bar.show_message("")  # the message was about another image
-        self.show_plan()
-
-    def _finish(self, text: str = "") -> None:
-        """End the run; its message stays until another image is chosen."""
-        super()._finish(text)
-        layer = None if self.is_busy else self.chooser.get_layer()  # busy: the next run has begun
-        self._message_layer = None if layer is None else ref(layer)
-
-    def _on_refused(self) -> None:
-        self._refused_image = self.chooser.read_header()
-
-    def _lock_parts(self, busy: bool) -> None:
+    def set_busy(self, busy: bool) -> None:
+        """Disable the lists during a job; afterwards update them."""
         self._refused_image = self._message_layer = None
         self.chooser.setEnabled(not busy)
         self.extra_inputs.setEnabled(not busy)
@@ -379,3 +527,27 @@ class LayerDock(RunDock):
             call_reporting_errors(
                 self.chooser.refresh, "The list of images could not be brought up to date"
             )
+
+    def disconnect_viewer(self) -> None:
+        """Disconnect from the viewer, which outlives the dock."""
+        self.chooser.disconnect_viewer()
+        self.extra_inputs.disconnect_viewer()
+
+    def update_image(self) -> None:
+        """Exclude the chosen image from the other lists, and drop a message on another image."""
+        self.extra_inputs.set_image(self.chooser.get_layer())
+        is_other_image = (
+            self._message_layer is not None
+            and self._message_layer() is not self.chooser.get_layer()
+        )
+        if is_other_image or self._refused_image not in (None, self.chooser.read_header()):
+            self._refused_image = self._message_layer = None
+            self.message_outdated.emit()
+        self.changed.emit()
+
+    def _on_refused(self, _: Refusal) -> None:
+        self._refused_image = self.chooser.read_header()
+
+    def _on_ended(self) -> None:
+        layer = self.chooser.get_layer()
+        self._message_layer = None if layer is None else ref(layer)

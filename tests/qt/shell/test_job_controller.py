@@ -1,0 +1,172 @@
+"""A job goes from idle to finished or discarded, and says so at each step; no window is needed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from qtpy.QtCore import QObject
+
+from napari_dip.engine.control import Control
+from napari_dip.errors import make_refusal
+from napari_dip.pipeline.events import Event
+from napari_dip.qt.shell.job_controller import (
+    JobController,
+    JobRequest,
+    JobState,
+    get_job_queue,
+)
+from napari_dip.qt.shell.worker import JobProgress
+
+IDLE, PLANNED, WAITING, RUNNING, PAUSED, STOPPING, FINISHED, DISCARDED = JobState
+
+
+class Desk:
+    """What a dock does for its controller, written down."""
+
+    def __init__(self):
+        self.parent = QObject()
+        self.seen, self.said, self.states, self.refusals = [], [], [], []
+        self.jobs = JobController(self, self.parent, nothing_message="Nothing.")
+        self.jobs.message_emitted.connect(self.said.append)
+        self.jobs.state_changed.connect(self.states.append)
+        self.jobs.refused.connect(self.refusals.append)
+
+    def begin_job(self, request):
+        self.seen.append(f"begin {request.label}")
+
+    def accept_outcome(self, request, outcome):
+        self.seen.append(f"accept {outcome}")
+        return f"Done: {outcome}."
+
+    def release_job(self):
+        self.seen.append("release")
+        return ""
+
+    def describe_discard(self):
+        return "Thrown away."
+
+
+@pytest.fixture
+def desk(qtbot):
+    desk = Desk()
+    yield desk
+    desk.jobs.discard()
+    qtbot.waitUntil(lambda: not get_job_queue()._tickets)
+
+
+def work(pixels, control, *, outcome="picture", waits=True):
+    """Report until the control ends it, or at once; return the outcome, as an engine does."""
+    yield JobProgress(event=Event(message="working"))
+    while waits and control() in (Control.GO, Control.PAUSE):
+        yield JobProgress(event=Event(message="working"))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def request_of(label="Denoise cells", **options):
+    return JobRequest(
+        kind="denoise", label=label, plan=None, work=partial(work, **options), summary=""
+    )
+
+
+def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
+    jobs = desk.jobs
+    assert jobs.state is IDLE and not jobs.is_busy
+    jobs.set_planned(True)
+    jobs.start([request_of()])
+    assert jobs.state is RUNNING and jobs.is_busy
+    jobs.pause()
+    jobs.resume()
+    jobs.keep()
+    qtbot.waitUntil(lambda: not jobs.is_busy)
+    assert desk.states == [PLANNED, WAITING, RUNNING, PAUSED, RUNNING, STOPPING, FINISHED, PLANNED]
+    assert desk.seen == ["begin Denoise cells", "accept picture", "release"]
+    assert desk.said == [
+        "Getting ready",
+        "Paused",
+        "Going on",
+        "Stopping, the best picture so far is kept",
+        "Done: picture.",
+    ]
+
+
+def test_a_plan_is_ignored_during_a_job(desk):
+    desk.jobs.start([request_of()])
+    desk.jobs.set_planned(False)
+    assert desk.jobs.state is RUNNING
+
+
+def test_a_discarded_job_lets_another_begin_and_shows_nothing_more(desk, qtbot):
+    desk.jobs.start([request_of("first")])
+    desk.jobs.discard()
+    assert desk.states[-2:] == [DISCARDED, PLANNED] and desk.said[-1] == "Thrown away."
+    desk.jobs.start([request_of("second", waits=False)])
+    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
+    assert desk.seen == ["begin first", "release", "begin second", "accept picture", "release"]
+
+
+def test_a_job_without_an_outcome_says_so(desk, qtbot):
+    desk.jobs.start([request_of(outcome=None, waits=False)])
+    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
+    assert desk.said[-1] == "Nothing." and desk.states[-2:] == [FINISHED, PLANNED]
+
+
+@pytest.mark.parametrize("outcome", [make_refusal("image-none"), RuntimeError("the disk is gone")])
+def test_a_failure_ends_in_words_and_what_would_follow_is_dropped(desk, qtbot, outcome):
+    requests = [request_of(outcome=outcome, waits=False), request_of("next")]
+    desk.jobs.start(requests)
+    qtbot.waitUntil(lambda: bool(desk.refusals))
+    assert not desk.jobs.is_busy and desk.jobs.remaining == ()
+    assert desk.said[-1] == desk.refusals[0].message
+    assert desk.seen == ["begin Denoise cells", "release"]
+
+
+def test_jobs_follow_each_other_without_a_hand(desk, qtbot):
+    desk.jobs.start([request_of(label, waits=False) for label in ("first", "second")])
+    qtbot.waitUntil(lambda: not desk.jobs.is_busy)
+    assert [text for text in desk.seen if "begin" in text] == ["begin first", "begin second"]
+
+
+def test_a_job_that_cannot_begin_is_said_and_leaves_the_queue(desk, qtbot, monkeypatch):
+    def fail(request):
+        raise RuntimeError("no activity today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "begin_job", fail)
+        desk.jobs.start([request_of()])
+    assert desk.said[-1] == "The run could not be started: no activity today."
+    assert not desk.jobs.is_busy
+    desk.jobs.start([request_of(waits=False)])
+    qtbot.waitUntil(lambda: "accept picture" in desk.seen)
+
+
+def test_two_docks_take_turns_and_who_leaves_the_queue_computes_nothing(desk, qtbot):
+    beside = Desk()
+    desk.jobs.start([request_of("first")])
+    beside.jobs.start([request_of("second")])
+    assert beside.jobs.state is WAITING and "'first'" in beside.said[-1]
+    beside.jobs.discard()
+    assert beside.said[-1] == "Discarded, nothing was kept." and "begin second" not in beside.seen
+    beside.jobs.start([request_of("third", waits=False)])
+    desk.jobs.keep()
+    qtbot.waitUntil(lambda: not beside.jobs.is_busy)
+    assert beside.seen == ["release", "begin third", "accept picture", "release"]
+
+
+def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):
+    desk, begun, ends = Desk(), [], []
+
+    def endless(pixels, control):
+        begun.append(True)
+        while control() is Control.GO:
+            yield JobProgress(event=Event(message="working"))
+        ends.append(control())
+
+    job = JobRequest(kind="denoise", label="cells", plan=None, work=endless, summary="")
+    desk.jobs.start([job])
+    qtbot.waitUntil(lambda: bool(begun))
+    desk.parent.deleteLater()
+    qtbot.waitUntil(lambda: bool(ends))
+    assert ends == [Control.DISCARD]
