@@ -1,7 +1,7 @@
 """What the engine's loop costs beside the same fit written by hand, and where its time goes.
 
 Usage: python benchmarks/overhead.py [--pairs 10] [--iterations 60]
-The hand-written loop has the same network, draws, loss, optimiser, clipping and average, and judges
+The hand-written loop has the same network, draws, loss, optimizer, clipping and average, and judges
 nothing; both are timed in CPU seconds, in turns. The network's layers alone are timed as well: the
 same shapes, forward and backward, with nothing around them.
 """
@@ -88,7 +88,7 @@ def by_hand(one: UnitFit) -> float:
         noise = torch.empty_like(measurement).normal_(generator=rng) * sigma
         code = convert_to_channels_last(measurement + 0.5 * noise)
         residual = measurement - noise / 0.5 - (run_in_bfloat16(net, code) if half else net(code))
-        loss = (residual**2 * weight).sum() / weight.sum() / one.fit_input.noise_level**2
+        loss = (residual**2 * weight).sum() / weight.sum() / one.fit_input.noise.level**2
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), schedule.max_gradient_norm, foreach=True)

@@ -11,12 +11,56 @@ from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.plan.layout import plan_task
-from napari_dip.tasks.base import FitInput, FitSetup, Inspection, Pixels, TaskPlan
+from napari_dip.tasks.base import (
+    FitInput,
+    FitMasks,
+    FitNoise,
+    FitSetup,
+    Inspection,
+    Pixels,
+    TaskPlan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_dip.tasks import Task
+
+
+def scene_of(
+    measurement: torch.Tensor,
+    noise: NoiseVariance,
+    validation_mask: torch.Tensor,
+    *,
+    noise_level: float,
+    measured_mask: torch.Tensor | None = None,
+    blind_spot_size: tuple[int, ...] = (1, 1),
+    assumed_noise_fraction: float = 1.0,
+    prior: str = "random-input",
+    window: int | None = None,
+    extra_inputs: Mapping[str, torch.Tensor] | None = None,
+) -> FitInput:
+    """Make the input of a small fit, whose darkest pixel has no light."""
+    if measured_mask is None:
+        measured_mask = torch.ones_like(measurement[:1, :1])
+    axes = tuple(range(2, measurement.ndim))
+    zero = measurement[:1].amin(axes, keepdim=True)
+    return FitInput(
+        measurement=measurement,
+        zero=zero,
+        unit=torch.ones_like(zero),
+        noise=FitNoise(variance=noise, level=noise_level, assumed_fraction=assumed_noise_fraction),
+        masks=FitMasks(
+            measured=measured_mask,
+            validation=validation_mask,
+            guard=validation_mask,
+            blind_spot_size=blind_spot_size,
+        ),
+        prior=prior,
+        widths=(4, 8),
+        window=window,
+        extra_inputs=extra_inputs or {},
+    )
 
 
 def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
@@ -29,18 +73,12 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     held_out[..., ::5, ::5] = 1
     if len(grid) > 2:
         held_out[:, :, 1::2] = 0
-    return FitInput(
-        measurement=torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
-        noise=NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
+    return scene_of(
+        torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
+        NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
+        held_out,
         noise_level=0.1,
-        measured_mask=torch.ones(1, 1, *grid),
-        validation_mask=held_out,
-        guard_mask=held_out,
         blind_spot_size=(1,) * len(grid),
-        assumed_noise_fraction=1.0,
-        prior="random-input",
-        widths=(4, 8),
-        window=None,
         extra_inputs=others,
     )
 

@@ -15,6 +15,7 @@ from skimage import data
 
 from napari_dip import explore
 from napari_dip.cli import main
+from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.errors import RefusedError
 from napari_dip.explore.architecture_fits import SelectedStop, find_stop, is_significantly_worse
 from napari_dip.explore.experiment_setup import (
@@ -26,9 +27,10 @@ from napari_dip.explore.experiment_setup import (
 from napari_dip.tasks.priors.deep_image_prior import (
     MAX_SCALES,
     build_from_architecture,
-    build_random_input_prior,
     list_architectures,
 )
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.registry import RANDOM_INPUT
 from scenes import plain_scene
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
@@ -65,9 +67,9 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     scene, rate = plain_scene((16, 16)), 0.01
     design = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
-    theirs = build_random_input_prior(
-        scene, scene.grid, torch.Generator().manual_seed(3), jitter=0.0
-    )
+    without_jitter = PriorOptions(random_input=RandomInput(jitter=0.0))
+    theirs = RANDOM_INPUT.build(scene, torch.Generator().manual_seed(3), without_jitter)
+    assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
     assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter
     pairs = zip(ours.net.parameters(), theirs.net.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)

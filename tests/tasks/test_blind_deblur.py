@@ -28,13 +28,14 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur
-from napari_dip.tasks.base import FitInput
-from scenes import planned, seen_problem, setup_of
+from scenes import planned, scene_of, seen_problem, setup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from napari_dip.tasks.base import FitInput
 
 SIZES = (21, 21)
 
@@ -54,18 +55,11 @@ def blurred(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
 def scene(measurement: Tensor) -> FitInput:
     ones = torch.ones(1, 1, 1, 1)
     nothing = torch.zeros_like(measurement)
-    return FitInput(
+    return scene_of(
         measurement=measurement,
         noise=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
         noise_level=0.01,
-        measured_mask=torch.ones_like(measurement),
         validation_mask=nothing,
-        guard_mask=nothing,
-        blind_spot_size=(1, 1),
-        assumed_noise_fraction=1.0,
-        prior="random-input",
-        widths=(4, 8),
-        window=None,
     )
 
 

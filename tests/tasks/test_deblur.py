@@ -23,7 +23,7 @@ from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.optics.initial_estimate import RICHARDSON_LUCY_ITERATIONS
-from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
     assert float((term.fit_mask * term.validation_mask).sum()) == 0
     assert float(term.measured_mask.min()) == 1
-    other = one.measurement + one.validation_mask
+    other = one.measurement + one.masks.validation
     estimate = Estimate(torch.zeros_like(other))
     for fidelity, heard in ((term.fidelity, False), (term.refit_fidelity, True)):
         assert fidelity is not None
@@ -83,7 +83,7 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
 def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     kernel = gaussian_psf((1.2, 1.2))
     one, other = scene(kernel), scene(kernel)
-    other.measurement[other.validation_mask > 0] = 0.5
+    other.measurement[other.masks.validation > 0] = 0.5
     codes = []
     for measured in (one, other):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
@@ -119,7 +119,7 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
     assert weight == 1
     for below in (0.0, 0.2):
         cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))
-        assert cost == pytest.approx((below / one.noise_level) ** 2, abs=1e-6)
+        assert cost == pytest.approx((below / one.noise.level) ** 2, abs=1e-6)
 
 
 def test_the_plan_knows_the_size_of_a_gaussian_without_drawing_it() -> None:

@@ -26,8 +26,9 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
-from napari_dip.tasks.optics.initial_estimate import InitialEstimate
-from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
+from napari_dip.tasks.base import FitNoise
+from napari_dip.tasks.optics.initial_estimate import InitialEstimate, compute_initial_estimate
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 
 if TYPE_CHECKING:
@@ -189,17 +190,15 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitSetup
     random = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     measurement = CircularConvolution(kernel)(truth) + noise * random
     one = scene(gaussian_psf(SIGMAS), (8, 20, 20))
-    level = torch.full_like(one.noise.intercept, noise**2)
+    level = torch.full_like(one.noise.variance.intercept, noise**2)
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
-    one = replace(one, measurement=measurement, noise=variance, noise_level=noise)
+    one = replace(one, measurement=measurement, noise=FitNoise(variance=variance, level=noise))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
     return task, setup_of(task, one), truth
 
 
-def guess_of(one: FitInput) -> InitialEstimate:
-    guess = one.precomputed["guess"]
-    assert isinstance(guess, InitialEstimate)
-    return guess
+def guess_of(task: Deblur, one: FitInput) -> InitialEstimate:
+    return compute_initial_estimate(one, task._make_operator(one), task._compute_dark_level(one))
 
 
 def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
@@ -207,33 +206,34 @@ def off(picture: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def test_a_volume_is_first_deconvolved_with_few_bends_and_the_fit_drawn_there() -> None:
-    _, setup, truth = blurred_blobs(0.1)
+    task, setup, truth = blurred_blobs(0.1)
     one, prior, problem = setup.fit_input, setup.prior, setup.problem
-    guess, smooth = guess_of(one), guess_of(one).smooth
+    guess = guess_of(task, one)
+    smooth = guess.smooth
     assert smooth is not None
     assert not smooth.has_misfit
     plain = (one.measurement, guess.candidates[0])
     assert off(smooth.best, truth) < 0.9 * min(off(picture, truth) for picture in plain)
     assert isinstance(prior, RandomInputPrior)
-    assert prior.baseline is guess.candidates[0]
+    assert prior.baseline is not None and torch.equal(prior.baseline, guess.candidates[0])
     weight, pull = problem.penalties[-1]  # beside the one that keeps light from being negative
     assert weight > 0
     assert float(pull(smooth.best)) == 0 < float(pull(guess.candidates[0]))
 
 
 def test_with_a_psf_that_is_off_by_more_than_the_noise_the_fit_begins_there() -> None:
-    _, setup, _ = blurred_blobs(0.005, wrong=0.6)
-    smooth, prior = guess_of(setup.fit_input).smooth, setup.prior
+    task, setup, _ = blurred_blobs(0.005, wrong=0.6)
+    smooth, prior = guess_of(task, setup.fit_input).smooth, setup.prior
     assert smooth is not None
     assert smooth.has_misfit
     assert float(smooth.variance.mean()) > 2 * 0.005**2
     assert isinstance(prior, RandomInputPrior)
-    assert prior.baseline is smooth.best
+    assert prior.baseline is not None and torch.equal(prior.baseline, smooth.best)
 
 
 def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> None:
-    _, setup, truth = blurred_blobs(0.1)
-    smooth, problem = guess_of(setup.fit_input).smooth, setup.problem
+    task, setup, truth = blurred_blobs(0.1)
+    smooth, problem = guess_of(task, setup.fit_input).smooth, setup.problem
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
     alone = off(smooth.full_data_best, truth)
@@ -245,10 +245,10 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
 def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:
     task, setup, _ = blurred_blobs(0.1)
     one = setup.fit_input
-    smooth, (term,) = guess_of(one).smooth, setup.problem.terms
+    smooth, (term,) = guess_of(task, one).smooth, setup.problem.terms
     assert smooth is not None
-    assert float((term.measured_mask * one.validation_mask).sum()) == 0
+    assert float((term.measured_mask * one.masks.validation).sum()) == 0
     assert off(smooth.full_data_best, smooth.best) > 0
-    louder = replace(one, measurement=one.measurement + 5 * one.validation_mask, precomputed={})
-    other = guess_of(setup_of(task, louder).fit_input).candidates[0]
-    torch.testing.assert_close(other, guess_of(one).candidates[0])
+    louder = replace(one, measurement=one.measurement + 5 * one.masks.validation)
+    other = guess_of(task, louder).candidates[0]
+    torch.testing.assert_close(other, guess_of(task, one).candidates[0])

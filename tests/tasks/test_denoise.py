@@ -25,9 +25,9 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
-from napari_dip.tasks.base import FitInput, Setting
+from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
 from napari_dip.tasks.priors.registry import PRIORS
-from scenes import planned, prior_of, seen_problem
+from scenes import planned, prior_of, scene_of, seen_problem
 
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
@@ -39,17 +39,14 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
     noise = NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones)
-    return FitInput(
-        measurement=measurement,
-        noise=noise,
+    return scene_of(
+        measurement,
+        noise,
+        guarded,
         noise_level=0.2,
-        measured_mask=torch.ones(1, 1, 24, 32),
-        validation_mask=guarded,
-        guard_mask=guarded,
         blind_spot_size=block,
         assumed_noise_fraction=0.6,
         prior=prior,
-        widths=(4, 8),
         window=window,
     )
 
@@ -84,7 +81,7 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
 def test_guarded_pixels_never_drive() -> None:
     problem = seen_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
-    assert float((term.fit_mask * scene("random-input").guard_mask).sum()) == 0
+    assert float((term.fit_mask * scene("random-input").masks.guard).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
@@ -122,7 +119,7 @@ def movie_scene(prior: str) -> FitInput:
     before = PreviousFrame(
         picture=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
     )
-    return replace(one, neighbours=beside, previous_frame=before)
+    return replace(one, series=SeriesFrames(neighbours=beside, previous=before))
 
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
@@ -130,19 +127,19 @@ def test_frames_beside_are_shown_where_the_network_looks() -> None:
     prior = prior_of(Denoise(), one)
     draw = prior.draw(torch.Generator().manual_seed(0))
     assert draw.window is not None
-    torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.neighbours))
+    torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.series.neighbours))
     assert prior.estimate(prior.net(draw.network_input)).mean.shape == (1, 2, 16, 16)
 
 
 def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     one = movie_scene("blind-spot")
-    assert one.previous_frame is not None
+    assert one.series.previous is not None
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, -4.0))
     apart = [
         float(
             (
                 seen_problem(Denoise(temporal_smoothing=weight), one).finish(blind).mean
-                - one.previous_frame.picture
+                - one.series.previous.picture
             )
             .abs()
             .mean()

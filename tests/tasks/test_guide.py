@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
 from napari_dip.tasks.base import FitInput, Inspection, Pixels, TaskPlan, list_candidates
 from run_scene import MACHINE, shot, truth
-from scenes import prior_of, seen_problem
+from scenes import prior_of, scene_of, seen_problem
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,17 +39,13 @@ def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInp
     ones = torch.ones(1, 1, 1, 1)
     guarded = torch.zeros(1, 1, *GRID)
     guarded[..., ::6, ::6] = 1
-    return FitInput(
+    return scene_of(
         measurement=torch.rand(1, 1, *GRID, generator=rng),
         noise=NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.2,
-        measured_mask=torch.ones(1, 1, *GRID),
         validation_mask=guarded,
-        guard_mask=guarded,
-        blind_spot_size=(1, 1),
         assumed_noise_fraction=0.6,
         prior=prior,
-        widths=(4, 8),
         window=window,
         extra_inputs={"guide": torch.rand(channels, *GRID, generator=rng)},
     )
@@ -279,9 +275,9 @@ def test_the_plainest_wins_where_chance_may_be_the_reason() -> None:
 
 def test_unmeasured_pixels_do_not_judge() -> None:
     one = scene("guided")
-    known = torch.ones_like(one.measured_mask)
+    known = torch.ones_like(one.masks.measured)
     known[..., :12, :] = 0
-    one = replace(one, measured_mask=known)
+    one = replace(one, masks=replace(one.masks, measured=known))
     clear = torch.where(known > 0, one.measurement, 1e3)
     assert (
         select_best_fit([runner(one, clear), runner(one, torch.zeros_like(clear))]).predict_blind()

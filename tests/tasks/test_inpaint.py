@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,14 +18,16 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
-from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.priors.masked_input import (
     dilate_holes,
     is_scattered,
     measure_hole_depth,
     parse_mask,
 )
-from scenes import inspected, planned, prior_of, seen_problem
+from scenes import inspected, planned, prior_of, scene_of, seen_problem
+
+if TYPE_CHECKING:
+    from napari_dip.tasks.base import FitInput
 
 SIDE = 32
 SPEC = ImageSpec(name="cells", shape=(SIDE, SIDE), dtype="uint16", axes="YX")
@@ -54,18 +56,14 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
     held_out[..., ::6, ::6] = known[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
     noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
-    return FitInput(
+    return scene_of(
         measurement=measurement,
         noise=noise,
         noise_level=0.01,
         measured_mask=known,
         validation_mask=held_out,
-        guard_mask=held_out,
-        blind_spot_size=(1, 1),
         assumed_noise_fraction=0.6,
         prior=prior,
-        widths=(4, 8),
-        window=None,
     )
 
 
@@ -167,12 +165,12 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         one = scene(prior, half_missing())
         assert (
-            float((seen_problem(Inpaint(), one).terms[0].fit_mask * (1 - one.measured_mask)).sum())
+            float((seen_problem(Inpaint(), one).terms[0].fit_mask * (1 - one.masks.measured)).sum())
             == 0
         )
     one = scene("masked-input", half_missing())
     changed = scene("masked-input", half_missing())
-    changed.measurement[:] = torch.where(changed.measured_mask > 0, changed.measurement, 1e3)
+    changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
         prior_of(Inpaint(), this).draw(torch.Generator().manual_seed(1)).network_input
         for this in (one, changed)
@@ -199,10 +197,10 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     prior = prior_of(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior)
     seen = prior.make_prediction_input().network_input[:, -1:]
-    assert torch.equal(seen, one.measured_mask - one.validation_mask - 0.5)
+    assert torch.equal(seen, one.masks.measured - one.masks.validation - 0.5)
     draw = prior.draw(torch.Generator().manual_seed(1))
     assert draw.loss_mask is not None and draw.window is not None
-    held_out = draw.window.crop(one.validation_mask)
+    held_out = draw.window.crop(one.masks.validation)
     assert bool((draw.loss_mask[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
     assert bool((draw.network_input[:, -1:][held_out > 0] == -0.5).all())
 
@@ -211,12 +209,12 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
 def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
     one = scene("masked-input", half_missing())
     prior = prior_of(Inpaint(unmasked=known), one)
-    total = torch.zeros_like(one.measured_mask)
+    total = torch.zeros_like(one.masks.measured)
     for draw in prior.make_inference_inputs():
         assert draw.output_mask is not None
         hidden = draw.network_input[:, -1:] < 0
         judging = (
-            one.validation_mask if draw.window is None else draw.window.crop(one.validation_mask)
+            one.masks.validation if draw.window is None else draw.window.crop(one.masks.validation)
         )
         assert bool(hidden[(judging > 0) & (draw.output_mask > 0)].all())
         total += (
@@ -292,7 +290,7 @@ def test_finishing_keeps_what_was_measured() -> None:
     one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
     finished = seen_problem(Inpaint(), one).finish(wrong)
-    known = one.measured_mask.expand_as(one.measurement) > 0
+    known = one.masks.measured.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())
     assert finished.log_variance is not None

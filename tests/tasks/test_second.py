@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import napari_dip as dip
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
-from scenes import seen_problem
+from scenes import scene_of, seen_problem
+
+if TYPE_CHECKING:
+    from napari_dip.tasks.base import FitInput
 
 SIDE = 48
 QUICK = {"preset": "fast", "max_iterations": 4}
@@ -98,18 +101,11 @@ def scene() -> FitInput:
     intercept = torch.tensor([0.03, 0.01]).reshape(2, 1, 1, 1)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., ::4, ::4] = 1
-    return FitInput(
+    return scene_of(
         measurement=measurement,
         noise=NoiseVariance(gain=0 * intercept, intercept=intercept, floor=0.1 * intercept),
         noise_level=0.1,
-        measured_mask=torch.ones_like(mask),
         validation_mask=mask,
-        guard_mask=mask,
-        blind_spot_size=(1, 1),
-        assumed_noise_fraction=1.0,
-        prior="random-input",
-        widths=(4, 8),
-        window=None,
     )
 
 
@@ -117,7 +113,7 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
     one = average_exposures(scene())
     first, second = scene().measurement
     torch.testing.assert_close(one.measurement[0], 0.25 * first + 0.75 * second)
-    variance = float(one.noise.evaluate(one.measurement).mean())
+    variance = float(one.noise.variance.evaluate(one.measurement).mean())
     assert variance == pytest.approx(1 / (1 / 0.03 + 1 / 0.01))
     assert average_exposures(one) is one
 
@@ -128,6 +124,7 @@ def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> Non
     assert float(first.fit_mask.min()) == 1
     assert float((second.fit_mask * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
-    single = replace(scene(), measurement=scene().measurement[:1], noise=scene().noise.select(0))
+    noise = replace(scene().noise, variance=scene().noise.variance.select(0))
+    single = replace(scene(), measurement=scene().measurement[:1], noise=noise)
     (only,) = seen_problem(Denoise(prior="random-input"), single).terms
     assert float((only.fit_mask * only.validation_mask).sum()) == 0

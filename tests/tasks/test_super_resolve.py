@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from napari_dip.tasks.priors.registry import ZSSR
 from napari_dip.tasks.priors.zssr import split_into_stages
 from scenes import plain_scene, planned, prior_of, seen_problem
@@ -111,7 +111,7 @@ def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
 @pytest.mark.parametrize("settings", [{}, {"psf_sigma": 1.3}])
 def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
     one, other = scene(), scene()
-    other.measurement[other.validation_mask > 0] = 9.0
+    other.measurement[other.masks.validation > 0] = 9.0
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(**settings), measured)
@@ -174,9 +174,9 @@ def test_patches_judge_and_drive_nothing() -> None:
 
 def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     one = scene(48, 64)
-    nothing = 0 * one.noise.intercept
-    one = replace(one, prior=ZSSR.key, noise=replace(one.noise, intercept=nothing))
-    one = replace(one, noise=replace(one.noise, floor=nothing + 1e-12))
+    nothing = 0 * one.noise.variance.intercept
+    noiseless = replace(one.noise.variance, intercept=nothing, floor=nothing + 1e-12)
+    one = replace(one, prior=ZSSR.key, noise=replace(one.noise, variance=noiseless))
     problem = seen_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
     finished = problem.finish(Estimate(flat, flat - 2)).mean

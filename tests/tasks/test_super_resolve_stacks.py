@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
-from napari_dip.tasks.priors.deep_image_prior import RANDOM_INPUT_CHANNELS_IN_VOLUMES
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
 
 def test_a_pixel_that_judges_is_not_in_the_code() -> None:
     one, other = scene(), scene()
-    other.measurement[other.validation_mask > 0] = 9.0
+    other.measurement[other.masks.validation > 0] = 9.0
     codes = []
     for measured in (one, other):
         prior = prior_of(SuperResolve(factor="2,1,1"), measured)
@@ -165,9 +165,9 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     assert prior.baseline is not None
     assert prior.output_scale < 0.5
     operator = problem.terms[0].operator
-    cubic = task._interpolate(one, 1 - one.validation_mask)
+    cubic, _ = task._fit_interpolation(one, operator, 1 - one.masks.validation)
     errors = [
-        float(((operator(picture) - coarse) * (1 - one.validation_mask)).square().mean())
+        float(((operator(picture) - coarse) * (1 - one.masks.validation)).square().mean())
         for picture in (prior.baseline, cubic)
     ]
     assert errors[0] < 0.2 * errors[1]

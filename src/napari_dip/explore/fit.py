@@ -16,7 +16,7 @@ import torch
 from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, never_stop
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
 from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, least_squares
+from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.prior import dilate_to_blocks
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import FailedError
@@ -27,7 +27,6 @@ from napari_dip.pipeline.calibrate.prepare import (
     select_validation_pixels,
 )
 from napari_dip.pipeline.events import map_generator
-from napari_dip.tasks.base import FitInput
 from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
 
 if TYPE_CHECKING:
@@ -239,50 +238,28 @@ def _build_experiment_problem(
     architecture: Architecture,
 ) -> tuple[Problem, Prior]:
     """Build the least-squares problem for a target, and the network that is fitted to it."""
-    fit_input = _make_fit_input(target, setup, block)
+    measurement = torch.from_numpy(target)[None, None].to(torch.device(setup.plan.device))
+    all_pixels = torch.ones_like(measurement)
+    validation_mask = guard_mask = torch.zeros_like(all_pixels)
+    if block is not None:
+        pixels = choose_validation_pixels(target.shape, setup, block).astype(np.float32)
+        validation_mask = torch.from_numpy(pixels)[None, None].to(measurement.device)
+        guard_mask = dilate_to_blocks(validation_mask, block)
     error = least_squares(1.0)
     term = Term(
-        measurement=fit_input.measurement,
+        measurement=measurement,
         operator=Identity(),
         fidelity=error,
         likelihood=error,
-        fit_mask=fit_input.measured_mask * (1 - fit_input.guard_mask),
-        validation_mask=fit_input.validation_mask,
-        measured_mask=fit_input.measured_mask,
+        fit_mask=all_pixels - guard_mask,
+        validation_mask=validation_mask,
+        measured_mask=all_pixels,
     )
     rng = torch.Generator().manual_seed(setup.seed)
-    prior = build_from_architecture(architecture, fit_input.grid, rng)
-    prior.to(fit_input.measurement.device)
+    prior = build_from_architecture(architecture, tuple(target.shape), rng)
+    prior.to(measurement.device)
     prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Problem(terms=(term,)), prior
-
-
-def _make_fit_input(
-    target: Picture, setup: ExperimentSetup, block: tuple[int, int] | None
-) -> FitInput:
-    device = torch.device(setup.plan.device)
-    measurement = torch.from_numpy(target)[None, None].to(device)
-    all_pixels = torch.ones_like(measurement)
-    validation_mask = torch.zeros_like(all_pixels)
-    if block is not None:
-        validation_pixels = choose_validation_pixels(target.shape, setup, block)
-        validation_mask = torch.from_numpy(validation_pixels.astype(np.float32))[None, None].to(
-            device
-        )
-    unit = measurement.new_ones((1, 1, 1, 1))
-    return FitInput(
-        measurement=measurement,
-        noise=NoiseVariance(gain=0 * unit, intercept=unit, floor=unit),
-        noise_level=1.0,
-        measured_mask=all_pixels,
-        validation_mask=validation_mask,
-        guard_mask=validation_mask if block is None else dilate_to_blocks(validation_mask, block),
-        blind_spot_size=block or (1, 1),
-        assumed_noise_fraction=1.0,
-        prior="random-input",
-        widths=setup.plan.fit_config.widths,
-        window=None,
-    )
 
 
 def _make_schedule(

@@ -34,6 +34,8 @@ CONTEXT_RADIUS = 32
 #: Weight below which a pixel is neither a validation pixel nor part of the network input: the
 #: prediction from its neighbours is then more certain than the pixel.
 MIN_PIXEL_WEIGHT = 0.5
+#: Key of the prior of tasks that choose no other.
+DEFAULT_PRIOR = "random-input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,112 +149,82 @@ class NoiseSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FitInput:
-    """Hold the calibrated pixels of one work unit, from which a task builds problem and prior.
+class FitNoise:
+    """Hold the noise of one fit, in network units.
 
     Attributes
     ----------
-    measurement : Tensor
-        (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
-        exposure, which is scaled to the intensities of the first. In joint training, B is the
-        number of images or regions, in the masks and in `neighbours` as well.
-    noise : NoiseVariance
-        In network units; one for each repeated exposure.
-    noise_level : float
-        Square root of the mean noise variance, in network units.
-    measured_mask : Tensor
+    variance : NoiseVariance
+        One for each repeated exposure. In joint training of images that differ, it is their mean.
+    level : float
+        Square root of the mean variance.
+    assumed_fraction : float
+        Share of the variance that the likelihood takes as certain. It is below 1 for priors whose
+        network predicts a variance of its own.
+    correlation : tuple of two tuples of float or None
+        Autocorrelation at lags 1, 2, ... along Y and X, in pixels of the grid; None for white
+        noise.
+    image_variances : NoiseVariance or None
+        Variance of each of the B images of a joint training, where they differ.
+    """
+
+    variance: NoiseVariance
+    level: float
+    assumed_fraction: float = 1.0
+    correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    image_variances: NoiseVariance | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FitMasks:
+    """Hold which pixels of one fit were measured, and which of them validate it.
+
+    Attributes
+    ----------
+    measured : Tensor
         (1, 1, *grid): 1 at measured pixels.
-    validation_mask, guard_mask : Tensor
+    validation, guard : Tensor
         (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
     blind_spot_size : tuple of int
         Size of a hidden block, per axis of the grid.
-    assumed_noise_fraction : float
-        Share of the measured noise variance that the likelihood takes as certain. It is below 1 for
-        priors whose network predicts a variance of its own.
-    prior : str
-        Such as "random-input" or "blind-spot".
-    widths : tuple of int
-        Channels of the network at each scale, finest first.
-    window : int or None
-        Side of the crop that one iteration is trained on; None: the whole grid.
-    extra_inputs : mapping of str to Tensor
-        The task's further inputs by name, float32, as `Inspection.prepare` returned them.
-        `Task.setup` may add more.
-    zero, unit : Tensor or None
-        (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
-    neighbours : Tensor or None
-        (1, 2 C, *grid): the previous and the next frame or plane; frames are registered.
-    previous_frame : PreviousFrame or None
-        Result of the previous frame, registered onto this one.
-    noise_correlation : tuple of two tuples of float or None
-        Autocorrelation of the noise at lags 1, 2, ... along Y and X, in pixels of the grid; None
-        for white noise.
-    upscaled_grid : tuple of int or None
-        Size of the result of a half-resolution fit; None: that of the grid.
-    camera_noise : CameraNoise or None
-        Joint noise model of red, green and blue, for a colour camera.
-    full_size_measurement : Tensor or None
-        (1, 3, *upscaled_grid): the measurement at full size, for a colour camera.
-    image_noises : NoiseVariance or None
-        Noise of each of the B images of a joint training, where they differ; `noise` is then their
-        mean.
     reliability : Tensor or None
         (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
         all.
-    precomputed : mapping of str to object
-        Values that `Task.setup` computed once for both prior and problem.
-    select_validation_pixels : callable or None
-        Selects validation pixels as in `validation_mask`, given `patch` and `allowed`.
+    select_validation : callable or None
+        Selects validation pixels as in `validation`, given `patch` and `allowed`.
     """
 
-    measurement: Tensor
-    noise: NoiseVariance
-    noise_level: float
-    measured_mask: Tensor
-    validation_mask: Tensor
-    guard_mask: Tensor
+    measured: Tensor
+    validation: Tensor
+    guard: Tensor
     blind_spot_size: tuple[int, ...]
-    assumed_noise_fraction: float
-    prior: str
-    widths: tuple[int, ...]
-    window: int | None
-    extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    zero: Tensor | None = None
-    unit: Tensor | None = None
-    neighbours: Tensor | None = None
-    previous_frame: PreviousFrame | None = None
-    noise_correlation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    upscaled_grid: tuple[int, ...] | None = None
-    camera_noise: CameraNoise | None = None
-    full_size_measurement: Tensor | None = None
-    image_noises: NoiseVariance | None = None
     reliability: Tensor | None = None
-    precomputed: Mapping[str, object] = field(default_factory=dict)
-    select_validation_pixels: Callable[..., Tensor] | None = None
+    select_validation: Callable[..., Tensor] | None = None
 
     @property
-    def grid(self) -> tuple[int, ...]:
-        """Return the size of the measurement, per axis."""
-        return tuple(self.measurement.shape[2:])
+    def visible(self) -> Tensor:
+        """Return a mask of the measured pixels outside of the guard bands."""
+        return self.measured * (1 - self.guard)
 
     @property
     def weight(self) -> Tensor:
         """Return the weight of each pixel: 0 if not measured, below 1 if noisier than usual."""
-        return (
-            self.measured_mask
-            if self.reliability is None
-            else self.measured_mask * self.reliability
-        )
+        return self.measured if self.reliability is None else self.measured * self.reliability
 
     @property
-    def low_noise_mask(self) -> Tensor:
+    def training_weight(self) -> Tensor:
+        """Return the weight of each pixel in the loss: 0 in the guard bands as well."""
+        return self.weight * (1 - self.guard)
+
+    @property
+    def low_noise(self) -> Tensor:
         """Return a mask of the measured pixels, without those much noisier than usual."""
         if self.reliability is None:
-            return self.measured_mask
-        return self.measured_mask * (self.reliability >= MIN_PIXEL_WEIGHT)
+            return self.measured
+        return self.measured * (self.reliability >= MIN_PIXEL_WEIGHT)
 
-    def redraw_validation_pixels(self, patch: tuple[int, ...], allowed: Tensor) -> FitInput:
-        """Return the input with validation patches of that size, where they are allowed.
+    def redraw_validation(self, patch: tuple[int, ...], allowed: Tensor) -> FitMasks:
+        """Return the masks with validation patches of that size, where they are allowed.
 
         Parameters
         ----------
@@ -262,10 +234,98 @@ class FitInput:
         """
         from napari_dip.engine.prior import dilate_to_blocks
 
-        assert self.select_validation_pixels is not None
-        validation_mask = self.select_validation_pixels(patch=patch, allowed=allowed)
-        guard_mask = dilate_to_blocks(validation_mask, self.blind_spot_size)
-        return replace(self, validation_mask=validation_mask, guard_mask=guard_mask)
+        assert self.select_validation is not None
+        validation = self.select_validation(patch=patch, allowed=allowed)
+        guard = dilate_to_blocks(validation, self.blind_spot_size)
+        return replace(self, validation=validation, guard=guard)
+
+    def clear_validation(self) -> FitMasks:
+        """Return the masks without validation pixels."""
+        no_pixels = self.validation * 0
+        return replace(self, validation=no_pixels, guard=no_pixels)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SeriesFrames:
+    """Hold the frames or planes beside the fitted one, in network units; frames are registered.
+
+    Attributes
+    ----------
+    neighbours : Tensor or None
+        (1, 2 C, *grid): the previous and the next frame or plane. In joint training, B of them.
+    previous : PreviousFrame or None
+        Result of the previous frame.
+    """
+
+    neighbours: Tensor | None = None
+    previous: PreviousFrame | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class HalfResolution:
+    """Describe a fit at half resolution.
+
+    Attributes
+    ----------
+    upscaled_grid : tuple of int
+        Size of the result.
+    camera_noise : CameraNoise or None
+        Joint noise model of red, green and blue, for a colour camera.
+    full_size_measurement : Tensor or None
+        (1, 3, *upscaled_grid): the measurement at full size, for a colour camera.
+    """
+
+    upscaled_grid: tuple[int, ...]
+    camera_noise: CameraNoise | None = None
+    full_size_measurement: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FitInput:
+    """Hold the calibrated pixels of one work unit, from which a task builds problem and prior.
+
+    Attributes
+    ----------
+    measurement : Tensor
+        (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
+        exposure, which is scaled to the intensities of the first. In joint training, B is the
+        number of images or regions, in the masks and neighbours as well.
+    zero, unit : Tensor
+        (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
+    noise : FitNoise
+    masks : FitMasks
+    prior : str
+        Key of a row of `tasks.priors.registry.PRIORS`.
+    widths : tuple of int
+        Channels of the network at each scale, finest first.
+    window : int or None
+        Side of the crop that one iteration is trained on; None: the whole grid.
+    extra_inputs : mapping of str to Tensor
+        The task's further inputs by name, float32, as `Inspection.prepare` returned them.
+    series : SeriesFrames
+    half_resolution : HalfResolution or None
+        None: the result has the size of the grid, unless the task upscales it.
+    removed : Tensor or None
+        What was subtracted from the measurement, such as the offsets of lines; it broadcasts.
+    """
+
+    measurement: Tensor
+    zero: Tensor
+    unit: Tensor
+    noise: FitNoise
+    masks: FitMasks
+    prior: str
+    widths: tuple[int, ...]
+    window: int | None
+    extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    series: SeriesFrames = field(default_factory=SeriesFrames)
+    half_resolution: HalfResolution | None = None
+    removed: Tensor | None = None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Return the size of the measurement, per axis."""
+        return tuple(self.measurement.shape[2:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,7 +433,7 @@ class TaskPlan:
     axes_refusal: Refusal | None = None
     stack_mode: Literal["auto", "planes", "volume"] = "auto"
     joint_channels: bool | None = None
-    prior: str = "random-input"
+    prior: str = DEFAULT_PRIOR
     prior_reasons: Mapping[str, str] = field(default_factory=dict)
     fallback_prior: str = ""
     architecture: str = "preset"

@@ -161,7 +161,7 @@ class BlindDeblur(Task):
         """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
         from napari_dip.engine.deconvolution.blur_estimation import find_most_likely_blur
 
-        variance = fit_input.noise.evaluate(fit_input.measurement).mean((0, 2, 3))
+        variance = fit_input.noise.variance.evaluate(fit_input.measurement).mean((0, 2, 3))
         blur = find_most_likely_blur(
             fit_input.measurement, variance, self._list_candidate_kernels()
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -24,9 +25,8 @@ from napari_dip.tasks.base import (
 )
 from napari_dip.tasks.optics.initial_estimate import (
     InitialEstimate,
-    build_initial_estimate_prior,
     compute_initial_estimate,
-    make_initial_estimate_penalty,
+    make_proximity_penalty,
     make_validated_mixture,
 )
 from napari_dip.tasks.optics.psf_settings import (
@@ -51,7 +51,8 @@ from napari_dip.tasks.optics.psf_settings import (
     get_fit_axes,
     make_crop_to_frame,
 )
-from napari_dip.tasks.priors.registry import RANDOM_INPUT
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
@@ -68,8 +69,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Fidelity, Operator, Problem
+    from napari_dip.engine.problem import Operator, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
 
@@ -210,18 +210,21 @@ class Deblur(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
+        operator, dark = self._make_operator(fit_input), self._compute_dark_level(fit_input)
+        random_input, guess = RandomInput(grid=operator.compute_grid(fit_input.grid)), None
         if self.initial_estimate != "none":
-            guess = compute_initial_estimate(
-                fit_input, self._make_operator(fit_input), self._compute_dark_level(fit_input)
-            )
-            fit_input = replace(fit_input, precomputed={"guess": guess})
+            guess = compute_initial_estimate(fit_input, operator, dark)
+            random_input = guess.add_to_input(random_input)
+        options = PriorOptions(random_input=random_input)
         return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
+            prior=PRIORS[fit_input.prior].build(fit_input, rng, options),
+            problem=self._make_problem(fit_input, dark, guess),
             fit_input=fit_input,
         )
 
-    def _make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(
+        self, fit_input: FitInput, dark: Tensor, guess: InitialEstimate | None
+    ) -> Problem:
         """Build the problem: the blurred prediction explains the image.
 
         Network units are (pixel - offset) / scale. A PSF of sum one does not change a constant, so
@@ -234,49 +237,38 @@ class Deblur(Task):
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
         from napari_dip.engine.problem import Problem, Term
 
-        visible = fit_input.measured_mask * (1 - fit_input.guard_mask)
-        volume_estimate = (
-            None if self.initial_estimate == "none" else _get_initial_estimate(fit_input).smooth
+        smooth = None if guess is None else guess.smooth
+        masks, noise = fit_input.masks, fit_input.noise
+        # in a volume, the final step adds the validation pixels instead of the refit
+        refitted = masks.measured if smooth is None else masks.visible
+        make_fidelity = partial(
+            make_backprojection_fidelity,
+            noise.variance,
+            fit_input.extra_inputs["psf"],
+            floor=self._compute_power_floor(fit_input),
+            circular=self.border == "circular",
         )
-
-        def make_fidelity(valid: Tensor) -> Fidelity:
-            kernel, is_circular = fit_input.extra_inputs["psf"], self.border == "circular"
-            floor = self._compute_power_floor(fit_input)
-            return make_backprojection_fidelity(
-                fit_input.noise, kernel, valid, floor, circular=is_circular
-            )
-
         term = Term(
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
-            fidelity=make_fidelity(visible),
-            likelihood=gaussian_nll(fit_input.noise),
-            fit_mask=visible,
-            validation_mask=fit_input.validation_mask,
-            # in a volume, the final step adds the validation pixels instead of the refit
-            measured_mask=fit_input.measured_mask if volume_estimate is None else visible,
-            refit_fidelity=make_fidelity(
-                fit_input.measured_mask if volume_estimate is None else visible
-            ),
+            fidelity=make_fidelity(masks.visible),
+            likelihood=gaussian_nll(noise.variance),
+            fit_mask=masks.visible,
+            validation_mask=masks.validation,
+            measured_mask=refitted,
+            refit_fidelity=make_fidelity(refitted),
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
-            penalties += (
-                (
-                    1.0,
-                    lower_bound_penalty(self._compute_dark_level(fit_input), fit_input.noise_level),
-                ),
-            )
-        if self.initial_estimate != "none":
-            penalties += make_initial_estimate_penalty(_get_initial_estimate(fit_input))
+            penalties += ((1.0, lower_bound_penalty(dark, noise.level)),)
         finish = make_crop_to_frame(self._compute_margin(fit_input))
-        if volume_estimate is None:
+        if smooth is None:
             return Problem(terms=(term,), penalties=penalties, finish=finish)
-        dark = self._compute_dark_level(fit_input) if self.non_negative else None
-        mix = make_validated_mixture(volume_estimate, fit_input, term.operator, dark)
+        bound = dark if self.non_negative else None
+        mix = make_validated_mixture(smooth, fit_input, term.operator, bound)
         return Problem(
             terms=(term,),
-            penalties=penalties,
+            penalties=(*penalties, make_proximity_penalty(smooth)),
             finish=lambda estimate: finish(mix(estimate)),
             finish_on_grid=mix,
         )
@@ -285,18 +277,15 @@ class Deblur(Task):
         """Return the floor of the blur's power, at which noise outweighs the image."""
         return max(
             MIN_BLUR_POWER,
-            fit_input.noise_level**2 / max(float(fit_input.measurement.var()), 1e-12),
+            fit_input.noise.level**2 / max(float(fit_input.measurement.var()), 1e-12),
         )
 
     def _compute_dark_level(self, fit_input: FitInput) -> Tensor:
         """Return the value of a pixel without light, in network units: (1, C, 1, ...)."""
-        axes = tuple(range(2, fit_input.measurement.ndim))
-        minimum = fit_input.measurement.amin(axes, keepdim=True)
-        if fit_input.zero is None or fit_input.unit is None:
-            return minimum
         if self.background is not None:
             return fit_input.zero + self.background * fit_input.unit
-        return fit_input.zero.minimum(minimum)
+        axes = tuple(range(2, fit_input.measurement.ndim))
+        return fit_input.zero.minimum(fit_input.measurement.amin(axes, keepdim=True))
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":
@@ -312,15 +301,6 @@ class Deblur(Task):
             fit_input.extra_inputs["psf"], margin=self._compute_margin(fit_input)
         )
 
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build random input on the grid of the object, with the initial estimates beside it."""
-        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
-
-        grid = self._make_operator(fit_input).compute_grid(fit_input.grid)
-        if self.initial_estimate == "none":
-            return build_random_input_prior(fit_input, grid, rng)
-        return build_initial_estimate_prior(_get_initial_estimate(fit_input), fit_input, grid, rng)
-
 
 def get_psf_source(task: Deblur) -> PsfSource:
     """Return the source of the PSF that the settings name."""
@@ -335,12 +315,6 @@ def get_psf_source(task: Deblur) -> PsfSource:
         pinhole=task.pinhole,
     )
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
-
-
-def _get_initial_estimate(fit_input: FitInput) -> InitialEstimate:
-    initial_estimate = fit_input.precomputed["guess"]
-    assert isinstance(initial_estimate, InitialEstimate)
-    return initial_estimate
 
 
 def state_pixel_sizes(task: Task, source: ImageSpec) -> Task:

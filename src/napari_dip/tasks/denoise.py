@@ -26,22 +26,14 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, check_map_pixels, check_maps
-from napari_dip.tasks.noise_models.impulses import (
-    build_impulse_prior,
-    describe_impulses,
-)
-from napari_dip.tasks.noise_models.jpeg import (
-    build_recompression_prior,
-    build_recompression_problem,
-    clear_validation_pixels,
-)
+from napari_dip.tasks.noise_models.impulses import describe_impulses
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.deep_image_prior import (
     DEFAULT_ARCHITECTURE,
     ArchitectureName,
-    build_architecture_prior,
     check_architecture,
 )
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
 from napari_dip.tasks.priors.registry import (
     BLIND_SPOT,
     MASKED_INPUT,
@@ -62,7 +54,6 @@ from napari_dip.tasks.shared_settings import (
     TotalVariationWeight,
     UseNeighbouringFrames,
     add_temporal_smoothing,
-    build_neighbour_frame_prior,
     check_content,
     check_exposure_header,
     choose_sharing_mode,
@@ -78,7 +69,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
@@ -89,13 +79,15 @@ def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.problem import append_final_step
 
-    if fit_input.upscaled_grid is None:
+    half_resolution = fit_input.half_resolution
+    if half_resolution is None:
         return problem
-    upscaled = append_final_step(
-        problem, lambda _, done: upscale_estimate(done, fit_input.upscaled_grid)
-    )
+    grid = half_resolution.upscaled_grid
+    upscaled = append_final_step(problem, lambda _, done: upscale_estimate(done, grid))
     # BM3D of a colour camera runs at full size
-    return upscaled if fit_input.camera_noise is None else replace(upscaled, refine=problem.refine)
+    if half_resolution.camera_noise is not None:
+        upscaled = replace(upscaled, refine=problem.refine)
+    return upscaled
 
 
 if TYPE_CHECKING:
@@ -168,6 +160,7 @@ class Denoise(Task):
         is_distant = self._has_distant_planes(source)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
+        is_replaceable = self.prior == "auto" and PRIORS[prior].needs_known_noise
         has_user_noise = self.read_noise is not None or self.gain is not None
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
@@ -175,7 +168,7 @@ class Denoise(Task):
             joint_channels=None if joins_colours else self.channels == "together",
             prior=prior,
             prior_reasons=self._list_prior_reasons(),
-            fallback_prior=BLIND_SPOT.key if prior == R2R.key and self.prior == "auto" else "",
+            fallback_prior=BLIND_SPOT.key if is_replaceable else "",
             architecture=self.architecture,
             halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
@@ -253,38 +246,26 @@ class Denoise(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior that was chosen, and the problem: the image plus noise is measured."""
-        if fit_input.prior == RECOMPRESSION.key:  # whole JPEG blocks replace the validation pixels
-            fit_input = clear_validation_pixels(fit_input)
-        else:
-            fit_input = self._noise_model.prepare_fit_input(fit_input)
+        prior, model = PRIORS[fit_input.prior], self._noise_model
+        fit_input = model.prepare_fit_input(prior.prepare(fit_input))
+        options = PriorOptions(
+            penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
+            predicts_measured=True,
+            random_input=RandomInput(architecture=self.architecture),
+        )
         return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
+            prior=prior.build(model.limit_network_input(fit_input), rng, options),
+            problem=self._make_problem(fit_input, options),
             fit_input=fit_input,
         )
 
-    def _make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(self, fit_input: FitInput, options: PriorOptions) -> Problem:
         """Build the problem: the measurement is the image plus noise.
 
-        The final steps add temporal smoothing, upscaling and the JPEG projection where they apply.
+        The final steps add upscaling, temporal smoothing and those of the noise model.
         """
-        penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
-        if fit_input.prior == RECOMPRESSION.key:
-            return build_recompression_problem(fit_input, penalties)
-        model = self._noise_model
-        build_problem = model.build_problem or PRIORS[fit_input.prior].build_problem
+        build_problem = self._noise_model.build_problem or PRIORS[fit_input.prior].build_problem
         assert build_problem is not None
-        problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, penalties))
+        problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
-        return model.wrap_problem(fit_input, problem)
-
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the prior that was chosen, with neighbouring frames if it takes them."""
-        if fit_input.prior == RECOMPRESSION.key:
-            return build_recompression_prior(fit_input, rng)
-        if fit_input.prior == MASKED_INPUT.key:
-            return build_impulse_prior(fit_input, rng)
-        fit_input = self._noise_model.limit_network_input(fit_input)
-        if fit_input.prior == RANDOM_INPUT.key:
-            return build_architecture_prior(self.architecture, fit_input, rng)
-        return build_neighbour_frame_prior(fit_input, rng)
+        return self._noise_model.wrap_problem(fit_input, problem)

@@ -25,8 +25,8 @@ from napari_dip.tasks.base import (
     TaskPlan,
     TaskSpec,
 )
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_prior, build_blind_spot_problem
-from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT
+from napari_dip.tasks.priors.prior_spec import PriorOptions
+from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT, PRIORS
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
@@ -205,42 +203,11 @@ class Guide(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem of denoising: the measurement is image plus noise."""
-        return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
-            fit_input=fit_input,
+        options = PriorOptions(
+            penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
+            guide=fit_input.extra_inputs["guide"][None],
         )
-
-    def _make_problem(self, fit_input: FitInput) -> Problem:
-        """Build the problem of denoising: the measurement is the image plus noise."""
-        from napari_dip.tasks.priors.deep_image_prior import build_random_input_problem
-
-        penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
-        if fit_input.prior == GUIDED_RANDOM_INPUT.key:
-            return build_random_input_problem(fit_input, penalties)
-        # with few photons, the posterior mean adds more noise than detail: on three pairs of
-        # channels at a peak of 5 photons it cost 1.1, 0.7 and 0.1 dB
-        return build_blind_spot_problem(
-            fit_input, penalties, uses_measured_pixel=fit_input.prior == BLIND_SPOT.key
-        )
-
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the blind spot or random input with the guide, or the blind spot alone."""
-        from napari_dip.engine.prior import GuidedPrior, zero_last_channels
-        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
-
-        if fit_input.prior == BLIND_SPOT.key:
-            return build_blind_spot_prior(fit_input, rng)
-        guide = fit_input.extra_inputs["guide"][None]
-        channels = guide.shape[1]
-        if fit_input.prior == GUIDED_RANDOM_INPUT.key:
-            return GuidedPrior(
-                build_random_input_prior(fit_input, fit_input.grid, rng, extra_channels=channels),
-                guide,
-            )
-        prior = build_blind_spot_prior(fit_input, rng, extra_channels=channels)
-        zero_last_channels(prior.net, channels)
-        return GuidedPrior(prior, guide)
+        return PRIORS[fit_input.prior].setup(fit_input, rng, options)
 
     def _get_guide_axes(self, guide: ImageSpec) -> str:
         """Return the axes of the guide; with `planes_are_channels`, planes become channels."""

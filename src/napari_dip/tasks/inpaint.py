@@ -24,15 +24,8 @@ from napari_dip.tasks.base import (
     TaskPlan,
     TaskSpec,
 )
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
-from napari_dip.tasks.priors.deep_image_prior import (
-    build_random_input_prior,
-    build_random_input_problem,
-    validate_by_squared_error,
-)
+from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
 from napari_dip.tasks.priors.masked_input import (
-    build_masked_input_prior,
-    build_masked_stack_prior,
     check_mask,
     count_missing_planes,
     dilate_holes,
@@ -42,6 +35,7 @@ from napari_dip.tasks.priors.masked_input import (
     parse_mask,
     refuse_marks,
 )
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
 from napari_dip.tasks.priors.registry import (
     MASKED_INPUT,
     MASKED_INPUT_SHAPES,
@@ -56,8 +50,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Estimate, Problem
+    from napari_dip.engine.problem import Estimate
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
@@ -70,9 +63,8 @@ MIN_DEEP_HOLE = 12
 #: fitted neighbours in the plane. Patches of 16 are too few on small crops (0.1 dB less on 15 x 64
 #: x 64 of a movie).
 MAX_VALIDATION_PATCH = 8
-#: Standard deviation of the jitter of the random input, with and without skip connections; the
-#: paper uses none without.
-INPAINT_JITTER, NO_SKIP_JITTER = 0.03, 0.0
+#: Standard deviation of the jitter of the random input with skip connections.
+INPAINT_JITTER = 0.03
 #: Channels of each skip connection with random input.
 INPAINT_SKIP_CHANNELS = 16
 
@@ -233,48 +225,21 @@ class Inpaint(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem of the measured pixels alone."""
-        if patches := choose_validation_patches(fit_input.low_noise_mask):
-            fit_input = fit_input.redraw_validation_pixels(*patches)
-        return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
-            fit_input=fit_input,
+        if patches := choose_validation_patches(fit_input.masks.low_noise):
+            masks = fit_input.masks.redraw_validation(*patches)
+            fit_input = replace(fit_input, masks=masks)
+        options = PriorOptions(
+            predicts_measured=self.unmasked == "denoise",
+            random_input=RandomInput(skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER),
         )
-
-    def _make_problem(self, fit_input: FitInput) -> Problem:
-        """Build the problem: the residual is masked, so the holes do not enter the loss."""
-        takes_image = PRIORS[fit_input.prior].sees_image
-        unvalidated = (
-            build_blind_spot_problem(fit_input, ())
-            if takes_image
-            else build_random_input_problem(fit_input, ())
-        )
-        problem = validate_by_squared_error(fit_input, unvalidated)
+        setup = PRIORS[fit_input.prior].setup(fit_input, rng, options)
+        problem = validate_by_squared_error(fit_input, setup.problem)
 
         def finish(estimate: Estimate) -> Estimate:
             restored = problem.finish(estimate) if self.unmasked == "denoise" else None
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
-        return replace(problem, finish=finish, refine=None)
-
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build the masked input or the random input."""
-        if PRIORS[fit_input.prior].sees_image:
-            build_prior = (
-                build_masked_stack_prior if len(fit_input.grid) > 2 else build_masked_input_prior
-            )
-            return build_prior(fit_input, rng, predicts_measured=self.unmasked == "denoise")
-        if fit_input.prior == RANDOM_INPUT_NO_SKIPS.key:
-            return build_random_input_prior(
-                fit_input, fit_input.grid, rng, skip_channels=0, jitter=NO_SKIP_JITTER
-            )
-        return build_random_input_prior(
-            fit_input,
-            fit_input.grid,
-            rng,
-            skip_channels=INPAINT_SKIP_CHANNELS,
-            jitter=INPAINT_JITTER,
-        )
+        return replace(setup, problem=replace(problem, finish=finish, refine=None))
 
     def _make_hole_mask(
         self, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
@@ -288,9 +253,9 @@ class Inpaint(Task):
         """Insert the measurement, or its denoised values, where pixels were measured."""
         from torch import where
 
-        mask, estimate_type = fit_input.measured_mask > 0, type(blind)
+        mask, estimate_type = fit_input.masks.measured > 0, type(blind)
         measured = restored or estimate_type(
-            fit_input.measurement, fit_input.noise.evaluate(fit_input.measurement).log()
+            fit_input.measurement, fit_input.noise.variance.evaluate(fit_input.measurement).log()
         )
         mean = where(mask, measured.mean, blind.mean)
         if measured.log_variance is None or blind.log_variance is None:

@@ -28,7 +28,8 @@ from napari_dip.tasks.network_import.loading import (
     list_network_layers,
     load_network,
 )
-from napari_dip.tasks.priors.registry import PIXELS, RANDOM_INPUT, TOTAL_VARIATION
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.registry import PIXELS, PRIORS, RANDOM_INPUT, TOTAL_VARIATION
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -39,15 +40,10 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dip.engine.operators.network_features import FeatureOperator
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.network_import.loading import ImportedNetwork
 
-#: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
-#: nearly uniform grey, as in Mahendran, Vedaldi 2015.
-PIXEL_START_SIGMA = 0.1
 #: Height and width for which layers are listed without an image: the training size of torchvision
 #: architectures.
 SIZE = (224, 224)
@@ -264,45 +260,20 @@ class InvertFeatures(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem, whose loss compares activations, not pixels."""
-        return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
-            fit_input=fit_input,
-        )
-
-    def _make_problem(self, fit_input: FitInput) -> Problem:
-        """Build the problem, whose loss compares activations, not pixels."""
         from napari_dip.engine.likelihood.penalties import total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
-        operator = self._make_operator(fit_input)
+        spec, operator = PRIORS[fit_input.prior], self._make_operator(fit_input)
+        zero, unit = _get_network_range(fit_input)
+        options = PriorOptions(random_input=RandomInput(bounds=(zero, zero + unit)))
+        prior = spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
         penalty = total_variation(float(operator.get_buffer("unit").mean()))
-        penalties = ((self.smoothing, penalty),) if fit_input.prior == TOTAL_VARIATION.key else ()
+        penalties = ((self.smoothing, penalty),) if spec.penalises_variation else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise RefusedError("layer-silent", layer=self.layer, name="the image")
-        return problem
-
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build random input, or free pixels; both are bounded to the value range."""
-        import torch
-
-        from napari_dip.engine.prior import RandomInputPrior
-        from napari_dip.engine.priors.feature_inversion import PixelParameters
-        from napari_dip.tasks.priors.deep_image_prior import build_random_input_prior
-
-        zero, unit = _get_network_range(fit_input)
-        if fit_input.prior == RANDOM_INPUT.key:
-            return build_random_input_prior(
-                fit_input, fit_input.grid, rng, bounds=(zero, zero + unit)
-            )
-        net = PixelParameters(
-            fit_input.measurement.shape[1], fit_input.grid, PIXEL_START_SIGMA, rng
-        )
-        return RandomInputPrior(
-            net, torch.zeros(1, 1, *fit_input.grid), 0.0, bounds=(zero, zero + unit)
-        )
+        return FitSetup(prior=prior, problem=problem, fit_input=fit_input)
 
     def _make_operator(self, fit_input: FitInput) -> FeatureOperator:
         import torch
@@ -334,7 +305,6 @@ class InvertFeatures(Task):
 
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
-    assert fit_input.zero is not None and fit_input.unit is not None
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
     return fit_input.zero + black * fit_input.unit, (white - black) * fit_input.unit
 

@@ -20,9 +20,7 @@ from napari_dip.tasks.priors.registry import PRIORS
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import torch
 
-    from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
@@ -135,7 +133,7 @@ def make_total_variation_penalty(
     if not weight:
         return ()
     penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
-    return ((weight, penalty(fit_input.noise_level)),)
+    return ((weight, penalty(fit_input.noise.level)),)
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
@@ -230,18 +228,20 @@ def average_exposures(fit_input: FitInput) -> FitInput:
 
     if len(fit_input.measurement) == 1:
         return fit_input
-    noise, axes = fit_input.noise, tuple(range(2, fit_input.measurement.ndim))
-    precision = 1 / noise.evaluate(fit_input.measurement).mean(axes, keepdim=True)  # (B, C, 1, ...)
+    variance, axes = fit_input.noise.variance, tuple(range(2, fit_input.measurement.ndim))
+    pixel_variance = variance.evaluate(fit_input.measurement)
+    precision = 1 / pixel_variance.mean(axes, keepdim=True)  # (B, C, 1, ...)
     weight = precision / precision.sum(0, keepdim=True)
     squared_weight = weight**2
     mean = (weight * fit_input.measurement).sum(0, keepdim=True)
     mean_noise = NoiseVariance(
-        gain=(squared_weight * noise.gain).sum(0, keepdim=True),
-        intercept=(squared_weight * noise.intercept).sum(0, keepdim=True),
-        floor=(squared_weight * noise.floor).sum(0, keepdim=True),
+        gain=(squared_weight * variance.gain).sum(0, keepdim=True),
+        intercept=(squared_weight * variance.intercept).sum(0, keepdim=True),
+        floor=(squared_weight * variance.floor).sum(0, keepdim=True),
     )
     level = float(mean_noise.evaluate(mean).mean().sqrt())
-    return replace(fit_input, measurement=mean, noise=mean_noise, noise_level=level)
+    noise = replace(fit_input.noise, variance=mean_noise, level=level)
+    return replace(fit_input, measurement=mean, noise=noise)
 
 
 def _correlate_block_means(
@@ -371,27 +371,6 @@ def describe_distant_planes(source: ImageSpec) -> Note:
     return make_note("planes-distant", distance=compute_plane_distance(source))
 
 
-def build_neighbour_frame_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
-    """Build a network that takes the image and, if present, its neighbouring frames.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-        Its prior has `takes_neighbour_frames`.
-    rng : torch.Generator
-    """
-    from napari_dip.engine.prior import GuidedPrior
-
-    build_prior = PRIORS[fit_input.prior].build_prior
-    assert build_prior is not None
-    if fit_input.neighbours is None:
-        return build_prior(fit_input, rng)
-    return GuidedPrior(
-        build_prior(fit_input, rng, extra_channels=fit_input.neighbours.shape[1]),
-        fit_input.neighbours,
-    )
-
-
 def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float) -> Problem:
     """Add temporal smoothing to a problem, if there is a previous frame.
 
@@ -401,10 +380,10 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
     from napari_dip.engine.problem import append_final_step
 
-    previous = fit_input.previous_frame
-    if previous is None or not weight:
+    previous, prior = fit_input.series.previous, PRIORS[fit_input.prior]
+    if previous is None or not weight or not prior.allows_temporal_smoothing:
         return problem
-    if not PRIORS[fit_input.prior].sees_image:
-        term = make_temporal_term(previous, fit_input.noise_level, weight, problem.finish)
+    if not prior.sees_image:
+        term = make_temporal_term(previous, fit_input.noise.level, weight, problem.finish)
         return replace(problem, terms=(*problem.terms, term))
     return append_final_step(problem, lambda _, done: smooth_temporally(done, previous, weight))

@@ -29,23 +29,23 @@ from napari_dip.tasks.optics.psf_settings import (
     get_fit_axes,
     make_crop_to_frame,
 )
-from napari_dip.tasks.priors.registry import RANDOM_INPUT, ZSSR
-from napari_dip.tasks.priors.zssr import (
-    MIN_ZSSR_SIDE,
-    build_zssr_prior,
-    build_zssr_problem,
-    set_validation_patches,
-    split_into_stages,
+from napari_dip.tasks.priors.prior_spec import (
+    RANDOM_INPUT_CHANNELS,
+    RANDOM_INPUT_CHANNELS_IN_VOLUMES,
+    PriorOptions,
+    RandomInput,
+    Resampling,
 )
+from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT, ZSSR
+from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.io import ImageSpec
 
@@ -258,58 +258,68 @@ class SuperResolve(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
-        fit_input = self._add_estimates(fit_input)
+        axes, prior = _get_spatial_axes(fit_input), PRIORS[fit_input.prior]
+        factors = self._get_factors(axes)
+        coarser = self._make_operator(axes).to(fit_input.measurement.device)
+        if not prior.uses_random_input:
+            stages = split_into_stages(factors)
+            assert stages is not None  # else another prior was chosen
+            resampling = Resampling(
+                stage_factors=stages[0],
+                stage_count=stages[1],
+                coarser_by_stage=self._make_downsampling(stages[0]),
+                coarser=coarser,
+                finer=lambda coarse: self._upsample(fit_input, coarse),
+            )
+            return prior.setup(fit_input, rng, PriorOptions(resampling=resampling))
+        grid = coarser.compute_grid(fit_input.grid)
+        random_input = RandomInput(
+            grid=grid,
+            jitter=SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER,
+            channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS,
+        )
+        start = None
+        if self.initial_estimate != "none":
+            visible = fit_input.masks.visible
+            interpolated, backprojected = self._fit_interpolation(fit_input, coarser, visible)
+            if len(fit_input.grid) > 2 or max(factors) <= MAX_INTERPOLATED_START_FACTOR:
+                start = backprojected  # see `CORRECTION`
+            random_input = _add_estimates(random_input, interpolated, backprojected, start)
+        options = PriorOptions(random_input=random_input)
         return FitSetup(
-            prior=self._make_prior(fit_input, rng),
-            problem=self._make_problem(fit_input),
+            prior=prior.build(fit_input, rng, options),
+            problem=self._make_problem(fit_input, coarser, start),
             fit_input=fit_input,
         )
 
-    def _add_estimates(self, fit_input: FitInput) -> FitInput:
-        """Add the interpolated and the back-projected image, or the patches of ZSSR."""
-        if fit_input.prior == ZSSR.key:
-            stage = _get_stage_factors(self._get_factors(_get_spatial_axes(fit_input)))
-            return set_validation_patches(fit_input, self._make_downsampling(stage), stage)
-        if self.initial_estimate == "none":
-            return fit_input
-        interpolated, backprojected = self._fit_interpolation(
-            fit_input, fit_input.measured_mask * (1 - fit_input.guard_mask)
-        )
-        return replace(
-            fit_input,
-            extra_inputs={**fit_input.extra_inputs, "shown": interpolated, "begun": backprojected},
-        )
-
-    def _make_problem(self, fit_input: FitInput) -> Problem:
+    def _make_problem(
+        self, fit_input: FitInput, coarser: Operator, start: Tensor | None
+    ) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
         from napari_dip.engine.likelihood.fidelity import gaussian_nll, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
-        if fit_input.prior == ZSSR.key:
-            return build_zssr_problem(fit_input, *self._make_resamplers(fit_input))
+        masks, noise = fit_input.masks, fit_input.noise.variance
+        finish = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
+        if start is not None:
+            _, complete = self._fit_interpolation(fit_input, coarser, masks.measured)
+            change = complete - start
+
+            def finish(estimate: Estimate) -> Estimate:
+                """Crop, after adding what the validation pixels change in the start."""
+                return crop(estimate._replace(mean=estimate.mean + change))
+
         term = Term(
             measurement=fit_input.measurement,
-            operator=self._make_operator(_get_spatial_axes(fit_input)).to(
-                fit_input.measurement.device
-            ),
-            fidelity=weighted_residual(fit_input.noise),
-            likelihood=gaussian_nll(fit_input.noise),
-            fit_mask=fit_input.measured_mask * (1 - fit_input.guard_mask),
-            validation_mask=fit_input.validation_mask,
-            # after a warm start, the final step adds the validation pixels instead of the refit
-            measured_mask=fit_input.measured_mask * (1 - fit_input.guard_mask)
-            if self._has_warm_start(fit_input)
-            else fit_input.measured_mask,
+            operator=coarser,
+            fidelity=weighted_residual(noise),
+            likelihood=gaussian_nll(noise),
+            fit_mask=masks.visible,
+            validation_mask=masks.validation,
+            # with a start, the final step adds the validation pixels instead of the refit
+            measured_mask=masks.measured if start is None else masks.visible,
         )
-        return Problem(terms=(term,), finish=self._make_finish(fit_input))
-
-    def _has_warm_start(self, fit_input: FitInput) -> bool:
-        """Return whether the fit starts from the back-projected image (see `CORRECTION`)."""
-        allows_warm_start = (
-            len(fit_input.grid) > 2
-            or max(self._get_factors(_get_spatial_axes(fit_input))) <= MAX_INTERPOLATED_START_FACTOR
-        )
-        return allows_warm_start and self.initial_estimate != "none"
+        return Problem(terms=(term,), finish=finish)
 
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""
@@ -330,66 +340,6 @@ class SuperResolve(Task):
 
         return LanczosDownsample(factors) if self.model == "lanczos" else BinnedDownsample(factors)
 
-    def _make_prior(self, fit_input: FitInput, rng: torch.Generator) -> Prior:
-        """Build ZSSR, or random input on the fine grid with the interpolated image beside it."""
-        from torch import cat
-
-        from napari_dip.tasks.priors.deep_image_prior import (
-            RANDOM_INPUT_CHANNELS,
-            RANDOM_INPUT_CHANNELS_IN_VOLUMES,
-            build_random_input_prior,
-        )
-
-        axes = _get_spatial_axes(fit_input)
-        factors = self._get_factors(axes)
-        if fit_input.prior == ZSSR.key:
-            return build_zssr_prior(
-                fit_input, self._make_downsampling(_get_stage_factors(factors)), factors, rng
-            )
-        jitter = SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER
-        grid = self._make_operator(axes).compute_grid(fit_input.grid)
-        channels = RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS
-        options: dict[str, Any] = {"jitter": jitter, "channels_of_noise": channels}
-        if self.initial_estimate == "none":
-            return build_random_input_prior(fit_input, grid, rng, **options)
-        interpolated, backprojected = (
-            fit_input.extra_inputs["shown"],
-            fit_input.extra_inputs["begun"],
-        )
-        options |= {"extra_input_jitter": INTERPOLATED_INPUT_JITTER}
-        if not self._has_warm_start(fit_input):
-            return build_random_input_prior(
-                fit_input, grid, rng, extra_input=cat([interpolated, backprojected], 1), **options
-            )
-        options["extra_input"] = interpolated
-        correction_range = CORRECTION * float((backprojected - interpolated).square().mean().sqrt())
-        return build_random_input_prior(
-            fit_input,
-            grid,
-            rng,
-            baseline=backprojected,
-            output_scale=max(correction_range, MIN_CORRECTION_RANGE),
-            **options,
-        )
-
-    def _interpolate(self, fit_input: FitInput, visible: Tensor) -> Tensor:
-        """Return the cubic interpolation (1, C, *grid) of the visible pixels."""
-        from napari_dip.engine.prior import fill_with_local_mean
-
-        return self._upsample(
-            fit_input,
-            fill_with_local_mean(
-                fit_input.measurement * visible, visible, fit_input.blind_spot_size
-            ),
-        )
-
-    def _make_resamplers(self, fit_input: FitInput) -> tuple[Operator, Callable[[Tensor], Tensor]]:
-        """Return the downsampling operator and the interpolation to the fine grid."""
-        operator = self._make_operator(_get_spatial_axes(fit_input)).to(
-            fit_input.measurement.device
-        )
-        return operator, lambda coarse: self._upsample(fit_input, coarse)
-
     def _upsample(self, fit_input: FitInput, coarse: Tensor) -> Tensor:
         from torch.nn import functional
 
@@ -403,46 +353,48 @@ class SuperResolve(Task):
             interpolate_cubic(coarse, self._get_factors(axes)), sides, mode="replicate"
         )
 
-    def _fit_interpolation(self, fit_input: FitInput, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cubic interpolation, without and with iterative back-projection.
+    def _fit_interpolation(
+        self, fit_input: FitInput, coarser: Operator, visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cubic interpolation of visible pixels, without and with back-projection.
 
-        Back-projection repeatedly adds the interpolated residual of the visible pixels.
+        Iterative back-projection repeatedly adds the interpolated residual of these pixels.
         """
         from napari_dip.engine.operators.detector import apply_iterative_backprojection
+        from napari_dip.engine.prior import fill_with_local_mean
 
-        interpolation = self._interpolate(fit_input, visible)
+        measured = fit_input.measurement
+        filled = fill_with_local_mean(measured * visible, visible, fit_input.masks.blind_spot_size)
+        interpolation = self._upsample(fit_input, filled)
         backprojected = apply_iterative_backprojection(
             interpolation,
-            fit_input.measurement,
-            self._make_operator(_get_spatial_axes(fit_input)).to(fit_input.measurement.device),
+            measured,
+            coarser,
             lambda residual: self._upsample(fit_input, residual * visible),
         )
         return interpolation, backprojected
 
-    def _make_finish(self, fit_input: FitInput) -> Callable[[Estimate], Estimate]:
-        """Return the final step: crop to the frame.
 
-        After a warm start it also adds what the validation pixels change in the back-projected
-        image.
-        """
-        crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
-        if not self._has_warm_start(fit_input):
-            return crop
-        validation_change = (
-            self._fit_interpolation(fit_input, fit_input.measured_mask)[1]
-            - fit_input.extra_inputs["begun"]
-        )
-        return lambda estimate: crop(estimate._replace(mean=estimate.mean + validation_change))
+def _add_estimates(
+    random_input: RandomInput, interpolated: Tensor, backprojected: Tensor, start: Tensor | None
+) -> RandomInput:
+    """Append the interpolated image, and the back-projected one unless the fit starts from it."""
+    from torch import cat
+
+    random_input = replace(random_input, extra_input_jitter=INTERPOLATED_INPUT_JITTER)
+    if start is None:
+        return replace(random_input, extra_input=cat([interpolated, backprojected], 1))
+    correction_range = CORRECTION * float((start - interpolated).square().mean().sqrt())
+    return replace(
+        random_input,
+        extra_input=interpolated,
+        baseline=start,
+        output_scale=max(correction_range, MIN_CORRECTION_RANGE),
+    )
 
 
 def _multiply_sizes(frame: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n * f for n, f in zip(frame, factors, strict=True))
-
-
-def _get_stage_factors(factors: tuple[int, ...]) -> tuple[int, ...]:
-    stages = split_into_stages(factors)
-    assert stages is not None  # else another prior was chosen
-    return stages[0]
 
 
 def _get_spatial_axes(fit_input: FitInput) -> str:

@@ -34,7 +34,7 @@ def ready():
 
 def evidence(fit, picture):
     return compute_validation_evidence(
-        fit.schedule, fit.problem, fit.fit_input.noise, Estimate(picture)
+        fit.schedule, fit.problem, fit.fit_input.noise.variance, Estimate(picture)
     )
 
 

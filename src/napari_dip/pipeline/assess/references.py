@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
 from napari_dip.tasks.noise_models.registry import get_noise_model
-from napari_dip.tasks.priors.registry import BLIND_SPOT, ZSSR, get_prior
+from napari_dip.tasks.priors.registry import get_prior
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from napari_dip.tasks.priors.registry import PriorSpec
+    from napari_dip.tasks.priors.prior_spec import PriorSpec
 
     Report = Mapping[str, Any]
 
@@ -213,7 +213,7 @@ def _uses_registration(report: Report) -> bool:
         return True
     uses_neighbours = (
         get_task_setting(report, "neighbouring_frames")
-        and report["prior"]["chosen"] == BLIND_SPOT.key
+        and get_report_prior(report).takes_neighbour_frames
     )
     return _count_movie_frames(report) > 1 and bool(
         uses_neighbours or get_task_setting(report, "temporal_smoothing")
@@ -233,7 +233,7 @@ def _is_volume_fit(report: Report) -> bool:
 def _uses_iterative_backprojection(report: Report) -> bool:
     """Return whether iterative backprojection was applied to an upscaled picture."""
     is_upscaled = report["task"] == "super-resolve" and (
-        report["prior"]["chosen"] == ZSSR.key
+        not get_report_prior(report).uses_random_input
         or get_task_setting(report, "initial_estimate") != "none"
     )
     return is_upscaled or _uses_half_resolution(report)

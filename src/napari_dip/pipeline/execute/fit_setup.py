@@ -26,7 +26,14 @@ from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
 from napari_dip.pipeline.plan.costs import choose_fit_config
 from napari_dip.pipeline.plan.types import UnitOutcome
-from napari_dip.tasks.base import MIN_PIXEL_WEIGHT, FitInput
+from napari_dip.tasks.base import (
+    MIN_PIXEL_WEIGHT,
+    FitInput,
+    FitMasks,
+    FitNoise,
+    HalfResolution,
+    SeriesFrames,
+)
 from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
 from napari_dip.tasks.priors.registry import PRIORS
 from napari_dip.tasks.shared_settings import average_exposures
@@ -196,7 +203,7 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitCo
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     uses_bfloat16 = fit_config.allows_bfloat16 or (
-        PRIORS[name].supports_bfloat16 and fit_input.noise_level > MIN_BFLOAT16_NOISE
+        PRIORS[name].supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
@@ -261,15 +268,34 @@ def make_fit_input(
         origin=origin or None,
     )
     validation_mask = select_validation(allowed=eligible_mask)
+    half_resolution = None
+    if upscaled_grid is not None:
+        half_resolution = HalfResolution(upscaled_grid=upscaled_grid)
+        if calibration.camera_noise is not None and len(channels) == 3:
+            full_size = torch.from_numpy((full_size_stack[unit.part, channels] - offset) / scale)
+            half_resolution = replace(
+                half_resolution,
+                camera_noise=calibration.camera_noise.convert_units(float(scale.flat[0])),
+                full_size_measurement=full_size[None].to(device),
+            )
     fit_input = FitInput(
         measurement=measurement * measured_mask,
-        noise=noise,
-        noise_level=float(noise.evaluate(measurement).mean().sqrt()),
-        measured_mask=measured_mask,
-        validation_mask=validation_mask,
-        guard_mask=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
-        blind_spot_size=calibration.blind_spot_size,
-        assumed_noise_fraction=BLIND_SPOT_NOISE_FRACTION if PRIORS[name].hides_pixels else 1.0,
+        zero=torch.from_numpy(-offset / scale)[None].to(device),
+        unit=torch.from_numpy(1 / scale)[None].to(device),
+        noise=FitNoise(
+            variance=noise,
+            level=float(noise.evaluate(measurement).mean().sqrt()),
+            assumed_fraction=BLIND_SPOT_NOISE_FRACTION if PRIORS[name].hides_pixels else 1.0,
+            correlation=average_noise_correlation(calibration, channels),
+        ),
+        masks=FitMasks(
+            measured=measured_mask,
+            validation=validation_mask,
+            guard=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
+            blind_spot_size=calibration.blind_spot_size,
+            reliability=reliability,
+            select_validation=select_validation,
+        ),
         prior=name,
         widths=fit_config.widths,
         window=fit_config.window,
@@ -277,20 +303,8 @@ def make_fit_input(
             name: torch.from_numpy(array).to(device)
             for name, array in calibration.extra_inputs.items()
         },
-        zero=torch.from_numpy(-offset / scale)[None].to(device),
-        unit=torch.from_numpy(1 / scale)[None].to(device),
-        noise_correlation=average_noise_correlation(calibration, channels),
-        upscaled_grid=upscaled_grid,
-        reliability=reliability,
-        select_validation_pixels=select_validation,
+        half_resolution=half_resolution,
     )
-    if calibration.camera_noise is not None and upscaled_grid is not None and len(channels) == 3:
-        full_size = torch.from_numpy((full_size_stack[unit.part, channels] - offset) / scale)
-        fit_input = replace(
-            fit_input,
-            camera_noise=calibration.camera_noise.convert_units(float(scale.flat[0])),
-            full_size_measurement=full_size[None].to(device),
-        )
     fit_input = average_exposures(fit_input) if PRIORS[name].sees_image else fit_input
     return _add_neighbour_frames(fit_input, frames, offset, scale)
 
@@ -323,9 +337,9 @@ def _add_neighbour_frames(
 
     neighbours = None if frames.neighbours is None else convert_to_network_units(frames.neighbours)
     # the camera's noisy pixels are the same in all frames
-    if neighbours is not None and fit_input.reliability is not None:
+    if neighbours is not None and fit_input.masks.reliability is not None:
         neighbours = fill_with_local_mean(
-            neighbours, fit_input.low_noise_mask, fit_input.blind_spot_size
+            neighbours, fit_input.masks.low_noise, fit_input.masks.blind_spot_size
         )
     previous_frame = None
     if (
@@ -340,7 +354,8 @@ def _add_neighbour_frames(
             variance=variance,
             valid=valid,
         )
-    return replace(fit_input, neighbours=neighbours, previous_frame=previous_frame)
+    series = SeriesFrames(neighbours=neighbours, previous=previous_frame)
+    return replace(fit_input, series=series)
 
 
 def make_fit_schedule(
@@ -426,12 +441,13 @@ def _compute_variance_factor(fit: UnitFit, network_estimate: Estimate) -> Tensor
     assert network_estimate.log_variance is not None
     fit_input, operator = fit.fit_input, fit.problem.terms[0].operator
     predicted = operator(network_estimate.mean)
-    validation_mask, noise = fit_input.validation_mask, fit_input.noise.evaluate(predicted)
+    validation_mask = fit_input.masks.validation
+    noise = fit_input.noise.variance.evaluate(predicted)
     squared_residuals = (fit_input.measurement - predicted) ** 2 * validation_mask
     predicted_variance = operator(network_estimate.log_variance.exp()) * validation_mask
-    if fit_input.assumed_noise_fraction < 1:
+    if fit_input.noise.assumed_fraction < 1:
         factor = squared_residuals.sum() / (
-            predicted_variance + fit_input.assumed_noise_fraction * noise * validation_mask
+            predicted_variance + fit_input.noise.assumed_fraction * noise * validation_mask
         ).sum().clamp(min=1e-30)
     else:
         factor = (squared_residuals - noise * validation_mask).sum() / predicted_variance.expand_as(
@@ -453,7 +469,7 @@ def predict_measurement(
     otherwise from the network's output.
     """
     operator = fit.problem.terms[0].operator
-    if fit.fit_input.upscaled_grid is not None:  # after a half-resolution fit
+    if fit.fit_input.half_resolution is not None:
         return convert_to_image_units(calibration, fit.unit, finished.mean)
     has_same_grid = finished.mean.shape[1:] == network_estimate.mean.shape[1:]
     with torch.no_grad():
@@ -524,7 +540,7 @@ def make_unit_outcome(
         notes=notes,
         prior=setup.fit_input.prior,
         evidence=compute_validation_evidence(
-            setup.schedule, setup.problem, setup.fit_input.noise, result.network_estimate
+            setup.schedule, setup.problem, setup.fit_input.noise.variance, result.network_estimate
         ),
         is_refined=setup.problem.refine is not None and not result.is_ended_by_user,
         role=unit.role,

@@ -169,28 +169,33 @@ def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
 
 def _stack_fit_inputs(scenes: list[FitInput], *, is_separate: bool) -> FitInput:
     """Stack fit inputs of one size to (B, C, *grid); `is_separate`: one noise model for each."""
-
-    def concatenate(tensors: list[Tensor]) -> Tensor:
-        return torch.cat(tensors)
-
-    first = scenes[0]
-    noises = (
-        NoiseVariance.concatenate([fit_input.noise for fit_input in scenes])
-        if is_separate
-        else None
-    )
-    neighbours = [fit_input.neighbours for fit_input in scenes if fit_input.neighbours is not None]
+    first, masks = scenes[0], [fit_input.masks for fit_input in scenes]
+    neighbours = [
+        fit_input.series.neighbours
+        for fit_input in scenes
+        if fit_input.series.neighbours is not None
+    ]
+    level = sum(fit_input.noise.level for fit_input in scenes) / len(scenes)
+    noise = replace(first.noise, level=level)
+    if is_separate:
+        variances = NoiseVariance.concatenate([fit_input.noise.variance for fit_input in scenes])
+        noise = replace(
+            noise,
+            variance=variances.mean(),
+            image_variances=variances,
+            correlation=_average_correlation(scenes),
+        )
     return replace(
         first,
-        measurement=concatenate([fit_input.measurement for fit_input in scenes]),
-        measured_mask=concatenate([fit_input.measured_mask for fit_input in scenes]),
-        validation_mask=concatenate([fit_input.validation_mask for fit_input in scenes]),
-        guard_mask=concatenate([fit_input.guard_mask for fit_input in scenes]),
-        neighbours=concatenate(neighbours) if neighbours else None,
-        noise_level=sum(fit_input.noise_level for fit_input in scenes) / len(scenes),
-        noise=first.noise if noises is None else noises.mean(),
-        image_noises=noises,
-        noise_correlation=_average_correlation(scenes) if is_separate else first.noise_correlation,
+        measurement=torch.cat([fit_input.measurement for fit_input in scenes]),
+        noise=noise,
+        masks=replace(
+            first.masks,
+            measured=torch.cat([item.measured for item in masks]),
+            validation=torch.cat([item.validation for item in masks]),
+            guard=torch.cat([item.guard for item in masks]),
+        ),
+        series=replace(first.series, neighbours=torch.cat(neighbours) if neighbours else None),
     )
 
 
@@ -199,9 +204,9 @@ def _average_correlation(
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the noise autocorrelation, averaged over fit inputs; white noise counts as 0."""
     correlations = [
-        fit_input.noise_correlation
+        fit_input.noise.correlation
         for fit_input in scenes
-        if fit_input.noise_correlation is not None
+        if fit_input.noise.correlation is not None
     ]
     if not correlations:
         return None
@@ -278,10 +283,10 @@ def _is_better_fit(fit: RunningFit, other: RunningFit) -> bool:
     """Return whether `fit` predicts the measurement significantly better than `other`."""
     fit_input = fit.setup.fit_input
     prediction, other_prediction = fit.predict_blind(), other.predict_blind()
-    noise = fit_input.noise.evaluate((prediction + other_prediction) / 2)
+    noise = fit_input.noise.variance.evaluate((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (
         fit_input.measurement - prediction
     ) ** 2
-    gain = (gain / noise)[fit_input.measured_mask.expand_as(gain) > 0]
+    gain = (gain / noise)[fit_input.masks.measured.expand_as(gain) > 0]
     min_gain = MIN_SELECTION_STANDARD_ERRORS * float(gain.std()) / sqrt(gain.numel())
     return float(gain.mean()) > min_gain

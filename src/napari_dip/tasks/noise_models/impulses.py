@@ -14,21 +14,15 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
-from napari_dip.tasks.priors.deep_image_prior import (
-    build_random_input_problem,
-    validate_by_squared_error,
-)
-from napari_dip.tasks.priors.masked_input import build_masked_input_prior
-from napari_dip.tasks.priors.registry import MASKED_INPUT, PRIORS
+from napari_dip.tasks.priors.registry import PRIORS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import torch
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.problem import Estimate, Penalty, Problem
+    from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import PriorOptions
 
     Plane = npt.NDArray[np.float64]
 
@@ -80,27 +74,21 @@ def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
     return make_note("impulses-found", count=count, share=count / measured_mask.size)
 
 
-def build_impulse_problem(
-    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
-) -> Problem:
+def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem of the measured pixels; impulses keep their prediction at the end."""
     from torch import where
 
     from napari_dip.engine.problem import append_final_step
 
-    takes_image = PRIORS[fit_input.prior].sees_image
-    unvalidated = (build_blind_spot_problem if takes_image else build_random_input_problem)(
-        fit_input, penalties
-    )
-    problem = (
-        validate_by_squared_error(fit_input, unvalidated)
-        if fit_input.prior == MASKED_INPUT.key
-        else unvalidated
-    )
+    prior = PRIORS[fit_input.prior]
+    build_problem = prior.build_problem
+    if prior.needs_known_noise or build_problem is None:  # such as R2R
+        build_problem = build_blind_spot_problem
+    problem = build_problem(fit_input, options)
 
     def restore_impulses(estimate: Estimate, done: Estimate) -> Estimate:
         """Return the prediction at impulses, and the final result elsewhere."""
-        mask = fit_input.measured_mask > 0
+        mask = fit_input.masks.measured > 0
         mean = where(mask, done.mean, estimate.mean)
         if done.log_variance is None or estimate.log_variance is None:
             return done._replace(mean=mean)
@@ -109,14 +97,10 @@ def build_impulse_problem(
     return append_final_step(problem, restore_impulses)
 
 
-def build_impulse_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
-    """Build the masked-input prior, which also predicts measured pixels."""
-    return build_masked_input_prior(fit_input, rng, predicts_measured=True)
-
-
 def exclude_impulses(fit_input: FitInput) -> FitInput:
     """Add impulses to the guard mask, so that they never enter the network input."""
-    return replace(fit_input, guard_mask=1 - (1 - fit_input.guard_mask) * fit_input.measured_mask)
+    masks = fit_input.masks
+    return replace(fit_input, masks=replace(masks, guard=1 - masks.visible))
 
 
 def find_impulses(

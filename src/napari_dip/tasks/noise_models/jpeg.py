@@ -1,13 +1,12 @@
-"""JPEG compression: its traces are found in the pixels, its artefacts are removed by the fit.
+"""JPEG compression: its traces are found in the pixels.
 
 On the right block grid, DCT coefficients are multiples of a quantisation step, up to the rounding
-of pixels. So the grid, the steps and the chroma subsampling are estimated from pixels alone. The
-result is projected to an image that compresses to the measurement.
+of pixels. So the grid, the steps and the chroma subsampling are estimated from pixels alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -20,26 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
-    import torch
-    from torch import Tensor
 
-    from napari_dip.engine.prior import Prior
-    from napari_dip.engine.priors.jpeg import JpegCompression
-    from napari_dip.engine.problem import Estimate, Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks.base import FitInput
 
     Plane = npt.NDArray[np.float64]
 
-#: Name of the prior that learns to undo a compression; a row of the presets.
-#: Fraction of the blocks that are validation blocks. Whole blocks are needed because the
-#: compression error of a pixel depends on its whole block.
-VALIDATION_BLOCK_FRACTION = 0.1
-#: Minimum variance, as a share of the squared compression error: it keeps the loss finite where the
-#: network predicts almost no variance.
-COMPRESSION_VARIANCE_FLOOR = 0.1
 DCT_BLOCK_SIDE = 8
 #: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
 #: of three colours.
@@ -145,148 +131,12 @@ def read_jpeg_traces(
     return others, (make_note("jpeg-found", **facts),)
 
 
-def clear_validation_pixels(fit_input: FitInput) -> FitInput:
-    """Clear the validation pixels, if the prior is recompression.
-
-    `build_recompression_problem` chooses whole blocks instead.
-    """
-    no_pixels = fit_input.validation_mask * 0
-    return replace(fit_input, validation_mask=no_pixels, guard_mask=no_pixels)
-
-
-def build_recompression_prior(fit_input: FitInput, rng: torch.Generator) -> Prior:
-    """Build the network and its input: the image, compressed again on shifted block grids."""
-    from napari_dip.engine.networks.hourglass import Hourglass
-    from napari_dip.engine.priors.jpeg import RecompressionPrior
-    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
-
-    channels = fit_input.measurement.shape[1]
-    input_channels = 2 * channels
-    net = Hourglass(
-        2,
-        input_channels,
-        channels,
-        fit_input.widths,
-        skip_channels=None,
-        is_normalised=False,
-        rng=rng,
-    )
-    return RecompressionPrior(
-        FillingResidualNetwork(net, input_channels, channels, 2, rng),
-        fit_input.measurement,
-        _make_compression(fit_input),
-        lambda picture: _to_grey_levels(fit_input, picture),
-        lambda levels: _to_network_units(fit_input, levels),
-        window=None if fit_input.window is None else (fit_input.window,) * 2,
-    )
-
-
-def build_recompression_problem(
-    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
-) -> Problem:
-    """Build the problem: the network restores the image from its recompressed version."""
-    import torch
-
-    from napari_dip.engine.likelihood.fidelity import (
-        NoiseVariance,
-        beta_nll,
-        gaussian_nll,
-    )
-    from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
-    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
-
-    compression, measured = _make_compression(fit_input), fit_input.measurement
-    picture = _to_grey_levels(fit_input, measured)
-    recompressed = _to_network_units(
-        fit_input, recompress(picture, compression, RECOMPRESSION_SHIFTS[0])
-    )
-    compression_error = max(
-        float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
-    )
-    zero = torch.zeros_like(fit_input.noise.gain)
-    variance_floor = NoiseVariance(
-        gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
-    )
-    block_numbers = number_blocks(picture, compression)
-    draws = torch.rand(int(block_numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
-    block_mask = (draws.to(block_numbers.device)[block_numbers] < VALIDATION_BLOCK_FRACTION).to(
-        measured
-    )[None, None]
-    term = Term(
-        measurement=measured,
-        operator=Identity(),
-        fidelity=beta_nll(variance_floor, compression_error),
-        likelihood=gaussian_nll(variance_floor),
-        fit_mask=1 - block_mask,
-        validation_mask=block_mask,
-        measured_mask=torch.ones_like(block_mask),
-    )
-
-    def finish(estimate: Estimate) -> Estimate:
-        log_variance = estimate.log_variance
-        assert log_variance is not None  # this prior predicts a variance
-        return project_to_jpeg(
-            fit_input,
-            estimate._replace(
-                log_variance=(
-                    log_variance.exp() + COMPRESSION_VARIANCE_FLOOR * compression_error
-                ).log()
-            ),
-        )
-
-    return Problem(terms=(term,), penalties=penalties, finish=finish)
-
-
-def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
-    """Append the projection to images that compress to the measurement."""
-    from napari_dip.engine.problem import append_final_step
-
-    return append_final_step(problem, lambda _, done: project_to_jpeg(fit_input, done))
-
-
-def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:
-    """Project an estimate to the nearest image that compresses to the measurement."""
-    from napari_dip.engine.priors.jpeg import project_onto_quantisation_set
-
-    measured = _to_grey_levels(fit_input, fit_input.measurement)
-    nearest = project_onto_quantisation_set(
-        _to_grey_levels(fit_input, estimate.mean), measured, _make_compression(fit_input)
-    )
-    return estimate._replace(mean=_to_network_units(fit_input, nearest))
-
-
 def _find_scaled_traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
     scale = 255.0 if maximum <= 1 else 1.0 if maximum <= 255 else 1 / 257
     return find_traces(image * scale), scale
-
-
-def _make_compression(fit_input: FitInput) -> JpegCompression:
-    from napari_dip.engine.priors.jpeg import JpegCompression
-
-    down, right = (int(value) for value in fit_input.extra_inputs["jpeg_start"])
-    half_height, half_width = (bool(value) for value in fit_input.extra_inputs["jpeg_halved"])
-    return JpegCompression(
-        block_offset=(down, right),
-        quantisation_tables=fit_input.extra_inputs["jpeg_steps"],
-        has_half_chroma=(half_height, half_width),
-    )
-
-
-def _to_grey_levels(fit_input: FitInput, picture: Tensor) -> Tensor:
-    """Convert network units to 8-bit grey levels."""
-    assert fit_input.zero is not None
-    assert fit_input.unit is not None
-    return (picture - fit_input.zero) / fit_input.unit * fit_input.extra_inputs["jpeg_levels"]
-
-
-def _to_network_units(fit_input: FitInput, levels: Tensor) -> Tensor:
-    """Convert 8-bit grey levels to network units."""
-    assert fit_input.zero is not None
-    assert fit_input.unit is not None
-    return levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.unit + fit_input.zero
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

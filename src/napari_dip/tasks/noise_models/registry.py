@@ -20,7 +20,6 @@ from napari_dip.tasks.noise_models.impulses import (
     find_stack_impulses,
 )
 from napari_dip.tasks.noise_models.jpeg import (
-    add_jpeg_projection,
     check_jpeg,
     check_jpeg_pixels,
     read_jpeg_traces,
@@ -31,6 +30,7 @@ from napari_dip.tasks.noise_models.stripes import (
     describe_stripes,
     remove_stripes,
 )
+from napari_dip.tasks.priors.recompression import add_jpeg_projection
 from napari_dip.tasks.priors.registry import MASKED_INPUT, RECOMPRESSION
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class NoiseModel:
     limit_network_input : callable
         (fit_input) -> the same without pixels that must not enter the network.
     build_problem : callable or None
-        (fit_input, penalties) -> Problem, instead of the prior's own.
+        (fit_input, options) -> Problem, instead of the prior's own.
     wrap_problem : callable
         (fit_input, problem) -> the problem with the model's operator or last step.
     """

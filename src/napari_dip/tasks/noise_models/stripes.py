@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-#: Name of the noise model, and key of the offsets in `FitInput.precomputed`.
-STRIPES, OFFSETS = "stripes", "line offsets"
+#: Name of the noise model.
+STRIPES = "stripes"
 #: Correlation of successive steps below which they are offsets: -1/2 for offsets alone, 0 or above
 #: for images.
 MAX_STEP_CORRELATION = -0.25
@@ -75,34 +75,30 @@ def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
 
 
 def remove_stripes(fit_input: FitInput) -> FitInput:
-    """Subtract the line offsets from the measurement, and keep them in `precomputed`."""
+    """Subtract the line offsets from the measurement, and keep them in `removed`."""
     import torch
 
-    offsets = _find_shared_offsets(fit_input.measurement, fit_input.measured_mask)
+    offsets = _find_shared_offsets(fit_input.measurement, fit_input.masks.measured)
     if offsets is None:
         return fit_input
-    clean = (fit_input.measurement - offsets) * fit_input.measured_mask
-    precomputed = {**fit_input.precomputed, OFFSETS: offsets}
-    neighbours = fit_input.neighbours
+    clean = (fit_input.measurement - offsets) * fit_input.masks.measured
+    neighbours = fit_input.series.neighbours
     if neighbours is not None:
         neighbour_offsets = _find_shared_offsets(neighbours, torch.ones_like(neighbours[:, :1]))
         neighbours = neighbours if neighbour_offsets is None else neighbours - neighbour_offsets
-    return replace(fit_input, measurement=clean, neighbours=neighbours, precomputed=precomputed)
+    series = replace(fit_input.series, neighbours=neighbours)
+    return replace(fit_input, measurement=clean, series=series, removed=offsets)
 
 
 def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     """Set the operator that adds the removed line offsets, if there are any."""
-    from torch import Tensor
-
     from napari_dip.engine.operators.detector import LineOffsets
 
-    offsets = fit_input.precomputed.get(OFFSETS)
-    if not isinstance(offsets, Tensor) or fit_input.unit is None:
+    if fit_input.removed is None:
         return problem
     first, *other_terms = problem.terms
-    return replace(
-        problem, terms=(replace(first, operator=LineOffsets(offsets, fit_input.unit)), *other_terms)
-    )
+    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.unit))
+    return replace(problem, terms=(first, *other_terms))
 
 
 def _find_shared_offsets(pictures: Tensor, measured_mask: Tensor) -> Tensor | None:

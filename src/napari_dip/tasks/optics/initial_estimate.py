@@ -5,23 +5,19 @@ Planes use Richardson-Lucy deconvolution; volumes also use a smoothness-regulari
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from napari_dip.tasks.priors.deep_image_prior import (
-    RANDOM_INPUT_CHANNELS,
-    RANDOM_INPUT_CHANNELS_IN_VOLUMES,
-    build_random_input_prior,
-)
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import torch
     from torch import Tensor
 
-    from napari_dip.engine.prior import RandomInputPrior
     from napari_dip.engine.problem import Estimate, Operator, Penalty
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import RandomInput
 
 #: Successive weights of the smoothness penalty, from smooth to sharp: noise, once in the estimate,
 #: is slow to disappear (crop of pollen, 12 x 48 x 48: 26.5 dB; 26.3 dB with a new start for each
@@ -95,7 +91,7 @@ def compute_smooth_deconvolution(
 
     signal, valid = (
         fit_input.measurement - dark,
-        fit_input.measured_mask * (1 - fit_input.guard_mask),
+        fit_input.masks.visible,
     )
     noise = _estimate_volume_noise(fit_input, operator, dark)
     excess = _measure_model_error(fit_input, operator, dark, noise)
@@ -110,13 +106,13 @@ def compute_smooth_deconvolution(
         fit_input, operator, signal, variance, iterate_estimates(valid)
     )
     best = _find_sharpest(losses)
-    full_data_best = next(islice(iterate_estimates(fit_input.measured_mask), best, None))
+    full_data_best = next(islice(iterate_estimates(fit_input.masks.measured), best, None))
     rms_change = float((estimates[best] - estimates[max(0, best - 1)]).square().mean().sqrt())
     return SmoothDeconvolution(
         estimates[max(0, best - 1)] + dark,
         estimates[best] + dark,
         full_data_best + dark,
-        max(rms_change, fit_input.noise_level),
+        max(rms_change, fit_input.noise.level),
         variance,
         excess > float(noise.mean()),
     )
@@ -140,7 +136,7 @@ def make_validated_mixture(
     """
     import torch
 
-    precision = fit_input.validation_mask / guess.variance
+    precision = fit_input.masks.validation / guess.variance
     with torch.no_grad():
         expected = operator(guess.best)
     validation_change = guess.full_data_best - guess.best
@@ -166,11 +162,11 @@ def _estimate_volume_noise(fit_input: FitInput, operator: Operator, dark: Tensor
 
     from napari_dip.engine.deconvolution.initial_estimate import run_masked_richardson_lucy
 
-    valid = fit_input.measured_mask * (1 - fit_input.guard_mask)
+    valid = fit_input.masks.visible
     steps = (RICHARDSON_LUCY_ITERATIONS_TO_NOISE,)
     (estimate,) = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     with torch.no_grad():
-        return fit_input.noise.evaluate(operator(estimate) + dark)
+        return fit_input.noise.variance.evaluate(operator(estimate) + dark)
 
 
 def _measure_model_error(
@@ -187,15 +183,15 @@ def _measure_model_error(
 
     signal, valid = (
         fit_input.measurement - dark,
-        fit_input.measured_mask * (1 - fit_input.guard_mask),
+        fit_input.masks.visible,
     )
-    count = float(fit_input.validation_mask.sum()) * signal.shape[1]
+    count = float(fit_input.masks.validation.sum()) * signal.shape[1]
     errors = []
     for estimate in iterate_smooth_deconvolution(
         operator, signal, noise, valid, (0.0,), UNREGULARISED_STEPS
     ):
         with torch.no_grad():
-            excess = ((signal - operator(estimate)).square() - noise) * fit_input.validation_mask
+            excess = ((signal - operator(estimate)).square() - noise) * fit_input.masks.validation
         errors.append(float(excess.sum()) / max(count, 1.0))
     return max(0.0, min(errors))
 
@@ -214,7 +210,7 @@ def _collect_until_worse(
     """
     import torch
 
-    is_validation = (fit_input.validation_mask > 0).expand_as(light)
+    is_validation = (fit_input.masks.validation > 0).expand_as(light)
     estimates: list[Tensor] = []
     losses: list[Tensor] = []
     for picture in pictures:
@@ -262,6 +258,26 @@ class InitialEstimate(NamedTuple):
     smooth: SmoothDeconvolution | None = None
     brightness_scale: float = 1.0
 
+    def add_to_input(self, random_input: RandomInput) -> RandomInput:
+        """Return a random input with the initial estimates as further channels.
+
+        The fit of a volume also starts from one of them. Noise in the start remains, since the data
+        do not penalise noise that the blur removes. So the start is the estimate of the fewest
+        iterations, unless the model error exceeds the noise.
+        """
+        import torch
+
+        random_input = replace(
+            random_input,
+            extra_input=torch.cat(self.candidates, 1) / self.brightness_scale,
+            extra_input_jitter=RICHARDSON_LUCY_JITTER,
+            output_scale=self.brightness_scale,
+        )
+        if self.smooth is None:
+            return random_input
+        start = self.smooth.best if self.smooth.has_misfit else self.candidates[0]
+        return replace(random_input, channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES, baseline=start)
+
 
 def compute_initial_estimate(
     fit_input: FitInput, operator: Operator, dark: Tensor
@@ -280,7 +296,7 @@ def compute_initial_estimate(
         run_masked_richardson_lucy,
     )
 
-    valid, is_volume = fit_input.measured_mask * (1 - fit_input.guard_mask), len(fit_input.grid) > 2
+    valid, is_volume = fit_input.masks.visible, len(fit_input.grid) > 2
     steps = RICHARDSON_LUCY_ITERATIONS_3D if is_volume else RICHARDSON_LUCY_ITERATIONS
     estimates = run_masked_richardson_lucy(operator, fit_input.measurement - dark, valid, steps)
     candidates = tuple(estimate + dark for estimate in estimates)
@@ -294,42 +310,8 @@ def compute_initial_estimate(
     )
 
 
-def build_initial_estimate_prior(
-    guess: InitialEstimate, fit_input: FitInput, grid: tuple[int, ...], rng: torch.Generator
-) -> RandomInputPrior:
-    """Build random input with the initial estimates as further channels.
-
-    The fit of a volume also starts from one of them. Noise in the start remains, since the data do
-    not penalise noise that the blur removes. So the start is the estimate of the fewest iterations,
-    unless the model error exceeds the noise.
-    """
-    import torch
-
-    smooth = guess.smooth
-    start = None
-    if smooth is not None:
-        start = smooth.best if smooth.has_misfit else guess.candidates[0]
-    return build_random_input_prior(
-        fit_input,
-        grid,
-        rng,
-        extra_input=torch.cat(guess.candidates, 1) / guess.brightness_scale,
-        extra_input_jitter=RICHARDSON_LUCY_JITTER,
-        channels_of_noise=RANDOM_INPUT_CHANNELS
-        if smooth is None
-        else RANDOM_INPUT_CHANNELS_IN_VOLUMES,
-        output_scale=guess.brightness_scale,
-        baseline=start,
-    )
-
-
-def make_initial_estimate_penalty(guess: InitialEstimate) -> tuple[tuple[float, Penalty], ...]:
-    """Return the penalty on the distance to the regularised estimate, if there is one."""
+def make_proximity_penalty(smooth: SmoothDeconvolution) -> tuple[float, Penalty]:
+    """Return the penalty on the distance to the regularised estimate, with its weight."""
     from napari_dip.engine.likelihood.penalties import quadratic_proximity
 
-    smooth = guess.smooth
-    return (
-        ()
-        if smooth is None
-        else ((FIRST_GUESS_WEIGHT, quadratic_proximity(smooth.best, smooth.uncertainty)),)
-    )
+    return FIRST_GUESS_WEIGHT, quadratic_proximity(smooth.best, smooth.uncertainty)

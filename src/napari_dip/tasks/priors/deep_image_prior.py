@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import Setting
+from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from napari_dip.engine.networks.layers import Upsampling
-    from napari_dip.engine.prior import Prior, RandomInputPrior
-    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Problem
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import PriorOptions
 
     Grid = tuple[int, ...]
 
-#: Channels of the random input, its range, and channels of a skip connection: values of the paper.
-RANDOM_INPUT_CHANNELS, RANDOM_INPUT_RANGE, RANDOM_INPUT_SKIP_CHANNELS = 32, 0.1, 4
-#: Channels of the random input in a volume with an initial estimate: time and memory go to the
-#: finest layers there.
-RANDOM_INPUT_CHANNELS_IN_VOLUMES = 8
-#: Standard deviation of the jitter of the random input: 1/30, as in the paper's denoising.
-RANDOM_INPUT_JITTER = 1 / 30
+#: Range of the random input: value of the paper.
+RANDOM_INPUT_RANGE = 0.1
+#: Standard deviation of the initial pixel parameters before the sigmoid, if there is no network: a
+#: nearly uniform grey, as in Mahendran, Vedaldi 2015.
+PIXEL_START_SIGMA = 0.1
 #: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
 #: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
 RATES = {"sgd": 0.1, "l-bfgs": 1.0}
@@ -38,7 +38,7 @@ RATES = {"sgd": 0.1, "l-bfgs": 1.0}
 DEEP_DECODER_CHANNELS, WIDE_DEEP_DECODER_CHANNELS, DEEP_DECODER_SCALES = 24, 64, 6
 #: Maximum number of scales of an hourglass that is compared.
 MAX_SCALES = 6
-#: Name of the preset's architecture, to which all others are compared, and its optimiser.
+#: Name of the preset's architecture, to which all others are compared, and its optimizer.
 DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
 #: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
@@ -52,82 +52,64 @@ _COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
 
 
 def build_random_input_prior(
-    fit_input: FitInput,
-    grid: tuple[int, ...],
-    rng: torch.Generator,
-    *,
-    skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS,
-    jitter: float = RANDOM_INPUT_JITTER,
-    extra_channels: int = 0,
-    extra_input: Tensor | None = None,
-    extra_input_jitter: float = 0.0,
-    channels_of_noise: int = RANDOM_INPUT_CHANNELS,
-    output_scale: float = 1.0,
-    baseline: Tensor | None = None,
-    bounds: tuple[Tensor, Tensor] | None = None,
-) -> RandomInputPrior:
-    """Build the network and its random input for an image on `grid`.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-    grid : tuple of int
-        Size of the image, which may be finer or larger than the measurement.
-    rng : torch.Generator
-    skip_channels : int
-        Channels of each skip connection; 0: none.
-    jitter : float
-        Standard deviation of the noise that is added to the random input in each iteration.
-    extra_channels : int
-        Number of input channels that another prior adds.
-    extra_input : Tensor or None
-        (1, G, *grid): images of a range of about one, appended to the random input.
-    extra_input_jitter : float
-        Standard deviation of the jitter of these images.
-    channels_of_noise : int
-        Number of channels of the random input.
-    output_scale : float
-        Expected range of the image, in network units.
-    baseline : Tensor or None
-        (1, C, *grid): image that the fit starts from; None: a random one.
-    bounds : tuple of Tensor or None
-        Lowest and highest value of the image, as for `RandomInputPrior`.
-    """
+    fit_input: FitInput, rng: torch.Generator, options: PriorOptions
+) -> Prior:
+    """Build the network and its random input; `options.random_input` says how."""
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import RandomInputPrior
 
-    channels = fit_input.measurement.shape[1]
-    if extra_input is not None:
-        extra_channels += extra_input.shape[1]
-    input_channels = channels_of_noise + extra_channels
+    wanted, channels = options.random_input, fit_input.measurement.shape[1]
+    grid, extra_input = wanted.grid or fit_input.grid, wanted.extra_input
+    architectures = list_architectures(fit_input.widths, 0.0)
+    name = wanted.architecture
+    if name in architectures and name != DEFAULT_ARCHITECTURE and not name.startswith("depth"):
+        # the widths of the fit are already those of the architecture
+        architecture = replace(architectures[name], widths=fit_input.widths)
+        return build_from_architecture(architecture, grid, rng, channels, wanted.jitter)
+    extra_channels = options.extra_channels + (0 if extra_input is None else extra_input.shape[1])
     net = Hourglass(
         len(grid),
-        input_channels,
+        wanted.channels + extra_channels,
         channels,
         fit_input.widths,
-        skip_channels=skip_channels,
+        skip_channels=wanted.skip_channels,
         is_normalised=True,
         rng=rng,
     )
-    code = torch.empty(1, channels_of_noise, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
-    if extra_input is None:
-        return RandomInputPrior(net, code, jitter, output_scale, bounds=bounds)
-    if baseline is not None:
+    code = torch.empty(1, wanted.channels, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
+    jitter: float | Tensor = wanted.jitter
+    if extra_input is not None:
+        code = torch.cat([code, extra_input.detach().cpu()], 1)
+        jitters = [jitter] * wanted.channels + [wanted.extra_input_jitter] * extra_input.shape[1]
+        jitter = torch.tensor(jitters).reshape(1, -1, *(1,) * len(grid))
+    if wanted.baseline is not None:
         net.zero_head()
-    jitters = torch.tensor(
-        [jitter] * channels_of_noise + [extra_input_jitter] * extra_input.shape[1]
-    )
-    jitters = jitters.reshape(1, -1, *(1,) * len(grid))
-    return RandomInputPrior(
-        net, torch.cat([code, extra_input.detach().cpu()], 1), jitters, output_scale, baseline
-    )
+    scale, baseline, bounds = wanted.output_scale, wanted.baseline, wanted.bounds
+    return RandomInputPrior(net, code, jitter, scale, baseline, bounds=bounds)
 
 
-def build_random_input_problem(
-    fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]
-) -> Problem:
+def build_no_skip_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
+    """Build the same without skip connections and, as in the paper, without jitter."""
+    without = replace(options.random_input, skip_channels=0, jitter=0.0)
+    return build_random_input_prior(fit_input, rng, replace(options, random_input=without))
+
+
+def build_pixel_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
+    """Build free pixels within the bounds of `options.random_input`, without a network."""
+    import torch
+
+    from napari_dip.engine.prior import RandomInputPrior
+    from napari_dip.engine.priors.feature_inversion import PixelParameters
+
+    channels, grid = fit_input.measurement.shape[1], fit_input.grid
+    net = PixelParameters(channels, grid, PIXEL_START_SIGMA, rng)
+    bounds = options.random_input.bounds
+    return RandomInputPrior(net, torch.zeros(1, 1, *grid), 0.0, bounds=bounds)
+
+
+def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the measurement is the image plus noise.
 
     With a repeated exposure, all pixels of the first enter the loss, and the validation pixels are
@@ -146,7 +128,7 @@ def build_random_input_problem(
     exposure_count = len(fit_input.measurement)
     terms = []
     for exposure in range(exposure_count):
-        noise = fit_input.noise.scale(fit_input.assumed_noise_fraction).select(exposure)
+        noise = fit_input.noise.variance.scale(fit_input.noise.assumed_fraction).select(exposure)
         has_validation = exposure == exposure_count - 1
         terms.append(
             Term(
@@ -154,18 +136,18 @@ def build_random_input_problem(
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
                 likelihood=gaussian_nll(noise),
-                fit_mask=fit_input.weight * (1 - fit_input.guard_mask)
+                fit_mask=fit_input.masks.training_weight
                 if has_validation
-                else fit_input.weight,
-                validation_mask=fit_input.validation_mask
+                else fit_input.masks.weight,
+                validation_mask=fit_input.masks.validation
                 if has_validation
-                else torch.zeros_like(fit_input.validation_mask),
-                measured_mask=fit_input.weight,
+                else torch.zeros_like(fit_input.masks.validation),
+                measured_mask=fit_input.masks.weight,
             )
         )
-    uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.blind_spot_size)
+    uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)
     sure_term = SureTerm(fit_input.measurement) if uses_sure else None
-    return Problem(terms=tuple(terms), penalties=penalties, sure_term=sure_term)
+    return Problem(terms=tuple(terms), penalties=options.penalties, sure_term=sure_term)
 
 
 def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
@@ -179,7 +161,7 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     """
     from napari_dip.engine.likelihood.fidelity import gaussian_nll
 
-    likelihood = gaussian_nll(fit_input.noise)
+    likelihood = gaussian_nll(fit_input.noise.variance)
     terms = (
         replace(
             term,
@@ -289,7 +271,7 @@ def _make_network_input(
 
 
 #: Architectures that Denoise can use: all that differ in the network or its input, none that differ
-#: in the optimiser.
+#: in the optimizer.
 ArchitectureName = Annotated[
     Literal[
         "preset",
@@ -352,7 +334,7 @@ ArchitectureName = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """Describe a network, its input and its optimiser.
+    """Describe a network, its input and its optimizer.
 
     Attributes
     ----------
@@ -490,32 +472,6 @@ def compute_channel_widths(architecture_name: str, preset: tuple[int, ...]) -> t
     return (
         architectures[architecture_name].widths if architecture_name in architectures else preset
     )  # the preset's own depth is not listed
-
-
-def build_architecture_prior(
-    architecture_name: str, fit_input: FitInput, rng: torch.Generator
-) -> Prior:
-    """Build the random-input prior of a named architecture.
-
-    Parameters
-    ----------
-    architecture_name : str
-        One of `ArchitectureName`.
-    fit_input : FitInput
-        Its widths are already those of the architecture.
-    rng : torch.Generator
-    """
-    architectures = list_architectures(fit_input.widths, 0.0)
-    if (
-        architecture_name == DEFAULT_ARCHITECTURE
-        or architecture_name not in architectures
-        or architecture_name.startswith("depth")
-    ):
-        return build_random_input_prior(fit_input, fit_input.grid, rng)
-    design = replace(architectures[architecture_name], widths=fit_input.widths)
-    return build_from_architecture(
-        design, fit_input.grid, rng, fit_input.measurement.shape[1], RANDOM_INPUT_JITTER
-    )
 
 
 def _vary_depth(base: Architecture) -> list[Architecture]:

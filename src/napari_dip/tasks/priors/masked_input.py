@@ -12,6 +12,8 @@ import numpy as np
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
+from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
+from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.priors.masked_input import MaskedInputPrior
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior
+    from napari_dip.engine.problem import Problem
     from napari_dip.io import ImageSpec
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import PriorOptions
 
     BoolArray = npt.NDArray[np.bool_]
 
@@ -200,25 +204,20 @@ def count_missing_planes(measured_mask: BoolArray) -> tuple[int, int]:
 
 
 def build_masked_input_prior(
-    fit_input: FitInput, rng: torch.Generator, *, predicts_measured: bool
-) -> MaskedInputPrior:
+    fit_input: FitInput, rng: torch.Generator, options: PriorOptions
+) -> MaskedInputPrior | MaskedStackPrior:
     """Build the network and its input: the measurement with more of it masked.
 
     For scattered missing pixels, training windows are also mirrored, so that rare structures such
     as thin strokes occur four times as often. For holes with a shape, copies of the holes are
-    masked in other places.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-    rng : torch.Generator
-    predicts_measured : bool
-        Whether the final inference also predicts the measured pixels from the others.
+    masked in other places. In a volume, planes are filled from their neighbouring planes.
     """
+    if len(fit_input.grid) > 2:
+        return _build_masked_stack_prior(fit_input, rng, options)
     from napari_dip.engine.priors.masked_input import MaskedInputPrior, count_input_channels
 
     channels, *grid = fit_input.measurement.shape[1:]
-    holes = (fit_input.measured_mask[0, 0] == 0).cpu().numpy()
+    holes = (fit_input.masks.measured[0, 0] == 0).cpu().numpy()
     has_shape = not is_scattered(holes)
     return MaskedInputPrior(
         _build_masked_input_network(
@@ -228,30 +227,25 @@ def build_masked_input_prior(
             preserves_variance=not has_shape,
         ),
         fit_input.measurement,
-        fit_input.measured_mask,
-        fit_input.validation_mask,
+        fit_input.masks.measured,
+        fit_input.masks.validation,
         masked_fraction=MASKED_FRACTION_RANGE,
         block_side=measure_hole_depth(holes, MAX_MASKED_DEPTH) if has_shape else 1,
         uses_hole_shapes=has_shape,
         uses_mirroring=not has_shape,
-        predicts_measured=predicts_measured,
+        predicts_measured=options.predicts_measured,
         window=None if fit_input.window is None else (fit_input.window,) * len(grid),
     )
 
 
-def build_masked_stack_prior(
-    fit_input: FitInput, rng: torch.Generator, *, predicts_measured: bool
-) -> MaskedStackPrior:
-    """Build the network that fills planes from their neighbouring planes, and its input.
+def build_masked_input_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
+    """Build the problem of the measured pixels, whose validation ignores the predicted variance."""
+    return validate_by_squared_error(fit_input, build_blind_spot_problem(fit_input, options))
 
-    Parameters
-    ----------
-    fit_input : FitInput
-        Of a volume.
-    rng : torch.Generator
-    predicts_measured : bool
-        Whether the final inference also predicts the measured pixels from the others.
-    """
+
+def _build_masked_stack_prior(
+    fit_input: FitInput, rng: torch.Generator, options: PriorOptions
+) -> MaskedStackPrior:
     from napari_dip.engine.networks.hourglass import PlanewiseNetwork
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior, count_stack_input_channels
 
@@ -262,10 +256,10 @@ def build_masked_stack_prior(
             MAX_BATCH_PIXELS,
         ),
         fit_input.measurement,
-        fit_input.measured_mask,
-        fit_input.validation_mask,
+        fit_input.masks.measured,
+        fit_input.masks.validation,
         max_masked_fraction=MASKED_FRACTION_RANGE[1],
-        predicts_measured=predicts_measured,
+        predicts_measured=options.predicts_measured,
         window=compute_stack_window(fit_input.window, fit_input.grid),
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_dip.tasks.priors.blind_spot import (
-    compute_window_size,
+    build_image_network,
+    compute_fit_window,
     make_bm3d_refinement,
 )
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dip.engine.priors.r2r import R2RPrior
-    from napari_dip.engine.problem import Penalty, Problem
+    from napari_dip.engine.problem import Problem
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import PriorOptions
 
 #: Reasons in the report why the blind spot replaced R2R.
 UNRELIABLE_NOISE_REASON = (
@@ -32,82 +34,54 @@ WEAK_NOISE_REASON = (
 R2R_RESIDUAL_NOISE_SHARE = 0.2
 
 
-def build_r2r_prior(
-    fit_input: FitInput, rng: torch.Generator, *, extra_channels: int = 0
-) -> R2RPrior:
-    """Build the network and its input: the measurement with added noise of its own kind.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-    rng : torch.Generator
-    extra_channels : int
-        Number of input channels besides the measurement.
-    """
-    from napari_dip.engine.networks.hourglass import Hourglass
+def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> R2RPrior:
+    """Build the network and its input: the measurement with added noise of its own kind."""
     from napari_dip.engine.priors.r2r import R2RPrior
 
-    channels, *grid = fit_input.measurement.shape[1:]
+    channels = fit_input.measurement.shape[1]
     # replacements of very noisy pixels have the usual noise
     trust = (
         None
-        if fit_input.reliability is None
-        else fit_input.reliability.where(fit_input.low_noise_mask > 0, 1.0)
-    )
-    dims = len(grid)
-    net = Hourglass(
-        dims,
-        channels + extra_channels,
-        channels,
-        fit_input.widths,
-        skip_channels=None,
-        is_normalised=False,
-        rng=rng,
-        preserves_variance=True,
+        if fit_input.masks.reliability is None
+        else fit_input.masks.reliability.where(fit_input.masks.low_noise > 0, 1.0)
     )
     return R2RPrior(
-        net,
+        build_image_network(fit_input, rng, channels + options.extra_channels, channels),
         fit_input.measurement,
-        fit_input.low_noise_mask,
-        fit_input.guard_mask,
-        fit_input.blind_spot_size,
-        fit_input.noise if fit_input.image_noises is None else fit_input.image_noises,
-        fit_input.noise_correlation,
-        window=None if fit_input.window is None else compute_window_size(dims, fit_input.window),
+        fit_input.masks.low_noise,
+        fit_input.masks.guard,
+        fit_input.masks.blind_spot_size,
+        fit_input.noise.image_variances or fit_input.noise.variance,
+        fit_input.noise.correlation,
+        window=compute_fit_window(fit_input),
         reliability=trust,
     )
 
 
-def build_r2r_problem(fit_input: FitInput, penalties: tuple[tuple[float, Penalty], ...]) -> Problem:
-    """Build the problem: the measurement is the image plus noise.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-    penalties : tuple of (weight, Penalty)
-    """
+def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
+    """Build the problem: the measurement is the image plus noise."""
     from napari_dip.engine.likelihood.fidelity import gaussian_nll, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
-        fidelity=least_squares(fit_input.noise_level**2),
-        likelihood=gaussian_nll(fit_input.noise),
-        fit_mask=fit_input.weight * (1 - fit_input.guard_mask),
-        validation_mask=fit_input.validation_mask,
-        measured_mask=fit_input.weight,
+        fidelity=least_squares(fit_input.noise.level**2),
+        likelihood=gaussian_nll(fit_input.noise.variance),
+        fit_mask=fit_input.masks.training_weight,
+        validation_mask=fit_input.masks.validation,
+        measured_mask=fit_input.masks.weight,
     )
 
     def finish(estimate: Estimate) -> Estimate:
         return Estimate(
             estimate.mean,
-            (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.evaluate(estimate.mean)).log(),
+            (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.evaluate(estimate.mean)).log(),
         )
 
     return Problem(
         terms=(term,),
-        penalties=penalties,
+        penalties=options.penalties,
         finish=finish,
         refine=make_bm3d_refinement(fit_input, finish),
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
     from torch import Tensor
 
-    from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior
-    from napari_dip.engine.problem import Estimate, Operator, Problem
+    from napari_dip.engine.priors.zssr import ZssrPrior
+    from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput
+    from napari_dip.tasks.priors.prior_spec import PriorOptions, Resampling
 
 #: Minimum side of an image: downsampled by three, it still has the pixels that the network's layers
 #: reflect at the border.
@@ -49,89 +47,38 @@ def split_into_stages(factors: tuple[int, ...]) -> tuple[tuple[int, ...], int] |
     return tuple(step if factor > 1 else 1 for factor in factors), count
 
 
-def set_validation_patches(
-    fit_input: FitInput, coarser: Operator, stage: tuple[int, ...]
-) -> FitInput:
-    """Replace the validation pixels by patches, and measure the error of interpolation.
+def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> ZssrPrior:
+    """Build the network and its input, for `options.resampling`."""
+    from napari_dip.engine.networks.hourglass import ResidualChain
+    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
+    from napari_dip.engine.priors.zssr import ZssrNetwork, ZssrPrior
 
-    Parameters
-    ----------
-    fit_input : FitInput
-    coarser : Operator
-        Downsampling by one stage.
-    stage : tuple of int
-        Factors of one stage.
-    """
-    import torch
-
-    from napari_dip.engine.operators.detector import interpolate_cubic
-    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE
-
-    no_pixels = torch.zeros_like(fit_input.validation_mask)
-    patch_grid = [-(-n // VALIDATION_PATCH_SIDE) for n in fit_input.grid]
-    count = torch.Size(patch_grid).numel()
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    is_chosen = torch.zeros(count)
-    is_chosen[order[: max(1, round(VALIDATION_PATCH_FRACTION * count))]] = 1
-    patch_mask = is_chosen.reshape(patch_grid).to(no_pixels)
-    for axis, side in enumerate(fit_input.grid):
-        patch_mask = patch_mask.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
-    divisible = (
-        slice(n // factor * factor) for n, factor in zip(fit_input.grid, stage, strict=True)
+    resampling = options.resampling
+    assert resampling is not None
+    channels, dims = fit_input.measurement.shape[1], len(fit_input.grid)
+    chain = ResidualChain(
+        dims, channels, channels, fit_input.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng
     )
-    picture = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
-    residual = picture - interpolate_cubic(coarser(picture), stage)
-    interpolation_error = max(float(residual.square().mean()), MIN_PREDICTION_VARIANCE)
-    precomputed = {
-        **fit_input.precomputed,
-        "judges": patch_mask[None, None],
-        "lost": interpolation_error,
-    }
-    return replace(
-        fit_input, validation_mask=no_pixels, guard_mask=no_pixels, precomputed=precomputed
+    net = ZssrNetwork(
+        FillingResidualNetwork(chain, channels, channels, dims, rng),
+        resampling.coarser_by_stage,
+        resampling.stage_factors,
+        resampling.stage_count,
+        fit_input.grid,
     )
-
-
-def build_zssr_prior(
-    fit_input: FitInput, coarser: Operator, factors: tuple[int, ...], rng: torch.Generator
-) -> ZssrPrior:
-    """Build the network and its input.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-    coarser : Operator
-        Downsampling by one stage.
-    factors : tuple of int
-        Upscaling factors of all stages together.
-    rng : torch.Generator
-    """
-    from napari_dip.engine.priors.zssr import ZssrPrior
-
-    window = None if fit_input.window is None else (fit_input.window,) * len(fit_input.grid)
-    net = _build_zssr_network(fit_input, coarser, factors, rng)
-    interpolation_error = fit_input.precomputed["lost"]
-    assert isinstance(interpolation_error, float)
     return ZssrPrior(
-        net, _fill_holes(fit_input), fit_input.noise, interpolation_error, window=window
+        net,
+        _fill_holes(fit_input),
+        fit_input.noise.variance,
+        _measure_interpolation_error(fit_input, resampling),
+        window=None if fit_input.window is None else (fit_input.window,) * dims,
     )
 
 
-def build_zssr_problem(
-    fit_input: FitInput, operator: Operator, finer: Callable[[Tensor], Tensor]
-) -> Problem:
+def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the network restores the image from one stage coarser.
 
     The final step makes the result consistent with the measurement, as far as that is not noise.
-
-    Parameters
-    ----------
-    fit_input : FitInput
-        With validation patches.
-    operator : Operator
-        Downsampling by all stages together.
-    finer : callable
-        Interpolation by all stages together.
     """
     import torch
 
@@ -143,11 +90,12 @@ def build_zssr_problem(
     from napari_dip.engine.operators.detector import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
 
-    measured, patch_mask = fit_input.measurement, fit_input.precomputed["judges"]
-    interpolation_error = fit_input.precomputed["lost"]
-    assert isinstance(patch_mask, torch.Tensor)
-    assert isinstance(interpolation_error, float)
-    zero = torch.zeros_like(fit_input.noise.gain[:1])
+    resampling = options.resampling
+    assert resampling is not None
+    measured, operator = fit_input.measurement, resampling.coarser
+    patch_mask = _draw_validation_patches(fit_input)
+    interpolation_error = _measure_interpolation_error(fit_input, resampling)
+    zero = torch.zeros_like(fit_input.noise.variance.gain[:1])
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
@@ -158,9 +106,9 @@ def build_zssr_problem(
         fidelity=beta_nll(variance_floor, interpolation_error),
         # by squared error, regardless of the predicted variance
         likelihood=lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
-        fit_mask=fit_input.measured_mask * (1 - patch_mask),
-        validation_mask=fit_input.measured_mask * patch_mask,
-        measured_mask=fit_input.measured_mask,
+        fit_mask=fit_input.masks.measured * (1 - patch_mask),
+        validation_mask=fit_input.masks.measured * patch_mask,
+        measured_mask=fit_input.masks.measured,
     )
 
     def finish(estimate: Estimate) -> Estimate:
@@ -168,40 +116,51 @@ def build_zssr_problem(
         variance = estimate.log_variance.exp()
         predicted = operator(estimate.mean)
         predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
-        share = predicted_variance / (predicted_variance + fit_input.noise.evaluate(predicted))
-        target = predicted + share * (measured - predicted) * fit_input.measured_mask
-        mean = apply_iterative_backprojection(estimate.mean, target, operator, finer)
+        noise = fit_input.noise.variance.evaluate(predicted)
+        share = predicted_variance / (predicted_variance + noise)
+        target = predicted + share * (measured - predicted) * fit_input.masks.measured
+        mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.finer)
         return estimate._replace(mean=mean)
 
-    return Problem(terms=(term,), finish=finish)
+    return Problem(terms=(term,), penalties=options.penalties, finish=finish)
 
 
-def _build_zssr_network(
-    fit_input: FitInput, coarser: Operator, factors: tuple[int, ...], rng: torch.Generator
-) -> ZssrNetwork:
-    from napari_dip.engine.networks.hourglass import ResidualChain
-    from napari_dip.engine.priors.masked_input import FillingResidualNetwork
-    from napari_dip.engine.priors.zssr import ZssrNetwork
+def _draw_validation_patches(fit_input: FitInput) -> Tensor:
+    """Return a mask (1, 1, *grid) of the validation patches."""
+    import torch
 
-    stage = split_into_stages(factors)
-    assert stage is not None  # else the task has chosen another prior
-    channels, dims = fit_input.measurement.shape[1], len(fit_input.grid)
-    chain = ResidualChain(
-        dims, channels, channels, fit_input.widths[0], ZSSR_RESIDUAL_BLOCKS, rng=rng
-    )
-    net = FillingResidualNetwork(chain, channels, channels, dims, rng)
-    return ZssrNetwork(net, coarser, *stage, fit_input.grid)
+    patch_grid = [-(-n // VALIDATION_PATCH_SIDE) for n in fit_input.grid]
+    count = torch.Size(patch_grid).numel()
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    is_chosen = torch.zeros(count)
+    is_chosen[order[: max(1, round(VALIDATION_PATCH_FRACTION * count))]] = 1
+    patch_mask = is_chosen.reshape(patch_grid).to(fit_input.masks.measured)
+    for axis, side in enumerate(fit_input.grid):
+        patch_mask = patch_mask.repeat_interleave(VALIDATION_PATCH_SIDE, axis).narrow(axis, 0, side)
+    return patch_mask[None, None]
+
+
+def _measure_interpolation_error(fit_input: FitInput, resampling: Resampling) -> float:
+    """Return the mean squared error of cubic interpolation by one stage."""
+    from napari_dip.engine.operators.detector import interpolate_cubic
+    from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE
+
+    factors = resampling.stage_factors
+    divisible = (slice(n // f * f) for n, f in zip(fit_input.grid, factors, strict=True))
+    picture = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
+    residual = picture - interpolate_cubic(resampling.coarser_by_stage(picture), factors)
+    return max(float(residual.square().mean()), MIN_PREDICTION_VARIANCE)
 
 
 def _fill_holes(fit_input: FitInput) -> Tensor:
     """Return the measurement, with missing pixels replaced by local means."""
     from napari_dip.engine.prior import fill_with_local_mean
 
-    is_complete = bool((fit_input.measured_mask > 0).all())
+    is_complete = bool((fit_input.masks.measured > 0).all())
     return (
         fit_input.measurement
         if is_complete
         else fill_with_local_mean(
-            fit_input.measurement, fit_input.measured_mask, fit_input.blind_spot_size
+            fit_input.measurement, fit_input.masks.measured, fit_input.masks.blind_spot_size
         )
     )

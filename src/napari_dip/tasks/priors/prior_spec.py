@@ -1,0 +1,243 @@
+"""Define a row of the table of priors, and what a task may ask of a prior that it builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from napari_dip.tasks.base import FitSetup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
+    from napari_dip.engine.prior import Prior
+    from napari_dip.engine.problem import Operator, Penalty, Problem
+    from napari_dip.tasks.base import FitInput
+
+#: Channels of the random input, and channels of a skip connection: values of the paper.
+RANDOM_INPUT_CHANNELS, RANDOM_INPUT_SKIP_CHANNELS = 32, 4
+#: Channels of the random input in a volume with an initial estimate: time and memory go to the
+#: finest layers there.
+RANDOM_INPUT_CHANNELS_IN_VOLUMES = 8
+#: Standard deviation of the jitter of the random input: 1/30, as in the paper's denoising.
+RANDOM_INPUT_JITTER = 1 / 30
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RandomInput:
+    """State what a task asks of a random input.
+
+    Attributes
+    ----------
+    architecture : str
+        One of `ArchitectureName`.
+    grid : tuple of int or None
+        Size of the image, which may be finer or larger than the measurement; None: the same.
+    skip_channels : int
+        Channels of each skip connection; 0: none.
+    jitter : float
+        Standard deviation of the noise that is added to the random input in each iteration.
+    channels : int
+        Number of channels of the random input.
+    extra_input : Tensor or None
+        (1, G, *grid): images of a range of about one, appended to the random input.
+    extra_input_jitter : float
+        Standard deviation of the jitter of these images.
+    output_scale : float
+        Expected range of the image, in network units.
+    baseline : Tensor or None
+        (1, C, *grid): image that the fit starts from; None: a random one.
+    bounds : tuple of Tensor or None
+        Lowest and highest value of the image, as for `engine.prior.RandomInputPrior`.
+    """
+
+    architecture: str = "preset"
+    grid: tuple[int, ...] | None = None
+    skip_channels: int = RANDOM_INPUT_SKIP_CHANNELS
+    jitter: float = RANDOM_INPUT_JITTER
+    channels: int = RANDOM_INPUT_CHANNELS
+    extra_input: Tensor | None = None
+    extra_input_jitter: float = 0.0
+    output_scale: float = 1.0
+    baseline: Tensor | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Resampling:
+    """Hold how an image is upscaled by several equal stages.
+
+    Attributes
+    ----------
+    stage_factors : tuple of int
+        Factors of one stage, 1, 2 or 3 for each axis.
+    stage_count : int
+    coarser_by_stage, coarser : Operator
+        Downsampling by one stage, and by all of them.
+    finer : callable
+        Interpolation by all stages.
+    """
+
+    stage_factors: tuple[int, ...]
+    stage_count: int
+    coarser_by_stage: Operator
+    coarser: Operator
+    finer: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PriorOptions:
+    """State what a task asks of a prior; a prior ignores what does not concern it.
+
+    Attributes
+    ----------
+    penalties : tuple of (weight, Penalty)
+        Added to the loss.
+    predicts_measured : bool
+        Whether the final inference also predicts the measured pixels from the others.
+    guide : Tensor or None
+        (1, G, *grid), of a range of about one: further channels of the network's input.
+    extra_channels : int
+        Number of input channels besides the prior's own; `PriorSpec.build` sets it.
+    random_input : RandomInput
+    resampling : Resampling or None
+        For priors that learn from coarser scales.
+    """
+
+    penalties: tuple[tuple[float, Penalty], ...] = ()
+    predicts_measured: bool = False
+    guide: Tensor | None = None
+    extra_channels: int = 0
+    random_input: RandomInput = field(default_factory=RandomInput)
+    resampling: Resampling | None = None
+
+
+NO_OPTIONS = PriorOptions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorSpec:
+    """Describe one prior.
+
+    Attributes
+    ----------
+    key : str
+        Name in presets, reports and `FitInput.prior`.
+    phrase : str
+        Completion of "The network was fed", or, without a network, of "No network was fitted:".
+    build_prior : callable or None
+        (fit_input, rng, options) -> Prior. `build` calls it, and appends what else the network is
+        fed. None: only another version has this prior.
+    build_problem : callable or None
+        (fit_input, options) -> Problem, in which the measurement is the image plus noise. None: a
+        task states its own problem.
+    label : str
+        Name in the form of `Denoise`; "" for a prior that it does not offer.
+    papers : tuple of str
+        Papers cited after the phrase: keys of `pipeline.assess.references.PAPERS`.
+    setting : str
+        Value of the task's setting `prior` that chooses this prior; "": the same as `key`.
+    has_network : bool
+        False if the pixels themselves are fitted.
+    sees_image : bool
+        Whether the network's input is the image itself, damaged afresh in each iteration.
+    hides_pixels : bool
+        Whether pixels of the input are hidden, and the variance of each pixel is predicted.
+    has_guide : bool
+        Whether a second image is appended to the input.
+    takes_neighbour_frames : bool
+        Whether frames before and after can be appended to the input.
+    needs_known_noise : bool
+        Whether the prior adds noise of the measured strength.
+    chooses_validation : bool
+        Whether the problem has validation pixels of its own.
+    allows_temporal_smoothing : bool
+        Whether the previous frame of a movie may enter the fit.
+    penalises_variation : bool
+        Whether a penalty on total variation is all that the prior consists of.
+    uses_random_input : bool
+        Whether the input is fixed random noise; these networks have normalised layers.
+    has_local_network : bool
+        Whether the receptive field is limited, so that inference may run in tiles.
+    has_planewise_network : bool
+        Whether stacks are fitted plane by plane, with neighbouring planes as input.
+    supports_bfloat16 : bool
+        Whether steps may run in half precision, on CPUs with bfloat16 instructions.
+    has_refinement : bool
+        Whether BM3D-style refinement follows.
+    has_single_inference : bool
+        Whether final inference is a single pass, however wide the hidden blocks are.
+    has_repeatable_ending : bool
+        Whether a run that the user ended repeats to the pixel.
+    averaged_passes : int
+        Passes of an inference that averages over flips and rotations; 0 if it does not.
+    step_bytes, half_step_bytes : int
+        Bytes per pixel and channel of a layer in one step, forward and backward: in single
+        precision, and of planes in half precision. Measured with `benchmarks/tiles.py`.
+    """
+
+    key: str
+    phrase: str
+    build_prior: Callable[[FitInput, torch.Generator, PriorOptions], Prior] | None = None
+    build_problem: Callable[[FitInput, PriorOptions], Problem] | None = None
+    label: str = ""
+    papers: tuple[str, ...] = ()
+    setting: str = ""
+    has_network: bool = True
+    sees_image: bool = False
+    hides_pixels: bool = False
+    has_guide: bool = False
+    takes_neighbour_frames: bool = False
+    needs_known_noise: bool = False
+    chooses_validation: bool = False
+    allows_temporal_smoothing: bool = True
+    penalises_variation: bool = False
+    uses_random_input: bool = False
+    has_local_network: bool = False
+    has_planewise_network: bool = False
+    supports_bfloat16: bool = False
+    has_refinement: bool = False
+    has_single_inference: bool = False
+    has_repeatable_ending: bool = True
+    averaged_passes: int = 0
+    step_bytes: int = 74
+    half_step_bytes: int = 0
+
+    def setup(
+        self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
+    ) -> FitSetup:
+        """Build the prior, and the problem in which the measurement is the image plus noise."""
+        assert self.build_problem is not None
+        fit_input = self.prepare(fit_input)
+        return FitSetup(
+            prior=self.build(fit_input, rng, options),
+            problem=self.build_problem(fit_input, options),
+            fit_input=fit_input,
+        )
+
+    def prepare(self, fit_input: FitInput) -> FitInput:
+        """Return the input without validation pixels, if the problem has its own."""
+        if not self.chooses_validation:
+            return fit_input
+        return replace(fit_input, masks=fit_input.masks.clear_validation())
+
+    def build(
+        self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
+    ) -> Prior:
+        """Build the network and its input, with guide or neighbouring frames if it takes them.
+
+        The untrained weights are drawn from `rng`.
+        """
+        assert self.build_prior is not None
+        guide = options.guide if self.has_guide else None
+        if self.takes_neighbour_frames:
+            guide = fit_input.series.neighbours
+        if guide is None:
+            return self.build_prior(fit_input, rng, options)
+        from napari_dip.engine.prior import GuidedPrior
+
+        options = replace(options, extra_channels=guide.shape[1])
+        return GuidedPrior(self.build_prior(fit_input, rng, options), guide)
