@@ -54,7 +54,7 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
     load_torch()
     for name in (
         "engine.fit.loop",
-        "engine.refinement.bm3d",
+        "engine.refinement",
         "pipeline.execute.fit_setup",
         "pipeline.execute.clock",
         "pipeline.assess.merge",

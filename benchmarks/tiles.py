@@ -72,7 +72,7 @@ def load_all() -> None:
     load_torch()
     for name in (
         "engine.fit.loop",
-        "engine.refinement.bm3d",
+        "engine.refinement",
         "pipeline.execute.fit_setup",
         "pipeline.execute.tile_executor",
     ):

@@ -22,7 +22,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
-from napari_dip.tasks.optics.initial_estimate import RICHARDSON_LUCY_ITERATIONS
+from napari_dip.tasks.initial_estimate import RICHARDSON_LUCY_ITERATIONS
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from scenes import plain_scene, planned, prior_of, seen_problem
 

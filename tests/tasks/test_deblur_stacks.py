@@ -27,7 +27,7 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import FitNoise
-from napari_dip.tasks.optics.initial_estimate import InitialEstimate, compute_initial_estimate
+from napari_dip.tasks.initial_estimate import InitialEstimate, compute_initial_estimate
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
 from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 

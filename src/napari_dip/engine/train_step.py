@@ -113,10 +113,8 @@ def make_training_batch(
     """
     measurements, targets, weights = [], [], []
     for term in problem.terms:
-        measurement, weight = (
-            term.measurement,
-            term.measured_mask if uses_validation_pixels else term.fit_mask,
-        )
+        measurement = term.measurement
+        weight = term.measured_mask if uses_validation_pixels else term.fit_mask
         if draw.window is not None:
             measurement, weight = draw.window.crop(measurement), draw.window.crop(weight)
         measurements.append(measurement)
@@ -224,11 +222,9 @@ class EagerTrainStep:
 
 def convert_to_channels_last(network_input: Tensor) -> Tensor:
     """Return a 2-D network input with channels last in memory, which speeds up convolutions."""
-    return (
-        network_input.contiguous(memory_format=torch.channels_last)
-        if network_input.ndim == 4
-        else network_input
-    )
+    if network_input.ndim == 4:
+        return network_input.contiguous(memory_format=torch.channels_last)
+    return network_input
 
 
 @runtime_checkable

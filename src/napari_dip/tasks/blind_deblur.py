@@ -13,16 +13,20 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
-    NoiseSettings,
     Setting,
     Task,
     TaskPlan,
     TaskSpec,
 )
 from napari_dip.tasks.deblur import DEBLUR_REASON, Deblur
-from napari_dip.tasks.optics.psf_settings import check_size, compute_object_size
 from napari_dip.tasks.priors.registry import RANDOM_INPUT
-from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
+from napari_dip.tasks.psf_settings import check_size, compute_object_size
+from napari_dip.tasks.shared_settings import (
+    CameraGain,
+    DetectorNoiseSetting,
+    ReadNoise,
+    make_noise_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,9 +116,7 @@ class BlindDeblur(Task):
         return check_size(source, (side, side), "YX") or TaskPlan(
             network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
             prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
-            noise_settings=NoiseSettings(
-                model=self.noise, read_noise=self.read_noise, gain=self.gain
-            ),
+            noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, whatever the noise
             has_single_pixel_blind_spot=True,
         )
@@ -149,10 +151,8 @@ class BlindDeblur(Task):
             compute_kernel_logits,
         )
 
-        kernel, rng = (
-            estimate_kernel_from_edges(fit_input.measurement, self._psf_side),
-            torch.Generator(),
-        )
+        kernel = estimate_kernel_from_edges(fit_input.measurement, self._psf_side)
+        rng = torch.Generator()
         initial_logits = compute_kernel_logits(kernel.cpu())
         network = KernelNetwork(tuple(kernel.shape), rng.manual_seed(0), initial_logits)
         return kernel, SoftmaxKernel(network)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,20 +16,21 @@ from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
     Inspection,
-    NoiseSettings,
     Pixels,
     Setting,
     Task,
     TaskPlan,
     TaskSpec,
 )
-from napari_dip.tasks.optics.initial_estimate import (
+from napari_dip.tasks.initial_estimate import (
     InitialEstimate,
     compute_initial_estimate,
     make_proximity_penalty,
     make_validated_mixture,
 )
-from napari_dip.tasks.optics.psf_settings import (
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT
+from napari_dip.tasks.psf_settings import (
     OIL,
     PSF,
     Excitation,
@@ -51,13 +52,12 @@ from napari_dip.tasks.optics.psf_settings import (
     get_fit_axes,
     make_crop_to_frame,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
-from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
     TotalVariationKind,
+    make_noise_settings,
     make_total_variation_penalty,
 )
 
@@ -172,9 +172,7 @@ class Deblur(Task):
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
             prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
-            noise_settings=NoiseSettings(
-                model=self.noise, read_noise=self.read_noise, gain=self.gain
-            ),
+            noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
             # images, blurred and with white noise added, blocks of up to 7 x 7 were measured, which
             # would take a quarter of the pixels from the fit
@@ -304,16 +302,7 @@ class Deblur(Task):
 
 def get_psf_source(task: Deblur) -> PsfSource:
     """Return the source of the PSF that the settings name."""
-    optics = Optics(
-        model=task.model,
-        na=task.na,
-        wavelength=task.wavelength,
-        pixel_size=task.pixel_size,
-        z_step=task.z_step,
-        refractive_index=task.refractive_index,
-        excitation=task.excitation,
-        pinhole=task.pinhole,
-    )
+    optics = Optics(**{field.name: getattr(task, field.name) for field in fields(Optics)})
     return PsfSource(sigma=task.gaussian_sigma, sigma_z=task.gaussian_sigma_z, optics=optics)
 
 

@@ -18,7 +18,6 @@ from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
     Inspection,
-    NoiseSettings,
     Pixels,
     Setting,
     Task,
@@ -61,6 +60,7 @@ from napari_dip.tasks.shared_settings import (
     describe_distant_planes,
     has_distant_planes,
     is_movie,
+    make_noise_settings,
     make_total_variation_penalty,
 )
 
@@ -175,9 +175,7 @@ class Denoise(Task):
             has_reusable_network=model.is_detector,
             uses_neighbouring_frames=self.neighbouring_frames,
             uses_previous_frame=self.temporal_smoothing > 0,
-            noise_settings=NoiseSettings(
-                model=self.noise, read_noise=self.read_noise, gain=self.gain
-            ),
+            noise_settings=make_noise_settings(self),
             # filling in needs the closest neighbours
             has_single_pixel_blind_spot=self.prior == "auto" and model.prior == MASKED_INPUT.key,
             uses_clipping_correction=model.is_detector,

@@ -18,7 +18,6 @@ from napari_dip.tasks.base import (
     FitSetup,
     Input,
     Inspection,
-    NoiseSettings,
     Pixels,
     Setting,
     Task,
@@ -33,6 +32,7 @@ from napari_dip.tasks.shared_settings import (
     ReadNoise,
     TotalVariationKind,
     TotalVariationWeight,
+    make_noise_settings,
     make_total_variation_penalty,
 )
 
@@ -130,9 +130,7 @@ class Guide(Task):
         return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
             prior=guided.key,
             prior_reasons=self._list_prior_reasons(),
-            noise_settings=NoiseSettings(
-                model=self.noise, read_noise=self.read_noise, gain=self.gain
-            ),
+            noise_settings=make_noise_settings(self),
         )
 
     def _check_guide(self, source: ImageSpec, guide: ImageSpec) -> Refusal | None:

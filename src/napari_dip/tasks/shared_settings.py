@@ -13,7 +13,7 @@ from pydantic import Field
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.tasks.base import Input, Setting
+from napari_dip.tasks.base import Input, NoiseSettings, Setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIORS
 
@@ -134,6 +134,11 @@ def make_total_variation_penalty(
         return ()
     penalty = anisotropic_total_variation if kind == "anisotropic" else total_variation
     return ((weight, penalty(fit_input.noise.level)),)
+
+
+def make_noise_settings(task: Any, *, white: bool = False) -> NoiseSettings:
+    """Return the noise settings of a task that has all three."""
+    return NoiseSettings(model=task.noise, read_noise=task.read_noise, gain=task.gain, white=white)
 
 
 def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:

@@ -17,17 +17,10 @@ from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     FitInput,
     FitSetup,
-    NoiseSettings,
     Setting,
     Task,
     TaskPlan,
     TaskSpec,
-)
-from napari_dip.tasks.optics.psf_settings import (
-    GAUSSIAN_RADIUS_SIGMAS,
-    compute_object_size,
-    get_fit_axes,
-    make_crop_to_frame,
 )
 from napari_dip.tasks.priors.prior_spec import (
     RANDOM_INPUT_CHANNELS,
@@ -38,7 +31,18 @@ from napari_dip.tasks.priors.prior_spec import (
 )
 from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT, ZSSR
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
-from napari_dip.tasks.shared_settings import CameraGain, DetectorNoiseSetting, ReadNoise
+from napari_dip.tasks.psf_settings import (
+    GAUSSIAN_RADIUS_SIGMAS,
+    compute_object_size,
+    get_fit_axes,
+    make_crop_to_frame,
+)
+from napari_dip.tasks.shared_settings import (
+    CameraGain,
+    DetectorNoiseSetting,
+    ReadNoise,
+    make_noise_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -210,9 +214,7 @@ class SuperResolve(Task):
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
             # correlation between coarse pixels nearly always belongs to the picture
-            noise_settings=NoiseSettings(
-                model=self.noise, read_noise=self.read_noise, gain=self.gain, white=True
-            ),
+            noise_settings=make_noise_settings(self, white=True),
             # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
             has_single_pixel_blind_spot=True,
         )
@@ -329,11 +331,9 @@ class SuperResolve(Task):
 
         downsampling = self._make_downsampling(self._get_factors(axes))
         sigmas = self._get_psf_sigmas(axes)
-        return (
-            Chain(ValidConvolution(gaussian_psf(sigmas)), downsampling)
-            if any(sigmas)
-            else downsampling
-        )
+        if any(sigmas):
+            return Chain(ValidConvolution(gaussian_psf(sigmas)), downsampling)
+        return downsampling
 
     def _make_downsampling(self, factors: tuple[int, ...]) -> Operator:
         from napari_dip.engine.operators.detector import BinnedDownsample, LanczosDownsample

@@ -66,25 +66,21 @@ MAX_OUTLIER_BLOCK_FRACTION, MIN_OUTLIER_ENERGY, MAX_OUTLIER_ENERGY = 0.035, 2.0,
 #: limit in units of white noise. It is 0.3 to 3.4 in FMD, and at most 5.5 in all but two of 14
 #: photographs with noise of 15 and 25; 6 or more in white noise with blotches as strong, 2 to 8
 #: pixels wide (Gaussian).
-WIDE_POOL_SIDE, MIN_VALID_FRACTION, MIN_WIDE_BLOCKS, CALMEST_BLOCK_FRACTION, MAX_WIDE_ENERGY = (
-    4,
-    0.97,
-    100,
-    0.02,
-    5.7,
-)
+WIDE_POOL_SIDE = 4
+MIN_VALID_FRACTION = 0.97
+MIN_WIDE_BLOCKS = 100
+CALMEST_BLOCK_FRACTION = 0.02
+MAX_WIDE_ENERGY = 5.7
 #: Fewest columns for the periodicity check; columns of the moving mean that removes slow changes;
 #: least frequency; maximal number of second differences that are sorted; power, in units of the
 #: median, above which a period is significant. It is at most 50 in FMD confocal and two-photon,
 #: W2S, Hagen et al. and 22 photographs; 146 or more in images enlarged by 1.5 and 2; 1,150 in FMD
 #: widefield, whose camera has a colour mosaic.
-(
-    MIN_PERIOD_COLUMNS,
-    DETREND_COLUMNS,
-    MIN_PERIOD_FREQUENCY,
-    MAX_SORTED_DIFFERENCES,
-    MIN_PERIOD_POWER,
-) = 64, 31, 0.2, 1_000_000, 100.0
+MIN_PERIOD_COLUMNS = 64
+DETREND_COLUMNS = 31
+MIN_PERIOD_FREQUENCY = 0.2
+MAX_SORTED_DIFFERENCES = 1_000_000
+MIN_PERIOD_POWER = 100.0
 #: Standard normal quantiles of 0.05 and 0.2.
 _NORMAL_QUANTILE_05, _NORMAL_QUANTILE_20 = -1.645, -0.842
 #: Bands: slow ones; these without linear slopes, which illumination has everywhere; these without
@@ -93,10 +89,8 @@ _Y, _X = make_frequency_grids()
 _SLOW_BANDS = (_Y + _X >= 1) & (_Y + _X <= 3)
 _COARSE_BANDS = _SLOW_BANDS & (_Y + _X >= 2)
 _CURVED_BANDS = _COARSE_BANDS & (_Y < 3) & (_X < 3)
-_LOWER_FINE_BANDS, _UPPER_FINE_BANDS = (
-    select_finest_bands() & (_Y <= 4) & (_X <= 4),
-    (_Y >= 6) & (_X >= 6),
-)
+_LOWER_FINE_BANDS = select_finest_bands() & (_Y <= 4) & (_X <= 4)
+_UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
 
 
 def find_contradiction(
@@ -142,11 +136,9 @@ def find_contradiction(
         return UnreliableReason.OFF_VARIANCE_MODEL
     if level > MAX_FINE_ENERGY[is_correlated]:
         return UnreliableReason.TEXTURE
-    return (
-        UnreliableReason.HEAVY_TAILS
-        if not is_correlated and _measure_outlier_fraction(power) > MAX_OUTLIER_BLOCK_FRACTION
-        else None
-    )
+    if not is_correlated and _measure_outlier_fraction(power) > MAX_OUTLIER_BLOCK_FRACTION:
+        return UnreliableReason.HEAVY_TAILS
+    return None
 
 
 def measure_finest_level(power: Tensor) -> float:

@@ -456,11 +456,9 @@ def _find_caution(
     ends = ends[:: -(-len(ends) // MAX_SORTED_VALUES)].quantile(
         torch.tensor(BRIGHTNESS_END_QUANTILES).to(ends)
     )
-    return (
-        NoiseCaution.UNCERTAIN_EXTREMES
-        if model.gain > 0 and _is_uncertain(energies.means, ends, model, variance(ends))
-        else None
-    )
+    if model.gain > 0 and _is_uncertain(energies.means, ends, model, variance(ends)):
+        return NoiseCaution.UNCERTAIN_EXTREMES
+    return None
 
 
 def _is_uncertain(means: Tensor, ends: Tensor, model: VarianceModel, variance: Tensor) -> bool:

@@ -286,10 +286,8 @@ class MaskedInputPrior(Prior):
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, mirror=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
-        measured_mask, validation = (
-            window.crop(self.measured_mask),
-            window.crop(self.validation_mask),
-        )
+        measured_mask = window.crop(self.measured_mask)
+        validation = window.crop(self.validation_mask)
         if hidden is None:
             min_fraction, max_fraction = self.masked_fraction
             share = min_fraction + (max_fraction - min_fraction) * float(

@@ -204,10 +204,8 @@ class StackHoles:
 
     def to(self, device: torch.device) -> None:
         """Move the distances to a device."""
-        self.distance_before, self.distance_after = (
-            self.distance_before.to(device),
-            self.distance_after.to(device),
-        )
+        self.distance_before = self.distance_before.to(device)
+        self.distance_after = self.distance_after.to(device)
 
     def find_similar_planes(self, hole_index: int) -> list[int]:
         """Return planes with measured planes at the same distances as the given one with holes.
@@ -329,10 +327,8 @@ class MaskedStackPrior(Prior):
             mirrored=mirrored,
             planes=planes,
         )
-        measured_mask, validation = (
-            window.crop(self.measured_mask),
-            window.crop(self.validation_mask),
-        )
+        measured_mask = window.crop(self.measured_mask)
+        validation = window.crop(self.validation_mask)
         masked_window = plane_window.crop(hidden[None])
         masked = measured_mask * (1 - (1 - masked_window) * (1 - validation))
         back, ahead = (plane_window.crop(distance[None, None])[0] for distance in reach)
@@ -406,10 +402,8 @@ class MaskedStackPrior(Prior):
             draw = self.draw(rng)
             assert draw.loss_mask is not None
             assert draw.window is not None
-            neighbours, filling = (
-                draw.network_input[:, :channels],
-                draw.network_input[:, first : first + channels],
-            )
+            neighbours = draw.network_input[:, :channels]
+            filling = draw.network_input[:, first : first + channels]
             mask = (draw.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
             is_plane_visible = (
                 (draw.network_input[:, -1:] > 0).to(filling.dtype).amax((3, 4), keepdim=True)
@@ -446,10 +440,8 @@ class MaskedStackPrior(Prior):
             return scattered.to(plane.dtype)[None], (adjacent, adjacent), self.holes.measured_planes
         place = int(torch.multinomial(self.holes.missing_counts.to(rng.device), 1, generator=rng))
         missing = 1 - self.measured_mask[0, 0, self.holes.planes[place]]
-        back, ahead = (
-            self.holes.distance_before[place].long(),
-            self.holes.distance_after[place].long(),
-        )
+        back = self.holes.distance_before[place].long()
+        ahead = self.holes.distance_after[place].long()
         usable = self.holes.find_similar_planes(place)
         if self.holes.is_plane_missing[place]:
             return missing[None], (back, ahead), usable

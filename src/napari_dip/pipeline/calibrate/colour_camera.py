@@ -103,7 +103,7 @@ def _is_camera_noise(camera: CameraNoise, signs: TextureStatistics, fine: float)
 
 def _confirm_camera_noise(planes: torch.Tensor, camera: CameraNoise) -> CameraNoise | None:
     """Filter a central crop, and accept the noise if the residual has no texture."""
-    from napari_dip.engine.refinement.camera_filter import filter_camera_noise
+    from napari_dip.engine.refinement import filter_camera_noise
 
     centre_slices = [
         slice(

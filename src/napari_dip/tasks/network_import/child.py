@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from napari_dip.io.exported_networks.exported_program import ExportedProgram
 
 #: Names of the files that are written, and of a program exported from an architecture.
-ANSWER_FILE, LAYERS_FILE, REFUSAL_FILE, PROGRAM_FILE = (
-    "answer.safetensors",
-    "layers.json",
-    "refusal.json",
-    "network.pt2",
-)
+ANSWER_FILE = "answer.safetensors"
+LAYERS_FILE = "layers.json"
+REFUSAL_FILE = "refusal.json"
+PROGRAM_FILE = "network.pt2"
 #: Parts of the messages of torch and Python when memory runs out.
 _OUT_OF_MEMORY_TEXTS = ("can't allocate", "not enough memory", "out of memory")
 #: Number of names that a refusal of an unknown architecture suggests.

@@ -160,7 +160,7 @@ def make_bm3d_refinement(
     filter: `REFINEMENT_NETWORK_FRACTION`.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
-    from napari_dip.engine.refinement.bm3d import PATCH_SIDE, refine_by_bm3d
+    from napari_dip.engine.refinement import PATCH_SIDE, refine_by_bm3d
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
@@ -202,7 +202,7 @@ def _make_camera_refinement(
 ) -> Callable[[Estimate], Estimate]:
     """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
-    from napari_dip.engine.refinement.camera_filter import filter_camera_noise
+    from napari_dip.engine.refinement import filter_camera_noise
 
     camera, picture = half_resolution.camera_noise, half_resolution.full_size_measurement
     assert camera is not None

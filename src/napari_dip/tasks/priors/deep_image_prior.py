@@ -45,10 +45,8 @@ ADAM: Final = "adam"
 #: 2022 (from their code for denoising; the bound of 2 also from its figure).
 BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
 #: Priors and noise models that work with another architecture than the preset's.
-_COMPATIBLE_PRIORS, _COMPATIBLE_NOISE_MODELS = (
-    ("auto", "random-input"),
-    ("auto", "gaussian", "poisson-gaussian"),
-)
+_COMPATIBLE_PRIORS = ("auto", "random-input")
+_COMPATIBLE_NOISE_MODELS = ("auto", "gaussian", "poisson-gaussian")
 
 
 def build_random_input_prior(
@@ -270,64 +268,45 @@ def _make_network_input(
     return code.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
-#: Architectures that Denoise can use: all that differ in the network or its input, none that differ
-#: in the optimizer.
+#: Architectures that Denoise can use, with their names in forms: all that differ in the network or
+#: its input, none that differ in the optimizer.
+ARCHITECTURE_LABELS = {
+    "preset": "Preset's",
+    "no-skips": "No skip connections",
+    "decoder": "Decoder only",
+    "depth-1": "1 scale",
+    "depth-2": "2 scales",
+    "depth-3": "3 scales",
+    "depth-4": "4 scales",
+    "depth-5": "5 scales",
+    "depth-6": "6 scales",
+    "half-width": "Half the channels",
+    "nearest": "Nearest upsampling",
+    "transposed": "Transposed convolution",
+    "he-weights": "He initialisation",
+    "gaussian-input": "Gaussian random input",
+    "coordinates": "Coordinates as input",
+    "deep-decoder": "Deep decoder, 24 channels",
+    "wide-deep-decoder": "Deep decoder, 64 channels",
+    "upsampling-0.1": "Gaussian upsampling, width 0.1",
+    "upsampling-0.5": "Gaussian upsampling, width 0.5",
+    "lipschitz-1.4": "Lipschitz bound 1.4",
+    "lipschitz-2": "Lipschitz bound 2",
+    "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
+    "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
+}
+if TYPE_CHECKING:
+    _Name = str
+else:  # a row of the table is a choice of form and command
+    _Name = Literal[tuple(ARCHITECTURE_LABELS)]
 ArchitectureName = Annotated[
-    Literal[
-        "preset",
-        "no-skips",
-        "decoder",
-        "depth-1",
-        "depth-2",
-        "depth-3",
-        "depth-4",
-        "depth-5",
-        "depth-6",
-        "half-width",
-        "nearest",
-        "transposed",
-        "he-weights",
-        "gaussian-input",
-        "coordinates",
-        "deep-decoder",
-        "wide-deep-decoder",
-        "upsampling-0.1",
-        "upsampling-0.5",
-        "lipschitz-1.4",
-        "lipschitz-2",
-        "decoder+lipschitz-2",
-        "decoder+lipschitz-2+upsampling-0.5",
-    ],
+    _Name,
     Setting(
         "Architecture",
         "Which network gets the random input: that of the preset, or one that differs from it. "
         "The Prior explorer says which of them suits an image. Another one than the preset's goes "
         "with the prior 'Deep Image Prior' only, which 'Automatic' then takes.",
-        choices={
-            "preset": "Preset's",
-            "no-skips": "No skip connections",
-            "decoder": "Decoder only",
-            "depth-1": "1 scale",
-            "depth-2": "2 scales",
-            "depth-3": "3 scales",
-            "depth-4": "4 scales",
-            "depth-5": "5 scales",
-            "depth-6": "6 scales",
-            "half-width": "Half the channels",
-            "nearest": "Nearest upsampling",
-            "transposed": "Transposed convolution",
-            "he-weights": "He initialisation",
-            "gaussian-input": "Gaussian random input",
-            "coordinates": "Coordinates as input",
-            "deep-decoder": "Deep decoder, 24 channels",
-            "wide-deep-decoder": "Deep decoder, 64 channels",
-            "upsampling-0.1": "Gaussian upsampling, width 0.1",
-            "upsampling-0.5": "Gaussian upsampling, width 0.5",
-            "lipschitz-1.4": "Lipschitz bound 1.4",
-            "lipschitz-2": "Lipschitz bound 2",
-            "decoder+lipschitz-2": "Decoder, Lipschitz bound 2",
-            "decoder+lipschitz-2+upsampling-0.5": "Decoder, bound 2, Gaussian 0.5",
-        },
+        choices=ARCHITECTURE_LABELS,
     ),
 ]
 

@@ -157,10 +157,8 @@ def _fill_holes(fit_input: FitInput) -> Tensor:
     from napari_dip.engine.prior import fill_with_local_mean
 
     is_complete = bool((fit_input.masks.measured > 0).all())
-    return (
-        fit_input.measurement
-        if is_complete
-        else fill_with_local_mean(
-            fit_input.measurement, fit_input.masks.measured, fit_input.masks.blind_spot_size
-        )
+    if is_complete:
+        return fit_input.measurement
+    return fill_with_local_mean(
+        fit_input.measurement, fit_input.masks.measured, fit_input.masks.blind_spot_size
     )

@@ -89,10 +89,8 @@ def compute_smooth_deconvolution(
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    signal, valid = (
-        fit_input.measurement - dark,
-        fit_input.masks.visible,
-    )
+    signal = fit_input.measurement - dark
+    valid = fit_input.masks.visible
     noise = _estimate_volume_noise(fit_input, operator, dark)
     excess = _measure_model_error(fit_input, operator, dark, noise)
     variance = noise + excess
@@ -181,10 +179,8 @@ def _measure_model_error(
 
     from napari_dip.engine.deconvolution.initial_estimate import iterate_smooth_deconvolution
 
-    signal, valid = (
-        fit_input.measurement - dark,
-        fit_input.masks.visible,
-    )
+    signal = fit_input.measurement - dark
+    valid = fit_input.masks.visible
     count = float(fit_input.masks.validation.sum()) * signal.shape[1]
     errors = []
     for estimate in iterate_smooth_deconvolution(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from napari_dip.engine.refinement.bm3d import (
+from napari_dip.engine.refinement import (
     GROUP_SIZE,
     GROUP_STEP,
     GROUPS_PER_BLOCK_SIDE,

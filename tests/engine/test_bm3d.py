@@ -7,11 +7,11 @@ import torch
 from skimage import data
 from torch.nn import functional as F
 
+from napari_dip.engine import refinement as module
+from napari_dip.engine import refinement as patch_groups
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.problem import Estimate, Problem, append_final_step
-from napari_dip.engine.refinement import bm3d as module
-from napari_dip.engine.refinement import bm3d as patch_groups
-from napari_dip.engine.refinement.bm3d import refine_by_bm3d
+from napari_dip.engine.refinement import refine_by_bm3d
 
 DEVIATION = 0.08
 

@@ -7,8 +7,8 @@ import pytest
 from napari_dip.engine.deconvolution import psf
 from napari_dip.engine.deconvolution.psf import microscope_psf
 from napari_dip.io import ImageSpec
-from napari_dip.tasks.optics import psf_settings as optics_module
-from napari_dip.tasks.optics.psf_settings import Optics
+from napari_dip.tasks import psf_settings as optics_module
+from napari_dip.tasks.psf_settings import Optics
 
 PLANE = ImageSpec(name="cells", shape=(512, 512), dtype="uint16", axes="YX")
 STACK = ImageSpec(name="cells", shape=(64, 512, 512), dtype="uint16", axes="ZYX")
