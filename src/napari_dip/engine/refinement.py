@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise.camera_noise import MAX_CAMERA_LAG, make_opponent_matrix
+from napari_dip.engine.noise.correlation import make_correlation_matrix
 from napari_dip.engine.noise.oversampling import double_resolution, halve_resolution
 from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 from napari_dip.engine.problem import Estimate
@@ -295,14 +296,10 @@ def _compute_patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]
     if correlation is None:
         return torch.ones(PATCH_SIDE**2)
     basis = make_dct_matrix().float()
-    lags = (torch.arange(PATCH_SIDE)[:, None] - torch.arange(PATCH_SIDE)).abs()
     powers = []
     for along in correlation:
-        values = torch.zeros(PATCH_SIDE)
-        values[0] = 1
-        count = min(len(along), PATCH_SIDE - 1)
-        values[1 : count + 1] = torch.tensor(along[:count])
-        powers.append((basis @ values[lags] @ basis.T).diagonal().clamp(min=_MIN_PATCH_POWER))
+        matrix = make_correlation_matrix(along, PATCH_SIDE).float()
+        powers.append((basis @ matrix @ basis.T).diagonal().clamp(min=_MIN_PATCH_POWER))
     return (powers[0][:, None] * powers[1]).flatten()
 
 

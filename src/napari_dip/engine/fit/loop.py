@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint, FitProgress
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Problem
-    from napari_dip.errors.notes import Note, Stop
+    from napari_dip.errors.notes import Stop
 
 #: Rollbacks in a row after which a fit ends. Each halves the learning rate, to 1/64 in the end.
 MAX_ROLLBACKS = 6
@@ -83,47 +83,38 @@ def fit(
         if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
             return None
         if command is Control.KEEP:
-            stop = state.choose_result_at_user_stop(problem)
+            stop = state.choose_result_at_user_stop()
             break
         trainer.advance()
-        if is_report := _is_report_due(trainer.iteration, schedule):
-            note, stop = _report(problem, state, stop_rule, keep_checkpoint)
+        is_last = trainer.iteration == schedule.stop_at
+        if is_report := is_last or trainer.iteration % schedule.report_every == 0:
+            note = state.report()
+            stop = _ask_stop_rule(state, stop_rule)
+            if keep_checkpoint is not None:
+                keep_checkpoint(state.make_checkpoint())
             yield state.make_progress(note=note)
         if preview_due(is_report and not trainer.has_validation_input):
             yield state.make_progress(estimate=problem.finish(state.make_preview()))
-    if (yield from _refit_on_all_pixels(problem, state, schedule, stop, control, preview_due)):
+    if (yield from _refit_on_all_pixels(state, stop, control, preview_due)):
         return None
-    final_stop = _complete_stop_reason(stop, state, schedule)
-    runs_final_inference = schedule.has_final_inference and final_stop.reason is not StopReason.USER
-    return (
-        yield from _finish(
-            problem, state, final_stop, control, runs_final_inference=runs_final_inference
-        )
-    )
+    return (yield from _finish(state, _complete_stop_reason(stop, state), control))
 
 
-def _is_report_due(iteration: int, schedule: Schedule) -> bool:
-    return iteration % schedule.report_every == 0 or iteration == schedule.stop_at
-
-
-def _complete_stop_reason(stop: Stop | None, state: FitState, schedule: Schedule) -> Stop:
+def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     """Return the reason of the stop rule, or the number of iterations at the end of the schedule.
 
     If the rule stops at the very last iteration, the schedule is the reason. The number includes
     the iterations of the refit, as the progress reports do.
     """
-    last_report = state.history[-1].iteration if state.history else 0
-    if stop is not None and last_report < schedule.stop_at:
+    schedule, iteration = state.trainer.schedule, state.trainer.iteration
+    if stop is not None and state.last_report < schedule.stop_at:
         return stop
-    iteration = state.trainer.iteration
-    refitted = iteration == last_report and bool(schedule.refit_iterations)
+    refitted = iteration == state.last_report and bool(schedule.refit_iterations)
     return make_stop(StopReason.ITERATIONS, count=iteration, refitted=refitted)
 
 
 def _refit_on_all_pixels(
-    problem: Problem,
     state: FitState,
-    schedule: Schedule,
     stop: Stop | None,
     control: Callable[[], Control],
     preview_due: Callable[[bool], bool],
@@ -132,7 +123,7 @@ def _refit_on_all_pixels(
 
     There is no refit if the user ended the fit, or if the best picture is not a recent one.
     """
-    trainer = state.trainer
+    trainer, schedule = state.trainer, state.trainer.schedule
     is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.report_every
     is_ended_by_user = stop is not None and stop.reason is StopReason.USER
     if is_ended_by_user or is_best_old or not schedule.refit_iterations:
@@ -146,7 +137,7 @@ def _refit_on_all_pixels(
         if trainer.iteration % schedule.report_every == 0:
             yield state.make_progress()
         if preview_due(False):
-            yield state.make_progress(estimate=problem.finish(trainer.predict()))
+            yield state.make_progress(estimate=trainer.problem.finish(trainer.predict()))
     if isfinite(trainer.read_loss()):
         state.best, state.last_prediction = trainer.get_average_state(), None
     return False
@@ -166,13 +157,12 @@ def _begin(
     if resume is None:
         return FitState(trainer, trainer.get_average_state(), trainer.state())
     trainer.load(resume.step)
-    history = list(resume.history)
     return FitState(
         trainer,
         resume.best,
         resume.rollback,
         resume.best_iteration,
-        history,
+        list(resume.history),
         resume.rollbacks,
         list(resume.notes),
     )
@@ -185,23 +175,6 @@ def _wait_while_paused(control: Callable[[], Control]) -> Control:
     return command
 
 
-def _report(
-    problem: Problem,
-    state: FitState,
-    stop_rule: StopRule,
-    keep_checkpoint: Callable[[Checkpoint], None] | None,
-) -> tuple[Note | None, Stop | None]:
-    """Compute losses and save a checkpoint; return a note and a stop reason, if any."""
-    note = state.validate(problem)
-    if (trainer_note := state.trainer.note) and trainer_note not in state.notes:
-        state.notes.append(trainer_note)
-        note = note or trainer_note
-    stop = _ask_stop_rule(state, stop_rule)
-    if keep_checkpoint is not None:
-        keep_checkpoint(state.make_checkpoint())
-    return note, stop
-
-
 def _ask_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
     if state.rollbacks >= MAX_ROLLBACKS:
         return make_stop(StopReason.BREAKDOWN, count=state.rollbacks)
@@ -209,19 +182,15 @@ def _ask_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
 
 
 def _finish(
-    problem: Problem,
-    state: FitState,
-    stop: Stop,
-    control: Callable[[], Control],
-    *,
-    runs_final_inference: bool,
+    state: FitState, stop: Stop, control: Callable[[], Control]
 ) -> Generator[FitProgress, None, FitResult | None]:
-    """Return the result of the best average, with the final inference if `runs_final_inference`."""
-    trainer = state.trainer
+    """Return the result of the best average, with the final inference unless the user ended it."""
+    trainer, problem = state.trainer, state.trainer.problem
     iteration, is_ended_by_user = trainer.iteration, stop.reason is StopReason.USER
     if state.best_iteration:
         trainer.load_average(state.best)
     final_estimate = None
+    runs_final_inference = trainer.schedule.has_final_inference and not is_ended_by_user
     for progress in trainer.run_final_inference() if runs_final_inference else ():
         if isinstance(progress, Estimate):
             final_estimate = progress
@@ -233,11 +202,9 @@ def _finish(
             is_ended_by_user = True
             break
         yield state.make_progress(inference_fraction=progress)
-    best_estimate = (
-        state.get_best_estimate()
-        if final_estimate is None or trainer.reveals_validation
-        else final_estimate
-    )
+    best_estimate = final_estimate
+    if best_estimate is None or trainer.reveals_validation:
+        best_estimate = state.get_best_estimate()
     final_step = problem.finish if is_ended_by_user or problem.refine is None else problem.refine
     return FitResult(
         estimate=final_step(best_estimate if final_estimate is None else final_estimate),

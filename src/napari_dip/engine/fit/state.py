@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dip.engine.fit.early_stopping import ValidationRecord
-from napari_dip.engine.problem import Estimate, Problem, compute_validation_loss
+from napari_dip.engine.problem import Estimate, compute_validation_loss
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 
 if TYPE_CHECKING:
@@ -172,7 +172,20 @@ class FitState:
             return self.last_prediction[1]
         return self.predict()
 
-    def validate(self, problem: Problem) -> Note | None:
+    @property
+    def last_report(self) -> int:
+        """Return the iteration of the last report; 0 if there was none."""
+        return self.history[-1].iteration if self.history else 0
+
+    def report(self) -> Note | None:
+        """Validate, and return a note on a breakdown, or a new one of the trainer."""
+        note = self.validate()
+        if (trainer_note := self.trainer.note) and trainer_note not in self.notes:
+            self.notes.append(trainer_note)
+            note = note or trainer_note
+        return note
+
+    def validate(self) -> Note | None:
         """Append the losses to the history and update the best average.
 
         If the fit has broken down, roll back instead and return a note on it.
@@ -181,7 +194,7 @@ class FitState:
         fit_loss = trainer.read_loss()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         validation_loss = self._compute_validation_loss(
-            problem, estimate, is_direct=trainer.has_validation_input
+            estimate, is_direct=trainer.has_validation_input
         )
         recent_losses = sorted(entry.fit_loss for entry in self.history[-5:])
         is_broken_down = not isfinite(fit_loss) or (
@@ -205,24 +218,21 @@ class FitState:
         self.rollbacks = 0
         return None
 
-    def choose_result_at_user_stop(self, problem: Problem) -> Stop:
+    def choose_result_at_user_stop(self) -> Stop:
         """Choose the picture of a fit that the user ended, and return that stop reason.
 
         With a separate validation input, it is the last preview. Otherwise the last preview, or the
         current average, replaces the best picture so far if its validation loss is lower.
         """
-        last_report = self.history[-1].iteration if self.history else 0
         if self.last_prediction is not None and self.trainer.has_validation_input:
             # hand over the preview that exists, since another prediction may take long
             self.best_iteration = self.last_prediction[0]
-        elif self.last_prediction is not None and self.last_prediction[0] > last_report > 0:
+        elif self.last_prediction is not None and self.last_prediction[0] > self.last_report > 0:
             # the weights of that preview no longer exist, so its estimate becomes the result
-            if self._is_improvement(
-                self._compute_validation_loss(problem, self.last_prediction[1])
-            ):
+            if self._is_improvement(self._compute_validation_loss(self.last_prediction[1])):
                 self.best_iteration = self.last_prediction[0]
-        elif last_report < self.trainer.iteration:
-            self.validate(problem)
+        elif self.last_report < self.trainer.iteration:
+            self.validate()
         return make_stop(StopReason.USER)
 
     def get_best_estimate(self) -> Estimate:
@@ -232,9 +242,8 @@ class FitState:
         return self.trainer.predict()
 
     @torch.no_grad()
-    def _compute_validation_loss(
-        self, problem: Problem, estimate: Estimate, *, is_direct: bool = False
-    ) -> float:
+    def _compute_validation_loss(self, estimate: Estimate, *, is_direct: bool = False) -> float:
+        problem = self.trainer.problem
         return float(compute_validation_loss(problem, estimate, is_direct=is_direct))
 
     def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:

@@ -18,7 +18,7 @@ from napari_dip.engine.operators.convolution import find_fft_length
 from napari_dip.engine.problem import Estimate, Fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: Share of the pixels of an image that are assumed to be flat, so that their spread is noise alone.
 FLAT_QUANTILE = 0.2
@@ -58,23 +58,23 @@ class NoiseVariance:
 
     def scale(self, factor: float) -> NoiseVariance:
         """Return the variance times a factor."""
-        square = None if self.square is None else factor * self.square
-        return NoiseVariance(
-            gain=factor * self.gain,
-            intercept=factor * self.intercept,
-            floor=factor * self.floor,
-            square=square,
-        )
+        return self._map(lambda item: factor * item)
 
     def select(self, number: int) -> NoiseVariance:
         """Return the variance of one measurement, by its index."""
-        index = slice(number, number + 1)
-        square = None if self.square is None else self.square[index]
+        return self._map(lambda item: item[number : number + 1])
+
+    def mean(self) -> NoiseVariance:
+        """Return the mean over the measurements."""
+        return self._map(lambda item: item.mean(0, keepdim=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> NoiseVariance:
+        """Return the variance with each coefficient changed."""
         return NoiseVariance(
-            gain=self.gain[index],
-            intercept=self.intercept[index],
-            floor=self.floor[index],
-            square=square,
+            gain=change(self.gain),
+            intercept=change(self.intercept),
+            floor=change(self.floor),
+            square=None if self.square is None else change(self.square),
         )
 
     @classmethod
@@ -88,14 +88,6 @@ class NoiseVariance:
             return cls(gain=gain, intercept=intercept, floor=floor)
         squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in each]
         return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
-
-    def mean(self) -> NoiseVariance:
-        """Return the mean over the measurements."""
-        square = None if self.square is None else self.square.mean(0, keepdim=True)
-        gain, rest = self.gain.mean(0, keepdim=True), self.intercept.mean(0, keepdim=True)
-        return NoiseVariance(
-            gain=gain, intercept=rest, floor=self.floor.mean(0, keepdim=True), square=square
-        )
 
     def evaluate(self, signal: Tensor) -> Tensor:
         """Return the variance at each pixel of `signal` (B, C, *grid)."""

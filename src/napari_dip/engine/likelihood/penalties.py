@@ -138,8 +138,7 @@ def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
     ValueError
         If `unit` is not positive.
     """
-    if not unit > 0:  # also catches nan
-        raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
+    _require_positive(unit)
     return lambda image: ((image - picture) / unit).square().mean()
 
 
@@ -202,8 +201,7 @@ def make_temporal_term(
     Geman, McClure, Statistical methods for tomographic image reconstruction, Bulletin of the
     International Statistical Institute 52(4), 1987 (the loss function).
     """
-    if not unit > 0:  # also catches nan
-        raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
+    _require_positive(unit)
 
     def loss(estimate: Estimate, picture: Tensor) -> Tensor:
         squared = ((estimate.mean - picture) / unit) ** 2

@@ -183,16 +183,21 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
 def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Tensor:
     """Return the power of noise of variance 1 in each DCT coefficient, (DCT_SIDE, DCT_SIDE)."""
     basis = make_dct_matrix()
-    index = torch.arange(DCT_SIDE)
-    distances = (index[:, None] - index[None]).abs()
     along = []
     for item in (along_y, along_x):
-        line = torch.zeros(DCT_SIDE, dtype=basis.dtype)
-        line[0] = 1
-        lags = [value if abs(value) > 0.03 else 0.0 for value in item[: DCT_SIDE - 1]]
-        line[1 : 1 + len(lags)] = torch.tensor(lags, dtype=basis.dtype)
-        along.append((basis @ line[distances] @ basis.T).diagonal())
+        lags = [value if abs(value) > 0.03 else 0.0 for value in item]
+        along.append((basis @ make_correlation_matrix(lags, DCT_SIDE) @ basis.T).diagonal())
     return along[0][:, None] * along[1][None]
+
+
+def make_correlation_matrix(lags: Sequence[float], side: int) -> Tensor:
+    """Return the correlation (side, side) of pixels in a line, given that at lags 1, 2, ..."""
+    values = torch.zeros(side, dtype=torch.float64)
+    values[0] = 1
+    count = min(len(lags), side - 1)
+    values[1 : count + 1] = torch.tensor(lags[:count], dtype=torch.float64)
+    index = torch.arange(side)
+    return values[(index[:, None] - index).abs()]
 
 
 def _locate_noise_energy(odds: Tensor, cumulative_odds: Tensor) -> int:
@@ -303,14 +308,7 @@ def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]
         Autocorrelation at lags 1, 2, ...
     """
     side = 2 * PREDICTION_RADIUS + 1
-    lags = (torch.arange(side)[:, None] - torch.arange(side)).abs()
-    axes = []
-    for along in (along_y, along_x):
-        values = torch.zeros(side, dtype=torch.float64)
-        values[0] = 1
-        count = min(len(along), side - 1)
-        values[1 : count + 1] = torch.tensor(along[:count], dtype=torch.float64)
-        axes.append(values[lags])
+    axes = [make_correlation_matrix(along, side) for along in (along_y, along_x)]
     covariance = torch.kron(axes[0], axes[1])
     centre = side**2 // 2
     neighbours = [index for index in range(side**2) if index != centre]

@@ -7,13 +7,13 @@ the image itself. The JPEG functions take 8-bit grey levels as tensors (B, C, Y,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi, sqrt
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_dip.engine.noise.variance_model import make_dct_matrix
 from napari_dip.engine.prior import Draw, Prior, draw_random_window, split_mean_and_variance
 
 if TYPE_CHECKING:
@@ -206,29 +206,16 @@ def _apply_block_dct(plane: Tensor) -> Tensor:
     blocks = plane.unfold(1, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE).unfold(
         2, JPEG_BLOCK_SIDE, JPEG_BLOCK_SIDE
     )
-    waves = _make_block_dct_matrix().to(plane)
+    waves = make_dct_matrix().to(plane)
     return waves @ blocks @ waves.T
 
 
 def _invert_block_dct(coefficients: Tensor) -> Tensor:
     """Undo `_apply_block_dct`."""
-    waves = _make_block_dct_matrix().to(coefficients)
+    waves = make_dct_matrix().to(coefficients)
     blocks = waves.T @ coefficients @ waves
     count, rows, columns = blocks.shape[:3]
     return blocks.transpose(2, 3).reshape(count, rows * JPEG_BLOCK_SIDE, columns * JPEG_BLOCK_SIDE)
-
-
-def _make_block_dct_matrix() -> Tensor:
-    """Return the orthonormal cosine matrix (8, 8), one frequency in each row."""
-    rows = [
-        [
-            sqrt((1 if row == 0 else 2) / JPEG_BLOCK_SIDE)
-            * cos((2 * column + 1) * row * pi / (2 * JPEG_BLOCK_SIDE))
-            for column in range(JPEG_BLOCK_SIDE)
-        ]
-        for row in range(JPEG_BLOCK_SIDE)
-    ]
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 class RecompressionPrior(Prior):

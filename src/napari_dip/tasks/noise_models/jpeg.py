@@ -69,15 +69,9 @@ _RGB_TO_YCBCR = np.array(
         [0.5, -0.418687589, -0.081312411],
     ]
 )
-_DCT_BASIS = np.array(
-    [
-        [
-            np.sqrt((1 if row == 0 else 2) / DCT_BLOCK_SIDE)
-            * np.cos((2 * x + 1) * row * np.pi / (2 * DCT_BLOCK_SIDE))
-            for x in range(DCT_BLOCK_SIDE)
-        ]
-        for row in range(DCT_BLOCK_SIDE)
-    ]
+_FREQUENCY, _POSITION = np.indices((DCT_BLOCK_SIDE, DCT_BLOCK_SIDE))
+_DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / DCT_BLOCK_SIDE) * np.cos(
+    (2 * _POSITION + 1) * _FREQUENCY * np.pi / (2 * DCT_BLOCK_SIDE)
 )
 
 
