@@ -22,9 +22,8 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from napari_dip.engine.fit.cuda_graph import CudaGraphTrainStep
+from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
 from napari_dip.engine.fit.trainer import EagerTrainer
-from napari_dip.engine.train_step import EagerTrainStep
 from overhead import SIGMA, picture, ready
 from shared_data import psnr, write
 

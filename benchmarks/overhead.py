@@ -18,12 +18,12 @@ from skimage import data
 
 from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
-from napari_dip.engine.networks.hourglass import Hourglass
-from napari_dip.engine.train_step import (
+from napari_dip.engine.fit.train_step import (
     convert_to_channels_last,
     has_fast_bfloat16,
     run_in_bfloat16,
 )
+from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.refine import calibrate_image

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.train_step import has_fast_bfloat16
+from napari_dip.engine.fit.train_step import has_fast_bfloat16
 from reference_network import NOISE_CHANNELS, Reference
 
 if TYPE_CHECKING:

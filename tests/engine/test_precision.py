@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import napari_dip as dip
+from napari_dip.engine.fit.train_step import has_fast_bfloat16, run_in_bfloat16
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.priors.masked_input import FillingResidualNetwork
-from napari_dip.engine.train_step import has_fast_bfloat16, run_in_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -123,7 +123,7 @@ def _at_once() -> Seen:
 
 def _without_half() -> None:
     """Have the processor say that it is not made for half precision."""
-    from napari_dip.engine import train_step as precision
+    from napari_dip.engine.fit import train_step as precision
 
     precision.BFLOAT16_FEATURES = ()  # type: ignore[assignment]
 

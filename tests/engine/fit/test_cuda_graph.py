@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from napari_dip.engine.fit import cuda_graph as graph_step
-from napari_dip.engine.fit.cuda_graph import (
-    CudaGraphTrainStep,
-    is_graph_capturable,
-    make_graph_key,
-    make_train_step,
-    preserve_training_state,
-)
+from napari_dip.engine.fit import train_step as graph_step
 from napari_dip.engine.fit.early_stopping import never_stop
 from napari_dip.engine.fit.loop import fit
 from napari_dip.engine.fit.schedule import (
@@ -24,11 +17,19 @@ from napari_dip.engine.fit.schedule import (
     make_sgd,
     make_single_phase_schedule,
 )
+from napari_dip.engine.fit.train_step import (
+    CudaGraphTrainStep,
+    EagerTrainStep,
+    is_graph_capturable,
+    make_graph_key,
+    make_train_step,
+    make_training_batch,
+    preserve_training_state,
+)
 from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_nll, least_squares
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
-from napari_dip.engine.train_step import EagerTrainStep, make_training_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -242,7 +242,7 @@ def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> N
 def test_the_plan_takes_a_processor_for_as_quick_as_the_engine_does() -> None:
     import torch
 
-    from napari_dip.engine.train_step import has_fast_bfloat16
+    from napari_dip.engine.fit.train_step import has_fast_bfloat16
 
     assert detect_machine().has_bfloat16 == has_fast_bfloat16(torch.device("cpu"))
 

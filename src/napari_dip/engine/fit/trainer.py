@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.fit.cuda_graph import is_graph_capturable, make_train_step
 from napari_dip.engine.fit.schedule import make_adam, make_capturable_adam
-from napari_dip.engine.problem import Estimate, Problem
-from napari_dip.engine.train_step import (
+from napari_dip.engine.fit.train_step import (
     apply_network,
     convert_to_channels_last,
     has_fast_bfloat16,
+    is_graph_capturable,
+    make_train_step,
     make_training_batch,
 )
+from napari_dip.engine.problem import Estimate, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
 from napari_dip.engine.networks.layers import AVERAGE_POOLS, make_convolution
 from napari_dip.engine.prior import Draw, Prior, Window, draw_random_window, split_mean_and_variance
-from napari_dip.engine.train_step import LocalNetwork, run_in_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.train_step import apply_network
 from napari_dip.pipeline.execute.fit_setup import (
     UnitFit,
     adapt_fit_config,
