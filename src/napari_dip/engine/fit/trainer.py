@@ -48,17 +48,19 @@ class OutputAverage:
     ) -> None:
         self._net = net
         self._decay = decay
-        self._sum = template.new_zeros(shape)
-        self._squares = template.new_zeros(shape)
-        self._weight = template.new_zeros((shape[0], 1, *shape[2:]))
+        self._sums = {
+            "sum": template.new_zeros(shape),
+            "squares": template.new_zeros(shape),
+            "weight": template.new_zeros((shape[0], 1, *shape[2:])),
+        }
 
     def update(self, draw: Draw, estimate: Estimate) -> None:
         """Add the valid pixels of an estimate."""
         mean = estimate.mean.detach()
         valid = torch.ones_like(mean[:, :1]) if draw.output_mask is None else draw.output_mask
-        self._sum.mul_(self._decay).add_(valid * mean, alpha=1 - self._decay)
-        self._squares.mul_(self._decay).add_(valid * mean**2, alpha=1 - self._decay)
-        self._weight.mul_(self._decay).add_(valid, alpha=1 - self._decay)
+        added = valid * mean, valid * mean**2, valid
+        for total, addend in zip(self._sums.values(), added, strict=True):
+            total.mul_(self._decay).add_(addend, alpha=1 - self._decay)
 
     def network(self) -> nn.Module:
         """Return the network with its current weights."""
@@ -66,24 +68,19 @@ class OutputAverage:
 
     def outputs(self) -> Estimate | None:
         """Return mean and log-variance of the outputs."""
-        weight = self._weight.clamp(min=1e-12)
-        mean = self._sum / weight
-        variance = (self._squares / weight - mean**2).clamp(min=1e-9)
+        weight = self._sums["weight"].clamp(min=1e-12)
+        mean = self._sums["sum"] / weight
+        variance = (self._sums["squares"] / weight - mean**2).clamp(min=1e-9)
         return Estimate(mean, variance.log())
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the sums and weights."""
-        return {
-            "sum": self._sum.clone(),
-            "squares": self._squares.clone(),
-            "weight": self._weight.clone(),
-        }
+        return {name: total.clone() for name, total in self._sums.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore sums and weights in place."""
-        self._sum.copy_(state["sum"])
-        self._squares.copy_(state["squares"])
-        self._weight.copy_(state["weight"])
+        for name, total in self._sums.items():
+            total.copy_(state[name])
 
 
 class WeightAverage:

@@ -83,8 +83,6 @@ class VarianceModel(NamedTuple):
     gain, intercept : float
     gain_error : float
         Standard error of the gain, from the blocks without texture.
-    level_error : float
-        Relative standard error of the variance at their mean brightness.
     flat_fraction : float
         Share of the blocks without texture.
     """
@@ -92,7 +90,6 @@ class VarianceModel(NamedTuple):
     gain: float
     intercept: float
     gain_error: float
-    level_error: float
     flat_fraction: float
 
     def variance(self, means: Tensor, min_variance: float) -> Tensor:
@@ -276,14 +273,7 @@ def _add_standard_errors(
     total = weight.sum().clamp(min=1e-300)
     centre = (weight * means).sum() / total
     scatter = (weight * (means - centre) ** 2).sum().clamp(min=1e-300)
-    level = float((gain * centre + intercept).clamp(min=min_variance))
-    return VarianceModel(
-        gain,
-        intercept,
-        float(scatter**-0.5),
-        float(total**-0.5) / level,
-        float(flat.mean()),
-    )
+    return VarianceModel(gain, intercept, float(scatter**-0.5), float(flat.mean()))
 
 
 class DarkLevel(NamedTuple):

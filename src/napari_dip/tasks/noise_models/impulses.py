@@ -38,8 +38,6 @@ TEXTURE = 3.0
 #: Standard deviations from all neighbours but one that make a suspect pixel an impulse. On a line
 #: one pixel wide, each pixel has two similar neighbours.
 ISOLATION_SIGMAS = 4.0
-#: Standard deviations that only impulses exceed: camera noise of few photons has long tails.
-CLEAR_IMPULSE_SIGMAS = 8.0
 #: Side of the median window in pixels: of its 25 pixels, 12 may be impulses.
 MEDIAN_WINDOW_SIDE = 5
 #: Rows whose medians are computed at a time, which limits memory: each needs 25 copies.

@@ -185,14 +185,6 @@ def _accept(*_: object) -> None:
     """Refuse nothing, and find nothing."""
 
 
-def _keep_fit_input(fit_input: FitInput) -> FitInput:
-    return fit_input
-
-
-def _keep_problem(fit_input: FitInput, problem: Problem) -> Problem:
-    return problem
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoiseModel:
     """Describe one noise model; the defaults are those of a detector's noise.
@@ -251,10 +243,10 @@ class NoiseModel:
     check_pixels: Callable[..., Refusal | None] = _accept
     prepare_inputs: Callable[..., Any] = keep_extra_inputs
     find_missing: Callable[..., npt.NDArray[np.bool_] | None] = _accept
-    prepare_fit_input: Callable[[FitInput], FitInput] = _keep_fit_input
-    limit_network_input: Callable[[FitInput], FitInput] = _keep_fit_input
+    prepare_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
+    limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     build_problem: Callable[..., Problem] | None = None
-    wrap_problem: Callable[[FitInput, Problem], Problem] = _keep_problem
+    wrap_problem: Callable[[FitInput, Problem], Problem] = lambda fit_input, problem: problem
 
 
 def _make_exposure_check(
