@@ -12,15 +12,13 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.cli import main
-from napari_dip.engine.deconvolution.blur_estimation import (
-    estimate_kernel_from_edges,
-    find_most_likely_blur,
-)
 from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
     GaussianKernel,
     KernelNetwork,
     MotionKernel,
+    estimate_kernel_from_edges,
+    find_most_likely_blur,
 )
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.operators.convolution import convolve_valid

@@ -426,11 +426,11 @@ class BlindDeblur(Task):
         """Estimate a kernel of any shape, and build a network that refines it during the fit."""
         import torch
 
-        from napari_dip.engine.deconvolution.blur_estimation import estimate_kernel_from_edges
         from napari_dip.engine.deconvolution.kernels import (
             KernelNetwork,
             SoftmaxKernel,
             compute_kernel_logits,
+            estimate_kernel_from_edges,
         )
 
         kernel = estimate_kernel_from_edges(fit_input.measurement, self._psf_side)
@@ -441,7 +441,7 @@ class BlindDeblur(Task):
 
     def _find_likeliest_kernel(self, fit_input: FitInput) -> tuple[Tensor, nn.Module]:
         """Return the kernel of the chosen kind that best explains the spectrum; it stays fixed."""
-        from napari_dip.engine.deconvolution.blur_estimation import find_most_likely_blur
+        from napari_dip.engine.deconvolution.kernels import find_most_likely_blur
 
         variance = fit_input.noise.variance.evaluate(fit_input.measurement).mean((0, 2, 3))
         blur = find_most_likely_blur(

@@ -1,17 +1,27 @@
-"""Define learned blur kernels: free, from a network, Gaussian, motion and defocus.
+"""Define learned blur kernels, and estimate an unknown one from sharp edges or from the spectrum.
 
-Each is a module that returns a kernel (*sizes) without an input. The kernel is non-negative and of
-sum one for all parameters.
+A kernel is a module that returns (*sizes), non-negative and of sum one, without an input. From
+edges: at each scale, a picture of few edges and the kernel are estimated in alternation. From the
+spectrum: that of most scenes falls as a power of the frequency, the blur multiplies it and the
+noise adds a floor. The most likely blur is chosen without an estimate of the scene, which avoids
+the trivial solution of no blur.
 """
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
+from functools import partial
+from math import ceil, log, log2, pi, sqrt
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_dip.engine.fit.schedule import Adam
 from napari_dip.engine.networks.layers import make_without_init
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 #: Share of the light that is spread uniformly in an initial free kernel, since a softmax has no
 #: zeros.
@@ -23,6 +33,45 @@ _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
+#: Weight of the number of edges against squared residuals, for a picture of range one: initial
+#: value, divisor at each iteration, and lower bound. Pan et al. 2014 use 4e-3 and 1.1. On 12 images
+#: of Levin's set, the lowest similarity of estimated and true kernel is 0.60 with theirs, 0.77 with
+#: these.
+INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
+#: Weight of the kernel's squared norm.
+KERNEL_WEIGHT = 2.0
+#: Upper bound of the coupling between picture and edges, which is doubled from twice the edge
+#: weight.
+MAX_COUPLING = 1e5
+#: Iterations at each scale; scales differ by the square root of two.
+ITERATIONS_PER_SCALE = 5
+#: Side of the coarsest kernel in pixels.
+MIN_KERNEL_SIDE = 5
+#: Share of a kernel's peak below which values are set to 0.
+MIN_KERNEL_FRACTION = 0.05
+#: Iterations of FISTA for the non-negative kernel; more change it by less than a hundredth.
+FISTA_ITERATIONS = 60
+#: Exponent by which power spectra of scenes fall with frequency, and its standard deviation. Field
+#: (1987) measured 2. With 2.4, estimated widths are 4 % too large in the mean of eight grey
+#: photographs blurred by Gaussians of 1 to 3 pixels.
+SPECTRUM_EXPONENT, SPECTRUM_EXPONENT_STD = 2.4, 0.3
+#: Standard deviation of the logarithm of the measured noise variance.
+LOG_NOISE_STD = 0.3
+#: Weight of the priors on scene and noise against the mean over all frequencies; it is not smaller
+#: since neighbouring frequencies are correlated by the taper and the scene.
+PRIOR_WEIGHT = 0.01
+#: Range of frequencies in cycles per pixel. Below it is the taper, above it noise.
+MIN_FREQUENCY, MAX_FREQUENCY = 0.02, 0.5
+#: Mean difference of the logarithms of spectrum and periodogram, which is Euler's constant; and
+#: delta of the Huber loss, since the distribution has a long lower tail.
+EULER, HUBER_DELTA = 0.5772, 2.0
+#: Largest number of frequencies and iterations of the search over all candidates; iterations of the
+#: final fits.
+MAX_SEARCH_FREQUENCIES, SEARCH_STEPS, FINAL_FIT_STEPS = 1500, 40, 120
+#: Learning rate of these fits (Adam), in units of a logarithm.
+SPECTRUM_LEARNING_RATE = 0.05
+#: Largest number of candidates in the final fits.
+MAX_FINAL_CANDIDATES = 3
 
 
 class SoftmaxKernel(nn.Module):
@@ -231,3 +280,320 @@ def _linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
     for values in layer.parameters():
         nn.init.uniform_(values, -1 / sqrt(before), 1 / sqrt(before), generator=rng)
     return layer
+
+
+def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
+    """Estimate a blur kernel from sharp edges.
+
+    Parameters
+    ----------
+    measurement : Tensor
+        (1, C, Y, X), of range one; the mean over channels is used.
+    size : int
+        Odd side of the kernel.
+
+    Returns
+    -------
+    Tensor
+        (size, size), non-negative, of sum one, its centre of mass in the middle.
+
+    References
+    ----------
+    Xu, Zheng, Jia, Unnatural L0 sparse representation for natural image deblurring, CVPR 2013,
+    doi:10.1109/CVPR.2013.147; Pan, Hu, Su, Yang, Deblurring text images via L0-regularized
+    intensity and gradient prior, CVPR 2014, doi:10.1109/CVPR.2014.371.
+    Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse problems,
+    SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542 (the kernel's solver).
+    """
+    picture = measurement.mean(1, keepdim=True)
+    scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
+    kernel = None
+    edge = INITIAL_EDGE_WEIGHT
+    for scale in range(scales, -1, -1):
+        factor = sqrt(0.5) ** scale
+        side = max(3, int(size * factor) | 1)
+        shape = [max(8, round(count * factor)) for count in picture.shape[2:]]
+        coarse = picture
+        if scale:
+            coarse = F.interpolate(picture, size=shape, mode="bicubic", antialias=True)
+        kernel = (
+            _make_initial_kernel(side).to(picture)
+            if kernel is None
+            else _resize_kernel(_centre_kernel(kernel), side)
+        )
+        for _ in range(ITERATIONS_PER_SCALE):
+            sharp = _restore_l0_gradient(coarse, kernel, edge)
+            kernel = _estimate_kernel(sharp, coarse, side)
+            edge = max(edge / EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT)
+    assert kernel is not None
+    return _centre_kernel(kernel)
+
+
+def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
+    """Return a picture of few edges that explains a blurred one, by half-quadratic splitting."""
+    margin = kernel.shape[-1]
+    padded = _extend_periodically(picture, margin)
+    grid = padded.shape[2:]
+    blur = _compute_transfer_function(kernel, grid)
+    along = torch.zeros(3, 3, device=picture.device, dtype=picture.dtype)
+    along[1, 0], along[1, 1] = 1.0, -1.0  # the difference along X
+    steps = [_compute_transfer_function(item, grid) for item in (along.T.contiguous(), along)]
+    data = blur.conj() * torch.fft.rfft2(padded)
+    power, roughness = blur.abs() ** 2, sum(step.abs() ** 2 for step in steps)
+    sharp, coupling = padded, 2 * edge
+    while coupling < MAX_COUPLING:
+        spectrum = torch.fft.rfft2(sharp)
+        slopes = [torch.fft.irfft2(step * spectrum, s=grid) for step in steps]
+        is_edge = sum(slope**2 for slope in slopes) >= edge / coupling
+        edges = [torch.fft.rfft2(slope * is_edge) for slope in slopes]
+        pulled = sum(item.conj() * part for item, part in zip(steps, edges, strict=True))
+        sharp = torch.fft.irfft2(
+            (data + coupling * pulled) / (power + coupling * roughness), s=grid
+        )
+        coupling *= 2
+    return sharp[..., margin:-margin, margin:-margin]
+
+
+def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
+    """Return the kernel that blurs the edges of a sharp picture into those of the measured one."""
+    border = _make_border_taper(picture, side)
+    blurred_gradients = [border * gradient for gradient in _compute_gradients(picture)]
+    sharp_gradients = [border * gradient for gradient in _compute_gradients(sharp)]
+    grid = picture.shape[2:]
+    spectra = [
+        (torch.fft.rfft2(a), torch.fft.rfft2(b))
+        for a, b in zip(sharp_gradients, blurred_gradients, strict=True)
+    ]
+    correlation = torch.fft.irfft2(sum(a.conj() * b for a, b in spectra), s=grid)[0, 0]
+    half = side // 2
+    target = torch.roll(correlation, (half, half), (0, 1))[:side, :side]
+    autocorrelation = torch.fft.irfft2(sum(a.abs() ** 2 for a, _ in spectra), s=grid)[0, 0]
+    kernel = _solve_fista(autocorrelation, target)
+    kernel = torch.where(kernel < MIN_KERNEL_FRACTION * kernel.max(), 0, kernel)
+    total = kernel.sum()
+    return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(picture)
+
+
+def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
+    """Solve for a kernel >= 0 by accelerated projected gradients (Beck and Teboulle 2009).
+
+    Parameters
+    ----------
+    own : Tensor
+        (Y, X), autocorrelation of the sharp edges, lag zero first.
+    target : Tensor
+        (side, side), cross-correlation of sharp and blurred edges.
+    """
+    side = len(target)
+    wide = 2 * side
+    lags = torch.arange(1 - side, side, device=own.device)
+    few = own.new_zeros(wide, wide)
+    down, right = (lags % count for count in own.shape)
+    few[lags[:, None] % wide, lags % wide] = own[down[:, None], right]
+    # lags beyond half the picture wrap around, which can make the spectrum negative
+    spectrum = torch.fft.rfft2(few).real.clamp(min=0)
+    bound = float(spectrum.max()) + KERNEL_WEIGHT
+
+    def slope(kernel: Tensor) -> Tensor:
+        blurred = torch.fft.irfft2(
+            torch.fft.rfft2(kernel, s=(wide, wide)) * spectrum, s=(wide,) * 2
+        )
+        gradient: Tensor = blurred[:side, :side] + KERNEL_WEIGHT * kernel - target
+        return gradient
+
+    kernel = ahead = target.clamp(min=0) / bound
+    pace = 1.0
+    for _ in range(FISTA_ITERATIONS):
+        moved = (ahead - slope(ahead) / bound).clamp(min=0)
+        faster = (1 + sqrt(1 + 4 * pace**2)) / 2
+        ahead = moved + (pace - 1) / faster * (moved - kernel)
+        kernel, pace = moved, faster
+    return kernel
+
+
+def _centre_kernel(kernel: Tensor) -> Tensor:
+    """Shift the centre of mass to the middle by whole pixels."""
+    size = kernel.shape[-1]
+    offsets = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - size // 2
+    down = round(float((kernel.sum(1) * offsets).sum()))
+    right = round(float((kernel.sum(0) * offsets).sum()))
+    moved = F.pad(kernel, (size, size, size, size))
+    moved = moved[size + down : 2 * size + down, size + right : 2 * size + right]
+    centred: Tensor = moved / moved.sum()
+    return centred
+
+
+def _make_initial_kernel(side: int) -> Tensor:
+    """Return a kernel of two adjacent pixels; a point would be the trivial solution."""
+    kernel = torch.zeros(side, side)
+    kernel[side // 2, side // 2 : side // 2 + 2] = 0.5
+    return kernel
+
+
+def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
+    """Resample a kernel to another size."""
+    resized = F.interpolate(kernel[None, None], size=(side, side), mode="bicubic")[0, 0].clamp(
+        min=0
+    )
+    return resized / resized.sum()
+
+
+def _extend_periodically(picture: Tensor, margin: int) -> Tensor:
+    """Pad by reflection and fade to the mean, so that the picture is periodic."""
+    mean = picture.mean((2, 3), keepdim=True)
+    margins = (margin, margin, margin, margin)
+    padded = F.pad(picture - mean, margins, mode="reflect")
+    for axis in (2, 3):
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=picture.device)[:-1])
+        shape = [-1 if index == axis else 1 for index in range(4)]
+        weight = torch.ones(padded.shape[axis], device=picture.device)
+        weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
+        padded = padded * weight.reshape(shape)
+    return padded + mean
+
+
+def _make_border_taper(picture: Tensor, margin: int) -> Tensor:
+    """Return weights (Y, X) that fall to 0 at the border, where light comes from outside."""
+    lines = []
+    for count in picture.shape[2:]:
+        edge = min(margin, count // 4)
+        weight = torch.ones(count, device=picture.device)
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=picture.device)[:-1]) ** 2
+        weight[:edge], weight[-edge:] = rise, rise.flip(0)
+        lines.append(weight)
+    return lines[0][:, None] * lines[1]
+
+
+def _compute_gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Return differences along Y and X, of the picture's size; 0 in the last row and column."""
+    down = torch.diff(picture, dim=2, append=picture[:, :, -1:])
+    right = torch.diff(picture, dim=3, append=picture[..., -1:])
+    return down, right
+
+
+def _compute_transfer_function(kernel: Tensor, grid: torch.Size) -> Tensor:
+    """Return the transfer function of a kernel whose origin is its middle pixel."""
+    wide = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
+    shift = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
+    transfer: Tensor = torch.fft.rfft2(torch.roll(wide, shift, (0, 1)))
+    return transfer
+
+
+def find_most_likely_blur(
+    measurement: Tensor, noise_variance: Tensor, blurs: Sequence[Callable[[], nn.Module]]
+) -> nn.Module:
+    """Return the blur under which the spectrum of the measurement is most likely.
+
+    Parameters
+    ----------
+    measurement : Tensor
+        (1, C, Y, X); all channels share the blur.
+    noise_variance : Tensor
+        (C,), of white noise, in squared units of the measurement.
+    blurs : sequence of callables
+        Factories of the candidates, modules that return a kernel (*sizes) without an input. The
+        parameters of the best ones are fitted, and the best of these is returned.
+
+    References
+    ----------
+    Levin, Weiss, Durand, Freeman, Understanding and evaluating blind deconvolution algorithms,
+    CVPR 2009, doi:10.1109/CVPR.2009.5206815 (why to estimate the blur without the picture).
+    Field, Relations between the statistics of natural images and the response properties of
+    cortical cells, J. Opt. Soc. Am. A 4(12), 1987, doi:10.1364/JOSAA.4.002379.
+    """
+    grid = tuple(measurement.shape[2:])
+    power, frequency, indices = _compute_periodogram(measurement)
+    subset = torch.linspace(
+        0, len(frequency) - 1, min(MAX_SEARCH_FREQUENCIES, len(frequency))
+    ).long()
+    subset = subset.to(frequency.device)
+    candidates = []
+    for make in blurs:
+        blur = make().to(measurement.device)
+        search_indices = indices[subset]
+        with torch.no_grad():
+            spectrum = _compute_blur_power(blur, grid, search_indices)
+        fit_input = _SpectrumModel(power[:, subset], frequency[subset], noise_variance)
+        candidates.append((fit_input.fit(spectrum.clone, SEARCH_STEPS), blur))
+    candidates.sort(key=lambda pair: pair[0])
+    best: tuple[float, nn.Module] | None = None
+    for _, blur in candidates[:MAX_FINAL_CANDIDATES]:
+        fit_input = _SpectrumModel(power, frequency, noise_variance)
+        spectrum_of = partial(_compute_blur_power, blur, grid, indices)
+        loss = fit_input.fit(spectrum_of, FINAL_FIT_STEPS, list(blur.parameters()))
+        if best is None or loss < best[0]:
+            best = (loss, blur)
+    assert best is not None
+    return best[1]
+
+
+class _SpectrumModel:
+    """Model of the spectrum of scene and noise: level, exponent and floor for each channel."""
+
+    def __init__(self, power: Tensor, frequency: Tensor, noise_variance: Tensor) -> None:
+        self._log_power = power.clamp(min=1e-30).log() + EULER  # (C, K)
+        self._log_frequency = frequency.log()
+        self._log_noise = noise_variance.clamp(min=1e-30).log()[:, None]
+        low = self._log_frequency < log(0.08)
+        level = (self._log_power + SPECTRUM_EXPONENT * self._log_frequency)[:, low].mean(
+            1, keepdim=True
+        )
+        self.level = level.clone().requires_grad_()
+        self.fall = torch.full_like(level, SPECTRUM_EXPONENT).requires_grad_()
+        self.floor = self._log_noise.clone().requires_grad_()
+
+    def loss(self, spectrum: Tensor) -> Tensor:
+        """Return the mean negative log-likelihood of the periodogram, without constants.
+
+        Parameters
+        ----------
+        spectrum : Tensor
+            (K), squared modulus of the blur's transfer function.
+        """
+        fit_input = self.level - self.fall * self._log_frequency + spectrum.clamp(min=1e-12).log()
+        residual = self._log_power - torch.logaddexp(fit_input, self.floor)
+        fit = nn.functional.huber_loss(
+            residual, torch.zeros_like(residual), delta=HUBER_DELTA, reduction="mean"
+        )
+        prior_penalty = ((self.fall - SPECTRUM_EXPONENT) / SPECTRUM_EXPONENT_STD) ** 2 / 2
+        prior_penalty = prior_penalty + ((self.floor - self._log_noise) / LOG_NOISE_STD) ** 2 / 2
+        return fit + PRIOR_WEIGHT * prior_penalty.mean()
+
+    def fit(
+        self,
+        spectrum: Callable[[], Tensor],
+        steps: int,
+        blur: Sequence[nn.Parameter] = (),
+    ) -> float:
+        """Fit the scene, and the blur's parameters if there are any; return the final loss."""
+        adam = Adam([self.level, self.fall, self.floor, *blur], lr=SPECTRUM_LEARNING_RATE)
+        with torch.enable_grad():
+            for step in range(steps):
+                adam.param_groups[0]["lr"] = SPECTRUM_LEARNING_RATE * (1 - step / steps)
+                adam.zero_grad()
+                loss = self.loss(spectrum())
+                loss.backward()
+                adam.step()
+        return float(loss.detach())
+
+
+def _compute_periodogram(measurement: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return power (C, K), frequencies (K,) and their flat indices (K,) in the half-plane."""
+    height, width = measurement.shape[2:]
+    like = measurement
+    taper = torch.hann_window(height, periodic=False, device=like.device)[:, None]
+    taper = taper * torch.hann_window(width, periodic=False, device=like.device)
+    mean = (like[0] * taper).sum((1, 2), keepdim=True) / taper.sum()
+    power = torch.fft.rfft2((like[0] - mean) * taper).abs() ** 2 / (taper**2).sum()
+    down = torch.fft.fftfreq(height, device=like.device)[:, None]
+    right = torch.fft.rfftfreq(width, device=like.device)
+    frequency = (down**2 + right**2).sqrt()
+    in_range = (frequency > MIN_FREQUENCY) & (frequency < MAX_FREQUENCY)
+    return power[:, in_range], frequency[in_range], in_range.flatten().nonzero()[:, 0]
+
+
+def _compute_blur_power(blur: nn.Module, grid: tuple[int, ...], places: Tensor) -> Tensor:
+    """Return the squared modulus of a kernel's transfer function at some frequencies (K,)."""
+    kernel: Tensor = blur()
+    power: Tensor = torch.fft.rfft2(kernel, s=grid).abs() ** 2
+    return power.flatten()[places]
