@@ -20,7 +20,7 @@ from napari_dip.pipeline.store.run_folder import (
     make_run_folder,
     remove_run_folder,
 )
-from napari_dip.scale.cluster.worker_task import CrashCounter
+from napari_dip.scale.cluster.worker import CrashCounter
 
 if TYPE_CHECKING:
     from pathlib import Path

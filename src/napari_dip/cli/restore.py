@@ -58,10 +58,7 @@ from napari_dip.pipeline.recipe import (
 )
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
-from napari_dip.pipeline.store.joint_network import (
-    SHARED_NETWORK_INPUT,
-    read_network,
-)
+from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT, take_network
 from napari_dip.pipeline.store.results import (
     add_to_failure,
     choose_free_name,
@@ -74,7 +71,7 @@ from napari_dip.pipeline.store.results import (
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
@@ -109,13 +106,18 @@ class Request:
     settings: Mapping[str, str]
     images: Mapping[str, str]
     outputs: Mapping[str, str]
-    from_recipe: str | None
-    axes: str | None
-    keep_after: str | None
-    overwrite: bool
-    resume: bool
-    quiet: bool
+    from_recipe: str | None = None
+    axes: str | None = None
+    keep_after: str | None = None
+    overwrite: bool = False
+    resume: bool = False
+    quiet: bool = False
     targets: Mapping[str, Path] = field(default_factory=dict)
+
+    def say(self, *lines: object) -> None:
+        """Print messages, unless the command is to be quiet."""
+        for line in () if self.quiet else lines:
+            print_message(str(line))
 
 
 def run_restore_command(task: str, image: str, **options: Any) -> int:
@@ -144,9 +146,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     stamps = stamp_files(plan)
     data = _load_pixels(plan, stamps)
     printed_notes = [*_list_plan_notes(plan), *_list_clipping_notes(plan, data)]
-    if not request.quiet:
-        for line in (f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes):
-            print_message(str(line))
+    request.say(f"{plan.summary} {PLAN_TIME_NOTE}", *printed_notes)
     store = _open_run_store(request)
     with Interrupt(quiet=request.quiet) as interrupt:
         control = make_keep_after_control(request.keep_after, interrupt.poll_control)
@@ -178,9 +178,8 @@ def _report_notes(
     if result is None or request.quiet:
         return
     quality_notes = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
-    for note in dict.fromkeys((*read_report_notes(result.report), *quality_notes)):
-        if note not in before:
-            print_message(str(note))
+    notes = dict.fromkeys((*read_report_notes(result.report), *quality_notes))
+    request.say(*(note for note in notes if note not in before))
 
 
 def run_plan_command(task: str, image: str, **options: Any) -> int:
@@ -198,35 +197,22 @@ def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request
     values = {name: value for name, value in options.items() if value is not None}
     names = OLD_SETTINGS.get(task, {})
     values, renaming_notes = rename_keys(values, {**names, **OLD_INPUTS})
-    setting_names = {
-        *(name for name in TASKS[task].list_setting_names()),
-        *RunSettings.model_fields,
-    }
-    settings = {name: value for name, value in values.items() if name in setting_names}
-    settings, notes = rename_settings(task, settings)
-    if not values.get("quiet", False):
-        for note in (*renaming_notes, *notes):
-            print_message(note)
-    extra_input_names = [
-        *(task_input.name for task_input in TASKS[task].spec.inputs[1:]),
-        SHARED_NETWORK_INPUT,
-    ]
-    return Request(
+
+    def select(names: Iterable[str]) -> dict[str, Any]:
+        return {name: values[name] for name in names if name in values}
+
+    setting_names = {*TASKS[task].list_setting_names(), *RunSettings.model_fields}
+    settings, notes = rename_settings(task, select(setting_names))
+    input_names = [task_input.name for task_input in TASKS[task].spec.inputs[1:]]
+    flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet")
+    request = Request(
         settings=settings,
-        images={
-            "image": image,
-            **{name: values[name] for name in extra_input_names if name in values},
-        },
-        outputs={
-            name: values[name] for name in ("output", *list_extra_outputs(task)) if name in values
-        },
-        from_recipe=values.get("from_recipe"),
-        axes=values.get("axes"),
-        keep_after=values.get("keep_after"),
-        overwrite=values.get("overwrite", False),
-        resume=values.get("resume", False),
-        quiet=values.get("quiet", False),
+        images={"image": image, **select([*input_names, SHARED_NETWORK_INPUT])},
+        outputs=select(("output", *list_extra_outputs(task))),
+        **select(flags),
     )
+    request.say(*renaming_notes, *notes)
+    return request
 
 
 def _build_recipe(task: str, request: Request) -> Recipe:
@@ -267,11 +253,7 @@ def _check_outputs(request: Request, pixels: int) -> dict[str, Path]:
 
 def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
     extra_paths = {name: path for name, path in request.images.items() if name != "image"}
-    network = (
-        read_network(extra_paths.pop(SHARED_NETWORK_INPUT))
-        if SHARED_NETWORK_INPUT in extra_paths
-        else None
-    )
+    network = take_network(extra_paths)
     extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
     return raise_if_refused(preflight(recipe, spec, detect_machine(), extra_headers, network))
 
@@ -312,8 +294,8 @@ def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
             failures.append(rescue_failure or convert_to_failure(failure, target))
     if failures:
         raise failures[0]
+    request.say(describe_end(result))
     if not request.quiet:
-        print_message(describe_end(result))
         print_result(request.outputs["output"], saved=True)
 
 
@@ -346,18 +328,15 @@ def _forget_partial(request: Request, result: Restoration) -> None:
     partial_path = insert_name_suffix(Path(request.outputs["output"]), "partial")
     with suppress(Exception):  # a file that cannot be read is not ours
         provenance = migrate_record(read_provenance(partial_path) or {})
-        is_same_run = (
-            provenance.get("report", {}).get("input_sha256") == result.report["input_sha256"]
-        )
-        is_same_run = is_same_run and provenance["recipe"] == result.recipe.to_dict()
+        report = provenance.get("report", {})
         if (
-            is_same_run
+            report.get("input_sha256") == result.report["input_sha256"]
+            and provenance["recipe"] == result.recipe.to_dict()
             and not partial_path.is_symlink()
-            and has_reported_pixels(partial_path, provenance["report"])
+            and has_reported_pixels(partial_path, report)
         ):
             remove_result(partial_path)
-            if not request.quiet:
-                print_message(f"'{partial_path}' of the interrupted run was removed.")
+            request.say(f"'{partial_path}' of the interrupted run was removed.")
 
 
 def _add_resume_hint(failure: FailedError, store: CheckpointStore) -> FailedError:
@@ -376,14 +355,14 @@ def _open_run_store(request: Request) -> CheckpointStore:
     store = CheckpointStore(default_path, resume=request.resume)
     path = store.folder.path
     has_state = store.folder.has_entries()
-    if path != default_path and not request.quiet:
-        print_message(
+    if path != default_path:
+        request.say(
             f"'{default_path}' is not of this program and stays; the run is kept in '{path}'."
         )
-    if request.resume and not has_state and not request.quiet:
-        print_message(f"There is no unfinished run at '{path}'; starting from the beginning.")
-    if has_state and not request.resume and not request.quiet:
-        print_message(f"The unfinished run in '{path}' will be replaced; --resume continues it.")
+    if request.resume and not has_state:
+        request.say(f"There is no unfinished run at '{path}'; starting from the beginning.")
+    if has_state and not request.resume:
+        request.say(f"The unfinished run in '{path}' will be replaced; --resume continues it.")
     return store
 
 
@@ -398,10 +377,8 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
         save_picture(path, result.image, plan.source, plan.result_scale, result, False)
     except Exception as failure:
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
-    if not request.quiet:
-        print_message(f"Interrupted; the best picture so far was saved as '{path}'.")
-        if store.folder.has_entries():
-            print_message(str(make_note("resume-hint")))
+    hints = [make_note("resume-hint")] if store.folder.has_entries() else []
+    request.say(f"Interrupted; the best picture so far was saved as '{path}'.", *hints)
     return EXIT_INTERRUPT
 
 

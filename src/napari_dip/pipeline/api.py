@@ -75,17 +75,10 @@ def restore(
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
-    from napari_dip.pipeline.store.joint_network import (
-        SHARED_NETWORK_INPUT,
-        read_network,
-    )
+    from napari_dip.pipeline.store.joint_network import take_network
 
     parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
-    network = (
-        None
-        if (network_path := inputs.pop(SHARED_NETWORK_INPUT, None)) is None
-        else read_network(network_path)
-    )
+    network = take_network(inputs)
     _check_names(parsed_recipe, inputs)
     control = make_keep_after_control(keep_after)
     spec, pixels = describe_input("image", image, axes)

@@ -16,8 +16,7 @@ from napari_dip.pipeline.execute.shards import Shard, compute_max_shards
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.batch import make_worker_task
-from napari_dip.scale.cluster.worker import restore_shard_on_worker
-from napari_dip.scale.cluster.worker_task import restore_file_on_worker
+from napari_dip.scale.cluster.worker import restore_file_on_worker, restore_shard_on_worker
 from scale.cluster.played_crew import Here, go
 
 if TYPE_CHECKING:

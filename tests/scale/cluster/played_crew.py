@@ -6,10 +6,10 @@ import json
 
 import napari_dip as dip
 from napari_dip.engine.control import Control
-from napari_dip.scale.cluster.worker import restore_shard_on_worker
-from napari_dip.scale.cluster.worker_task import (
+from napari_dip.scale.cluster.worker import (
     WorkerMessage,
     restore_file_on_worker,
+    restore_shard_on_worker,
     serialise_event,
 )
 

@@ -31,7 +31,7 @@ from napari_dip.scale.cluster.pool import (
     make_oversubscription_note,
     make_task_resources,
 )
-from napari_dip.scale.cluster.worker_task import get_versions, restore_file_on_worker
+from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
 from scale.cluster.played_crew import Here, go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")

@@ -32,6 +32,12 @@ NETWORK_FILE_SCHEMA = 1
 SHARED_NETWORK_INPUT = "network_file"
 
 
+def take_network(inputs: dict[str, Any]) -> JointNetwork | None:
+    """Remove the network of a series from further inputs and return it; None if there is none."""
+    path = inputs.pop(SHARED_NETWORK_INPUT, None)
+    return None if path is None else read_network(path)
+
+
 def read_network(path: str | os.PathLike[str]) -> JointNetwork:
     """Read the description of a network file, without importing torch or verifying the weights.
 

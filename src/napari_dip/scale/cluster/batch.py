@@ -30,7 +30,7 @@ from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
-from napari_dip.scale.cluster.worker_task import (
+from napari_dip.scale.cluster.worker import (
     WorkerTask,
     get_versions,
     parse_event,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.progress import Step, Stopwatch
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
-    from napari_dip.scale.cluster.worker_task import WorkerMessage
+    from napari_dip.scale.cluster.worker import WorkerMessage
 
 #: Maximum number of sends of a unit that the scheduler gave up before any worker started it.
 MAX_TASK_RETRIES = 5

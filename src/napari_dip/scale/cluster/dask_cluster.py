@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
     from napari_dip.scale.batch.jobs import BatchPlan
-    from napari_dip.scale.cluster.worker_task import WorkerTask
+    from napari_dip.scale.cluster.worker import WorkerTask
 
 LOOPBACK = "127.0.0.1"
 #: Timeout of the connection to a scheduler, and of its first worker, in seconds.

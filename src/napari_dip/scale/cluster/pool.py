@@ -21,8 +21,13 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import format_bytes
-from napari_dip.scale.cluster.worker import EVENT_TOPIC, format_versions, receive_control
-from napari_dip.scale.cluster.worker_task import WorkerMessage, get_versions
+from napari_dip.scale.cluster.worker import (
+    EVENT_TOPIC,
+    WorkerMessage,
+    format_versions,
+    get_versions,
+    receive_control,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.control import Control
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.scale.cluster.worker_task import WorkerTask
+    from napari_dip.scale.cluster.worker import WorkerTask
 
 #: Names of dask resources.
 GPU_RESOURCE, MEMORY_RESOURCE = "GPU", "memory"

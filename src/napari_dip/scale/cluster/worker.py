@@ -1,48 +1,71 @@
-"""Run a file or a shard of a file on a worker: receive controls and send events.
+"""Restore a file, or a shard of it, on a worker, and define the messages about it.
 
-A shard writes its tiles, or its fits, into the run folder.
+Pixels are never sent. The worker reads the file and writes the result itself, so both must be on a
+disk that it can access. The plan depends only on the header and on the task, so that every worker
+makes the same plan. Crash counters on the disk stop files that repeatedly kill their workers. A
+shard writes its tiles, or its fits, into the folder of the run.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, make_refusal
+from napari_dip.errors import FailedError, Refusal, RefusedError, make_refusal, read_refusal
+from napari_dip.io.reading import read_spec
+from napari_dip.io.writing import write_text
+from napari_dip.pipeline.assess.report_fields import (
+    CountField,
+    StrictModel,
+    TextField,
+    read_record,
+)
 from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
-from napari_dip.pipeline.machine import detect_machine, load_torch
+from napari_dip.pipeline.machine import detect_machine, get_torch_version, load_torch
+from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
+from napari_dip.pipeline.store.joint_network import take_network
 from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
 from napari_dip.pipeline.torch_state import run_in_default_state
-from napari_dip.scale.batch.file import BatchInterrupt, check_interrupt
-from napari_dip.scale.batch.jobs import ENDING_CONTROLS
-from napari_dip.scale.batch.records import read_verified_record
-from napari_dip.scale.cluster.worker_task import (
-    MAX_WORKER_DEATHS,
-    SHARD_COUNTER_SUFFIX,
-    CrashCounter,
-    get_versions,
-    make_failure_answer,
-    make_worker_answer,
-    plan_worker_job,
-    restore_file_on_worker,
-    serialise_event,
+from napari_dip.scale.batch.file import (
+    BatchInterrupt,
+    check_interrupt,
+    record_failure,
+    restore_file,
 )
+from napari_dip.scale.batch.jobs import ENDING_CONTROLS, FileOutcome, Job
+from napari_dip.scale.batch.plan import plan_file
+from napari_dip.scale.batch.records import make_result_paths, read_verified_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.pipeline.execute.shards import Shard
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.scale.batch.jobs import Job
-    from napari_dip.scale.cluster.worker_task import WorkerTask
+    from napari_dip.scale.batch.jobs import ResultPaths
 
+#: Number of workers that one file may kill before it fails: a single loss may be chance.
+MAX_WORKER_DEATHS = 2
+#: Suffix of the crash counter of each shard, in the run folder.
+SHARD_COUNTER_SUFFIX = ".starts"
+#: Fields of an event and of its progress that are sent; the preview picture is not.
+_EVENT_FIELDS = (
+    *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
+    *("seconds", "unit", "units"),
+)
+_PROGRESS_FIELDS = ("done", "total", "seconds_left")
 #: Topic of events; the scheduler keeps only the last thousand messages of a topic.
 EVENT_TOPIC = "napari-dip"
 #: Control of each session; the oldest sessions are dropped.
@@ -52,6 +75,265 @@ _MAX_SESSIONS = 100
 ACTIVE_WORKER_STATES = ("running", "paused")
 #: Runs one fit at a time, which then has torch's threads and the memory to itself.
 _FIT_LOCK = threading.Lock()
+
+
+class _CountFields(StrictModel):
+    session: TextField
+    begun: CountField
+
+
+class CrashCounter:
+    """Count on the disk how often a unit was started in a session without reaching its end.
+
+    Parameters
+    ----------
+    path : Path
+    session : str
+
+    Notes
+    -----
+    The scheduler counts deaths, too. But it charges a worker's death to every task assigned to that
+    worker, and on a remote cluster its limit is not under our control.
+    """
+
+    def __init__(self, path: Path, session: str) -> None:
+        self._path = path
+        self._session = session
+
+    def count(self) -> int:
+        """Return how often the unit was started in this session."""
+        record = self._read()
+        return record["begun"] if record and record["session"] == self._session else 0
+
+    def add(self) -> None:
+        """Count one start before the work begins; raise `FailedError` if the disk is full."""
+        if os.path.lexists(self._path) and self._read() is None:  # not a file of ours
+            return
+        content = {"session": self._session, "begun": self.count() + 1}
+        write_text(self._path, json.dumps(content), overwrite=True)
+
+    def remove(self) -> None:
+        """Remove the counter once the unit has ended."""
+        if self._read() is not None:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        """Read session and count; None if there is no valid file."""
+        with suppress(RefusedError, OSError, ValueError):
+            record = read_record(self._path, "list of beginnings", _CountFields)
+            if len(record) == len(_CountFields.model_fields) and not self._path.is_symlink():
+                return record
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerTask:
+    """What a worker needs to restore one file: less than a kilobyte, whatever the file's size.
+
+    Attributes
+    ----------
+    number : int
+        1-based number of the file, in the order of the inputs.
+    session : str
+        Identifier of this call; worker deaths of earlier calls do not count.
+    root : str
+        Folder that relative paths refer to; "" for the working folder of the process.
+    source, folder, result : str
+        The file, the folder of results, and the name of the result there.
+    recipe : str
+        The recipe as JSON.
+    axes : str or None
+    extra_inputs : mapping of str to str
+        Paths of the further inputs.
+    machine : Machine
+        Machine to plan for, the same for all workers.
+    report_interval : float
+        Minimum seconds between two messages about the same step.
+    versions : tuple of str
+        Versions of napari-dip and torch.
+    shard : Shard or None
+        Shard to restore; None: the rest of the file, and its result.
+    """
+
+    number: int
+    session: str
+    root: str
+    source: str
+    folder: str
+    result: str
+    recipe: str
+    axes: str | None
+    machine: Machine
+    extra_inputs: Mapping[str, str] = field(default_factory=dict)
+    report_interval: float = 1.0
+    versions: tuple[str, ...] = ()
+    shard: Shard | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique name within the session."""
+        return str(self.number) if self.shard is None else f"{self.number}-{self.shard.name}"
+
+    @property
+    def paths(self) -> ResultPaths:
+        """Paths of the result and of the files that belong to it."""
+        return make_result_paths(Path(self.root) / self.folder, self.result)
+
+
+def restore_file_on_worker(
+    worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
+) -> dict[str, Any]:
+    """Restore one file in this process, unless it is finished or has killed too many workers.
+
+    Parameters
+    ----------
+    worker_task : WorkerTask
+    control : callable
+        Polled at every iteration.
+    on_event : callable
+        Called with each event.
+
+    Returns
+    -------
+    dict
+        The outcome in plain types; see `parse_worker_answer`.
+    """
+    paths, job = worker_task.paths, plan_worker_job(worker_task)
+    if isinstance(job.plan, Refusal):
+        return make_worker_answer("refused", refusal=job.plan)
+    if control() in ENDING_CONTROLS:
+        return make_worker_answer("waiting")
+    crash_counter = CrashCounter(paths.crash_counter, worker_task.session)
+    folder = RunFolder(paths.checkpoint, resume=True)
+    shard_counters = folder.path.glob(f"*{SHARD_COUNTER_SUFFIX}")
+    try:
+        deaths = [
+            crash_counter.count(),
+            *(CrashCounter(share, worker_task.session).count() for share in shard_counters),
+        ]
+        if max(deaths) >= MAX_WORKER_DEATHS:
+            refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
+            outcome = record_failure(job, job.plan, {}, "failed", refusal)
+        else:
+            crash_counter.add()
+            # resume, so that the work of a lost worker is not repeated
+            steps = restore_file(job, job.plan, resume=True, control=control)
+            outcome = drain_generator(steps, on_event)
+    except FailedError as error:  # the folder cannot be written to
+        outcome = FileOutcome(source=job.source, state="failed", refusal=error.refusal)
+    crash_counter.remove()
+    return make_worker_answer(outcome.state, refusal=outcome.refusal, record=outcome.record)
+
+
+def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) -> FileOutcome:
+    """Convert the answer of a worker to an outcome.
+
+    Parameters
+    ----------
+    job : Job
+    answer : mapping
+        From `restore_file_on_worker`.
+    resume : bool
+        Whether the batch is resumed. If not, a result that a worker found finished is of this call.
+    """
+    state = answer["state"]
+    if state == "kept" and not resume:
+        state = "restored"
+    done = state in ("restored", "kept")
+    refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
+    result, picture = (job.paths.result, job.paths.picture) if done else (None, None)
+    return FileOutcome(
+        source=job.source,
+        state=state,
+        result=result,
+        picture=picture,
+        refusal=refusal,
+        record=answer["receipt"],
+    )
+
+
+def serialise_event(event: Event) -> dict[str, Any]:
+    """Convert an event to plain types, without its picture."""
+    progress = {
+        name: _make_portable_number(getattr(event.progress, name)) for name in _PROGRESS_FIELDS
+    }
+    fields = {name: _make_portable_number(getattr(event, name)) for name in _EVENT_FIELDS}
+    return {**fields, "progress": progress}
+
+
+def parse_event(text: Mapping[str, Any]) -> Event:
+    """Convert plain types back to an event."""
+    return Event(**{**text, "progress": Progress(**text["progress"])})
+
+
+def get_versions() -> tuple[str, ...]:
+    """Return the versions of napari-dip and torch, which pixels depend on."""
+    from napari_dip.version import __version__
+
+    return __version__, get_torch_version()
+
+
+def plan_worker_job(worker_task: WorkerTask) -> Job:
+    """Plan the file of a task exactly as the sender did."""
+    root = Path(worker_task.root)
+    source = root / worker_task.source
+    recipe = recipe_from_json(worker_task.recipe)
+    try:
+        extra_paths = {name: root / path for name, path in worker_task.extra_inputs.items()}
+        network = take_network(extra_paths)
+        extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
+        plan = plan_file(
+            recipe, source, worker_task.axes, extra_headers, worker_task.machine, network
+        )
+    except RefusedError as error:
+        plan = error.refusal
+    if isinstance(plan, Refusal) and plan.code == "file-missing":
+        input_paths = (source, *(root / path for path in worker_task.extra_inputs.values()))
+        missing_path = next((path for path in input_paths if not path.exists()), source)
+        plan = make_refusal("cluster-unseen", path=missing_path)
+    return Job(source=source, plan=plan, paths=worker_task.paths)
+
+
+def make_worker_answer(
+    state: str, *, refusal: Refusal | None = None, record: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the outcome of a unit in plain types."""
+    refusal_fields = None if refusal is None else refusal.to_dict()
+    return {"state": state, "refusal": refusal_fields, "receipt": dict(record or {})}
+
+
+def _make_portable_number(value: Any) -> Any:
+    """Convert NumPy and torch numbers to float, which every process can read."""
+    return value if value is None or isinstance(value, str | int) else float(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMessage:
+    """One message about a unit.
+
+    Attributes
+    ----------
+    unit : str
+        Name of the unit.
+    worker : str
+        Address of the worker; "" if the scheduler sent the message.
+    event : mapping or None
+        Progress of the work.
+    answer : mapping or None
+        The outcome, once the unit is finished.
+    is_given_up : bool
+        Whether the scheduler gave the unit up after deaths of its workers.
+    traceback_text : str
+        Traceback of an unexpected error.
+    """
+
+    unit: str
+    worker: str = ""
+    event: Mapping[str, Any] | None = None
+    answer: Mapping[str, Any] | None = None
+    is_given_up: bool = False
+    traceback_text: str = ""
 
 
 def restore_shard_on_worker(
@@ -136,13 +418,9 @@ def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | No
         down and another should resume from the checkpoint.
     """
     if worker_task.versions != get_versions():
-        return make_failure_answer(
-            make_refusal(
-                "cluster-versions",
-                found=format_versions(get_versions()),
-                here=format_versions(worker_task.versions),
-            )
-        )
+        actual, wanted = map(format_versions, (get_versions(), worker_task.versions))
+        refusal = make_refusal("cluster-versions", found=actual, here=wanted)
+        return make_worker_answer("failed", refusal=refusal)
     key = worker.get_current_task()
 
     def poll_control() -> Control:
