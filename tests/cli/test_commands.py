@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from napari_dip.cli import main
-from napari_dip.cli.terminal import summarise_task
+from napari_dip.cli.app import summarise_task
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
 from napari_dip.tasks import TASKS

@@ -15,7 +15,7 @@ import tifffile
 import napari_dip as dip
 from napari_dip.cli import main
 from napari_dip.cli.app import _report_unexpected_error
-from napari_dip.cli.progress import BarReporter
+from napari_dip.cli.terminal import BarReporter
 from napari_dip.errors import RefusedError, make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.pipeline.assess.html_page import render_page

@@ -19,8 +19,8 @@ import tifffile
 import napari_dip as dip
 from commands import start
 from napari_dip.cli import main
-from napari_dip.cli.progress import SINGLE_RUN, BarReporter, format_event
 from napari_dip.cli.restore import find_partial_path
+from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.progress import Progress

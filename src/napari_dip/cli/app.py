@@ -6,12 +6,26 @@ Exit codes: 0 done, 1 failed, 2 refused before work began, 130 interrupted.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from contextlib import suppress
+from dataclasses import replace
+from difflib import get_close_matches
+from inspect import getmodule
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from napari_dip.cli.options import (
     DEFAULT_GROUP,
@@ -32,16 +46,13 @@ from napari_dip.cli.terminal import (
     EXIT_INTERRUPT,
     EXIT_REFUSAL,
     EXIT_SUCCESS,
-    convert_parser_error,
     discard_stream,
     make_print_failure,
-    name_options,
     print_message,
-    summarise_task,
     use_streams,
 )
 from napari_dip.errors import FailedError, RefusedError, make_refusal
-from napari_dip.errors.fault import make_lines_printable
+from napari_dip.errors.fault import make_lines_printable, make_printable
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import check_working_folder
 from napari_dip.pipeline.machine import is_memory_error
@@ -57,6 +68,13 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_dip.errors import Refusal
+    from napari_dip.tasks import Task
+
+COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods", "doctor", "demo")
+#: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
+#: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
+_MIN_NAME_SIMILARITY = 0.8
 #: Options that the parser handles itself.
 _PARSER_OPTIONS = frozenset(("--help", "-h", "--version"))
 _ABOUT = """Restore one noisy microscopy image with an untrained network fitted to it alone.
@@ -86,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_working_folder()
         return _run_command(tokens)
     except CycloptsError as error:
-        print_message(convert_parser_error(error, tokens).message)
+        print_message(_convert_parser_error(error, tokens).message)
         return EXIT_REFUSAL
     except RefusedError as error:
-        print_message(name_options(error.refusal, tokens).message)
+        print_message(_name_options(error.refusal, tokens).message)
         return EXIT_REFUSAL
     except FailedError as failure:
         print_message(failure.refusal.message)
@@ -193,6 +211,109 @@ def _run_demo(
     from napari_dip.cli.commands import run_demo_command
 
     return run_demo_command(window, preset)
+
+
+def summarise_task(task: type[Task]) -> str:
+    """Return the summary of a task: the first line of its module's docstring, after the name."""
+    line_parts = (
+        (getmodule(task).__doc__ or task.spec.title).strip().splitlines()[0].partition(": ")
+    )
+    summary = line_parts[2] or line_parts[0]
+    return summary[:1].upper() + summary[1:]
+
+
+def _name_options(refusal: Refusal, tokens: Sequence[str]) -> Refusal:
+    """Name a setting in a refusal as typed: '--max-iterations' instead of 'max_iterations'."""
+    for option in (token.partition("=")[0] for token in tokens if refusal.code == "setting-wrong"):
+        if option[:2] == "--" and refusal.facts["field"] == option[2:].replace("-", "_"):
+            return replace(refusal, facts={**refusal.facts, "field": option})
+    return refusal
+
+
+def _convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
+    """Convert an error of the parser to a refusal."""
+    chain = " ".join(("napari-dip", *(error.command_chain or ())))
+    help_line = f"{chain} --help"
+    printable = make_printable((error.unused_tokens or [""])[0])
+    if isinstance(error, UnknownOptionError):
+        return _refuse_unknown_option(error, help_line)
+    if isinstance(error, UnknownCommandError):
+        return _refuse_unknown_command(error, tokens, printable)
+    if isinstance(error, UnusedCliTokensError):
+        return make_refusal("argument-extra", found=printable, help=help_line)
+    if isinstance(error, RepeatArgumentError):
+        return make_refusal("option-twice", option=error.token.keyword or "")
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return _refuse_missing_argument(error, tokens, help_line)
+    return make_refusal(
+        "command-line", why=str(error).strip().splitlines()[0].rstrip(".?"), help=help_line
+    )
+
+
+def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
+    option = error.token.keyword or error.token.value
+    name = option.partition("=")[0]
+    if not os.path.lexists(option):
+        names = [name for argument in error.argument_collection for name in argument.names]
+        if close_matches := get_close_matches(
+            f"--{name.lstrip('-')}", names, n=1, cutoff=_MIN_NAME_SIMILARITY
+        ):
+            return make_refusal(
+                "option-misspelt", found=name, near=close_matches[0], help=help_line
+            )
+        if not _is_name(option):
+            return make_refusal("option-unknown", found=name, help=help_line)
+    return make_refusal("input-dash", found=option, help=help_line)
+
+
+def _is_name(token: str) -> bool:
+    """Return whether a token with a leading dash is a file name rather than an option."""
+    option = token.startswith("--") or len(token.partition("=")[0]) == 2
+    return token.startswith("-") and (not option or os.path.lexists(token))
+
+
+def _refuse_unknown_command(
+    error: UnknownCommandError, tokens: Sequence[str], residual: str
+) -> Refusal:
+    names: tuple[str, ...] = COMMANDS
+    begin = ""
+    if tokens and tokens[0] == "explore":
+        names, begin = tuple(EXPERIMENTS), "explore "
+    elif error.command_chain or (tokens and tokens[0] == "plan"):
+        names, begin = tuple(TASKS), "plan "
+    command = f"{begin}{residual}"
+    if close_matches := get_close_matches(residual.casefold(), names, n=1):
+        help_line = f"napari-dip {begin}--help"
+        return make_refusal(
+            "command-misspelt", found=command, near=f"{begin}{close_matches[0]}", help=help_line
+        )
+    return make_refusal("command-unknown", found=command, known=", ".join(names))
+
+
+def _refuse_missing_argument(
+    error: MissingArgumentError, tokens: Sequence[str], help_line: str
+) -> Refusal:
+    assert error.argument is not None
+    names = error.argument.names
+    options = list(takewhile(lambda token: token != "--", tokens))  # what follows is a file
+    option_name = next((name for name in names if name in options), None)
+    if option_name is not None:
+        value = "".join(options[options.index(option_name) + 1 :][:1])
+        if _is_name(value):
+            return make_refusal("value-dash", found=value, option=option_name, help=help_line)
+        return make_refusal("option-value", option=option_name, help=help_line)
+    for token in (token.partition("=")[0] for token in options if token.startswith("--")):
+        if close_matches := get_close_matches(token, names, n=1, cutoff=_MIN_NAME_SIMILARITY):
+            return make_refusal(
+                "option-misspelt", found=token, near=close_matches[0], help=help_line
+            )
+    if not names or not names[0].startswith("-"):
+        missing = "the recipe file" if names[:1] == ("RECIPE",) else "the image file"
+        return make_refusal("argument-missing", argument=missing, help=help_line)
+    position_hint = " before '--'" if len(options) < len(tokens) else ""
+    return make_refusal(
+        "argument-missing", argument=f"the option {names[-1]}{position_hint}", help=help_line
+    )
 
 
 def _report_unexpected_error(error: Exception) -> int:

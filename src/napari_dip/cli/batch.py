@@ -6,14 +6,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.cli.progress import WHOLE_BATCH, choose_reporter
 from napari_dip.cli.terminal import (
     EXIT_FAILURE,
     EXIT_INTERRUPT,
     EXIT_REFUSAL,
     EXIT_SUCCESS,
     PLAN_TIME_NOTE,
+    WHOLE_BATCH,
     Interrupt,
+    choose_reporter,
     print_message,
     print_result,
 )

@@ -12,8 +12,15 @@ from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.cli.progress import SINGLE_RUN, choose_reporter, describe_end, run_and_show
-from napari_dip.cli.terminal import PLAN_TIME_NOTE, print_message, print_result
+from napari_dip.cli.terminal import (
+    PLAN_TIME_NOTE,
+    SINGLE_RUN,
+    choose_reporter,
+    describe_end,
+    print_message,
+    print_result,
+    run_and_show,
+)
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.experiments import EXPERIMENTS

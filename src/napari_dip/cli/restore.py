@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.options import list_extra_outputs
-from napari_dip.cli.progress import describe_end, run_and_show
 from napari_dip.cli.terminal import (
     EXIT_INTERRUPT,
     EXIT_SUCCESS,
     PLAN_TIME_NOTE,
     Interrupt,
     describe_axes,
+    describe_end,
     print_message,
     print_result,
+    run_and_show,
 )
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes

@@ -1,4 +1,4 @@
-"""Print messages and results, convert parser errors to refusals, and handle Ctrl-C.
+"""Print messages, results and progress, and handle Ctrl-C.
 
 Messages go to the error stream, so that the output stream holds only results. The first Ctrl-C
 keeps the best picture so far; the second one aborts.
@@ -10,58 +10,37 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
-from dataclasses import replace
-from difflib import get_close_matches
-from inspect import getmodule
+import time
+from contextlib import closing, suppress
 from io import TextIOWrapper
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cyclopts import (
-    CycloptsError,
-    MissingArgumentError,
-    RepeatArgumentError,
-    UnknownCommandError,
-    UnknownOptionError,
-    UnusedCliTokensError,
-)
-
-from napari_dip.errors import FailedError, make_refusal
+from napari_dip.errors import FailedError
 from napari_dip.errors.fault import make_lines_printable, make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.events import Control
-from napari_dip.tasks import TASKS
+from napari_dip.pipeline.events import Control, drain_generator
+from napari_dip.pipeline.machine import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator
     from types import FrameType, TracebackType
 
-    from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.tasks import Task
+    from napari_dip.pipeline.events import Event, Restoration
 
 #: Exit codes: done, failed, refused before work, interrupted (128 + SIGINT).
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
-COMMANDS = (*TASKS, "batch", "noise", "camera-maps", "explore", "plan", "methods", "doctor", "demo")
-#: Minimum similarity of a misspelt name to the suggested one, from 0 to 1. With the 0.6 of difflib,
-#: '--dark' would suggest '--mask'; with 0.7, '--sharpness' would suggest '--sharing'.
-_MIN_NAME_SIMILARITY = 0.8
 #: Condition under which the time of a plan holds.
 PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
 _INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
-
-
-def summarise_task(task: type[Task]) -> str:
-    """Return the summary of a task: the first line of its module's docstring, after the name."""
-    line_parts = (
-        (getmodule(task).__doc__ or task.spec.title).strip().splitlines()[0].partition(": ")
-    )
-    summary = line_parts[2] or line_parts[0]
-    return summary[:1].upper() + summary[1:]
+#: Seconds between two lines in a pipe: enough to see progress, few enough for a log.
+LINE_SECONDS = 5.0
+#: Number of a run outside a batch; those of a batch start at 1.
+SINGLE_RUN = 0
+#: Number of the batch itself.
+WHOLE_BATCH = -1
 
 
 def print_message(text: str) -> None:
@@ -133,105 +112,11 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-def name_options(refusal: Refusal, tokens: Sequence[str]) -> Refusal:
-    """Name a setting in a refusal as typed: '--max-iterations' instead of 'max_iterations'."""
-    for option in (token.partition("=")[0] for token in tokens if refusal.code == "setting-wrong"):
-        if option[:2] == "--" and refusal.facts["field"] == option[2:].replace("-", "_"):
-            return replace(refusal, facts={**refusal.facts, "field": option})
-    return refusal
-
-
 def describe_axes(source: ImageSpec) -> tuple[Note, ...]:
     """Return a note about the assumed axes of a stack whose file does not name them."""
     if not source.has_guessed_axes or source.axes in ("YX", "YXS"):
         return ()
     return (make_note("axes-guessed", name=source.name, axes=source.axes),)
-
-
-def convert_parser_error(error: CycloptsError, tokens: Sequence[str]) -> Refusal:
-    """Convert an error of the parser to a refusal."""
-    chain = " ".join(("napari-dip", *(error.command_chain or ())))
-    help_line = f"{chain} --help"
-    printable = make_printable((error.unused_tokens or [""])[0])
-    if isinstance(error, UnknownOptionError):
-        return _refuse_unknown_option(error, help_line)
-    if isinstance(error, UnknownCommandError):
-        return _refuse_unknown_command(error, tokens, printable)
-    if isinstance(error, UnusedCliTokensError):
-        return make_refusal("argument-extra", found=printable, help=help_line)
-    if isinstance(error, RepeatArgumentError):
-        return make_refusal("option-twice", option=error.token.keyword or "")
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return _refuse_missing_argument(error, tokens, help_line)
-    return make_refusal(
-        "command-line", why=str(error).strip().splitlines()[0].rstrip(".?"), help=help_line
-    )
-
-
-def _refuse_unknown_option(error: UnknownOptionError, help_line: str) -> Refusal:
-    option = error.token.keyword or error.token.value
-    name = option.partition("=")[0]
-    if not os.path.lexists(option):
-        names = [name for argument in error.argument_collection for name in argument.names]
-        if close_matches := get_close_matches(
-            f"--{name.lstrip('-')}", names, n=1, cutoff=_MIN_NAME_SIMILARITY
-        ):
-            return make_refusal(
-                "option-misspelt", found=name, near=close_matches[0], help=help_line
-            )
-        if not _is_name(option):
-            return make_refusal("option-unknown", found=name, help=help_line)
-    return make_refusal("input-dash", found=option, help=help_line)
-
-
-def _is_name(token: str) -> bool:
-    """Return whether a token with a leading dash is a file name rather than an option."""
-    option = token.startswith("--") or len(token.partition("=")[0]) == 2
-    return token.startswith("-") and (not option or os.path.lexists(token))
-
-
-def _refuse_unknown_command(
-    error: UnknownCommandError, tokens: Sequence[str], residual: str
-) -> Refusal:
-    names: tuple[str, ...] = COMMANDS
-    begin = ""
-    if tokens and tokens[0] == "explore":
-        names, begin = tuple(EXPERIMENTS), "explore "
-    elif error.command_chain or (tokens and tokens[0] == "plan"):
-        names, begin = tuple(TASKS), "plan "
-    command = f"{begin}{residual}"
-    if close_matches := get_close_matches(residual.casefold(), names, n=1):
-        help_line = f"napari-dip {begin}--help"
-        return make_refusal(
-            "command-misspelt", found=command, near=f"{begin}{close_matches[0]}", help=help_line
-        )
-    return make_refusal("command-unknown", found=command, known=", ".join(names))
-
-
-def _refuse_missing_argument(
-    error: MissingArgumentError, tokens: Sequence[str], help_line: str
-) -> Refusal:
-    assert error.argument is not None
-    names = error.argument.names
-    options = list(takewhile(lambda token: token != "--", tokens))  # what follows is a file
-    option_name = next((name for name in names if name in options), None)
-    if option_name is not None:
-        value = "".join(options[options.index(option_name) + 1 :][:1])
-        if _is_name(value):
-            return make_refusal("value-dash", found=value, option=option_name, help=help_line)
-        return make_refusal("option-value", option=option_name, help=help_line)
-    for token in (token.partition("=")[0] for token in options if token.startswith("--")):
-        if close_matches := get_close_matches(token, names, n=1, cutoff=_MIN_NAME_SIMILARITY):
-            return make_refusal(
-                "option-misspelt", found=token, near=close_matches[0], help=help_line
-            )
-    if not names or not names[0].startswith("-"):
-        missing = "the recipe file" if names[:1] == ("RECIPE",) else "the image file"
-        return make_refusal("argument-missing", argument=missing, help=help_line)
-    position_hint = " before '--'" if len(options) < len(tokens) else ""
-    return make_refusal(
-        "argument-missing", argument=f"the option {names[-1]}{position_hint}", help=help_line
-    )
 
 
 def _write_stream(text: str, stream: TextIO | None) -> None:
@@ -296,3 +181,121 @@ class Interrupt:
         if not self._quiet:
             with suppress(OSError):  # a signal handler must not print through a Python stream
                 os.write(2, self._message)
+
+
+class Reporter:
+    """Show the events of one run, or of several by their numbers; this one shows nothing."""
+
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
+        """Show an event of a run."""
+
+    def end(self, number: int) -> None:
+        """Remove a finished run."""
+
+    def close(self) -> None:
+        """Restore the terminal."""
+
+
+def run_and_show(
+    events: Generator[Event, None, Restoration | None], *, quiet: bool = False
+) -> Restoration | None:
+    """Run to the end and show the progress."""
+    with closing(choose_reporter(quiet, SINGLE_RUN)) as reporter:
+        return drain_generator(events, reporter.show)
+
+
+def describe_end(result: Restoration) -> str:
+    """Return how long a run took, where known, and why it ended."""
+    seconds = result.report.get("seconds")
+    duration = f" in {format_duration(seconds)}" if seconds else ""
+    return f"Done{duration}, since {result.stop}."
+
+
+def format_event(event: Event) -> str:
+    """Return the line that is printed into a pipe for an event."""
+    return ", ".join((event.message, *list_event_facts(event)))
+
+
+def list_event_facts(event: Event) -> list[str]:
+    """Return iteration, validation loss and remaining time of an event, where known."""
+    facts = []
+    if event.iteration:
+        facts.append(f"iteration {event.iteration} of {event.iterations}")
+    if event.validation_loss is not None:
+        facts.append(f"validation loss {event.validation_loss:.4f}")
+    if event.seconds_left is not None:
+        facts.append(f"at most {format_duration(event.seconds_left)} left")
+    return facts
+
+
+class LineReporter(Reporter):
+    """Print a line at each new step of a run, and else one every few seconds."""
+
+    def __init__(self) -> None:
+        self._last_lines: dict[int, tuple[str, float]] = {}
+
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
+        """Print the event if it is due."""
+        now = time.monotonic()
+        text, last = self._last_lines.get(number, ("", float("-inf")))
+        # parallel runs take turns, so that the log stays short
+        if event.message != text or now - last >= LINE_SECONDS * max(1, len(self._last_lines)):
+            print_message(format_event(event))
+            self._last_lines[number] = event.message, now
+
+    def end(self, number: int) -> None:
+        """Forget the run."""
+        self._last_lines.pop(number, None)
+
+
+class BarReporter(Reporter):
+    """Show a bar for each run, with iteration, validation loss and remaining time.
+
+    Parameters
+    ----------
+    *expected : int
+        Numbers of runs whose bars appear before their first event.
+    """
+
+    def __init__(self, *expected: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns: list[Any] = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[facts]}", markup=False),
+        ]
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._bars = {number: self._add_bar() for number in expected}
+        self._progress.start()
+
+    def _add_bar(self) -> Any:
+        return self._progress.add_task("Starting", total=1.0, facts="")
+
+    def show(self, event: Event, number: int = SINGLE_RUN) -> None:
+        """Update the bar of this run."""
+        if number not in self._bars:
+            self._bars[number] = self._add_bar()
+        facts = ", ".join(list_event_facts(event))
+        printable = make_printable(event.message)  # rich does not filter escape sequences
+        self._progress.update(
+            self._bars[number], description=printable, completed=event.fraction, facts=facts
+        )
+
+    def end(self, number: int) -> None:
+        """Remove the bar of this run."""
+        if number in self._bars:
+            self._progress.remove_task(self._bars.pop(number))
+
+    def close(self) -> None:
+        """Remove all bars; printed messages stay."""
+        self._progress.stop()
+
+
+def choose_reporter(quiet: bool, *expected: int) -> Reporter:
+    """Choose the reporter for this terminal."""
+    if quiet:
+        return Reporter()
+    return BarReporter(*expected) if is_terminal(sys.stderr) else LineReporter()
