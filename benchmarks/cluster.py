@@ -172,7 +172,7 @@ def done_files(folder: Path, size: tuple[int, ...]) -> dict[str, Any]:
         assert crew is not None
         how = {"resume": True, "threads": 1, "machine": crew.machine}
         plan = plan_batch(folder / "recipe.json", inputs, out, **how)
-        unit = make_worker_task(plan, 1, "session", crew.root, WORKERS)
+        unit = make_worker_task(plan, 1, "session", crew.root)
         answer = crew.client.submit(run_on_worker, unit, pure=False).result()
         drain_generator(run_batch(plan, pool=crew))
         times = max(1, size[0] // len(plan.jobs))

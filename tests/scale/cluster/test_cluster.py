@@ -65,7 +65,7 @@ def planned(whole: Path, out: Path, resume: bool = False):
 
 def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
-    unit = make_worker_task(plan, 2, "session", "", 1)
+    unit = make_worker_task(plan, 2, "session", "")
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert len(pickle.dumps(unit)) < 5000
 
@@ -105,7 +105,7 @@ def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units)
 def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
     out = by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
-    unit = make_worker_task(planned(whole, out, resume=True), 2, "another", "", 1)
+    unit = make_worker_task(planned(whole, out, resume=True), 2, "another", "")
     answer = restore_file_on_worker(unit, go, lambda event: None)
     assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
@@ -143,7 +143,7 @@ def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole,
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
     plan = planned(whole, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
-    unit = make_worker_task(plan, 2, "session", "", 1)
+    unit = make_worker_task(plan, 2, "session", "")
 
     def die(event: object) -> None:
         raise SystemExit
@@ -162,7 +162,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
-    unit = make_worker_task(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path), 1)
+    unit = make_worker_task(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path))
     answer = restore_file_on_worker(replace(unit, source="gone.tif"), go, lambda event: None)
     assert answer["refusal"]["code"] == "cluster-unseen"
 

@@ -303,11 +303,9 @@ class BatchDispatcher:
         plan = self._get_plan(worker_task.number)
         self._send_counts[worker_task.name] += 1
         self.running[worker_task.name] = worker_task
-        self._pool.send(
-            replace(worker_task, report_interval=_compute_report_interval(workers)),
-            plan.peak_bytes,
-            plan.device,
-        )
+        interval = max(1.0, workers / MAX_MESSAGES_PER_SECOND)
+        sent_task = replace(worker_task, report_interval=interval)
+        self._pool.send(sent_task, plan.peak_bytes, plan.device)
 
 
 def make_worker_task(
@@ -315,7 +313,6 @@ def make_worker_task(
     number: int,
     session: str,
     root: str,
-    workers: int = 1,
     shard: Shard | None = None,
 ) -> WorkerTask:
     """Return the task of a file for a worker.
@@ -327,8 +324,6 @@ def make_worker_task(
         1-based number of the file.
     session, root : str
         As in `WorkerTask`.
-    workers : int
-        Number of workers that send messages at once.
     shard : Shard, optional
         Shard of the file.
     """
@@ -345,14 +340,9 @@ def make_worker_task(
         axes=plan.axes,
         machine=plan.machine,
         extra_inputs=extra_inputs,
-        report_interval=_compute_report_interval(workers),
         versions=get_versions(),
         shard=shard,
     )
-
-
-def _compute_report_interval(workers: int) -> float:
-    return max(1.0, workers / MAX_MESSAGES_PER_SECOND)
 
 
 def _record_worker_failure(job: Job, message: WorkerMessage) -> FileOutcome:
