@@ -231,8 +231,10 @@ def test_files_come_in_the_order_they_are_named_each_once(tmp_path, monkeypatch)
     Path("deep").mkdir()
     Path("a[1].tif").touch()
     Path("._cell_0.tif").touch()  # what macOS leaves on other disks
-    found = expand_input_paths(["cell_3.tif", "cell_[0-4].tif", "a[1].tif", "."], tmp_path / "out")
-    names = [path.name for path in found.files]
+    files, _ = expand_input_paths(
+        ["cell_3.tif", "cell_[0-4].tif", "a[1].tif", "."], tmp_path / "out"
+    )
+    names = [path.name for path in files]
     assert names[:6] == [GOOD[3], GOOD[0], GOOD[1], GOOD[2], GOOD[4], "a[1].tif"]
     assert names[6:] == ["bad_small.tif", "bad_text.tif", GOOD[5], "constant.tif"]
 

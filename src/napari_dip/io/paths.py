@@ -14,7 +14,6 @@ import re
 import stat
 import unicodedata
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -371,23 +370,9 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputFiles:
-    """The input files after expansion of folders and patterns.
-
-    Attributes
-    ----------
-    files : tuple of Path
-        In the order of the inputs; those of one folder or pattern sorted by name.
-    notes : tuple of Note
-        One for each folder that also holds other files.
-    """
-
-    files: tuple[Path, ...]
-    notes: tuple[Note, ...] = ()
-
-
-def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) -> InputFiles:
+def expand_input_paths(
+    inputs: Iterable[str | os.PathLike[str]], results: Path
+) -> tuple[tuple[Path, ...], tuple[Note, ...]]:
     """Expand folders and patterns into input files.
 
     A folder stands for the images directly in it. A pattern stands for all files that it matches,
@@ -399,6 +384,13 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
     inputs : iterable of path or pattern
     results : Path
         Folder of the results; folders and patterns never match its files.
+
+    Returns
+    -------
+    files : tuple of Path
+        In the order of the inputs; those of one folder or pattern sorted by name.
+    notes : tuple of Note
+        One for each folder that also holds other files.
 
     Raises
     ------
@@ -412,9 +404,8 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
     if not patterns:
         raise RefusedError("batch-none")
     for pattern in patterns:
-        if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(
-            pattern
-        ):  # a file may have such a name, too
+        # a file may have such a name, too
+        if _GLOB_CHARACTERS & set(pattern) and not os.path.lexists(pattern):
             matches = sorted(Path(path) for path in glob.glob(pattern, recursive=True))
             matches = [item for item in matches if _is_image(item) or not item.is_dir()]
         else:
@@ -432,7 +423,7 @@ def expand_input_paths(inputs: Iterable[str | os.PathLike[str]], results: Path) 
             raise RefusedError("batch-among", folder=results)
         for input_path in input_paths:
             files.setdefault(os.path.realpath(input_path), input_path)
-    return InputFiles(files=tuple(files.values()), notes=tuple(notes))
+    return tuple(files.values()), tuple(notes)
 
 
 def make_result_name(source: Path) -> str:

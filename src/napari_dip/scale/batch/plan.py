@@ -98,7 +98,7 @@ def plan_batch(
     folder = Path(os.fspath(outdir) or "")
     check_folder(os.fspath(outdir))
     check_unlocked(folder / MANIFEST_FILE)
-    input_files = expand_input_paths(input_paths, folder)
+    sources, notes = expand_input_paths(input_paths, folder)
     earlier = read_batch_manifest(folder, loaded_recipe) if resume else {}
     earlier_cores = read_batch_cores(folder) if earlier else None
     machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, sharing)
@@ -106,7 +106,7 @@ def plan_batch(
         folder, (extra_paths or {}).get(SHARED_NETWORK_INPUT), joint_training, begun=bool(earlier)
     )
     prepared = loaded_recipe, axes, extra_headers, machine, series.network
-    jobs = tuple(_plan_job(file, folder, *prepared) for file in input_files.files)
+    jobs = tuple(_plan_job(source, folder, *prepared) for source in sources)
     jobs, joint_plan = plan_joint_training(jobs, series, machine.cores)
     restorable = [job for job in jobs if not isinstance(job.plan, Refusal)]
     _check_no_overwrite(folder, restorable, extra_headers, earlier, resume)
@@ -123,7 +123,7 @@ def plan_batch(
         files=files,
         machine=machine,
         axes=axes,
-        notes=(*input_files.notes, *series.notes),
+        notes=(*notes, *series.notes),
         network=series.network,
         joint_training=joint_plan,
     )
