@@ -103,11 +103,6 @@ def _format_array_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return f"{' × '.join(map(str, shape)) or 'a single'} values of type {dtype}"
 
 
-def copy_pixels(array: Any) -> npt.NDArray[Any]:
-    """Copy an array in memory or on disk, since it may be written to during the run."""
-    return np.array(array)
-
-
 def stamp_files(plan: Plan) -> FileStamps:
     """Return the present stamps of a plan's files by path; take them before pixels are read."""
     paths = (spec.path for spec in (plan.source, *plan.extra_inputs.values()))

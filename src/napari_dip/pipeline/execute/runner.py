@@ -12,7 +12,7 @@ from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.pipeline.events import Event, Restoration
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
-from napari_dip.pipeline.lazy_inputs import add_change_notes, copy_pixels, stamp_files
+from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.store.joint_network import (
     list_network_outcomes,
@@ -223,7 +223,7 @@ def read_image(
 
     yield clock.announce("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
-    read_array = copy_pixels if plan.source.path is None else np.asarray
+    read_array = np.array if plan.source.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
     yield clock.announce("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))

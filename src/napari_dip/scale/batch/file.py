@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOu
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Set
     from pathlib import Path
 
     import numpy.typing as npt
@@ -107,40 +106,6 @@ def restore_file(
     return record_failure(job, plan, hashes, state, refusal, log)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OutputSnapshot:
-    """Folders and files before the run, so that nothing that appeared since is replaced.
-
-    Attributes
-    ----------
-    folders : tuple of Path
-        Folders of result and record, all links followed.
-    files : frozenset of Path
-        Files that may be replaced.
-    """
-
-    folders: tuple[Path, ...]
-    files: frozenset[Path]
-
-    @classmethod
-    def take(cls, job: Job, plan: Plan) -> _OutputSnapshot:
-        """Record the folders and the existing outputs of a job."""
-        job_paths = job.paths
-        paths = (
-            job_paths.result,
-            *(job_paths.get_learned_path(name) for name in plan.recipe.task.spec.extra_outputs),
-        )
-        return cls(
-            folders=_resolve_folders(job_paths),
-            files=frozenset(path for path in paths if os.path.lexists(path)),
-        )
-
-    def check(self, paths: ResultPaths) -> None:
-        """Raise `FailedError` if the folders lead elsewhere by now."""
-        if _resolve_folders(paths) != self.folders:
-            raise FailedError("output-moved", path=paths.result.parent)
-
-
 def _set_aside(result: Path) -> Path | None:
     """Rename an earlier result that was modified since, and return its new path."""
     if not os.path.lexists(result) or _is_unmodified_result(result):
@@ -174,7 +139,10 @@ def _restore_and_save(
     paths = job.paths
     check_folder(paths.result.parent, 4 * prod(plan.result_shape))
     stamps = stamp_files(plan)
-    snapshot = _OutputSnapshot.take(job, plan)
+    folders = _resolve_folders(paths)
+    outputs = paths.list_outputs(plan.recipe.task)
+    # files that appear during the run are not replaced
+    replaceable = {path for path in outputs if os.path.lexists(path)}
     hashes.update(hash_inputs(job.inputs, partial(check_interrupt, control)))
     data = open_plan_inputs(plan, stamps)
     recorder = ControlRecorder(control)
@@ -183,12 +151,21 @@ def _restore_and_save(
     if recorder.is_ended or result is None:
         return FileOutcome(source=job.source, state="waiting", refusal=store.failure)
     yield Event(message="Saving the result", progress=FINISHED)
-    if paths.result in snapshot.files and (aside := _set_aside(paths.result)) is not None:
+    if paths.result in replaceable and (aside := _set_aside(paths.result)) is not None:
         message = f"A changed result is kept as '{make_printable(aside.name)}'"
         yield Event(message=message, progress=FINISHED)
-    results = _save_results(job, plan, data["image"], result, snapshot)
+    try:
+        if _resolve_folders(paths) != folders:
+            raise FailedError("output-moved", path=paths.result.parent)
+        may_replace = paths.result in replaceable and _is_unmodified_result(paths.result)
+        save_picture(
+            paths.result, result.image, plan.source, plan.result_scale, result, may_replace
+        )
+    except Exception as failure:  # a full disk must not cost the result of a long run
+        raise rescue_result(failure, paths.result, plan, result) from failure
+    _save_extra_outputs(job, plan, data["image"], result, replaceable)
     record = write_file_record(
-        paths, plan.source, plan.recipe, hashes, report=result.report, results=results
+        paths, plan.source, plan.recipe, hashes, report=result.report, results=outputs
     )
     store.remove()
     return FileOutcome(
@@ -200,30 +177,19 @@ def _restore_and_save(
     )
 
 
-def _save_results(
+def _save_extra_outputs(
     job: Job,
     plan: Plan,
     image: npt.NDArray[Any] | MemoryMappedImage,
     result: Restoration,
-    before: _OutputSnapshot,
-) -> list[Path]:
-    """Write the result, extra outputs and a drawing; return the paths of the first two."""
-    at, source = job.paths, plan.source
-    try:
-        before.check(at)
-        may_replace = at.result in before.files and _is_unmodified_result(at.result)
-        save_picture(at.result, result.image, source, plan.result_scale, result, may_replace)
-    except Exception as failure:  # a full disk must not cost the result of a long run
-        raise rescue_result(failure, at.result, plan, result) from failure
-    results = [at.result]
+    replaceable: Set[Path],
+) -> None:
+    """Write what a task has learned, and a drawing of input and result."""
+    source = plan.source
     for name in plan.recipe.task.spec.extra_outputs:
-        learned_plane = result.learned[name]
+        path, learned_plane = job.paths.get_learned_path(name), result.learned[name]
         spec = make_plane_spec(source, learned_plane.shape)
-        may_replace = at.get_learned_path(name) in before.files
-        save_picture(
-            at.get_learned_path(name), learned_plane, spec, spec.scale, result, may_replace
-        )
-        results.append(at.get_learned_path(name))
+        save_picture(path, learned_plane, spec, spec.scale, result, path in replaceable)
     pictures = (
         item.make_memmap() if isinstance(item, MemoryMappedImage) else item
         for item in (image, result.image)
@@ -232,8 +198,7 @@ def _save_results(
         _subsample_plane(select_middle_plane(picture, source.axes)) for picture in pictures
     )
     overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
-    write_bytes(at.picture, overview, overwrite=True)
-    return results
+    write_bytes(job.paths.picture, overview, overwrite=True)
 
 
 def _subsample_plane(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:

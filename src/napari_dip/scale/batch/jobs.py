@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import CostEstimate, JointNetwork, Member, Plan, WorkUnit
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import Task
 
 #: State of a file. "kept" is an intact result of an earlier call. "waiting" was not finished when
 #: the batch ended.
@@ -231,6 +232,10 @@ class ResultPaths:
     def __iter__(self) -> Iterator[Path]:
         """Iterate over all paths."""
         return iter((self.result, self.record, self.picture, self.checkpoint, self.crash_counter))
+
+    def list_outputs(self, task: Task) -> tuple[Path, ...]:
+        """Return the paths of the result and of the extra outputs of a task."""
+        return (self.result, *map(self.get_learned_path, task.spec.extra_outputs))
 
     def get_learned_path(self, name: str) -> Path:
         """Return the path of an extra output, such as a PSF."""

@@ -260,14 +260,11 @@ def read_verified_record(
         The record. None if anything differs or cannot be read, or if this plan would write other
         files than the record lists, so that they are results of another run.
     """
-    paths, task = job.paths, plan.recipe.task
+    paths = job.paths
     record = read_file_record(paths, plan.source, plan.recipe)
     if record is None:
         return None
-    result_paths = [
-        paths.result,
-        *(paths.get_learned_path(name) for name in task.spec.extra_outputs),
-    ]
+    result_paths = paths.list_outputs(plan.recipe.task)
     hashes = record["results_sha256"]
     if set(hashes) != {_format_relative_path(paths, path) for path in result_paths}:
         return None
