@@ -15,11 +15,8 @@ from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
 from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
-from napari_dip.pipeline.store.unit_results import (
-    ResultStore,
-    list_joint_unit_groups,
-    list_unit_chains,
-)
+from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
+from napari_dip.pipeline.store.unit_results import ResultStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence

@@ -7,8 +7,9 @@ does not depend on the number of workers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import count_channels
@@ -276,3 +277,37 @@ def group_channels(task_plan: TaskPlan, source: ImageSpec) -> list[tuple[int, ..
     if task_plan.joint_channels:
         return [tuple(range(count))]
     return [(index,) for index in range(count)]
+
+
+def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
+    """Group units with an estimate into chains that do not depend on each other.
+
+    A unit depends on another one through warm starts, which stay within a segment. Frames of a
+    movie depend on all restarts of the previous frame through temporal smoothing. Restarts use the
+    prior that was selected in the first fit. Jointly trained networks come first, see
+    `list_joint_unit_groups`.
+    """
+    warm_started = {
+        (unit.channels, unit.restart) for unit in plan.units if unit.starts_from and not unit.series
+    }
+    chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        unit_key = unit.channels, unit.restart
+        if not unit.has_estimate:
+            continue
+        if unit.has_time_neighbours or plan.fit_config.other_candidates:
+            chains[unit.channels, unit.segment].append(unit)
+        elif unit_key in warm_started:
+            chains[*unit_key, unit.segment].append(unit)
+        else:
+            chains[*unit_key, unit.part].append(unit)
+    return list(chains.values())
+
+
+def list_joint_unit_groups(plan: Plan) -> list[list[WorkUnit]]:
+    """Return, for each jointly trained network, its joint fit and its fine-tuning probes."""
+    groups: defaultdict[str, list[WorkUnit]] = defaultdict(list)
+    for unit in plan.units:
+        if not unit.has_estimate:
+            groups[unit.series].append(unit)
+    return list(groups.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -22,6 +21,7 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import describe_write_error, make_save_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.units import list_joint_unit_groups, list_unit_chains
 from napari_dip.pipeline.store.checkpoints import read_outcome
 from napari_dip.pipeline.store.tensor_file import (
     DAMAGE_ERRORS,
@@ -337,37 +337,3 @@ def list_tile_outcomes(results: ResultStore, order: Sequence[int]) -> list[UnitO
         outcome for index in order for outcome in results.read_outcomes(make_tile_name(index))
     ]
     return [*results.read_joint_outcomes(), *tile_outcomes]
-
-
-def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
-    """Group units with an estimate into chains that do not depend on each other.
-
-    A unit depends on another one through warm starts, which stay within a segment. Frames of a
-    movie depend on all restarts of the previous frame through temporal smoothing. Restarts use the
-    prior that was selected in the first fit. Jointly trained networks come first, see
-    `list_joint_unit_groups`.
-    """
-    warm_started = {
-        (unit.channels, unit.restart) for unit in plan.units if unit.starts_from and not unit.series
-    }
-    chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
-    for unit in plan.units:
-        unit_key = unit.channels, unit.restart
-        if not unit.has_estimate:
-            continue
-        if unit.has_time_neighbours or plan.fit_config.other_candidates:
-            chains[unit.channels, unit.segment].append(unit)
-        elif unit_key in warm_started:
-            chains[*unit_key, unit.segment].append(unit)
-        else:
-            chains[*unit_key, unit.part].append(unit)
-    return list(chains.values())
-
-
-def list_joint_unit_groups(plan: Plan) -> list[list[WorkUnit]]:
-    """Return, for each jointly trained network, its joint fit and its fine-tuning probes."""
-    groups: defaultdict[str, list[WorkUnit]] = defaultdict(list)
-    for unit in plan.units:
-        if not unit.has_estimate:
-            groups[unit.series].append(unit)
-    return list(groups.values())
