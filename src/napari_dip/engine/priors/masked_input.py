@@ -168,6 +168,13 @@ def draw_mask_placement(
     return mirrored, shifts
 
 
+def split_into_folds(mask: Tensor, folds: int) -> Iterator[Tensor]:
+    """Yield masks that together make up a mask (1, 1, *grid), the same at every inference."""
+    rng = torch.Generator(mask.device).manual_seed(0)
+    fold_index = torch.empty_like(mask).uniform_(generator=rng).mul(folds).floor()
+    yield from (mask * (fold_index == fold) for fold in range(folds))
+
+
 class FillingResidualNetwork(nn.Module):
     """A network that predicts the change to a smooth filling, and its variance.
 
@@ -329,21 +336,9 @@ class MaskedInputPrior(Prior):
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
             )
-        rng = torch.Generator(self.measured_mask.device).manual_seed(
-            0
-        )  # the same folds at every inference
-        fold_index = (
-            torch.empty_like(self.measured_mask)
-            .uniform_(generator=rng)
-            .mul(INFERENCE_FOLDS)
-            .floor()
-        )
-        for fold in range(INFERENCE_FOLDS) if self.predicts_measured else (None,):
-            fold_mask = predicted if fold is None else predicted * (fold_index == fold)
-            yield Draw(
-                self._make_masked_input(self.measurement, self.measured_mask - fold_mask),
-                output_mask=fold_mask,
-            )
+        for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
+            network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
+            yield Draw(network_input, output_mask=fold)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

@@ -19,6 +19,7 @@ from napari_dip.engine.priors.masked_input import (
     draw_mask_placement,
     fill_by_normalized_convolution,
     make_filling_windows,
+    split_into_folds,
 )
 
 if TYPE_CHECKING:
@@ -368,22 +369,13 @@ class MaskedStackPrior(Prior):
         predicted_planes = predicted.amax((0, 1, 3, 4)).nonzero()[:, 0].tolist()
         window = self._make_plane_window(tuple(predicted_planes))
         folds = INFERENCE_FOLDS if self.predicts_measured and not self.hides_whole_planes else 1
-        rng = torch.Generator(self.measured_mask.device).manual_seed(
-            0
-        )  # the same folds at every inference
-        fold_index = torch.empty_like(self.measured_mask).uniform_(generator=rng).mul(folds).floor()
-        for fold in range(folds if predicted_planes else 0):
-            fold_mask = predicted * (fold_index == fold)
-            visible = (
-                torch.zeros_like(fold_mask)
-                if self.hides_whole_planes
-                else self.measured_mask - fold_mask
-            )
-            nearest = (
-                self.visible_planes if self.hides_whole_planes else find_visible_planes(visible)
-            )
+        for fold in split_into_folds(predicted, folds) if predicted_planes else ():
+            visible, nearest = torch.zeros_like(fold), self.visible_planes
+            if not self.hides_whole_planes:
+                visible = self.measured_mask - fold
+                nearest = find_visible_planes(visible)
             network_input = self._make_masked_input(window, nearest, window.crop(visible))
-            yield Draw(network_input, output_mask=window.crop(fold_mask), window=window)
+            yield Draw(network_input, output_mask=window.crop(fold), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""
