@@ -47,9 +47,15 @@ def _insert_phrases(texts: Mapping[str, str]) -> dict[str, str]:
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {code: Fault(**_insert_phrases(texts)) for code, texts in _MESSAGES["faults"].items()}
 )
+#: Codes of the notes that warn of a result.
+WARNINGS = frozenset(_MESSAGES["warnings"])
 #: Templates of notes by code, and of the ends of a fit by `StopReason`.
-NOTES: Mapping[str, str] = MappingProxyType(_insert_phrases(_MESSAGES["notes"]))
+NOTES: Mapping[str, str] = MappingProxyType(
+    _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
+)
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
+#: The end of a fit by the user, for other readers.
+ENDED_BY_HAND: str = _MESSAGES["phrases"]["ended_by_hand"]
 
 
 class _Template(Formatter):

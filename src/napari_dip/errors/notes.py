@@ -15,7 +15,7 @@ from enum import StrEnum
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors.fault import NOTES, STOPS, render, simplify_facts
+from napari_dip.errors.fault import ENDED_BY_HAND, NOTES, STOPS, WARNINGS, render, simplify_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,6 +56,11 @@ class Note:
 
     code: str
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether the note warns of the result."""
+        return self.code in WARNINGS
 
     def __str__(self) -> str:
         """Render the sentence."""
@@ -135,6 +140,10 @@ class Stop:
     def __str__(self) -> str:
         """Render the words that follow "since"."""
         return render("{text}" if "text" in self.facts else STOPS[self.reason], self.facts)
+
+    def describe_impersonally(self) -> str:
+        """Render the words for readers other than the user."""
+        return ENDED_BY_HAND if self.reason is StopReason.USER else str(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return reason and facts in plain JSON types."""

@@ -211,12 +211,11 @@ def find_validation_stop(
         (record.iteration, record.validation_loss) for record in result.history
     )
     picture = _to_picture(result.estimate.mean)
-    reason = "it was ended by hand" if result.is_ended_by_user else str(result.stop)
     return ValidationStop(
         validation_errors=validation_errors,
         best_iteration=result.best_iteration,
         iterations=result.iterations,
-        reason=reason,
+        reason=result.stop.describe_impersonally(),
         picture=picture,
     )
 

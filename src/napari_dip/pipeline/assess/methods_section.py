@@ -175,9 +175,7 @@ def _describe_iterations(report: Report) -> str:
     fits = f" in {count} fits" if count > 1 else ""
     each_suffix = " each" if count > 1 else ""
     limit = f" of at most {max_iterations}{each_suffix}" if max_iterations else ""
-    stop = read_report_stop(report)
-    by_hand = stop.reason is StopReason.USER
-    reason = "it was ended by hand" if by_hand else _strip_citation_marks(str(stop).rstrip("."))
+    stop_text = read_report_stop(report).describe_impersonally().rstrip(".")
     network = " → ".join(map(str, fit.get("network", ())))
     shape = f" of {network} channels" if network else ""
     fitted = f"The network{shape}" if get_report_prior(report).has_network else "The pixels"
@@ -186,7 +184,8 @@ def _describe_iterations(report: Report) -> str:
     return (
         f"{fitted} took {report['iterations']} "
         f"iterations{fits}{limit}{_describe_last_phase(fit)}; the "
-        f"fit ended since {reason}, and {_describe_selected_iteration(report)}."
+        f"fit ended since {_strip_citation_marks(stop_text)}, and "
+        f"{_describe_selected_iteration(report)}."
     )
 
 

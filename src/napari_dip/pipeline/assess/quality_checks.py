@@ -5,7 +5,7 @@ The figures behind the bounds come from `scripts/trust_bounds.py`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
 from napari_dip.pipeline.assess.metrics import RESIDUAL_EDGE_FRACTION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.assess.artefact_detection import ClippedPixels
@@ -56,14 +56,6 @@ MIN_VISIBLE_DETAIL = 0.1
 MAX_DISTANT_FRACTION = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """Hold a note of the quality checks, and whether it is a warning."""
-
-    note: Note
-    is_warning: bool = False
-
-
 def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[str, Any]:
     """Compare metrics with their bounds, and return sentences for the user.
 
@@ -80,31 +72,23 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
         the warnings only. "codes" holds codes and facts of all notes. "figures" holds the metrics,
         and "bounds" their limits.
     """
-    remarks = [
-        *_check_local_means(metrics),
-        *(Remark(note=note, is_warning=True) for note in early),
+    notes = [
+        *_check_local_means(metrics.residual),
+        *early,
         *_check_contrast(metrics),
         *_check_holes(metrics),
-        *(
-            []
-            if metrics.filled_share and metrics.residual is None
-            else [_check_residual(metrics.residual)]
-        ),
+        *_check_residual(metrics),
         *_check_pattern(metrics),
         *_check_intensity(metrics),
-        *(
-            Remark(note=note, is_warning=True)
-            for note in list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping)
-        ),
+        *list_clipping_notes(metrics.lower_clipping, metrics.upper_clipping),
         *_describe_clipping_correction(metrics),
         *_describe_upscaling(metrics),
     ]
-    warnings = [remark.note for remark in remarks if remark.is_warning]
-    infos = [remark.note for remark in remarks if not remark.is_warning]
+    notes.sort(key=lambda note: not note.is_warning)
     return {
-        "sentences": list(map(str, (*warnings, *infos))),
-        "warnings": list(map(str, warnings)),
-        "codes": [warning.to_dict() for warning in (*warnings, *infos)],
+        "sentences": list(map(str, notes)),
+        "warnings": [str(note) for note in notes if note.is_warning],
+        "codes": [note.to_dict() for note in notes],
         "figures": _round_figures(asdict(metrics)),
         "bounds": {
             "residual_excess": _round_to_four_digits(compute_correlation_limit(metrics.residual)),
@@ -149,75 +133,65 @@ def _compute_fraction_lower_bound(detail: ConfirmedDetail) -> float:
     return min(detail.share, MAX_CONFIRMED_FRACTION) - CONFIRMED_STANDARD_ERRORS * detail.error
 
 
-def _check_residual(residual: ResidualMetrics | None) -> Remark:
+def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
+    residual = metrics.residual
     if residual is None:
-        return Remark(note=make_note("residual-unjudged"))
-    if residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
+        if not metrics.filled_share:
+            yield make_note("residual-unjudged")
+    elif residual.is_noise_reliable and residual.excess > compute_correlation_limit(residual):
         excess_text, limit_text = _format_distinct_figures(
             residual.excess, compute_correlation_limit(residual)
         )
-        return Remark(
-            note=make_note("residual-correlated", found=excess_text, most=limit_text),
-            is_warning=True,
-        )
-    if residual.at_edges > compute_edge_variance_limit(residual):
-        return Remark(note=make_note("residual-edges", ratio=residual.at_edges), is_warning=True)
-    if not residual.is_noise_reliable:
-        return Remark(note=make_note("residual-no-edges"))
-    if residual.strength > MAX_RESIDUAL_STRENGTH:
-        return Remark(note=make_note("residual-strong", ratio=residual.strength), is_warning=True)
-    if residual.strength < MIN_RESIDUAL_STRENGTH:
-        return Remark(note=make_note("residual-weak", ratio=residual.strength), is_warning=True)
-    return Remark(note=make_note("residual-noise"))
+        yield make_note("residual-correlated", found=excess_text, most=limit_text)
+    elif residual.at_edges > compute_edge_variance_limit(residual):
+        yield make_note("residual-edges", ratio=residual.at_edges)
+    elif not residual.is_noise_reliable:
+        yield make_note("residual-no-edges")
+    elif residual.strength > MAX_RESIDUAL_STRENGTH:
+        yield make_note("residual-strong", ratio=residual.strength)
+    elif residual.strength < MIN_RESIDUAL_STRENGTH:
+        yield make_note("residual-weak", ratio=residual.strength)
+    else:
+        yield make_note("residual-noise")
 
 
-def _check_local_means(metrics: ResultMetrics) -> list[Remark]:
+def _check_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
-    residual = metrics.residual
-    if residual is None or residual.biased_share <= compute_biased_limit(residual.parts):
-        return []
-    facts = {"share": residual.biased_share, "side": LOCAL_PART_SIDE}
-    return [Remark(note=make_note("brightness-off", **facts), is_warning=True)]
+    if residual is not None and residual.biased_share > compute_biased_limit(residual.parts):
+        yield make_note("brightness-off", share=residual.biased_share, side=LOCAL_PART_SIDE)
 
 
-def _check_pattern(metrics: ResultMetrics) -> list[Remark]:
-    pattern = metrics.pattern
-    if pattern is None:
-        return []
-    facts = {"period": pattern.period, "share": pattern.lost}
-    return [Remark(note=make_note("pattern-lost", **facts), is_warning=True)]
+def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:
+    if (pattern := metrics.pattern) is not None:
+        yield make_note("pattern-lost", period=pattern.period, share=pattern.lost)
 
 
-def _check_intensity(metrics: ResultMetrics) -> list[Remark]:
+def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
-        return []
+        return
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if abs(bias) > MAX_BIAS:
-        note = make_note("mean-off", share=abs(bias), brighter=bias > 0)
-        return [Remark(note=note, is_warning=True)]
-    return [Remark(note=make_note("mean-kept", share=MAX_BIAS))]
+        yield make_note("mean-off", share=abs(bias), brighter=bias > 0)
+    else:
+        yield make_note("mean-kept", share=MAX_BIAS)
 
 
-def _check_contrast(metrics: ResultMetrics) -> list[Remark]:
+def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
     detail, contrast = metrics.detail, metrics.contrast
     if metrics.filled_share and metrics.residual is None:
-        return []  # measured pixels are unchanged, and holes contain no validation pixels
+        return  # measured pixels are unchanged, and holes contain no validation pixels
     if detail is None or contrast is None:
-        return [Remark(note=make_note("detail-unchecked"), is_warning=True)]
+        yield make_note("detail-unchecked")
+        return
     is_visible = detail.strength > MIN_VISIBLE_DETAIL * contrast.strength
     if is_doubtful(contrast):
-        return [
-            Remark(
-                note=make_note("contrast-doubtful", **_make_doubt_facts(contrast)), is_warning=True
-            )
-        ]
-    if is_visible and is_doubtful(detail):
-        return [
-            Remark(note=make_note("detail-doubtful", **_make_doubt_facts(detail)), is_warning=True)
-        ]
-    least_confirmed = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
-    facts = {"share": _describe_fraction(least_confirmed), "fine": least_confirmed is detail}
-    return [Remark(note=make_note("detail-confirmed", **facts))]
+        yield make_note("contrast-doubtful", **_make_doubt_facts(contrast))
+    elif is_visible and is_doubtful(detail):
+        yield make_note("detail-doubtful", **_make_doubt_facts(detail))
+    else:
+        least = min(contrast, detail, key=lambda item: item.share) if is_visible else contrast
+        share = _describe_fraction(least)
+        yield make_note("detail-confirmed", share=share, fine=least is detail)
 
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
@@ -236,47 +210,46 @@ def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     }
 
 
-def _check_holes(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.filled_share:
-        return []
+def _check_holes(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.distant_share > MAX_DISTANT_FRACTION:
-        return [Remark(note=make_note("holes-far", share=metrics.distant_share), is_warning=True)]
-    return [Remark(note=make_note("holes-filled"))]
+        yield make_note("holes-far", share=metrics.distant_share)
+    elif metrics.filled_share:
+        yield make_note("holes-filled")
 
 
 def list_clipping_notes(lower_limit: ClippedPixels, upper_limit: ClippedPixels) -> tuple[Note, ...]:
     """Return notes on clipped pixels at both ends of the range, also used before a run."""
-    notes = []
-    if upper_limit.share:
-        facts = {"share": _format_percent(upper_limit.share), "value": upper_limit.value}
-        notes.append(make_note("pixels-saturated", **facts))
-    if lower_limit.share:
-        facts = {"share": _format_percent(lower_limit.share), "value": lower_limit.value}
-        notes.append(make_note("pixels-darkest", **facts))
-    return tuple(notes)
+    return tuple(
+        make_note(code, share=_format_percent(limit.share), value=limit.value)
+        for code, limit in (("pixels-saturated", upper_limit), ("pixels-darkest", lower_limit))
+        if limit.share
+    )
 
 
-def _describe_clipping_correction(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.corrected_limits:
-        return []
-    values = " and ".join(f"{limit:g}" for limit in metrics.corrected_limits)
+def _describe_clipping_correction(metrics: ResultMetrics) -> Iterator[Note]:
     change = abs(metrics.clipping_correction)
-    facts = {
-        "values": values,
-        "slight": change < MIN_REPORTED_CHANGE,
-        "brighter": metrics.clipping_correction > 0,
-    }
-    return [
-        Remark(
-            note=make_note("clipping-corrected", share=max(change, MIN_REPORTED_CHANGE), **facts)
+    if metrics.corrected_limits:
+        yield make_note(
+            "clipping-corrected",
+            values=" and ".join(f"{limit:g}" for limit in metrics.corrected_limits),
+            slight=change < MIN_REPORTED_CHANGE,
+            brighter=metrics.clipping_correction > 0,
+            share=max(change, MIN_REPORTED_CHANGE),
         )
-    ]
 
 
-def _describe_upscaling(metrics: ResultMetrics) -> list[Remark]:
-    if not metrics.is_upscaled:
-        return []
-    return [Remark(note=make_note("detail-finer"))]
+def _describe_upscaling(metrics: ResultMetrics) -> Iterator[Note]:
+    if metrics.is_upscaled:
+        yield make_note("detail-finer")
+
+
+def format_quality_checks(report: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the marked warnings of a report's quality checks, and the checks that passed."""
+    verdict = report.get("verdict", {})
+    warnings = verdict.get("warnings", ())
+    # the sentences begin with the warnings
+    passed = verdict.get("sentences", ())[len(warnings) :]
+    return [f"⚠ {warning}" for warning in warnings], list(passed)
 
 
 def _describe_fraction(detail: ConfirmedDetail) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_dip.errors.notes import read_report_notes
+from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.layers import add_result
 from napari_dip.qt.shell.worker import call_reporting_errors, describe_error, log_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import napari.viewer
 
@@ -97,7 +98,7 @@ class PendingResult:
         warnings, passed = format_quality_checks(report)
         if not warnings:
             summary, rest = " ".join(filter(None, [summary, rest])), ""
-        return "\n".join(filter(None, [summary, *warnings, rest, passed]))
+        return "\n".join(filter(None, [summary, *warnings, rest, " ".join(passed)]))
 
     def _find_layer_name(self, viewer: napari.viewer.Viewer) -> str:
         """Return the name of the layer that shows the result, or ""."""
@@ -151,14 +152,6 @@ class ResultQueue:
         """Try again to add the waiting results; return the message for the user."""
         waiting, self._waiting_results = self._waiting_results, []
         return "\n".join([self.add(answer) for answer in waiting])
-
-
-def format_quality_checks(report: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Return the warnings of a report's quality checks, and all passed checks in one line."""
-    verdict = report.get("verdict", {"sentences": [], "warnings": []})
-    # the sentences begin with the warnings
-    passed = verdict["sentences"][len(verdict["warnings"]) :]
-    return [f"⚠ {warning}" for warning in verdict["warnings"]], " ".join(passed)
 
 
 def format_sentence(text: str) -> str:

@@ -19,6 +19,7 @@ from napari_dip.pipeline.assess.html_page import (
     make_table,
     render_page,
 )
+from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.pipeline.store.results import escape_formula
 from napari_dip.scale.batch.records import read_file_record
 
@@ -207,7 +208,5 @@ def _shorten_message(refusal: Refusal, source: Path) -> str:
 
 def _add_verdict(row: FileRow, record: Mapping[str, Any]) -> FileRow:
     """Add the quality checks of a record to a row, warnings first."""
-    verdict = record["report"].get("verdict", {})
-    warnings = verdict.get("warnings", ())
-    other_sentences = verdict.get("sentences", ())[len(warnings) :]  # warnings come first
-    return replace(row, messages=(*(f"⚠ {warning}" for warning in warnings), *other_sentences))
+    warnings, passed = format_quality_checks(record["report"])
+    return replace(row, messages=(*warnings, *passed))
