@@ -24,6 +24,7 @@ from napari_dip.explore.experiment_setup import (
     list_plan_architectures,
     make_experiment_setup,
 )
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.tasks.priors.deep_image_prior import (
     MAX_SCALES,
     build_from_architecture,
@@ -191,6 +192,8 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     curves = read(tmp_path / "out" / "curves.csv")
     energy = [float(row["energy"]) for row in curves if row["design"] == "sgd"]
     assert energy == found.fits[3].energy.tolist()
+    files = EXPERIMENTS["architectures"].files
+    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
     told = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
     assert told["best"] == found.best.architecture.name and told["designs"][3]["optimiser"] == "sgd"
     text = page.read_text(encoding="utf-8")

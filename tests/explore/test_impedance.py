@@ -16,6 +16,7 @@ from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.errors import RefusedError
 from napari_dip.explore.experiment_setup import TARGETS, make_experiment_setup
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.noise_impedance import compute_impedance, explore_impedance, make_targets
 
 
@@ -89,6 +90,8 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     rows = list(csv.DictReader(table.splitlines()))
     for name, curve in found.energies.items():
         assert [float(row[name]) for row in rows] == curve.tolist()
+    files = EXPERIMENTS["impedance"].files
+    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
     told = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
     assert told["score"] == found.score and told["recipe"]["max_iterations"] == 20
     text = page.read_text(encoding="utf-8")

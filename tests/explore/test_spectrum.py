@@ -15,6 +15,7 @@ from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import make_experiment_setup
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.spectral_measures import (
     Correspondence,
@@ -138,6 +139,8 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     power = read(tmp_path / "out" / "power.csv")
     assert [float(row["truth"]) for row in power] == found.power["truth"].tolist()
     assert [float(row["iteration_30"]) for row in power] == found.power["30"].tolist()
+    files = EXPERIMENTS["spectrum"].files
+    assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
     told = json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))
     assert told["held_out_stop"]["best_iteration"] == found.validation_stop.best_iteration
     text = page.read_text(encoding="utf-8")

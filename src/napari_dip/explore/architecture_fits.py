@@ -262,8 +262,7 @@ class _FitRecorder:
     """Collect the measurements of each iteration."""
 
     def __init__(self, setup: ExperimentSetup, truth: Picture | None, image: Picture) -> None:
-        self._truth, self._image = truth, image
-        self._offset, self._unit = float(setup.picture.mean()), float(setup.picture.std())
+        self._setup, self._truth, self._image = setup, truth, image
         self._correspondence = Correspondence(image)
         self._records: list[IterationRecord] = []
         self._bands: list[ProgressCurve] = []
@@ -274,7 +273,7 @@ class _FitRecorder:
         assert record.picture is not None
         self._records.append(record)
         self._bands.append(self._correspondence.compute(record.picture))
-        picture = self._restore_units(record.picture)
+        picture = self._setup.restore_units(record.picture)
         if self._truth is not None:
             self._psnr.append(compute_psnr(picture, self._truth))
         return picture
@@ -304,10 +303,7 @@ class _FitRecorder:
             validation_errors=validation_errors,
             psnr=np.array(self._psnr) if self._psnr else None,
             stop=stop,
-            picture=self._restore_units(picture),
+            picture=self._setup.restore_units(picture),
             errors=(picture - self._image)[judges].astype(np.float64) ** 2,
             seconds=seconds,
         )
-
-    def _restore_units(self, picture: Picture) -> Picture:
-        return np.asarray(picture * self._unit + self._offset, np.float32)

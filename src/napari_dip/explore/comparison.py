@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -199,7 +199,7 @@ class ArchitectureComparison(ExperimentResult):
                 "suits": self.recommended_fit.architecture.name,
                 "designs": [
                     {
-                        **asdict(fit.architecture),
+                        **_describe_architecture(fit.architecture),
                         **row,
                         "held_out": fit.validation_errors.tolist(),
                     }
@@ -276,6 +276,23 @@ class ArchitectureComparison(ExperimentResult):
             else "the numbers"
         )
         return f"{sentence} the preset's network: a recipe has no place for {omitted} of '{name}'."
+
+
+def _describe_architecture(architecture: Architecture) -> dict[str, object]:
+    """Return an architecture in plain JSON types, under the names of the saved files."""
+    return {
+        "name": architecture.name,
+        "structure": architecture.structure,
+        "widths": list(architecture.widths),
+        "skip": architecture.skip_channels,
+        "upsampling": architecture.upsampling,
+        "weights": architecture.weights,
+        "code": architecture.code,
+        "optimiser": architecture.optimizer,
+        "rate": architecture.rate,
+        "bound": architecture.bound,
+        "sigma": architecture.sigma,
+    }
 
 
 def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -296,22 +297,18 @@ class _ValidationFit:
         self._iteration, self._is_finished = 0, False
         self._validation_stop: ValidationStop | None = None
 
-    def advance_to(self, at: int) -> None:
+    def advance_to(self, at: float) -> None:
         """Continue up to the next validation after an iteration."""
         while not self._is_finished and self._iteration < at:
-            self._advance()
+            try:
+                self._iteration = next(self._fit)
+            except StopIteration as end:
+                self._validation_stop, self._is_finished = end.value, True
 
     def finish(self) -> ValidationStop | None:
         """Run the fit to its end and return its early stop."""
-        while not self._is_finished:
-            self._advance()
+        self.advance_to(inf)
         return self._validation_stop
-
-    def _advance(self) -> None:
-        try:
-            self._iteration = next(self._fit)
-        except StopIteration as end:
-            self._validation_stop, self._is_finished = end.value, True
 
 
 class _SpectrumRecorder:
