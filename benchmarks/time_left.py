@@ -6,8 +6,8 @@ one image    the sample of the package, 320 x 320 pixels
 independent  a movie of eight frames, a network for each
 joint        a movie of eight frames with one network
 tiles        an image of 448 x 448 pixels in nine tiles
-batch        eight files of two sizes, one after another
-cluster      eight files of two sizes, by two workers
+batch        twelve files of two sizes, one after another
+cluster      twelve files of two sizes, by two workers
 
 Every report of a run says how many seconds are left. Those from a fifth of the run on are compared
 with the seconds that came; a report that says nothing counts as wrong. Runs end by themselves, so
@@ -58,15 +58,15 @@ ROWS = OUT / "time_left" / "rows.jsonl"
 FIRST_FRACTION, FACTOR, RESOLUTION = 0.2, 1.5, 1.0
 #: Seconds between previews, as in the dock.
 PREVIEWS = 0.2
-#: Workers of a cluster.
-WORKERS = 2
+#: Files of a batch, and workers of a cluster.
+FILES, WORKERS = 12, 2
 KINDS: dict[str, dict[str, Any]] = {
     "one image": {"max_iterations": 300},
     "independent": {"max_iterations": 100, "series_training": "independent"},
     "joint": {"max_iterations": 500, "series_training": "joint"},
     "tiles": {"max_iterations": 200, "tile": 192},
-    "batch": {"max_iterations": 100},
-    "cluster": {"max_iterations": 100},
+    "batch": {"max_iterations": 80},
+    "cluster": {"max_iterations": 80},
 }
 
 
@@ -186,12 +186,12 @@ def tiles(settings: dict[str, Any], repeat: int, _: Path) -> Iterator[Progress]:
 
 
 def batch(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
-    """Restore eight files of two sizes, one after another."""
+    """Restore twelve files of two sizes, one after another."""
     yield from _run_batch(settings, repeat, folder, workers=0)
 
 
 def cluster(settings: dict[str, Any], repeat: int, folder: Path) -> Iterator[Progress]:
-    """Restore eight files of two sizes by two workers."""
+    """Restore twelve files of two sizes by two workers."""
     yield from _run_batch(settings, repeat, folder, workers=WORKERS)
 
 
@@ -199,7 +199,7 @@ def _run_batch(
     settings: dict[str, Any], repeat: int, folder: Path, workers: int
 ) -> Iterator[Progress]:
     (folder / "in").mkdir()
-    for number in range(8):
+    for number in range(FILES):
         side = (128, 192)[number % 2]
         tifffile.imwrite(folder / "in" / f"{number}.tif", _shot(side, 10 * repeat + number))
     recipe = make_recipe("denoise", preset="fast", **settings)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TIME_LEFT_MARGIN = 1.15
 #: Weight of a step in the pace of its kind, relative to the next step: the first ones load
 #: libraries, and other programs come and go.
-MEMORY = 0.8
+MEMORY = 0.6
 #: Maximum number of steps that are assigned to workers one by one.
 MAX_SCHEDULED_STEPS = 200
 

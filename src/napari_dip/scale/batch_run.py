@@ -19,6 +19,7 @@ from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import format_duration
+from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.joint_network import read_network_weights
@@ -176,6 +177,10 @@ def run_batch(
         return (yield from map_generator(steps, tracker.add_progress))
 
 
+#: Seconds for hashing a file, saving its result and plotting it, measured on 128 x 128 pixels.
+FILE_SECONDS = 0.5
+
+
 class BatchTracker:
     """Track the files of a batch, and add the progress of all of them to each report.
 
@@ -189,10 +194,16 @@ class BatchTracker:
 
     def __init__(self, plan: BatchPlan, stopwatch: Stopwatch, pool: DaskWorkerPool | None) -> None:
         self._stopwatch, self._pool, self._file_count = stopwatch, pool, len(plan.jobs)
-        self._tracker = ProgressTracker(default_rate=1.0)
+        # deviations of many files average out; those in progress have their own margin
+        self._tracker = ProgressTracker(default_rate=1.0, margin=1.0)
+        starts = 1 if pool is None else max(1, pool.worker_count)  # each worker loads torch once
         self._steps = {
-            number: self._tracker.add_step("file", file_plan.seconds, stage=1)
-            for number, file_plan in find_remaining_plans(plan).items()
+            number: self._tracker.add_step(
+                "file",
+                file_plan.seconds - (index >= starts) * START_SECONDS + FILE_SECONDS,
+                stage=1,
+            )
+            for index, (number, file_plan) in enumerate(find_remaining_plans(plan).items())
         }
         if plan.joint_training is not None:
             seconds = plan.joint_training.seconds

@@ -9,11 +9,12 @@ import tifffile
 import napari_dip as dip
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import MEMORY, TIME_LEFT_MARGIN, Progress, Stopwatch
+from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.progress import MEMORY, Progress, Stopwatch
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.table import make_file_rows, update_file_row
-from napari_dip.scale.batch_run import BatchTracker
+from napari_dip.scale.batch_run import FILE_SECONDS, BatchTracker
 
 
 @pytest.fixture
@@ -52,19 +53,21 @@ class Hands:
 
 def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):
     hands = Hands()
-    course, each = hands.watch(plan), plan.jobs[0].plan.seconds
+    course = hands.watch(plan)
+    first = plan.jobs[0].plan.seconds + FILE_SECONDS
+    each = first - START_SECONDS  # torch is loaded once
     event = Event(message="Restoring", progress=Progress(done=0.5))
     begun = course.add_progress(told(plan, 1, event)).progress
-    assert begun.seconds_left == pytest.approx(2.5 * each * TIME_LEFT_MARGIN)
-    assert begun.fraction == pytest.approx(0.5 / 3)
-    hands.time += each / 4
-    quick = course.add_progress(told(plan, 1, outcome=restored(plan, 1, each / 4))).progress
-    assert quick.seconds_left == pytest.approx(2 * each / 4 * TIME_LEFT_MARGIN)
+    assert begun.seconds_left == pytest.approx(0.5 * first + 2 * each)
+    assert begun.fraction == pytest.approx(0.5 * first / (first + 2 * each))
+    hands.time += first / 4
+    quick = course.add_progress(told(plan, 1, outcome=restored(plan, 1, first / 4))).progress
+    assert quick.seconds_left == pytest.approx(2 * each / 4)
     course.add_progress(told(plan, 2, Event(message="Reading")))
     hands.time += 4 * each
     slow = course.add_progress(told(plan, 2, outcome=restored(plan, 2, 4 * each))).progress
-    pace = (MEMORY * 0.25 + 4) / (MEMORY + 1)  # the last file counts most
-    assert slow.seconds_left == pytest.approx(pace * each * TIME_LEFT_MARGIN)
+    pace = (MEMORY * first / 4 + 4 * each) / (MEMORY * first + each)  # the last file counts most
+    assert slow.seconds_left == pytest.approx(pace * each)
     assert slow.message == "2 of 4 files"
 
 
@@ -75,7 +78,8 @@ def test_a_file_says_itself_how_long_it_will_take(plan):
     hands.time += 10
     event = Event(message="Restoring", progress=Progress(done=0.1, seconds_left=30.0))
     begun = course.add_progress(told(plan, 1, event)).progress
-    assert begun.seconds_left == pytest.approx(30 + 2 * 40 * TIME_LEFT_MARGIN)
+    first = plan.jobs[0].plan.seconds + FILE_SECONDS
+    assert begun.seconds_left == pytest.approx(30 + 2 * 40 * (first - START_SECONDS) / first)
     assert begun.children == (event.progress,)
 
 
@@ -83,8 +87,8 @@ def test_workers_side_by_side_share_the_time_left(plan):
     hands = Hands(worker_count=2)
     event = Event(message="Restoring")
     begun = hands.watch(plan).add_progress(told(plan, 1, event)).progress
-    each = plan.jobs[0].plan.seconds
-    assert begun.seconds_left == pytest.approx(2 * each * TIME_LEFT_MARGIN)  # a third file waits
+    first = plan.jobs[0].plan.seconds + FILE_SECONDS
+    assert begun.seconds_left == pytest.approx(2 * first - START_SECONDS)  # a third file waits
 
 
 def test_a_row_tells_what_is_done_and_then_what_became_of_the_file(plan):
