@@ -133,7 +133,7 @@ def batch(viewer: Any, dock: Any) -> None:
         dock.files.add(str(filled(Path(place) / "plate")))
         event_loop(PATIENCE, dock.run_bar.run_button.isEnabled)
         run(dock)
-        dock.results.beside.setChecked(True)
+        dock.results.with_input.setChecked(True)
         dock.results.all_button.click()
         event_loop(PATIENCE, lambda: "4 results" in dock.run_bar.message_label.text())
         event_loop(0.5)

@@ -15,9 +15,8 @@ from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, label_architecture
 from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES
-from napari_dip.qt.explorer.experiment import find_visible_plane, report_progress
+from napari_dip.qt.explorer.experiment import ExplorerSettings, find_visible_plane, report_progress
 from napari_dip.qt.explorer.plot import ExplorerPlot
-from napari_dip.qt.explorer.settings import ExplorerSettings
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.worker import ProgressQueue
 

@@ -6,7 +6,7 @@ import pytest
 
 from napari_dip.pipeline.recipe import make_recipe, recipe_from_json
 from napari_dip.qt.shell.settings_form import SettingsForm
-from napari_dip.qt.task.recipes import RecipeButtons
+from napari_dip.qt.task.repeat import RecipeButtons
 
 RECIPES = (
     {},

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea
 from napari_dip.cli import main
 from napari_dip.qt.shell.layers import METADATA_KEY
 from napari_dip.qt.task.dock import DenoiseDock, make_dock_class
-from napari_dip.qt.task.recipes import DEFAULT_SETTINGS_LABEL
+from napari_dip.qt.task.repeat import DEFAULT_SETTINGS_LABEL
 
 pytestmark = pytest.mark.gl
 

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
+from napari_dip.qt.batch.results import BatchResults
 from napari_dip.qt.batch.run import BatchPreflight, read_batch
 from napari_dip.qt.batch.settings import (
     BatchOptions,
@@ -21,7 +22,6 @@ from napari_dip.qt.batch.settings import (
     RecipeChooser,
     ResultsFolder,
 )
-from napari_dip.qt.batch.table import BatchResults
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockCloser,

@@ -26,7 +26,13 @@ from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_button, make_form
+from napari_dip.qt.shell.dock_widget import (
+    guard_wheel,
+    make_button,
+    make_combo,
+    make_form,
+    style_combo,
+)
 from napari_dip.qt.shell.preferences import get_default_preset, open_saved_settings
 from napari_dip.qt.shell.settings_form import add_file_button, add_folder_button
 from napari_dip.tasks import TASKS
@@ -43,11 +49,10 @@ _LAST_RUN_KEY, _OPEN_DOCK_KEY, _RECIPE_FILE_KEY, _EARLIER_BATCH_KEY = (
     "file",
     "batch",
 )
-_RECIPE_TOOLTIPS = {
-    "Task": "What is done to each file.",
-    "Settings": "A preset as it comes, the settings of your last run, those of the dock that is "
-    "open, a preset of your own, or a recipe file. Find them on one file first.",
-}
+_SETTINGS_TIP = (
+    "A preset as it comes, the settings of your last run, those of the dock that is open, a preset "
+    "of your own, or a recipe file. Find them on one file first."
+)
 #: Number of rows that every task has: its name and its settings.
 _FIXED_ROW_COUNT = 2
 _IMAGE_FILTER = "Images (*.tif *.tiff *.png *.ome.zarr);;All files (*)"
@@ -111,11 +116,11 @@ class RecipeChooser(QWidget):
         self._find_form = form_of
         self._recipes_by_label: dict[str, tuple[str, Recipe]] = {}
         self._sources: dict[str, Callable[[], Recipe]] = {}
-        self.tasks = _make_recipe_combo("Task")
-        for name, task in TASKS.items():
-            self.tasks.addItem(task.spec.title, name)
-        self.settings = _RefreshingComboBox(self.refresh)
-        _style_combo(self.settings, "Settings")
+        titles = {name: task.spec.title for name, task in TASKS.items()}
+        self.tasks = make_combo("Task", "What is done to each file.", titles, length=8)
+        self.settings = style_combo(
+            _RefreshingComboBox(self.refresh), "Settings", _SETTINGS_TIP, length=8
+        )
         self.file_button = make_button(
             "File…", "Take task and settings from a recipe that was saved before"
         )
@@ -260,19 +265,6 @@ class _RefreshingComboBox(QComboBox):
         """Update the list, then open it."""
         self._refresh()
         super().showPopup()
-
-
-def _make_recipe_combo(name: str) -> QComboBox:
-    combo = QComboBox()
-    _style_combo(combo, name)
-    return combo
-
-
-def _style_combo(combo: QComboBox, name: str) -> None:
-    combo.setAccessibleName(name)
-    combo.setToolTip(f"<qt>{_RECIPE_TOOLTIPS[name]}</qt>")
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.setMinimumContentsLength(8)
 
 
 def _return_recipe(recipe: Recipe) -> Recipe:

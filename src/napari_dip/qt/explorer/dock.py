@@ -9,10 +9,9 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import label_architecture, list_all_architectures
-from napari_dip.qt.explorer.experiment import plan_experiment
+from napari_dip.qt.explorer.experiment import ExplorerSettings, plan_experiment
 from napari_dip.qt.explorer.plot import ExplorerPlot
 from napari_dip.qt.explorer.results import ExplorerResults
-from napari_dip.qt.explorer.settings import ExplorerSettings
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
@@ -24,7 +23,7 @@ from napari_dip.qt.shell.job_controller import DISCARDED_MESSAGE
 from napari_dip.qt.shell.layer_inputs import LayerInputs
 from napari_dip.qt.shell.layers import Preview
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.tasks import Input
 
 if TYPE_CHECKING:
@@ -169,12 +168,10 @@ class PriorExplorer(QWidget):
 
     def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
         """Show the result and return its description."""
-        messages: list[str] = []
-        error_message = call_reporting_errors(
-            lambda: messages.append(self.results.show_result(request, outcome)),
-            "What was found cannot be shown",
+        message, trouble = get_value_or_error(
+            lambda: self.results.show_result(request, outcome), "What was found cannot be shown"
         )
-        return error_message or "\n".join(messages)
+        return trouble if message is None else message
 
     def release_job(self) -> str:
         """Remove the preview; return an error message, or ""."""

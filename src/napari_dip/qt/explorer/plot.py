@@ -8,12 +8,10 @@ import numpy as np
 import pyqtgraph as pg
 
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.qt.shell.plot import disable_plot_interaction, recolour
+from napari_dip.qt.shell.plot import DockPlot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from qtpy.QtWidgets import QWidget
 
     from napari_dip.explore.experiments import PlotSpec
 
@@ -23,24 +21,20 @@ if TYPE_CHECKING:
 _ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
-class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+class ExplorerPlot(DockPlot):
     """A plot of curves over the logarithm of the iteration, as in the paper's figure."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__("Course of the experiment", ("Iteration", ""), "")
         self._spec: PlotSpec | None = None
         self._points: dict[str, list[tuple[int, float]]] = {}
         self._group = ""
-        self._theme = ("#ffffff", "#000000")
         self.curves: dict[str, pg.PlotDataItem] = {}
         self.setLogMode(x=True)
-        disable_plot_interaction(self)
         self.getAxis("bottom").setTicks(
             [[(np.log10(tick), f"{tick}") for tick in _ITERATION_TICKS]]
         )
         self.getAxis("left").setStyle(maxTickLevel=0)
-        self.setVisible(False)  # until it has points
-        self.setAccessibleName("Course of the experiment")
 
     @property
     def count(self) -> int:
@@ -82,16 +76,12 @@ class ExplorerPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no t
             self._points[name] = list(enumerate(values, 1))
         self._draw()
 
-    def recolour(self, text: str, background: str) -> None:
-        """Apply the colours of napari's theme."""
-        self._theme = (text, background)
-        label = {"bottom": "Iteration", "left": self._spec.axis_label if self._spec else ""}
-        recolour(self, text, background, label, self._make_legend())
-
     def _begin(self, group: str) -> None:
         self._group = group
         self._points = {name: [] for name in self.curves}
-        self.recolour(*self._theme)
+        self.labels = "Iteration", self._spec.axis_label if self._spec else ""
+        self.legend = self._make_legend()
+        self.update_labels()
         self._draw()
 
     def _draw(self) -> None:

@@ -25,7 +25,7 @@ from napari_dip.qt.explorer.experiment import add_stack_axis
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.worker import call_reporting_errors, start_call
+from napari_dip.qt.shell.worker import get_value_or_error, start_call
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -188,15 +188,14 @@ class ExplorerResults(QWidget):
             attributes.pop("contrast_limits", None)
         layer_name = f"{target.name} {stack.name_suffix}"
         layer_labels = {"name": layer_name, "axis_labels": (stack.axis, "y", "x")}
-        images: list[napari.layers.Image] = []
 
-        def act() -> None:
+        def add() -> napari.layers.Image:
             with preserve_view(self._viewer):
-                images.append(self._viewer.add_image(stack.pictures, **attributes, **layer_labels))
+                return self._viewer.add_image(stack.pictures, **attributes, **layer_labels)
 
-        trouble = call_reporting_errors(act, "The layer could not be added")
-        if images:
-            self._layer = images[0]
+        layer, trouble = get_value_or_error(add, "The layer could not be added")
+        if layer is not None:
+            self._layer = layer
             row = max(0, self.table.currentRow()) if summary.curves else len(stack.names) - 1
             self._move_slider(row)
             self._on_step()

@@ -251,14 +251,19 @@ def make_combo(
     length : int, optional
         Smallest number of visible characters.
     """
-    combo = QComboBox()
+    combo = style_combo(QComboBox(), name, tip, length=length)
+    for value, label in (choices or {}).items():
+        combo.addItem(label, value)
+    return combo
+
+
+def style_combo(combo: QComboBox, name: str, tip: str, *, length: int | None) -> QComboBox:
+    """Give a list the looks of `make_combo`, and return it."""
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tip}</qt>" if tip else "")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     if length is not None:
         combo.setMinimumContentsLength(length)
-    for value, label in (choices or {}).items():
-        combo.addItem(label, value)
     return combo
 
 

@@ -213,28 +213,16 @@ def preserve_view(viewer: napari.viewer.Viewer) -> Iterator[None]:
     try:
         yield
     finally:
-        _restore_view(viewer, selected, active, camera, view, step)
-
-
-def _restore_view(
-    viewer: napari.viewer.Viewer,
-    selected: set[Any],
-    active: Any,
-    camera: Any,
-    view: Mapping[str, Any],
-    step: tuple[int, ...],
-) -> None:
-    layers = viewer.layers
-    still_selected = {layer for layer in selected if layer in layers}
-    if set(layers.selection) != still_selected:
-        layers.selection = still_selected
-    if active is not None and active in layers and layers.selection.active is not active:
-        layers.selection.active = active
-    for key, value in view.items():
-        if getattr(camera, key) != value:
-            setattr(camera, key, value)
-    if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
-        viewer.dims.current_step = step
+        still_selected = {layer for layer in selected if layer in layers}
+        if set(layers.selection) != still_selected:
+            layers.selection = still_selected
+        if active is not None and active in layers and layers.selection.active is not active:
+            layers.selection.active = active
+        for key, value in view.items():
+            if getattr(camera, key) != value:
+                setattr(camera, key, value)
+        if len(viewer.dims.current_step) == len(step) and viewer.dims.current_step != step:
+            viewer.dims.current_step = step
 
 
 def get_full_resolution(layer: napari.layers.Image) -> Any:

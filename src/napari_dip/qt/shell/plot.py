@@ -1,4 +1,4 @@
-"""The plot of training and validation loss, and helpers for all plots in a dock."""
+"""The plots of the docks, and the plot of training and validation loss."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QSizePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 #: Blue and orange of the Okabe-Ito palette, distinct in every kind of colour vision.
 TRAINING_COLOUR, VALIDATION_COLOUR = "#56B4E9", "#E69F00"
@@ -21,22 +21,83 @@ _MIN_AXIS_ITERATIONS = 10
 _LEGEND_HEIGHT = 20
 #: Height of each further line of the legend, in pixels.
 _LEGEND_LINE = 16
-#: The legend, above the plot, where it hides no curve.
-_VALIDATION_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">{sign}</span> {text}'
-    for colour, sign, text in (
-        (TRAINING_COLOUR, "━", "fitted"),
-        (VALIDATION_COLOUR, "━", "validation"),
-        (VALIDATION_COLOUR, "●", "best so far"),
+
+
+class DockPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+    """A plot in a dock: of fixed height, without interaction, in the colours of napari's theme.
+
+    Parameters
+    ----------
+    name : str
+        Name for screen readers.
+    labels : (str, str)
+        Labels of the horizontal and the vertical axis.
+    legend : str
+        Rich text above the plot, where it hides no curve; see `make_legend`.
+    tip : str
+        The tooltip.
+    """
+
+    def __init__(self, name: str, labels: tuple[str, str], legend: str, tip: str = "") -> None:
+        super().__init__()
+        self.labels, self.legend = labels, legend
+        self._theme = ("#ffffff", "#000000")
+        self.setAccessibleName(name)
+        self.setToolTip(tip)
+        plot_item = self.getPlotItem()
+        plot_item.setMenuEnabled(False)
+        plot_item.hideButtons()
+        self.setMouseEnabled(x=False, y=False)  # so that the wheel scrolls the dock
+        plot_item.layout.setContentsMargins(2, 0, 8, 2)
+        self.setFixedHeight(_HEIGHT)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setVisible(False)  # until it has points
+
+    def recolour(self, text: str, background: str) -> None:
+        """Apply the colours of napari's theme."""
+        self._theme = text, background
+        self.setBackground(background)
+        self.update_labels()
+
+    def update_labels(self) -> None:
+        """Apply colours, axis labels and legend."""
+        text, _ = self._theme
+        plot_item = self.getPlotItem()
+        for side, label in zip(("bottom", "left"), self.labels, strict=True):
+            axis = plot_item.getAxis(side)
+            axis.setPen(text)
+            axis.setTextPen(text)
+            axis.setLabel(label, color=text)
+            axis.enableAutoSIPrefix(False)
+        plot_item.setTitle(self.legend, color=text, size="9pt")
+        extra_height = _LEGEND_LINE * self.legend.count("<br>")
+        plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
+        plot_item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + extra_height)
+        self.setFixedHeight(_HEIGHT + extra_height)  # the plot area keeps its height
+
+
+def make_legend(*entries: tuple[str, str, str]) -> str:
+    """Return a legend as rich text, of entries (colour, sign, text)."""
+    return "&nbsp;&nbsp;&nbsp;".join(
+        f'<span style="color:{colour}">{sign}</span> {text}' for colour, sign, text in entries
     )
-)
 
 
-class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+class ValidationCurve(DockPlot):
     """A plot of training and validation loss over the iterations, with the best one marked."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__(
+            "Validation curve",
+            ("Iteration", "Loss (low is good)"),
+            make_legend(
+                (TRAINING_COLOUR, "━", "fitted"),
+                (VALIDATION_COLOUR, "━", "validation"),
+                (VALIDATION_COLOUR, "●", "best so far"),
+            ),
+            "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
+            "when it rises, the network begins to copy noise, and the best point is kept.",
+        )
         self._points: list[tuple[int, float, float]] = []
         self._unit = 0
         self._fit_curve = self.plot(pen=pg.mkPen(TRAINING_COLOUR, width=1.5))
@@ -46,13 +107,6 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
         self._mark = pg.InfiniteLine(angle=90, pen=pg.mkPen(TRAINING_COLOUR, width=1))
         self._mark.setVisible(False)
         self.addItem(self._mark, ignoreBounds=True)
-        disable_plot_interaction(self)
-        self.setVisible(False)  # until it has points
-        self.setToolTip(
-            "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
-            "when it rises, the network begins to copy noise, and the best point is kept."
-        )
-        self.setAccessibleName("Validation curve")
 
     def restart(self) -> None:
         """Empty the plot."""
@@ -85,8 +139,7 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
 
     def recolour(self, text: str, background: str) -> None:
         """Apply the colours of napari's theme."""
-        label = {"bottom": "Iteration", "left": "Loss (low is good)"}
-        recolour(self, text, background, label, _VALIDATION_LEGEND)
+        super().recolour(text, background)
         self._best.setSymbolPen(text)
         self._mark.setPen(text)
 
@@ -104,44 +157,3 @@ class ValidationCurve(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships n
         self._best.setData(iteration[marked], points[marked, 2])
         # an automatic range for a single point would begin below zero
         self.setXRange(0, max(_MIN_AXIS_ITERATIONS, 1.03 * iteration.max(initial=0)), padding=0)
-
-
-def disable_plot_interaction(plot: pg.PlotWidget) -> None:
-    """Disable zooming, menus and buttons of a plot, and fix its height."""
-    plot_item = plot.getPlotItem()
-    plot_item.setMenuEnabled(False)
-    plot_item.hideButtons()
-    plot.setMouseEnabled(x=False, y=False)  # so that the wheel scrolls the dock
-    plot_item.layout.setContentsMargins(2, 0, 8, 2)
-    plot.setFixedHeight(_HEIGHT)
-    plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-
-
-def recolour(
-    plot: pg.PlotWidget, text: str, background: str, message: Mapping[str, str], legend: str
-) -> None:
-    """Set colours, axis labels and legend of a plot.
-
-    Parameters
-    ----------
-    plot : PlotWidget
-    text, background : str
-        Colours.
-    message : mapping
-        Labels of the axes "bottom" and "left".
-    legend : str
-        The title above the plot, as rich text.
-    """
-    plot.setBackground(background)
-    plot_item = plot.getPlotItem()
-    for side, label in message.items():
-        axis = plot_item.getAxis(side)
-        axis.setPen(text)
-        axis.setTextPen(text)
-        axis.setLabel(label, color=text)
-        axis.enableAutoSIPrefix(False)
-    plot_item.setTitle(legend, color=text, size="9pt")
-    extra_height = _LEGEND_LINE * legend.count("<br>")
-    plot_item.titleLabel.setMaximumHeight(_LEGEND_HEIGHT + extra_height)
-    plot_item.layout.setRowFixedHeight(0, _LEGEND_HEIGHT + extra_height)
-    plot.setFixedHeight(_HEIGHT + extra_height)  # the plot area keeps its height

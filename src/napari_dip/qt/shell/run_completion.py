@@ -9,7 +9,7 @@ from napari_dip.errors.notes import read_report_notes
 from napari_dip.pipeline.assess.quality_checks import format_quality_checks
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.qt.shell.layers import add_result
-from napari_dip.qt.shell.worker import call_reporting_errors, describe_error, log_error
+from napari_dip.qt.shell.worker import describe_error, get_value_or_error, log_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -141,12 +141,10 @@ class ResultQueue:
                 f"The result for '{name}' is ready but could not be added to the viewer: "
                 f"{describe_error(error)}. Press Add the result to try again."
             )
-        extra_messages: list[str] = []
-        failing = "It cannot be compared with its input"
-        error_message = call_reporting_errors(
-            lambda: extra_messages.append(self._on_added(pending, layer)), failing
+        message, trouble = get_value_or_error(
+            lambda: self._on_added(pending, layer), "It cannot be compared with its input"
         )
-        return pending.describe(layer, [*remarks, remark, *extra_messages, error_message])
+        return pending.describe(layer, [*remarks, remark, message or trouble])
 
     def add_waiting(self) -> str:
         """Try again to add the waiting results; return the message for the user."""

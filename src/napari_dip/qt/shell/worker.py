@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 from qtpy.QtCore import QObject, QThreadPool, Signal
@@ -34,6 +34,7 @@ MAX_DRAWING_FRACTION = 0.01
 #: would wait for its threads without a limit.
 _MAX_EXIT_SECONDS = 10
 log = logging.getLogger(__name__)
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -328,12 +329,18 @@ def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
     str
         Empty, or a sentence of `failing` and the error; the log has the traceback.
     """
+    return get_value_or_error(action, failing)[1]
+
+
+def get_value_or_error(
+    action: Callable[[], ValueT], failing: str
+) -> tuple[ValueT, str] | tuple[None, str]:
+    """Return the value of a function and "", or None and its error as a message."""
     try:
-        action()
+        return action(), ""
     except Exception as error:
         log_error(failing, error)
-        return f"{failing}: {describe_error(error)}."
-    return ""
+        return None, f"{failing}: {describe_error(error)}."
 
 
 def log_error(failing: str, error: Exception) -> None:

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import QWidget
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.qt.results.comparison import ResultView
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     DockCloser,
@@ -33,12 +32,13 @@ from napari_dip.qt.shell.run_completion import (
     ResultQueue,
 )
 from napari_dip.qt.shell.settings_form import SettingsForm, has_noise
-from napari_dip.qt.shell.worker import call_reporting_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.qt.task.crop_preview import CropPreviewSection
 from napari_dip.qt.task.noise import NoiseSection
-from napari_dip.qt.task.recipes import RepeatSection
 from napari_dip.qt.task.recovery import InterruptedRunPanel
+from napari_dip.qt.task.repeat import RepeatSection
 from napari_dip.qt.task.request import describe_plan, make_run_request
+from napari_dip.qt.task.result_view import ResultView
 from napari_dip.qt.task.snapshot_history import HistorySlider
 from napari_dip.tasks import TASKS
 
@@ -142,15 +142,14 @@ class TaskDock(QWidget):
         if self.is_busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        requests: list[JobRequest] = []
-        if trouble := call_reporting_errors(
-            lambda: requests.append(make_run_request(plan, layer, self.extra_inputs)),
-            "The run could not be started",
-        ):
+        request, trouble = get_value_or_error(
+            lambda: make_run_request(plan, layer, self.extra_inputs), "The run could not be started"
+        )
+        if request is None:
             self.run_bar.show_message(trouble)
             return
         self.repeat.remember(plan.recipe)
-        self.jobs.start(requests)
+        self.jobs.start([request])
 
     def discard(self) -> None:
         """Stop the run without a result, and drop the requests that would follow."""

@@ -18,8 +18,8 @@ from napari_dip.qt.shell.layers import get_full_resolution
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
     VALIDATION_COLOUR,
-    disable_plot_interaction,
-    recolour,
+    DockPlot,
+    make_legend,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import start_call
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import BackgroundCall
 
-_PHOTON_TRANSFER_LEGEND = "&nbsp;&nbsp;&nbsp;".join(
-    f'<span style="color:{colour}">{sign}</span> {text}'
-    for colour, sign, text in (
-        (TRAINING_COLOUR, "●", "flat parts"),
-        (VALIDATION_COLOUR, "━", "measured noise"),
-    )
-)
 #: The variance axis ends at this percentile of the variances, times a margin. A block with
 #: structure would otherwise compress all other points.
 _VARIANCE_PERCENTILE, _VARIANCE_AXIS_MARGIN = 98, 1.3
@@ -53,22 +46,23 @@ def _measure_layer_noise(spec: ImageSpec, pixels: Any) -> NoiseReport | Refusal:
     return make_noise_report(spec, load_array(spec.name, pixels))
 
 
-class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ships no types
+class PhotonTransferPlot(DockPlot):
     """A photon transfer curve: variance against mean of flat blocks, with the fitted lines."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__(
+            "Noise against brightness",
+            ("Brightness", "Variance"),
+            make_legend(
+                (TRAINING_COLOUR, "●", "flat parts"), (VALIDATION_COLOUR, "━", "measured noise")
+            ),
+            "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
+            "The line is the noise that the restoration reckons with; dots far above it hold "
+            "structure.",
+        )
         dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": TRAINING_COLOUR, "symbolPen": None}
         self.dots = self.plot(pen=None, **dots)
         self.line = self.plot(pen=pg.mkPen(VALIDATION_COLOUR, width=2), connect="finite")
-        disable_plot_interaction(self)
-        self.setVisible(False)
-        self.setToolTip(
-            "Each dot is a flat part of the image: its brightness, and how much its pixels vary. "
-            "The line is the noise that the restoration reckons with; dots far above it hold "
-            "structure."
-        )
-        self.setAccessibleName("Noise against brightness")
 
     def show_noise(self, channels: tuple[ChannelNoise, ...]) -> None:
         """Plot the blocks and the variance model of each channel."""
@@ -91,11 +85,6 @@ class PhotonTransferPlot(pg.PlotWidget):  # type: ignore[misc]  # pyqtgraph ship
         self.line.setData(lines[:, 0], lines[:, 1])
         highest = max(np.percentile(points[:, 1], _VARIANCE_PERCENTILE), np.nanmax(lines[:, 1]))
         self.setYRange(0, _VARIANCE_AXIS_MARGIN * float(highest), padding=0)
-
-    def recolour(self, text: str, background: str) -> None:
-        """Apply the colours of napari's theme."""
-        label = {"bottom": "Brightness", "left": "Variance"}
-        recolour(self, text, background, label, _PHOTON_TRANSFER_LEGEND)
 
 
 class NoiseSection(CollapsibleSection):

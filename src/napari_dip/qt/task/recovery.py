@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QGridLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.errors.fault import make_printable
@@ -20,10 +20,10 @@ from napari_dip.pipeline.autosave import (
 )
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.qt.shell.dock_widget import make_button
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors, start_call
+from napari_dip.qt.shell.worker import get_value_or_error, start_call
 from napari_dip.qt.task.request import (
     collect_layer_pixels,
     list_autosave_folders,
@@ -84,12 +84,9 @@ class InterruptedRunPanel(QWidget):
         self.resume_button = make_button("Resume", _RESUME_TOOLTIP)
         self.discard_button = make_button("Discard", _DISCARD_TOOLTIP)
         self.discard_button.setAccessibleName("Discard the unfinished run")
-        layout = QGridLayout(self)
+        rows = ([self.message_label], [self.resume_button, self.discard_button])
+        layout = fill_grid(self, rows, spacing=4)
         layout.setContentsMargins(0, 0, 0, 12)  # a gap to the widgets below
-        layout.setVerticalSpacing(4)
-        layout.addWidget(self.message_label, 0, 0, 1, 2)
-        layout.addWidget(self.resume_button, 1, 0)
-        layout.addWidget(self.discard_button, 1, 1)
         self.resume_button.clicked.connect(self.resume)
         self.discard_button.clicked.connect(self.discard)
         self.refresh()
@@ -160,17 +157,15 @@ class InterruptedRunPanel(QWidget):
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}
         new = {name: array for name, array in outcome.items() if array is not None}
-        requests: list[JobRequest | Refusal] = []
-        failing = "The unfinished run cannot be brought back"
-        if trouble := call_reporting_errors(
-            lambda: requests.append(self._restore_request(run, pixels, new)), failing
-        ):
-            self.message_emitted.emit(trouble)
-        elif isinstance(requests[0], Refusal):
-            self.message_emitted.emit(requests[0].message)
-        else:
-            self.message_emitted.emit("")
-            self.wanted.emit(requests)
+        request, trouble = get_value_or_error(
+            lambda: self._restore_request(run, pixels, new),
+            "The unfinished run cannot be brought back",
+        )
+        if isinstance(request, Refusal):
+            trouble = request.message
+        self.message_emitted.emit(trouble)
+        if request is not None and not isinstance(request, Refusal):
+            self.wanted.emit([request])
 
     def _restore_request(
         self, run: InterruptedRun, pixels: Mapping[str, Any], new: Mapping[str, Any]

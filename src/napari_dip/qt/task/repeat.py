@@ -1,7 +1,8 @@
-"""Repeating a result: as a script, a command line, a methods text, or again in the dock."""
+"""The Repeat section of a task's dock: repeats results, and saves recipes and presets."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,18 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QVBoxLayout,
+    QWidget,
+)
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io import guess_axes
-from napari_dip.io.writing import write_image
+from napari_dip.io.outputs import JSON_SUFFIXES, check_output
+from napari_dip.io.writing import write_image, write_text
+from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
-from napari_dip.pipeline.recipe import recipe_from_dict
+from napari_dip.pipeline.recipe import make_recipe, recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import format_command_line, write_python_script
 from napari_dip.qt.shell.dock_widget import (
+    CollapsibleSection,
     Connections,
     fill_combo,
     fill_grid,
@@ -30,6 +40,8 @@ from napari_dip.qt.shell.dock_widget import (
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
+from napari_dip.qt.shell.preferences import open_saved_settings
+from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import BackgroundCall
 from napari_dip.qt.task.request import (
     build_repetition,
@@ -43,11 +55,20 @@ if TYPE_CHECKING:
 
     import napari.viewer
 
+    from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.reproduce.repetition import Repetition
+    from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
     from napari_dip.qt.shell.worker import RunControl
 
+#: First entry of the list: the default settings of a task.
+DEFAULT_SETTINGS_LABEL = "Default settings"
+_RECIPE_FILE_FILTER = "Recipe (*.json)"
+_OWN_PRESETS_LABEL = "Presets of your own: all settings of this dock."
+_LAST_SETTINGS_MESSAGE = (
+    "The settings are those of your last run. For the others, use 'Default settings' under Repeat."
+)
 _SAVE_FOLDER_TITLE = "Folder for the layers that lie in no file, for the script to read"
 
 
@@ -91,9 +112,7 @@ def save_layers(
     for layer in layers:
         pixels = np.asarray(layer.pixels)
         if layer.fingerprint is not None and compute_sha256(pixels) != layer.fingerprint:
-            raise RefusedError(
-                make_refusal("repeat-changed", layer=layer.layer, result=layer.result)
-            )
+            raise RefusedError("repeat-changed", layer=layer.layer, result=layer.result)
         if control() is Control.DISCARD:
             break
         if pixels.dtype == bool:
@@ -194,23 +213,28 @@ class RepeatButtons(QWidget):
 
     def set_up_again(self) -> None:
         """Set form and inputs as they were for the chosen result."""
-        layer = self.get_layer()
-        provenance = None if layer is None else read_result_provenance(layer)
+        layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None:
             return
+        try:
+            self._set_up(layer.name, provenance)
+        except RefusedError as error:
+            self.message_emitted.emit(error.refusal.message)
+        else:
+            self.message_emitted.emit(
+                f"All is set as for '{layer.name}'. Press Run to make it again."
+            )
+
+    def _set_up(self, result: str, provenance: Mapping[str, Any]) -> None:
+        """Set form and inputs; raise `RefusedError` if the result cannot be made here."""
         joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
         if "network_file" in joint_training:
-            error = make_refusal(
-                "series-repeat", layer=layer.name, network=joint_training["network_file"]
+            raise RefusedError(
+                "series-repeat", layer=result, network=joint_training["network_file"]
             )
-            self.message_emitted.emit(error.message)
-            return
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.spec.name != self._form.task:
-            title = recipe.task.spec.title
-            error = make_refusal("repeat-other-task", layer=layer.name, task=title)
-            self.message_emitted.emit(error.message)
-            return
+            raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
         self._form.show(recipe)
         recorded = read_recorded_inputs(provenance)
         image = recorded.pop("image")
@@ -221,18 +245,20 @@ class RepeatButtons(QWidget):
         names = [record["layer"] for record in (image, *recorded.values())]
         missing = [name for name in names if name not in self._viewer.layers]
         if missing or not is_chosen:
-            missing_name = missing[0] if missing else image["layer"]
-            error = make_refusal("repeat-layer-gone", result=layer.name, layer=missing_name)
-            self.message_emitted.emit(error.message)
-            return
-        self.message_emitted.emit(f"All is set as for '{layer.name}'. Press Run to make it again.")
+            raise RefusedError(
+                "repeat-layer-gone", result=result, layer=[*missing, image["layer"]][0]
+            )
 
     def copy_methods(self) -> None:
         """Copy the methods text to the clipboard."""
-        layer = self.get_layer()
-        provenance = None if layer is None else read_result_provenance(layer)
+        _, provenance = self._read_chosen_result()
         if provenance is not None:
             self._to_clipboard(write_methods_section(provenance["report"]), "The methods text")
+
+    def _read_chosen_result(self) -> tuple[Image | None, Mapping[str, Any] | None]:
+        """Return layer and provenance of the chosen result, each None without one."""
+        layer = self.get_layer()
+        return layer, None if layer is None else read_result_provenance(layer)
 
     def set_busy(self, busy: bool) -> None:
         """Disable "Run again" during a run."""
@@ -247,35 +273,26 @@ class RepeatButtons(QWidget):
 
     def _copy(self, write: Callable[[Repetition], str], what: str) -> None:
         """Copy a script or command for the result; layers without a file are saved first."""
-        layer = self.get_layer()
-        provenance = None if layer is None else read_result_provenance(layer)
+        layer, provenance = self._read_chosen_result()
         if layer is None or provenance is None or self._save_call is not None:
             return
         unsaved = find_unsaved_inputs(provenance)
         if not unsaved:
             self._to_clipboard(write(build_repetition(provenance, {})), what)
             return
-        unsaved_layers = [
-            self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
-        ]
-        for unsaved_layer in unsaved_layers:
-            if isinstance(unsaved_layer, Refusal):
-                self.message_emitted.emit(unsaved_layer.message)
-                return
+        try:
+            layers = tuple(
+                self._find_unsaved_layer(name, provenance, layer.name) for name in unsaved
+            )
+        except RefusedError as error:
+            self.message_emitted.emit(error.refusal.message)
+            return
         folder = QFileDialog.getExistingDirectory(self, _SAVE_FOLDER_TITLE)
         if not folder:
             return
-        layers_to_save = tuple(
-            layer_to_save
-            for layer_to_save in unsaved_layers
-            if isinstance(layer_to_save, UnsavedLayer)
-        )
         self.message_emitted.emit("Saving what the script needs")
         self._save_call = BackgroundCall(
-            partial(save_layers, layers_to_save, Path(folder)),
-            self,
-            doing="Saving",
-            name=layers_to_save[0].layer,
+            partial(save_layers, layers, Path(folder)), self, doing="Saving", name=layers[0].layer
         )
         self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
         self._save_call.start()
@@ -305,38 +322,33 @@ class RepeatButtons(QWidget):
 
     def _find_unsaved_layer(
         self, name: str, provenance: Mapping[str, Any], result: str
-    ) -> UnsavedLayer | Refusal:
-        """Return an input that has to be saved, or a refusal if its layer no longer exists."""
+    ) -> UnsavedLayer:
+        """Return an input that has to be saved; raise `RefusedError` if its layer is gone."""
         recorded = read_recorded_inputs(provenance)
-        record = recorded[name]
-        if record["layer"] not in self._viewer.layers:
-            return make_refusal("repeat-unsaved", layer=record["layer"], result=result)
-        layer = self._viewer.layers[record["layer"]]
+        layer_name = recorded[name]["layer"]
+        if layer_name not in self._viewer.layers:
+            raise RefusedError("repeat-unsaved", layer=layer_name, result=result)
+        layer, fingerprint = self._viewer.layers[layer_name], None
         if name == "image":
+            pixels = get_full_resolution(layer)
             axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
-            return UnsavedLayer(
-                name=name,
-                layer=layer.name,
-                result=result,
-                pixels=get_full_resolution(layer),
-                axes=axes,
-                fingerprint=fingerprint,
-            )
-        if isinstance(layer, Shapes):
+        elif isinstance(layer, Shapes):
             image = recorded["image"]["layer"]
             source_layer = self._viewer.layers[image] if image in self._viewer.layers else None
             if not isinstance(source_layer, Image):
-                return make_refusal("repeat-unsaved", layer=image, result=result)
-            return UnsavedLayer(
-                name=name,
-                layer=layer.name,
-                result=result,
-                pixels=rasterise_shapes(layer, source_layer).astype(np.uint8),
-                axes="YX",
-            )
-        pixels = get_full_resolution(layer)
-        axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
-        return UnsavedLayer(name=name, layer=layer.name, result=result, pixels=pixels, axes=axes)
+                raise RefusedError("repeat-unsaved", layer=image, result=result)
+            pixels, axes = rasterise_shapes(layer, source_layer).astype(np.uint8), "YX"
+        else:
+            pixels = get_full_resolution(layer)
+            axes = guess_axes(tuple(pixels.shape), rgb=bool(getattr(layer, "rgb", False)))
+        return UnsavedLayer(
+            name=name,
+            layer=layer.name,
+            result=result,
+            pixels=pixels,
+            axes=axes,
+            fingerprint=fingerprint,
+        )
 
     def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
         clipboard = QApplication.clipboard()
@@ -347,10 +359,237 @@ class RepeatButtons(QWidget):
     def _arrange(self) -> None:
         form = make_form()
         form.addRow("Result", self.combo)
-        rows = (
-            [form],
-            [self.python_button, self.command_button],
-            [self.methods_button],
-            [self.again_button],
+        copy_buttons = [self.python_button, self.command_button]
+        fill_grid(self, ([form], copy_buttons, [self.methods_button], [self.again_button]))
+
+
+class SavedRecipesWidget(QWidget):
+    """The user's presets: a list of names with buttons to load, save and delete.
+
+    Parameters
+    ----------
+    form : SettingsForm
+    preset_folder : SavedRecipeFolder
+        Stores the presets.
+    """
+
+    message_emitted = Signal(str)
+
+    def __init__(
+        self, form: SettingsForm, preset_folder: SavedRecipeFolder, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._form, self._saved_settings = form, preset_folder
+        self.combo = make_combo(
+            "Preset of your own",
+            "Choose one of your presets, or type a name for the settings as they are now.",
         )
-        fill_grid(self, rows)
+        self.combo.setEditable(True)
+        self.combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        line_edit = self.combo.lineEdit()
+        assert line_edit is not None  # the list is editable
+        self.name_edit = line_edit
+        self.name_edit.setPlaceholderText("name of a preset")
+        self.load_button = make_button("Use", "Set all settings as this preset has them")
+        self.save_button = make_button(
+            "Save", "Keep all settings, as they are now, under this name"
+        )
+        self.delete_button = make_button(
+            "Delete", "Forget this preset; the settings stay as they are"
+        )
+        fill_grid(self, ([self.combo], [self.load_button, self.save_button, self.delete_button]))
+        self.load_button.clicked.connect(self.load)
+        self.save_button.clicked.connect(self.save)
+        self.delete_button.clicked.connect(self.delete)
+        self.combo.editTextChanged.connect(self._on_text)
+        self.refresh()
+
+    @property
+    def name(self) -> str:
+        """The chosen or typed name, without extra spaces."""
+        return " ".join(self.combo.currentText().split())
+
+    def refresh(self) -> None:
+        """Update the list; a typed name stays."""
+        name = self.combo.currentText()
+        with QSignalBlocker(self.combo):
+            self.combo.clear()
+            self.combo.addItems([DEFAULT_SETTINGS_LABEL, *self._saved_settings.names()])
+            self.combo.setCurrentIndex(self.combo.findText(name) if name else -1)
+            self.combo.setEditText(name)
+        self._on_text()
+
+    def load(self) -> None:
+        """Set the form to the chosen preset."""
+        self._attempt(self._load)
+
+    def save(self) -> None:
+        """Save the settings of the form under the typed name."""
+        self._attempt(self._save)
+
+    def delete(self) -> None:
+        """Delete the chosen preset."""
+        self._attempt(self._delete)
+
+    def _load(self) -> str:
+        if self._is_default(self.name):
+            self._form.show(make_recipe(self._form.task))
+            return "The settings are the default ones."
+        self._form.show(self._saved_settings.load(self.name))
+        return f"The settings are now those of '{self.name}'."
+
+    def _save(self) -> str:
+        if self._is_default(self.name, Qt.MatchFlag.MatchFixedString):
+            raise RefusedError("preset-exists", name=DEFAULT_SETTINGS_LABEL)
+        name = self._saved_settings.save(self.name, self._form.build_recipe())
+        self.combo.setEditText(name)
+        return f"The settings are kept as '{name}'."
+
+    def _delete(self) -> str:
+        name = self.name
+        self._saved_settings.delete(name)
+        self.combo.setEditText("")
+        return f"The preset '{name}' was deleted."
+
+    def _attempt(self, action: Callable[[], str]) -> None:
+        """Call a function, and show its message or that of its error."""
+        try:
+            message = action()
+        except DipError as error:
+            message = error.refusal.message
+        self.refresh()
+        self.message_emitted.emit(message)
+
+    def _is_default(self, name: str, how: Qt.MatchFlag = Qt.MatchFlag.MatchExactly) -> bool:
+        """Whether a name is that of the default settings; MatchFixedString ignores case."""
+        return bool(self.combo.findText(name, how) == 0)
+
+    def _on_text(self, _: str = "") -> None:
+        name, saved_names = self.name, self._saved_settings.names()
+        is_default = self._is_default(name)
+        self.load_button.setEnabled(is_default or name in saved_names)
+        self.save_button.setEnabled(bool(name) and not is_default and name not in saved_names)
+        self.delete_button.setEnabled(name in saved_names)
+
+
+class RecipeButtons(QWidget):
+    """Buttons that load and save the form as a recipe file, also for command line and Python.
+
+    Parameters
+    ----------
+    form : SettingsForm
+    """
+
+    message_emitted = Signal(str)
+
+    def __init__(self, form: SettingsForm, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._form = form
+        self.load_button = make_button(
+            "Load recipe…", "Set all settings as a saved recipe has them"
+        )
+        self.save_button = make_button(
+            "Save recipe…",
+            "Save all settings, to use them again here, on the command line or in Python",
+        )
+        fill_grid(self, ([self.load_button, self.save_button],))
+        self.load_button.clicked.connect(self._on_load)
+        self.save_button.clicked.connect(self._on_save)
+
+    def load(self, path: str) -> None:
+        """Set the form to a recipe file, or show an error and leave the form unchanged."""
+        try:
+            recipe = load_recipe(Path(path))
+            if recipe.task.spec.name != self._form.task:
+                facts = {"path": path, "found": recipe.task.spec.name, "wanted": self._form.task}
+                raise RefusedError("recipe-task", **facts)
+        except DipError as error:
+            self.message_emitted.emit(error.refusal.message)
+            return
+        self._form.show(recipe)
+        self.message_emitted.emit(f"The settings are now those of '{Path(path).name}'.")
+
+    def save(self, path: str) -> None:
+        """Write the recipe of the form, or show an error.
+
+        The file dialogue has confirmed that `path` may be overwritten.
+        """
+        target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
+        try:
+            text = self._form.build_recipe().to_json()
+            checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
+            write_text(checked_path, text, overwrite=target == path)
+        except DipError as error:
+            self.message_emitted.emit(error.refusal.message)
+            return
+        self.message_emitted.emit(f"The recipe was saved as '{Path(target).name}'.")
+
+    def _on_load(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", _RECIPE_FILE_FILTER)
+        if path:
+            self.load(path)
+
+    def _on_save(self) -> None:
+        name = f"{self._form.task}.json"
+        path, _ = QFileDialog.getSaveFileName(self, "Save recipe", name, _RECIPE_FILE_FILTER)
+        if path:
+            self.save(path)
+
+
+class RepeatSection(CollapsibleSection):
+    """The section of the dock with results to repeat, presets and recipe files.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    form : SettingsForm
+    inputs : LayerInputs
+    """
+
+    message_emitted = Signal(str)
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        form: SettingsForm,
+        inputs: LayerInputs,
+    ) -> None:
+        page = QWidget()
+        super().__init__("Repeat", page)
+        self._form = form
+        self._saved_settings = open_saved_settings(form.task)
+        self.buttons = RepeatButtons(viewer, form, inputs)
+        self.presets = SavedRecipesWidget(form, self._saved_settings)
+        self.recipes = RecipeButtons(form)
+        label = make_message_label()
+        label.setText(_OWN_PRESETS_LABEL)
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.buttons, label, self.presets, self.recipes):
+            layout.addWidget(widget)
+        for section in (self.buttons, self.presets, self.recipes):
+            section.message_emitted.connect(self.message_emitted)
+        self.toggled.connect(self.presets.refresh)  # another dock may have saved one
+
+    def restore_last_settings(self) -> str:
+        """Set the form as it was for the last run; return a message or ""."""
+        last_recipe = self._saved_settings.remembered()
+        if last_recipe is None or last_recipe == make_recipe(self._form.task):
+            return ""
+        self._form.show(last_recipe)
+        return _LAST_SETTINGS_MESSAGE
+
+    def remember(self, recipe: Recipe) -> None:
+        """Save the settings of a run that begins; errors are ignored, so that the run starts."""
+        with suppress(DipError):
+            self._saved_settings.remember(recipe)
+
+    def set_busy(self, busy: bool) -> None:
+        """Disable what changes the settings during a run."""
+        self.buttons.set_busy(busy)
+        for section in (self.presets, self.recipes):
+            section.setEnabled(not busy)
+
+    def shut_down(self) -> None:
+        """Disconnect from the viewer."""
+        self.buttons.disconnect_viewer()

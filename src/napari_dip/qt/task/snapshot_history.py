@@ -24,7 +24,7 @@ from napari_dip.qt.shell.layers import (
     preserve_view,
 )
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import call_reporting_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
@@ -210,16 +210,9 @@ class SnapshotBuffer:
         number, self._picture_count = self._picture_count, self._picture_count + 1
         if number % self._stride:
             return
-        snapshot = Snapshot(
-            picture=picture,
-            number=number,
-            iteration=event.iteration,
-            iterations=event.iterations,
-            unit=event.unit,
-            units=event.units,
-            seconds=event.seconds,
-        )
-        self.snapshots.append(snapshot)
+        names = ("iteration", "iterations", "unit", "units", "seconds")
+        place = {name: getattr(event, name) for name in names}
+        self.snapshots.append(Snapshot(picture=picture, number=number, **place))
         while len(self.snapshots) > self._max_snapshots or self.bytes > self.max_bytes:
             self._stride *= 2
             self.snapshots = [
@@ -328,12 +321,10 @@ class HistorySlider(QWidget):
         layers, selected = self._snapshot_layers, self._selected
         if layers is None or selected is None:
             return
-        names: list[str] = []
-        failing = "The picture could not be kept"
-        trouble = call_reporting_errors(
-            lambda: names.append(layers.add(self._viewer, selected)), failing
+        name, trouble = get_value_or_error(
+            lambda: layers.add(self._viewer, selected), "The picture could not be kept"
         )
-        self._show_message(trouble or f"Kept: '{names[0]}'.")
+        self._show_message(trouble or f"Kept: '{name}'.")
 
     def _remove_preview(self) -> None:
         preview, self._preview = self._preview, None

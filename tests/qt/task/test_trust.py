@@ -12,10 +12,10 @@ from qtpy.QtCore import QPoint, Qt
 from napari_dip.errors.notes import read_stop
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.qt.results.comparison import add_extra_layer
 from napari_dip.qt.shell.job_controller import ResultTarget
 from napari_dip.qt.shell.layers import METADATA_KEY, copy_layer_attributes
 from napari_dip.qt.task.dock import make_dock_class
+from napari_dip.qt.task.result_view import add_extra_layer
 
 if TYPE_CHECKING:
     from napari_dip.qt.task.noise import NoiseSection
