@@ -34,9 +34,9 @@ from napari_dip.engine.noise.estimate import (
 )
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
+    measure_colour_noise,
     measure_single_exposure,
 )
-from napari_dip.pipeline.calibrate.colour_camera import measure_colour_noise
 from napari_dip.tasks.base import NoiseSettings
 from noise_matrix_cases import Recipe, recipes
 from noise_matrix_scenes import scenes

@@ -13,7 +13,7 @@ import napari_dip as dip
 from engine.noise.test_camera_noise import NOISE, camera_shot, scene
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.calibrate.colour_camera import (
+from napari_dip.pipeline.calibrate.channel_noise import (
     compute_distant_correlation,
     detect_camera_noise,
     flag_correlated_colours,

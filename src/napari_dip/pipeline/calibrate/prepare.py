@@ -15,11 +15,12 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import (
     identify_noise_model,
+    make_camera_note,
     make_noise_notes,
     measure_channel_noise,
+    measure_colour_noise,
 )
 from napari_dip.pipeline.calibrate.clipping import calibrate_clipping_limits
-from napari_dip.pipeline.calibrate.colour_camera import make_camera_note, measure_colour_noise
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     MIN_HALVED_SIDE,
     NO_OUTLIER_LIMITS,

@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels, plan_task_for
 from napari_dip.pipeline.plan.costs import BUDGET_NOTES, choose_fit_config, estimate_costs
-from napari_dip.pipeline.plan.network_reuse import explain_misfit, make_inference_units
+from napari_dip.pipeline.plan.joint_training import explain_misfit, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     compute_fit_grid,

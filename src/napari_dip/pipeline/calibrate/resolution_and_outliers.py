@@ -7,6 +7,7 @@ are filled in for the fit. Where the result has the pixels of the input, they ke
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import StackArray
+    from napari_dip.pipeline.calibrate.calibration import Calibration, StackArray
 
     BoolArray = npt.NDArray[np.bool_]
 
@@ -107,6 +108,21 @@ def halve_oversampled(
         noise=noises,
         blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLOCK) for side in measured),
     )
+
+
+def replace_half_resolution(calibration: Calibration, stack: StackArray) -> Calibration:
+    """Return a calibration with the half-resolution input of other pixels, such as a tile.
+
+    A calibration without such an input is returned unchanged.
+    """
+    if calibration.half_resolution is None:
+        return calibration
+    import torch
+
+    from napari_dip.engine.noise.oversampling import halve_resolution
+
+    half = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
+    return replace(calibration, half_resolution=replace(calibration.half_resolution, stack=half))
 
 
 def compute_outlier_limits(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
@@ -232,6 +232,7 @@ def _crop_image(
         compute_validation_fraction,
     )
     from napari_dip.pipeline.calibrate.refine import refine
+    from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
     from napari_dip.pipeline.plan.layout import split_into_parts
     from napari_dip.tasks.base import Inspection
 
@@ -284,12 +285,12 @@ def _crop_image(
         repeated_exposure=repeated_exposure
         if repeated_exposure is None
         else replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
-        half_resolution=_halve_crop(calibration, cropped_stack),
         camera_correction=None
         if calibration.camera_correction is None
         else calibration.camera_correction.crop(grid[-2:]),
         notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
     )
+    calibration = replace_half_resolution(calibration, cropped_stack)
     inspection = Inspection(prior=plan.fit_config.prior, prior_reason=plan.fit_config.prior_reason)
     return CalibratedImage(
         plan=refine(crop_plan, inspection, calibration),
@@ -299,18 +300,6 @@ def _crop_image(
         inputs={"image": array},
         stack=cropped_stack,
     )
-
-
-def _halve_crop(calibration: Calibration, parts: StackArray) -> Any:
-    """Return the half-resolution input of a crop; None if the image is fitted at full size."""
-    if calibration.half_resolution is None:
-        return None
-    import torch
-
-    from napari_dip.engine.noise.oversampling import halve_resolution
-
-    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
-    return replace(calibration.half_resolution, stack=half)
 
 
 def _is_overlay(spec: ImageSpec, source: ImageSpec) -> bool:

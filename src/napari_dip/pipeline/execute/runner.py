@@ -1,4 +1,7 @@
-"""Restore one image as planned: calibrate it, fit each work unit, and merge the results."""
+"""Restore one image as planned, or a shard of it: calibrate it, fit its units, merge the results.
+
+A shard saves its unit or tile results in the run folder, where another process merges them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.lazy_inputs import add_change_notes, stamp_files
 from napari_dip.pipeline.machine import load_torch
+from napari_dip.pipeline.plan.units import select_shard_tile_units, select_shard_units
 from napari_dip.pipeline.store.joint_network import (
     list_network_outcomes,
     read_fitted_network,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
+    from napari_dip.pipeline.plan.units import Shard
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
 __all__ = ["Control", "Event", "Restoration", "run"]
@@ -227,3 +232,94 @@ def read_image(
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
     yield clock.announce("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))
+
+
+def restore_shard(
+    plan: Plan,
+    data: Mapping[str, Any],
+    shard: Shard,
+    control: Callable[[], Control],
+    store: CheckpointStore,
+) -> Generator[Event, None, Control]:
+    """Run the fits of one shard.
+
+    The results are identical to those of a run without shards, byte for byte.
+
+    Parameters
+    ----------
+    plan, data, control
+        As for `run`.
+    shard : Shard
+        In tiles, the shard with index 0 has to finish first. Otherwise, each shard repeats the
+        joint training.
+    store : CheckpointStore
+        The checkpoint is of this shard only; all shards share the run folder.
+
+    Yields
+    ------
+    Event
+
+    Returns
+    -------
+    Control
+        GO, or how the run was ended.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As for `run`. Errors of memory or GPU are not converted.
+    """
+    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
+    from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
+
+    clock = RunClock(plan, control, None)
+    if not plan.tiles:
+        image = yield from read_image(plan, data, clock)
+        return (yield from _fit_unit_shard(image, shard, clock, store))
+    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+    results = open_tile_results(sample.plan, hashes, store)
+    try:
+        units = select_shard_tile_units(shard, sample.plan.units)
+        if shard.index and not results.read_joint_outcomes():
+            joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
+            units = (*joint_units, *units)
+        clock.expect(sample.plan, units)
+        executor = TileExecutor(sample, data["image"], clock, store, results)
+        return (yield from executor.run(units))
+    finally:
+        results.close()
+
+
+def _fit_unit_shard(
+    image: CalibratedImage, shard: Shard, clock: RunClock, store: CheckpointStore
+) -> Generator[Event, None, Control]:
+    """Run those fits of one shard of an image without tiles that are not stored yet."""
+    from napari_dip.pipeline.assess.merge import ResultMerger
+    from napari_dip.pipeline.store.unit_results import ResultStore
+
+    merger = ResultMerger(image)
+    store.open_image(image)
+    resume, results = store.read(merger), ResultStore(store.folder)
+    stored_ids = results.find_finished_units(image.plan)
+    finished_ids = {outcome.unit for outcome in merger.outcomes}
+    shard_units = select_shard_units(shard, image.plan)
+    for unit in shard_units:
+        if unit.id in stored_ids and unit.id not in finished_ids and not unit.has_estimate:
+            results.merge_result(unit, merger)  # its outcome decides on fine-tuning
+    remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
+    if not remaining_units:
+        return Control.GO
+    clock.expect(image.plan, remaining_units)
+    executor = Executor(
+        merger,
+        clock,
+        store,
+        load_network=results.load_weights,
+        save_network=results.save_weights,
+        save_result=results.save,
+    )
+    request = yield from executor.run(remaining_units, resume)
+    if request is Control.GO:
+        store.remove_checkpoint()
+    return request

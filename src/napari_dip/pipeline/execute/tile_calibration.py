@@ -287,7 +287,8 @@ def make_sample_image(
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose parts are their planes."""
     axes = MEMBER_AXIS + plan.source.axes
-    source = replace(plan.source, shape=array.shape, axes=axes, scale=None, units=None)
+    whole = plan.source
+    source = replace(whole, shape=array.shape, axes=axes, scale=None, units=None)
     parts = MEMBER_AXIS + "".join(axis for axis in "Z" if axis in axes)
     layout = Layout(parts=parts, channels=plan.layout.channels, grid="YX")
     return CalibratedImage(

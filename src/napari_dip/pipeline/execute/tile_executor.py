@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -17,6 +16,7 @@ from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     fill_outliers,
+    replace_half_resolution,
     zero_residual_outliers,
 )
 from napari_dip.pipeline.execute.clock import RunClock
@@ -34,7 +34,7 @@ from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
+    from napari_dip.pipeline.calibrate.calibration import RunPlan
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
@@ -193,7 +193,7 @@ class TileExecutor:
         stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
         return CalibratedImage(
             plan=plan,
-            calibration=_make_tile_calibration(calibration, stack),
+            calibration=replace_half_resolution(calibration, stack),
             source=source,
             layout=plan.layout,
             inputs={"image": array},
@@ -226,21 +226,6 @@ class TileExecutor:
         else:
             self._store.remove_checkpoint()
         return ended
-
-
-def _make_tile_calibration(calibration: Calibration, parts: Any) -> Calibration:
-    """Return the image's calibration, with the half-resolution input of one tile."""
-    if calibration.half_resolution is None:
-        return calibration
-    import torch
-
-    from napari_dip.engine.noise.oversampling import halve_resolution
-
-    half_resolution_stack = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
-    return replace(
-        calibration,
-        half_resolution=replace(calibration.half_resolution, stack=half_resolution_stack),
-    )
 
 
 def restore_tiles(

@@ -133,6 +133,14 @@ def count_channels(source: ImageSpec) -> int:
     )
 
 
+def group_channels(task_plan: TaskPlan, source: ImageSpec) -> list[tuple[int, ...]]:
+    """Return the groups of channels that are fitted together."""
+    count = count_channels(source)
+    if task_plan.joint_channels:
+        return [tuple(range(count))]
+    return [(index,) for index in range(count)]
+
+
 def count_max_scales(side: int) -> int:
     """Return the maximum number of scales of a network on that many pixels.
 

@@ -15,6 +15,7 @@ from napari_dip.pipeline.plan.costs import (
     estimate_fit_memory,
     estimate_image_memory,
 )
+from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
     MAX_UNNAMED_CHANNELS,
     Layout,
@@ -23,7 +24,6 @@ from napari_dip.pipeline.plan.layout import (
     make_layout,
     plan_task,
 )
-from napari_dip.pipeline.plan.network_reuse import reuse_network
 from napari_dip.pipeline.plan.tiling import (
     choose_tiles,
     compute_fit_grid,

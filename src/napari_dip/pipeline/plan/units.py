@@ -1,4 +1,4 @@
-"""List the work units of a run, and divide a movie or stack into segments.
+"""List the work units of a run, and divide them into segments and into shards for processes.
 
 With warm starts or temporal smoothing each frame depends on the one before, so one worker restores
 the whole chain. A long chain is divided into segments, always at the same frames. The result then
@@ -8,19 +8,21 @@ does not depend on the number of workers.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.plan.costs import count_channels
+from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
     choose_members,
     choose_probe_members,
+    compute_warm_start_iterations,
     get_neighbour_parts,
+    make_inference_units,
     make_joint_units,
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
-from napari_dip.pipeline.plan.types import INFERENCE, JOINT_PREFIX, Member, WorkUnit
+from napari_dip.pipeline.plan.types import Member, WorkUnit
 from napari_dip.tasks.priors.registry import PRIORS
 from napari_dip.tasks.shared_settings import choose_sharing
 
@@ -39,11 +41,10 @@ if TYPE_CHECKING:
 #: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
 #: interrupt temporal smoothing less than once a second.
 MAX_SEGMENT_FRAMES = 32
-#: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
-#: such a fit takes less than a fifth of the time.
-WARM_START_ITERATION_FRACTION, MIN_WARM_START_ITERATIONS = 0.2, 25
 #: Distance of the seeds of neighbouring tiles, larger than those of channels and restarts.
 TILE_SEED_STEP = 1_000_003
+#: Minimum number of tiles for sharding: the first tile, and one for each of two processes.
+MIN_SHARDED_TILES = 3
 
 
 def compute_segment(part: int, parts: int, stride: int) -> int:
@@ -144,14 +145,6 @@ def make_units(
     return tuple(assign_joint_network(units, fit_config, members, members))
 
 
-def compute_warm_start_iterations(fit_config: FitConfig) -> int:
-    """Return the iterations of a fit with warm start."""
-    return max(
-        min(MIN_WARM_START_ITERATIONS, fit_config.iterations),
-        round(WARM_START_ITERATION_FRACTION * fit_config.iterations),
-    )
-
-
 def make_training_units(
     unit: WorkUnit,
     fit_config: FitConfig,
@@ -183,15 +176,7 @@ def assign_joint_network(
         name = unit.network_name
         if name not in units_by_series:
             units_by_series[name] = make_training_units(unit, fit_config, members, probe_candidates)
-        units_by_series[name].append(
-            replace(
-                unit,
-                iterations=0,
-                starts_from=f"{JOINT_PREFIX}{name}",
-                role=INFERENCE,
-                fine_tune_iterations=compute_warm_start_iterations(fit_config),
-            )
-        )
+        units_by_series[name] += make_inference_units((unit,), fit_config)
     return [unit for series_units in units_by_series.values() for unit in series_units]
 
 
@@ -271,12 +256,115 @@ def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
     ]
 
 
-def group_channels(task_plan: TaskPlan, source: ImageSpec) -> list[tuple[int, ...]]:
-    """Return the groups of channels that are fitted together."""
-    count = count_channels(source)
-    if task_plan.joint_channels:
-        return [tuple(range(count))]
-    return [(index,) for index in range(count)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Identify a part of the tiles of a file, or of its fits if it has no tiles.
+
+    Attributes
+    ----------
+    index : int
+        0: joint training and the first tile. From 1 to `count`: a part of the other tiles, or of
+        all fits if there are no tiles.
+    count : int
+        Number of shards.
+    is_joint_training : bool
+        For a file without tiles: whether the shard consists of jointly trained networks, which
+        precede all other fits.
+    """
+
+    index: int = 0
+    count: int = 1
+    is_joint_training: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return a name that is unique within the file."""
+        return f"{'lesson' if self.is_joint_training else ''}{self.index}"
+
+    @property
+    def label(self) -> str:
+        """Return the user's description of the shard."""
+        if not self.index:
+            return "the first tile"
+        return f"{'network' if self.is_joint_training else 'share'} {self.index} of {self.count}"
+
+    def includes(self, number: int) -> bool:
+        """Return whether a tile or a chain of fits belongs to this shard.
+
+        Parameters
+        ----------
+        number : int
+            Position in the order of the run. The first tile has the number 0, the first chain 1.
+        """
+        if not self.index:
+            return number == 0
+        return number > 0 and (number - self.index) % self.count == 0
+
+
+def compute_max_shards(plan: Plan) -> int:
+    """Return how many processes can restore a file in parallel.
+
+    A plan with a time limit or with a network file is not sharded.
+    """
+    if plan.recipe.run_settings.time_limit is not None or plan.network is not None:
+        return 1
+    if plan.tiles:
+        return len(plan.tiles) - 1 if len(plan.tiles) >= MIN_SHARDED_TILES else 1
+    return len(list_unit_chains(plan))
+
+
+def count_joint_training_shards(plan: Plan) -> int:
+    """Return how many processes can train the joint networks of a file; 0 if it has tiles."""
+    return 0 if plan.tiles else len(list_joint_unit_groups(plan))
+
+
+def estimate_serial_fraction(plan: Plan) -> float:
+    """Return the fraction of the work before the shards: the first tile, or joint training."""
+    if plan.tiles:
+        return 1 / len(plan.tiles)
+    costs = plan.costs
+    seconds = {
+        unit.id: costs.estimate_fit(unit.iterations, len(unit.trained_on))
+        + unit.has_estimate * (costs.inference + costs.refinement)
+        for unit in plan.units
+    }
+    return sum(seconds[unit.id] for unit in plan.units if not unit.has_estimate) / sum(
+        seconds.values()
+    )
+
+
+def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
+    """Return the fits of a shard, in the order of the run.
+
+    They begin with the joint networks that the shard needs. Usually these have been trained before;
+    otherwise, each shard trains them itself.
+    """
+    joint_groups = list_joint_unit_groups(plan)
+    if shard.is_joint_training:
+        return tuple(
+            u
+            for number, chain in enumerate(joint_groups, 1)
+            if shard.includes(number)
+            for u in chain
+        )
+    chains = enumerate(list_unit_chains(plan), 1)
+    shard_units = [unit for number, chain in chains if shard.includes(number) for unit in chain]
+    needed_series = {unit.series for unit in shard_units}
+    return (
+        *(u for group in joint_groups for u in group if u.series in needed_series),
+        *shard_units,
+    )
+
+
+def select_shard_tile_units(shard: Shard, units: Sequence[WorkUnit]) -> tuple[WorkUnit, ...]:
+    """Return the fits of a shard's tiles, in order; shard 0 also includes the joint training."""
+    order = list(dict.fromkeys(unit.tile for unit in units if unit.has_estimate))
+    shard_tiles = {tile for number, tile in enumerate(order) if shard.includes(number)}
+    joint_units = [unit for unit in units if not unit.has_estimate and not shard.index]
+    return (
+        *joint_units,
+        *(unit for unit in units if unit.has_estimate and unit.tile in shard_tiles),
+    )
 
 
 def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:

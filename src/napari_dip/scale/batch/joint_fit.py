@@ -26,10 +26,9 @@ from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
-from napari_dip.pipeline.plan.costs import estimate_costs
+from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.types import JOINT, Member
-from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
-from napari_dip.pipeline.plan.costs import estimate_costs
-from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, choose_members
-from napari_dip.pipeline.plan.network_reuse import check_channels
+from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
+from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, check_channels, choose_members
 from napari_dip.pipeline.plan.types import JointNetwork, Member
-from napari_dip.pipeline.plan.units import group_channels
 from napari_dip.pipeline.store.joint_network import read_network
 from napari_dip.scale.batch.jobs import JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.joint_fit import fit_joint_network

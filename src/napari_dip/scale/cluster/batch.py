@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.shards import (
+from napari_dip.pipeline.plan.costs import START_SECONDS
+from napari_dip.pipeline.plan.units import (
     Shard,
     compute_max_shards,
     count_joint_training_shards,
     estimate_serial_fraction,
 )
-from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.io.paths import describe_exception
-from napari_dip.pipeline.execute.shards import compute_max_shards
 from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.plan.units import compute_max_shards
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.cluster.pool import (
     DaskWorkerPool,

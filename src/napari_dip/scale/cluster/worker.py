@@ -51,9 +51,9 @@ from napari_dip.scale.batch.records import make_result_paths, read_verified_reco
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.pipeline.execute.shards import Shard
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
+    from napari_dip.pipeline.plan.units import Shard
     from napari_dip.scale.batch.jobs import ResultPaths
 
 #: Number of workers that one file may kill before it fails: a single loss may be chance.
@@ -395,7 +395,7 @@ def _restore_shard(
     data = open_plan_inputs(plan, stamp_files(plan))
     yield Event(message="Starting the engine")
     load_torch()
-    from napari_dip.pipeline.execute.shards import restore_shard
+    from napari_dip.pipeline.execute.runner import restore_shard
 
     steps = restore_shard(plan, data, shard, control, store)
     final_control = yield from run_in_default_state(steps, plan.threads)
