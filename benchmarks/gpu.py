@@ -23,7 +23,7 @@ from skimage import data
 
 import napari_dip as dip
 from napari_dip.engine.fit.train_step import CudaGraphTrainStep, EagerTrainStep
-from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.fit.trainer import Trainer
 from overhead import SIGMA, picture, ready
 from shared_data import psnr, write
 
@@ -31,7 +31,7 @@ from shared_data import psnr, write
 WARM_UP, STEPS = 20, 200
 
 
-def milliseconds(step: EagerTrainer, steps: int = STEPS) -> float:
+def milliseconds(step: Trainer, steps: int = STEPS) -> float:
     """Wall time of a step, the card waited for at both ends."""
     for _ in range(WARM_UP):
         step.advance()
@@ -43,7 +43,7 @@ def milliseconds(step: EagerTrainer, steps: int = STEPS) -> float:
     return 1000 * (time.perf_counter() - began) / steps
 
 
-def busy_fraction(step: EagerTrainer, steps: int = 50) -> float:
+def busy_fraction(step: Trainer, steps: int = 50) -> float:
     """Share of the loop's time in which kernels ran."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -67,10 +67,10 @@ def busy_fraction(step: EagerTrainer, steps: int = 50) -> float:
     return busy / 1e6 / took
 
 
-def a_step(preset: str, side: int, *, graph: bool) -> EagerTrainer:
+def a_step(preset: str, side: int, *, graph: bool) -> Trainer:
     """Make one unit ready on the card, with its steps recorded or not."""
     one = ready(STEPS, device="cuda", preset=preset, image=picture(side))
-    step = EagerTrainer(one.problem, one.prior, one.schedule, seed=0)
+    step = Trainer(one.problem, one.prior, one.schedule, seed=0)
     learner = step.train_step
     assert isinstance(learner, CudaGraphTrainStep)
     if not graph:

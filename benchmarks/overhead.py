@@ -26,7 +26,7 @@ from napari_dip.engine.fit.train_step import (
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
-from napari_dip.pipeline.calibrate.refine import calibrate_image
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import UnitFit, make_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight

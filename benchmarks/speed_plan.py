@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage import data
 
-from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.execute.runner import run
@@ -76,19 +76,19 @@ def measure(name: str) -> dict[str, Any]:
     assert isinstance(plan, Plan), plan
     steps: list[float] = []
     before: list[float] = []
-    advance = EagerTrainer.advance
+    advance = Trainer.advance
 
-    def timed(step: EagerTrainer) -> None:
+    def timed(step: Trainer) -> None:
         began = time.process_time()
         before.append(began)
         advance(step)
         steps.append(time.process_time() - began)
 
-    EagerTrainer.advance = timed  # type: ignore[method-assign]
+    Trainer.advance = timed  # type: ignore[method-assign]
     began = time.process_time()
     answer = drain_generator(run(plan, arrays))
     took = time.process_time() - began
-    EagerTrainer.advance = advance  # type: ignore[method-assign]
+    Trainer.advance = advance  # type: ignore[method-assign]
     assert answer is not None
     said = plan.costs.fit + plan.costs.usual_inference + plan.costs.ending - START_SECONDS
     return {

@@ -97,7 +97,7 @@ def follow(crop: Crop, prior: str, preset: str) -> dict[str, Any]:
     from napari_dip.engine.fit.early_stopping import never_stop
     from napari_dip.engine.fit.loop import fit
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
-    from napari_dip.pipeline.calibrate.refine import calibrate_image
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     raw, truth = counts(crop.noisy), crop.truth

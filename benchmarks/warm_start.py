@@ -86,7 +86,7 @@ def fitted(
     """Denoise with that many iterations; PSNR at a peak of 255, and the weights."""
     from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.refine import calibrate_image
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image
     from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")

@@ -25,7 +25,7 @@ SHARED = {
     "__all__": "Python's own",
     "__getattr__": "Python's own",
     "log": "the logger of its module",
-    "_HOMES": "where the public names of a package live",
+    "_LAZY_IMPORTS": "where the public names of a package live",
 }
 
 

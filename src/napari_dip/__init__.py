@@ -62,7 +62,7 @@ __all__ = [
     "super_resolve",
 ]
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "BatchEvent": "scale.batch.jobs",
     "BatchResult": "scale.batch_run",
     "CameraReport": "pipeline.camera_maps",
@@ -101,9 +101,9 @@ def __getattr__(name: str) -> Any:
         new_name = _OLD_NAMES[name]
         warn(f"napari_dip.{name} is now {new_name}.", FutureWarning, stacklevel=2)
         name = new_name
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)
 
 
 def __dir__() -> list[str]:

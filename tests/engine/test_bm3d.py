@@ -152,9 +152,9 @@ def test_noise_that_neighbours_share_does_not_guide(monkeypatch: pytest.MonkeyPa
     answers: dict[bool, list[torch.Tensor]] = {}
     for shared in (True, False):
         correlation = ((0.3, 0.0), (0.3, 0.0)) if shared else None
-        for share in (module.HARD_THRESHOLD_WEIGHT, 0.9):
+        for fraction in (module.HARD_THRESHOLD_WEIGHT, 0.9):
             with monkeypatch.context() as patch:
-                patch.setattr(module, "HARD_THRESHOLD_WEIGHT", share)
+                patch.setattr(module, "HARD_THRESHOLD_WEIGHT", fraction)
                 answer = refine_by_bm3d(noise(), measured, pilot, known, correlation).mean
             answers.setdefault(shared, []).append(answer)
     assert torch.equal(*answers[True])

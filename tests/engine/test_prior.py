@@ -38,15 +38,17 @@ def picture(block: tuple[int, ...]) -> torch.Tensor:
 def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     prior = blind_spot(measurement, block)
-    draw = prior.draw(torch.Generator().manual_seed(2))
-    assert draw.loss_mask is not None
-    assert draw.window is not None
+    draw_training_input = prior.draw_training_input(torch.Generator().manual_seed(2))
+    assert draw_training_input.loss_mask is not None
+    assert draw_training_input.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
-    hidden = dilate_to_blocks(draw.loss_mask, beyond).flip(draw.window.mirrored)
+    hidden = dilate_to_blocks(draw_training_input.loss_mask, beyond).flip(
+        draw_training_input.window.mirrored
+    )
     changed = measurement + 100 * hidden
-    again = blind_spot(changed, block).draw(torch.Generator().manual_seed(2))
-    assert float(draw.loss_mask.sum()) > 0
-    assert torch.equal(draw.network_input, again.network_input)
+    again = blind_spot(changed, block).draw_training_input(torch.Generator().manual_seed(2))
+    assert float(draw_training_input.loss_mask.sum()) > 0
+    assert torch.equal(draw_training_input.network_input, again.network_input)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -61,7 +63,10 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
         prior.make_prediction_input().network_input, changed.make_prediction_input().network_input
     )
     rngs = (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
-    assert torch.equal(prior.draw(rngs[0]).network_input, changed.draw(rngs[1]).network_input)
+    assert torch.equal(
+        prior.draw_training_input(rngs[0]).network_input,
+        changed.draw_training_input(rngs[1]).network_input,
+    )
     for one, other in zip(
         prior.make_inference_inputs(), changed.make_inference_inputs(), strict=True
     ):
@@ -72,33 +77,41 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
 def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     trusted = sum(
-        draw.output_mask for draw in blind_spot(measurement, block).make_inference_inputs()
+        draw_training_input.output_mask
+        for draw_training_input in blind_spot(measurement, block).make_inference_inputs()
     )
     assert torch.equal(trusted, torch.ones_like(measurement))
 
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
     measurement = picture((1, 1))
-    draw = blind_spot(measurement, (1, 1), window=16).draw(torch.Generator().manual_seed(5))
-    assert draw.window is not None
-    assert draw.loss_mask is not None
-    assert draw.network_input.shape == (1, 1, 16, 16)
-    seen = draw.window.crop(measurement)
-    same = (draw.network_input == seen).float().mean()
+    draw_training_input = blind_spot(measurement, (1, 1), window=16).draw_training_input(
+        torch.Generator().manual_seed(5)
+    )
+    assert draw_training_input.window is not None
+    assert draw_training_input.loss_mask is not None
+    assert draw_training_input.network_input.shape == (1, 1, 16, 16)
+    seen = draw_training_input.window.crop(measurement)
+    same = (draw_training_input.network_input == seen).float().mean()
     assert 0.5 < float(same) < 1
 
 
 def test_hidden_pixels_look_like_their_surroundings() -> None:
     measurement = torch.full((1, 1, 32, 32), 7.0)
-    draw = blind_spot(measurement, (5, 5)).draw(torch.Generator().manual_seed(0))
-    torch.testing.assert_close(draw.network_input, measurement)
+    draw_training_input = blind_spot(measurement, (5, 5)).draw_training_input(
+        torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(draw_training_input.network_input, measurement)
 
 
 def test_the_noise_code_stays_and_only_jitters() -> None:
     code = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     prior = RandomInputPrior(nn.Identity(), code, jitter=0.01)
     rng = torch.Generator().manual_seed(0)
-    first, second = prior.draw(rng).network_input, prior.draw(rng).network_input
+    first, second = (
+        prior.draw_training_input(rng).network_input,
+        prior.draw_training_input(rng).network_input,
+    )
     assert not torch.equal(first, second)
     assert float((first - code).std()) == pytest.approx(0.01, rel=0.1)
     assert torch.equal(prior.make_prediction_input().network_input, code)

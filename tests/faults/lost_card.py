@@ -130,7 +130,7 @@ def _without_half() -> None:
 
 def _play(at: int | None, counts: Path | None) -> None:
     """Put a card into this computer, to be lost at a call; or count the calls."""
-    from napari_dip.engine.fit.trainer import EagerTrainer
+    from napari_dip.engine.fit.trainer import Trainer
     from napari_dip.pipeline import machine
 
     card = PlayedCard(at, counts)
@@ -138,14 +138,14 @@ def _play(at: int | None, counts: Path | None) -> None:
     generator = torch.Generator
     torch.Generator = lambda device=None: generator()  # type: ignore[assignment,misc]
     machine._detect_devices = lambda version: (("mps", "cpu"), "")
-    advance = EagerTrainer.advance
+    advance = Trainer.advance
 
-    def noting(self: EagerTrainer) -> None:
+    def noting(self: Trainer) -> None:
         advance(self)
         if self.iteration == FIRST_REPORT + 1 and not card.first:
             card.first = card.touched
 
-    EagerTrainer.advance = noting  # type: ignore[method-assign]
+    Trainer.advance = noting  # type: ignore[method-assign]
 
 
 class PlayedCard(TorchFunctionMode):

@@ -96,17 +96,17 @@ def psnr(image: np.ndarray, clean: np.ndarray) -> float:
 
 def _at_a_step(rng: random.Random, act: Callable[[], None]) -> None:
     """Do something once, before a random step of the optimiser; the code itself is unchanged."""
-    from napari_dip.engine.fit.trainer import EagerTrainer
+    from napari_dip.engine.fit.trainer import Trainer
 
-    left, advance = [rng.randrange(2, 55)], EagerTrainer.advance
+    left, advance = [rng.randrange(2, 55)], Trainer.advance
 
-    def counted(self: EagerTrainer) -> None:
+    def counted(self: Trainer) -> None:
         left[0] -= 1
         if left[0] == 0:
             act()
         advance(self)
 
-    EagerTrainer.advance = counted  # type: ignore[method-assign]
+    Trainer.advance = counted  # type: ignore[method-assign]
 
 
 def _limit(rng: random.Random) -> None:
@@ -133,16 +133,16 @@ def _always() -> None:
     """Raise it at every step of the optimiser from the fortieth on."""
     import torch
 
-    from napari_dip.engine.fit.trainer import EagerTrainer
+    from napari_dip.engine.fit.trainer import Trainer
 
-    advance = EagerTrainer.advance
+    advance = Trainer.advance
 
-    def failing(self: EagerTrainer) -> None:
+    def failing(self: Trainer) -> None:
         if self.iteration >= 40:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         advance(self)
 
-    EagerTrainer.advance = failing  # type: ignore[method-assign]
+    Trainer.advance = failing  # type: ignore[method-assign]
 
 
 def _injected(rng: random.Random) -> None:

@@ -141,7 +141,7 @@ def test_dark_and_flat_frames_go_before_what_the_image_tells(camera_shot):
     assert one.offset == pytest.approx(OFFSET, rel=0.01)
     assert one.read_noise == pytest.approx(READ_NOISE, rel=0.05)
     assert one.intercept == pytest.approx(READ_NOISE**2 - GAIN * OFFSET, rel=0.05)
-    assert one.doubt == ""
+    assert one.unreliable_reason == ""
 
 
 def test_dark_frames_alone_tell_offset_and_read_noise(camera_shot, measured):

@@ -19,7 +19,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-from napari_dip.pipeline.calibrate.refine import refine
+from napari_dip.pipeline.calibrate.run_plan import finalize_plan
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
@@ -232,7 +232,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
         floor=0.0,
         unreliable_reason=UnreliableReason.TOO_FEW_BLOCKS if is_unreliable else None,
     )
-    return refine(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
+    return finalize_plan(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,11 @@ def _noise_lines(report: NoiseReport) -> list[str]:
     lines = []
     for number, channel in enumerate(report.channels, 1):
         prefix = f"Channel {number}   " if has_channels else ""
-        gain = "cannot tell" if channel.doubt else format_interval(channel.gain, channel.gain_error)
+        gain = (
+            "cannot tell"
+            if channel.unreliable_reason
+            else format_interval(channel.gain, channel.gain_error)
+        )
         lines.append(
             f"{prefix}Gain {gain}   Noise in the dark {channel.noise_in_dark:.4g}   "
             f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "

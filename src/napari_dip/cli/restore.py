@@ -59,7 +59,7 @@ from napari_dip.pipeline.recipe import (
 )
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
-from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT, take_network
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, take_network
 from napari_dip.pipeline.store.results import (
     add_to_failure,
     choose_free_name,
@@ -208,7 +208,7 @@ def _parse_options(task: str, image: str, options: Mapping[str, Any]) -> Request
     flags = ("from_recipe", "axes", "keep_after", "overwrite", "resume", "quiet")
     request = Request(
         settings=settings,
-        images={"image": image, **select([*input_names, SHARED_NETWORK_INPUT])},
+        images={"image": image, **select([*input_names, NETWORK_FILE_INPUT])},
         outputs=select(("output", *list_extra_outputs(task))),
         **select(flags),
     )

@@ -29,7 +29,7 @@ _UINT32_MASK = 0xFFFFFFFF
 def draw_validation_centres(
     shape: tuple[int, ...],
     block: tuple[int, ...],
-    share: float,
+    fraction: float,
     seed: int,
     origin: tuple[int, ...] | None = None,
     patch: tuple[int, ...] | None = None,
@@ -43,7 +43,7 @@ def draw_validation_centres(
     block : tuple of int, odd
         Size of the hidden block. Its centre is a validation pixel; the rest is a guard band of
         pixels whose noise is correlated with that of the centre.
-    share : float, 0 to 1
+    fraction : float, 0 to 1
         Share of all pixels in validation blocks, guard bands included; an upper bound.
     seed : int
     origin : tuple of int or None
@@ -63,7 +63,7 @@ def draw_validation_centres(
         coordinates = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
         coordinates = coordinates.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         hashes = _hash_integers((hashes ^ coordinates) + axis + 1)
-    is_centre = hashes < int(share / prod(block) * (_UINT32_MASK + 1))
+    is_centre = hashes < int(fraction / prod(block) * (_UINT32_MASK + 1))
     return is_centre.to(torch.float32)[None, None]
 
 
@@ -160,7 +160,7 @@ def draw_random_window(
     return Window(start=start, size=size, mirrored=tuple(mirrored) if mirror else (), member=member)
 
 
-class Draw(NamedTuple):
+class NetworkInput(NamedTuple):
     """Network input and masks of one training or inference step.
 
     Attributes
@@ -173,7 +173,7 @@ class Draw(NamedTuple):
         (B, 1, *size), 1 where this output is valid and enters the average; None: everywhere.
     window : Window or None
         Part of the grid; None: all of it.
-    is_direct : bool
+    bypasses_operator : bool
         Whether the prediction is compared with the measurement without an operator. `window` is
         then one of the measured grid.
     target_noise : Tensor or None
@@ -184,7 +184,7 @@ class Draw(NamedTuple):
     loss_mask: Tensor | None = None
     output_mask: Tensor | None = None
     window: Window | None = None
-    is_direct: bool = False
+    bypasses_operator: bool = False
     target_noise: Tensor | None = None
 
 
@@ -217,14 +217,14 @@ class Prior(ABC):
         return self
 
     @abstractmethod
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Draw input and masks of one training step."""
 
     @abstractmethod
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the input of the whole grid with only validation blocks hidden, for previews."""
 
-    def make_validation_input(self) -> Draw | None:
+    def make_validation_input(self) -> NetworkInput | None:
         """Return the input for the validation loss; None: that of `make_prediction_input`.
 
         It is for networks that are trained on another task than they are applied to. The
@@ -232,7 +232,7 @@ class Prior(ABC):
         """
         return None
 
-    def make_inference_inputs(self) -> Iterator[Draw]:
+    def make_inference_inputs(self) -> Iterator[NetworkInput]:
         """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
         yield self.make_prediction_input()
 
@@ -291,14 +291,14 @@ class RandomInputPrior(Prior):
         self.low: Tensor | None = None if bounds is None else bounds[0]
         self.high: Tensor | None = None if bounds is None else bounds[1]
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Return the random input plus fresh noise; no pixel is masked."""
         noise = torch.empty_like(self.random_input).normal_(generator=rng)
-        return Draw(self.random_input + self.jitter * noise)
+        return NetworkInput(self.random_input + self.jitter * noise)
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the random input without jitter."""
-        return Draw(self.random_input)
+        return NetworkInput(self.random_input)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Return the scaled or bounded output plus the baseline, without a variance."""
@@ -361,7 +361,7 @@ class BlindSpotPrior(Prior):
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Draw a random window, mirrored at random, with blocks hidden at random positions."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
@@ -374,13 +374,17 @@ class BlindSpotPrior(Prior):
             visible * (1 - dilate_to_blocks(centres, self.blind_spot_size)),
             self.blind_spot_size,
         )
-        return Draw(network_input, loss_mask=predicted, output_mask=predicted, window=window)
+        return NetworkInput(
+            network_input, loss_mask=predicted, output_mask=predicted, window=window
+        )
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the measurement with only the validation blocks hidden."""
-        return Draw(fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size))
+        return NetworkInput(
+            fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
+        )
 
-    def make_inference_inputs(self) -> Iterator[Draw]:
+    def make_inference_inputs(self) -> Iterator[NetworkInput]:
         """Yield inputs with a shifted lattice of hidden blocks, until the cores cover the grid."""
         grid = self.grid
         margin = [core // 2 for core in self.core]
@@ -401,7 +405,7 @@ class BlindSpotPrior(Prior):
             centres[:, :, *lattice] = 1
             trusted = dilate_to_blocks(centres, self.core)[:, :, *inside]
             hidden = dilate_to_blocks(centres, self.blind_spot_size)[:, :, *inside]
-            yield Draw(
+            yield NetworkInput(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
                 ),
@@ -439,15 +443,15 @@ class GuidedPrior(Prior):
         self.covers_grid = prior.covers_grid
         self.reveals_validation = prior.reveals_validation
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Return the prior's draw with the same window of the guide."""
-        return self._append_guide(self._prior.draw(rng))
+        return self._append_guide(self._prior.draw_training_input(rng))
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the prior's prediction input with the guide."""
         return self._append_guide(self._prior.make_prediction_input())
 
-    def make_inference_inputs(self) -> Iterator[Draw]:
+    def make_inference_inputs(self) -> Iterator[NetworkInput]:
         """Yield the prior's inference inputs with the guide."""
         yield from map(self._append_guide, self._prior.make_inference_inputs())
 
@@ -455,9 +459,15 @@ class GuidedPrior(Prior):
         """Convert the output as the prior does."""
         return self._prior.estimate(output)
 
-    def _append_guide(self, draw: Draw) -> Draw:
-        guide = self._guide if draw.window is None else draw.window.crop(self._guide)
-        return draw._replace(network_input=torch.cat([draw.network_input, guide], 1))
+    def _append_guide(self, draw_training_input: NetworkInput) -> NetworkInput:
+        guide = (
+            self._guide
+            if draw_training_input.window is None
+            else draw_training_input.window.crop(self._guide)
+        )
+        return draw_training_input._replace(
+            network_input=torch.cat([draw_training_input.network_input, guide], 1)
+        )
 
 
 def zero_last_channels(net: nn.Module, count: int) -> None:

@@ -225,7 +225,7 @@ def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Est
 
 
 def compute_validation_loss(
-    problem: Problem, estimate: Estimate, *, is_direct: bool = False
+    problem: Problem, estimate: Estimate, *, bypasses_operator: bool = False
 ) -> Tensor:
     """Return the mean negative log-likelihood of the validation pixels, plus the SURE term if any.
 
@@ -236,13 +236,13 @@ def compute_validation_loss(
     problem : Problem
     estimate : Estimate
         Of the whole grid.
-    is_direct : bool
+    bypasses_operator : bool
         Whether the estimate is on the measured grid already, so that no operator is applied.
     """
     total = estimate.mean.new_zeros(())
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
-        prediction = estimate if is_direct else term.operator.predict(estimate)
+        prediction = estimate if bypasses_operator else term.operator.predict(estimate)
         loss = term.likelihood(prediction, term.measurement) * term.validation_mask
         total = total + loss.sum()
         count = count + term.validation_mask.sum() * loss.shape[1]

@@ -371,15 +371,15 @@ def _filter_patch_block(
     )
     if guide:
         strength = guide[0].square_()
-        share = strength / (strength + power)
+        fraction = strength / (strength + power)
     else:
-        share = (measured.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
-    share[:, :, 0, 0] = 1  # the mean of a group is always kept
-    certainty = 1 / (share**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
+        fraction = (measured.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
+    fraction[:, :, 0, 0] = 1  # the mean of a group is always kept
+    certainty = 1 / (fraction**2 * power).sum((0, 2, 3)).clamp(min=1e-9)  # (G,)
     filtered = (
-        torch.einsum("kj,cgkp->cgjp", group_transform, measured.mul_(share)) @ patch_transform
+        torch.einsum("kj,cgkp->cgjp", group_transform, measured.mul_(fraction)) @ patch_transform
     )
-    remaining = (share * power).mean((2, 3))  # (C, G)
+    remaining = (fraction * power).mean((2, 3))  # (C, G)
     weight = (certainty[:, None, None] * window).expand(-1, GROUP_SIZE, -1)
     contributions = (*(weight * filtered), *(weight * remaining[..., None, None]), weight)
     sums = power.new_zeros(2 * channels + 1, height * width)
@@ -395,7 +395,7 @@ def _gather_pixels(picture: Tensor, places: Tensor) -> Tensor:
 
 
 def filter_camera_noise(
-    picture: Tensor, noise: CameraNoise, guide: Tensor | None = None, share: float = 0.0
+    picture: Tensor, noise: CameraNoise, guide: Tensor | None = None, fraction: float = 0.0
 ) -> Estimate:
     """Filter the noise of red, green and blue together.
 
@@ -407,7 +407,7 @@ def filter_camera_noise(
         In the picture's units.
     guide : Tensor or None
         (1, 3, Y, X), another estimate of the picture, as a further guide of the Wiener filter.
-    share : float
+    fraction : float
         Weight of that guide against the hard-thresholded picture, 0 to 1.
 
     Returns
@@ -427,7 +427,7 @@ def filter_camera_noise(
     guide_components = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
     rng = torch.Generator().manual_seed(0)
     sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(picture)
-    mean, variance = _filter_pyramid(components, sample, guide_components, share, PYRAMID_LEVELS)
+    mean, variance = _filter_pyramid(components, sample, guide_components, fraction, PYRAMID_LEVELS)
     inverse = opponent.T
     return Estimate(
         torch.einsum("cd,dyx->cyx", inverse, mean)[None],
@@ -457,28 +457,28 @@ def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Gene
 
 
 def _filter_pyramid(
-    picture: Tensor, sample: Tensor, guide: Tensor | None, share: float, sizes: int
+    picture: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, sizes: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at `sizes` levels, the coarsest first: mean and variance."""
     if sizes == 1 or min(picture.shape[1:]) < 2 * MIN_SIDE:
-        return _filter_level(picture, _measure_frequency_power(sample), guide, share)
+        return _filter_level(picture, _measure_frequency_power(sample), guide, fraction)
     size = tuple(picture.shape[1:])
     coarse = halve_resolution(picture)
     coarse_guide = None if guide is None else halve_resolution(guide)
     filtered_coarse, variance = _filter_pyramid(
-        coarse, halve_resolution(sample), coarse_guide, share, sizes - 1
+        coarse, halve_resolution(sample), coarse_guide, fraction, sizes - 1
     )
     picture = picture + double_resolution((filtered_coarse - coarse)[:, None], size)[:, 0]
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
     power = _measure_frequency_power(
         sample - blurred
     ) + RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
-    mean, added_variance = _filter_level(picture, power, guide, share)
+    mean, added_variance = _filter_level(picture, power, guide, fraction)
     return mean, added_variance + F.interpolate(variance[None], size)[0]
 
 
 def _filter_level(
-    picture: Tensor, power: Tensor, guide: Tensor | None, share: float
+    picture: Tensor, power: Tensor, guide: Tensor | None, fraction: float
 ) -> tuple[Tensor, Tensor]:
     """Filter components by a hard threshold, then by a Wiener filter guided by the result."""
     size = picture.shape[1:]
@@ -490,7 +490,9 @@ def _filter_level(
     blocks = group_patches(smooth * weight[:, None, None])
     thresholded, _ = filter_patch_groups([padded], blocks, power)
     if guide is not None:
-        thresholded = torch.lerp(thresholded, F.pad(guide[None], sides, mode="replicate")[0], share)
+        thresholded = torch.lerp(
+            thresholded, F.pad(guide[None], sides, mode="replicate")[0], fraction
+        )
     blocks = group_patches(thresholded * weight[:, None, None])
     mean, variance = filter_patch_groups([padded, thresholded], blocks, power)
     return mean[:, : size[0], : size[1]], variance[:, : size[0], : size[1]]

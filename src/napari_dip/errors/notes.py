@@ -37,7 +37,7 @@ class StopReason(StrEnum):
     TIME = "time"
     MEMORY = "memory"
     DEVICE = "device"
-    SHARED_NETWORK = "shared-network"
+    JOINT_NETWORK = "shared-network"
     OTHER = "other"
 
 

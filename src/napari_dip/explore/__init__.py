@@ -33,7 +33,7 @@ __all__ = [
     "spectrum",
 ]
 
-_HOMES = {
+_LAZY_IMPORTS = {
     "ArchitectureComparison": "comparison",
     "FeatureInversionResult": "feature_layers",
     "ImpedanceResult": "noise_impedance",
@@ -47,6 +47,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name not in _HOMES:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)

@@ -105,7 +105,7 @@ def _format_array_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 def stamp_files(plan: Plan) -> FileStamps:
     """Return the present stamps of a plan's files by path; take them before pixels are read."""
-    paths = (spec.path for spec in (plan.source, *plan.extra_inputs.values()))
+    paths = (spec.path for spec in (plan.source, *plan.extra_headers.values()))
     return {path: make_file_stamp(Path(path)) for path in paths if path is not None}
 
 
@@ -131,7 +131,7 @@ def add_change_notes(
         From `stamp_files`, before the inputs were read.
     result : Restoration
     """
-    headers = plan.extra_inputs.values()
+    headers = plan.extra_headers.values()
     changed = [spec.name for spec in headers if _is_file_changed(spec.path, stamps)]
     if _is_input_changed(plan.source, data["image"], stamps, result.report["input_sha256"]):
         changed.insert(0, plan.source.name)

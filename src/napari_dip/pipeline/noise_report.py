@@ -71,7 +71,7 @@ class ChannelNoise:
         Autocorrelation of the noise at lags 1, 2, ... pixels.
     points : tuple of (mean, variance)
         Mean and variance of the flattest blocks of the image.
-    doubt : str
+    unreliable_reason : str
         Reason, for the user, why the noise is unreliable; "" if it is reliable.
     caution : str
         Sentence for the user on reliable figures; "" if there is nothing to note.
@@ -87,7 +87,7 @@ class ChannelNoise:
     along_y: tuple[float, ...]
     along_x: tuple[float, ...]
     points: tuple[tuple[float, float], ...]
-    doubt: str = ""
+    unreliable_reason: str = ""
     caution: str = ""
     gain_error: float = 0.0
     offset_error: float = 0.0
@@ -106,7 +106,7 @@ class ChannelNoise:
             "read_noise_error": (
                 None if self.read_noise is None else _round_known(self.read_noise_error)
             ),
-            "doubt": self.doubt,
+            "doubt": self.unreliable_reason,
             "caution": self.caution,
             "autocorrelation": {"y": list(self.along_y), "x": list(self.along_x)},
             "points": [list(map(round_to_six_digits, point)) for point in self.points],
@@ -141,9 +141,9 @@ class NoiseReport:
             prefix = f"Channel {number}: " if several else ""
             lines.append(prefix + describe_noise_strength(channel))
             lines.append(prefix + describe_detector_offset(channel))
-            if channel.doubt:
+            if channel.unreliable_reason:
                 lines.append(
-                    f"{prefix}These are guesses: the image cannot tell, as {channel.doubt}."
+                    f"{prefix}These are guesses: the image cannot tell, as {channel.unreliable_reason}."
                 )
             if channel.caution:
                 lines.append(prefix + channel.caution)
@@ -352,7 +352,9 @@ def _make_channel_noise(
         points=compute_variance_points(
             plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
         ),
-        doubt=UNRELIABLE_REASON_TEXTS[noise.unreliable_reason] if noise.unreliable_reason else "",
+        unreliable_reason=UNRELIABLE_REASON_TEXTS[noise.unreliable_reason]
+        if noise.unreliable_reason
+        else "",
         caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,

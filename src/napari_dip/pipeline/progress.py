@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TIME_LEFT_MARGIN = 1.15
 #: Weight of a step in the pace of its kind, relative to the next step: the first ones load
 #: libraries, and other programs come and go.
-MEMORY = 0.6
+PACE_DECAY = 0.6
 #: Maximum number of steps that are assigned to workers one by one.
 MAX_SCHEDULED_STEPS = 200
 
@@ -354,7 +354,7 @@ class ProgressTracker:
             duration = step.estimate_duration(usual_fractions.get(step.kind, 1.0))
             if duration is not None and step.planned > 0:
                 weight = 1.0 if step.is_finished else step.timed_fraction
-                decay = 1 - (1 - MEMORY) * weight
+                decay = 1 - (1 - PACE_DECAY) * weight
                 for kind in {step.kind, _get_group(step.kind), ""}:
                     measured[kind] = decay * measured[kind] + weight * duration
                     planned[kind] = decay * planned[kind] + weight * step.planned

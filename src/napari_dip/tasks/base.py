@@ -411,7 +411,7 @@ class TaskPlan:
     halo : int or None
         Halo of a tile in pixels; None if a plane cannot be divided into tiles.
     series_training : str
-        How frames, planes or tiles share a network: a value of `NetworkSharing`.
+        How frames, planes or tiles share a network: a value of `SeriesTraining`.
     has_reusable_network : bool
         Whether a network that takes the image as input can be applied to other images.
     uses_neighbouring_frames : bool

@@ -236,7 +236,7 @@ class Deblur(Task):
         an even background is part of the offset and needs no term.
         """
         from napari_dip.engine.likelihood.fidelity import (
-            gaussian_nll,
+            gaussian_deviance,
             make_backprojection_fidelity,
         )
         from napari_dip.engine.likelihood.penalties import lower_bound_penalty
@@ -257,7 +257,7 @@ class Deblur(Task):
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
-            likelihood=gaussian_nll(noise.variance),
+            likelihood=gaussian_deviance(noise.variance),
             fit_mask=masks.visible,
             validation_mask=masks.validation,
             measured_mask=refitted,

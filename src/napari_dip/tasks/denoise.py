@@ -45,9 +45,9 @@ from napari_dip.tasks.priors.registry import (
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE,
     CameraGain,
-    NetworkSharing,
     NoiseSetting,
     ReadNoise,
+    SeriesTraining,
     TemporalSmoothing,
     TotalVariationKind,
     TotalVariationWeight,
@@ -55,7 +55,7 @@ from napari_dip.tasks.shared_settings import (
     add_temporal_smoothing,
     check_content,
     check_exposure_header,
-    choose_sharing_mode,
+    choose_series_training,
     count_planes,
     describe_distant_planes,
     has_distant_planes,
@@ -129,7 +129,7 @@ class Denoise(Task):
     smoothing_kind: TotalVariationKind = "isotropic"
     neighbouring_frames: UseNeighbouringFrames = True
     temporal_smoothing: TemporalSmoothing = 1.0
-    series_training: NetworkSharing = "auto"
+    series_training: SeriesTraining = "auto"
     channels: Annotated[
         Literal["auto", "together", "separate"],
         Setting(
@@ -201,7 +201,7 @@ class Denoise(Task):
     def _allows_r2r(self, source: ImageSpec, is_volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
         count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
-        sharing = choose_sharing_mode(self.series_training, count, sees_image=True)
+        sharing = choose_series_training(self.series_training, count, sees_image=True)
         is_joint_movie = not is_volume and is_movie(source) and sharing == "joint"
         return self._noise_model.is_detector and (count == 1 or is_joint_movie)
 

@@ -298,8 +298,8 @@ TemporalSmoothing = Annotated[
     ),
 ]
 #: Training modes of a series: one network, warm starts, or independent networks.
-SharingMode = Literal["joint", "warm-start", "independent"]
-NetworkSharing = Annotated[
+SeriesTrainingMode = Literal["joint", "warm-start", "independent"]
+SeriesTraining = Annotated[
     Literal["auto", "joint", "warm-start", "independent"],
     Setting(
         "Network for a series",
@@ -319,9 +319,9 @@ NetworkSharing = Annotated[
 ]
 
 
-def choose_sharing_mode(
+def choose_series_training(
     choice: str, count: int, *, sees_image: bool, tiles: bool = False
-) -> SharingMode:
+) -> SeriesTrainingMode:
     """Choose how `count` frames, planes or tiles share a network.
 
     Joint training needs a network that takes the image as input. A network with random input holds
@@ -339,10 +339,12 @@ def has_reusable_network(plan: TaskPlan, prior: str) -> bool:
     return plan.has_reusable_network and PRIORS[prior].takes_neighbour_frames
 
 
-def choose_sharing(plan: TaskPlan, prior: str, count: int, *, tiles: bool = False) -> SharingMode:
+def choose_planned_training(
+    plan: TaskPlan, prior: str, count: int, *, tiles: bool = False
+) -> SeriesTrainingMode:
     """Return how `count` frames, planes or tiles of a planned task share a network."""
     sees_image = has_reusable_network(plan, prior)
-    return choose_sharing_mode(plan.series_training, count, sees_image=sees_image, tiles=tiles)
+    return choose_series_training(plan.series_training, count, sees_image=sees_image, tiles=tiles)
 
 
 def count_planes(source: ImageSpec) -> int:

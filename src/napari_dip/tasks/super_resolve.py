@@ -64,7 +64,7 @@ INTERPOLATED_INPUT_JITTER = 0.1
 #: a volume starts from the back-projected image, since its few iterations do not get there from a
 #: random start (embryo, 32 x 64 x 64, twice as many planes: 29.1 dB after 100 iterations from a
 #: random start, cubic interpolation 41.1 dB).
-CORRECTION = 4.0
+CORRECTION_RANGE_FACTOR = 4.0
 #: Largest factor at which a plane starts from the back-projected image, too (192 x 192 of
 #: mitochondria, downsampled by 2: error of 51 grey values; from a random start 72 after 250
 #: iterations and 60 after 1250; cubic interpolation 52).
@@ -285,7 +285,7 @@ class SuperResolve(Task):
             visible = fit_input.masks.visible
             interpolated, backprojected = self._fit_interpolation(fit_input, coarser, visible)
             if len(fit_input.grid) > 2 or max(factors) <= MAX_INTERPOLATED_START_FACTOR:
-                start = backprojected  # see `CORRECTION`
+                start = backprojected  # see `CORRECTION_RANGE_FACTOR`
             random_input = _add_estimates(random_input, interpolated, backprojected, start)
         options = PriorOptions(random_input=random_input)
         return FitSetup(
@@ -298,7 +298,7 @@ class SuperResolve(Task):
         self, fit_input: FitInput, coarser: Operator, start: Tensor | None
     ) -> Problem:
         """Build the problem: the downsampled prediction explains the coarse pixels."""
-        from napari_dip.engine.likelihood.fidelity import gaussian_nll, weighted_residual
+        from napari_dip.engine.likelihood.fidelity import gaussian_deviance, weighted_residual
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise = fit_input.masks, fit_input.noise.variance
@@ -315,7 +315,7 @@ class SuperResolve(Task):
             measurement=fit_input.measurement,
             operator=coarser,
             fidelity=weighted_residual(noise),
-            likelihood=gaussian_nll(noise),
+            likelihood=gaussian_deviance(noise),
             fit_mask=masks.visible,
             validation_mask=masks.validation,
             # with a start, the final step adds the validation pixels instead of the refit
@@ -384,7 +384,9 @@ def _add_estimates(
     random_input = replace(random_input, extra_input_jitter=INTERPOLATED_INPUT_JITTER)
     if start is None:
         return replace(random_input, extra_input=cat([interpolated, backprojected], 1))
-    correction_range = CORRECTION * float((start - interpolated).square().mean().sqrt())
+    correction_range = CORRECTION_RANGE_FACTOR * float(
+        (start - interpolated).square().mean().sqrt()
+    )
     return replace(
         random_input,
         extra_input=interpolated,

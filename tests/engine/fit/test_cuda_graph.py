@@ -26,7 +26,7 @@ from napari_dip.engine.fit.train_step import (
     make_training_batch,
     preserve_training_state,
 )
-from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_nll, least_squares
+from napari_dip.engine.likelihood.fidelity import NoiseVariance, gaussian_deviance, least_squares
 from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -44,7 +44,9 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
     everywhere, held_out = torch.ones_like(measured), torch.zeros_like(measured)
     held_out[..., ::4, ::4] = 1
     one = torch.ones(1, 1, 1, 1)
-    likelihood = gaussian_nll(NoiseVariance(gain=0 * one, intercept=0.01 * one, floor=1e-6 * one))
+    likelihood = gaussian_deviance(
+        NoiseVariance(gain=0 * one, intercept=0.01 * one, floor=1e-6 * one)
+    )
     driving = everywhere - held_out
     term = Term(
         measurement=measured,
@@ -131,14 +133,16 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
     problem, prior = scene()
     taught = learner(problem, prior)
     look = make_training_batch(
-        problem, prior.draw(torch.Generator().manual_seed(1)), uses_validation_pixels=False
+        problem,
+        prior.draw_training_input(torch.Generator().manual_seed(1)),
+        uses_validation_pixels=False,
     )
     for _ in range(2):  # with an optimiser that has not begun, and with one that has
         weights = [weight.detach().clone() for weight in taught.weights]
         state = taught.optimizer.state
         before = {name: v.clone() for w in taught.weights for name, v in state.get(w, {}).items()}
         with preserve_training_state(taught):
-            taught.learn(look)
+            taught.run(look)
             changed = [(w != was).any() for w, was in zip(taught.weights, weights, strict=True)]
             assert any(changed)
         for weight, was in zip(taught.weights, weights, strict=True):
@@ -147,22 +151,26 @@ def test_what_is_tried_before_recording_leaves_weights_and_optimiser_as_they_wer
         for name, value in after.items():
             expected = before.get(name, torch.zeros_like(value))
             torch.testing.assert_close(value, expected, rtol=0, atol=0)
-        taught.learn(look)
+        taught.run(look)
 
 
 def test_looks_that_one_graph_cannot_serve_are_told_apart() -> None:
     problem, prior = scene()
     larger, other = scene(side=24)
     rng = torch.Generator().manual_seed(0)
-    first = make_training_batch(problem, prior.draw(rng), uses_validation_pixels=False)
-    again = make_training_batch(problem, prior.draw(rng), uses_validation_pixels=False)
+    first = make_training_batch(
+        problem, prior.draw_training_input(rng), uses_validation_pixels=False
+    )
+    again = make_training_batch(
+        problem, prior.draw_training_input(rng), uses_validation_pixels=False
+    )
     assert bool((first.network_input != again.network_input).any())
     assert make_graph_key(first) == make_graph_key(again)
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(problem, prior.draw(rng), uses_validation_pixels=True)
+        make_training_batch(problem, prior.draw_training_input(rng), uses_validation_pixels=True)
     )
     assert make_graph_key(first) != make_graph_key(
-        make_training_batch(larger, other.draw(rng), uses_validation_pixels=False)
+        make_training_batch(larger, other.draw_training_input(rng), uses_validation_pixels=False)
     )
 
 
@@ -172,9 +180,11 @@ def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
     monkeypatch.setattr(graph_step, "MAX_RECORDINGS", 0)
     problem, prior = scene()
     step = CudaGraphTrainStep(learner(problem, prior))
-    step.learn(
+    step.run(
         make_training_batch(
-            problem, prior.draw(torch.Generator().manual_seed(1)), uses_validation_pixels=False
+            problem,
+            prior.draw_training_input(torch.Generator().manual_seed(1)),
+            uses_validation_pixels=False,
         )
     )
     assert graph_step.DYNAMIC_SHAPES_REASON in str(step.note)

@@ -20,7 +20,7 @@ from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     beta_nll,
     compute_posterior,
-    gaussian_nll,
+    gaussian_deviance,
 )
 from napari_dip.engine.likelihood.penalties import total_variation
 from napari_dip.engine.networks.hourglass import Hourglass
@@ -54,7 +54,7 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         measurement=measurement,
         operator=Identity(),
         fidelity=fidelity,
-        likelihood=gaussian_nll(noise),
+        likelihood=gaussian_deviance(noise),
         fit_mask=everywhere - held_out,
         validation_mask=held_out,
         measured_mask=everywhere,

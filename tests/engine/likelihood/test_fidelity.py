@@ -9,7 +9,7 @@ from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
     beta_nll,
     compute_posterior,
-    gaussian_nll,
+    gaussian_deviance,
     weighted_residual,
 )
 from napari_dip.engine.problem import Estimate
@@ -32,7 +32,7 @@ def test_the_likelihood_is_best_at_the_true_signal(signal: float) -> None:
     electrons = torch.poisson(torch.full((1, 1, n, 1), signal / gain), generator=rng)
     pixels = gain * electrons + read_noise * torch.randn(1, 1, n, 1, generator=rng)
     guesses = torch.arange(0.0, 260.0, 1.0)
-    loss = gaussian_nll(camera(gain, read_noise))
+    loss = gaussian_deviance(camera(gain, read_noise))
     means = [loss(Estimate(guess.expand(1, 1, n, 1)), pixels).mean() for guess in guesses]
     assert guesses[torch.stack(means).argmin()] == pytest.approx(signal, abs=1.0)
 
@@ -87,13 +87,13 @@ def test_the_posterior_finds_out_that_the_noise_was_measured_wrong(factor: float
     answer = compute_posterior(
         measured, mean + 8.0, blind, assumed_noise_fraction=0.6, validation_mask=NOBODY
     )
-    share = 12.0 / (12.0 + 4.0 * factor)
+    fraction = 12.0 / (12.0 + 4.0 * factor)
     moved = answer.mean - mean
-    assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * share] * 60, rel=1e-3)
+    assert moved[..., 19].flatten().tolist() == pytest.approx([8.0 * fraction] * 60, rel=1e-3)
     assert float(moved[..., 0].max()) < 0.3
     assert answer.log_variance is not None
     variance = answer.log_variance.exp()[..., 19].flatten().tolist()
-    assert variance == pytest.approx([4.0 * factor * share] * 60, rel=1e-3)
+    assert variance == pytest.approx([4.0 * factor * fraction] * 60, rel=1e-3)
 
 
 def test_the_noise_may_be_wrong_at_one_brightness_and_right_at_another() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    gaussian_nll,
+    gaussian_deviance,
     weighted_residual,
 )
 from napari_dip.engine.likelihood.penalties import (
@@ -84,7 +84,7 @@ def coarse_term(operator: torch.nn.Module, side: int) -> Term:
         torch.ones(1, 1, side, side),
     )
     measurement = torch.zeros(1, 1, side, side)
-    likelihood = gaussian_nll(noise)
+    likelihood = gaussian_deviance(noise)
     return Term(
         measurement=measurement,
         operator=operator,

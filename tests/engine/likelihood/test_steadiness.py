@@ -7,7 +7,7 @@ import torch
 
 from napari_dip.engine.likelihood.fidelity import (
     NoiseVariance,
-    gaussian_nll,
+    gaussian_deviance,
     weighted_residual,
 )
 from napari_dip.engine.likelihood.penalties import (
@@ -112,7 +112,7 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         measurement=0 * ones,
         operator=Identity(),
         fidelity=weighted_residual(noise),
-        likelihood=gaussian_nll(noise),
+        likelihood=gaussian_deviance(noise),
         fit_mask=ones,
         validation_mask=ones,
         measured_mask=ones,

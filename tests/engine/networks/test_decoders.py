@@ -14,7 +14,7 @@ from napari_dip.engine.fit.schedule import (
     make_lbfgs,
     make_sgd,
 )
-from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.networks.hourglass import Decoder, DeepDecoder, compute_scale_grids
 from napari_dip.engine.networks.layers import (
@@ -112,4 +112,4 @@ def stepper(make):
         average_decay=0.0,
         optimizer=make,
     )
-    return EagerTrainer(Problem(terms=(term,)), prior, schedule, seed=0)
+    return Trainer(Problem(terms=(term,)), prior, schedule, seed=0)

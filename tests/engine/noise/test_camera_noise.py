@@ -93,7 +93,9 @@ def test_filtering_takes_blotches_and_keeps_borders_and_the_mean() -> None:
 
 def test_a_better_picture_as_guide_makes_the_result_better() -> None:
     shot = camera_shot()
-    alone, guided = (filter_camera_noise(shot, NOISE, scene(), share).mean for share in (0.0, 0.5))
+    alone, guided = (
+        filter_camera_noise(shot, NOISE, scene(), fraction).mean for fraction in (0.0, 0.5)
+    )
     assert error(guided) < 0.9 * error(alone)
 
 

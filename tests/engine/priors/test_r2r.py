@@ -54,12 +54,14 @@ def rng() -> torch.Generator:
 
 def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength() -> None:
     prior = code_of(torch.full((1, 1, 256, 256), 0.8))
-    draw = prior.draw(rng())
-    assert draw.target_noise is not None
-    further = draw.network_input - 0.8
+    draw_training_input = prior.draw_training_input(rng())
+    assert draw_training_input.target_noise is not None
+    further = draw_training_input.network_input - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
-    assert float((further * draw.target_noise).mean()) == pytest.approx(0.5 * 0.8 + 0.1, rel=0.02)
-    assert float(further.std() / draw.target_noise.std()) == pytest.approx(
+    assert float((further * draw_training_input.target_noise).mean()) == pytest.approx(
+        0.5 * 0.8 + 0.1, rel=0.02
+    )
+    assert float(further.std() / draw_training_input.target_noise.std()) == pytest.approx(
         R2R_NOISE_STRENGTH**2, rel=1e-4
     )
 
@@ -67,18 +69,21 @@ def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength()
 def test_brighter_places_get_more_noise() -> None:
     measurement = torch.zeros(1, 1, 128, 128)
     measurement[..., 64:] = 2
-    draw = code_of(measurement).draw(rng())
-    assert draw.target_noise is not None
-    spread = [float(draw.target_noise[..., part].var()) for part in (slice(0, 60), slice(68, 128))]
+    draw_training_input = code_of(measurement).draw_training_input(rng())
+    assert draw_training_input.target_noise is not None
+    spread = [
+        float(draw_training_input.target_noise[..., part].var())
+        for part in (slice(0, 60), slice(68, 128))
+    ]
     bright, dark = (max(spread), min(spread))  # a window may be mirrored
     assert bright / dark == pytest.approx(1.1 / 0.1, rel=0.1)
 
 
 def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
     prior = code_of(torch.zeros(1, 1, 256, 256), correlation=LAGS)
-    draw = prior.draw(rng())
-    assert draw.target_noise is not None
-    noise = draw.target_noise[0, 0]
+    draw_training_input = prior.draw_training_input(rng())
+    assert draw_training_input.target_noise is not None
+    noise = draw_training_input.target_noise[0, 0]
     assert float(noise.var()) == pytest.approx(0.1 / R2R_CORRELATED_STRENGTH**2, rel=0.05)
     for axis, lags in enumerate(LAGS):
         moved = noise.roll(1, axis)
@@ -91,12 +96,14 @@ def test_what_judges_is_fed_only_in_the_last_look() -> None:
     held_out[..., 5::7, 5::7] = 1
     changed = measurement + 9 * held_out
     one, other = (code_of(image, held_out=held_out) for image in (measurement, changed))
-    assert torch.equal(one.draw(rng()).network_input, other.draw(rng()).network_input)
+    assert torch.equal(
+        one.draw_training_input(rng()).network_input, other.draw_training_input(rng()).network_input
+    )
     assert torch.equal(
         one.make_prediction_input().network_input, other.make_prediction_input().network_input
     )
     assert torch.equal(next(other.make_inference_inputs()).network_input, changed)
-    driven = one.draw(rng()).loss_mask
+    driven = one.draw_training_input(rng()).loss_mask
     assert driven is not None
     assert float(driven.mean()) == pytest.approx(1 - float(held_out.mean()))
 
@@ -107,16 +114,16 @@ def test_pixels_without_a_measurement_are_filled_in_and_drive_nothing() -> None:
     known[..., 10:12, 10:12] = 0
     prior = code_of(measurement * known, known=known)
     assert float(next(prior.make_inference_inputs()).network_input.min()) == pytest.approx(1)
-    driven = prior.draw(rng()).loss_mask
+    driven = prior.draw_training_input(rng()).loss_mask
     assert driven is not None
     assert float((1 - driven).sum()) == 4
 
 
 def test_volumes_and_windows_are_drawn_alike() -> None:
     prior = code_of(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
-    draw = prior.draw(rng())
-    assert draw.network_input.shape == (1, 1, 6, 16, 16)
-    assert prior.net(draw.network_input).shape == (1, 1, 6, 16, 16)
+    draw_training_input = prior.draw_training_input(rng())
+    assert draw_training_input.network_input.shape == (1, 1, 6, 16, 16)
+    assert prior.net(draw_training_input.network_input).shape == (1, 1, 6, 16, 16)
 
 
 def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
@@ -132,10 +139,10 @@ def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_as
     rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
     measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
     prior = code_of(measurement, intercept=0)
-    draw = prior.draw(rng())
-    assert draw.target_noise is not None and draw.window is not None
-    fed = draw.network_input - 1.5
-    asked = draw.window.crop(measurement) - draw.target_noise - 1.5
+    draw_training_input = prior.draw_training_input(rng())
+    assert draw_training_input.target_noise is not None and draw_training_input.window is not None
+    fed = draw_training_input.network_input - 1.5
+    asked = draw_training_input.window.crop(measurement) - draw_training_input.target_noise - 1.5
     spread = float(fed.std() ** 2 * asked.std())
     assert abs(float((fed**2 * asked).mean())) / spread < 0.015
     plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5

@@ -11,7 +11,7 @@ from skimage import data
 
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
-from napari_dip.pipeline.calibrate.refine import calibrate_image
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.neighbour_frames import (
     NO_NEIGHBOUR_FRAMES,
     Drift,

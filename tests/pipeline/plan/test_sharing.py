@@ -16,7 +16,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
-from napari_dip.pipeline.calibrate.refine import calibrate_image
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.plan.joint_training import (
@@ -29,7 +29,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, UnitOutcome, WorkUnit
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
-from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, choose_sharing
+from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, choose_planned_training
 from run_scene import drain, plan_for, shot
 from scenes import planned
 
@@ -93,23 +93,24 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, wish: str, way: str
 ) -> None:
     task = Denoise(series_training=wish)  # type: ignore[arg-type]
-    assert choose_sharing(planned(task, PLANE), "r2r", count) == way
+    assert choose_planned_training(planned(task, PLANE), "r2r", count) == way
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
     few, many = (
-        choose_sharing(planned(Denoise(), PLANE), "r2r", count, tiles=True) for count in (31, 32)
+        choose_planned_training(planned(Denoise(), PLANE), "r2r", count, tiles=True)
+        for count in (31, 32)
     )
     assert (few, many) == ("warm-start", "joint")
     joint = planned(Denoise(series_training="joint"), PLANE)
-    assert choose_sharing(joint, "r2r", 2, tiles=True) == "joint"
+    assert choose_planned_training(joint, "r2r", 2, tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
     joint = planned(Denoise(series_training="joint"), PLANE)
-    assert choose_sharing(joint, "random-input", 96) == "warm-start"
+    assert choose_planned_training(joint, "random-input", 96) == "warm-start"
     compressed = planned(Denoise(series_training="joint", noise="jpeg"), PLANE)
-    assert choose_sharing(compressed, "recompression", 96) == "warm-start"
+    assert choose_planned_training(compressed, "recompression", 96) == "warm-start"
 
 
 def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> None:

@@ -103,8 +103,10 @@ def compute_kernel_logits(kernel: Tensor) -> Tensor:
     kernel : Tensor
         (*sizes), non-negative, not all zero.
     """
-    share = kernel / kernel.sum()
-    return ((1 - _UNIFORM_LIGHT_FRACTION) * share + _UNIFORM_LIGHT_FRACTION / kernel.numel()).log()
+    fraction = kernel / kernel.sum()
+    return (
+        (1 - _UNIFORM_LIGHT_FRACTION) * fraction + _UNIFORM_LIGHT_FRACTION / kernel.numel()
+    ).log()
 
 
 class KernelNetwork(nn.Module):

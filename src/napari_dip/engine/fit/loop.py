@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.state import FitResult, FitState
-from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.engine.problem import Estimate
 from napari_dip.errors.notes import StopReason, make_stop
 
@@ -153,7 +153,7 @@ def _begin(
 ) -> FitState:
     if warm_start is not None:
         prior.net.load_state_dict(dict(warm_start))
-    trainer = EagerTrainer(problem, prior, schedule, seed=seed)
+    trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
         return FitState(trainer, trainer.get_average_state(), trainer.state())
     trainer.load(resume.step)

@@ -101,10 +101,10 @@ class Schedule:
             previous_iterations += phase.iterations
         rise = max(1.0, self.warm_up * self.horizon)
         if iteration <= rise:
-            share = iteration / rise
+            fraction = iteration / rise
         else:
-            share = 0.5 * (1 + cos(pi * (iteration - rise) / max(1.0, self.horizon - rise)))
-        return phase.learning_rate * share, phase.operator_learning_rate * share
+            fraction = 0.5 * (1 + cos(pi * (iteration - rise) / max(1.0, self.horizon - rise)))
+        return phase.learning_rate * fraction, phase.operator_learning_rate * fraction
 
 
 def make_single_phase_schedule(
@@ -229,14 +229,14 @@ def _run_two_loop_recursion(curvature: dict[str, Tensor], gradient: Tensor) -> T
         return first
     moves, gradient_changes = curvature["changes"][-count:], curvature["turns"][-count:]
     weight = 1 / (moves * gradient_changes).sum(1)
-    direction, shares = gradient, list[Tensor]()
+    direction, fractions = gradient, list[Tensor]()
     for index in reversed(range(count)):
-        share = weight[index] * (moves[index] @ direction)
-        shares.append(share)
-        direction = direction - share * gradient_changes[index]
+        fraction = weight[index] * (moves[index] @ direction)
+        fractions.append(fraction)
+        direction = direction - fraction * gradient_changes[index]
     direction = direction * (moves[-1] @ gradient_changes[-1]) / gradient_changes[-1].square().sum()
-    for index, share in zip(range(count), reversed(shares), strict=True):
+    for index, fraction in zip(range(count), reversed(fractions), strict=True):
         direction = direction + moves[index] * (
-            share - weight[index] * (gradient_changes[index] @ direction)
+            fraction - weight[index] * (gradient_changes[index] @ direction)
         )
     return direction

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.trainer import EagerTrainer, TensorState
+    from napari_dip.engine.fit.trainer import TensorState, Trainer
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
@@ -117,7 +117,7 @@ class FitResult:
 class FitState:
     """State of a running fit, from which checkpoints and progress reports are made."""
 
-    trainer: EagerTrainer
+    trainer: Trainer
     best: TensorState
     rollback: TensorState
     best_iteration: int = 0
@@ -194,7 +194,7 @@ class FitState:
         fit_loss = trainer.read_loss()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         validation_loss = self._compute_validation_loss(
-            estimate, is_direct=trainer.has_validation_input
+            estimate, bypasses_operator=trainer.has_validation_input
         )
         recent_losses = sorted(entry.fit_loss for entry in self.history[-5:])
         is_broken_down = not isfinite(fit_loss) or (
@@ -242,9 +242,13 @@ class FitState:
         return self.trainer.predict()
 
     @torch.no_grad()
-    def _compute_validation_loss(self, estimate: Estimate, *, is_direct: bool = False) -> float:
+    def _compute_validation_loss(
+        self, estimate: Estimate, *, bypasses_operator: bool = False
+    ) -> float:
         problem = self.trainer.problem
-        return float(compute_validation_loss(problem, estimate, is_direct=is_direct))
+        return float(
+            compute_validation_loss(problem, estimate, bypasses_operator=bypasses_operator)
+        )
 
     def _is_improvement(self, validation_loss: float, tolerance: float = 0.0) -> bool:
         """Return whether the loss is at most the lowest so far plus `tolerance`, or undefined.
@@ -261,11 +265,11 @@ class FitState:
             self.trainer.has_validation_input or self.trainer.reveals_validation
         ):
             return 0.0
-        share = LOSS_TOLERANCE_FRACTION * (losses[0] - min(losses[:-1]))
+        fraction = LOSS_TOLERANCE_FRACTION * (losses[0] - min(losses[:-1]))
         if self.trainer.has_validation_input:
-            return share
+            return fraction
         changes = [abs(after - before) for before, after in pairwise(losses)]
-        return min(share, MAX_FLUCTUATION_FACTOR * median(changes))
+        return min(fraction, MAX_FLUCTUATION_FACTOR * median(changes))
 
     def _list_validation_losses(self) -> list[float]:
         return [entry.validation_loss for entry in self.history if not isnan(entry.validation_loss)]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from napari_dip.engine.fit.schedule import Schedule
-    from napari_dip.engine.prior import Draw, Prior
+    from napari_dip.engine.prior import NetworkInput, Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
 
@@ -97,7 +97,7 @@ class TrainingBatch(NamedTuple):
         The measurements less the draw's `target_noise`.
     weights : tuple of Tensor
         Loss weight of each pixel, (B, 1, *size).
-    is_direct : bool
+    bypasses_operator : bool
         As in the draw.
     uses_validation_pixels : bool
         Whether the loss includes validation pixels, as in the refit.
@@ -107,7 +107,7 @@ class TrainingBatch(NamedTuple):
     measurements: tuple[Tensor, ...]
     targets: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
-    is_direct: bool
+    bypasses_operator: bool
     uses_validation_pixels: bool
 
 
@@ -116,14 +116,14 @@ StepOutput = tuple[Estimate, Tensor]
 
 
 def make_training_batch(
-    problem: Problem, draw: Draw, *, uses_validation_pixels: bool
+    problem: Problem, draw_training_input: NetworkInput, *, uses_validation_pixels: bool
 ) -> TrainingBatch:
     """Return network input, measurements, targets and loss weights of a draw.
 
     Parameters
     ----------
     problem : Problem
-    draw : Draw
+    draw_training_input : NetworkInput
     uses_validation_pixels : bool
         Whether the loss includes validation pixels.
     """
@@ -131,18 +131,27 @@ def make_training_batch(
     for term in problem.terms:
         measurement = term.measurement
         weight = term.measured_mask if uses_validation_pixels else term.fit_mask
-        if draw.window is not None:
-            measurement, weight = draw.window.crop(measurement), draw.window.crop(weight)
+        if draw_training_input.window is not None:
+            measurement, weight = (
+                draw_training_input.window.crop(measurement),
+                draw_training_input.window.crop(weight),
+            )
         measurements.append(measurement)
-        weights.append(weight if draw.loss_mask is None else weight * draw.loss_mask)
+        weights.append(
+            weight
+            if draw_training_input.loss_mask is None
+            else weight * draw_training_input.loss_mask
+        )
         targets.append(
-            measurement if draw.target_noise is None else measurement - draw.target_noise
+            measurement
+            if draw_training_input.target_noise is None
+            else measurement - draw_training_input.target_noise
         )
     tensors = tuple(measurements), tuple(targets), tuple(weights)
     return TrainingBatch(
-        convert_to_channels_last(draw.network_input),
+        convert_to_channels_last(draw_training_input.network_input),
         *tensors,
-        draw.is_direct,
+        draw_training_input.bypasses_operator,
         uses_validation_pixels,
     )
 
@@ -183,7 +192,7 @@ class EagerTrainStep:
         """Return an empty context."""
         return nullcontext()
 
-    def wait_for_draw(self, batch: TrainingBatch, draw: Draw) -> None:
+    def wait_for_draw(self, batch: TrainingBatch, draw_training_input: NetworkInput) -> None:
         """Do nothing: draws are computed in order with everything else."""
 
     def set_rates(self, rates: tuple[float, ...]) -> None:
@@ -194,7 +203,7 @@ class EagerTrainStep:
             else:
                 group["lr"] = rate
 
-    def learn(self, batch: TrainingBatch) -> StepOutput:
+    def run(self, batch: TrainingBatch) -> StepOutput:
         """Predict, compute the loss, and update the weights once."""
         net = self._prior.net
         estimate = self._prior.estimate(
@@ -220,7 +229,7 @@ class EagerTrainStep:
         loss, likelihood = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         tensors = batch.measurements, batch.targets, batch.weights
         for term, measured, target, weight in zip(self._problem.terms, *tensors, strict=True):
-            prediction = estimate if batch.is_direct else term.operator.predict(estimate)
+            prediction = estimate if batch.bypasses_operator else term.operator.predict(estimate)
             fidelity = (
                 term.refit_fidelity if batch.uses_validation_pixels else None
             ) or term.fidelity
@@ -340,13 +349,13 @@ class CudaGraphTrainStep:
         """Return the context of the draws' own stream, once there is a graph."""
         return nullcontext() if self._draw_stream is None else torch.cuda.stream(self._draw_stream)
 
-    def wait_for_draw(self, batch: TrainingBatch, draw: Draw) -> None:
+    def wait_for_draw(self, batch: TrainingBatch, draw_training_input: NetworkInput) -> None:
         """Wait for the tensors of that stream, and keep their memory until they are used."""
         if self._draw_stream is None:
             return
         now = torch.cuda.current_stream()
         now.wait_stream(self._draw_stream)
-        for tensor in (*list_batch_tensors(batch), draw.output_mask):
+        for tensor in (*list_batch_tensors(batch), draw_training_input.output_mask):
             if tensor is not None:
                 tensor.record_stream(now)
 
@@ -358,7 +367,7 @@ class CudaGraphTrainStep:
         """Drop the graph, since it writes to tensors that the optimiser no longer uses."""
         self._graph = None
 
-    def learn(self, batch: TrainingBatch) -> StepOutput:
+    def run(self, batch: TrainingBatch) -> StepOutput:
         """Replay the step; record it first if there is no graph for batches of this kind."""
         if self.note is None:
             try:
@@ -367,7 +376,7 @@ class CudaGraphTrainStep:
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
                 self.note = make_note("steps-eager", why=why)
                 self._graph = self._draw_stream = self._static_batch = self._static_output = None
-        return self.eager.learn(batch)
+        return self.eager.run(batch)
 
     def _replay(self, batch: TrainingBatch) -> StepOutput:
         if (
@@ -396,11 +405,11 @@ class CudaGraphTrainStep:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP_STEPS):
-                    self.eager.learn(static_batch)
+                    self.eager.run(static_batch)
             torch.cuda.current_stream().wait_stream(stream)
             self.eager.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._static_output = self.eager.learn(static_batch)
+                self._static_output = self.eager.run(static_batch)
         self._graph, self._static_batch, self._draw_stream = graph, static_batch, stream
 
 
@@ -431,7 +440,7 @@ def preserve_training_state(train_step: EagerTrainStep) -> Iterator[None]:
 def make_graph_key(batch: TrainingBatch) -> tuple[object, ...]:
     """Return shapes, types and flags of a batch; a graph is valid for one such key."""
     shapes = tuple((tuple(tensor.shape), tensor.dtype) for tensor in list_batch_tensors(batch))
-    return (*shapes, batch.is_direct, batch.uses_validation_pixels)
+    return (*shapes, batch.bypasses_operator, batch.uses_validation_pixels)
 
 
 def list_batch_tensors(batch: TrainingBatch) -> list[Tensor]:

@@ -97,7 +97,7 @@ class NoiseVariance:
         return variance.maximum(self.floor)
 
 
-def gaussian_nll(noise: NoiseVariance) -> Fidelity:
+def gaussian_deviance(noise: NoiseVariance) -> Fidelity:
     """Return the Gaussian negative log-likelihood of each pixel, without its constant.
 
     Returns
@@ -240,8 +240,8 @@ def compute_posterior(
         return Estimate(mean, prediction_variance.log())
     if reliability is not None:
         noise_variance = noise_variance / reliability
-    share = prediction_variance / (prediction_variance + noise_variance)
-    return Estimate(mean + share * (measurement - mean), (share * noise_variance).log())
+    fraction = prediction_variance / (prediction_variance + noise_variance)
+    return Estimate(mean + fraction * (measurement - mean), (fraction * noise_variance).log())
 
 
 def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
@@ -300,11 +300,11 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Te
             smoothed_line = _average_along_line(line)
             power = smoothed_line.square().mean(2, keepdim=True)
             noise_power = 1 / BORDER_AVERAGE_LENGTH
-            share = torch.where(
+            fraction = torch.where(
                 power > MIN_BORDER_POWER_RATIO * noise_power, 1 - noise_power / power, 0
             )
             target = restored.select(axis, position)
-            target += share * smoothed_line * deviation.select(axis, position)
+            target += fraction * smoothed_line * deviation.select(axis, position)
     return restored
 
 
@@ -397,8 +397,8 @@ class SureTerm:
     def __call__(self, estimate: Estimate) -> Tensor:
         """Return the mean over the flat blocks: 0 for a clean picture, 2 for a copy of noise."""
         residuals = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat_blocks]
-        share = (residuals * self._noise).mean((1, 2)) / self._power
-        return 2 * share.mean()
+        fraction = (residuals * self._noise).mean((1, 2)) / self._power
+        return 2 * fraction.mean()
 
 
 def _split_planes(picture: Tensor) -> Tensor:

@@ -250,9 +250,9 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     change = (patch - variance - before.variance).clamp(min=0)
     pull_weight = weight * before.valid * variance
     previous_variance = before.variance + change
-    share = pull_weight / (pull_weight + previous_variance).clamp(min=1e-30)
-    deviation = (1 - share) * variance.sqrt() + share * previous_variance.sqrt()
-    return Estimate(estimate.mean + share * difference, 2 * deviation.clamp(min=1e-6).log())
+    fraction = pull_weight / (pull_weight + previous_variance).clamp(min=1e-30)
+    deviation = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()
+    return Estimate(estimate.mean + fraction * difference, 2 * deviation.clamp(min=1e-6).log())
 
 
 def _compute_zero_likelihood(estimate: Estimate, picture: Tensor) -> Tensor:

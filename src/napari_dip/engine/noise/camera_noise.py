@@ -81,8 +81,8 @@ class CameraNoise(NamedTuple):
 
     def compute_channel_noise(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return variances of red, green and blue, and their mean autocorrelation from lag 1 on."""
-        shares = make_opponent_matrix().double().square().T  # (channels, components)
-        covariance = shares @ self.covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
+        fractions = make_opponent_matrix().double().square().T  # (channels, components)
+        covariance = fractions @ self.covariance()[:, MAX_CAMERA_LAG, MAX_CAMERA_LAG:]
         along = (covariance[:, 1:] / covariance[:, :1]).mean(0)
         return tuple(covariance[:, 0].tolist()), tuple(along.tolist())
 
@@ -147,12 +147,12 @@ def measure_camera_noise(planes: Tensor) -> tuple[CameraNoise, TextureStatistics
 
 
 def _measure_flat_energy(
-    energy: Tensor, classes: tuple[Tensor, ...], share: float
+    energy: Tensor, classes: tuple[Tensor, ...], fraction: float
 ) -> tuple[float, Tensor]:
     """Return the classes' median energy of the calmest blocks, and those of the calmer half."""
     calmest = []
     for blocks in classes:
-        chosen = blocks[energy[blocks].argsort()[: max(3, round(share * len(blocks)))]]
+        chosen = blocks[energy[blocks].argsort()[: max(3, round(fraction * len(blocks)))]]
         calmest.append((float(energy[chosen].mean()), chosen))
     calmest.sort(key=lambda pair: pair[0])
     half = torch.cat([chosen for _, chosen in calmest[: len(calmest) // 2]])
@@ -178,8 +178,8 @@ def _compute_texture_statistics(
     for blocks in classes:
         ordered = energy[blocks].sort().values
         few_count, more_count = (
-            max(2, round(share * len(ordered)))
-            for share in (FLATTEST_FRACTION, COMPARED_FLAT_FRACTION)
+            max(2, round(fraction * len(ordered)))
+            for fraction in (FLATTEST_FRACTION, COMPARED_FLAT_FRACTION)
         )
         pairs.append(
             (float(ordered[:more_count].mean().sqrt()), float(ordered[:few_count].mean().sqrt()))

@@ -94,7 +94,7 @@ _UPPER_FINE_BANDS = (_Y >= 6) & (_X >= 6)
 
 
 def find_contradiction(
-    blocks: BlockEnergies, variance: Tensor, shares: Tensor, axes: tuple[tuple[float, ...], ...]
+    blocks: BlockEnergies, variance: Tensor, fractions: Tensor, axes: tuple[tuple[float, ...], ...]
 ) -> UnreliableReason | None:
     """Return what the measured noise does not explain, or None.
 
@@ -103,15 +103,15 @@ def find_contradiction(
     blocks : BlockEnergies
     variance : Tensor
         (K,), > 0, noise variance at the blocks' brightness.
-    shares : Tensor
+    fractions : Tensor
         (DCT_SIDE, DCT_SIDE), power of noise of variance 1 in each frequency; 1 for white noise.
     axes : tuple of tuple of float
         Autocorrelation at lags 1, 2, ... along Y and X.
     """
     if len(blocks.means) * blocks.independent_fraction < MIN_CHECKED_BLOCKS:
         return None
-    power = blocks.power / variance[:, None, None] / shares.clamp(min=0.01)
-    is_correlated = int(bool((shares != 1).any()))
+    power = blocks.power / variance[:, None, None] / fractions.clamp(min=0.01)
+    is_correlated = int(bool((fractions != 1).any()))
     order = _average_bands(blocks.power, _SLOW_BANDS) / variance
     calm = power[
         order.argsort(stable=True)[: max(MIN_CALM_BLOCKS, round(CALM_BLOCK_FRACTION * len(order)))]
@@ -288,11 +288,11 @@ def _average_bands(power: Tensor, bands: Tensor) -> Tensor:
     return power[:, bands].mean(1)
 
 
-def _compute_energy_quantile(power: Tensor, share: float, normal: float) -> float:
+def _compute_energy_quantile(power: Tensor, fraction: float, normal: float) -> float:
     """Return a quantile of the blocks' mean power, in units of that quantile for noise of power 1.
 
     Wilson, Hilferty, PNAS 17(12), 1931, doi:10.1073/pnas.17.12.684 (chi-square by a cube).
     """
     spread = 2 / (9 * power.shape[1])
     chance = float(1 - spread + normal * spread**0.5) ** 3
-    return float(torch.quantile(power.mean(1), share)) / chance
+    return float(torch.quantile(power.mean(1), fraction)) / chance

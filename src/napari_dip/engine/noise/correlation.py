@@ -32,7 +32,7 @@ MAX_WHITE_ENERGY, MAX_CALM_FRACTION = 1.6, 0.3
 _PLACES_BELOW, _PLACES_ABOVE, _TEXTURE_PLACES = 3, 3, (5, 15)
 #: Initial degrees of freedom of a block, as of noise with a correlation of 0.6 at lag 1. With more,
 #: correlated noise is classified as texture in all iterations.
-INITIAL_FREEDOM = 60.0
+INITIAL_DEGREES_OF_FREEDOM = 60.0
 #: Share of blocks near the noise energy from which on their energy is assumed to be noise alone,
 #: and below which the lowest energy is used instead; in between it is interpolated. FMD widefield
 #: noise has up to 1.0, coins and cells in white noise 0.8 to 0.95.
@@ -122,7 +122,7 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
     energy = residuals.square().mean((1, 2)) / variance
     raw_y, raw_x = (covariance / variance[:, None] for covariance in compute_covariances(residuals))
     grid = torch.tensor(ENERGY_GRID, dtype=energy.dtype)
-    freedom, max_freedom = INITIAL_FREEDOM, 0.8 * side**2
+    freedom, max_freedom = INITIAL_DEGREES_OF_FREEDOM, 0.8 * side**2
     for _ in range(_REFINEMENTS):  # degrees of freedom and correlation depend on each other
         frequencies, posterior = _fit_energy_mixture(
             energy.clamp(ENERGY_GRID[0] / 2, 2 * ENERGY_GRID[-1]), grid, min(freedom, max_freedom)
@@ -320,7 +320,7 @@ def compute_residual_fraction(along_y: Sequence[float], along_x: Sequence[float]
         RIDGE * neighbour_covariance.diagonal().mean() * torch.eye(len(neighbours))
     )
     cross_covariance = covariance[neighbours, centre]
-    share = covariance[centre, centre] - cross_covariance @ torch.linalg.solve(
+    fraction = covariance[centre, centre] - cross_covariance @ torch.linalg.solve(
         neighbour_covariance, cross_covariance
     )
-    return WHITE_RESIDUAL_FRACTION * max(float(share), 0.02)
+    return WHITE_RESIDUAL_FRACTION * max(float(fraction), 0.02)

@@ -137,7 +137,7 @@ MAX_RESIDUAL_RATIO, MIN_RESIDUAL_FRACTION = 2.0, 0.3
 #: which there is a caution: 0.5 to 0.6 and 1.2 to 1.7 in a photograph whose white noise was
 #: classified as correlated. FMD widefield has a residual of 0.11; a confocal scan has 0.71 and a
 #: ratio of 1.01.
-WHITER_LIMITS = (0.45, 1.15)
+MAX_CORRELATED_RESIDUALS = (0.45, 1.15)
 #: Ratio of the residual to that of white noise below which noise that was measured as white is
 #: correlated. FMD and photographs with noise of 15 and 25 have 0.92 to 1.3; four with correlated
 #: noise of 15, which was measured as 6 to 8, have 0.53 to 0.73.
@@ -195,15 +195,15 @@ class NoiseEstimate:
         """Return the variance at these brightnesses, without multiplicative noise."""
         return (self.gain * means + self.intercept).clamp(min=self.floor)
 
-    def scale_to_white(self, share: float) -> NoiseEstimate:
+    def scale_to_white(self, fraction: float) -> NoiseEstimate:
         """Return white noise with a share of the variance."""
         none = (0.0,) * len(self.along_y)
         return replace(
             self,
-            gain=share * self.gain,
-            intercept=share * self.intercept,
-            floor=share * self.floor,
-            gain_error=share * self.gain_error,
+            gain=fraction * self.gain,
+            intercept=fraction * self.intercept,
+            floor=fraction * self.floor,
+            gain_error=fraction * self.gain_error,
             along_y=none,
             along_x=none,
         )
@@ -298,7 +298,9 @@ def _measure_robust_range(planes: Tensor) -> float:
     """Return the range of the grey values, limited against outliers."""
     values = planes.flatten()
     values = values[:: -(-len(values) // MAX_SORTED_VALUES)].sort().values
-    low, high = (float(values[round(share * (len(values) - 1))]) for share in ROBUST_QUANTILES)
+    low, high = (
+        float(values[round(fraction * (len(values) - 1))]) for fraction in ROBUST_QUANTILES
+    )
     full_range = float(planes.max() - planes.min())
     return min(full_range, MAX_RANGE_RATIO * (high - low)) if high > low else full_range
 
@@ -322,7 +324,7 @@ def _compute_block_energies(
     """Return the cosine transform energies of the informative blocks."""
     stride = DCT_SIDE if planes.numel() > MAX_OVERLAPPED_PIXELS else DCT_SIDE // 2
     is_informative = select_informative_blocks(planes, DCT_SIDE, stride, measured_mask, limits)
-    indices, share = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
+    indices, fraction = is_informative.nonzero()[:, 0], float(is_informative.double().mean())
     indices = indices[:: -(-len(indices) // MAX_BLOCKS) or 1]
     blocks = (
         planes.unfold(1, DCT_SIDE, stride)
@@ -332,7 +334,7 @@ def _compute_block_energies(
     basis = make_dct_matrix()
     power = (basis @ blocks @ basis.T).square()
     independent_fraction = 1.0 if stride == DCT_SIDE else OVERLAP_INFORMATION
-    return BlockEnergies(blocks.mean((1, 2)), power, independent_fraction, share)
+    return BlockEnergies(blocks.mean((1, 2)), power, independent_fraction, fraction)
 
 
 def _measure_block_correlation(
@@ -374,24 +376,24 @@ def _extend_to_all_bands(
             / (MIN_LAG_1_CORRELATION - MAX_DOUBTFUL_CORRELATION),
         ),
     )
-    shares = compute_band_power(
+    fractions = compute_band_power(
         *(
             [confidence * lag for lag in item]
             for item in (correlation.min_along_y, correlation.min_along_x)
         )
     )
-    share = float(shares[select_finest_bands()].mean())
-    if share >= MIN_FINE_POWER_FRACTION:
+    fraction = float(fractions[select_finest_bands()].mean())
+    if fraction >= MIN_FINE_POWER_FRACTION:
         gain, intercept, error = (
-            item / share for item in (model.gain, model.intercept, model.gain_error)
+            item / fraction for item in (model.gain, model.intercept, model.gain_error)
         )
         return model._replace(gain=gain, intercept=intercept, gain_error=error)
     y, x = make_frequency_grids()
-    order = torch.where((shares >= MIN_BAND_POWER_FRACTION) & (y + x >= 3), y + x, 0).flatten()
+    order = torch.where((fractions >= MIN_BAND_POWER_FRACTION) & (y + x >= 3), y + x, 0).flatten()
     bands = torch.zeros(DCT_SIDE**2, dtype=torch.bool)
     bands[order.argsort(descending=True, stable=True)[:FALLBACK_BANDS]] = True
     bands = bands.reshape(DCT_SIDE, DCT_SIDE) & (y + x >= 3)
-    return fit_variance_model(energies, bands, float(shares[bands].mean()), min_variance)
+    return fit_variance_model(energies, bands, float(fractions[bands].mean()), min_variance)
 
 
 def _find_unreliable_reason(
@@ -411,8 +413,8 @@ def _find_contradiction(
     """Return what contradicts variance model and correlation, or None."""
     axes = (correlation.along_y, correlation.along_x)
     white = torch.ones(DCT_SIDE, DCT_SIDE, dtype=torch.float64)
-    shares = compute_band_power(*axes) if _is_correlated(correlation) else white
-    return find_contradiction(energies, model.variance(energies.means, floor), shares, axes)
+    fractions = compute_band_power(*axes) if _is_correlated(correlation) else white
+    return find_contradiction(energies, model.variance(energies.means, floor), fractions, axes)
 
 
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
@@ -444,7 +446,7 @@ def _find_caution(
         and correlation.agreement < CAUTION_AGREEMENT_FRACTION
     ):
         return NoiseCaution.MOSTLY_TEXTURED
-    if limits != NO_CLIPPING and energies.share < MIN_INFORMATIVE_FRACTION:
+    if limits != NO_CLIPPING and energies.fraction < MIN_INFORMATIVE_FRACTION:
         return NoiseCaution.MOSTLY_CLIPPED
 
     variance = partial(model.variance, min_variance=min_variance)
@@ -489,14 +491,14 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
     doi:10.2113/gsecongeo.58.8.1246.
     """
     axes = (estimate.along_y, estimate.along_x)
-    share = min(
+    fraction = min(
         max(
             1 - max(2 * first_lag - second_lag for first_lag, second_lag, *_ in axes),
             MIN_WHITE_FRACTION,
         ),
         1,
     )
-    return estimate.scale_to_white(share)
+    return estimate.scale_to_white(fraction)
 
 
 def compute_blind_spot_size(
@@ -554,10 +556,10 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
         return noise
     levels, remaining = measure_prediction_residual(plane)
     measured_variance = noise.variance(levels)
-    share = float((remaining / measured_variance).median())
+    fraction = float((remaining / measured_variance).median())
     white = compute_residual_fraction((), ())
     if compute_blind_spot_size([noise], (plane.shape[0], plane.shape[1])) == (1, 1):
-        is_correlated = not noise.unreliable_reason and share < MIN_WHITE_RATIO * white
+        is_correlated = not noise.unreliable_reason and fraction < MIN_WHITE_RATIO * white
         return (
             replace(noise, unreliable_reason=UnreliableReason.AMBIGUOUS_CORRELATION)
             if is_correlated
@@ -567,11 +569,15 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
         subtract_image_correlation(noise.along_y), subtract_image_correlation(noise.along_x)
     )
     is_below_rounding = float(measured_variance.mean()) <= step**2
-    if is_below_rounding or share < MIN_RESIDUAL_FRACTION or share < MAX_RESIDUAL_RATIO * expected:
+    if (
+        is_below_rounding
+        or fraction < MIN_RESIDUAL_FRACTION
+        or fraction < MAX_RESIDUAL_RATIO * expected
+    ):
         is_whiter = (
             not is_below_rounding
-            and share > WHITER_LIMITS[0]
-            and share > WHITER_LIMITS[1] * expected
+            and fraction > MAX_CORRELATED_RESIDUALS[0]
+            and fraction > MAX_CORRELATED_RESIDUALS[1] * expected
         )
         return (
             replace(noise, caution=NoiseCaution.LESS_CORRELATED)
@@ -579,5 +585,5 @@ def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> N
             else noise
         )
     return replace(
-        noise.scale_to_white(min(share / white, 1.0)), unreliable_reason=UnreliableReason.TEXTURE
+        noise.scale_to_white(min(fraction / white, 1.0)), unreliable_reason=UnreliableReason.TEXTURE
     )

@@ -213,14 +213,14 @@ def select_informative_blocks(
     means, spread = cut.mean(1), cut.var(1)
     median = float(means.median())
     for limit in filter(isfinite, limits):
-        share = (cut == limit).to(planes.dtype).mean(1)
-        is_informative &= share <= MAX_CLIPPED_IN_BLOCK
+        fraction = (cut == limit).to(planes.dtype).mean(1)
+        is_informative &= fraction <= MAX_CLIPPED_IN_BLOCK
         order = means.argsort(stable=True)
         groups = order.tensor_split(min(_GROUPS, max(1, len(order) // 8)))
         clipped_means = [
             means[group]
             for group in groups
-            if _average_flattest_blocks(share[group], spread[group]) > MAX_CLIPPED_AT_BRIGHTNESS
+            if _average_flattest_blocks(fraction[group], spread[group]) > MAX_CLIPPED_AT_BRIGHTNESS
         ]
         low = limit < median
         for group_means in clipped_means:
@@ -237,7 +237,7 @@ def select_informative_blocks(
     return is_informative
 
 
-def _average_flattest_blocks(share: Tensor, spread: Tensor) -> float:
+def _average_flattest_blocks(fraction: Tensor, spread: Tensor) -> float:
     """Return the mean clipped share of the flattest blocks of a group."""
-    count = max(1, round(FLAT_GROUP_FRACTION * len(share)))
-    return float(share[spread.argsort(stable=True)[:count]].mean())
+    count = max(1, round(FLAT_GROUP_FRACTION * len(fraction)))
+    return float(fraction[spread.argsort(stable=True)[:count]].mean())

@@ -91,16 +91,16 @@ def halve_noise_estimate(noise: NoiseEstimate) -> NoiseEstimate:
     along = [
         _halve_lags(subtract_image_correlation(lags)) for lags in (noise.along_y, noise.along_x)
     ]
-    share = prod(variance_fraction for variance_fraction, _ in along)
+    fraction = prod(variance_fraction for variance_fraction, _ in along)
     return replace(
         noise,
-        gain=share * noise.gain,
-        intercept=share * noise.intercept,
-        floor=share * noise.floor,
+        gain=fraction * noise.gain,
+        intercept=fraction * noise.intercept,
+        floor=fraction * noise.floor,
         along_y=along[0][1],
         along_x=along[1][1],
-        gain_error=share * noise.gain_error,
-        read_noise=None if noise.read_noise is None else sqrt(share) * noise.read_noise,
+        gain_error=fraction * noise.gain_error,
+        read_noise=None if noise.read_noise is None else sqrt(fraction) * noise.read_noise,
     )
 
 
@@ -139,8 +139,8 @@ def is_oversampled(planes: Tensor, noise: NoiseEstimate) -> bool:
         F.avg_pool2d(item[:, None], FINE_BLOCK_SIDE).flatten() for item in (finest**2, planes)
     )
     variance = noise.variance(means)
-    shares = (power / variance).sort().values
-    median = float(shares[len(shares) // 2])
-    typical_fractions = shares[: max(1, round((1 - _HOT_BLOCK_FRACTION) * len(shares)))]
+    fractions = (power / variance).sort().values
+    median = float(fractions[len(fractions) // 2])
+    typical_fractions = fractions[: max(1, round((1 - _HOT_BLOCK_FRACTION) * len(fractions)))]
     is_white = WHITE_FRACTION_RANGE[0] < median < WHITE_FRACTION_RANGE[1]
     return not is_white and float(typical_fractions.mean()) <= MAX_FINE_EXCESS * median

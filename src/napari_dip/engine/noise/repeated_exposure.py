@@ -119,7 +119,7 @@ def measure_repeated_exposure(
     value_range = float(max(first.max(), second.max()) - min(first.min(), second.min()))
     floor = max(0.5 * float(variances.quantile(0.05)), step**2 / 6, 2 * (1e-4 * value_range) ** 2)
     ratio = _estimate_noise_ratio(first, second)
-    share = min(max(1 / (1 + ratio), MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
+    fraction = min(max(1 / (1 + ratio), MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
     first_noise, second_noise = (
         NoiseEstimate(
             gain=noise_fraction * gain,
@@ -128,7 +128,7 @@ def measure_repeated_exposure(
             along_y=along_y,
             along_x=along_x,
         )
-        for noise_fraction in (share, 1 - share)
+        for noise_fraction in (fraction, 1 - fraction)
     )
     return first_noise, second_noise
 
@@ -152,5 +152,5 @@ def _estimate_noise_ratio(first: Tensor, second: Tensor) -> float:
     total = sum(variances)
     if total <= 0:
         return 1.0
-    share = min(max(variances[0] / total, MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
-    return (1 - share) / share
+    fraction = min(max(variances[0] / total, MIN_NOISE_FRACTION), 1 - MIN_NOISE_FRACTION)
+    return (1 - fraction) / fraction

@@ -18,7 +18,7 @@ from napari_dip.engine.noise.flat_blocks import fit_robust_variance_model
 #: Side of the blocks in pixels: small, since few larger ones are flat.
 DCT_SIDE = 8
 #: Grid of texture energies, in units of the noise variance.
-TEXTURES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
+TEXTURE_ENERGIES = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 512.0, 2048.0)
 #: Number of the first of them whose blocks are used for the variance model.
 _NEGLIGIBLE_TEXTURES = 2
 #: Least gain, in standard errors, that is not set to 0. In 36 images of FMD, W2S and Hagen et al.
@@ -65,14 +65,14 @@ class BlockEnergies(NamedTuple):
         mean in white noise is its variance.
     independent_fraction : float
         Information in the blocks, as a share of that in as many independent ones.
-    share : float
+    fraction : float
         Share of these blocks among all blocks of the image.
     """
 
     means: Tensor
     power: Tensor
     independent_fraction: float
-    share: float = 1.0
+    fraction: float = 1.0
 
 
 class VarianceModel(NamedTuple):
@@ -120,7 +120,7 @@ def select_finest_bands() -> Tensor:
 
 
 def fit_variance_model(
-    blocks: BlockEnergies, bands: Tensor, share: float, min_variance: float
+    blocks: BlockEnergies, bands: Tensor, fraction: float, min_variance: float
 ) -> VarianceModel:
     """Fit the variance model by expectation maximisation.
 
@@ -129,7 +129,7 @@ def fit_variance_model(
     blocks : BlockEnergies
     bands : Tensor
         (DCT_SIDE, DCT_SIDE) bool, coefficients to use.
-    share : float
+    fraction : float
         Mean power of the noise in them, in units of its variance.
     min_variance : float
         Lower bound of the variance.
@@ -140,7 +140,7 @@ def fit_variance_model(
     al., IEEE TIP 17(10), 2008, doi:10.1109/TIP.2008.2001399 (variance as a line in the mean).
     """
     means = blocks.means
-    energy = (blocks.power[:, bands].mean(1) / share).clamp(min=min_variance)
+    energy = (blocks.power[:, bands].mean(1) / fraction).clamp(min=min_variance)
     freedom = float(bands.sum())
     y, x = make_frequency_grids()
     coarse = blocks.power[:, (y + x >= 1) & (y + x <= 3)].mean(1)
@@ -148,7 +148,7 @@ def fit_variance_model(
     classes = _classify_blocks(means, coarse, count)
     darkest = float(means.quantile(0.002))
     gain, intercept = _estimate_initial_line(means, energy, classes, count, darkest, min_variance)
-    texture = 1 + torch.tensor(TEXTURES, dtype=means.dtype)
+    texture = 1 + torch.tensor(TEXTURE_ENERGIES, dtype=means.dtype)
     mixture_weights = torch.full(
         (count * len(STRUCTURE_QUANTILES), len(texture)), 0.5 / (len(texture) - 1)
     ).to(means)
@@ -207,8 +207,8 @@ def _classify_blocks(means: Tensor, coarse: Tensor, count: int) -> Tensor:
     for brightness_class, indices in enumerate(means.argsort(stable=True).tensor_split(count)):
         ordered = indices[coarse[indices].argsort(stable=True)]
         start = 0
-        for level, share in enumerate(STRUCTURE_QUANTILES):
-            stop = round(share * len(ordered))
+        for level, fraction in enumerate(STRUCTURE_QUANTILES):
+            stop = round(fraction * len(ordered))
             classes[ordered[start:stop]] = brightness_class * len(STRUCTURE_QUANTILES) + level
             start = stop
     return classes

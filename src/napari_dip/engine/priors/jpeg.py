@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise.variance_model import make_dct_matrix
-from napari_dip.engine.prior import Draw, Prior, draw_random_window, split_mean_and_variance
+from napari_dip.engine.prior import NetworkInput, Prior, draw_random_window, split_mean_and_variance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,19 +265,19 @@ class RecompressionPrior(Prior):
         )
         self._training_inputs = torch.stack(training_inputs)
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Draw a window of the picture recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
-        return Draw(window.crop(self._training_inputs[index]), window=window)
+        return NetworkInput(window.crop(self._training_inputs[index]), window=window)
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the picture itself, not recompressed."""
-        return Draw(self._input)
+        return NetworkInput(self._input)
 
-    def make_validation_input(self) -> Draw:
+    def make_validation_input(self) -> NetworkInput:
         """Return the picture recompressed on the first grid; the picture itself is the truth."""
-        return Draw(self._training_inputs[0], is_direct=True)
+        return NetworkInput(self._training_inputs[0], bypasses_operator=True)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

@@ -15,7 +15,13 @@ from torch.nn import functional as F
 
 from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
 from napari_dip.engine.networks.layers import AVERAGE_POOLS, make_convolution
-from napari_dip.engine.prior import Draw, Prior, Window, draw_random_window, split_mean_and_variance
+from napari_dip.engine.prior import (
+    NetworkInput,
+    Prior,
+    Window,
+    draw_random_window,
+    split_mean_and_variance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,7 +295,7 @@ class MaskedInputPrior(Prior):
         self.filling_windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, mirror=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
@@ -297,25 +303,25 @@ class MaskedInputPrior(Prior):
         validation = window.crop(self.validation_mask)
         if hidden is None:
             min_fraction, max_fraction = self.masked_fraction
-            share = min_fraction + (max_fraction - min_fraction) * float(
+            fraction = min_fraction + (max_fraction - min_fraction) * float(
                 torch.rand((), generator=rng, device=rng.device)
             )
-            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < share).to(
+            hidden = (torch.empty_like(measured_mask).uniform_(generator=rng) < fraction).to(
                 measured_mask.dtype
             )
         masked = measured_mask * (1 - (1 - hidden) * (1 - validation))
         network_input = self._make_masked_input(
             window.crop(self.measurement), measured_mask - masked
         )
-        return Draw(network_input, loss_mask=masked, output_mask=masked, window=window)
+        return NetworkInput(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the measurement with only validation pixels masked."""
-        return Draw(
+        return NetworkInput(
             self._make_masked_input(self.measurement, self.measured_mask - self.validation_mask)
         )
 
-    def make_inference_inputs(self) -> Iterator[Draw]:
+    def make_inference_inputs(self) -> Iterator[NetworkInput]:
         """Yield the measurement in each orientation, then inputs to predict measured pixels."""
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         axes = range(2, 2 + len(self.grid))
@@ -331,14 +337,14 @@ class MaskedInputPrior(Prior):
             network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)
             )
-            yield Draw(
+            yield NetworkInput(
                 network_input,
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
             )
         for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
-            yield Draw(network_input, output_mask=fold)
+            yield NetworkInput(network_input, output_mask=fold)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

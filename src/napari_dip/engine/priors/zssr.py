@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import Draw, Prior, Window
+from napari_dip.engine.prior import NetworkInput, Prior, Window
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Side in coarse pixels of the grid on which an operator's response to white noise is measured;
 #: wider than any kernel.
-PROBE = 16
+IMPULSE_GRID_SIDE = 16
 
 
 class ZssrNetwork(nn.Module):
@@ -147,7 +147,7 @@ class ZssrPrior(Prior):
             self._added_deviation, rng
         )
 
-    def draw(self, rng: torch.Generator) -> Draw:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
         """Draw a window of the downscaled picture with fresh noise, mirrored at random."""
         dims = len(self.window)
         uniforms = torch.rand(2 * dims, generator=rng, device=rng.device).tolist()
@@ -168,15 +168,17 @@ class ZssrPrior(Prior):
         network_input = coarse_window.crop(self._coarse_picture) + deviation * _draw_normal(
             deviation, rng
         )
-        return Draw(network_input, window=window, is_direct=True)
+        return NetworkInput(network_input, window=window, bypasses_operator=True)
 
-    def make_prediction_input(self) -> Draw:
+    def make_prediction_input(self) -> NetworkInput:
         """Return the picture itself."""
-        return Draw(self.picture)
+        return NetworkInput(self.picture)
 
-    def make_validation_input(self) -> Draw:
+    def make_validation_input(self) -> NetworkInput:
         """Return the downscaled picture, whose upscaled version is known."""
-        return Draw(self._validation_picture, window=self._full_window, is_direct=True)
+        return NetworkInput(
+            self._validation_picture, window=self._full_window, bypasses_operator=True
+        )
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance, in units of `interpolation_variance`."""
@@ -204,11 +206,14 @@ def compute_white_noise_gain(coarser: nn.Module, factors: tuple[int, ...]) -> Te
         (B, 1, *grid) -> (B, 1, *grid / factors), a linear operator.
     factors : tuple of int
     """
-    grid = tuple(PROBE * factor for factor in factors)
+    grid = tuple(IMPULSE_GRID_SIDE * factor for factor in factors)
     points = list(product(*(range(factor) for factor in factors)))
     probe = torch.zeros(len(points), 1, *grid)
     for number, point in enumerate(points):  # one for each position within a coarse pixel
-        centre = (PROBE // 2 * f + position for f, position in zip(factors, point, strict=True))
+        centre = (
+            IMPULSE_GRID_SIDE // 2 * f + position
+            for f, position in zip(factors, point, strict=True)
+        )
         probe[(number, 0, *centre)] = 1
     gain: Tensor = coarser(probe).square().sum()
     return gain

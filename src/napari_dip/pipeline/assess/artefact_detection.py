@@ -183,17 +183,17 @@ def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
-def find_strongest_pattern(lost: npt.NDArray[Any], parts: StackArray) -> PeriodicPattern | None:
+def find_strongest_pattern(lost: npt.NDArray[Any], stack: StackArray) -> PeriodicPattern | None:
     """Return the strongest periodic pattern that a channel has lost; None if there is none.
 
     Parameters
     ----------
-    lost, parts : ndarray
-        (parts, C, *grid): residual and measurement.
+    lost, stack : ndarray
+        (N, C, *grid): residual and measurement.
     """
     patterns = [
-        detect_pattern(*(item[:, c].reshape(-1, *item.shape[-2:]) for item in (lost, parts)))
-        for c in range(parts.shape[1])
+        detect_pattern(*(item[:, c].reshape(-1, *item.shape[-2:]) for item in (lost, stack)))
+        for c in range(stack.shape[1])
     ]
     return max(filter(None, patterns), key=lambda item: item.share, default=None)
 
@@ -326,10 +326,10 @@ def measure_biased_parts(
     return float(is_biased.mean()), len(means)
 
 
-def compute_biased_limit(parts: int) -> float:
+def compute_biased_limit(stack: int) -> float:
     """Return the maximum share of biased areas, raised by three standard errors for few areas."""
     return (
-        MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / parts)
-        if parts >= MIN_LOCAL_PARTS
+        MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / stack)
+        if stack >= MIN_LOCAL_PARTS
         else 1.0
     )

@@ -49,7 +49,7 @@ DEFAULT_PRIOR_REASON = "it is the one that this task uses"
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _MergedPixels:
-    """Merged pixels: `image` in the input's axes and type, the others (parts, C, *grid).
+    """Merged pixels: `image` in the input's axes and type, the others (N, C, *grid).
 
     `prediction` and `residual` are from before the mean was corrected, by `shift`.
     """
@@ -76,7 +76,7 @@ class ResultMerger:
     sums : ndarray
         (3, parts, C, *grid of the result): sums of pictures, squared pictures and variances.
     predictions : ndarray
-        (parts, C, *grid): sum of predicted measurements.
+        (N, C, *grid): sum of predicted measurements.
     count : ndarray
         (parts, C): number of merged results.
     outcomes : list of UnitOutcome
@@ -88,19 +88,19 @@ class ResultMerger:
         self.image = image
         self._plan, self._calibration = image.plan, image.calibration
         self._source, self._layout = image.source, image.layout
-        self._stack = self._upscaled_stack = parts = image.stack
+        self._stack = self._upscaled_stack = stack = image.stack
         self._array = image.inputs["image"]
         finer = image.plan.task_plan.get_factors(image.layout.grid)
-        for axis, factor in enumerate(finer, parts.ndim - len(finer)):
+        for axis, factor in enumerate(finer, stack.ndim - len(finer)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
-        self.predictions = np.zeros(parts.shape, np.float64)
-        self.count = np.zeros(parts.shape[:2], np.int64)
+        self.predictions = np.zeros(stack.shape, np.float64)
+        self.count = np.zeros(stack.shape[:2], np.int64)
         self.outcomes: list[UnitOutcome] = []
         self.learned: dict[str, StackArray] = {}
         for channel in image.calibration.constant_channels:
             self.sums[0, :, channel] = self._upscaled_stack[:, channel]
-            self.predictions[:, channel] = parts[:, channel]
+            self.predictions[:, channel] = stack[:, channel]
             self.count[:, channel] = 1
 
     def add(
@@ -149,7 +149,7 @@ class ResultMerger:
         return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
-        """Return picture, deviation and prediction of all parts: (parts, C, *grid) each."""
+        """Return picture, deviation and prediction of all parts: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_deviation(), prediction.astype(np.float32)
 
@@ -279,10 +279,10 @@ class ResultMerger:
         )
 
     def _lay_out_input(self) -> StackArray:
-        """Return the input as (parts, C, *grid), with outliers, corrected by camera maps."""
-        parts = split_into_parts(self._array, self._source.axes, self._layout)
+        """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
+        stack = split_into_parts(self._array, self._source.axes, self._layout)
         camera = self._calibration.camera_correction
-        return parts if camera is None else camera.correct(parts)
+        return stack if camera is None else camera.correct(stack)
 
     def _find_outliers(self) -> npt.NDArray[np.bool_] | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
@@ -353,17 +353,17 @@ class ResultMerger:
         return values if measured_mask is None else values * measured_mask
 
     def _get_counts(self) -> npt.NDArray[np.int64]:
-        """Return the number of merged results, shaped to broadcast with (parts, C, *grid)."""
+        """Return the number of merged results, shaped to broadcast with (N, C, *grid)."""
         return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
 
-    def _arrange_result(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _arrange_result(self, stack: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return parts of the result in the axes and shape of the result."""
-        return join_parts(parts, self._source.axes, self.image.result_shape, self._layout)
+        return join_parts(stack, self._source.axes, self.image.result_shape, self._layout)
 
-    def _arrange_input(self, parts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _arrange_input(self, stack: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return parts of the input in the axes and shape of the input."""
         source, layout = self._source, self._layout
-        arranged = join_parts(parts.astype(np.float32), source.axes, source.shape, layout)
+        arranged = join_parts(stack.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
     def _average_learned(self) -> dict[str, StackArray]:
@@ -409,8 +409,8 @@ class ResultMerger:
         plan_reason = fit_config.prior_reason if chosen == fit_config.prior else ""
         why = plan_reason or self._explain_prior(chosen)
         for prior in other_priors:
-            parts = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
-            why += f"; in part {parts} '{prior}' ran, since {self._explain_prior(prior)}"
+            stack = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
+            why += f"; in part {stack} '{prior}' ran, since {self._explain_prior(prior)}"
         return {"chosen": chosen, "why": why}
 
     def _explain_prior(self, prior: str) -> str:

@@ -257,7 +257,7 @@ def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> t
     Parameters
     ----------
     measured_mask : ndarray of bool
-        (parts, C, *grid). A border does not count as measured.
+        (N, C, *grid). A border does not count as measured.
     steps : int
         A pixel is far if no measured pixel is within this distance along axes and diagonals. Planes
         of a volume count like pixels.
@@ -302,10 +302,10 @@ def measure_result(
     image : CalibratedImage
         The input.
     residual, prediction : ndarray
-        (parts, C, *grid): the residual, 0 where nothing was measured, and the predicted
+        (N, C, *grid): the residual, 0 where nothing was measured, and the predicted
         measurement, both before the mean was corrected.
     result : ndarray
-        (parts, C, *grid), or finer: the final picture.
+        (N, C, *grid), or finer: the final picture.
     evidence : iterable of tuple of float
         For each unit, the sums from `compute_validation_evidence`.
     """
@@ -409,7 +409,7 @@ def select_assessed_parts(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.int
     Parameters
     ----------
     parts : ndarray
-        (parts, C, *grid).
+        (N, C, *grid).
     """
     count, pixels_per_part = len(parts), max(1, parts[:1, :1].size)
     selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_part)

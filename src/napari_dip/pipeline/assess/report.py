@@ -109,7 +109,7 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
         joint_training["joint_training"] |= plan.network.report_fields
     return {
         "axes": image.layout.grid,
-        "inputs": list(plan.extra_inputs),
+        "inputs": list(plan.extra_headers),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
         "network": list(fit_config.widths),
@@ -139,7 +139,7 @@ def summarise_residual(
     Parameters
     ----------
     residuals, predictions : ndarray
-        (parts, C, *grid): measurement minus prediction, 0 where nothing was measured, and the
+        (N, C, *grid): measurement minus prediction, 0 where nothing was measured, and the
         prediction.
     calibration : Calibration
     """

@@ -139,7 +139,7 @@ class _Network(StrictModel):
     sha256: DigestField
 
 
-class _Shared(StrictModel):
+class _JointTraining(StrictModel):
     members: CountField
     iterations: CountField
     inference: CountField
@@ -155,7 +155,7 @@ class _Fit(StrictModel):
     kept: CountField = 0
     half_resolution: bool = False
     refined: bool = False
-    joint_training: _Shared = _Shared(members=0, iterations=0, inference=0)
+    joint_training: _JointTraining = _JointTraining(members=0, iterations=0, inference=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -59,11 +59,11 @@ class RunInputs:
     Attributes
     ----------
     stack : ndarray
-        (parts, C, *grid) float32, in the image's units, corrected by camera maps.
+        (N, C, *grid) float32, in the image's units, corrected by camera maps.
     extra_inputs : mapping of str to ndarray
         Further inputs, float32; overlays are in the layout of the image.
     measured_mask : ndarray or None
-        (parts, C, *grid), True where a pixel was measured; None if all were.
+        (N, C, *grid), True where a pixel was measured; None if all were.
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     layout : Layout
@@ -71,7 +71,7 @@ class RunInputs:
     inspection : Inspection
         What the task decided from the pixels.
     repeated_exposure : ndarray or None
-        (parts, C, *grid): another measurement of the same object, in units of its own.
+        (N, C, *grid): another measurement of the same object, in units of its own.
     camera_correction : CameraCorrection or None
         Correction by camera maps, and the noise of each pixel.
     """
@@ -120,7 +120,7 @@ class Calibration:
     noise_model : str
         "gaussian", "poisson-gaussian", or the model of an artefact such as "jpeg".
     measured_mask : ndarray or None
-        (parts, C, *grid), True where a pixel was measured; None if all were.
+        (N, C, *grid), True where a pixel was measured; None if all were.
     extra_inputs : mapping of str to ndarray
         Further inputs, float32, as prepared by the task.
     notes : tuple of Note
@@ -190,7 +190,7 @@ class RepeatedExposure:
     Attributes
     ----------
     stack : ndarray
-        (parts, C, *grid), scaled to the intensities of the image.
+        (N, C, *grid), scaled to the intensities of the image.
     noise : tuple of NoiseEstimate
         Noise of the stack, per channel.
     notes : tuple of Note
@@ -204,7 +204,7 @@ class RepeatedExposure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan(Plan):
-    """Plan of a run whose pixels are known; `refine` makes it once.
+    """Plan of a run whose pixels are known; `finalize_plan` makes it once.
 
     Prior, layout, tiles, units and network file are those that the run uses.
 
@@ -233,7 +233,7 @@ class CalibratedImage:
     inputs : mapping of str to ndarray
         "image": the pixels in the axes of `source`; for a whole image, also the further inputs.
     stack : ndarray
-        (parts, C, *grid), in the image's units. Outliers are filled in.
+        (N, C, *grid), in the image's units. Outliers are filled in.
     inspection : Inspection
         What the task decided from the pixels of a whole image.
     """

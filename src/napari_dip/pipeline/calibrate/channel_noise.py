@@ -87,15 +87,15 @@ def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseSettings)
 
 
 def measure_channel_noise(
-    inputs: RunInputs, parts: StackArray, constant: tuple[int, ...], request: NoiseSettings
+    inputs: RunInputs, stack: StackArray, constant: tuple[int, ...], request: NoiseSettings
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
     """Measure the noise of each channel from the image, or from two exposures of one object.
 
     Parameters
     ----------
     inputs : RunInputs
-    parts : ndarray
-        (parts, C, *grid) of the image; pixels without a measurement are filled.
+    stack : ndarray
+        (N, C, *grid) of the image; pixels without a measurement are filled.
     constant : tuple of int
         Channels that hold one value only.
     request : NoiseSettings
@@ -106,12 +106,12 @@ def measure_channel_noise(
     repeated : RepeatedExposure or None
         The repeated exposure with its noise, if there is one.
     """
-    channels = range(parts.shape[1])
+    channels = range(stack.shape[1])
     if inputs.repeated_exposure is None:
         measured_mask = inputs.measured_mask
         return tuple(
             measure_single_exposure(
-                parts[:, c],
+                stack[:, c],
                 None if measured_mask is None else measured_mask[:, c],
                 inputs.grey_level_step,
                 request,
@@ -120,7 +120,7 @@ def measure_channel_noise(
         ), None
     pairs = [
         _measure_exposure_pair(
-            parts[:, c],
+            stack[:, c],
             inputs.repeated_exposure[:, c],
             inputs.grey_level_step,
             request,

@@ -217,7 +217,7 @@ def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: i
 
 
 def bound_clipping_bias(
-    plan: Plan, calibration: Calibration, parts: Picture
+    plan: Plan, calibration: Calibration, stack: Picture
 ) -> tuple[float, float]:
     """Return bounds of the bias of a measurement's mean by clipped noise.
 
@@ -228,8 +228,8 @@ def bound_clipping_bias(
     ----------
     plan : Plan
     calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid): the measurement.
+    stack : ndarray
+        (N, C, *grid): the measurement.
 
     Returns
     -------
@@ -237,15 +237,15 @@ def bound_clipping_bias(
         Bounds of the increase and of the decrease, in the image's units, not negative.
     """
     raised = lowered = 0.0
-    for position, noise in _iter_clipped_channels(plan, calibration, range(parts.shape[1])):
-        pixels, (low, high) = parts[:, position], noise.clipping_limits
+    for position, noise in _iter_clipped_channels(plan, calibration, range(stack.shape[1])):
+        pixels, (low, high) = stack[:, position], noise.clipping_limits
         if isfinite(low):
             raised += float((pixels <= low).mean()) * _compute_black_deviation(noise, low)
         if isfinite(high):
             lowered += float((pixels >= high).mean()) * float(
                 np.sqrt(compute_noise_variance(noise, high))
             )
-    return HALF_NORMAL_MEAN * raised / parts.shape[1], HALF_NORMAL_MEAN * lowered / parts.shape[1]
+    return HALF_NORMAL_MEAN * raised / stack.shape[1], HALF_NORMAL_MEAN * lowered / stack.shape[1]
 
 
 def correct_clipping(
@@ -280,14 +280,14 @@ def correct_clipping(
 
 
 def apply_clipping(
-    plan: Plan, calibration: Calibration, parts: npt.NDArray[np.float32]
+    plan: Plan, calibration: Calibration, stack: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the mean measurement of (parts, C, *grid): the inverse of `correct_clipping`."""
-    measured = parts
-    for position, noise in _iter_clipped_channels(plan, calibration, range(parts.shape[1])):
-        measured = parts.copy() if measured is parts else measured
-        table = _make_clipping_table(noise, parts[:, position])
-        measured[:, position] = _interpolate_table(parts[:, position], table.signals, table.means)
+    """Return the mean measurement of (N, C, *grid): the inverse of `correct_clipping`."""
+    measured = stack
+    for position, noise in _iter_clipped_channels(plan, calibration, range(stack.shape[1])):
+        measured = stack.copy() if measured is stack else measured
+        table = _make_clipping_table(noise, stack[:, position])
+        measured[:, position] = _interpolate_table(stack[:, position], table.signals, table.means)
     return measured
 
 

@@ -41,7 +41,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     image, task_inputs = data["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
     extra_inputs = {
-        name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_inputs
+        name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_headers
     }
     exposure_name = next(
         (
@@ -51,23 +51,23 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         ),
         None,
     )
-    for key, spec in plan.extra_inputs.items():
+    for key, spec in plan.extra_headers.items():
         if fault := check_finite(extra_inputs[key], spec.name):
             return fault
     arranged = _choose_filled_layout(plan, image, extra_inputs)
     if isinstance(arranged, Refusal):
         return arranged
-    layout, parts, inspection = arranged
+    layout, stack, inspection = arranged
     measured_mask = inspection.measured_mask
     if fault := check_content(
-        image if measured_mask is None else parts[measured_mask], plan.source.name
+        image if measured_mask is None else stack[measured_mask], plan.source.name
     ):
         return fault
     map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
     camera_correction = build_camera_correction(camera_maps, plan.source.grid)
     if camera_correction is not None:
-        parts = camera_correction.correct(parts)
+        stack = camera_correction.correct(stack)
     repeated_exposure = (
         None
         if exposure_name is None
@@ -78,7 +78,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         and repeated_exposure is not None
         and (
             fault := check_exposure_pixels(
-                parts, repeated_exposure, plan.extra_inputs[exposure_name].name, plan.source.name
+                stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.source.name
             )
         )
     ):
@@ -87,7 +87,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         repeated_exposure = camera_correction.correct(repeated_exposure)
     step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
-        stack=parts,
+        stack=stack,
         extra_inputs=_arrange_overlays(plan, extra_inputs, layout),
         measured_mask=measured_mask,
         grey_level_step=step,
@@ -113,27 +113,27 @@ def _choose_filled_layout(
     """Arrange and inspect the image; if a plane has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
-            parts = split_into_parts(image, plan.source.axes, layout)
+            stack = split_into_parts(image, plan.source.axes, layout)
         overlays = _arrange_overlays(plan, extra_inputs, layout)
-        inspection = inspect_pixels(plan, image, parts, overlays)
+        inspection = inspect_pixels(plan, image, stack, overlays)
         if isinstance(inspection, Refusal):
             return inspection
         measured_mask = inspection.measured_mask
         if measured_mask is None:
-            return layout, parts, inspection
+            return layout, stack, inspection
         if not measured_mask.any():
             return make_refusal("nothing-known", name=plan.source.name)
         if not (empty_count := _count_empty_parts(measured_mask)):
-            return layout, parts, inspection
+            return layout, stack, inspection
         facts = {"count": empty_count, "total": len(measured_mask)}
     return make_refusal("plane-unknown", name=plan.source.name, **facts)
 
 
 def inspect_pixels(
-    plan: Plan, image: npt.NDArray[Any], parts: StackArray, extra_inputs: Mapping[str, StackArray]
+    plan: Plan, image: npt.NDArray[Any], stack: StackArray, extra_inputs: Mapping[str, StackArray]
 ) -> Inspection | Refusal:
-    """Let the task inspect the image, (parts, C, *grid), and the arranged further inputs."""
-    pixels = Pixels(source=plan.source, image=image, stack=parts, extra_inputs=extra_inputs)
+    """Let the task inspect the image, (N, C, *grid), and the arranged further inputs."""
+    pixels = Pixels(source=plan.source, image=image, stack=stack, extra_inputs=extra_inputs)
     return plan.recipe.task.inspect(pixels, plan.task_plan)
 
 

@@ -67,44 +67,44 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     Returns
     -------
     calibration : Calibration
-    parts : ndarray
-        (parts, C, *grid) float32, in the image's units. Outliers are filled in; pixels without a
+    stack : ndarray
+        (N, C, *grid) float32, in the image's units. Outliers are filled in; pixels without a
         measurement have the mean of the others.
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     task_plan, measured_mask = plan_task_for(plan, inputs.layout), inputs.measured_mask
-    parts, limits, outliers = _remove_outliers(plan, inputs)
+    stack, limits, outliers = _remove_outliers(plan, inputs)
     offset, scale, constant = _measure_intensity_ranges(
-        parts, measured_mask, is_joint=bool(task_plan.joint_channels)
+        stack, measured_mask, is_joint=bool(task_plan.joint_channels)
     )
     if measured_mask is not None:
-        channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (parts.ndim - 2))
-        parts = np.where(measured_mask, parts, channel_means)
+        channel_means = np.array(offset, np.float32).reshape(-1, *[1] * (stack.ndim - 2))
+        stack = np.where(measured_mask, stack, channel_means)
     if inputs.repeated_exposure is not None:
         inputs = replace(
             inputs, repeated_exposure=fill_outliers(inputs.repeated_exposure, None, limits)[0]
         )
     noise, camera, repeated_exposure = _measure_noise(
-        task_plan, inputs, parts, constant, is_tiled=bool(plan.tiles)
+        task_plan, inputs, stack, constant, is_tiled=bool(plan.tiles)
     )
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
-    block = (1,) * (parts.ndim - 4) + (
+    block = (1,) * (stack.ndim - 4) + (
         (1, 1)
         if task_plan.has_single_pixel_blind_spot
         else compute_blind_spot_size(varied, plan.source.grid)
     )
     prepared_inputs, input_notes = inputs.inspection.prepare(
-        parts[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_inputs}
+        stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}
     )
     measured_count = (
-        parts[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
+        stack[0, 0].size if measured_mask is None else max(1, int(measured_mask[0, 0].sum()))
     )
     half_resolution = None
     if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
         half_resolution = halve_oversampled(
-            parts, noise, block, constant, camera=camera is not None
+            stack, noise, block, constant, camera=camera is not None
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
@@ -137,25 +137,25 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         camera_noise=camera,
         camera_correction=correction,
     )
-    return calibration, parts
+    return calibration, stack
 
 
 def plan_task_for(plan: Plan, layout: Layout) -> TaskPlan:
     """Return the task's plan for a layout, which is that of the plan in most runs."""
     if layout == plan.layout:
         return plan.task_plan
-    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_inputs, layout.grid)
+    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_headers, layout.grid)
     assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
     return task_plan
 
 
 def _measure_intensity_ranges(
-    parts: StackArray, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
+    stack: StackArray, measured_mask: npt.NDArray[np.bool_] | None, *, is_joint: bool
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
     """Return offset and scale of each channel, and which channels are constant."""
     measured = [
-        parts[:, c] if measured_mask is None else parts[:, c][measured_mask[:, c]]
-        for c in range(parts.shape[1])
+        stack[:, c] if measured_mask is None else stack[:, c][measured_mask[:, c]]
+        for c in range(stack.shape[1])
     ]
     constant = tuple(
         c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
@@ -169,7 +169,7 @@ def _measure_intensity_ranges(
 def _measure_noise(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    parts: StackArray,
+    stack: StackArray,
     constant: tuple[int, ...],
     *,
     is_tiled: bool,
@@ -178,21 +178,21 @@ def _measure_noise(
     measured_mask, correction = inputs.measured_mask, inputs.camera_correction
     noise, repeated_exposure = measure_channel_noise(
         inputs,
-        parts if correction is None else correction.suppress_hot_pixels(parts),
+        stack if correction is None else correction.suppress_hot_pixels(stack),
         constant,
         task_plan.noise_settings,
     )
     noise = tuple(
         calibrate_clipping_limits(
-            item, parts[:, c], None if measured_mask is None else measured_mask[:, c]
+            item, stack[:, c], None if measured_mask is None else measured_mask[:, c]
         )
         for c, item in enumerate(noise)
     )
     camera = None
     if correction is None and _is_colour_image(
-        task_plan, inputs, parts, constant, is_tiled=is_tiled
+        task_plan, inputs, stack, constant, is_tiled=is_tiled
     ):
-        camera, noise = measure_colour_noise(parts, noise, inputs.grey_level_step)
+        camera, noise = measure_colour_noise(stack, noise, inputs.grey_level_step)
     return noise, camera, repeated_exposure
 
 
@@ -210,15 +210,15 @@ def _is_single_complete_plane(inputs: RunInputs) -> bool:
 def _is_colour_image(
     task_plan: TaskPlan,
     inputs: RunInputs,
-    parts: StackArray,
+    stack: StackArray,
     constant: tuple[int, ...],
     *,
     is_tiled: bool,
 ) -> bool:
     """Return whether the noise may be measured as that of a colour camera."""
-    has_colours = inputs.layout.channels == "S" and parts.shape[1] == 3 and parts.ndim == 4
+    has_colours = inputs.layout.channels == "S" and stack.shape[1] == 3 and stack.ndim == 4
     is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
-    is_large_plane = (len(parts) == 1 or is_tiled) and min(parts.shape[-2:]) >= MIN_HALVED_SIDE
+    is_large_plane = (len(stack) == 1 or is_tiled) and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
     uses_automatic_noise = (
         task_plan.uses_half_resolution
         and task_plan.joint_channels
@@ -231,17 +231,17 @@ def _remove_outliers(
     plan: Plan, inputs: RunInputs
 ) -> tuple[StackArray, tuple[tuple[float, float], ...], StackArray]:
     """Return the parts with outliers filled in, the limits of each channel, and the outliers."""
-    parts, measured_mask = inputs.stack, inputs.measured_mask
+    stack, measured_mask = inputs.stack, inputs.measured_mask
     if not plan.recipe.task.spec.explains_pixels:
-        return parts, (NO_OUTLIER_LIMITS,) * parts.shape[1], np.zeros(0, np.float32)
+        return stack, (NO_OUTLIER_LIMITS,) * stack.shape[1], np.zeros(0, np.float32)
     if inputs.camera_correction is not None:  # noisy pixels of the camera are no outliers
-        measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, parts.shape)
+        measured_mask = inputs.camera_correction.mask_noisy_pixels(measured_mask, stack.shape)
     limits = tuple(
-        compute_outlier_limits(parts[:, c], None if measured_mask is None else measured_mask[:, c])
-        for c in range(parts.shape[1])
+        compute_outlier_limits(stack[:, c], None if measured_mask is None else measured_mask[:, c])
+        for c in range(stack.shape[1])
     )
-    parts, outliers = fill_outliers(parts, measured_mask, limits)
-    return parts, limits, outliers
+    stack, outliers = fill_outliers(stack, measured_mask, limits)
+    return stack, limits, outliers
 
 
 def _compute_intensity_range(plane: StackArray) -> tuple[float, float]:

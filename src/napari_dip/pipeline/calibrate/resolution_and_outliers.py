@@ -59,7 +59,7 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 
 
 def halve_oversampled(
-    parts: StackArray,
+    stack: StackArray,
     noise: Sequence[NoiseEstimate],
     block: tuple[int, ...],
     constant: tuple[int, ...],
@@ -70,7 +70,7 @@ def halve_oversampled(
 
     Parameters
     ----------
-    parts : ndarray
+    stack : ndarray
         (1, C, Y, X), all pixels measured.
     noise : sequence of NoiseEstimate
     block : tuple of int
@@ -90,13 +90,13 @@ def halve_oversampled(
         is_oversampled,
     )
 
-    if parts.ndim > 4 or min(parts.shape[-2:]) < MIN_HALVED_SIDE:
+    if stack.ndim > 4 or min(stack.shape[-2:]) < MIN_HALVED_SIDE:
         return None
-    varied = [c for c in range(parts.shape[1]) if c not in constant]
-    checks = (is_oversampled(torch.from_numpy(parts[:, c]), noise[c]) for c in varied)
+    varied = [c for c in range(stack.shape[1]) if c not in constant]
+    checks = (is_oversampled(torch.from_numpy(stack[:, c]), noise[c]) for c in varied)
     if not camera and (min(block) < MIN_OVERSAMPLED_BLOCK or not all(checks)):
         return None
-    half = np.asarray(halve_resolution(torch.from_numpy(parts)), np.float32)
+    half = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
     noises = tuple(
         item if c in constant else halve_noise_estimate(item) for c, item in enumerate(noise)
     )
@@ -139,14 +139,14 @@ def compute_outlier_limits(
 
 
 def fill_outliers(
-    parts: StackArray, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
+    stack: StackArray, measured_mask: BoolArray | None, limits: tuple[tuple[float, float], ...]
 ) -> tuple[StackArray, StackArray]:
     """Replace outliers by the median of their surroundings.
 
     Parameters
     ----------
-    parts : ndarray
-        (parts, C, *grid), in the image's units.
+    stack : ndarray
+        (N, C, *grid), in the image's units.
     measured_mask : ndarray of bool or None
         Of the same shape, True where a pixel was measured; None: all.
     limits : tuple of (float, float)
@@ -154,29 +154,29 @@ def fill_outliers(
 
     Returns
     -------
-    parts : ndarray
+    stack : ndarray
         A copy; the same array if there are no outliers.
     values : ndarray
         Values of the outliers.
     """
-    suspect = np.zeros(parts.shape, bool)
+    suspect = np.zeros(stack.shape, bool)
     for channel, (low, high) in enumerate(limits):
         if isfinite(low):
-            suspect[:, channel] = (parts[:, channel] < low) | (parts[:, channel] > high)
+            suspect[:, channel] = (stack[:, channel] < low) | (stack[:, channel] > high)
     if measured_mask is not None:
         suspect &= measured_mask
-    filled, values = parts, []
+    filled, values = stack, []
     for place in zip(*suspect.nonzero(), strict=True):
-        median = _compute_surrounding_median(parts, measured_mask, suspect, place)
+        median = _compute_surrounding_median(stack, measured_mask, suspect, place)
         if median is not None:
-            filled = parts.copy() if filled is parts else filled
+            filled = stack.copy() if filled is stack else filled
             filled[place] = median
-            values.append(parts[place])
+            values.append(stack[place])
     return filled, np.asarray(values, np.float32)
 
 
 def _compute_surrounding_median(
-    parts: StackArray,
+    stack: StackArray,
     measured_mask: BoolArray | None,
     suspect: BoolArray,
     place: tuple[np.intp, ...],
@@ -188,9 +188,9 @@ def _compute_surrounding_median(
     is_usual = ~is_suspect if measured_mask is None else ~is_suspect & measured_mask[plane][y, x]
     if int(is_suspect.sum()) > MAX_ADJACENT_OUTLIERS or not is_usual.any():
         return None
-    surroundings = parts[plane][y, x][is_usual]
+    surroundings = stack[plane][y, x][is_usual]
     median = float(np.median(surroundings))
-    max_deviation = MAX_SURROUNDING_DEVIATION * abs(float(parts[place]) - median)
+    max_deviation = MAX_SURROUNDING_DEVIATION * abs(float(stack[place]) - median)
     return median if float(np.abs(surroundings - median).max()) <= max_deviation else None
 
 

@@ -128,7 +128,7 @@ def plan_crop_preview(plan: Plan, region: CropRegion, machine: Machine) -> Plan 
     """
     stacks = "volume" if plan.layout.is_volume else "planes"
     extra_inputs = {
-        name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_inputs.items()
+        name: region.crop_spec(spec, plan.source) for name, spec in plan.extra_headers.items()
     }
     crop_spec = region.crop_spec(plan.source, plan.source)
     return preflight(plan.recipe, crop_spec, machine, extra_inputs, stacks=stacks)
@@ -204,7 +204,7 @@ def _restore_crop(
 def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:
     """Calibrate the whole image, on sample regions if it is restored in tiles."""
     from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-    from napari_dip.pipeline.calibrate.refine import calibrate_image, refine
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image, finalize_plan
 
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import (
@@ -218,8 +218,10 @@ def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedIma
         regions = select_sample_regions(plan, statistics)
         inputs, array = read_sample_regions(plan, data, regions)
         calibration, _ = calibrate_pixels(plan, inputs)
-        return make_sample_image(refine(plan, inputs.inspection, calibration), calibration, array)
-    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_inputs)}
+        return make_sample_image(
+            finalize_plan(plan, inputs.inspection, calibration), calibration, array
+        )
+    arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_headers)}
     return raise_if_refused(calibrate_image(plan, arrays))
 
 
@@ -231,8 +233,8 @@ def _crop_image(
         CalibratedImage,
         compute_validation_fraction,
     )
-    from napari_dip.pipeline.calibrate.refine import refine
     from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
+    from napari_dip.pipeline.calibrate.run_plan import finalize_plan
     from napari_dip.pipeline.plan.layout import split_into_parts
     from napari_dip.tasks.base import Inspection
 
@@ -247,7 +249,7 @@ def _crop_image(
     sides = source.get_sizes(layout.grid)
 
     def crop(arranged: Any) -> Any:
-        """Crop (parts, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
+        """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
         if arranged.shape[-len(sides) :] != sides:
             return arranged
         if arranged.ndim == len(sides) + 2 and len(arranged) == part_numbers.size:
@@ -293,7 +295,7 @@ def _crop_image(
     calibration = replace_half_resolution(calibration, cropped_stack)
     inspection = Inspection(prior=plan.fit_config.prior, prior_reason=plan.fit_config.prior_reason)
     return CalibratedImage(
-        plan=refine(crop_plan, inspection, calibration),
+        plan=finalize_plan(crop_plan, inspection, calibration),
         calibration=calibration,
         source=crop_plan.source,
         layout=layout,

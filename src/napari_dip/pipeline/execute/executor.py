@@ -310,7 +310,7 @@ class Executor:
         learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
         outcome = make_unit_outcome(unit, setup, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
-            reason = StopReason.USER if result.is_ended_by_user else StopReason.SHARED_NETWORK
+            reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
         picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)

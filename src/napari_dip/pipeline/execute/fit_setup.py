@@ -65,7 +65,7 @@ UNCERTAINTY_FACTOR_LIMITS = (0.05, 20.0)
 #: Minimum share of the iterations before early stopping, for priors that train on the image. They
 #: overfit little, and a low loss before the learning rate has fallen is no reason to stop
 #: (FMD WideField_BPAE_B 3: 32.64 dB if stopped at iteration 175 of 250, 33.88 dB at the end).
-MIN_BUDGET_FRACTION = 0.9
+MIN_ITERATION_FRACTION = 0.9
 #: Noise level, in network units, above which the rounding error of half precision (1/512 of a
 #: value) is negligible.
 MIN_BFLOAT16_NOISE = 0.02
@@ -207,7 +207,7 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitCo
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
-    min_iterations = 0 if prior.covers_grid else int(MIN_BUDGET_FRACTION * unit.iterations)
+    min_iterations = 0 if prior.covers_grid else int(MIN_ITERATION_FRACTION * unit.iterations)
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.report_every), min_iterations
     )

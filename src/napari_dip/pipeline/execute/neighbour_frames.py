@@ -150,19 +150,19 @@ class Movie:
 
     def get_neighbour_frames(self, unit: WorkUnit, prior: str) -> NeighbourFrames:
         """Return the frames that the task uses with this prior, registered onto a unit's frame."""
-        parts, channels = self._stack, list(unit.channels)
+        stack, channels = self._stack, list(unit.channels)
         frames = NeighbourFrames()
         takes_neighbours = PRIORS[prior].takes_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
             aligned = [
-                self._get_drift(unit, neighbour).apply(parts[neighbour, channels])
+                self._get_drift(unit, neighbour).apply(stack[neighbour, channels])
                 for neighbour in unit.neighbours
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
         if self._uses_previous_frame(unit) and unit.previous_part is not None:
             picture, deviation = self._merge.get_finished_part(unit.previous_part, channels)
             drift = self._get_drift(unit, unit.previous_part).rescale(
-                parts.shape[2:], picture.shape[1:]
+                stack.shape[2:], picture.shape[1:]
             )
             frames = replace(
                 frames,

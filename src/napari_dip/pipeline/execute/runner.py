@@ -56,7 +56,7 @@ def run(
     data : mapping
         "image": array-like in the axes and shape of `plan.source`. It is copied at the start, or
         read tile by tile if the plan has tiles. Further inputs of the task are stored under the
-        names of `plan.extra_inputs`.
+        names of `plan.extra_headers`.
     control : callable
         Returns the request of the user: go on, pause, keep, or discard. It is polled at every
         iteration.
@@ -127,7 +127,7 @@ def _restore(
         compute_failure_score,
         reduce_noise,
     )
-    from napari_dip.pipeline.calibrate.refine import refine
+    from napari_dip.pipeline.calibrate.run_plan import finalize_plan
     from napari_dip.pipeline.execute.clock import RunClock
 
     clock = RunClock(plan, control, preview_seconds)
@@ -140,7 +140,7 @@ def _restore(
         calibration = reduce_noise(image, restoration)
         if calibration is None:
             break
-        run_plan = refine(
+        run_plan = finalize_plan(
             plan,
             image.inspection,
             calibration,
@@ -224,12 +224,12 @@ def read_image(
     RefusedError
         If the pixels cannot be restored.
     """
-    from napari_dip.pipeline.calibrate.refine import calibrate_image
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 
     yield clock.announce("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
     read_array = np.array if plan.source.path is None else np.asarray
-    arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_inputs)}
+    arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_headers)}
     yield clock.announce("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))
 

@@ -14,8 +14,8 @@ from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunInputs
 from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-from napari_dip.pipeline.calibrate.refine import refine
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
+from napari_dip.pipeline.calibrate.run_plan import finalize_plan
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.tile import Span, Tile
@@ -83,7 +83,10 @@ def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:
     from napari_dip.io.reading import open_pixels, read_pixels
 
     image = open_pixels(plan.source) if plan.tiles else read_pixels(plan.source)
-    data = {"image": image, **{name: read_pixels(spec) for name, spec in plan.extra_inputs.items()}}
+    data = {
+        "image": image,
+        **{name: read_pixels(spec) for name, spec in plan.extra_headers.items()},
+    }
     check_unchanged(stamps)
     return data
 
@@ -183,8 +186,8 @@ def read_sample_regions(
     parts = np.concatenate(
         [split_into_parts(region_pixels, plan.source.axes, plan.layout) for region_pixels in array]
     )
-    extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_inputs}
-    for name, spec in plan.extra_inputs.items():
+    extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_headers}
+    for name, spec in plan.extra_headers.items():
         raise_if_refused(check_finite(extra_inputs[name], spec.name))
     inspection = raise_if_refused(inspect_pixels(plan, array, parts, extra_inputs))
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
@@ -266,13 +269,13 @@ def calibrate_tiles(
     """
     yield clock.announce("Reading the image")
     statistics = raise_if_refused(measure_tiles(plan, data["image"]))
-    hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_inputs)}
+    hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_headers)}
     yield clock.announce("Measuring the noise")
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, parts = calibrate_pixels(plan, inputs)
     calibration = _halve_sample(plan, calibration, parts)
-    run_plan = refine(
+    run_plan = finalize_plan(
         plan,
         inputs.inspection,
         calibration,

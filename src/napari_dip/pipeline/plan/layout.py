@@ -109,7 +109,7 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
 
 
 def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
-    """Return a copy of an image as (parts, C, *grid) float32."""
+    """Return a copy of an image as (N, C, *grid) float32."""
     ordered = np.transpose(array, [axes.index(axis) for axis in layout.order])
     channels_start, grid_start = len(layout.parts), len(layout.parts) + len(layout.channels)
     shape = ordered.shape

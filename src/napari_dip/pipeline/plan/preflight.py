@@ -132,7 +132,7 @@ def preflight(
         costs=costs,
         layout=layout,
         notes=notes,
-        extra_inputs=extra_headers,
+        extra_headers=extra_headers,
         tiles=tiles,
         has_bfloat16=machine.has_bfloat16,
         network=network,

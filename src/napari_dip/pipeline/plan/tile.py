@@ -144,11 +144,11 @@ class Tile:
         return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
 
     def join_planes(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Convert a tile from (parts, C, *grid) to (C, *size)."""
+        """Convert a tile from (N, C, *grid) to (C, *size)."""
         return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
 
     def split_planes(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
-        """Convert a tile from (C, *size) to (parts, C, *grid), for fits with the axes `grid`."""
+        """Convert a tile from (C, *size) to (N, C, *grid), for fits with the axes `grid`."""
         return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
 
     def read_pixels(self, image: Any, axes: str) -> npt.NDArray[Any]:

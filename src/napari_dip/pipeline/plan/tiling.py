@@ -18,7 +18,7 @@ from napari_dip.pipeline.plan.joint_training import estimate_members_memory
 from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.tasks.base import CONTEXT_RADIUS
-from napari_dip.tasks.shared_settings import choose_sharing
+from napari_dip.tasks.shared_settings import choose_planned_training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -269,7 +269,10 @@ def estimate_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )
     parts = layout.count(source)
-    if not layout.is_volume and choose_sharing(task_plan, fit_config.prior, parts) == "joint":
+    if (
+        not layout.is_volume
+        and choose_planned_training(task_plan, fit_config.prior, parts) == "joint"
+    ):
         total_bytes += estimate_members_memory(parts, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)

@@ -345,7 +345,7 @@ class Plan:
         What the task decided from the headers.
     source : ImageSpec
         Header of the image.
-    extra_inputs : mapping of str to ImageSpec
+    extra_headers : mapping of str to ImageSpec
         Headers of the task's further inputs.
     units : tuple of WorkUnit
         In the order in which they run.
@@ -380,7 +380,7 @@ class Plan:
     costs: CostEstimate
     layout: Layout
     notes: tuple[Note, ...] = ()
-    extra_inputs: Mapping[str, ImageSpec] = field(default_factory=dict)
+    extra_headers: Mapping[str, ImageSpec] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False
     network: JointNetwork | None = None

@@ -24,7 +24,7 @@ from napari_dip.pipeline.plan.joint_training import (
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.types import Member, WorkUnit
 from napari_dip.tasks.priors.registry import PRIORS
-from napari_dip.tasks.shared_settings import choose_sharing
+from napari_dip.tasks.shared_settings import choose_planned_training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,9 @@ def make_units(
     parts, stride = layout.count(source), layout.stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     sharing = (
-        "warm-start" if layout.is_volume else choose_sharing(task_plan, fit_config.prior, parts)
+        "warm-start"
+        if layout.is_volume
+        else choose_planned_training(task_plan, fit_config.prior, parts)
     )
     segments = [compute_segment(part, parts, stride) for part in range(parts)]
     neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
@@ -205,7 +207,7 @@ def make_tile_units(
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
-    sharing = choose_sharing(task_plan, fit_config.prior, len(tiles), tiles=True)
+    sharing = choose_planned_training(task_plan, fit_config.prior, len(tiles), tiles=True)
     starts_from_first_tile = PRIORS[fit_config.prior].sees_image and sharing != "independent"
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     # the last plane of the first tile

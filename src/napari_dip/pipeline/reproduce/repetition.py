@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.fault import make_printable
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.deblur import state_pixel_sizes
 from napari_dip.tasks.priors.registry import get_prior
@@ -76,12 +76,12 @@ class Repetition:
         """
         joint_training = self.report.get("fit", {}).get("joint_training", {})
         network_file = (
-            {SHARED_NETWORK_INPUT: str(joint_training["network_file"])}
+            {NETWORK_FILE_INPUT: str(joint_training["network_file"])}
             if "network_file" in joint_training
             else {}
         )
         names = {
-            SHARED_NETWORK_INPUT,
+            NETWORK_FILE_INPUT,
             *(task_input.name for task_input in self.recipe.task.spec.inputs),
         }
         return {
@@ -112,7 +112,7 @@ class Repetition:
         fit = self.report.get("fit", {})
         if (
             "network_file" in (joint_training := fit.get("joint_training", {}))
-            and SHARED_NETWORK_INPUT not in self.paths
+            and NETWORK_FILE_INPUT not in self.paths
         ):
             return MISSING_NETWORK_NOTE.format(
                 name=joint_training["network_file"], digest=joint_training["sha256"]

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 #: Schema of network files; increased when older files would be misread.
 NETWORK_FILE_SCHEMA = 1
 #: Name of the network file among the inputs of a run.
-SHARED_NETWORK_INPUT = "network_file"
+NETWORK_FILE_INPUT = "network_file"
 
 
 def take_network(inputs: dict[str, Any]) -> JointNetwork | None:
     """Remove the network of a series from further inputs and return it; None if there is none."""
-    path = inputs.pop(SHARED_NETWORK_INPUT, None)
+    path = inputs.pop(NETWORK_FILE_INPUT, None)
     return None if path is None else read_network(path)
 
 

@@ -319,7 +319,7 @@ class CropPreviewSection(CollapsibleSection):
         full_request = make_run_request(plan, image, self._extra_inputs)
         for preset in presets:
             recipe = plan.recipe.replace_run_settings(preset=preset)
-            full_plan = preflight(recipe, plan.source, machine, plan.extra_inputs)
+            full_plan = preflight(recipe, plan.source, machine, plan.extra_headers)
             if isinstance(full_plan, Refusal):
                 return full_plan
             crop_plan = plan_crop_preview(full_plan, region, machine)

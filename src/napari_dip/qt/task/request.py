@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import format_bytes
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.reproduce.repetition import Repetition
-from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layers import (
     copy_layer_attributes,
@@ -107,7 +107,7 @@ def read_recorded_inputs(provenance: Mapping[str, Any]) -> dict[str, dict[str, A
         "axes": provenance["report"]["axes"],
     }
     recorded = dict(provenance.get("inputs") or {"image": image})
-    return {name: record for name, record in recorded.items() if name != SHARED_NETWORK_INPUT}
+    return {name: record for name, record in recorded.items() if name != NETWORK_FILE_INPUT}
 
 
 def find_unsaved_inputs(provenance: Mapping[str, Any]) -> list[str]:
@@ -134,8 +134,8 @@ def build_repetition(provenance: Mapping[str, Any], saved: Mapping[str, str]) ->
     paths = {
         name: str(record.get("path")) for name, record in read_recorded_inputs(provenance).items()
     }
-    if (network := dict(provenance.get("inputs") or {}).get(SHARED_NETWORK_INPUT)) is not None:
-        paths[SHARED_NETWORK_INPUT] = str(network["path"])
+    if (network := dict(provenance.get("inputs") or {}).get(NETWORK_FILE_INPUT)) is not None:
+        paths[NETWORK_FILE_INPUT] = str(network["path"])
     return Repetition(
         report=provenance["report"], paths={**paths, **saved}, name=str(provenance["input"]["name"])
     )
@@ -181,7 +181,7 @@ def plan_autosave(
     """
     is_enabled = getattr(read_preferences("computing"), "keep_unfinished", True)
     machine = get_allowed_machine()
-    new_plan = preflight(plan.recipe, plan.source, machine, plan.extra_inputs)
+    new_plan = preflight(plan.recipe, plan.source, machine, plan.extra_headers)
     # another amount of free memory can change the plan
     if not is_enabled or not list_autosave_folders() or new_plan != plan:
         return None

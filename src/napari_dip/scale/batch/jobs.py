@@ -11,7 +11,7 @@ from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
 from napari_dip.pipeline.plan.units import make_training_units, make_units
 from napari_dip.pipeline.progress import NOT_BEGUN, Progress
-from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -160,9 +160,9 @@ class Job:
         """Files that the result depends on, by their names in the task."""
         if isinstance(self.plan, Refusal):
             return {"image": self.source}
-        extra_paths = {name: Path(str(spec.path)) for name, spec in self.plan.extra_inputs.items()}
+        extra_paths = {name: Path(str(spec.path)) for name, spec in self.plan.extra_headers.items()}
         if self.plan.network is not None:
-            extra_paths[SHARED_NETWORK_INPUT] = Path(self.plan.network.path)
+            extra_paths[NETWORK_FILE_INPUT] = Path(self.plan.network.path)
         return {"image": self.source, **extra_paths}
 
 

@@ -255,7 +255,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         ),
         layout=layout,
         notes=first.notes,
-        extra_inputs=first.extra_inputs,
+        extra_headers=first.extra_headers,
         has_bfloat16=half,
     )
     return CalibratedImage(

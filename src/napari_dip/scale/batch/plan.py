@@ -16,7 +16,7 @@ from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.store.joint_network import SHARED_NETWORK_INPUT
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.scale.batch.jobs import BatchPlan, Job
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
@@ -103,7 +103,7 @@ def plan_batch(
     earlier_cores = read_batch_cores(folder) if earlier else None
     machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, sharing)
     series = choose_batch_network(
-        folder, (extra_paths or {}).get(SHARED_NETWORK_INPUT), joint_training, begun=bool(earlier)
+        folder, (extra_paths or {}).get(NETWORK_FILE_INPUT), joint_training, begun=bool(earlier)
     )
     prepared = loaded_recipe, axes, extra_headers, machine, series.network
     jobs = tuple(_plan_job(source, folder, *prepared) for source in sources)
@@ -180,11 +180,11 @@ def _read_extra_headers(
         for task_input in recipe.task.spec.inputs[1:]
         if not task_input.is_repeated_exposure
     ]
-    if unknown := set(extra_paths) - {*names, SHARED_NETWORK_INPUT}:
+    if unknown := set(extra_paths) - {*names, NETWORK_FILE_INPUT}:
         facts = {"field": min(unknown), "known": ", ".join(names) or "this task takes none"}
         raise RefusedError("setting-unknown", **facts)
     return {
-        name: read_spec(path) for name, path in extra_paths.items() if name != SHARED_NETWORK_INPUT
+        name: read_spec(path) for name, path in extra_paths.items() if name != NETWORK_FILE_INPUT
     }
 
 

@@ -328,7 +328,7 @@ def make_worker_task(
         Shard of the file.
     """
     job = plan.jobs[number - 1]
-    extra_inputs = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
+    extra_paths = {name: os.fspath(path) for name, path in job.inputs.items() if name != "image"}
     return WorkerTask(
         number=number,
         session=session,
@@ -339,7 +339,7 @@ def make_worker_task(
         recipe=plan.recipe.to_json(),
         axes=plan.axes,
         machine=plan.machine,
-        extra_inputs=extra_inputs,
+        extra_paths=extra_paths,
         versions=get_versions(),
         shard=shard,
     )

@@ -144,7 +144,7 @@ class WorkerTask:
     recipe : str
         The recipe as JSON.
     axes : str or None
-    extra_inputs : mapping of str to str
+    extra_paths : mapping of str to str
         Paths of the further inputs.
     machine : Machine
         Machine to plan for, the same for all workers.
@@ -165,7 +165,7 @@ class WorkerTask:
     recipe: str
     axes: str | None
     machine: Machine
-    extra_inputs: Mapping[str, str] = field(default_factory=dict)
+    extra_paths: Mapping[str, str] = field(default_factory=dict)
     report_interval: float = 1.0
     versions: tuple[str, ...] = ()
     shard: Shard | None = None
@@ -280,7 +280,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
     source = root / worker_task.source
     recipe = recipe_from_json(worker_task.recipe)
     try:
-        extra_paths = {name: root / path for name, path in worker_task.extra_inputs.items()}
+        extra_paths = {name: root / path for name, path in worker_task.extra_paths.items()}
         network = take_network(extra_paths)
         extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
         plan = plan_file(
@@ -289,7 +289,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
     except RefusedError as error:
         plan = error.refusal
     if isinstance(plan, Refusal) and plan.code == "file-missing":
-        input_paths = (source, *(root / path for path in worker_task.extra_inputs.values()))
+        input_paths = (source, *(root / path for path in worker_task.extra_paths.values()))
         missing_path = next((path for path in input_paths if not path.exists()), source)
         plan = make_refusal("cluster-unseen", path=missing_path)
     return Job(source=source, plan=plan, paths=worker_task.paths)

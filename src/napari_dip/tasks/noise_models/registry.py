@@ -69,7 +69,7 @@ MIN_QUARTER_IMPULSE_FRACTION = 0.3
 MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
-def admit_speckle(name: str, stack: npt.NDArray[np.float32]) -> Refusal | None:
+def check_speckle_pixels(name: str, stack: npt.NDArray[np.float32]) -> Refusal | None:
     """Refuse images with negative values, which no multiplicative noise produces."""
     count = int((stack < 0).sum())
     if not count:
@@ -331,7 +331,7 @@ MULTIPLICATIVE = NoiseModel(
     papers=("speckle",),
     is_removed_first=True,
     check_header=_make_exposure_check("Speckle"),
-    check_pixels=admit_speckle,
+    check_pixels=check_speckle_pixels,
 )
 
 #: All noise models, by key, in the order of forms.

@@ -121,7 +121,7 @@ def build_blind_spot_problem(
     from napari_dip.engine.likelihood.fidelity import (
         beta_nll,
         compute_posterior,
-        gaussian_nll,
+        gaussian_deviance,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
 
@@ -130,7 +130,7 @@ def build_blind_spot_problem(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=beta_nll(noise, fit_input.noise.level**2),
-        likelihood=gaussian_nll(noise),
+        likelihood=gaussian_deviance(noise),
         fit_mask=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         measured_mask=fit_input.masks.weight,

@@ -31,7 +31,7 @@ RANDOM_INPUT_RANGE = 0.1
 PIXEL_START_SIGMA = 0.1
 #: Learning rates of the other optimisers. With these, the energy of camera (scikit-image, central
 #: 64 x 64 pixels) fell fastest in 60 iterations without diverging: docs/explore.md.
-RATES = {"sgd": 0.1, "l-bfgs": 1.0}
+LEARNING_RATES = {"sgd": 0.1, "l-bfgs": 1.0}
 #: Channels of the narrow and of the wide deep decoder, and their scales. The narrow one has fewer
 #: weights than there are pixels. Heckel and Hand take 64 or 128 channels and 6 scales for 512 x 512
 #: pixels.
@@ -43,7 +43,7 @@ DEFAULT_ARCHITECTURE: Final = "preset"
 ADAM: Final = "adam"
 #: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
 #: 2022 (from their code for denoising; the bound of 2 also from its figure).
-BOUNDS, SIGMAS = (1.4, 2.0), (0.1, 0.5)
+LIPSCHITZ_BOUNDS, UPSAMPLING_SIGMAS = (1.4, 2.0), (0.1, 0.5)
 #: Priors and noise models that work with another architecture than the preset's.
 _COMPATIBLE_PRIORS = ("auto", "random-input")
 _COMPATIBLE_NOISE_MODELS = ("auto", "gaussian", "poisson-gaussian")
@@ -118,7 +118,7 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
 
     from napari_dip.engine.likelihood.fidelity import (
         SureTerm,
-        gaussian_nll,
+        gaussian_deviance,
         weighted_residual,
     )
     from napari_dip.engine.problem import Identity, Problem, Term
@@ -133,7 +133,7 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
-                likelihood=gaussian_nll(noise),
+                likelihood=gaussian_deviance(noise),
                 fit_mask=fit_input.masks.training_weight
                 if has_validation
                 else fit_input.masks.weight,
@@ -157,9 +157,9 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     are nearly right: squared error and likelihood chose iterations 450 and 425 of 540, at 34.07 and
     34.00 dB (montage, docs/benchmarks/inpainting.md).
     """
-    from napari_dip.engine.likelihood.fidelity import gaussian_nll
+    from napari_dip.engine.likelihood.fidelity import gaussian_deviance
 
-    likelihood = gaussian_nll(fit_input.noise.variance)
+    likelihood = gaussian_deviance(fit_input.noise.variance)
     terms = (
         replace(
             term,
@@ -400,10 +400,12 @@ def list_architectures(
         _set_optimiser(preset, "l-bfgs", "L-BFGS, no line search"),
         _make_deep_decoder(preset, "deep-decoder", DEEP_DECODER_CHANNELS),
         _make_deep_decoder(preset, "wide-deep-decoder", WIDE_DEEP_DECODER_CHANNELS),
-        *(set_gaussian_upsampling(preset, sigma) for sigma in SIGMAS),
-        *(bound_architecture(preset, bound) for bound in BOUNDS),
-        bound_architecture(decoder, BOUNDS[-1]),
-        set_gaussian_upsampling(bound_architecture(decoder, BOUNDS[-1]), SIGMAS[1]),
+        *(set_gaussian_upsampling(preset, sigma) for sigma in UPSAMPLING_SIGMAS),
+        *(bound_architecture(preset, bound) for bound in LIPSCHITZ_BOUNDS),
+        bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1]),
+        set_gaussian_upsampling(
+            bound_architecture(decoder, LIPSCHITZ_BOUNDS[-1]), UPSAMPLING_SIGMAS[1]
+        ),
     )
     return {architecture.name: architecture for architecture in architectures}
 
@@ -466,7 +468,9 @@ def _vary_depth(base: Architecture) -> list[Architecture]:
 
 
 def _set_optimiser(base: Architecture, optimizer: str, text: str) -> Architecture:
-    return replace(base, name=optimizer, label=text, optimizer=optimizer, rate=RATES[optimizer])
+    return replace(
+        base, name=optimizer, label=text, optimizer=optimizer, rate=LEARNING_RATES[optimizer]
+    )
 
 
 def _make_deep_decoder(base: Architecture, name: str, width: int) -> Architecture:

@@ -60,14 +60,14 @@ def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOpt
 
 def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the measurement is the image plus noise."""
-    from napari_dip.engine.likelihood.fidelity import gaussian_nll, least_squares
+    from napari_dip.engine.likelihood.fidelity import gaussian_deviance, least_squares
     from napari_dip.engine.problem import Estimate, Identity, Problem, Term
 
     term = Term(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=least_squares(fit_input.noise.level**2),
-        likelihood=gaussian_nll(fit_input.noise.variance),
+        likelihood=gaussian_deviance(fit_input.noise.variance),
         fit_mask=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         measured_mask=fit_input.masks.weight,

@@ -64,7 +64,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
         beta_nll,
-        gaussian_nll,
+        gaussian_deviance,
     )
     from napari_dip.engine.priors.jpeg import RECOMPRESSION_SHIFTS, number_blocks, recompress
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
@@ -90,7 +90,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
         measurement=measured,
         operator=Identity(),
         fidelity=beta_nll(variance_floor, compression_error),
-        likelihood=gaussian_nll(variance_floor),
+        likelihood=gaussian_deviance(variance_floor),
         fit_mask=1 - block_mask,
         validation_mask=block_mask,
         measured_mask=torch.ones_like(block_mask),

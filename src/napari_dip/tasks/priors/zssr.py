@@ -85,7 +85,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     from napari_dip.engine.likelihood.fidelity import (
         NoiseVariance,
         beta_nll,
-        gaussian_nll,
+        gaussian_deviance,
     )
     from napari_dip.engine.operators.detector import apply_iterative_backprojection
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Problem, Term
@@ -99,7 +99,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + INTERPOLATION_VARIANCE_FLOOR * interpolation_error
     )
-    likelihood = gaussian_nll(variance_floor)
+    likelihood = gaussian_deviance(variance_floor)
     term = Term(
         measurement=measured,
         operator=operator,

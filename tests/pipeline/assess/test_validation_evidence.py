@@ -14,7 +14,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     combine_validation_evidence,
     compute_validation_evidence,
 )
-from napari_dip.pipeline.calibrate.refine import calibrate_image
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import make_fit
 from run_scene import plan_for, shot, truth
 

@@ -15,7 +15,7 @@ import torch
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import Checkpoint
-from napari_dip.engine.fit.trainer import EagerTrainer
+from napari_dip.engine.fit.trainer import Trainer
 from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.io.regions import create_mapped_image
 from napari_dip.pipeline.execute.device_recovery import (
@@ -68,14 +68,14 @@ def whole() -> Any:
 
 def full(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool], error: Exception) -> None:
     """Raise an error at some steps of the optimiser, counted from the start of the run."""
-    advance, steps = EagerTrainer.advance, iter(range(1, 10**9))
+    advance, steps = Trainer.advance, iter(range(1, 10**9))
 
-    def step(self: EagerTrainer) -> None:
+    def step(self: Trainer) -> None:
         if fails(next(steps)):
             raise error
         advance(self)
 
-    monkeypatch.setattr(EagerTrainer, "advance", step)
+    monkeypatch.setattr(Trainer, "advance", step)
 
 
 def test_a_run_whose_memory_ran_out_once_gives_the_same_pixels(whole, monkeypatch):

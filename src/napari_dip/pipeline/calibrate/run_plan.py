@@ -1,6 +1,6 @@
 """Make the plan of a run once its pixels are known: prior, layout, tiles, units, network file.
 
-Everything that pixels change about a plan is decided in `refine`, and nowhere else.
+Everything that pixels change about a plan is decided in `finalize_plan`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def calibrate_image(
     calibration, stack = calibrate_pixels(plan, sorted_inputs)
     inspection, layout = sorted_inputs.inspection, sorted_inputs.layout
     return CalibratedImage(
-        plan=refine(plan, inspection, calibration, layout=layout, network=network),
+        plan=finalize_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
         source=plan.source,
         layout=layout,
@@ -75,7 +75,7 @@ def calibrate_image(
     )
 
 
-def refine(
+def finalize_plan(
     plan: Plan,
     inspection: Inspection,
     calibration: Calibration,
@@ -123,7 +123,7 @@ def refine(
         kept_notes = (note for note in notes if note.code not in BUDGET_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *budget_notes)))
     fit_config = replace(fit_config, prior_reason=why)
-    headers = plan.recipe, plan.source, plan.extra_inputs, layout
+    headers = plan.recipe, plan.source, plan.extra_headers, layout
     tiles = plan.tiles
     if tiles:
         if calibration.half_resolution is not None:
@@ -163,7 +163,7 @@ def refine(
         ),
         layout=layout,
         notes=notes,
-        extra_inputs=plan.extra_inputs,
+        extra_headers=plan.extra_headers,
         tiles=tiles,
         has_bfloat16=half,
         network=network,

@@ -40,9 +40,9 @@ def test_white_noise_is_not_foretold_by_neighbours() -> None:
 
 
 def test_correlated_noise_is_foretold_as_its_correlation_says() -> None:
-    shares = [compute_residual_fraction((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[2] < 0.25 * shares[0]
+    fractions = [compute_residual_fraction((lag, lag**2), (lag, lag**2)) for lag in (0.2, 0.5, 0.8)]
+    assert fractions == sorted(fractions, reverse=True)
+    assert fractions[2] < 0.25 * fractions[0]
 
 
 def test_fur_that_was_taken_for_correlated_noise_is_doubted_and_less_is_taken() -> None:
