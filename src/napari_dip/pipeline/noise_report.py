@@ -143,7 +143,8 @@ class NoiseReport:
             lines.append(prefix + describe_detector_offset(channel))
             if channel.unreliable_reason:
                 lines.append(
-                    f"{prefix}These are guesses: the image cannot tell, as {channel.unreliable_reason}."
+                    f"{prefix}These are guesses: the image cannot tell, as "
+                    f"{channel.unreliable_reason}."
                 )
             if channel.caution:
                 lines.append(prefix + channel.caution)

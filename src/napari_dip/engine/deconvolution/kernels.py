@@ -103,10 +103,8 @@ def compute_kernel_logits(kernel: Tensor) -> Tensor:
     kernel : Tensor
         (*sizes), non-negative, not all zero.
     """
-    fraction = kernel / kernel.sum()
-    return (
-        (1 - _UNIFORM_LIGHT_FRACTION) * fraction + _UNIFORM_LIGHT_FRACTION / kernel.numel()
-    ).log()
+    weights, light = kernel / kernel.sum(), _UNIFORM_LIGHT_FRACTION
+    return ((1 - light) * weights + light / kernel.numel()).log()
 
 
 class KernelNetwork(nn.Module):

@@ -98,7 +98,7 @@ class NoiseVariance:
 
 
 def gaussian_deviance(noise: NoiseVariance) -> Fidelity:
-    """Return the Gaussian negative log-likelihood of each pixel, without its constant.
+    """Return the Gaussian deviance of each pixel, twice its negative log-likelihood.
 
     Returns
     -------
