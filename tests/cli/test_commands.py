@@ -121,8 +121,8 @@ def test_help_and_version_load_no_torch():
 def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["works"] and found["devices"][-1] == "cpu" and found["torch"]
-    assert bool(found["no_card"]) == (found["devices"] == ["cpu"])
+    assert found["is_usable"] and found["devices"][-1] == "cpu" and found["torch"]
+    assert bool(found["no_gpu_reason"]) == (found["devices"] == ["cpu"])
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     for word in ("PyTorch", "Devices", "Free memory", "napari", "Qt"):

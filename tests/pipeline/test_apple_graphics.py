@@ -14,13 +14,13 @@ def found(*devices: str) -> InstallationReport:
         torch="2.13.0",
         build="no CUDA",
         devices=devices,
-        cards=(),
-        no_card="",
+        gpus=(),
+        no_gpu_reason="",
         cores=8,
         memory_bytes=10**9,
         napari="0.7",
         qt="PyQt6 6.9",
-        mends=(),
+        repairs=(),
     )
 
 

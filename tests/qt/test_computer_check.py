@@ -19,15 +19,15 @@ FOUND = InstallationReport(
     torch="2.13.0",
     build="",
     devices=("cpu",),
-    cards=(),
-    no_card="PyTorch is built for CPUs",
+    gpus=(),
+    no_gpu_reason="PyTorch is built for CPUs",
     cores=8,
     memory_bytes=16_000_000_000,
     napari="0.9.2",
     qt="PyQt6 6.11",
-    mends=(
+    repairs=(
         Repair(
-            trouble="There is an NVIDIA card, but PyTorch cannot use it", command="pip install that"
+            problem="There is an NVIDIA card, but PyTorch cannot use it", command="pip install that"
         ),
     ),
 )
@@ -78,18 +78,16 @@ def test_the_dock_is_as_wide_as_the_title_that_napari_gives_it(qtbot):
 
 
 def test_it_speaks_of_devices_in_words_and_says_why_there_is_no_card():
-    message_emitted = "\n".join(describe_examination(FOUND))
-    assert "No GPU is used: PyTorch is built for CPUs." in message_emitted
-    assert "16.0 GB of memory free" in message_emitted
-    assert "8 CPU cores, 16.0 GB" in message_emitted
+    text = "\n".join(describe_examination(FOUND))
+    assert "No GPU is used: PyTorch is built for CPUs." in text
+    assert "16.0 GB of memory free" in text
+    assert "8 CPU cores, 16.0 GB" in text
     assert "\n1 CPU core, 16.0 GB" in "\n".join(describe_examination(replace(FOUND, cores=1)))
-    assert not {"cpu", "cuda", "mps", "None"} & set(message_emitted.split())
+    assert not {"cpu", "cuda", "mps", "None"} & set(text.split())
 
 
 def test_a_computer_that_lacks_nothing_is_told_so_and_its_card_is_named():
-    devices = {"devices": ("cuda", "cpu"), "cards": ("A100",), "build": "CUDA 12.4"}
-    message_emitted = describe_examination(replace(FOUND, **devices, no_card="", mends=()))
-    assert message_emitted[0] == (
-        "Restorations run on the NVIDIA GPU (A100); the CPU can be chosen."
-    )
-    assert message_emitted[-1] == "All that is needed is there."
+    devices = {"devices": ("cuda", "cpu"), "gpus": ("A100",), "build": "CUDA 12.4"}
+    text = describe_examination(replace(FOUND, **devices, no_gpu_reason="", repairs=()))
+    assert text[0] == ("Restorations run on the NVIDIA GPU (A100); the CPU can be chosen.")
+    assert text[-1] == "All that is needed is there."

@@ -161,9 +161,9 @@ def test_of_two_channels_the_clean_one_guides_the_weak_one(user):
     user.press("Run")
     user.wait_for_end()
     result = viewer.layers[f"{weak.name} guided"]
-    message_emitted = result.metadata[METADATA_KEY]
-    assert message_emitted["inputs"]["guide"]["layer"] == "guide"
-    assert message_emitted["report"]["prior"]["why"]
+    provenance = result.metadata[METADATA_KEY]
+    assert provenance["inputs"]["guide"]["layer"] == "guide"
+    assert provenance["report"]["prior"]["why"]
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(weak.data.astype(float))).mean()
 
 

@@ -141,33 +141,33 @@ def run_doctor_command(*, as_json: bool = False) -> int:
     else:
         for line in _computer_lines(report):
             print_result(line)
-    return 0 if report.works else 1
+    return 0 if report.is_usable else 1
 
 
 def _computer_lines(report: InstallationReport) -> list[str]:
     torch = f"{report.torch} ({report.build or 'no CUDA'})" if report.torch else "not working"
-    cards = f" ({', '.join(report.cards)})" if report.cards else ""
+    gpus = f" ({', '.join(report.gpus)})" if report.gpus else ""
     lines = [
         f"napari-dip   {report.version}",
         f"Python       {report.python}",
         f"System       {report.system}",
         f"PyTorch      {torch}",
-        f"Devices      {', '.join(report.devices) or 'none'}{cards}",
+        f"Devices      {', '.join(report.devices) or 'none'}{gpus}",
     ]
-    if report.bridge:
-        lines.append(report.bridge)
-    if report.no_card:
-        lines.append(f"No GPU: {report.no_card}.")
+    if report.mps_fallback_note:
+        lines.append(report.mps_fallback_note)
+    if report.no_gpu_reason:
+        lines.append(f"No GPU: {report.no_gpu_reason}.")
     lines += [
         f"Cores        {report.cores}",
         f"Free memory  {format_bytes(report.memory_bytes, floor)}",
         f"napari       {report.napari or 'not installed'}",
         f"Qt           {report.qt or 'not installed'}",
     ]
-    if not report.mends:
+    if not report.repairs:
         return [*lines, "All that is needed is there."]
-    for mend in report.mends:
-        lines += ["", f"{mend.trouble}. To mend it:", f"    {mend.command}"]
+    for repair in report.repairs:
+        lines += ["", f"{repair.problem}. To mend it:", f"    {repair.command}"]
     return lines
 
 

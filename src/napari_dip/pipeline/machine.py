@@ -371,7 +371,7 @@ def format_duration(seconds: float) -> str:
 class Repair:
     """A problem of the installation, and the command that solves it."""
 
-    trouble: str
+    problem: str
     command: str
 
 
@@ -388,16 +388,16 @@ class InstallationReport:
         CUDA version that PyTorch is built for; "" for CPUs only.
     devices : tuple of str
         Devices that passed a small computation, best first; empty if PyTorch does not work.
-    cards : tuple of str
+    gpus : tuple of str
         Names of the GPUs.
-    no_card : str
+    no_gpu_reason : str
         Reason, for the user, why there is no GPU among the devices; "" if there is one.
     cores : int
     memory_bytes : int
         Free memory.
     napari, qt : str
         Versions, "" where missing; for Qt with the name of the binding.
-    mends : tuple of Repair
+    repairs : tuple of Repair
         Problems with their commands.
     """
 
@@ -407,27 +407,27 @@ class InstallationReport:
     torch: str
     build: str
     devices: tuple[str, ...]
-    cards: tuple[str, ...]
-    no_card: str
+    gpus: tuple[str, ...]
+    no_gpu_reason: str
     cores: int
     memory_bytes: int
     napari: str
     qt: str
-    mends: tuple[Repair, ...]
+    repairs: tuple[Repair, ...]
 
     @property
-    def works(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether any device can restore an image."""
         return bool(self.devices)
 
     @property
-    def bridge(self) -> str:
+    def mps_fallback_note(self) -> str:
         """Note for the user on operations that the GPU leaves to the CPU; "" if none."""
         return MPS_FALLBACK_NOTE if "mps" in self.devices else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in plain JSON types."""
-        return {**asdict(self), "works": self.works}
+        return {**asdict(self), "is_usable": self.is_usable}
 
 
 def examine_installation() -> InstallationReport:
@@ -435,10 +435,10 @@ def examine_installation() -> InstallationReport:
     from napari_dip.version import __version__
 
     machine = detect_machine()
-    torch, trouble = _probe_torch() if machine.torch else ({}, "PyTorch is not installed")
+    torch, problem = _probe_torch() if machine.torch else ({}, "PyTorch is not installed")
     devices = tuple(torch.get("devices", ()))
-    no_card = (
-        "" if set(devices) - {"cpu"} else machine.missing or trouble or _UNUSABLE_DRIVER_MESSAGE
+    no_gpu_reason = (
+        "" if set(devices) - {"cpu"} else machine.missing or problem or _UNUSABLE_DRIVER_MESSAGE
     )
     napari = _get_package_version("napari")
     qt = next(
@@ -451,43 +451,43 @@ def examine_installation() -> InstallationReport:
         torch=torch.get("version", ""),
         build=torch.get("build", ""),
         devices=devices,
-        cards=tuple(torch.get("names", ())),
-        no_card=no_card,
+        gpus=tuple(torch.get("names", ())),
+        no_gpu_reason=no_gpu_reason,
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
         napari=napari,
         qt=qt,
-        mends=tuple(_list_repairs(machine, devices, trouble, napari, qt)),
+        repairs=tuple(_list_repairs(machine, devices, problem, napari, qt)),
     )
 
 
 def _list_repairs(
-    machine: Machine, devices: tuple[str, ...], trouble: str, napari: str, qt: str
+    machine: Machine, devices: tuple[str, ...], problem: str, napari: str, qt: str
 ) -> list[Repair]:
     pip = f'"{sys.executable}" -m pip install'
     repairs = []
     if not machine.torch:
-        repairs.append(Repair(trouble="PyTorch is not installed", command=f"{pip} torch"))
+        repairs.append(Repair(problem="PyTorch is not installed", command=f"{pip} torch"))
     elif not devices:
         repairs.append(
             Repair(
-                trouble=f"PyTorch does not work: {trouble}",
+                problem=f"PyTorch does not work: {problem}",
                 command=f"{pip} --force-reinstall torch",
             )
         )
     elif "cuda" in machine.devices and "cuda" not in devices:
-        repairs.append(Repair(trouble=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
+        repairs.append(Repair(problem=_UNUSABLE_DRIVER_MESSAGE, command="nvidia-smi"))
     elif machine.missing and is_cpu_build(machine.torch) and has_nvidia_driver():
         # uv reads the driver's version and chooses the matching build
         command = f'{pip} uv && "{sys.executable}" -m uv pip install --python "{sys.executable}"'
         command += " --reinstall-package torch --torch-backend=auto torch"
         repairs.append(
-            Repair(trouble="There is an NVIDIA card, but PyTorch cannot use it", command=command)
+            Repair(problem="There is an NVIDIA card, but PyTorch cannot use it", command=command)
         )
     if not napari or not qt:
         package = "napari" if not napari else "a Qt binding for napari"
         repairs.append(
-            Repair(trouble=f"{package} is not installed", command=f'{pip} "napari[pyqt6]"')
+            Repair(problem=f"{package} is not installed", command=f'{pip} "napari[pyqt6]"')
         )
     return repairs
 

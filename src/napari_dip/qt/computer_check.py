@@ -87,7 +87,7 @@ class ComputerCheckWidget(QWidget):
         if isinstance(report, Refusal):
             self._install_commands, message = [], report.message
         else:
-            self._install_commands = [mend.command for mend in report.mends]
+            self._install_commands = [repair.command for repair in report.repairs]
             message = "\n\n".join(describe_examination(report))
         self.line_button.setVisible(bool(self._install_commands))
         self.message_label.setText(message)
@@ -96,14 +96,14 @@ class ComputerCheckWidget(QWidget):
 def describe_examination(report: InstallationReport) -> list[str]:
     """Return paragraphs on devices, versions and missing parts, with commands to install them."""
     names = [_DEVICE_NAMES[device] for device in report.devices]
-    if report.cards and report.devices:
-        names[0] += f" ({', '.join(report.cards)})"
+    if report.gpus and report.devices:
+        names[0] += f" ({', '.join(report.gpus)})"
     device_sentence = f"Restorations run on {names[0]}" if names else "Nothing can be restored here"
     alternatives = f"; {' or '.join(names[1:])} can be chosen" if names[1:] else ""
     torch_build = report.build or "CPUs only"
     paragraphs = [f"{device_sentence}{alternatives}."]
-    if report.no_card:
-        paragraphs.append(f"No GPU is used: {report.no_card}.")
+    if report.no_gpu_reason:
+        paragraphs.append(f"No GPU is used: {report.no_gpu_reason}.")
     if report.torch:
         paragraphs.append(f"PyTorch {report.torch}, built for {torch_build}.")
     memory = format_bytes(report.memory_bytes, floor)
@@ -113,9 +113,11 @@ def describe_examination(report: InstallationReport) -> list[str]:
         f"napari-dip {report.version}, napari {report.napari or 'missing'}, "
         f"{report.qt or 'no Qt binding'}, Python {report.python}, {report.system}.",
     ]
-    if not report.mends:
+    if not report.repairs:
         return [*paragraphs, "All that is needed is there."]
-    return paragraphs + [f"{mend.trouble}. To mend it:\n{mend.command}" for mend in report.mends]
+    return paragraphs + [
+        f"{repair.problem}. To mend it:\n{repair.command}" for repair in report.repairs
+    ]
 
 
 def _copy(text: str) -> None:

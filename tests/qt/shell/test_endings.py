@@ -303,16 +303,16 @@ def in_the_gap(desk, act):
 
 
 def test_closing_the_dock_between_the_result_and_the_end_keeps_the_result(scripted):
-    dock, viewer, message_emitted = scripted.dock, scripted.viewer, []
+    dock, viewer, messages = scripted.dock, scripted.viewer, []
 
     def close():
         viewer.window.remove_dock_widget(dock)
-        message_emitted.append(dock.run_bar.message_label.text())
+        messages.append(dock.run_bar.message_label.text())
 
     in_the_gap(scripted, close)
     scripted.qtbot.wait(50)
     assert scripted.names == ["cells", "cells denoised"]
-    assert message_emitted.pop().startswith("Done: 'cells denoised'.")
+    assert messages.pop().startswith("Done: 'cells denoised'.")
     scripted.dock = None
 
 
@@ -344,11 +344,11 @@ def test_words_of_a_result_are_whole_sentences(noisy):
 def test_warnings_stand_before_long_notes_and_calm_sentences_behind_them(noisy):
     from napari_dip.qt.shell.run_completion import PendingResult
 
-    message_emitted = {
+    verdict = {
         "sentences": ["Detail may be invented.", "Mean kept."],
         "warnings": ["Detail may be invented."],
     }
-    result = answer(noisy, notes=["a long note " * 40], verdict=message_emitted, seconds=3.0)
+    result = answer(noisy, notes=["a long note " * 40], verdict=verdict, seconds=3.0)
     lines = PendingResult(target=CELLS, result=result).describe("cells denoised").splitlines()
     assert lines[0] == "Done: 'cells denoised'. The validation loss stopped falling."
     assert lines[1] == "⚠ Detail may be invented."

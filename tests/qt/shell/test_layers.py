@@ -114,18 +114,18 @@ def test_a_result_says_how_it_came_about_in_plain_json(viewer, turned, noisy):
         validation_loss=[[8, 0.1]],
     )
     result = add_result(viewer, target_of(turned), answer)
-    message_emitted = result.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(message_emitted, allow_nan=False)) == message_emitted
+    provenance = result.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(provenance, allow_nan=False)) == provenance
     assert result.metadata["microscope"] == "confocal"
     assert METADATA_KEY not in turned.metadata
-    assert message_emitted["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
-    assert message_emitted["input"] == {"name": "turned", "sha256": "ab" * 32}
-    assert (message_emitted["seed"], message_emitted["iterations"], message_emitted["device"]) == (
+    assert provenance["recipe"] == {"schema": 2, "task": "denoise", "settings": {}, "seed": 3}
+    assert provenance["input"] == {"name": "turned", "sha256": "ab" * 32}
+    assert (provenance["seed"], provenance["iterations"], provenance["device"]) == (
         3,
         12,
         "cpu",
     )
-    assert message_emitted["report"]["validation_loss"] == [[8, 0.1]]
+    assert provenance["report"]["validation_loss"] == [[8, 0.1]]
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5)])

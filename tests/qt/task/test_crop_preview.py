@@ -61,9 +61,9 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
     large.wait_for_end()
     whole = large.viewer.layers["cells denoised"]
     assert whole.data.shape == (128, 128)
-    message_emitted = whole.metadata[METADATA_KEY]
-    assert message_emitted["recipe"] == made["recipe"]
-    assert message_emitted["report"]["noise"] == made["report"]["noise"]
+    provenance = whole.metadata[METADATA_KEY]
+    assert provenance["recipe"] == made["recipe"]
+    assert provenance["report"]["noise"] == made["report"]["noise"]
 
 
 def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):

@@ -77,11 +77,11 @@ def test_a_run_ends_in_a_new_layer_with_its_provenance(desk, noisy):
     assert np.abs(np.diff(result.data)).mean() < np.abs(np.diff(noisy.astype(float))).mean()
     np.testing.assert_allclose(result.scale, layer.scale)
     assert result.units == layer.units
-    message_emitted = result.metadata[METADATA_KEY]
-    assert json.loads(json.dumps(message_emitted)) == message_emitted
-    assert message_emitted["recipe"]["max_iterations"] == 12
-    assert len(message_emitted["input"]["sha256"]) == 64
-    assert message_emitted["stop_reason"]
+    provenance = result.metadata[METADATA_KEY]
+    assert json.loads(json.dumps(provenance)) == provenance
+    assert provenance["recipe"]["max_iterations"] == 12
+    assert len(provenance["input"]["sha256"]) == 64
+    assert provenance["stop_reason"]
     assert result.metadata["dye"] == "green"
     np.testing.assert_array_equal(layer.data, noisy)
     assert METADATA_KEY not in layer.metadata
@@ -110,9 +110,9 @@ def test_stop_and_keep_gives_the_picture_soon_and_fits_no_further(long_run):
     assert time.perf_counter() - pressed < 10
     long_run.wait_for_end()  # napari draws, and collects garbage for the preview that goes
     assert long_run.names == ["cells", "cells denoised"]
-    message_emitted = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
-    assert message_emitted["iterations"] < 10000  # of 100,000
-    assert message_emitted["stop_reason"] == "you kept the picture"
+    provenance = long_run.viewer.layers["cells denoised"].metadata[METADATA_KEY]
+    assert provenance["iterations"] < 10000  # of 100,000
+    assert provenance["stop_reason"] == "you kept the picture"
 
 
 def test_a_double_click_on_run_does_not_stop_it(long_run):

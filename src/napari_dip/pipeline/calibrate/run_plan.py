@@ -14,7 +14,7 @@ from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels, plan_task_for
-from napari_dip.pipeline.plan.costs import BUDGET_NOTES, choose_fit_config, estimate_costs
+from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config, estimate_costs
 from napari_dip.pipeline.plan.joint_training import explain_misfit, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
@@ -120,7 +120,7 @@ def finalize_plan(
         plan.recipe, task_plan, plan.source, prior, volume=volume
     )
     if why or prior != plan.fit_config.prior or layout != plan.layout:
-        kept_notes = (note for note in notes if note.code not in BUDGET_NOTES)
+        kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *budget_notes)))
     fit_config = replace(fit_config, prior_reason=why)
     headers = plan.recipe, plan.source, plan.extra_headers, layout

@@ -183,7 +183,7 @@ def make_fit(
 def adapt_fit_config(
     image: CalibratedImage, prior_name: str | None, recovery: RecoveryState
 ) -> FitConfig:
-    """Return the budget of the chosen prior, or the plan's, with a window that fits in memory."""
+    """Return the configuration of the fit, with a window that fits in memory."""
     plan, fit_config = image.plan, image.plan.fit_config
     if prior_name:
         is_volume = image.layout.is_volume
@@ -229,7 +229,7 @@ def make_fit_input(
     frames: NeighbourFrames,
     device_name: str,
 ) -> FitInput:
-    """Return the fit input of one work unit, in network units, for the budget's prior.
+    """Return the fit input of one work unit, in network units, for the configuration's prior.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Choose the budget of a fit from its preset, and estimate memory and time from the header."""
+"""Choose the configuration of a fit from its preset, and estimate its memory and time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ REFINEMENT_BYTES = 65
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
 #: Codes of the notes that `choose_fit_config` returns.
-BUDGET_NOTES = ("fewer-scales",)
+FIT_CONFIG_NOTES = ("fewer-scales",)
 #: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
 REFIT_DIVISOR = 8
 
@@ -323,7 +323,7 @@ def choose_fit_config(
     *,
     volume: bool = False,
 ) -> tuple[FitConfig, tuple[Note, ...]]:
-    """Return the budget of the recipe's preset, with the user's own limits applied.
+    """Return the configuration of the recipe's preset, with the user's own limits applied.
 
     Parameters
     ----------

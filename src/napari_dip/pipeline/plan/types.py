@@ -1,4 +1,4 @@
-"""Types of a plan: plan, work unit, outcome of a unit, budget, costs, member."""
+"""Types of a plan: plan, work unit, outcome of a unit, configuration of a fit, costs, member."""
 
 from __future__ import annotations
 
