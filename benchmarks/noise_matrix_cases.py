@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Picture = npt.NDArray[np.float64]
-    NetworkInput = Callable[..., Picture]
-    Row = tuple[str, str, NetworkInput, dict[str, Any], dict[str, Any]]
+    NetworkSample = Callable[..., Picture]
+    Row = tuple[str, str, NetworkSample, dict[str, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,11 @@ class Recipe:
 
     group: str
     name: str
-    draw: NetworkInput
+    draw: NetworkSample
     step: float = 0.0
     top: float = np.inf
     dark: tuple[float, float] | None = None
-    clean: NetworkInput | None = None
+    clean: NetworkSample | None = None
 
 
 def camera(

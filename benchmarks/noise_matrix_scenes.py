@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Picture = npt.NDArray[np.float64]
-    NetworkInput = Callable[[int, np.random.Generator], Picture]
+    NetworkSample = Callable[[int, np.random.Generator], Picture]
 
 #: Sides of the drawn scenes, by turns.
 SIDES = (192, 256, 320)
@@ -118,7 +118,7 @@ def membranes(side: int, rng: np.random.Generator) -> Picture:
     return gaussian_filter(np.maximum(0, 1 - ridge) + 0.1 * (depth / depth.max()), 1)
 
 
-DRAWN: tuple[NetworkInput, ...] = (
+DRAWN: tuple[NetworkSample, ...] = (
     blobs,
     filaments,
     cells,
@@ -154,7 +154,7 @@ PHOTOGRAPHS = (
 def scenes() -> dict[str, Callable[[], Picture]]:
     """Name every scene; each is made when it is called, from 0 to 1."""
 
-    def drawn(draw: NetworkInput, number: int) -> Callable[[], Picture]:
+    def drawn(draw: NetworkSample, number: int) -> Callable[[], Picture]:
         place = DRAWN.index(draw)
         side = SIDES[(number + place) % len(SIDES)]
         return lambda: _to_one(draw(side, np.random.default_rng([place, number])))

@@ -46,7 +46,7 @@ def project(tmp_path_factory):
     fit_configs = json.loads(presets.read_text(encoding="utf-8")) | json.loads(BUDGETS)
     presets.write_text(json.dumps(fit_configs), encoding="utf-8")
     references = package / "pipeline" / "assess" / "references.py"
-    edit(references, "CITED_TOPICS = {", f"{PAPER}CITED_TOPICS = {{")
+    edit(references, "TOPICS_OF_UNCITED_PAPERS = {", f"{PAPER}TOPICS_OF_UNCITED_PAPERS = {{")
     (copy / "test_noise2fast.py").write_text(TEST, encoding="utf-8")
     return copy
 

@@ -38,17 +38,15 @@ def picture(block: tuple[int, ...]) -> torch.Tensor:
 def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     prior = blind_spot(measurement, block)
-    draw_training_input = prior.draw_training_input(torch.Generator().manual_seed(2))
-    assert draw_training_input.loss_mask is not None
-    assert draw_training_input.window is not None
+    sample = prior.draw_training_input(torch.Generator().manual_seed(2))
+    assert sample.loss_mask is not None
+    assert sample.window is not None
     beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
-    hidden = dilate_to_blocks(draw_training_input.loss_mask, beyond).flip(
-        draw_training_input.window.mirrored
-    )
+    hidden = dilate_to_blocks(sample.loss_mask, beyond).flip(sample.window.mirrored)
     changed = measurement + 100 * hidden
     again = blind_spot(changed, block).draw_training_input(torch.Generator().manual_seed(2))
-    assert float(draw_training_input.loss_mask.sum()) > 0
-    assert torch.equal(draw_training_input.network_input, again.network_input)
+    assert float(sample.loss_mask.sum()) > 0
+    assert torch.equal(sample.network_input, again.network_input)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -77,31 +75,28 @@ def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, 
 def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
     measurement = picture(block)
     trusted = sum(
-        draw_training_input.output_mask
-        for draw_training_input in blind_spot(measurement, block).make_inference_inputs()
+        sample.output_mask for sample in blind_spot(measurement, block).make_inference_inputs()
     )
     assert torch.equal(trusted, torch.ones_like(measurement))
 
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:
     measurement = picture((1, 1))
-    draw_training_input = blind_spot(measurement, (1, 1), window=16).draw_training_input(
+    sample = blind_spot(measurement, (1, 1), window=16).draw_training_input(
         torch.Generator().manual_seed(5)
     )
-    assert draw_training_input.window is not None
-    assert draw_training_input.loss_mask is not None
-    assert draw_training_input.network_input.shape == (1, 1, 16, 16)
-    seen = draw_training_input.window.crop(measurement)
-    same = (draw_training_input.network_input == seen).float().mean()
+    assert sample.window is not None
+    assert sample.loss_mask is not None
+    assert sample.network_input.shape == (1, 1, 16, 16)
+    seen = sample.window.crop(measurement)
+    same = (sample.network_input == seen).float().mean()
     assert 0.5 < float(same) < 1
 
 
 def test_hidden_pixels_look_like_their_surroundings() -> None:
     measurement = torch.full((1, 1, 32, 32), 7.0)
-    draw_training_input = blind_spot(measurement, (5, 5)).draw_training_input(
-        torch.Generator().manual_seed(0)
-    )
-    torch.testing.assert_close(draw_training_input.network_input, measurement)
+    sample = blind_spot(measurement, (5, 5)).draw_training_input(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sample.network_input, measurement)
 
 
 def test_the_noise_code_stays_and_only_jitters() -> None:

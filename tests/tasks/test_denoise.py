@@ -54,7 +54,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
     prior = prior_of(Denoise(), scene("blind-spot", window=16))
     assert isinstance(prior, BlindSpotPrior)
-    draw = prior.draw(torch.Generator().manual_seed(0))
+    draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
     estimate = prior.estimate(prior.net(draw.network_input))
     assert estimate.log_variance is not None
@@ -125,7 +125,7 @@ def movie_scene(prior: str) -> FitInput:
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
     one = movie_scene("blind-spot")
     prior = prior_of(Denoise(), one)
-    draw = prior.draw(torch.Generator().manual_seed(0))
+    draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
     torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.series.neighbours))
     assert prior.estimate(prior.net(draw.network_input)).mean.shape == (1, 2, 16, 16)

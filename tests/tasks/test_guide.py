@@ -71,7 +71,7 @@ def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed
     code = prior_of(Guide(), one)
     assert isinstance(code, GuidedPrior)
     for draw in (
-        code.draw(torch.Generator().manual_seed(0)),
+        code.draw_training_input(torch.Generator().manual_seed(0)),
         code.make_prediction_input(),
         *code.make_inference_inputs(),
     ):
@@ -89,7 +89,7 @@ def test_the_guide_follows_window_and_mirror() -> None:
     code = prior_of(Guide(), one)
     guide, seen = one.extra_inputs["guide"][None], set()
     for seed in range(12):
-        draw = code.draw(torch.Generator().manual_seed(seed))
+        draw = code.draw_training_input(torch.Generator().manual_seed(seed))
         assert draw.window is not None
         seen.add(draw.window.mirrored)
         torch.testing.assert_close(draw.network_input[:, -2:], draw.window.crop(guide))

@@ -172,7 +172,9 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     changed = scene("masked-input", half_missing())
     changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
-        prior_of(Inpaint(), this).draw(torch.Generator().manual_seed(1)).network_input
+        prior_of(Inpaint(), this)
+        .draw_training_input(torch.Generator().manual_seed(1))
+        .network_input
         for this in (one, changed)
     ]
     assert torch.equal(*codes)
@@ -183,7 +185,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
     draws = []
     for _ in range(2):
         prior = prior_of(Inpaint(), one)
-        draw = prior.draw(torch.Generator().manual_seed(1))
+        draw = prior.draw_training_input(torch.Generator().manual_seed(1))
         assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
         shift = draw.window.place_on(draw.loss_mask, one.grid)  # changes exactly what is foretold
@@ -198,7 +200,7 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     assert isinstance(prior, MaskedInputPrior)
     seen = prior.make_prediction_input().network_input[:, -1:]
     assert torch.equal(seen, one.masks.measured - one.masks.validation - 0.5)
-    draw = prior.draw(torch.Generator().manual_seed(1))
+    draw = prior.draw_training_input(torch.Generator().manual_seed(1))
     assert draw.loss_mask is not None and draw.window is not None
     held_out = draw.window.crop(one.masks.validation)
     assert bool((draw.loss_mask[held_out > 0] == 1).all())  # `fitted` keeps them out of the loss
@@ -230,7 +232,7 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     prior = prior_of(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
-    draws = [prior.draw(rng) for _ in range(8)]
+    draws = [prior.draw_training_input(rng) for _ in range(8)]
     blocks = [
         -torch.nn.functional.max_pool2d(-draw.loss_mask, 5, 1)  # type: ignore[operator]
         for draw in draws
@@ -247,7 +249,11 @@ def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
 ) -> None:
     made = prior_of(Inpaint(), scene(prior, holes))
     rng = torch.Generator().manual_seed(1)
-    seen = {draw.window.mirrored for draw in (made.draw(rng) for _ in range(24)) if draw.window}
+    seen = {
+        draw.window.mirrored
+        for draw in (made.draw_training_input(rng) for _ in range(24))
+        if draw.window
+    }
     assert len(seen) == ways
 
 

@@ -160,7 +160,7 @@ def draw_random_window(
     return Window(start=start, size=size, mirrored=tuple(mirrored) if mirror else (), member=member)
 
 
-class NetworkInput(NamedTuple):
+class NetworkSample(NamedTuple):
     """Network input and masks of one training or inference step.
 
     Attributes
@@ -217,14 +217,14 @@ class Prior(ABC):
         return self
 
     @abstractmethod
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw input and masks of one training step."""
 
     @abstractmethod
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the input of the whole grid with only validation blocks hidden, for previews."""
 
-    def make_validation_input(self) -> NetworkInput | None:
+    def make_validation_input(self) -> NetworkSample | None:
         """Return the input for the validation loss; None: that of `make_prediction_input`.
 
         It is for networks that are trained on another task than they are applied to. The
@@ -232,7 +232,7 @@ class Prior(ABC):
         """
         return None
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield the inputs of the final inference, whose valid outputs together cover the grid."""
         yield self.make_prediction_input()
 
@@ -291,14 +291,14 @@ class RandomInputPrior(Prior):
         self.low: Tensor | None = None if bounds is None else bounds[0]
         self.high: Tensor | None = None if bounds is None else bounds[1]
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Return the random input plus fresh noise; no pixel is masked."""
         noise = torch.empty_like(self.random_input).normal_(generator=rng)
-        return NetworkInput(self.random_input + self.jitter * noise)
+        return NetworkSample(self.random_input + self.jitter * noise)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the random input without jitter."""
-        return NetworkInput(self.random_input)
+        return NetworkSample(self.random_input)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Return the scaled or bounded output plus the baseline, without a variance."""
@@ -361,7 +361,7 @@ class BlindSpotPrior(Prior):
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window, mirrored at random, with blocks hidden at random positions."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
@@ -374,17 +374,17 @@ class BlindSpotPrior(Prior):
             visible * (1 - dilate_to_blocks(centres, self.blind_spot_size)),
             self.blind_spot_size,
         )
-        return NetworkInput(
+        return NetworkSample(
             network_input, loss_mask=predicted, output_mask=predicted, window=window
         )
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the measurement with only the validation blocks hidden."""
-        return NetworkInput(
+        return NetworkSample(
             fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
         )
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield inputs with a shifted lattice of hidden blocks, until the cores cover the grid."""
         grid = self.grid
         margin = [core // 2 for core in self.core]
@@ -405,7 +405,7 @@ class BlindSpotPrior(Prior):
             centres[:, :, *lattice] = 1
             trusted = dilate_to_blocks(centres, self.core)[:, :, *inside]
             hidden = dilate_to_blocks(centres, self.blind_spot_size)[:, :, *inside]
-            yield NetworkInput(
+            yield NetworkSample(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
                 ),
@@ -443,15 +443,15 @@ class GuidedPrior(Prior):
         self.covers_grid = prior.covers_grid
         self.reveals_validation = prior.reveals_validation
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Return the prior's draw with the same window of the guide."""
         return self._append_guide(self._prior.draw_training_input(rng))
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the prior's prediction input with the guide."""
         return self._append_guide(self._prior.make_prediction_input())
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield the prior's inference inputs with the guide."""
         yield from map(self._append_guide, self._prior.make_inference_inputs())
 
@@ -459,15 +459,9 @@ class GuidedPrior(Prior):
         """Convert the output as the prior does."""
         return self._prior.estimate(output)
 
-    def _append_guide(self, draw_training_input: NetworkInput) -> NetworkInput:
-        guide = (
-            self._guide
-            if draw_training_input.window is None
-            else draw_training_input.window.crop(self._guide)
-        )
-        return draw_training_input._replace(
-            network_input=torch.cat([draw_training_input.network_input, guide], 1)
-        )
+    def _append_guide(self, sample: NetworkSample) -> NetworkSample:
+        guide = self._guide if sample.window is None else sample.window.crop(self._guide)
+        return sample._replace(network_input=torch.cat([sample.network_input, guide], 1))
 
 
 def zero_last_channels(net: nn.Module, count: int) -> None:

@@ -29,7 +29,7 @@ from napari_dip.pipeline.assess.html_page import (
     make_table,
     render_page,
 )
-from napari_dip.pipeline.assess.references import PAPERS
+from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.store.results import escape_formula, format_json
@@ -193,7 +193,7 @@ class ExperimentReport:
         What was fitted and how.
     figures : tuple of ReportFigure
     references : tuple of str
-        Keys of `PAPERS`.
+        Keys of `PAPERS` and `EXPERIMENT_PAPERS`.
     table : ReportTable or None
         Goes before the figures.
     numbers : mapping
@@ -335,12 +335,13 @@ def _render_report(
         for figure, picture in zip(report.figures, pictures, strict=True)
     ]
     recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
+    papers = {**PAPERS, **EXPERIMENT_PAPERS}
     return render_page(
         report.title,
         *blocks,
         Html(make_element("h2", "Recipe") + make_element("pre", recipe)),
         Html(make_element("h2", "References")),
-        make_element("ol", make_elements("li", (PAPERS[key] for key in report.references))),
+        make_element("ol", make_elements("li", (papers[key] for key in report.references))),
     )
 
 

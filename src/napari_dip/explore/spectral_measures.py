@@ -1,4 +1,4 @@
-"""Measure frequencies and sharpness of a picture, and where the ratio of these stops a fit.
+"""Measure frequencies and sharpness of a picture, and where the rule of Shi et al. would stop.
 
 Power is averaged over rings of radial frequency, in cycles per pixel up to 0.5, the Nyquist
 frequency along an axis. The corners of the spectrum beyond are ignored, as in the code of Shi et

@@ -116,8 +116,8 @@ class Denoise(Task):
             "Input of the untrained network. Noisier input: the image with more noise of its own "
             "kind (recorrupted-to-recorrupted, R2R). Blind spot: the image with hidden pixels, as "
             "in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
-            "Image Prior paper. Automatic: R2R where the noise is known well, in single planes; "
-            "else the blind spot.",
+            "Image Prior paper. Automatic: R2R where the noise is known well, in single planes "
+            "and long movies; else the blind spot.",
             choices={"auto": "Automatic", **list_denoising_priors()},
         ),
     ] = "auto"
@@ -191,7 +191,7 @@ class Denoise(Task):
         return takes_neighbours and has_distant_planes(source)
 
     def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> str:
-        """Return the user's prior, that of a named noise, R2R, or the blind spot."""
+        """Return the prior of the user, architecture or noise model; else R2R or the blind spot."""
         if self.prior != "auto" or self.architecture != DEFAULT_ARCHITECTURE:
             return RANDOM_INPUT.key if self.prior == "auto" else self.prior
         if self._noise_model.prior:

@@ -134,13 +134,13 @@ def test_lines_of_a_detector_that_differ_in_noise_are_told_of() -> None:
 
 def filaments() -> Picture:
     """Thin curved lines on black, 0 to 1."""
-    draw_training_input, canvas = rng(), np.zeros((SIDE, SIDE))
+    sample, canvas = rng(), np.zeros((SIDE, SIDE))
     for _ in range(20):
-        angle = draw_training_input.uniform(0, 2 * np.pi) + np.cumsum(
-            gaussian_filter(draw_training_input.normal(0, 0.6, 4 * SIDE), 12)
+        angle = sample.uniform(0, 2 * np.pi) + np.cumsum(
+            gaussian_filter(sample.normal(0, 0.6, 4 * SIDE), 12)
         )
         y, x = (
-            (draw_training_input.uniform(0, SIDE) + np.cumsum(way(angle)) / 2).astype(int) % SIDE
+            (sample.uniform(0, SIDE) + np.cumsum(way(angle)) / 2).astype(int) % SIDE
             for way in (np.sin, np.cos)
         )
         canvas[y, x] += 1

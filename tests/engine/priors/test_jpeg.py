@@ -122,9 +122,9 @@ def test_steps_are_fed_what_was_compressed_once_more_and_the_last_look_the_pictu
     net = FillingResidualNetwork(hourglass, 2, 1, 2, rng)
     shift = (lambda picture: 200 * picture, lambda levels: levels / 200)
     prior = RecompressionPrior(net, opened / 200, how, *shift, window=(32, 32))
-    draw_training_input = prior.draw_training_input(rng)
-    assert draw_training_input.network_input.shape == (1, 2, 32, 32)
-    assert draw_training_input.loss_mask is draw_training_input.output_mask is None
+    sample = prior.draw_training_input(rng)
+    assert sample.network_input.shape == (1, 2, 32, 32)
+    assert sample.loss_mask is sample.output_mask is None
     (last,) = prior.make_inference_inputs()
     torch.testing.assert_close(last.network_input[:, 1:] * 200, opened)
     torch.testing.assert_close(prior.make_prediction_input().network_input, last.network_input)

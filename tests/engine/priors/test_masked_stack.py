@@ -110,14 +110,12 @@ def test_a_plane_that_is_foretold_does_not_see_what_is_foretold(gone: str) -> No
     if gone == "line":
         known[:, :, 3, 5:7] = 0
     one = prior(known)
-    draw_training_input = one.draw_training_input(torch.Generator().manual_seed(1))
-    assert draw_training_input.loss_mask is not None and draw_training_input.window is not None
-    assert float(draw_training_input.loss_mask.sum()) > 0
-    one.measurement = one.measurement + draw_training_input.window.place_on(
-        draw_training_input.loss_mask, one.grid
-    )
+    sample = one.draw_training_input(torch.Generator().manual_seed(1))
+    assert sample.loss_mask is not None and sample.window is not None
+    assert float(sample.loss_mask.sum()) > 0
+    one.measurement = one.measurement + sample.window.place_on(sample.loss_mask, one.grid)
     again = one.draw_training_input(torch.Generator().manual_seed(1))
-    assert torch.equal(draw_training_input.network_input, again.network_input)
+    assert torch.equal(sample.network_input, again.network_input)
 
 
 def test_whole_planes_are_hidden_whole_and_lines_are_not() -> None:
@@ -141,19 +139,19 @@ def test_the_last_look_tells_each_pixel_that_it_is_asked_for(gone: str, foretell
         known[:, :, 3, 5:7] = 0
     one = prior(known, foretell=foretell)
     total, asked = torch.zeros_like(known), 1 - known + (known if foretell else one.validation_mask)
-    for draw_training_input in one.make_inference_inputs():
-        assert draw_training_input.output_mask is not None
-        seen = draw_training_input.network_input[:, -1:] > 0
+    for sample in one.make_inference_inputs():
+        assert sample.output_mask is not None
+        seen = sample.network_input[:, -1:] > 0
         judging = (
             one.validation_mask
-            if draw_training_input.window is None
-            else draw_training_input.window.crop(one.validation_mask)
+            if sample.window is None
+            else sample.window.crop(one.validation_mask)
         )
-        assert not bool(seen[(judging > 0) & (draw_training_input.output_mask > 0)].any())
+        assert not bool(seen[(judging > 0) & (sample.output_mask > 0)].any())
         total += (
-            draw_training_input.output_mask
-            if draw_training_input.window is None
-            else draw_training_input.window.place_on(draw_training_input.output_mask, one.grid)
+            sample.output_mask
+            if sample.window is None
+            else sample.window.place_on(sample.output_mask, one.grid)
         )
     torch.testing.assert_close(total, asked)
 

@@ -54,14 +54,12 @@ def rng() -> torch.Generator:
 
 def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength() -> None:
     prior = code_of(torch.full((1, 1, 256, 256), 0.8))
-    draw_training_input = prior.draw_training_input(rng())
-    assert draw_training_input.target_noise is not None
-    further = draw_training_input.network_input - 0.8
+    sample = prior.draw_training_input(rng())
+    assert sample.target_noise is not None
+    further = sample.network_input - 0.8
     # their product is minus the noise's variance, which makes the noise of the two uncorrelated
-    assert float((further * draw_training_input.target_noise).mean()) == pytest.approx(
-        0.5 * 0.8 + 0.1, rel=0.02
-    )
-    assert float(further.std() / draw_training_input.target_noise.std()) == pytest.approx(
+    assert float((further * sample.target_noise).mean()) == pytest.approx(0.5 * 0.8 + 0.1, rel=0.02)
+    assert float(further.std() / sample.target_noise.std()) == pytest.approx(
         R2R_NOISE_STRENGTH**2, rel=1e-4
     )
 
@@ -69,11 +67,10 @@ def test_what_is_fed_and_what_is_asked_for_hold_noise_of_the_measured_strength()
 def test_brighter_places_get_more_noise() -> None:
     measurement = torch.zeros(1, 1, 128, 128)
     measurement[..., 64:] = 2
-    draw_training_input = code_of(measurement).draw_training_input(rng())
-    assert draw_training_input.target_noise is not None
+    sample = code_of(measurement).draw_training_input(rng())
+    assert sample.target_noise is not None
     spread = [
-        float(draw_training_input.target_noise[..., part].var())
-        for part in (slice(0, 60), slice(68, 128))
+        float(sample.target_noise[..., part].var()) for part in (slice(0, 60), slice(68, 128))
     ]
     bright, dark = (max(spread), min(spread))  # a window may be mirrored
     assert bright / dark == pytest.approx(1.1 / 0.1, rel=0.1)
@@ -81,9 +78,9 @@ def test_brighter_places_get_more_noise() -> None:
 
 def test_noise_that_neighbours_share_is_shared_in_what_is_put_on_top() -> None:
     prior = code_of(torch.zeros(1, 1, 256, 256), correlation=LAGS)
-    draw_training_input = prior.draw_training_input(rng())
-    assert draw_training_input.target_noise is not None
-    noise = draw_training_input.target_noise[0, 0]
+    sample = prior.draw_training_input(rng())
+    assert sample.target_noise is not None
+    noise = sample.target_noise[0, 0]
     assert float(noise.var()) == pytest.approx(0.1 / R2R_CORRELATED_STRENGTH**2, rel=0.05)
     for axis, lags in enumerate(LAGS):
         moved = noise.roll(1, axis)
@@ -121,9 +118,9 @@ def test_pixels_without_a_measurement_are_filled_in_and_drive_nothing() -> None:
 
 def test_volumes_and_windows_are_drawn_alike() -> None:
     prior = code_of(torch.rand(1, 1, 6, 24, 24), window=(6, 16, 16), correlation=LAGS)
-    draw_training_input = prior.draw_training_input(rng())
-    assert draw_training_input.network_input.shape == (1, 1, 6, 16, 16)
-    assert prior.net(draw_training_input.network_input).shape == (1, 1, 6, 16, 16)
+    sample = prior.draw_training_input(rng())
+    assert sample.network_input.shape == (1, 1, 6, 16, 16)
+    assert prior.net(sample.network_input).shape == (1, 1, 6, 16, 16)
 
 
 def test_a_network_fed_so_learns_the_picture_not_the_noise() -> None:
@@ -139,10 +136,10 @@ def test_counts_get_noise_so_skewed_that_what_is_fed_tells_nothing_of_what_is_as
     rate, generator = torch.full((1, 1, 512, 512), 3.0), torch.Generator().manual_seed(0)
     measurement = 0.5 * torch.poisson(rate, generator=generator)  # a gain of 1/2, as `code_of` has
     prior = code_of(measurement, intercept=0)
-    draw_training_input = prior.draw_training_input(rng())
-    assert draw_training_input.target_noise is not None and draw_training_input.window is not None
-    fed = draw_training_input.network_input - 1.5
-    asked = draw_training_input.window.crop(measurement) - draw_training_input.target_noise - 1.5
+    sample = prior.draw_training_input(rng())
+    assert sample.target_noise is not None and sample.window is not None
+    fed = sample.network_input - 1.5
+    asked = sample.window.crop(measurement) - sample.target_noise - 1.5
     spread = float(fed.std() ** 2 * asked.std())
     assert abs(float((fed**2 * asked).mean())) / spread < 0.015
     plain = torch.empty_like(measurement).normal_(generator=generator) * 0.75**0.5

@@ -44,13 +44,13 @@ def code(variance: float = 0.0, **settings: object) -> ZssrPrior:
 def test_a_step_shows_the_window_that_it_asks_for_made_coarse(window) -> None:
     prior, rng = code(window=window), torch.Generator().manual_seed(1)
     for _ in range(20):
-        draw_training_input = prior.draw_training_input(rng)
-        assert draw_training_input.bypasses_operator
-        wanted = draw_training_input.window.crop(picture())
+        sample = prior.draw_training_input(rng)
+        assert sample.bypasses_operator
+        wanted = sample.window.crop(picture())
         torch.testing.assert_close(
-            draw_training_input.network_input, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0
+            sample.network_input, BinnedDownsample((2, 2))(wanted), atol=1e-5, rtol=0
         )
-        answer = prior.estimate(prior.net(draw_training_input.network_input))
+        answer = prior.estimate(prior.net(sample.network_input))
         assert answer.mean.shape == wanted.shape
 
 
@@ -59,10 +59,8 @@ def test_steps_are_shown_as_much_noise_as_the_picture_has() -> None:
     clean = BinnedDownsample((2, 2))
     grains = []
     for _ in range(200):
-        draw_training_input = prior.draw_training_input(rng)
-        grains.append(
-            draw_training_input.network_input - clean(draw_training_input.window.crop(picture()))
-        )
+        sample = prior.draw_training_input(rng)
+        grains.append(sample.network_input - clean(sample.window.crop(picture())))
     # a quarter of the variance is in the coarse pixels already
     assert float(torch.stack(grains).var()) == pytest.approx(0.75 * 0.04, rel=0.05)
 

@@ -10,7 +10,7 @@ import napari_dip as dip
 from napari_dip.errors import make_refusal
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.progress import MEMORY, Progress, Stopwatch
+from napari_dip.pipeline.progress import PACE_DECAY, Progress, Stopwatch
 from napari_dip.scale.batch.jobs import BatchEvent, FileOutcome
 from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch.table import make_file_rows, update_file_row
@@ -66,7 +66,9 @@ def test_the_time_left_is_the_plans_and_follows_what_the_files_took(plan):
     course.add_progress(told(plan, 2, Event(message="Reading")))
     hands.time += 4 * each
     slow = course.add_progress(told(plan, 2, outcome=restored(plan, 2, 4 * each))).progress
-    pace = (MEMORY * first / 4 + 4 * each) / (MEMORY * first + each)  # the last file counts most
+    pace = (PACE_DECAY * first / 4 + 4 * each) / (
+        PACE_DECAY * first + each
+    )  # the last file counts most
     assert slow.seconds_left == pytest.approx(pace * each)
     assert slow.message == "2 of 4 files"
 

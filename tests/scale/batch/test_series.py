@@ -336,7 +336,7 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     known, judges = torch.ones(3, 1, 96, 96), torch.zeros(3, 1, 96, 96)
     code = R2RPrior(net, clean, known, judges, (1, 1), noise, None, window=None)
     for _ in range(12):
-        draw = code.draw(rng)
+        draw = code.draw_training_input(rng)
         assert draw.window is not None and draw.target_noise is not None
         wanted = float(strengths[draw.window.member, 0, 0, 0]) ** 0.5 / code.noise_strength
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)

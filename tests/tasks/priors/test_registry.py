@@ -67,6 +67,6 @@ def test_keys_that_no_user_sets_stand_in_the_table_and_in_that_of_old_names_alon
 def test_each_row_builds_a_prior_whose_network_takes_its_input(key):
     scene = plain_scene((16, 20))
     prior = PRIORS[key].build(scene, torch.Generator().manual_seed(0))
-    draw = prior.draw(torch.Generator().manual_seed(0))
+    draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     estimate = prior.estimate(prior.net(draw.network_input))
     assert estimate.mean.shape == (1, 1, 16, 20)

@@ -351,13 +351,13 @@ def _pad_to_centre(psf: Tensor, axis: int) -> tuple[Tensor, float, float]:
     centre_of_mass = float((_compute_marginal(psf, axis) * indices).sum())
     centre = round(centre_of_mass)
     if abs(centre_of_mass % 1 - 0.5) < _CENTRE_TOLERANCE:
-        # Of a widefield stack, each plane has equally much light. If their number is even, the
-        # first plane has no counterpart and displaces the centre of mass. It is out of focus, so
-        # squares of the values reduce its weight.
+        # All planes of a widefield stack hold the same amount of light. If their number is even,
+        # the first plane has no counterpart and displaces the centre of mass. It is out of focus,
+        # so squares of the values reduce its weight.
         squares = _compute_marginal(psf**2, axis)
-        brightest = float((squares * indices).sum() / squares.sum())
-        centre = floor(centre_of_mass) + (0 if brightest < centre_of_mass else 1)
-        centre_of_mass = min(max(brightest, floor(centre_of_mass)), floor(centre_of_mass) + 1)
+        squared_centre = float((squares * indices).sum() / squares.sum())
+        centre = floor(centre_of_mass) + (0 if squared_centre < centre_of_mass else 1)
+        centre_of_mass = min(max(squared_centre, floor(centre_of_mass)), floor(centre_of_mass) + 1)
     half = max(centre, size - 1 - centre)
     before, after = half - centre, half - (size - 1 - centre)
     zeros = [

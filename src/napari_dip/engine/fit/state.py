@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
-#: factor times (1 + |median of the last five reported losses|), or if its validation loss is no
-#: longer finite.
+#: factor times (1 + |median of the last five reported losses|), once there are five. It also has if
+#: its validation loss is no longer finite.
 BREAKDOWN_LOSS_FACTOR = 10.0
 #: Tolerance of the validation loss, as a share of its decrease since the first report: losses that
 #: differ by less count as equal. It applies to priors with a separate validation input, and to

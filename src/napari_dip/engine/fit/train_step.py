@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from napari_dip.engine.fit.schedule import Schedule
-    from napari_dip.engine.prior import NetworkInput, Prior
+    from napari_dip.engine.prior import NetworkSample, Prior
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
 
@@ -116,14 +116,14 @@ StepOutput = tuple[Estimate, Tensor]
 
 
 def make_training_batch(
-    problem: Problem, draw_training_input: NetworkInput, *, uses_validation_pixels: bool
+    problem: Problem, sample: NetworkSample, *, uses_validation_pixels: bool
 ) -> TrainingBatch:
     """Return network input, measurements, targets and loss weights of a draw.
 
     Parameters
     ----------
     problem : Problem
-    draw_training_input : NetworkInput
+    sample : NetworkSample
     uses_validation_pixels : bool
         Whether the loss includes validation pixels.
     """
@@ -131,27 +131,21 @@ def make_training_batch(
     for term in problem.terms:
         measurement = term.measurement
         weight = term.measured_mask if uses_validation_pixels else term.fit_mask
-        if draw_training_input.window is not None:
+        if sample.window is not None:
             measurement, weight = (
-                draw_training_input.window.crop(measurement),
-                draw_training_input.window.crop(weight),
+                sample.window.crop(measurement),
+                sample.window.crop(weight),
             )
         measurements.append(measurement)
-        weights.append(
-            weight
-            if draw_training_input.loss_mask is None
-            else weight * draw_training_input.loss_mask
-        )
+        weights.append(weight if sample.loss_mask is None else weight * sample.loss_mask)
         targets.append(
-            measurement
-            if draw_training_input.target_noise is None
-            else measurement - draw_training_input.target_noise
+            measurement if sample.target_noise is None else measurement - sample.target_noise
         )
     tensors = tuple(measurements), tuple(targets), tuple(weights)
     return TrainingBatch(
-        convert_to_channels_last(draw_training_input.network_input),
+        convert_to_channels_last(sample.network_input),
         *tensors,
-        draw_training_input.bypasses_operator,
+        sample.bypasses_operator,
         uses_validation_pixels,
     )
 
@@ -192,7 +186,7 @@ class EagerTrainStep:
         """Return an empty context."""
         return nullcontext()
 
-    def wait_for_draw(self, batch: TrainingBatch, draw_training_input: NetworkInput) -> None:
+    def wait_for_draw(self, batch: TrainingBatch, sample: NetworkSample) -> None:
         """Do nothing: draws are computed in order with everything else."""
 
     def set_rates(self, rates: tuple[float, ...]) -> None:
@@ -349,13 +343,13 @@ class CudaGraphTrainStep:
         """Return the context of the draws' own stream, once there is a graph."""
         return nullcontext() if self._draw_stream is None else torch.cuda.stream(self._draw_stream)
 
-    def wait_for_draw(self, batch: TrainingBatch, draw_training_input: NetworkInput) -> None:
+    def wait_for_draw(self, batch: TrainingBatch, sample: NetworkSample) -> None:
         """Wait for the tensors of that stream, and keep their memory until they are used."""
         if self._draw_stream is None:
             return
         now = torch.cuda.current_stream()
         now.wait_stream(self._draw_stream)
-        for tensor in (*list_batch_tensors(batch), draw_training_input.output_mask):
+        for tensor in (*list_batch_tensors(batch), sample.output_mask):
             if tensor is not None:
                 tensor.record_stream(now)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_dip.engine.fit.schedule import Schedule
-    from napari_dip.engine.prior import NetworkInput, Prior
+    from napari_dip.engine.prior import NetworkSample, Prior
     from napari_dip.errors.notes import Note
 
 
@@ -54,14 +54,10 @@ class OutputAverage:
             "weight": template.new_zeros((shape[0], 1, *shape[2:])),
         }
 
-    def update(self, draw_training_input: NetworkInput, estimate: Estimate) -> None:
+    def update(self, sample: NetworkSample, estimate: Estimate) -> None:
         """Add the valid pixels of an estimate."""
         mean = estimate.mean.detach()
-        valid = (
-            torch.ones_like(mean[:, :1])
-            if draw_training_input.output_mask is None
-            else draw_training_input.output_mask
-        )
+        valid = torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
         added = valid * mean, valid * mean**2, valid
         for total, addend in zip(self._sums.values(), added, strict=True):
             total.mul_(self._decay).add_(addend, alpha=1 - self._decay)
@@ -115,7 +111,7 @@ class WeightAverage:
         self.load({str(index): weight.detach() for index, weight in enumerate(self._weights)})
         self._steps = 0
 
-    def update(self, draw_training_input: NetworkInput, estimate: Estimate) -> None:
+    def update(self, sample: NetworkSample, estimate: Estimate) -> None:
         """Add the weights after this step."""
         decay = min(self._decay, (self._steps + 1) / (self._steps + 10))
         self._steps += 1
@@ -231,16 +227,16 @@ class Trainer:
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
         with self.train_step.draw_context():
-            draw_training_input = self.prior.draw_training_input(self._rng)
+            sample = self.prior.draw_training_input(self._rng)
             batch = make_training_batch(
                 self.problem,
-                draw_training_input,
+                sample,
                 uses_validation_pixels=self.uses_validation_pixels,
             )
-        self.train_step.wait_for_draw(batch, draw_training_input)
+        self.train_step.wait_for_draw(batch, sample)
         estimate, likelihood = self.train_step.run(batch)
         with torch.no_grad():
-            self._average.update(draw_training_input, estimate)
+            self._average.update(sample, estimate)
             self._loss += likelihood.detach()
         self._steps_since_loss_read += 1
 
@@ -272,18 +268,16 @@ class Trainer:
     @torch.no_grad()
     def predict_validation(self) -> Estimate:
         """Predict with the averaged weights from the prior's validation input."""
-        draw_training_input = self.prior.make_validation_input()
-        assert draw_training_input is not None  # the loop checks `has_validation_input`
+        sample = self.prior.make_validation_input()
+        assert sample is not None  # the loop checks `has_validation_input`
         estimate = self.prior.estimate(
-            self._average.network()(convert_to_channels_last(draw_training_input.network_input))
+            self._average.network()(convert_to_channels_last(sample.network_input))
         )
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
         log_variance = estimate.log_variance
         return Estimate(
-            _place_on_grid(draw_training_input, estimate.mean, grid),
-            None
-            if log_variance is None
-            else _place_on_grid(draw_training_input, log_variance, grid),
+            _place_on_grid(sample, estimate.mean, grid),
+            None if log_variance is None else _place_on_grid(sample, log_variance, grid),
         )
 
     @torch.no_grad()
@@ -297,20 +291,14 @@ class Trainer:
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
         covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
-        for draw_training_input in self.prior.make_inference_inputs():
-            estimate = self.prior.estimate(
-                _apply_network_in_turn(net, draw_training_input.network_input)
-            )
+        for sample in self.prior.make_inference_inputs():
+            estimate = self.prior.estimate(_apply_network_in_turn(net, sample.network_input))
             valid = (
-                torch.ones_like(mean[:, :1])
-                if draw_training_input.output_mask is None
-                else draw_training_input.output_mask
+                torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
             )
-            mean += _place_on_grid(draw_training_input, valid * estimate.mean, self.prior.grid)
+            mean += _place_on_grid(sample, valid * estimate.mean, self.prior.grid)
             if estimate.log_variance is not None:
-                placed = _place_on_grid(
-                    draw_training_input, valid * estimate.log_variance, self.prior.grid
-                )
+                placed = _place_on_grid(sample, valid * estimate.log_variance, self.prior.grid)
                 log_variance = placed if log_variance is None else log_variance + placed
             covered_fraction += float(valid.sum()) / len(valid) / pixel_count
             yield covered_fraction
@@ -391,12 +379,6 @@ def _apply_network_in_turn(net: nn.Module, network_input: Tensor) -> Tensor:
     return torch.cat([apply_network(net, part) for part in network_input.split(1)])
 
 
-def _place_on_grid(
-    draw_training_input: NetworkInput, part: Tensor, grid: tuple[int, ...]
-) -> Tensor:
+def _place_on_grid(sample: NetworkSample, part: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Place a draw's window on the whole grid, with 0 elsewhere."""
-    return (
-        part
-        if draw_training_input.window is None
-        else draw_training_input.window.place_on(part, grid)
-    )
+    return part if sample.window is None else sample.window.place_on(part, grid)

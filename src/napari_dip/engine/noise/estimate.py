@@ -58,8 +58,8 @@ MIN_LAG_1_CORRELATION = 0.22
 #: structure in flat blocks measures as much; treated as noise, it lowered the PSNR of mitochondria
 #: and coins.
 MAX_DOUBTFUL_CORRELATION = 0.12
-#: Noise correlation, without the correlation of the image itself, at which the hidden block ends. A
-#: network learns no noise from so little.
+#: The hidden block stops growing at the first lag whose noise correlation, without that of the
+#: image itself, is at most this. A network learns no noise from so little.
 MAX_NEGLIGIBLE_CORRELATION = 0.05
 #: Largest half width of the hidden block, in pixels. On FMD widefield, whose noise is correlated
 #: over 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since
@@ -513,10 +513,10 @@ def compute_blind_spot_size(
     grid : tuple of int
         Size of the image, which limits the block.
     """
-    length_y = max(_compute_block_half_width(list(estimate.along_y)) for estimate in estimates)
-    length_x = max(_compute_block_half_width(list(estimate.along_x)) for estimate in estimates)
-    max_y, max_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
-    return 2 * min(length_y, max_y) + 1, 2 * min(length_x, max_x) + 1
+    half_y = max(_compute_block_half_width(list(estimate.along_y)) for estimate in estimates)
+    half_x = max(_compute_block_half_width(list(estimate.along_x)) for estimate in estimates)
+    max_half_y, max_half_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
+    return 2 * min(half_y, max_half_y) + 1, 2 * min(half_x, max_half_x) + 1
 
 
 def _compute_block_half_width(correlation: list[float]) -> int:

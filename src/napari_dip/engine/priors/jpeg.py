@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.noise.variance_model import make_dct_matrix
-from napari_dip.engine.prior import NetworkInput, Prior, draw_random_window, split_mean_and_variance
+from napari_dip.engine.prior import (
+    NetworkSample,
+    Prior,
+    draw_random_window,
+    split_mean_and_variance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,19 +270,19 @@ class RecompressionPrior(Prior):
         )
         self._training_inputs = torch.stack(training_inputs)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the picture recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
-        return NetworkInput(window.crop(self._training_inputs[index]), window=window)
+        return NetworkSample(window.crop(self._training_inputs[index]), window=window)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the picture itself, not recompressed."""
-        return NetworkInput(self._input)
+        return NetworkSample(self._input)
 
-    def make_validation_input(self) -> NetworkInput:
+    def make_validation_input(self) -> NetworkSample:
         """Return the picture recompressed on the first grid; the picture itself is the truth."""
-        return NetworkInput(self._training_inputs[0], bypasses_operator=True)
+        return NetworkSample(self._training_inputs[0], bypasses_operator=True)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

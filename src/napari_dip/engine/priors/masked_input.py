@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from napari_dip.engine.fit.train_step import LocalNetwork, run_in_bfloat16
 from napari_dip.engine.networks.layers import AVERAGE_POOLS, make_convolution
 from napari_dip.engine.prior import (
-    NetworkInput,
+    NetworkSample,
     Prior,
     Window,
     draw_random_window,
@@ -295,7 +295,7 @@ class MaskedInputPrior(Prior):
         self.filling_windows = make_filling_windows(len(self.grid)).to(measurement)
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with masked pixels, mirrored at random if chosen."""
         window = draw_random_window(self.grid, self.window, rng, mirror=self.uses_mirroring)
         hidden = window.crop(self._draw_hidden_mask(rng)) if self.uses_hole_shapes else None
@@ -313,15 +313,15 @@ class MaskedInputPrior(Prior):
         network_input = self._make_masked_input(
             window.crop(self.measurement), measured_mask - masked
         )
-        return NetworkInput(network_input, loss_mask=masked, output_mask=masked, window=window)
+        return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the measurement with only validation pixels masked."""
-        return NetworkInput(
+        return NetworkSample(
             self._make_masked_input(self.measurement, self.measured_mask - self.validation_mask)
         )
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield the measurement in each orientation, then inputs to predict measured pixels."""
         predicted = self.measured_mask if self.predicts_measured else self.validation_mask
         axes = range(2, 2 + len(self.grid))
@@ -337,14 +337,14 @@ class MaskedInputPrior(Prior):
             network_input = self._make_masked_input(
                 window.crop(self.measurement), window.crop(self.measured_mask)
             )
-            yield NetworkInput(
+            yield NetworkSample(
                 network_input,
                 output_mask=window.crop(1 - predicted) / len(orientations),
                 window=window,
             )
         for fold in split_into_folds(predicted, INFERENCE_FOLDS if self.predicts_measured else 1):
             network_input = self._make_masked_input(self.measurement, self.measured_mask - fold)
-            yield NetworkInput(network_input, output_mask=fold)
+            yield NetworkSample(network_input, output_mask=fold)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""

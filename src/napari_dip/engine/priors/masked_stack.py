@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_dip.engine.prior import (
-    NetworkInput,
+    NetworkSample,
     Prior,
     Window,
     draw_random_window,
@@ -320,7 +320,7 @@ class MaskedStackPrior(Prior):
         )
         return super().to(device)
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window of some planes, with the holes of another plane masked in them."""
         hidden, reach, usable = self._draw_hidden_mask(rng)
         count = min(self.window[0], len(usable))
@@ -343,9 +343,9 @@ class MaskedStackPrior(Prior):
         network_input = self._make_masked_input(
             window, self.visible_planes, measured_mask - masked, (back, ahead), turned=is_reversed
         )
-        return NetworkInput(network_input, loss_mask=masked, output_mask=masked, window=window)
+        return NetworkSample(network_input, loss_mask=masked, output_mask=masked, window=window)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the stack with only validation pixels masked, or with whole planes masked."""
         visible = (
             torch.zeros_like(self.measured_mask)
@@ -353,9 +353,9 @@ class MaskedStackPrior(Prior):
             else self.measured_mask - self.validation_mask
         )
         everything = self._make_plane_window(tuple(range(self.grid[0])))
-        return NetworkInput(self._make_masked_input(everything, self.visible_planes, visible))
+        return NetworkSample(self._make_masked_input(everything, self.visible_planes, visible))
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield inputs to fill planes with holes, then inputs to predict measured pixels.
 
         Planes without a pixel to predict are left out.
@@ -367,7 +367,7 @@ class MaskedStackPrior(Prior):
             network_input = self._make_masked_input(
                 window, planes, window.crop(self.measured_mask), turned=bool(direction % 2)
             )
-            yield NetworkInput(
+            yield NetworkSample(
                 network_input,
                 output_mask=window.crop(1 - self.measured_mask) / len(MIRROR_AXES),
                 window=window,
@@ -381,7 +381,7 @@ class MaskedStackPrior(Prior):
                 visible = self.measured_mask - fold
                 nearest = find_visible_planes(visible)
             network_input = self._make_masked_input(window, nearest, window.crop(visible))
-            yield NetworkInput(network_input, output_mask=window.crop(fold), window=window)
+            yield NetworkSample(network_input, output_mask=window.crop(fold), window=window)
 
     def estimate(self, output: Tensor) -> Estimate:
         """Split the output into mean and variance."""
@@ -397,19 +397,17 @@ class MaskedStackPrior(Prior):
         first = (1 + 2 * NEIGHBOURS_PER_SIDE) * channels
         numerator = denominator = 0.0
         for _ in range(WEIGHTING_DRAWS):
-            draw_training_input = self.draw_training_input(rng)
-            assert draw_training_input.loss_mask is not None
-            assert draw_training_input.window is not None
-            neighbours = draw_training_input.network_input[:, :channels]
-            filling = draw_training_input.network_input[:, first : first + channels]
-            mask = (draw_training_input.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
+            sample = self.draw_training_input(rng)
+            assert sample.loss_mask is not None
+            assert sample.window is not None
+            neighbours = sample.network_input[:, :channels]
+            filling = sample.network_input[:, first : first + channels]
+            mask = (sample.network_input[:, -3:-1] + 0.5).sum(1, keepdim=True) > 0
             is_plane_visible = (
-                (draw_training_input.network_input[:, -1:] > 0)
-                .to(filling.dtype)
-                .amax((3, 4), keepdim=True)
+                (sample.network_input[:, -1:] > 0).to(filling.dtype).amax((3, 4), keepdim=True)
             )
-            weight = draw_training_input.loss_mask * mask * is_plane_visible
-            truth = draw_training_input.window.crop(self.measurement)
+            weight = sample.loss_mask * mask * is_plane_visible
+            truth = sample.window.crop(self.measurement)
             numerator += float((weight * (neighbours - filling) * (truth - filling)).sum())
             denominator += float((weight * (neighbours - filling) ** 2).sum())
         return min(1.0, max(0.0, numerator / denominator)) if denominator else 1.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from napari_dip.engine.prior import NetworkInput, Prior, draw_random_window, fill_with_local_mean
+from napari_dip.engine.prior import NetworkSample, Prior, draw_random_window, fill_with_local_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +251,7 @@ class R2RPrior(Prior):
             min=MIN_COUNT_VALUE
         )
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
         filled, deviation = window.crop(self.filled_measurement), window.crop(self.deviation)
@@ -259,7 +259,7 @@ class R2RPrior(Prior):
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * deviation
-        return NetworkInput(
+        return NetworkSample(
             filled + self.noise_strength * noise,
             loss_mask=window.crop(self.visible_mask),
             window=window,
@@ -276,13 +276,13 @@ class R2RPrior(Prior):
         counts = torch.poisson(expected.clamp(max=MIN_GAUSSIAN_COUNT), generator=rng)
         return torch.where(is_low_count, (counts - expected) / expected.sqrt(), white)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the measurement with validation pixels filled in."""
-        return NetworkInput(self.filled_measurement)
+        return NetworkSample(self.filled_measurement)
 
-    def make_inference_inputs(self) -> Iterator[NetworkInput]:
+    def make_inference_inputs(self) -> Iterator[NetworkSample]:
         """Yield the whole measurement, once."""
-        yield NetworkInput(self.measurement)
+        yield NetworkSample(self.measurement)
 
 
 def _compute_skewness_factor(spectrum: Tensor, size: tuple[int, ...]) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_dip.engine.operators.detector import apply_iterative_backprojection, interpolate_cubic
-from napari_dip.engine.prior import NetworkInput, Prior, Window
+from napari_dip.engine.prior import NetworkSample, Prior, Window
 from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Estimate
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class ZssrPrior(Prior):
             self._added_deviation, rng
         )
 
-    def draw_training_input(self, rng: torch.Generator) -> NetworkInput:
+    def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a window of the downscaled picture with fresh noise, mirrored at random."""
         dims = len(self.window)
         uniforms = torch.rand(2 * dims, generator=rng, device=rng.device).tolist()
@@ -168,15 +168,15 @@ class ZssrPrior(Prior):
         network_input = coarse_window.crop(self._coarse_picture) + deviation * _draw_normal(
             deviation, rng
         )
-        return NetworkInput(network_input, window=window, bypasses_operator=True)
+        return NetworkSample(network_input, window=window, bypasses_operator=True)
 
-    def make_prediction_input(self) -> NetworkInput:
+    def make_prediction_input(self) -> NetworkSample:
         """Return the picture itself."""
-        return NetworkInput(self.picture)
+        return NetworkSample(self.picture)
 
-    def make_validation_input(self) -> NetworkInput:
+    def make_validation_input(self) -> NetworkSample:
         """Return the downscaled picture, whose upscaled version is known."""
-        return NetworkInput(
+        return NetworkSample(
             self._validation_picture, window=self._full_window, bypasses_operator=True
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import StopReason, read_report_stop
 from napari_dip.pipeline.assess.references import (
-    CITED_TOPICS,
+    TOPICS_OF_UNCITED_PAPERS,
     get_report_prior,
     list_paper_keys,
     list_references,
@@ -88,7 +88,9 @@ def write_methods_section(report: Report) -> str:
     papers = dict(zip(cited, list_references(report), strict=True))
     reference_lines = [f"[{number}] {papers[key]}" for key, number in numbers.items()]
     other_topics = [
-        f"{CITED_TOPICS[key]} [{numbers[key]}]" for key in numbers if key not in text_keys
+        f"{TOPICS_OF_UNCITED_PAPERS[key]} [{numbers[key]}]"
+        for key in numbers
+        if key not in text_keys
     ]
     if other_topics:
         paragraph += f" Also used: {'; '.join(other_topics)}."

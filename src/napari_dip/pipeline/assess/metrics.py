@@ -112,7 +112,8 @@ class ResultMetrics:
     clipping_correction : float
         Change of the mean by the clipping correction.
     unexplained_bias : float
-        The part of the bias that pixels at the clipped grey values cannot explain.
+        Change of the mean from the input to the result before clipping, beyond what pixels at the
+        clipped grey values can explain. It may be larger than `bias`.
     """
 
     residual: ResidualMetrics | None

@@ -38,7 +38,7 @@ ALLOWED_STANDARD_ERRORS = 3.0
 #: Bounds of the residual's standard deviation, in units of the noise. For the ground truth, it was
 #: 0.93 to 1.03 (1.8 in the one case above); after a filter that removes little noise, down to 0.2.
 MAX_RESIDUAL_STRENGTH, MIN_RESIDUAL_STRENGTH = 1.3, 0.4
-#: Maximum change of the mean intensity, as a fraction of its height above the dark level.
+#: Maximum change of the mean intensity, as a fraction of the mean above the dark level.
 MAX_BIAS = 0.005
 #: Minimum change of the mean that is reported as a figure, as a fraction.
 MIN_REPORTED_CHANGE = 0.001
@@ -169,6 +169,7 @@ def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:
 def _check_intensity(metrics: ResultMetrics) -> Iterator[Note]:
     if metrics.bias is None:
         return
+    # without clipping the result, the light beyond the last grey value counts as well
     bias = max(metrics.bias, metrics.unexplained_bias, key=abs)
     if abs(bias) > MAX_BIAS:
         yield make_note("mean-off", share=abs(bias), brighter=bias > 0)

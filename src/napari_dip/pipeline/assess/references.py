@@ -86,6 +86,9 @@ PAPERS = {
     "CVPR 2020, doi:10.1109/CVPR42600.2020.00340.",
     "feature inversion": "Mahendran, Vedaldi, Understanding deep image representations by "
     "inverting them, CVPR 2015, doi:10.1109/CVPR.2015.7299155.",
+}
+#: Papers that only experiments on the prior cite.
+EXPERIMENT_PAPERS = {
     "spectral bias": "Shi, Mettes, Maji, Snoek, On measuring and controlling the spectral bias of "
     "the deep image prior, IJCV 130, 2022, doi:10.1007/s11263-021-01572-7.",
     "blurriness": "Crete, Dolmiere, Ladret, Nicolas, The blur effect: perception and estimation "
@@ -95,9 +98,9 @@ PAPERS = {
     "deep decoder": "Heckel, Hand, Deep decoder: concise image representations from untrained "
     "non-convolutional networks, ICLR 2019, arXiv:1810.03982.",
 }
-#: Topics of papers that the sentences of the section do not always cite. If none cites a paper, its
-#: topic is named at the end.
-CITED_TOPICS = {
+#: Topics of papers that the sentences of the methods section do not always cite. If none cites a
+#: paper, its topic is named at the end of the section.
+TOPICS_OF_UNCITED_PAPERS = {
     "sure": "the measure of how much noise a picture repeats, by which the fit is stopped",
     "total variation": "the penalty on total variation",
     "anisotropic total variation": "the penalty on total variation along rows and columns",

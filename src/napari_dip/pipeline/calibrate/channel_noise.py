@@ -253,8 +253,8 @@ def _apply_user_noise(
     if request.model == "gaussian":
         gain, dark_variance = 0.0, mean_variance
     elif request.model == "poisson-gaussian" and gain == 0 and mean_signal > dark_signal:
-        # there is photon noise, says the user: it gets all variance above the noise floor, and at
-        # least a tenth of the variance
+        # The user says that there is photon noise. All variance above the floor is assigned to it,
+        # but at least a tenth of the total.
         gain, dark_variance = (
             max(mean_variance - noise.floor, 0.1 * mean_variance) / (mean_signal - dark_signal),
             noise.floor,

@@ -1,4 +1,7 @@
-"""Time a run: its progress, due previews, and the time limit. Pauses are not counted."""
+"""Time a run: its progress, due previews, and the time limit. Pauses are not counted.
+
+Also make the control that ends a run after a given number of iterations.
+"""
 
 from __future__ import annotations
 

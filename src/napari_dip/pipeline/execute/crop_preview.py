@@ -1,7 +1,4 @@
-"""Restore a crop of an image, with range and noise measured on the whole image.
-
-Also make the control that ends a run after a given number of iterations.
-"""
+"""Restore a crop of an image, with range and noise measured on the whole image."""
 
 from __future__ import annotations
 

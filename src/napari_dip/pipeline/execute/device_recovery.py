@@ -243,7 +243,7 @@ class RecoveryState:
         self.notes.clear()
 
     def limit_fit_config(self, fit_config: FitConfig) -> FitConfig:
-        """Return the configuration with a training window that fits in memory."""
+        """Return the fit configuration, its training window limited to what fits in memory."""
         if self.window is None or fit_config.window is None:
             return fit_config
         return replace(fit_config, window=min(self.window, fit_config.window))
@@ -256,7 +256,7 @@ class RecoveryState:
         Parameters
         ----------
         planned_window : int or None
-            Training window of the configuration; None if the fit trains on the whole grid.
+            Planned training window; None if the fit trains on the whole grid.
         side : int
             Longest side of the image, in pixels.
         """
@@ -293,7 +293,7 @@ def retry_fit(
     recovery : RecoveryState
         Shared by all fits of the run. The attempt updates its `latest_checkpoint`.
     planned : int or None
-        Training window of the configuration; None if the fit trains on the whole grid.
+        Planned training window; None if the fit trains on the whole grid.
     side : int
         Longest side of the image, in pixels.
     outcomes : list of UnitOutcome

@@ -162,11 +162,14 @@ def choose_tiles(
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
+    The plan asks for them if the recipe sets a tile size, or if the whole image does not fit.
+
     Returns
     -------
     (side, tiles), or Refusal
-        (0, ()) if the image cannot be divided, or memory is too small for the smallest tiles. A
-        refusal if the recipe sets a tile size for an image that cannot be divided.
+        (0, ()) if the image cannot be divided, if one tile would hold all of it, or if memory is
+        too small for the smallest tiles or for the result. A refusal if the recipe sets a tile size
+        for an image that cannot be divided.
     """
     no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
     prepared = recipe, source, extra_headers, layout, fit_config

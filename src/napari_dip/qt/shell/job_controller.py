@@ -96,7 +96,7 @@ class JobRequest:
         """Compute the job; its lazy inputs are computed in this thread."""
         specs = {
             "image": getattr(self.plan, "source", None),
-            **getattr(self.plan, "extra_inputs", {}),
+            **getattr(self.plan, "extra_headers", {}),
         }
         pixels = {
             key: load_array(getattr(specs.get(key), "name", key), array)
