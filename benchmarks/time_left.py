@@ -203,7 +203,9 @@ def _run_batch(
         side = (128, 192)[number % 2]
         tifffile.imwrite(folder / "in" / f"{number}.tif", _shot(side, 10 * repeat + number))
     recipe = make_recipe("denoise", preset="fast", **settings)
-    plan = plan_batch(recipe, folder / "in", folder / "out", sharing=max(1, workers), threads=1)
+    plan = plan_batch(
+        recipe, folder / "in", folder / "out", process_count=max(1, workers), threads=1
+    )
     with start_workers(plan, workers) as pool:
         for event in run_batch(plan, pool=pool):
             yield event.progress

@@ -186,8 +186,8 @@ class Denoise(Task):
 
     def _has_distant_planes(self, source: ImageSpec) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
-        prior = PRIORS[self._choose_prior(source, is_volume=False)]
-        takes_neighbours = self.neighbouring_frames and prior.takes_neighbour_frames
+        prior_spec = PRIORS[self._choose_prior(source, is_volume=False)]
+        takes_neighbours = self.neighbouring_frames and prior_spec.takes_neighbour_frames
         return takes_neighbours and has_distant_planes(source)
 
     def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> str:
@@ -244,15 +244,15 @@ class Denoise(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
         """Build the prior that was chosen, and the problem: the image plus noise is measured."""
-        prior, model = PRIORS[fit_input.prior], self._noise_model
-        fit_input = model.prepare_fit_input(prior.prepare(fit_input))
+        prior_spec, model = PRIORS[fit_input.prior], self._noise_model
+        fit_input = model.prepare_fit_input(prior_spec.prepare(fit_input))
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             predicts_measured=True,
             random_input=RandomInput(architecture=self.architecture),
         )
         return FitSetup(
-            prior=prior.build(model.limit_network_input(fit_input), rng, options),
+            prior=prior_spec.build(model.limit_network_input(fit_input), rng, options),
             problem=self._make_problem(fit_input, options),
             fit_input=fit_input,
         )

@@ -91,7 +91,7 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
         make_worker_task(planned(whole, tmp_path / "out"), 1, "session", "", shard=share)
         for share in (Shard(), Shard(index=1, count=1))
     ]
-    assert restore_shard_on_worker(units[0], go, print)["state"] == "shared"
+    assert restore_shard_on_worker(units[0], go, print)["state"] == "shard-done"
     asked = iter([Control.GO] * 8)
     ended = restore_shard_on_worker(units[1], lambda: next(asked, Control.KEEP), print)
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
@@ -99,7 +99,7 @@ def test_a_share_that_was_ended_goes_on_where_it_was(whole, tmp_path):
     assert ended["state"] == "waiting" and 1 < done < 6
     words: list[str] = []
     answer = restore_shard_on_worker(units[1], go, lambda event: words.append(event.message))
-    assert answer["state"] == "shared" and len(list(shelf.glob("tile-*"))) == 6
+    assert answer["state"] == "shard-done" and len(list(shelf.glob("tile-*"))) == 6
     crew = Here(count=1)
     list(run_batch(planned(whole, tmp_path / "out", resume=True), pool=crew))
     assert crew.sent == ["1"] and result(tmp_path / "out") == result(whole / "out")
@@ -230,7 +230,7 @@ def test_a_share_learns_what_its_segment_is_shown_if_that_is_not_there(tmp_path)
         answer = restore_shard_on_worker(
             unit, go, lambda event, said=said: said.append(event.message)
         )
-        assert answer["state"] == "shared"
+        assert answer["state"] == "shard-done"
         words.append(said)
     assert ["Learning from many at once" in said for said in words] == [True, False]
     list(run_batch(plan_batch(recipe, tmp_path / "in", out, resume=True, **how), pool=Here()))
@@ -258,6 +258,6 @@ def test_tiles_that_are_shown_one_network_are_left_by_their_shares(whole, tmp_pa
     (tmp_path / "out" / "records").mkdir(parents=True)
     for share in (Shard(), Shard(index=1, count=2)):
         unit = make_worker_task(plan, 1, "session", "", shard=share)
-        assert restore_shard_on_worker(unit, go, print)["state"] == "shared"
+        assert restore_shard_on_worker(unit, go, print)["state"] == "shard-done"
     shelf = tmp_path / "out" / "records" / "cells.tif.unfinished"
     assert len(list(shelf.glob("tile-*"))) == 4

@@ -167,27 +167,29 @@ def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
     return replace(image, calibration=calibration, stack=crop(parts))
 
 
-def _stack_fit_inputs(scenes: list[FitInput], *, is_separate: bool) -> FitInput:
+def _stack_fit_inputs(fit_inputs: list[FitInput], *, is_separate: bool) -> FitInput:
     """Stack fit inputs of one size to (B, C, *grid); `is_separate`: one noise model for each."""
-    first, masks = scenes[0], [fit_input.masks for fit_input in scenes]
+    first, masks = fit_inputs[0], [fit_input.masks for fit_input in fit_inputs]
     neighbours = [
         fit_input.series.neighbours
-        for fit_input in scenes
+        for fit_input in fit_inputs
         if fit_input.series.neighbours is not None
     ]
-    level = sum(fit_input.noise.level for fit_input in scenes) / len(scenes)
+    level = sum(fit_input.noise.level for fit_input in fit_inputs) / len(fit_inputs)
     noise = replace(first.noise, level=level)
     if is_separate:
-        variances = NoiseVariance.concatenate([fit_input.noise.variance for fit_input in scenes])
+        variances = NoiseVariance.concatenate(
+            [fit_input.noise.variance for fit_input in fit_inputs]
+        )
         noise = replace(
             noise,
             variance=variances.mean(),
             image_variances=variances,
-            correlation=_average_correlation(scenes),
+            correlation=_average_correlation(fit_inputs),
         )
     return replace(
         first,
-        measurement=torch.cat([fit_input.measurement for fit_input in scenes]),
+        measurement=torch.cat([fit_input.measurement for fit_input in fit_inputs]),
         noise=noise,
         masks=replace(
             first.masks,
@@ -200,18 +202,20 @@ def _stack_fit_inputs(scenes: list[FitInput], *, is_separate: bool) -> FitInput:
 
 
 def _average_correlation(
-    scenes: list[FitInput],
+    fit_inputs: list[FitInput],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return the noise autocorrelation, averaged over fit inputs; white noise counts as 0."""
     correlations = [
         fit_input.noise.correlation
-        for fit_input in scenes
+        for fit_input in fit_inputs
         if fit_input.noise.correlation is not None
     ]
     if not correlations:
         return None
     y, x = (
-        tuple(sum(lags) / len(scenes) for lags in zip_longest(*axis_correlations, fillvalue=0.0))
+        tuple(
+            sum(lags) / len(fit_inputs) for lags in zip_longest(*axis_correlations, fillvalue=0.0)
+        )
         for axis_correlations in zip(*correlations, strict=True)
     )
     return y, x

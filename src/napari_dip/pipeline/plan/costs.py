@@ -195,8 +195,8 @@ def estimate_fit_memory(
     grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, fit_config)
     features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
     is_bfloat16 = uses_bfloat16 and _uses_bfloat16(grid, fit_config)
-    prior = PRIORS[fit_config.prior]
-    feature_bytes = (is_bfloat16 and prior.half_step_bytes) or prior.step_bytes
+    prior_spec = PRIORS[fit_config.prior]
+    feature_bytes = (is_bfloat16 and prior_spec.half_step_bytes) or prior_spec.step_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
     batch_pixels, base_bytes, retained_bytes = (
         compute_batch_pixels(grid, fit_config),
@@ -214,13 +214,13 @@ def estimate_fit_memory(
         )
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
-        if prior.has_planewise_network:
+        if prior_spec.has_planewise_network:
             pixel_bytes = STACK_INFERENCE_PIXEL_BYTES * channels
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
         + grid_pixels * pixel_bytes
     )
-    if len(grid) == 2 and prior.has_refinement:
+    if len(grid) == 2 and prior_spec.has_refinement:
         fit_bytes = max(fit_bytes, channels * grid_pixels * REFINEMENT_BYTES)
     return int(base_bytes + fit_bytes)
 

@@ -90,7 +90,7 @@ def read_batch(
     options
         As for `plan_batch`.
     """
-    plan = plan_batch(recipe, inputs, folder, resume=True, sharing=processes, **options)
+    plan = plan_batch(recipe, inputs, folder, resume=True, process_count=processes, **options)
     return BatchPreflight(
         plan=plan,
         rows=make_file_rows(plan),

@@ -62,7 +62,7 @@ def plan_batch(
     extra_paths: Mapping[str, str | os.PathLike[str]] | None = None,
     machine: Machine | None = None,
     threads: int | None = None,
-    sharing: int = 1,
+    process_count: int = 1,
     joint_training: bool = False,
 ) -> BatchPlan:
     """Plan a batch from headers alone, without writing a file or loading the engine.
@@ -77,7 +77,7 @@ def plan_batch(
         Machine to plan for. Default: this one.
     threads : int, optional
         Maximum threads of each fit. Default: as in the resumed batch, else all cores.
-    sharing : int
+    process_count : int
         Number of files that are restored at once and share the cores.
 
     Returns
@@ -101,7 +101,7 @@ def plan_batch(
     sources, notes = expand_input_paths(input_paths, folder)
     earlier = read_batch_manifest(folder, loaded_recipe) if resume else {}
     earlier_cores = read_batch_cores(folder) if earlier else None
-    machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, sharing)
+    machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, process_count)
     series = choose_batch_network(
         folder, (extra_paths or {}).get(NETWORK_FILE_INPUT), joint_training, begun=bool(earlier)
     )
@@ -163,9 +163,10 @@ def _plan_job(
     return Job(source=source, plan=plan, paths=make_result_paths(folder, make_result_name(source)))
 
 
-def _limit_cores(machine: Machine, cores: int | None, sharing: int) -> Machine:
+def _limit_cores(machine: Machine, cores: int | None, process_count: int) -> Machine:
     """Return the machine with the number of cores that each fit uses."""
-    return replace(machine, cores=max(1, min(cores or machine.cores // sharing, machine.cores)))
+    wanted_cores = cores or machine.cores // process_count
+    return replace(machine, cores=max(1, min(wanted_cores, machine.cores)))
 
 
 def _read_extra_headers(

@@ -82,10 +82,10 @@ class _ShardedFile:
         serial_fraction, costs = estimate_serial_fraction(plan), plan.costs
         seconds = costs.fit - START_SECONDS + costs.usual_inference + costs.ending
         counts = 1 if plan.tiles else count_joint_training_shards(plan), compute_max_shards(plan)
-        for stage, share in enumerate((serial_fraction, 1 - serial_fraction)):
+        for stage, fraction in enumerate((serial_fraction, 1 - serial_fraction)):
             count = min(workers, counts[stage])
             for _ in range(count):
-                planned = START_SECONDS + share * seconds / count
+                planned = START_SECONDS + fraction * seconds / count
                 self.tracker.add_step(f"stage {stage}", planned, stage=stage)
         self.tracker.add_step("merging", START_SECONDS + costs.assessment, stage=2)
         self.tracker.workers = workers
@@ -254,24 +254,24 @@ class BatchDispatcher:
         if plan.tiles:
             self._queue_shards(number, [Shard()], stage=0)
         elif joint_count := min(self._pool.worker_count, count_joint_training_shards(plan)):
-            shares = [
+            shards = [
                 Shard(index=index + 1, count=joint_count, is_joint_training=True)
                 for index in range(joint_count)
             ]
-            self._queue_shards(number, shares, stage=0)
+            self._queue_shards(number, shards, stage=0)
         else:
             self._queue_remaining_shards(number)
 
     def _queue_remaining_shards(self, number: int) -> None:
         """Queue the shards of a file, at most one per worker."""
         count = max(1, min(self._pool.worker_count, compute_max_shards(self._get_plan(number))))
-        shares = [Shard(index=index + 1, count=count) for index in range(count)]
-        self._queue_shards(number, shares, stage=1)
+        shards = [Shard(index=index + 1, count=count) for index in range(count)]
+        self._queue_shards(number, shards, stage=1)
 
-    def _queue_shards(self, number: int, shares: Sequence[Shard | None], *, stage: int) -> None:
-        units = [self._make_task(number, share) for share in shares]
-        self._sharded_files[number].begin((unit.name for unit in units), stage)
-        self.remaining.extendleft(reversed(units))
+    def _queue_shards(self, number: int, shards: Sequence[Shard | None], *, stage: int) -> None:
+        worker_tasks = [self._make_task(number, shard) for shard in shards]
+        self._sharded_files[number].begin((unit.name for unit in worker_tasks), stage)
+        self.remaining.extendleft(reversed(worker_tasks))
 
     def _finish_shard(self, worker_task: WorkerTask, state: str) -> None:
         """Queue the next step once all shards of a step are finished."""
@@ -280,7 +280,7 @@ class BatchDispatcher:
             return
         file = self._sharded_files[worker_task.number]
         file.steps[worker_task.name].finish(self._stopwatch.seconds)
-        file.has_failed |= state != "shared"
+        file.has_failed |= state != "shard-done"
         if not all(step.is_finished for step in file.steps.values()):
             return
         if file.stage == 0 and not file.has_failed:

@@ -145,7 +145,7 @@ def plan_with_workers(
             _import_distributed()  # report a missing package first
             check_main_guard()
         machine = None if joined is None else joined.machine
-        how |= {"machine": machine, "threads": max_threads, "sharing": count or 1}
+        how |= {"machine": machine, "threads": max_threads, "process_count": count or 1}
         plan = plan_batch(*places, **how)
         yield plan, partial(start_workers, plan, count, joined)
 

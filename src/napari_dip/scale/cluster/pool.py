@@ -77,11 +77,11 @@ class WorkerInfo:
 
     def compute_file_memory(self, worker_count: int) -> int:
         """Return the bytes available to a file where `worker_count` workers share the computer."""
-        share = self.machine.memory_bytes // worker_count
+        available_bytes = self.machine.memory_bytes // worker_count
         return (
-            max(1, min(share, self.memory_limit - WORKER_OVERHEAD_BYTES))
+            max(1, min(available_bytes, self.memory_limit - WORKER_OVERHEAD_BYTES))
             if self.memory_limit
-            else share
+            else available_bytes
         )
 
 

@@ -210,7 +210,7 @@ def restore_file_on_worker(
     try:
         deaths = [
             crash_counter.count(),
-            *(CrashCounter(share, worker_task.session).count() for share in shard_counters),
+            *(CrashCounter(shard, worker_task.session).count() for shard in shard_counters),
         ]
         if max(deaths) >= MAX_WORKER_DEATHS:
             refusal = make_refusal("cluster-killed", name=job.source.name, count=MAX_WORKER_DEATHS)
@@ -351,28 +351,29 @@ def restore_shard_on_worker(
     Returns
     -------
     dict
-        State "shared" if the shard is complete and "waiting" if the user ended the run. "passed"
-        if the shard is not available; the task for the rest of the file then restores it or fails.
+        State "shard-done" if the shard is complete, and "waiting" if the user ended the run. It is
+        "passed" if the shard is not available; the task for the rest of the file then restores it
+        or fails.
     """
-    paths, share, job = worker_task.paths, worker_task.shard, plan_worker_job(worker_task)
-    assert share is not None
+    paths, shard, job = worker_task.paths, worker_task.shard, plan_worker_job(worker_task)
+    assert shard is not None
     if isinstance(job.plan, Refusal):
         return make_worker_answer("passed")
     if control() in ENDING_CONTROLS:
         return make_worker_answer("waiting")
     folder = RunFolder(paths.checkpoint, resume=True)
     counter_path = (
-        folder.path / f"{share.name}{SHARD_COUNTER_SUFFIX}" if share.index else paths.crash_counter
+        folder.path / f"{shard.name}{SHARD_COUNTER_SUFFIX}" if shard.index else paths.crash_counter
     )
     crash_counter = CrashCounter(counter_path, worker_task.session)
-    lacks_first_tile = share.index and job.plan.tiles and not is_run_folder(folder.path)
+    lacks_first_tile = shard.index and job.plan.tiles and not is_run_folder(folder.path)
     if lacks_first_tile or crash_counter.count() >= MAX_WORKER_DEATHS:
         return make_worker_answer("passed")
     try:
         if not job.plan.tiles:
             folder.create()
         crash_counter.add()
-        state = drain_generator(_restore_shard(job, job.plan, share, control), on_event)
+        state = drain_generator(_restore_shard(job, job.plan, shard, control), on_event)
     except Exception:  # the task for the rest of the file meets the error and records it
         state = "passed"
     crash_counter.remove()
@@ -399,7 +400,7 @@ def _restore_shard(
 
     steps = restore_shard(plan, data, shard, control, store)
     final_control = yield from run_in_default_state(steps, plan.threads)
-    return "shared" if final_control is Control.GO else "waiting"
+    return "shard-done" if final_control is Control.GO else "waiting"
 
 
 def run_worker_task(worker_task: WorkerTask, worker: Any) -> dict[str, Any] | None:

@@ -78,9 +78,9 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
 
     from napari_dip.engine.problem import append_final_step
 
-    prior = PRIORS[fit_input.prior]
-    build_problem = prior.build_problem
-    if prior.needs_known_noise or build_problem is None:  # such as R2R
+    prior_spec = PRIORS[fit_input.prior]
+    build_problem = prior_spec.build_problem
+    if prior_spec.needs_known_noise or build_problem is None:  # such as R2R
         build_problem = build_blind_spot_problem
     problem = build_problem(fit_input, options)
 
