@@ -108,11 +108,9 @@ def _noise_lines(report: NoiseReport) -> list[str]:
     lines = []
     for number, channel in enumerate(report.channels, 1):
         prefix = f"Channel {number}   " if has_channels else ""
-        gain = (
-            "cannot tell"
-            if channel.unreliable_reason
-            else format_interval(channel.gain, channel.gain_error)
-        )
+        gain = "cannot tell"
+        if not channel.unreliable_reason:
+            gain = format_interval(channel.gain, channel.gain_error)
         lines.append(
             f"{prefix}Gain {gain}   Noise in the dark {channel.noise_in_dark:.4g}   "
             f"Read noise {_format_noise_value(channel.read_noise, channel.read_noise_error)}   "
@@ -124,11 +122,7 @@ def _noise_lines(report: NoiseReport) -> list[str]:
 def _format_noise_value(figure: float | None, error: float) -> str:
     if figure is None:
         return "cannot tell"
-    return (
-        format_interval(figure, error)
-        if error == 0
-        else f"at most {format_interval(figure, error)}"
-    )
+    return f"{'at most ' if error else ''}{format_interval(figure, error)}"
 
 
 def run_doctor_command(*, as_json: bool = False) -> int:

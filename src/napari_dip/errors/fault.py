@@ -116,11 +116,9 @@ def make_lines_printable(text: str) -> str:
 
 def shorten_middle(text: str) -> str:
     """Cut the middle out of a text that is too long for a terminal or a label."""
-    return (
-        text
-        if len(text) <= _MAX_SHOWN_LENGTH
-        else f"{text[:_SHOWN_END_LENGTH]} … {text[-_SHOWN_END_LENGTH:]}"
-    )
+    if len(text) <= _MAX_SHOWN_LENGTH:
+        return text
+    return f"{text[:_SHOWN_END_LENGTH]} … {text[-_SHOWN_END_LENGTH:]}"
 
 
 def shorten_repr(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
@@ -168,11 +168,8 @@ def _apply_control(architecture: Architecture, name: str) -> Architecture | None
         return bound_architecture(architecture, number) if architecture.bound is None else None
     if kind == "rate":
         return set_learning_rate(architecture, number) if "rate-" not in architecture.name else None
-    return (
-        set_gaussian_upsampling(architecture, number)
-        if architecture.upsampling == "bilinear"
-        else None
-    )
+    is_bilinear = architecture.upsampling == "bilinear"
+    return set_gaussian_upsampling(architecture, number) if is_bilinear else None
 
 
 def _refuse_unknown_architecture(
@@ -245,10 +242,8 @@ class ExperimentSetup:
     @property
     def network(self) -> str:
         """Description of the network and its learning rate."""
-        label, preset_label = (
-            self.architecture.label,
-            list_plan_architectures(self.plan)[DEFAULT_ARCHITECTURE].label,
-        )
+        label = self.architecture.label
+        preset_label = list_plan_architectures(self.plan)[DEFAULT_ARCHITECTURE].label
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
         return f"{label}, rate {self.architecture.rate:g}"
 
@@ -307,23 +302,15 @@ def make_experiment_setup(
         If the image or a setting cannot be used.
     """
     settings = {"preset": preset, "max_iterations": max_iterations, "seed": seed, "device": device}
-    recipe, side = (
-        make_experiment_recipe(architecture=architecture, **settings),
-        parse_crop(crop, DEFAULT_CROP),
-    )
+    recipe = make_experiment_recipe(architecture=architecture, **settings)
+    side = parse_crop(crop, DEFAULT_CROP)
     grey, spec, notes, stored_pixels = _read_grey(name, image, axes)
     picture = crop_centre(grey, side)
     if picture.shape != grey.shape:
-        notes = (
-            *notes,
-            make_note("experiment-crop", size=_format_picture_size(picture.shape)),
-        )
-    if refusal := check_content(picture, spec.name):
-        raise RefusedError(refusal)
+        notes += (make_note("experiment-crop", size=_format_picture_size(picture.shape)),)
+    raise_if_refused(check_content(picture, spec.name))
     machine = machine or detect_machine()
-    plan = plan_centre_fit(recipe, spec, side, machine)
-    if isinstance(plan, Refusal):
-        raise RefusedError(plan)
+    plan = raise_if_refused(plan_centre_fit(recipe, spec, side, machine))
     experiment_recipe = {
         "image": spec.name,
         "pixels_sha256": hashlib.sha256(stored_pixels.tobytes()).hexdigest(),
@@ -471,16 +458,14 @@ def _read_grey(
 ) -> tuple[Picture, ImageSpec, tuple[Note, ...], npt.NDArray[Any]]:
     """Read one plane; average the colours of a photograph."""
     spec, pixels = describe_input(name, image, axes)
-    if refusal := check_header(spec, stacks=False):
-        raise RefusedError(refusal)
+    raise_if_refused(check_header(spec, stacks=False))
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]
         raise RefusedError("explore-channels", name=spec.name, count=count)
     stored_pixels = np.asarray(pixels())
     order = [spec.axes.index(axis) for axis in "SYX" if axis in spec.axes]
     grey = stored_pixels.transpose(order).astype(np.float32)
-    if refusal := check_content(stored_pixels, spec.name):
-        raise RefusedError(refusal)
+    raise_if_refused(check_content(stored_pixels, spec.name))
     notes = spec.notes
     if "S" in spec.axes:
         grey, notes = grey.mean(0), (*notes, make_note("experiment-grey"))

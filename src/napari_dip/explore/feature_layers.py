@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.errors import Refusal, RefusedError
+from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
 from napari_dip.explore.experiment_setup import crop_centre, parse_crop
 from napari_dip.explore.figures import draw_titled_picture
@@ -214,9 +214,7 @@ def plan_features(
     network_file = NetworkFile(
         network=str(network).strip(), weights=settings.get("weights") or None
     )
-    network_layers = list_network_layers(network_file, spec.grid)
-    if isinstance(network_layers, Refusal):
-        raise RefusedError(network_layers)
+    network_layers = raise_if_refused(list_network_layers(network_file, spec.grid))
     if layers is None:
         names = _choose_even_layers([path for path, _ in network_layers])
     else:
@@ -229,13 +227,8 @@ def plan_features(
             recipe = make_recipe(
                 "invert-features", **{**task_settings, "layer": name, "prior": prior}
             )
-            plan = preflight(recipe, spec, machine)
-            if isinstance(plan, Refusal):
-                raise RefusedError(plan)
-            row.append((prior, plan))
-        sorted_inputs = arrange_inputs(row[0][1], {"image": pixels})
-        if isinstance(sorted_inputs, Refusal):
-            raise RefusedError(sorted_inputs)
+            row.append((prior, raise_if_refused(preflight(recipe, spec, machine))))
+        raise_if_refused(arrange_inputs(row[0][1], {"image": pixels}))
         answers[name] = describe_layer_size(row[0][1].recipe.task, spec.grid)
         plans.append(tuple(row))
     fit = {"layers": names, "crop": crop, "axes": axes, "image": spec.name}

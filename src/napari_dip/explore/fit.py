@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf, prod
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -207,16 +207,14 @@ def find_validation_stop(
     result = yield from map_generator(loop, attrgetter("iteration"))
     if result is None:
         return None
-    validation_errors = tuple(
-        (record.iteration, record.validation_loss) for record in result.history
-    )
-    picture = _to_picture(result.estimate.mean)
     return ValidationStop(
-        validation_errors=validation_errors,
+        validation_errors=tuple(
+            (record.iteration, record.validation_loss) for record in result.history
+        ),
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         reason=result.stop.describe_impersonally(),
-        picture=picture,
+        picture=_to_picture(result.estimate.mean),
     )
 
 
@@ -274,15 +272,10 @@ def _make_schedule(
         average_decay=average,
         report_every=report_every,
     )
-    optimiser_spec = OPTIMISERS.get(architecture.optimizer)
-    return (
-        schedule
-        if optimiser_spec is None
-        else replace(
-            schedule,
-            optimizer=optimiser_spec.make,
-            max_gradient_norm=optimiser_spec.max_gradient_norm,
-        )
+    if (optimiser := OPTIMISERS.get(architecture.optimizer)) is None:
+        return schedule
+    return replace(
+        schedule, optimizer=optimiser.make, max_gradient_norm=optimiser.max_gradient_norm
     )
 
 
@@ -295,8 +288,7 @@ def _read_iterations(
         try:
             progress = next(loop)
         except StopIteration as stop:
-            result: FitResult | None = stop.value
-            return result
+            return cast("FitResult | None", stop.value)
         if progress.note:  # the fit was rolled back and repeats that iteration
             record = None
         elif progress.estimate is None:

@@ -134,10 +134,8 @@ def _write_levels(
         steps = _choose_level_factors(axes, level.shape, levels[-1], deep="Z" in units)
         levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
         level = _write_coarser_level(group, len(levels) - 1, level, steps, image, version)
-    name, first_pixel = (
-        str(provenance.get("source", "image")),
-        [origin.get(axis, 0.0) for axis in axes],
-    )
+    name = str(provenance.get("source", "image"))
+    first_pixel = [origin.get(axis, 0.0) for axis in axes]
     multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
     group.attrs.update({**multiscales, "napari_dip": provenance})
 

@@ -460,10 +460,8 @@ def _list_codecs(entry: Mapping[str, Any]) -> list[str]:
     """List the names of all codecs of an array, including nested ones."""
     if entry.get("storage_transformers"):
         return ["a storage transformer"]
-    codec_names, remaining = (
-        [],
-        [entry.get("compressor"), entry.get("filters"), entry.get("codecs")],
-    )
+    codec_names = []
+    remaining = [entry.get("compressor"), entry.get("filters"), entry.get("codecs")]
     while remaining:
         codec = remaining.pop()
         if isinstance(codec, list):

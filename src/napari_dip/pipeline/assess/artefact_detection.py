@@ -119,10 +119,8 @@ def detect_pattern(
     has_mirror_peak = any(
         2 * int(coordinate) % size for coordinate, size in zip(peak, power.shape, strict=True)
     )
-    peak_power, total_power = (
-        (1 + has_mirror_peak) * float(power[peak_area].sum()),
-        float(power.sum()),
-    )
+    peak_power = (1 + has_mirror_peak) * float(power[peak_area].sum())
+    total_power = float(power.sum())
     share = peak_power / total_power if total_power else 0.0
     measured_power = np.mean(
         [_compute_windowed_power(measured[index]) for index in plane_indices], 0
@@ -328,8 +326,6 @@ def measure_biased_parts(
 
 def compute_biased_limit(stack: int) -> float:
     """Return the maximum share of biased areas, raised by three standard errors for few areas."""
-    return (
-        MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / stack)
-        if stack >= MIN_LOCAL_PARTS
-        else 1.0
-    )
+    if stack < MIN_LOCAL_PARTS:
+        return 1.0
+    return MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / stack)

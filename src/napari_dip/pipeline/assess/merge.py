@@ -268,15 +268,8 @@ class ResultMerger:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
             return self._array
-        native_dtype, image = (
-            self._array.dtype.newbyteorder("="),
-            self._arrange_input(self._lay_out_input()),
-        )
-        return (
-            _round_to_dtype(image, native_dtype)
-            if native_dtype.kind in "iu"
-            else image.astype(native_dtype)
-        )
+        image = self._arrange_input(self._lay_out_input())
+        return _convert_dtype(image, self._array.dtype.newbyteorder("="))
 
     def _lay_out_input(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
@@ -456,12 +449,7 @@ def convert_to_input_dtype(
     """
     if plan.recipe.run_settings.dtype == "float32":
         return image
-    native_dtype = array.dtype.newbyteorder("=")
-    converted = (
-        _round_to_dtype(image, native_dtype)
-        if native_dtype.kind in "iu"
-        else image.astype(native_dtype)
-    )
+    converted = _convert_dtype(image, array.dtype.newbyteorder("="))
     if copied_mask.any():
         for axis, (result_size, count) in enumerate(zip(image.shape, array.shape, strict=True)):
             array = array if result_size == count else np.repeat(array, result_size // count, axis)
@@ -469,8 +457,10 @@ def convert_to_input_dtype(
     return converted
 
 
-def _round_to_dtype(image: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Round to integers, and clip them to the range of the type."""
+def _convert_dtype(image: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Convert to a data type; for integers, round and clip to the range of the type."""
+    if kind.kind not in "iu":
+        return image.astype(kind)
     limits = np.iinfo(kind)
     max_value = float(limits.max)
     if max_value > limits.max:  # float64 cannot represent the largest 64-bit integers

@@ -199,10 +199,8 @@ def _compare_edge_variance(
     ratios = []
     for indices in np.array_split(signal.argsort(kind="stable"), RESIDUAL_BRIGHTNESS_CLASSES):
         order = indices[squared_gradient[indices].argsort(kind="stable")]
-        edges, flat = (
-            order[len(order) - int(RESIDUAL_EDGE_FRACTION * len(order)) :],
-            order[: int(RESIDUAL_FLAT_FRACTION * len(order))],
-        )
+        edges = order[len(order) - int(RESIDUAL_EDGE_FRACTION * len(order)) :]
+        flat = order[: int(RESIDUAL_FLAT_FRACTION * len(order))]
         flat_variance = float(squared_residual[flat].mean()) if len(flat) else 0.0
         if len(edges) and flat_variance > 0:
             ratios.append(float(squared_residual[edges].mean()) / flat_variance)
@@ -316,11 +314,9 @@ def measure_result(
     plan, calibration, parts = image.plan, image.calibration, image.stack
     measured_mask = calibration.measured_mask
     assessed = select_assessed_parts(parts)
-    assessed_residual, assessed_prediction, assessed_mask = (
-        residual[assessed],
-        prediction[assessed],
-        None if measured_mask is None else measured_mask[assessed],
-    )
+    assessed_residual = residual[assessed]
+    assessed_prediction = prediction[assessed]
+    assessed_mask = None if measured_mask is None else measured_mask[assessed]
     has_comparable_noise = (
         plan.recipe.task.spec.explains_pixels
         and NOISE_MODELS[calibration.noise_model].has_noise_residual

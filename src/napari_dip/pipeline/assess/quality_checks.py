@@ -106,21 +106,15 @@ def check_quality(metrics: ResultMetrics, early: Sequence[Note] = ()) -> dict[st
 
 def compute_correlation_limit(residual: ResidualMetrics | None) -> float:
     """Return the maximum excess of the residual's autocorrelation over that of the noise."""
-    return (
-        MAX_RESIDUAL_CORRELATION + ALLOWED_STANDARD_ERRORS / sqrt(max(residual.pixels, 1))
-        if residual
-        else MAX_RESIDUAL_CORRELATION
-    )
+    error = 1 / sqrt(max(residual.pixels, 1)) if residual else 0.0
+    return MAX_RESIDUAL_CORRELATION + ALLOWED_STANDARD_ERRORS * error
 
 
 def compute_edge_variance_limit(residual: ResidualMetrics | None) -> float:
     """Return the maximum ratio of the residual's variance along edges to that in flat areas."""
     edge_pixels = RESIDUAL_EDGE_FRACTION * residual.pixels if residual else 0.0
-    return (
-        MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * sqrt(2 / edge_pixels)
-        if edge_pixels
-        else MAX_EDGE_VARIANCE_RATIO
-    )  # a variance's standard error
+    variance_error = sqrt(2 / edge_pixels) if edge_pixels else 0.0
+    return MAX_EDGE_VARIANCE_RATIO + ALLOWED_STANDARD_ERRORS * variance_error
 
 
 def is_doubtful(detail: ConfirmedDetail) -> bool:
@@ -197,10 +191,8 @@ def _check_contrast(metrics: ResultMetrics) -> Iterator[Note]:
 
 def _make_doubt_facts(detail: ConfirmedDetail) -> dict[str, object]:
     """Return facts for a note on detail that the validation pixels do not confirm."""
-    lower_bound, is_uncertain = (
-        _compute_fraction_lower_bound(detail),
-        detail.error > MAX_REPORTED_FRACTION_ERROR,
-    )
+    lower_bound = _compute_fraction_lower_bound(detail)
+    is_uncertain = detail.error > MAX_REPORTED_FRACTION_ERROR
     has_bound = lower_bound >= MIN_REPORTED_FRACTION
     return {
         "weak": is_uncertain,

@@ -231,10 +231,8 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     unit = units.get(early[0].unit)
     if unit is None:
         return (make_note("fits-ended-early", count=1, several=False),)
-    max_iterations, count = (
-        unit.iterations + image.plan.fit_config.refit_iterations,
-        early[0].iterations,
-    )
+    max_iterations = unit.iterations + image.plan.fit_config.refit_iterations
+    count = early[0].iterations
     part = _describe_fitted_part(image, unit)
     facts = {
         "part": part,

@@ -81,10 +81,8 @@ def compute_validation_evidence(
             or prediction.shape[1:] != term.measurement.shape[1:]
         ):
             continue
-        local_mean, weight = (
-            _average_window(prediction),
-            term.validation_mask / noise.evaluate(prediction),
-        )
+        local_mean = _average_window(prediction)
+        weight = term.validation_mask / noise.evaluate(prediction)
         means = [
             _average_validation_pixels(image, term.validation_mask)
             for image in (prediction, term.measurement)
@@ -104,10 +102,8 @@ def combine_validation_evidence(
     if not rows:
         return None
     totals = [sum(column) for column in zip(*rows, strict=True)]
-    fine_detail, contrast = (
-        _estimate_confirmed_detail(totals[:_SUM_COUNT]),
-        _estimate_confirmed_detail(totals[_SUM_COUNT:]),
-    )
+    fine_detail = _estimate_confirmed_detail(totals[:_SUM_COUNT])
+    contrast = _estimate_confirmed_detail(totals[_SUM_COUNT:])
     return None if fine_detail is None or contrast is None else (fine_detail, contrast)
 
 

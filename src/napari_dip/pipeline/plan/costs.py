@@ -119,11 +119,8 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
         return min(pixels, planes) if PRIORS[fit_config.prior].has_planewise_network else pixels
-    return (
-        count_max_tile_pixels(pixels, len(fit_config.widths))
-        if PRIORS[fit_config.prior].has_local_network
-        else pixels
-    )
+    is_local = PRIORS[fit_config.prior].has_local_network
+    return count_max_tile_pixels(pixels, len(fit_config.widths)) if is_local else pixels
 
 
 def count_channels(source: ImageSpec) -> int:
@@ -198,11 +195,9 @@ def estimate_fit_memory(
     prior_spec = PRIORS[fit_config.prior]
     feature_bytes = (is_bfloat16 and prior_spec.half_step_bytes) or prior_spec.step_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
-    batch_pixels, base_bytes, retained_bytes = (
-        compute_batch_pixels(grid, fit_config),
-        START_BYTES,
-        0.0,
-    )
+    batch_pixels = compute_batch_pixels(grid, fit_config)
+    base_bytes = START_BYTES
+    retained_bytes = 0.0
     if len(grid) == 2:
         retained_bytes = step_bytes * (
             RETAINED_HALF_STEP_FRACTION if is_bfloat16 else RETAINED_STEP_FRACTION

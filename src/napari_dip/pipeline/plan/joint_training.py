@@ -365,15 +365,11 @@ def _check_network(
         **recipe.task.to_dict(),
     }
     network_settings = {"task": network.task, "preset": network.preset, **(network.settings or {})}
-    plan_settings, network_settings = (
-        json.loads(json.dumps(plan_settings)),
-        json.loads(json.dumps(network_settings)),
-    )
+    plan_settings = json.loads(json.dumps(plan_settings))
+    network_settings = json.loads(json.dumps(network_settings))
     for field in dict.fromkeys((*plan_settings, *network_settings)):
-        plan_value, network_value = (
-            plan_settings.get(field, "the default"),
-            network_settings.get(field, "the default"),
-        )
+        plan_value = plan_settings.get(field, "the default")
+        network_value = network_settings.get(field, "the default")
         if plan_value != network_value and field not in IGNORED_SETTINGS:
             facts = {
                 "path": path,

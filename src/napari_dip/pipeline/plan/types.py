@@ -419,12 +419,9 @@ class Plan:
         fits = [unit for unit in self.units if unit.has_estimate]
         if self.tiles:  # one worker may restore only some of them
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        is_one_fit_per_part = len(fits) == self.layout.count(self.source)
-        return (
-            PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
-            if is_one_fit_per_part
-            else "part"
-        )
+        if len(fits) != self.layout.count(self.source):
+            return "part"
+        return PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
 
     @property
     def work_summary(self) -> str:

@@ -58,10 +58,8 @@ class PriorExplorer(QWidget):
         self._viewer = viewer = unwrap_viewer(viewer)
         self._closer = DockCloser(self, self.shut_down)
         self._preview: Preview | None = None
-        self.plan_label, self.run_bar = (
-            make_message_label(),
-            RunBar(kept_label=_KEPT_FINDINGS_LABEL),
-        )
+        self.plan_label = make_message_label()
+        self.run_bar = RunBar(kept_label=_KEPT_FINDINGS_LABEL)
         self.inputs = LayerInputs(viewer, (_TRUTH,), self, asks_axes=False)
         self.chooser, self.extra_inputs = self.inputs.chooser, self.inputs.extra_inputs
         self.chooser.combo.setToolTip(

@@ -277,11 +277,9 @@ def plan_experiment(
         The same image without noise; only some experiments use it.
     settings : ExplorerSettings
     """
-    plane, machine, side = (
-        find_visible_plane(viewer, image),
-        get_allowed_machine(),
-        settings.side.value(),
-    )
+    plane = find_visible_plane(viewer, image)
+    machine = get_allowed_machine()
+    side = settings.side.value()
     pixels = {"image": plane.pixels}
     try:
         recipe = make_experiment_recipe(**settings.read_settings())

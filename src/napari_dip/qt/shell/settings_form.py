@@ -45,10 +45,8 @@ _FILTER_LETTERS = 90
 #: Decimal places of a number field whose setting has no step.
 _DECIMALS = 4
 #: Size policy of lists of choices, and the smallest number of visible characters.
-_COMBO_SIZE_POLICY, _MIN_COMBO_LENGTH = (
-    QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon,
-    8,
-)
+_COMBO_SIZE_POLICY = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+_MIN_COMBO_LENGTH = 8
 #: Settings that are shown next to the measured noise, and those of them that can be measured.
 NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
 

@@ -352,10 +352,8 @@ class CropPreviewSection(CollapsibleSection):
         )
         if provenance is None or not isinstance(image, Image):
             return ""
-        recipe, source = (
-            recipe_from_dict(provenance["recipe"]),
-            read_layer_header(image, provenance["report"]["axes"]),
-        )
+        recipe = recipe_from_dict(provenance["recipe"])
+        source = read_layer_header(image, provenance["report"]["axes"])
         plan = preflight(recipe, source, get_allowed_machine(), self._extra_inputs.read_headers())
         if isinstance(plan, Refusal):
             return plan.message

@@ -534,19 +534,15 @@ class Comparison(QWidget):
         fraction = value / 100
         source_layer.visible = result_layer.visible = True
         self._hide_layers_between(source_layer, result_layer)
-        source_opacity, result_opacity = (
-            self._initial_opacities[0],
-            self._initial_opacities[1] * fraction,
-        )
+        source_opacity = self._initial_opacities[0]
+        result_opacity = self._initial_opacities[1] * fraction
         # such an upper layer does not cover the lower one
         if result_layer.blending in ("additive", "minimum"):
             source_opacity *= 1 - fraction
         # the user has swapped the layers
         elif self._get_layer_index(source_layer) > self._get_layer_index(result_layer):
-            source_opacity, result_opacity = (
-                source_opacity * (1 - fraction),
-                self._initial_opacities[1],
-            )
+            source_opacity = source_opacity * (1 - fraction)
+            result_opacity = self._initial_opacities[1]
         elif result_layer.blending == "opaque":
             result_layer.blending = "translucent_no_depth"
         source_layer.opacity, result_layer.opacity = source_opacity, result_opacity

@@ -106,10 +106,8 @@ def fit_joint_network(
     """
     yield Event(message="Starting the engine")
     load_torch()
-    threads, recorder = (
-        choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size)),
-        ControlRecorder(control),
-    )
+    threads = choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size))
+    recorder = ControlRecorder(control)
     store = CheckpointStore(unfinished, resume=resume, restarts=True)
     steps = _measure_and_fit(joint_plan, threads, network_path, store, recorder)
     try:

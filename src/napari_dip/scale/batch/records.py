@@ -38,12 +38,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.scale.batch.jobs import Job
 
-MANIFEST_FILE, TABLE_FILE, PAGE_FILE, RECORDS_FOLDER = (
-    "batch.json",
-    "batch.csv",
-    "batch.html",
-    "records",
-)
+MANIFEST_FILE, TABLE_FILE, PAGE_FILE = "batch.json", "batch.csv", "batch.html"
+RECORDS_FOLDER = "records"
 #: Name of the folder in earlier versions.
 OLD_RECORDS_FOLDER = "receipts"
 #: Maximum bytes of a file per pixel of a result: eight, and the coarser levels of an OME-Zarr.

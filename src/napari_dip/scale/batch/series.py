@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
@@ -75,10 +75,8 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
         chosen.append(eligible[candidate.part])
         members.append(Member(index, origin, size))
     first = chosen[0]
-    units, threads = (
-        list_training_units(first, tuple(members)),
-        choose_thread_count(cores, prod(size)),
-    )
+    units = list_training_units(first, tuple(members))
+    threads = choose_thread_count(cores, prod(size))
     costs = estimate_costs(
         size, units, first.device, threads, first.fit_config, uses_bfloat16=first.has_bfloat16
     )
@@ -177,9 +175,7 @@ def plan_joint_training(
     eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
     if not series.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
         return jobs, None
-    joint_plan = choose_training_files(eligible, cores)
-    if isinstance(joint_plan, Refusal):
-        raise RefusedError(joint_plan)
+    joint_plan = raise_if_refused(choose_training_files(eligible, cores))
 
     def checked(job: Job) -> Job:
         if isinstance(job.plan, Refusal) or job.plan.network is None:

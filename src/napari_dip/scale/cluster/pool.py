@@ -78,11 +78,9 @@ class WorkerInfo:
     def compute_file_memory(self, worker_count: int) -> int:
         """Return the bytes available to a file where `worker_count` workers share the computer."""
         available_bytes = self.machine.memory_bytes // worker_count
-        return (
-            max(1, min(available_bytes, self.memory_limit - WORKER_OVERHEAD_BYTES))
-            if self.memory_limit
-            else available_bytes
-        )
+        if not self.memory_limit:
+            return available_bytes
+        return max(1, min(available_bytes, self.memory_limit - WORKER_OVERHEAD_BYTES))
 
 
 def check_worker_options(
