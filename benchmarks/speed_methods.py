@@ -56,13 +56,13 @@ def ours(problem: Problem, preset: str) -> dict[str, Any]:
         "engine.fit.loop",
         "engine.refinement",
         "pipeline.execute.fit_setup",
-        "pipeline.execute.clock",
+        "pipeline.execute.run_monitor",
         "pipeline.assess.merge",
     ):
         import_module(f"napari_dip.{name}")
-    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
-    RunClock.is_preview_due = _every_report()  # type: ignore[method-assign]
+    RunMonitor.is_preview_due = _every_report()  # type: ignore[method-assign]
     peak, course = Peak(), _run(problem, preset)
     spent, curve = 0.0, []
     while True:

@@ -15,10 +15,10 @@ from napari_dip.tasks.base import (
     FitInput,
     FitMasks,
     FitNoise,
-    FitSetup,
     Inspection,
     Pixels,
     TaskPlan,
+    TaskSetup,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     )
 
 
-def setup_of(task: Task, scene: FitInput, seed: int = 0) -> FitSetup:
+def setup_of(task: Task, scene: FitInput, seed: int = 0) -> TaskSetup:
     """Set a fit up as a run does."""
     return task.setup(scene, torch.Generator().manual_seed(seed))
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from napari_dip.engine import refinement as module
 from napari_dip.engine import refinement as patch_groups
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
-from napari_dip.engine.problem import Estimate, Problem, append_final_step
+from napari_dip.engine.problem import Estimate, Problem, append_postprocessing
 from napari_dip.engine.refinement import refine_by_bm3d
 
 DEVIATION = 0.08
@@ -121,19 +121,23 @@ def test_frequencies_of_correlated_noise_share_all_of_its_power() -> None:
 
 def test_refining_waits_for_the_end_of_a_fit() -> None:
     """Neither judging nor previews ask for it: it is no part of `finish`."""
-    problem = Problem(terms=(), refine=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), final_postprocess=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
-    assert problem.finish(estimate) is estimate
+    assert problem.postprocess(estimate) is estimate
 
 
 def test_a_last_step_follows_whichever_way_a_problem_ends() -> None:
-    problem = Problem(terms=(), refine=lambda estimate: Estimate(estimate.mean + 1))
+    problem = Problem(terms=(), final_postprocess=lambda estimate: Estimate(estimate.mean + 1))
     estimate = Estimate(torch.zeros(1, 1, 4, 4))
-    ended = append_final_step(problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2))
-    assert float(ended.finish(estimate).mean.max()) == 2
-    assert ended.refine is not None
-    assert float(ended.refine(estimate).mean.max()) == 12
-    assert append_final_step(Problem(terms=()), lambda said, done: done).refine is None
+    ended = append_postprocessing(
+        problem, lambda said, done: Estimate(10 * done.mean - said.mean + 2)
+    )
+    assert float(ended.postprocess(estimate).mean.max()) == 2
+    assert ended.final_postprocess is not None
+    assert float(ended.final_postprocess(estimate).mean.max()) == 12
+    assert (
+        append_postprocessing(Problem(terms=()), lambda said, done: done).final_postprocess is None
+    )
 
 
 def test_what_the_pilot_has_smoothed_away_comes_back_where_it_returns() -> None:

@@ -143,7 +143,7 @@ def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
     assert planned(task, spec).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
-    finished = problem.finish(whole)
+    finished = problem.postprocess(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])
     assert problem.terms[0].operator(whole.mean).shape == measurement.shape
 

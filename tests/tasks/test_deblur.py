@@ -53,7 +53,7 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
     assert prior.grid == (24 + beyond, 32 + beyond) == planned(task, SOURCE).network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    finished = problem.finish(prior.estimate(picture)).mean
+    finished = problem.postprocess(prior.estimate(picture)).mean
     edge = beyond // 2
     torch.testing.assert_close(finished, picture[..., edge : edge + 24, edge : edge + 32])
 
@@ -69,7 +69,7 @@ def test_an_even_background_needs_no_term_of_its_own() -> None:
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     one = scene(gaussian_psf((1.2, 1.2)))
     term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
-    assert float((term.fit_mask * term.validation_mask).sum()) == 0
+    assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.measured_mask.min()) == 1
     other = one.measurement + one.masks.validation
     estimate = Estimate(torch.zeros_like(other))

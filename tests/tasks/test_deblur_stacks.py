@@ -34,7 +34,7 @@ from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_dip.tasks.base import FitInput, FitSetup
+    from napari_dip.tasks.base import FitInput, TaskSetup
 
 FAST = {"preset": "fast", "device": "cpu"}
 MACHINE = Machine(
@@ -113,7 +113,7 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
     assert prior.grid == planned(task, source, axes="ZYX").network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    assert problem.finish(prior.estimate(picture)).mean.shape == one.measurement.shape
+    assert problem.postprocess(prior.estimate(picture)).mean.shape == one.measurement.shape
     assert isinstance(prior, RandomInputPrior)
     assert (
         prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 3
@@ -183,7 +183,7 @@ def test_the_command_takes_the_distance_of_planes_from_the_file(tmp_path: Path, 
     assert read_spec(output).scale == pytest.approx((0.6, 0.2, 0.2))
 
 
-def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, FitSetup, torch.Tensor]:
+def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, TaskSetup, torch.Tensor]:
     """Blur bright points with a PSF `wrong` times as wide as is told; task, setup, truth."""
     truth = torch.from_numpy(blobs(8, 20)).float()[None, None] / 20
     kernel = gaussian_psf(tuple(wrong * sigma for sigma in SIGMAS))
@@ -237,9 +237,11 @@ def test_a_network_that_is_far_off_spoils_nothing_and_a_good_one_is_taken() -> N
     assert smooth is not None
     bad, good = torch.rand(truth.shape), truth - (smooth.full_data_best - smooth.best)
     alone = off(smooth.full_data_best, truth)
-    assert off(problem.finish(Estimate(bad)).mean, truth) < 1.02 * alone
-    assert off(problem.finish(Estimate(good)).mean, truth) < 0.9 * alone
-    torch.testing.assert_close(problem.finish(Estimate(smooth.best)).mean, smooth.full_data_best)
+    assert off(problem.postprocess(Estimate(bad)).mean, truth) < 1.02 * alone
+    assert off(problem.postprocess(Estimate(good)).mean, truth) < 0.9 * alone
+    torch.testing.assert_close(
+        problem.postprocess(Estimate(smooth.best)).mean, smooth.full_data_best
+    )
 
 
 def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None:

@@ -81,15 +81,15 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
 def test_guarded_pixels_never_drive() -> None:
     problem = seen_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
-    assert float((term.fit_mask * scene("random-input").masks.guard).sum()) == 0
+    assert float((term.training_weight * scene("random-input").masks.guard).sum()) == 0
 
 
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
     one = scene("blind-spot")
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
-    finished = seen_problem(Denoise(), one).finish(blind)
+    finished = seen_problem(Denoise(), one).postprocess(blind)
     torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
-    assert seen_problem(Denoise(), scene("random-input")).finish(blind) is blind
+    assert seen_problem(Denoise(), scene("random-input")).postprocess(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
@@ -138,7 +138,7 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     apart = [
         float(
             (
-                seen_problem(Denoise(temporal_smoothing=weight), one).finish(blind).mean
+                seen_problem(Denoise(temporal_smoothing=weight), one).postprocess(blind).mean
                 - one.series.previous.picture
             )
             .abs()

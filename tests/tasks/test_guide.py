@@ -18,8 +18,8 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.execute.fit_setup import UnitFit
-from napari_dip.pipeline.execute.joint_training import RunningFit, select_best_fit
+from napari_dip.pipeline.execute.fit_setup import PreparedFit
+from napari_dip.pipeline.execute.joint_training import FitRun, select_best_fit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -167,7 +167,7 @@ def test_a_guide_that_shows_the_structure_is_of_use() -> None:
 def test_where_the_guide_loses_the_pixels_are_those_of_denoising(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def second(finished: list[RunningFit]) -> RunningFit:
+    def second(finished: list[FitRun]) -> FitRun:
         return finished[-1]
 
     monkeypatch.setattr("napari_dip.pipeline.execute.joint_training.select_best_fit", second)
@@ -223,7 +223,7 @@ def test_planes_may_be_channels() -> None:
     assert answer.image.shape == (32, 32)
 
 
-def finished(error: float, seed: int) -> RunningFit:
+def finished(error: float, seed: int) -> FitRun:
     """A fit that is off by that much, with a noise of 0.2."""
     one = scene("guided")
     rng = torch.Generator().manual_seed(seed)
@@ -234,7 +234,7 @@ def finished(error: float, seed: int) -> RunningFit:
     return runner(one, mean)
 
 
-def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> RunningFit:
+def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
     estimate = Estimate(mean, torch.zeros_like(mean))
     result = FitResult(
         estimate=estimate,
@@ -249,7 +249,7 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> RunningF
         weights={},
         notes=(),
     )
-    ready = UnitFit(
+    ready = PreparedFit(
         unit=None,
         problem=seen_problem(Guide(), one),
         prior=None,
@@ -258,7 +258,7 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> RunningF
         seed=0,
         fit_input=one,
     )  # type: ignore[arg-type]
-    return RunningFit(setup=ready, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
+    return FitRun(prepared_fit=ready, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
 
 
 def test_the_fit_wins_that_foretells_hidden_pixels_best() -> None:

@@ -165,7 +165,11 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     for prior in ("masked-input", "random-input", "random-input-no-skips"):
         one = scene(prior, half_missing())
         assert (
-            float((seen_problem(Inpaint(), one).terms[0].fit_mask * (1 - one.masks.measured)).sum())
+            float(
+                (
+                    seen_problem(Inpaint(), one).terms[0].training_weight * (1 - one.masks.measured)
+                ).sum()
+            )
             == 0
         )
     one = scene("masked-input", half_missing())
@@ -295,7 +299,7 @@ def test_the_report_says_which_prior_the_holes_asked_for() -> None:
 def test_finishing_keeps_what_was_measured() -> None:
     one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
-    finished = seen_problem(Inpaint(), one).finish(wrong)
+    finished = seen_problem(Inpaint(), one).postprocess(wrong)
     known = one.masks.measured.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())

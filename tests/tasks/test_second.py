@@ -121,10 +121,10 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
     first, second = seen_problem(Denoise(prior="random-input"), scene()).terms
     assert float(first.validation_mask.sum()) == 0
-    assert float(first.fit_mask.min()) == 1
-    assert float((second.fit_mask * second.validation_mask).sum()) == 0
+    assert float(first.training_weight.min()) == 1
+    assert float((second.training_weight * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
     noise = replace(scene().noise, variance=scene().noise.variance.select(0))
     single = replace(scene(), measurement=scene().measurement[:1], noise=noise)
     (only,) = seen_problem(Denoise(prior="random-input"), single).terms
-    assert float((only.fit_mask * only.validation_mask).sum()) == 0
+    assert float((only.training_weight * only.validation_mask).sum()) == 0

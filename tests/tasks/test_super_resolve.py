@@ -88,7 +88,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     estimate = prior.estimate(picture)
     factors = planned(task, spec).get_factors("YX")
     result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
-    assert problem.finish(estimate).mean.shape[2:] == result
+    assert problem.postprocess(estimate).mean.shape[2:] == result
 
 
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
@@ -132,7 +132,7 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     term = seen_problem(SuperResolve(factor="4"), scene()).terms[0]
-    assert float((term.fit_mask * term.validation_mask).sum()) == 0
+    assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.measured_mask.min()) == 1
 
 
@@ -165,8 +165,8 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 def test_patches_judge_and_drive_nothing() -> None:
     one = replace(scene(48, 64), prior=ZSSR.key)
     term = seen_problem(SuperResolve(), one).terms[0]
-    assert float((term.fit_mask * term.validation_mask).sum()) == 0
-    assert float((term.fit_mask + term.validation_mask).min()) == 1
+    assert float((term.training_weight * term.validation_mask).sum()) == 0
+    assert float((term.training_weight + term.validation_mask).min()) == 1
     assert 0.05 < float(term.validation_mask.mean()) < 0.25
     patches = term.validation_mask.reshape(12, 4, 16, 4)
     torch.testing.assert_close(patches, patches[:, :1, :, :1].expand_as(patches))
@@ -179,7 +179,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     one = replace(one, prior=ZSSR.key, noise=replace(one.noise, variance=noiseless))
     problem = seen_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
-    finished = problem.finish(Estimate(flat, flat - 2)).mean
+    finished = problem.postprocess(Estimate(flat, flat - 2)).mean
     left = problem.terms[0].operator(finished) - one.measurement
     assert float(left.std()) < 0.1 * float(one.measurement.std())
 

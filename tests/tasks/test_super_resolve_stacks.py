@@ -101,7 +101,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     factors = planned(task, spec, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
-    assert problem.finish(prior.estimate(picture)).mean.shape[2:] == result
+    assert problem.postprocess(prior.estimate(picture)).mean.shape[2:] == result
 
 
 def test_a_pixel_that_judges_is_not_in_the_code() -> None:
@@ -172,5 +172,5 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     ]
     assert errors[0] < 0.2 * errors[1]
     # in the end the pixels that judged are begun from, too
-    finished = problem.finish(Estimate(prior.baseline)).mean
+    finished = problem.postprocess(Estimate(prior.baseline)).mean
     assert float((operator(finished) - coarse).square().mean()) < 0.2 * errors[1]

@@ -41,7 +41,7 @@ from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.execute.clock import make_keep_after_control
+from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import measure_tiles, open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files

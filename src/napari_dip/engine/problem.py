@@ -150,13 +150,13 @@ class Term:
         Training loss.
     likelihood : Fidelity
         Negative log-likelihood, which early stopping and the choice between priors compare.
-    fit_mask : Tensor
+    training_weight : Tensor
         (B, 1, *measured) float32, 1 at training pixels.
     validation_mask : Tensor
         (B, 1, *measured) float32, 1 at validation pixels. The guard band around them is in
         neither mask.
-    measured_mask : Tensor
-        (B, 1, *measured) float32, 1 at measured pixels. It replaces `fit_mask` in the refit on
+    refit_weight : Tensor
+        (B, 1, *measured) float32, 1 at measured pixels. It replaces `training_weight` in the refit on
         training and validation pixels.
     refit_fidelity : Fidelity or None
         Training loss of that refit, for a `fidelity` that itself excludes validation pixels;
@@ -167,9 +167,9 @@ class Term:
     operator: Operator
     fidelity: Fidelity
     likelihood: Fidelity
-    fit_mask: Tensor
+    training_weight: Tensor
     validation_mask: Tensor
-    measured_mask: Tensor
+    refit_weight: Tensor
     refit_fidelity: Fidelity | None = None
 
 
@@ -186,29 +186,31 @@ class Problem:
     terms : tuple of Term
         One for each measurement of the same picture.
     penalties : tuple of (weight, Penalty)
-    finish : callable
+    postprocess : callable
         Final step from the averaged estimate to the picture, such as the posterior mean.
-    finish_on_grid : callable
-        The part of `finish` that keeps the network's grid, without the crop to the image. Its
+    postprocess_on_grid : callable
+        The part of `postprocess` that keeps the network's grid, without the crop to the image. Its
         result is compared with the measurement after the fit.
     sure_term : callable or None
         Term that is added to the validation loss for errors that validation pixels cannot
         measure, such as noise that the network copies.
-    refine : callable or None
-        Slower and better replacement of `finish`, used when the fit ends by itself. None:
-        `finish`. It is not used for previews, nor when the user ends the fit.
+    final_postprocess : callable or None
+        Slower and better replacement of `postprocess`, used when the fit ends by itself. None:
+        `postprocess`. It is not used for previews, nor when the user ends the fit.
     """
 
     terms: tuple[Term, ...]
     penalties: tuple[tuple[float, Penalty], ...] = ()
-    finish: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
-    finish_on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    postprocess: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
+    postprocess_on_grid: Callable[[Estimate], Estimate] = field(default=_return_unchanged)
     sure_term: Callable[[Estimate], Tensor] | None = None
-    refine: Callable[[Estimate], Estimate] | None = None
+    final_postprocess: Callable[[Estimate], Estimate] | None = None
 
 
-def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Estimate]) -> Problem:
-    """Return the problem with one more step after both `finish` and `refine`.
+def append_postprocessing(
+    problem: Problem, last: Callable[[Estimate, Estimate], Estimate]
+) -> Problem:
+    """Return the problem with one more step after both `postprocess` and `final_postprocess`.
 
     Parameters
     ----------
@@ -220,8 +222,12 @@ def append_final_step(problem: Problem, last: Callable[[Estimate, Estimate], Est
     def append(step: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
         return lambda estimate: last(estimate, step(estimate))
 
-    refine = None if problem.refine is None else append(problem.refine)
-    return replace(problem, finish=append(problem.finish), refine=refine)
+    final_postprocess = (
+        None if problem.final_postprocess is None else append(problem.final_postprocess)
+    )
+    return replace(
+        problem, postprocess=append(problem.postprocess), final_postprocess=final_postprocess
+    )
 
 
 def compute_validation_loss(

@@ -126,7 +126,7 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
         history.append(
             ValidationRecord(
                 iteration=iteration,
-                fit_loss=float("nan"),
+                training_loss=float("nan"),
                 validation_loss=float(validation_errors[iteration - 1]),
             )
         )

@@ -155,7 +155,7 @@ def iter_fit(
     """
     architecture = architecture or setup.architecture
     problem, prior = _build_experiment_problem(target, setup, block, architecture)
-    schedule = _make_schedule(setup, architecture, average=average, report_every=1)
+    schedule = _make_schedule(setup, architecture, average=average, validation_interval=1)
     is_preview_due = (lambda _: True) if pictures else (lambda _: False)
     loop = fit(
         problem,
@@ -200,7 +200,7 @@ def find_validation_stop(
     problem, prior = _build_experiment_problem(target, setup, block, setup.architecture)
     average = compute_output_decay(setup.iterations)
     schedule = _make_schedule(
-        setup, setup.architecture, average=average, report_every=VALIDATION_INTERVAL
+        setup, setup.architecture, average=average, validation_interval=VALIDATION_INTERVAL
     )
     stop = make_validation_stop_rule(compute_patience(setup.iterations, VALIDATION_INTERVAL))
     loop = fit(problem, prior, schedule, stop, seed=setup.seed, control=control)
@@ -248,9 +248,9 @@ def _build_experiment_problem(
         operator=Identity(),
         fidelity=error,
         likelihood=error,
-        fit_mask=all_pixels - guard_mask,
+        training_weight=all_pixels - guard_mask,
         validation_mask=validation_mask,
-        measured_mask=all_pixels,
+        refit_weight=all_pixels,
     )
     rng = torch.Generator().manual_seed(setup.seed)
     prior = build_from_architecture(architecture, tuple(target.shape), rng)
@@ -260,7 +260,7 @@ def _build_experiment_problem(
 
 
 def _make_schedule(
-    setup: ExperimentSetup, architecture: Architecture, *, average: float, report_every: int
+    setup: ExperimentSetup, architecture: Architecture, *, average: float, validation_interval: int
 ) -> Schedule:
     """Make the schedule with the rate and the optimiser of an architecture."""
     count = setup.iterations
@@ -270,7 +270,7 @@ def _make_schedule(
         stop_at=count,
         warm_up=0.0,
         average_decay=average,
-        report_every=report_every,
+        validation_interval=validation_interval,
     )
     if (optimiser := OPTIMISERS.get(architecture.optimizer)) is None:
         return schedule
@@ -295,7 +295,7 @@ def _read_iterations(
             validation_record = progress.validation_record
             record = IterationRecord(
                 validation_record.iteration,
-                validation_record.fit_loss,
+                validation_record.training_loss,
                 validation_error=validation_record.validation_loss,
             )
             if not pictures:

@@ -70,7 +70,7 @@ def restore(
     FailedError
         If the run failed after work had begun.
     """
-    from napari_dip.pipeline.execute.clock import make_keep_after_control
+    from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
     from napari_dip.pipeline.machine import detect_machine

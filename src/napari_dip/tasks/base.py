@@ -514,7 +514,7 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FitSetup:
+class TaskSetup:
     """Hold what is fitted: problem, prior, and the input that both were built from."""
 
     problem: Problem
@@ -556,7 +556,7 @@ class Task(ABC):
         return Inspection()
 
     @abstractmethod
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build problem and prior of one fit; the untrained weights are drawn from `rng`."""
 
     @final

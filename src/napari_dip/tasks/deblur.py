@@ -16,12 +16,12 @@ from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     IMAGE,
     FitInput,
-    FitSetup,
     Inspection,
     Pixels,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.initial_estimate import (
@@ -213,7 +213,7 @@ class Deblur(Task):
         kernel, notes = get_psf_source(self).make_kernel(headers["image"], picture, axes)
         return {"psf": kernel.numpy()}, notes
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         operator, dark = self._make_operator(fit_input), self._compute_dark_level(fit_input)
         random_input, guess = RandomInput(grid=operator.compute_grid(fit_input.grid)), None
@@ -221,7 +221,7 @@ class Deblur(Task):
             guess = compute_initial_estimate(fit_input, operator, dark)
             random_input = guess.add_to_input(random_input)
         options = PriorOptions(random_input=random_input)
-        return FitSetup(
+        return TaskSetup(
             prior=PRIORS[fit_input.prior].build(fit_input, rng, options),
             problem=self._make_problem(fit_input, dark, guess),
             fit_input=fit_input,
@@ -258,24 +258,24 @@ class Deblur(Task):
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
             likelihood=gaussian_deviance(noise.variance),
-            fit_mask=masks.visible,
+            training_weight=masks.visible,
             validation_mask=masks.validation,
-            measured_mask=refitted,
+            refit_weight=refitted,
             refit_fidelity=make_fidelity(refitted),
         )
         penalties = make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind)
         if self.non_negative:
             penalties += ((1.0, lower_bound_penalty(dark, noise.level)),)
-        finish = make_crop_to_frame(self._compute_margin(fit_input))
+        postprocess = make_crop_to_frame(self._compute_margin(fit_input))
         if smooth is None:
-            return Problem(terms=(term,), penalties=penalties, finish=finish)
+            return Problem(terms=(term,), penalties=penalties, postprocess=postprocess)
         bound = dark if self.non_negative else None
         mix = make_validated_mixture(smooth, fit_input, term.operator, bound)
         return Problem(
             terms=(term,),
             penalties=(*penalties, make_proximity_penalty(smooth)),
-            finish=lambda estimate: finish(mix(estimate)),
-            finish_on_grid=mix,
+            postprocess=lambda estimate: postprocess(mix(estimate)),
+            postprocess_on_grid=mix,
         )
 
     def _compute_power_floor(self, fit_input: FitInput) -> float:
@@ -403,7 +403,7 @@ class BlindDeblur(Task):
             has_single_pixel_blind_spot=True,
         )
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Estimate the blur, then set up as for a known PSF, with an operator that holds it."""
         from napari_dip.engine.operators.convolution import LearnedConvolution
 

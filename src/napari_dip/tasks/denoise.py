@@ -16,12 +16,12 @@ from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     IMAGE,
     FitInput,
-    FitSetup,
     Inspection,
     Pixels,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS, check_map_pixels, check_maps
@@ -77,16 +77,16 @@ if TYPE_CHECKING:
 def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
     """Append upscaling to the final steps of a problem, if the fit runs at half resolution."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
-    from napari_dip.engine.problem import append_final_step
+    from napari_dip.engine.problem import append_postprocessing
 
     half_resolution = fit_input.half_resolution
     if half_resolution is None:
         return problem
     grid = half_resolution.upscaled_grid
-    upscaled = append_final_step(problem, lambda _, done: upscale_estimate(done, grid))
+    upscaled = append_postprocessing(problem, lambda _, done: upscale_estimate(done, grid))
     # BM3D of a colour camera runs at full size
     if half_resolution.camera_noise is not None:
-        upscaled = replace(upscaled, refine=problem.refine)
+        upscaled = replace(upscaled, final_postprocess=problem.final_postprocess)
     return upscaled
 
 
@@ -242,7 +242,7 @@ class Denoise(Task):
             prepare=model.prepare_inputs,
         )
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior that was chosen, and the problem: the image plus noise is measured."""
         prior_spec, model = PRIORS[fit_input.prior], self._noise_model
         fit_input = model.prepare_fit_input(prior_spec.prepare(fit_input))
@@ -251,7 +251,7 @@ class Denoise(Task):
             predicts_measured=True,
             random_input=RandomInput(architecture=self.architecture),
         )
-        return FitSetup(
+        return TaskSetup(
             prior=prior_spec.build(model.limit_network_input(fit_input), rng, options),
             problem=self._make_problem(fit_input, options),
             fit_input=fit_input,

@@ -15,13 +15,13 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     IMAGE,
     FitInput,
-    FitSetup,
     Input,
     Inspection,
     Pixels,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
@@ -199,7 +199,7 @@ class Guide(Task):
         guide, note = _align_guide(guide, image)
         return {"guide": guide}, (note,)
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of denoising: the measurement is image plus noise."""
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),

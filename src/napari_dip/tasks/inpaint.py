@@ -15,13 +15,13 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     IMAGE,
     FitInput,
-    FitSetup,
     Input,
     Inspection,
     Pixels,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
@@ -223,7 +223,7 @@ class Inpaint(Task):
             "from its edge",
         )
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem of the measured pixels alone."""
         if patches := choose_validation_patches(fit_input.masks.low_noise):
             masks = fit_input.masks.redraw_validation(*patches)
@@ -235,11 +235,13 @@ class Inpaint(Task):
         setup = PRIORS[fit_input.prior].setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)
 
-        def finish(estimate: Estimate) -> Estimate:
-            restored = problem.finish(estimate) if self.unmasked == "denoise" else None
+        def postprocess(estimate: Estimate) -> Estimate:
+            restored = problem.postprocess(estimate) if self.unmasked == "denoise" else None
             return self._insert_measured_pixels(fit_input, estimate, restored)
 
-        return replace(setup, problem=replace(problem, finish=finish, refine=None))
+        return replace(
+            setup, problem=replace(problem, postprocess=postprocess, final_postprocess=None)
+        )
 
     def _make_hole_mask(
         self, extra_inputs: Mapping[str, npt.NDArray[np.float32]]

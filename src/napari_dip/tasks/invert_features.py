@@ -11,12 +11,12 @@ from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     FitInput,
-    FitSetup,
     Inspection,
     Pixels,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.network_import.loading import (
@@ -258,7 +258,7 @@ class InvertFeatures(Task):
         )
         return {**extra_inputs, "range": np.array([black, white], np.float32)}, notes
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem, whose loss compares activations, not pixels."""
         from napari_dip.engine.likelihood.penalties import total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
@@ -273,7 +273,7 @@ class InvertFeatures(Task):
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise RefusedError("layer-silent", layer=self.layer, name="the image")
-        return FitSetup(prior=prior, problem=problem, fit_input=fit_input)
+        return TaskSetup(prior=prior, problem=problem, fit_input=fit_input)
 
     def _make_operator(self, fit_input: FitInput) -> FeatureOperator:
         import torch

@@ -187,11 +187,11 @@ def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
             picture = picture.narrow(axis, pixels, picture.shape[axis] - 2 * pixels)
         return picture
 
-    def finish(estimate: Estimate) -> Estimate:
+    def postprocess(estimate: Estimate) -> Estimate:
         log_variance = estimate.log_variance
         return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
 
-    return finish
+    return postprocess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -385,12 +385,12 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     variance. For all others it is a term of the loss.
     """
     from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
-    from napari_dip.engine.problem import append_final_step
+    from napari_dip.engine.problem import append_postprocessing
 
     previous, prior = fit_input.series.previous, PRIORS[fit_input.prior]
     if previous is None or not weight or not prior.allows_temporal_smoothing:
         return problem
     if not prior.sees_image:
-        term = make_temporal_term(previous, fit_input.noise.level, weight, problem.finish)
+        term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
-    return append_final_step(problem, lambda _, done: smooth_temporally(done, previous, weight))
+    return append_postprocessing(problem, lambda _, done: smooth_temporally(done, previous, weight))

@@ -16,10 +16,10 @@ from pydantic_core import PydanticCustomError
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
     FitInput,
-    FitSetup,
     Setting,
     Task,
     TaskPlan,
+    TaskSetup,
     TaskSpec,
 )
 from napari_dip.tasks.priors.prior_spec import (
@@ -258,7 +258,7 @@ class SuperResolve(Task):
             and min(source.grid) >= MIN_ZSSR_SIDE
         )
 
-    def setup(self, fit_input: FitInput, rng: torch.Generator) -> FitSetup:
+    def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
         axes, prior = _get_spatial_axes(fit_input), PRIORS[fit_input.prior]
         factors = self._get_factors(axes)
@@ -288,7 +288,7 @@ class SuperResolve(Task):
                 start = backprojected  # see `CORRECTION_RANGE_FACTOR`
             random_input = _add_estimates(random_input, interpolated, backprojected, start)
         options = PriorOptions(random_input=random_input)
-        return FitSetup(
+        return TaskSetup(
             prior=prior.build(fit_input, rng, options),
             problem=self._make_problem(fit_input, coarser, start),
             fit_input=fit_input,
@@ -302,12 +302,12 @@ class SuperResolve(Task):
         from napari_dip.engine.problem import Problem, Term
 
         masks, noise = fit_input.masks, fit_input.noise.variance
-        finish = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
+        postprocess = crop = make_crop_to_frame(self._compute_margin(_get_spatial_axes(fit_input)))
         if start is not None:
             _, complete = self._fit_interpolation(fit_input, coarser, masks.measured)
             change = complete - start
 
-            def finish(estimate: Estimate) -> Estimate:
+            def postprocess(estimate: Estimate) -> Estimate:
                 """Crop, after adding what the validation pixels change in the start."""
                 return crop(estimate._replace(mean=estimate.mean + change))
 
@@ -316,12 +316,12 @@ class SuperResolve(Task):
             operator=coarser,
             fidelity=weighted_residual(noise),
             likelihood=gaussian_deviance(noise),
-            fit_mask=masks.visible,
+            training_weight=masks.visible,
             validation_mask=masks.validation,
             # with a start, the final step adds the validation pixels instead of the refit
-            measured_mask=masks.measured if start is None else masks.visible,
+            refit_weight=masks.measured if start is None else masks.visible,
         )
-        return Problem(terms=(term,), finish=finish)
+        return Problem(terms=(term,), postprocess=postprocess)
 
     def _make_operator(self, axes: str) -> Operator:
         """Return the blur by the PSF followed by the downsampling."""

@@ -53,9 +53,9 @@ def scene(side: int = 16) -> tuple[Problem, RandomInputPrior]:
         operator=Identity(),
         fidelity=least_squares(0.01),
         likelihood=likelihood,
-        fit_mask=driving,
+        training_weight=driving,
         validation_mask=held_out,
-        measured_mask=everywhere,
+        refit_weight=everywhere,
     )
     net = Hourglass(2, 2, 1, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
     return Problem(terms=(term,)), RandomInputPrior(
@@ -106,7 +106,7 @@ def test_a_processor_learns_operation_by_operation_and_nobody_is_told() -> None:
 def test_a_fit_that_cannot_be_recorded_comes_to_the_same_picture_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    schedule = make_single_phase_schedule(8, 1e-2, report_every=2)
+    schedule = make_single_phase_schedule(8, 1e-2, validation_interval=2)
     said, plain = ended(fit(*scene(), schedule, never_stop, seed=0))
     assert not said
     # torch itself refuses to record where there is no card

@@ -55,9 +55,9 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
         operator=Identity(),
         fidelity=fidelity,
         likelihood=gaussian_deviance(noise),
-        fit_mask=everywhere - held_out,
+        training_weight=everywhere - held_out,
         validation_mask=held_out,
-        measured_mask=everywhere,
+        refit_weight=everywhere,
     )
     if kind == "noise":
         net = Hourglass(len(grid), 4, 1, (8, 16, 16), skip_channels=4, is_normalised=True, rng=rng)
@@ -74,7 +74,7 @@ def scene(grid: tuple[int, ...], kind: str = "blind-spot") -> tuple[Problem, Pri
             noise, measurement, estimate, assumed_noise_fraction=1.0, validation_mask=held_out
         )
 
-    return Problem(terms=(term,), finish=finish), prior, truth
+    return Problem(terms=(term,), postprocess=finish), prior, truth
 
 
 def drain(loop: Iterator[FitProgress]) -> tuple[list[FitProgress], FitResult | None]:
@@ -119,7 +119,7 @@ def test_the_same_seed_gives_the_same_bytes(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blind-spot", "noise"])
 def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
-    schedule = make_single_phase_schedule(60, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
     points: list[Checkpoint] = []
     problem, prior, _ = scene((24, 24), kind)
     loop = fit(problem, prior, schedule, never_stop, seed=4, keep_checkpoint=points.append)
@@ -134,7 +134,7 @@ def test_a_resumed_fit_ends_with_the_same_bytes(kind: str) -> None:
 
 def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
     points: list[Checkpoint] = []
-    schedule = make_single_phase_schedule(60, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(60, 0.01, validation_interval=10)
 
     def after_forty(history: Sequence[ValidationRecord]) -> Stop | None:
         return read_stop("enough") if history[-1].iteration >= 40 else None
@@ -152,7 +152,7 @@ def test_a_fit_that_had_stopped_does_not_go_on_when_resumed() -> None:
 
 def test_a_fit_that_used_all_iterations_says_so_even_if_the_rule_has_enough_by_then() -> None:
     points: list[Checkpoint] = []
-    schedule = make_single_phase_schedule(20, 0.01, report_every=10)
+    schedule = make_single_phase_schedule(20, 0.01, validation_interval=10)
 
     def at_last(history: Sequence[ValidationRecord]) -> Stop | None:
         return read_stop("enough") if history[-1].iteration == 20 else None
@@ -329,9 +329,9 @@ def breaking(at: int, times: int) -> Callable[[torch.Tensor], torch.Tensor]:
 def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
     problem, prior, truth = scene((32, 32))
     problem = Problem(
-        terms=problem.terms, penalties=((1.0, breaking(60, 1)),), finish=problem.finish
+        terms=problem.terms, penalties=((1.0, breaking(60, 1)),), postprocess=problem.postprocess
     )
-    schedule = make_single_phase_schedule(150, 0.005, average_decay=0.95, report_every=10)
+    schedule = make_single_phase_schedule(150, 0.005, average_decay=0.95, validation_interval=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert len(result.notes) == 1
@@ -342,9 +342,11 @@ def test_a_breakdown_restores_weights_and_goes_on_slower() -> None:
 def test_a_fit_that_keeps_breaking_down_ends_with_its_best() -> None:
     problem, prior, truth = scene((32, 32))
     problem = Problem(
-        terms=problem.terms, penalties=((1.0, breaking(110, 10**6)),), finish=problem.finish
+        terms=problem.terms,
+        penalties=((1.0, breaking(110, 10**6)),),
+        postprocess=problem.postprocess,
     )
-    schedule = make_single_phase_schedule(300, 0.005, average_decay=0.95, report_every=10)
+    schedule = make_single_phase_schedule(300, 0.005, average_decay=0.95, validation_interval=10)
     _, result = drain(fit(problem, prior, schedule, never_stop, seed=0))
     assert result is not None
     assert "broke down" in str(result.stop)
@@ -412,7 +414,7 @@ def test_history_is_judged_on_the_average() -> None:
         fit(
             problem,
             prior,
-            make_single_phase_schedule(30, 0.005, report_every=10),
+            make_single_phase_schedule(30, 0.005, validation_interval=10),
             never_stop,
             seed=0,
         )
@@ -433,7 +435,7 @@ def kept_iteration(losses: list[float], *, reveals: bool) -> int:
     prior.reveals_validation = reveals
     told = iter(losses)
     judged = replace(problem, sure_term=lambda _: torch.tensor(1e3 * next(told)))
-    schedule = make_single_phase_schedule(10 * len(losses), 0.005, report_every=10)
+    schedule = make_single_phase_schedule(10 * len(losses), 0.005, validation_interval=10)
     _, result = drain(fit(judged, prior, schedule, never_stop, seed=0))
     assert result is not None
     return result.best_iteration
@@ -471,7 +473,7 @@ def test_a_fit_that_had_begun_to_overfit_is_not_driven_further() -> None:
     problem, prior, _ = scene((24, 24), "noise")
     looks = iter(range(100))
     worse = replace(problem, sure_term=lambda _: torch.tensor(10.0 * next(looks)))
-    schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, report_every=10)
+    schedule = make_single_phase_schedule(200, 0.01, refit_iterations=40, validation_interval=10)
     _, result = drain(fit(worse, prior, schedule, make_validation_stop_rule(30), seed=0))
     assert result is not None
     assert result.best_iteration == 10

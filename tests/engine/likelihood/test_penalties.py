@@ -90,9 +90,9 @@ def coarse_term(operator: torch.nn.Module, side: int) -> Term:
         operator=operator,
         fidelity=weighted_residual(noise),
         likelihood=likelihood,
-        fit_mask=all_pixels,
+        training_weight=all_pixels,
         validation_mask=all_pixels,
-        measured_mask=all_pixels,
+        refit_weight=all_pixels,
     )
 
 

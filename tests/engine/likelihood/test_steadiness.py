@@ -113,9 +113,9 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         operator=Identity(),
         fidelity=weighted_residual(noise),
         likelihood=gaussian_deviance(noise),
-        fit_mask=ones,
+        training_weight=ones,
         validation_mask=ones,
-        measured_mask=ones,
+        refit_weight=ones,
     )
     still = make_temporal_term(
         PreviousFrame(picture=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is

@@ -79,10 +79,10 @@ def test_a_fit_goes_on_from_a_copy_as_if_nothing_had_been(make):
     first, again = stepper(make), stepper(make)
     for _ in range(4):
         first.advance()
-    copy = first.state()
+    copy = first.state_dict()
     for _ in range(3):
         first.advance()
-    again.load(copy)
+    again.load_state_dict(copy)
     for _ in range(3):
         again.advance()
     for one, other in zip(first.prior.net.parameters(), again.prior.net.parameters(), strict=True):
@@ -99,9 +99,9 @@ def stepper(make):
         operator=Identity(),
         fidelity=error,
         likelihood=error,
-        fit_mask=there,
+        training_weight=there,
         validation_mask=held_out,
-        measured_mask=there,
+        refit_weight=there,
     )
     net = Decoder((16, 16), 4, 1, (4, 4), rng=drawn())
     prior = RandomInputPrior(net, torch.rand(1, 4, 8, 8, generator=drawn(1)), 0.0, grid=(16, 16))

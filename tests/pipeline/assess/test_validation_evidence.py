@@ -15,7 +15,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
     compute_validation_evidence,
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from napari_dip.pipeline.execute.fit_setup import make_fit
+from napari_dip.pipeline.execute.fit_setup import prepare_fit
 from run_scene import plan_for, shot, truth
 
 SIDE = 128
@@ -29,7 +29,7 @@ def ready():
     calibration = image.calibration
     clean = (truth(SIDE) + 100 - calibration.offset[0]) / calibration.scale[0]
     picture = torch.from_numpy(clean.astype(np.float32))[None, None]
-    return make_fit(image, image.plan.units[0]), picture
+    return prepare_fit(image, image.plan.units[0]), picture
 
 
 def evidence(fit, picture):

@@ -155,11 +155,11 @@ def there(iteration: int) -> Checkpoint:
 
     state: Any = {"weight.0": OnCard(), "rng": OnCard()}
     return Checkpoint(
-        step=state,
-        rollback=state,
-        best=state,
+        trainer_state=state,
+        rollback_state=state,
+        best_average=state,
         best_iteration=iteration,
-        history=(ValidationRecord(iteration=iteration, fit_loss=0.0, validation_loss=0.0),),
+        history=(ValidationRecord(iteration=iteration, training_loss=0.0, validation_loss=0.0),),
         rollbacks=0,
     )
 

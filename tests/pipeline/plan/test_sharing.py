@@ -17,8 +17,8 @@ from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.executor import Executor
+from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.plan.joint_training import (
     MAX_MEMBER_PIXELS,
     MAX_MEMBERS,
@@ -254,8 +254,8 @@ def test_frames_need_the_network_of_all_and_not_each_other() -> None:
     pictures = []
     for order in (frames, frames[::-1]):
         merge = ResultMerger(image)
-        clock = RunClock(plan, lambda: Control.GO, None)
-        for _ in Executor(merge, clock).run((*first, *order)):
+        monitor = RunMonitor(plan, lambda: Control.GO, None)
+        for _ in Executor(merge, monitor).run((*first, *order)):
             pass
         pictures.append(merge.get_estimates()[0])
     np.testing.assert_array_equal(*pictures)

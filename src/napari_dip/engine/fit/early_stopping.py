@@ -17,7 +17,7 @@ class ValidationRecord:
     ----------
     iteration : int
         1-based.
-    fit_loss : float
+    training_loss : float
         Negative log-likelihood of the training pixels, averaged over the iterations since the
         previous report.
     validation_loss : float
@@ -25,7 +25,7 @@ class ValidationRecord:
     """
 
     iteration: int
-    fit_loss: float
+    training_loss: float
     validation_loss: float
 
 

@@ -87,14 +87,14 @@ def fit(
             break
         trainer.advance()
         is_last = trainer.iteration == schedule.stop_at
-        if is_report := is_last or trainer.iteration % schedule.report_every == 0:
-            note = state.report()
+        if is_validation := is_last or trainer.iteration % schedule.validation_interval == 0:
+            note = state.validate()
             stop = _ask_stop_rule(state, stop_rule)
             if keep_checkpoint is not None:
                 keep_checkpoint(state.make_checkpoint())
             yield state.make_progress(note=note)
-        if preview_due(is_report and not trainer.has_validation_input):
-            yield state.make_progress(estimate=problem.finish(state.make_preview()))
+        if preview_due(is_validation and not trainer.has_validation_input):
+            yield state.make_progress(estimate=problem.postprocess(state.make_preview()))
     if (yield from _refit_on_all_pixels(state, stop, control, preview_due)):
         return None
     return (yield from _finish(state, _complete_stop_reason(stop, state), control))
@@ -107,9 +107,9 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     the iterations of the refit, as the progress reports do.
     """
     schedule, iteration = state.trainer.schedule, state.trainer.iteration
-    if stop is not None and state.last_report < schedule.stop_at:
+    if stop is not None and state.last_validation_iteration < schedule.stop_at:
         return stop
-    refitted = iteration == state.last_report and bool(schedule.refit_iterations)
+    refitted = iteration == state.last_validation_iteration and bool(schedule.refit_iterations)
     return make_stop(StopReason.ITERATIONS, count=iteration, refitted=refitted)
 
 
@@ -124,7 +124,7 @@ def _refit_on_all_pixels(
     There is no refit if the user ended the fit, or if the best picture is not a recent one.
     """
     trainer, schedule = state.trainer, state.trainer.schedule
-    is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.report_every
+    is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.validation_interval
     is_ended_by_user = stop is not None and stop.reason is StopReason.USER
     if is_ended_by_user or is_best_old or not schedule.refit_iterations:
         return False
@@ -134,12 +134,12 @@ def _refit_on_all_pixels(
         if command is not Control.GO:
             return command is Control.DISCARD
         trainer.advance()
-        if trainer.iteration % schedule.report_every == 0:
+        if trainer.iteration % schedule.validation_interval == 0:
             yield state.make_progress()
         if preview_due(False):
-            yield state.make_progress(estimate=trainer.problem.finish(trainer.predict()))
+            yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
     if isfinite(trainer.read_loss()):
-        state.best, state.last_prediction = trainer.get_average_state(), None
+        state.best_average, state.last_prediction = trainer.average_state_dict(), None
     return False
 
 
@@ -155,12 +155,12 @@ def _begin(
         prior.net.load_state_dict(dict(warm_start))
     trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
-        return FitState(trainer, trainer.get_average_state(), trainer.state())
-    trainer.load(resume.step)
+        return FitState(trainer, trainer.average_state_dict(), trainer.state_dict())
+    trainer.load_state_dict(resume.trainer_state)
     return FitState(
         trainer,
-        resume.best,
-        resume.rollback,
+        resume.best_average,
+        resume.rollback_state,
         resume.best_iteration,
         list(resume.history),
         resume.rollbacks,
@@ -188,7 +188,7 @@ def _finish(
     trainer, problem = state.trainer, state.trainer.problem
     iteration, is_ended_by_user = trainer.iteration, stop.reason is StopReason.USER
     if state.best_iteration:
-        trainer.load_average(state.best)
+        trainer.load_average_state_dict(state.best_average)
     final_estimate = None
     runs_final_inference = trainer.schedule.has_final_inference and not is_ended_by_user
     for progress in trainer.run_final_inference() if runs_final_inference else ():
@@ -205,10 +205,14 @@ def _finish(
     best_estimate = final_estimate
     if best_estimate is None or trainer.reveals_validation:
         best_estimate = state.get_best_estimate()
-    final_step = problem.finish if is_ended_by_user or problem.refine is None else problem.refine
+    final_step = (
+        problem.postprocess
+        if is_ended_by_user or problem.final_postprocess is None
+        else problem.final_postprocess
+    )
     return FitResult(
         estimate=final_step(best_estimate if final_estimate is None else final_estimate),
-        network_estimate=problem.finish_on_grid(best_estimate),
+        network_estimate=problem.postprocess_on_grid(best_estimate),
         stop=stop,
         is_ended_by_user=is_ended_by_user,
         is_broken_down=state.rollbacks >= MAX_ROLLBACKS,
@@ -216,6 +220,6 @@ def _finish(
         iterations=iteration,
         history=tuple(state.history),
         learned_parameters=trainer.get_learned_parameters(),
-        weights=trainer.weights(),
+        weights=trainer.network_state_dict(),
         notes=tuple(state.notes),
     )

@@ -59,7 +59,7 @@ class Schedule:
         Share of the horizon over which the rate rises to its peak. Then it falls as a cosine.
     average_decay : float
         Decay of the running average, 0.95 to 0.99.
-    report_every : int
+    validation_interval : int
         Iterations between two reports.
     max_gradient_norm : float
         Largest norm of the gradient of all weights together.
@@ -79,7 +79,7 @@ class Schedule:
     stop_at: int
     warm_up: float = 0.1
     average_decay: float = 0.99
-    report_every: int = 25
+    validation_interval: int = 25
     max_gradient_norm: float = 1.0
     refit_iterations: int = 0
     uses_bfloat16: bool = False

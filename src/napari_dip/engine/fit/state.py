@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from napari_dip.engine.fit.trainer import TensorState, Trainer
+    from napari_dip.engine.fit.trainer import StateDict, Trainer
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
@@ -69,9 +69,9 @@ class FitProgress:
 class Checkpoint:
     """All that a fit needs to continue exactly where it was, as tensors and plain numbers."""
 
-    step: TensorState
-    rollback: TensorState
-    best: TensorState
+    trainer_state: StateDict
+    rollback_state: StateDict
+    best_average: StateDict
     best_iteration: int
     history: tuple[ValidationRecord, ...]
     rollbacks: int
@@ -87,7 +87,7 @@ class FitResult:
     estimate : Estimate
         Picture at `best_iteration`, after the final steps.
     network_estimate : Estimate
-        The network's estimate after `Problem.finish_on_grid`.
+        The network's estimate after `Problem.postprocess_on_grid`.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
@@ -118,8 +118,8 @@ class FitState:
     """State of a running fit, from which checkpoints and progress reports are made."""
 
     trainer: Trainer
-    best: TensorState
-    rollback: TensorState
+    best_average: StateDict
+    rollback_state: StateDict
     best_iteration: int = 0
     history: list[ValidationRecord] = field(default_factory=list)
     rollbacks: int = 0
@@ -129,9 +129,9 @@ class FitState:
     def make_checkpoint(self) -> Checkpoint:
         """Return a checkpoint of the current state."""
         return Checkpoint(
-            step=self.trainer.state(),
-            rollback=self.rollback,
-            best=self.best,
+            trainer_state=self.trainer.state_dict(),
+            rollback_state=self.rollback_state,
+            best_average=self.best_average,
             best_iteration=self.best_iteration,
             history=tuple(self.history),
             rollbacks=self.rollbacks,
@@ -149,7 +149,9 @@ class FitState:
         last = (
             self.history[-1]
             if self.history
-            else ValidationRecord(iteration=0, fit_loss=float("nan"), validation_loss=float("nan"))
+            else ValidationRecord(
+                iteration=0, training_loss=float("nan"), validation_loss=float("nan")
+            )
         )
         return FitProgress(
             validation_record=last,
@@ -173,33 +175,33 @@ class FitState:
         return self.predict()
 
     @property
-    def last_report(self) -> int:
+    def last_validation_iteration(self) -> int:
         """Return the iteration of the last report; 0 if there was none."""
         return self.history[-1].iteration if self.history else 0
 
-    def report(self) -> Note | None:
+    def validate(self) -> Note | None:
         """Validate, and return a note on a breakdown, or a new one of the trainer."""
-        note = self.validate()
+        note = self._record_losses()
         if (trainer_note := self.trainer.note) and trainer_note not in self.notes:
             self.notes.append(trainer_note)
             note = note or trainer_note
         return note
 
-    def validate(self) -> Note | None:
+    def _record_losses(self) -> Note | None:
         """Append the losses to the history and update the best average.
 
         If the fit has broken down, roll back instead and return a note on it.
         """
         trainer = self.trainer
-        fit_loss = trainer.read_loss()
+        training_loss = trainer.read_loss()
         estimate = trainer.predict_validation() if trainer.has_validation_input else self.predict()
         validation_loss = self._compute_validation_loss(
             estimate, bypasses_operator=trainer.has_validation_input
         )
-        recent_losses = sorted(entry.fit_loss for entry in self.history[-5:])
-        is_broken_down = not isfinite(fit_loss) or (
+        recent_losses = sorted(entry.training_loss for entry in self.history[-5:])
+        is_broken_down = not isfinite(training_loss) or (
             len(recent_losses) == 5
-            and fit_loss > BREAKDOWN_LOSS_FACTOR * (1 + abs(recent_losses[2]))
+            and training_loss > BREAKDOWN_LOSS_FACTOR * (1 + abs(recent_losses[2]))
         )
         if is_broken_down or (
             not isfinite(validation_loss)
@@ -208,13 +210,15 @@ class FitState:
         ):
             return self._roll_back()
         if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
-            self.best, self.best_iteration = trainer.get_average_state(), trainer.iteration
+            self.best_average, self.best_iteration = trainer.average_state_dict(), trainer.iteration
         self.history.append(
             ValidationRecord(
-                iteration=trainer.iteration, fit_loss=fit_loss, validation_loss=validation_loss
+                iteration=trainer.iteration,
+                training_loss=training_loss,
+                validation_loss=validation_loss,
             )
         )
-        self.rollback = trainer.state()
+        self.rollback_state = trainer.state_dict()
         self.rollbacks = 0
         return None
 
@@ -227,12 +231,15 @@ class FitState:
         if self.last_prediction is not None and self.trainer.has_validation_input:
             # hand over the preview that exists, since another prediction may take long
             self.best_iteration = self.last_prediction[0]
-        elif self.last_prediction is not None and self.last_prediction[0] > self.last_report > 0:
+        elif (
+            self.last_prediction is not None
+            and self.last_prediction[0] > self.last_validation_iteration > 0
+        ):
             # the weights of that preview no longer exist, so its estimate becomes the result
             if self._is_improvement(self._compute_validation_loss(self.last_prediction[1])):
                 self.best_iteration = self.last_prediction[0]
-        elif self.last_report < self.trainer.iteration:
-            self.validate()
+        elif self.last_validation_iteration < self.trainer.iteration:
+            self._record_losses()
         return make_stop(StopReason.USER)
 
     def get_best_estimate(self) -> Estimate:
@@ -278,7 +285,7 @@ class FitState:
         trainer = self.trainer
         broke_at = trainer.iteration
         factor = trainer.rate_factor / 2
-        trainer.load(self.rollback)
+        trainer.load_state_dict(self.rollback_state)
         self.last_prediction = None  # of iterations that will be repeated
         trainer.rate_factor = factor
         self.rollbacks += 1

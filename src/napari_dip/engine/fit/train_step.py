@@ -130,7 +130,7 @@ def make_training_batch(
     measurements, targets, weights = [], [], []
     for term in problem.terms:
         measurement = term.measurement
-        weight = term.measured_mask if uses_validation_pixels else term.fit_mask
+        weight = term.refit_weight if uses_validation_pixels else term.training_weight
         if sample.window is not None:
             measurement, weight = (
                 sample.window.crop(measurement),

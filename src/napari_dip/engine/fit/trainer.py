@@ -73,11 +73,11 @@ class OutputAverage:
         variance = (self._sums["squares"] / weight - mean**2).clamp(min=1e-9)
         return Estimate(mean, variance.log())
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the sums and weights."""
         return {name: total.clone() for name, total in self._sums.items()}
 
-    def load(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore sums and weights in place."""
         for name, total in self._sums.items():
             total.copy_(state[name])
@@ -108,7 +108,9 @@ class WeightAverage:
         self._averaged_network = averaged_network
         self._decay = decay
         self._steps = 0
-        self.load({str(index): weight.detach() for index, weight in enumerate(self._weights)})
+        self.load_state_dict(
+            {str(index): weight.detach() for index, weight in enumerate(self._weights)}
+        )
         self._steps = 0
 
     def update(self, sample: NetworkSample, estimate: Estimate) -> None:
@@ -129,7 +131,7 @@ class WeightAverage:
         """Return None: the picture must be predicted with the averaged weights."""
         return None
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the averaged weights and the number of steps."""
         state = {
             str(index): weight.detach().clone()
@@ -137,7 +139,7 @@ class WeightAverage:
         }
         return {**state, "steps": torch.tensor(self._steps)}
 
-    def load(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore averaged weights and number of steps in place."""
         with torch.no_grad():
             for index, weight in enumerate(self._averaged_network.parameters()):
@@ -159,7 +161,7 @@ def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: T
 
 
 #: State of a trainer or of an average, by name.
-TensorState = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 class Trainer:
@@ -304,7 +306,7 @@ class Trainer:
             yield covered_fraction
         yield Estimate(mean, log_variance)
 
-    def state(self) -> TensorState:
+    def state_dict(self) -> StateDict:
         """Return a copy of weights, optimiser, average, random generator and counters."""
         state = {
             f"weight.{index}": weight.detach().clone() for index, weight in enumerate(self._weights)
@@ -312,13 +314,13 @@ class Trainer:
         for index, weight in enumerate(self._weights):
             for name, value in self._optimizer.state.get(weight, {}).items():
                 state[f"optimizer.{index}.{name}"] = value.clone()
-        state |= {f"average.{name}": value for name, value in self._average.state().items()}
+        state |= {f"average.{name}": value for name, value in self._average.state_dict().items()}
         state["rng"] = self._rng.get_state()
         state["iteration"] = torch.tensor(self.iteration)
         state["rate_factor"] = torch.tensor(self.rate_factor, dtype=torch.float64)
         return state
 
-    def load(self, state: TensorState) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Restore that state in place, and reset the mean loss."""
         with torch.no_grad():
             for index, weight in enumerate(self._weights):
@@ -329,7 +331,7 @@ class Trainer:
                     if name.startswith(f"optimizer.{index}.")
                 }
                 self._optimizer.state[weight] = weight_state
-        self.load_average(
+        self.load_average_state_dict(
             {
                 name.removeprefix("average."): value
                 for name, value in state.items()
@@ -350,13 +352,13 @@ class Trainer:
         counts_on_device = self._optimizer.defaults.get("capturable", False)
         return value.clone().to(weight.device) if counts_on_device else value.clone()
 
-    def get_average_state(self) -> TensorState:
+    def average_state_dict(self) -> StateDict:
         """Return a copy of the average."""
-        return self._average.state()
+        return self._average.state_dict()
 
-    def load_average(self, state: TensorState) -> None:
+    def load_average_state_dict(self, state: StateDict) -> None:
         """Restore a copy of the average."""
-        self._average.load(state)
+        self._average.load_state_dict(state)
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of learned operators, by name."""
@@ -366,7 +368,7 @@ class Trainer:
             for name, value in term.operator.get_learned_parameters().items()
         }
 
-    def weights(self) -> TensorState:
+    def network_state_dict(self) -> StateDict:
         """Return a copy of the averaged weights, or of the current ones if outputs are averaged."""
         return {
             name: value.detach().clone()

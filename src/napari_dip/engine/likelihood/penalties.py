@@ -159,19 +159,19 @@ class PreviousFrame:
     valid: Tensor
 
 
-class _FinishedIdentity(Operator):
+class _PostprocessedIdentity(Operator):
     """Operator that applies the problem's final step, such as the crop to the frame."""
 
-    def __init__(self, finish: Callable[[Estimate], Estimate]) -> None:
+    def __init__(self, postprocess: Callable[[Estimate], Estimate]) -> None:
         super().__init__()
-        self._finish = finish
+        self._postprocess = postprocess
 
     def forward(self, image: Tensor) -> Tensor:
-        return self._finish(Estimate(image)).mean
+        return self._postprocess(Estimate(image)).mean
 
 
 def make_temporal_term(
-    before: PreviousFrame, unit: float, weight: float, finish: Callable[[Estimate], Estimate]
+    before: PreviousFrame, unit: float, weight: float, postprocess: Callable[[Estimate], Estimate]
 ) -> Term:
     """Return a term that penalises differences from the previous frame, without validation pixels.
 
@@ -182,7 +182,7 @@ def make_temporal_term(
         Difference above which the loss saturates, such as the noise's standard deviation in
         network units.
     weight : float
-    finish : callable
+    postprocess : callable
         The problem's final step, which is applied before the comparison.
 
     Returns
@@ -209,12 +209,12 @@ def make_temporal_term(
 
     return Term(
         measurement=before.picture,
-        operator=_FinishedIdentity(finish),
+        operator=_PostprocessedIdentity(postprocess),
         fidelity=loss,
         likelihood=_compute_zero_likelihood,
-        fit_mask=before.valid,
+        training_weight=before.valid,
         validation_mask=torch.zeros_like(before.valid),
-        measured_mask=before.valid,
+        refit_weight=before.valid,
     )
 
 

@@ -103,22 +103,22 @@ def make_feature_inversion_problem(
         operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),
         fidelity=least_squares(1.0),
         likelihood=least_squares(1.0),
-        fit_mask=no_pixels,
+        training_weight=no_pixels,
         validation_mask=no_pixels,
-        measured_mask=no_pixels,
+        refit_weight=no_pixels,
     )
     features = Term(
         measurement=activations,
         operator=operator,
         fidelity=least_squares(unit),
         likelihood=least_squares(unit),
-        fit_mask=all_activations,
+        training_weight=all_activations,
         validation_mask=torch.zeros_like(all_activations),
-        measured_mask=all_activations,
+        refit_weight=all_activations,
     )
     # the variance of the outputs is omitted, since there are no validation pixels to scale it by
     return Problem(
         terms=(pixels, features),
         penalties=penalties,
-        finish_on_grid=lambda item: Estimate(item.mean),
+        postprocess_on_grid=lambda item: Estimate(item.mean),
     )

@@ -294,14 +294,14 @@ def compute_output_decay(iterations: int) -> float:
     return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))
 
 
-def compute_patience(iterations: int, report_every: int) -> int:
+def compute_patience(iterations: int, validation_interval: int) -> int:
     """Return the number of iterations without a lower validation loss that end a fit.
 
     Parameters
     ----------
     iterations : int
         Iterations of the fit.
-    report_every : int
+    validation_interval : int
         Iterations between two validations; the fit waits for at least four of them.
     """
-    return max(4 * report_every, int(PATIENCE_FRACTION * iterations))
+    return max(4 * validation_interval, int(PATIENCE_FRACTION * iterations))

@@ -176,12 +176,12 @@ def _restore_crop(
     preview_seconds: float | None,
 ) -> Generator[Event, None, Restoration | None]:
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.executor import Executor
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.tasks.shared_settings import check_content
 
-    clock = RunClock(crop_plan, control, preview_seconds)
-    yield clock.announce("Measuring the noise of the whole image")
+    monitor = RunMonitor(crop_plan, control, preview_seconds)
+    yield monitor.announce("Measuring the noise of the whole image")
     whole = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
@@ -189,13 +189,13 @@ def _restore_crop(
     image = _crop_image(whole, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
-    clock.expect(image.plan)
+    monitor.expect(image.plan)
     merger = ResultMerger(image)
-    control_request = yield from Executor(merger, clock).run(image.plan.units)
+    control_request = yield from Executor(merger, monitor).run(image.plan.units)
     if control_request is Control.DISCARD or not merger.outcomes:
         return None
-    clock.begin_assessment()
-    return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
+    monitor.begin_assessment()
+    return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
 
 
 def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:

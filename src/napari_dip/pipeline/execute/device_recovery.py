@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import Control
     from napari_dip.engine.fit.state import Checkpoint
-    from napari_dip.engine.fit.trainer import TensorState
+    from napari_dip.engine.fit.trainer import StateDict
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.pipeline.plan.types import FitConfig, UnitOutcome
 
@@ -92,15 +92,15 @@ def copy_checkpoint_to_cpu(checkpoint: Checkpoint) -> Checkpoint:
     """Return a copy of a checkpoint in main memory."""
     return replace(
         checkpoint,
-        step=copy_state_to_cpu(checkpoint.step),
-        rollback=copy_state_to_cpu(checkpoint.rollback),
-        best=copy_state_to_cpu(checkpoint.best),
+        trainer_state=copy_state_to_cpu(checkpoint.trainer_state),
+        rollback_state=copy_state_to_cpu(checkpoint.rollback_state),
+        best_average=copy_state_to_cpu(checkpoint.best_average),
     )
 
 
 def is_on_accelerator(checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint is on a GPU."""
-    return any(value.device.type != "cpu" for value in checkpoint.step.values())
+    return any(value.device.type != "cpu" for value in checkpoint.trainer_state.values())
 
 
 def reset_random_state(checkpoint: Checkpoint) -> Checkpoint:
@@ -113,17 +113,17 @@ def reset_random_state(checkpoint: Checkpoint) -> Checkpoint:
 
     cpu_state = torch.Generator().get_state()
 
-    def replace_random_state(state: TensorState) -> TensorState:
+    def replace_random_state(state: StateDict) -> StateDict:
         return {**state, "rng": cpu_state} if "rng" in state else state
 
     return replace(
         checkpoint,
-        step=replace_random_state(checkpoint.step),
-        rollback=replace_random_state(checkpoint.rollback),
+        trainer_state=replace_random_state(checkpoint.trainer_state),
+        rollback_state=replace_random_state(checkpoint.rollback_state),
     )
 
 
-def copy_state_to_cpu(state: Mapping[str, Tensor]) -> TensorState:
+def copy_state_to_cpu(state: Mapping[str, Tensor]) -> StateDict:
     """Return a copy of network weights or optimiser state in main memory."""
     return {name: value.cpu() for name, value in state.items()}
 

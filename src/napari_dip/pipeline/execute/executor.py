@@ -10,7 +10,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.notes import StopReason, make_note, make_stop
 from napari_dip.pipeline.execute.device_recovery import RecoveryState, copy_state_to_cpu, retry_fit
-from napari_dip.pipeline.execute.neighbour_frames import Movie
+from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
 from napari_dip.pipeline.plan.joint_training import (
     apply_probe_outcome,
     compute_fine_tune_gain,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.state import Checkpoint, FitResult
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.events import Event
-    from napari_dip.pipeline.execute.clock import RunClock
-    from napari_dip.pipeline.execute.joint_training import RunningFit
+    from napari_dip.pipeline.execute.joint_training import FitRun
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.plan.types import WorkUnit
     from napari_dip.pipeline.store.checkpoints import CheckpointStore
 
@@ -58,7 +58,7 @@ class Executor:
     ----------
     merger : ResultMerger
         Holds the image, and receives the result of each fit.
-    clock : RunClock
+    monitor : RunMonitor
     store : CheckpointStore or None
         Writes checkpoints; None: there are none.
     load_network : callable, optional
@@ -75,7 +75,7 @@ class Executor:
     def __init__(
         self,
         merger: ResultMerger,
-        clock: RunClock,
+        monitor: RunMonitor,
         store: CheckpointStore | None = None,
         *,
         load_network: Callable[[str], Weights | None] | None = None,
@@ -85,14 +85,14 @@ class Executor:
     ) -> None:
         self._image = merger.image
         self._plan, self._calibration = merger.image.plan, merger.image.calibration
-        self._clock = clock
+        self._monitor = monitor
         self._merger = merger
         self._store = store
         self._load_network = load_network
         self._save_network = save_network
         self._save_result = save_result
         self._is_network_required = is_network_required
-        self._movie = Movie(merger)
+        self._frame_provider = NeighbourFrameProvider(merger)
         self._control = Control.GO
         self._is_selecting = False
         self._recovery = RecoveryState()
@@ -188,20 +188,20 @@ class Executor:
         priors = self._list_candidates(unit)
         first_iteration = 0 if resume is None else resume.history[-1].iteration
         if unit.role == INFERENCE:
-            self._clock.expect_fine_tuning(unit.series, is_worthwhile=unit.iterations > 0)
+            self._monitor.expect_fine_tuning(unit.series, is_worthwhile=unit.iterations > 0)
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(priors) > 1
         running_fits = []
         for index, prior in enumerate(priors):
             candidate = index if self._is_selecting else None
-            self._clock.begin(number, first_iteration, candidate)
+            self._monitor.begin(number, first_iteration, candidate)
             running_fits.append(self._start_fit(unit, prior, resume))
             yield from self._iter_events(unit, running_fits[-1])
             if running_fits[-1].is_ended_by_user:
                 break
         return self._finish_unit(unit, running_fits)
 
-    def _finish_unit(self, unit: WorkUnit, running: list[RunningFit]) -> Control:
+    def _finish_unit(self, unit: WorkUnit, running: list[FitRun]) -> Control:
         """Select and record one of a unit's fits.
 
         A fit that the user ended is only used if no other fit has a result.
@@ -235,18 +235,18 @@ class Executor:
             return (prior_by_unit.get(unit.first_unit_id, fit_config.prior),)
         return (fit_config.prior, *fit_config.other_candidates)
 
-    def _start_fit(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> RunningFit:
+    def _start_fit(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> FitRun:
         """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
-        from napari_dip.pipeline.execute.fit_setup import make_fit
-        from napari_dip.pipeline.execute.joint_training import RunningFit, make_joint_fit
+        from napari_dip.pipeline.execute.fit_setup import prepare_fit
+        from napari_dip.pipeline.execute.joint_training import FitRun, prepare_joint_fit
 
-        recovery, movie = self._recovery, self._movie
+        recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
-            frames = movie.get_neighbour_frames(unit, prior)
-            setup = make_fit(self._image, unit, prior, frames, recovery)
+            frames = frame_provider.get_neighbour_frames(unit, prior)
+            prepared_fit = prepare_fit(self._image, unit, prior, frames, recovery)
         else:
-            setup = make_joint_fit(self._image, unit, prior, movie, recovery)
+            prepared_fit = prepare_joint_fit(self._image, unit, prior, frame_provider, recovery)
 
         def keep_checkpoint(checkpoint: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(checkpoint, prior if self._is_selecting else "")
@@ -254,20 +254,20 @@ class Executor:
                 self._store.offer(recorded, unit.id)
 
         loop = fit(
-            setup.problem,
-            setup.prior,
-            setup.schedule,
-            setup.stop_rule,
-            seed=setup.seed,
+            prepared_fit.problem,
+            prepared_fit.prior,
+            prepared_fit.schedule,
+            prepared_fit.stop_rule,
+            seed=prepared_fit.seed,
             resume=resume,
             warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
-            preview_due=self._clock.is_preview_due,
+            preview_due=self._monitor.is_preview_due,
             keep_checkpoint=keep_checkpoint,
         )
-        return RunningFit(setup, loop)
+        return FitRun(prepared_fit, loop)
 
-    def _iter_events(self, unit: WorkUnit, fit: RunningFit) -> Generator[Event, None, None]:
+    def _iter_events(self, unit: WorkUnit, fit: FitRun) -> Generator[Event, None, None]:
         """Run a fit, and convert its progress reports to events with previews."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import convert_to_image_units
@@ -279,17 +279,19 @@ class Executor:
                 picture, _ = correct_clipping(self._plan, self._calibration, unit, picture)
                 if picture.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
                     preview = self._merger.make_preview(unit, picture)
-                self._clock.record_preview_cost()
-            event = self._clock.make_event(progress, preview)
+                self._monitor.record_preview_cost()
+            event = self._monitor.make_event(progress, preview)
             self._recovery.last_event = replace(event, preview=None)
             yield event
 
     def _poll_control(self) -> Control:
         """Return the current request, and store it: a fit without a result does not report it."""
-        self._control = Control.KEEP if self._recovery.is_exhausted else self._clock.poll_control()
+        self._control = (
+            Control.KEEP if self._recovery.is_exhausted else self._monitor.poll_control()
+        )
         return self._control
 
-    def _record_result(self, unit: WorkUnit, fit: RunningFit) -> Control:
+    def _record_result(self, unit: WorkUnit, fit: FitRun) -> Control:
         """Pass the result of a fit to the merger, the result store and the checkpoint store."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import (
@@ -299,7 +301,7 @@ class Executor:
             predict_measurement,
         )
 
-        setup, result = fit.setup, fit.result
+        prepared_fit, result = fit.prepared_fit, fit.result
         assert result is not None
         self._check_convergence(result)
         if result.is_ended_by_user and self._store is not None:
@@ -308,15 +310,15 @@ class Executor:
             name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
         }
         learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
-        outcome = make_unit_outcome(unit, setup, result, learned_notes, self._recovery)
+        outcome = make_unit_outcome(unit, prepared_fit, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
             reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
         picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)
-        deviation = growth * compute_uncertainty(setup, self._calibration, result)
+        deviation = growth * compute_uncertainty(prepared_fit, self._calibration, result)
         prediction = predict_measurement(
-            setup, self._calibration, result.network_estimate, result.estimate
+            prepared_fit, self._calibration, result.network_estimate, result.estimate
         )
         self._merger.add(unit, picture, deviation, prediction, outcome, learned)
         if result.is_ended_by_user:
@@ -334,25 +336,29 @@ class Executor:
                 self._store.write_if_due()
         return Control.GO
 
-    def _record_network(self, unit: WorkUnit, fit: RunningFit) -> Control:
+    def _record_network(self, unit: WorkUnit, fit: FitRun) -> Control:
         """Record a jointly trained network, or the gain of a fine-tuning probe."""
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_training import compute_validation_gain
 
-        setup, result = fit.setup, fit.result
+        prepared_fit, result = fit.prepared_fit, fit.result
         assert result is not None
         self._check_convergence(result)
-        outcome = replace(make_unit_outcome(unit, setup, result, (), self._recovery), evidence=())
+        outcome = replace(
+            make_unit_outcome(unit, prepared_fit, result, (), self._recovery), evidence=()
+        )
         if unit.role == JOINT:
             note = make_note("shared-network", members=len(unit.trained_on))
             outcome = replace(outcome, notes=(note, *outcome.notes))
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
             assert self._weights is not None
-            outcome = replace(outcome, gain=compute_validation_gain(setup, self._weights, result))
+            outcome = replace(
+                outcome, gain=compute_validation_gain(prepared_fit, self._weights, result)
+            )
             gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
             is_worthwhile = gain is not None and gain.is_worthwhile
-            self._clock.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
+            self._monitor.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
             if gain is not None and gain.probes == self._count_probes(unit.series):
                 outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
         if result.is_ended_by_user and self._store is not None:

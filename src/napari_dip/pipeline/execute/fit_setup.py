@@ -141,7 +141,7 @@ def convert_noise_to_network_units(
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class UnitFit:
+class PreparedFit:
     """Hold all that the engine needs to fit one work unit."""
 
     unit: WorkUnit
@@ -153,20 +153,20 @@ class UnitFit:
     fit_input: FitInput
 
 
-def make_fit(
+def prepare_fit(
     image: CalibratedImage,
     unit: WorkUnit,
-    prior_name: str | None = None,
+    prior_key: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
-) -> UnitFit:
+) -> PreparedFit:
     """Set up the fit of one work unit: input in network units, problem, prior and schedule.
 
     Parameters
     ----------
     image : CalibratedImage
     unit : WorkUnit
-    prior_name : str, optional
+    prior_key : str, optional
         Prior to use instead of the plan's.
     frames : NeighbourFrames
         Other frames of the movie, registered onto the frame of this unit.
@@ -174,26 +174,28 @@ def make_fit(
         Chooses the device, and limits the training window to what fits in memory.
     """
     recovery = recovery or RecoveryState()
-    fit_config = adapt_fit_config(image, prior_name, recovery)
+    fit_config = adapt_fit_config(image, prior_key, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_input = make_fit_input(image, unit, fit_config, frames, device)
-    return build_fit(image.plan, unit, fit_input, fit_config)
+    return prepare_fit_from_input(image.plan, unit, fit_input, fit_config)
 
 
 def adapt_fit_config(
-    image: CalibratedImage, prior_name: str | None, recovery: RecoveryState
+    image: CalibratedImage, prior_key: str | None, recovery: RecoveryState
 ) -> FitConfig:
     """Return the configuration of the fit, with a window that fits in memory."""
     plan, fit_config = image.plan, image.plan.fit_config
-    if prior_name:
+    if prior_key:
         is_volume = image.layout.is_volume
         fit_config = choose_fit_config(
-            plan.recipe, plan.task_plan, image.source, prior_name, volume=is_volume
+            plan.recipe, plan.task_plan, image.source, prior_key, volume=is_volume
         )[0]
     return recovery.limit_fit_config(fit_config)
 
 
-def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig) -> UnitFit:
+def prepare_fit_from_input(
+    plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig
+) -> PreparedFit:
     """Build problem, prior, schedule and stop rule for a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
     setup, name = plan.recipe.task.setup(fit_input, rng), fit_config.prior
@@ -209,9 +211,9 @@ def build_fit(plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitCo
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
     min_iterations = 0 if prior.covers_grid else int(MIN_ITERATION_FRACTION * unit.iterations)
     stop_rule = make_validation_stop_rule(
-        compute_patience(unit.iterations, schedule.report_every), min_iterations
+        compute_patience(unit.iterations, schedule.validation_interval), min_iterations
     )
-    return UnitFit(
+    return PreparedFit(
         unit=unit,
         problem=setup.problem,
         prior=prior,
@@ -406,7 +408,7 @@ def convert_to_image_units(
 
 @torch.no_grad()
 def compute_uncertainty(
-    fit: UnitFit, calibration: Calibration, result: FitResult
+    fit: PreparedFit, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -415,7 +417,7 @@ def compute_uncertainty(
 
     Parameters
     ----------
-    fit : UnitFit
+    fit : PreparedFit
     calibration : Calibration
     result : FitResult
         Its finished estimate has a variance. If the network estimate has none, the variance is not
@@ -431,7 +433,7 @@ def compute_uncertainty(
     return np.asarray(deviation * scale, np.float32)
 
 
-def _compute_variance_factor(fit: UnitFit, network_estimate: Estimate) -> Tensor:
+def _compute_variance_factor(fit: PreparedFit, network_estimate: Estimate) -> Tensor:
     """Return the ratio of validation residuals to predicted variance, within limits.
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
@@ -461,7 +463,7 @@ def _compute_variance_factor(fit: UnitFit, network_estimate: Estimate) -> Tensor
 
 
 def predict_measurement(
-    fit: UnitFit, calibration: Calibration, network_estimate: Estimate, finished: Estimate
+    fit: PreparedFit, calibration: Calibration, network_estimate: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
@@ -508,7 +510,7 @@ def _make_pixel_weights(
 
 def make_unit_outcome(
     unit: WorkUnit,
-    setup: UnitFit,
+    prepared_fit: PreparedFit,
     result: FitResult,
     learned_notes: tuple[Note, ...],
     recovery: RecoveryState,
@@ -518,7 +520,7 @@ def make_unit_outcome(
     Parameters
     ----------
     unit : WorkUnit
-    setup : UnitFit
+    prepared_fit : PreparedFit
     result : FitResult
     learned_notes : tuple of Note
         Notes of the task on learned parameters, such as a PSF.
@@ -535,14 +537,19 @@ def make_unit_outcome(
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         history=tuple(
-            (record.iteration, record.fit_loss, record.validation_loss) for record in result.history
+            (record.iteration, record.training_loss, record.validation_loss)
+            for record in result.history
         ),
         notes=notes,
-        prior=setup.fit_input.prior,
+        prior=prepared_fit.fit_input.prior,
         evidence=compute_validation_evidence(
-            setup.schedule, setup.problem, setup.fit_input.noise.variance, result.network_estimate
+            prepared_fit.schedule,
+            prepared_fit.problem,
+            prepared_fit.fit_input.noise.variance,
+            result.network_estimate,
         ),
-        is_refined=setup.problem.refine is not None and not result.is_ended_by_user,
+        is_refined=prepared_fit.problem.final_postprocess is not None
+        and not result.is_ended_by_user,
         role=unit.role,
         series=unit.series,
         members=len(unit.trained_on),

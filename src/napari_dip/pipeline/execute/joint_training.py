@@ -17,10 +17,10 @@ import torch
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.pipeline.execute.fit_setup import (
-    UnitFit,
+    PreparedFit,
     adapt_fit_config,
-    build_fit,
     make_fit_input,
+    prepare_fit_from_input,
 )
 from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
 from napari_dip.pipeline.plan.types import JOINT
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.problem import Estimate
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
-    from napari_dip.pipeline.execute.neighbour_frames import Movie
+    from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
     from napari_dip.pipeline.plan.types import Member, WorkUnit
     from napari_dip.tasks.base import FitInput
 
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
-def make_joint_fit(
+def prepare_joint_fit(
     image: CalibratedImage,
     unit: WorkUnit,
     prior: str,
-    movie: Movie,
+    frame_provider: NeighbourFrameProvider,
     recovery: RecoveryState,
-) -> UnitFit:
+) -> PreparedFit:
     """Set up the joint training of one network on all members of a unit.
 
     Parameters
@@ -60,7 +60,7 @@ def make_joint_fit(
         The network is trained on its members. They share range and noise, unless the calibration
         has `part_calibrations`.
     prior : str
-    movie : Movie
+    frame_provider : NeighbourFrameProvider
         Provides the neighbouring frames.
     recovery : RecoveryState
         Chooses the device, and limits the training window to what fits in memory.
@@ -76,31 +76,35 @@ def make_joint_fit(
             next_part=member.next_part,
             origin=member.origin,
         )
-        frames = movie.get_neighbour_frames(member_unit, prior)
+        frames = frame_provider.get_neighbour_frames(member_unit, prior)
         if frames.neighbours is not None:
             frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
         crop, member_unit = _crop_member(image, member), replace(member_unit, part=0)
         fit_inputs.append(make_fit_input(crop, member_unit, fit_config, frames, device))
     is_separate = bool(image.calibration.part_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
-    setup = build_fit(image.plan, unit, joint_input, fit_config)
-    problem = replace(setup.problem, finish=_keep_estimate, refine=None)
+    prepared_fit = prepare_fit_from_input(image.plan, unit, joint_input, fit_config)
+    problem = replace(prepared_fit.problem, postprocess=_keep_estimate, final_postprocess=None)
     if unit.role != JOINT:
-        return replace(setup, problem=problem)
-    report_every = max(setup.schedule.report_every, unit.iterations // MAX_JOINT_VALIDATIONS)
-    schedule = replace(setup.schedule, report_every=report_every, has_final_inference=False)
-    return replace(setup, problem=problem, schedule=schedule)
+        return replace(prepared_fit, problem=problem)
+    validation_interval = max(
+        prepared_fit.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
+    )
+    schedule = replace(
+        prepared_fit.schedule, validation_interval=validation_interval, has_final_inference=False
+    )
+    return replace(prepared_fit, problem=problem, schedule=schedule)
 
 
 @torch.no_grad()
 def compute_validation_gain(
-    setup: UnitFit, weights: Mapping[str, Tensor], result: FitResult
+    prepared_fit: PreparedFit, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
     """Measure the gain of a fit at the validation pixels, compared with its initial weights.
 
     Parameters
     ----------
-    setup : UnitFit
+    prepared_fit : PreparedFit
     weights : mapping of str to Tensor
         Initial weights of the fit.
     result : FitResult
@@ -111,7 +115,7 @@ def compute_validation_gain(
         Sum of the log-likelihood gain over validation pixels, sum of its squares, and the number of
         values.
     """
-    prior, term = setup.prior, setup.problem.terms[0]
+    prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
         apply_network(prior.net, prior.make_prediction_input().network_input)
@@ -226,12 +230,12 @@ def _keep_estimate(estimate: Estimate) -> Estimate:
 
 
 @dataclass(slots=True, eq=False)
-class RunningFit:
+class FitRun:
     """Hold a fit that is running or has ended.
 
     Attributes
     ----------
-    setup : UnitFit
+    prepared_fit : PreparedFit
     loop : generator
         Yields the progress reports of the engine, and returns the result.
     is_finished : bool
@@ -240,7 +244,7 @@ class RunningFit:
         Result of the fit; None while it runs, or if it was discarded.
     """
 
-    setup: UnitFit
+    prepared_fit: PreparedFit
     loop: Generator[FitProgress, None, FitResult | None]
     is_finished: bool = False
     result: FitResult | None = None
@@ -261,11 +265,13 @@ class RunningFit:
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
         """
         assert self.result is not None
-        prediction: Tensor = self.setup.problem.terms[0].operator(self.result.network_estimate.mean)
+        prediction: Tensor = self.prepared_fit.problem.terms[0].operator(
+            self.result.network_estimate.mean
+        )
         return prediction
 
 
-def select_best_fit(finished: Sequence[RunningFit]) -> RunningFit:
+def select_best_fit(finished: Sequence[FitRun]) -> FitRun:
     """Return the fit that predicts the measurement best; of equally good fits, the last.
 
     Squared residuals are compared pixel by pixel, relative to the noise variance. This is only
@@ -273,7 +279,7 @@ def select_best_fit(finished: Sequence[RunningFit]) -> RunningFit:
 
     Parameters
     ----------
-    finished : sequence of RunningFit
+    finished : sequence of FitRun
         Fits with a result, of the same fit input; the one with the simplest prior comes last.
     """
     *candidates, best = finished
@@ -283,9 +289,9 @@ def select_best_fit(finished: Sequence[RunningFit]) -> RunningFit:
     return best
 
 
-def _is_better_fit(fit: RunningFit, other: RunningFit) -> bool:
+def _is_better_fit(fit: FitRun, other: FitRun) -> bool:
     """Return whether `fit` predicts the measurement significantly better than `other`."""
-    fit_input = fit.setup.fit_input
+    fit_input = fit.prepared_fit.fit_input
     prediction, other_prediction = fit.predict_blind(), other.predict_blind()
     noise = fit_input.noise.variance.evaluate((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (

@@ -132,7 +132,7 @@ class NeighbourFrames:
 NO_NEIGHBOUR_FRAMES = NeighbourFrames()
 
 
-class Movie:
+class NeighbourFrameProvider:
     """Provide registered frames of a movie, or neighbouring planes of a stack.
 
     Parameters

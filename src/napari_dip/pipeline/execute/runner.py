@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
-    from napari_dip.pipeline.execute.clock import RunClock
     from napari_dip.pipeline.execute.executor import Weights
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import JointNetwork, Plan, WorkUnit
     from napari_dip.pipeline.plan.units import Shard
@@ -128,14 +128,14 @@ def _restore(
         reduce_noise,
     )
     from napari_dip.pipeline.calibrate.run_plan import finalize_plan
-    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
-    clock = RunClock(plan, control, preview_seconds)
+    monitor = RunMonitor(plan, control, preview_seconds)
     network = None if plan.network is None else read_fitted_network(plan.network)
-    image = yield from read_image(plan, data, clock, network)
-    restoration = yield from _fit_units(image, clock, store)
+    image = yield from read_image(plan, data, monitor, network)
+    restoration = yield from _fit_units(image, monitor, store)
     for _ in range(MAX_RETRY_ROUNDS):
-        if restoration is None or clock.is_ended:
+        if restoration is None or monitor.is_ended:
             break
         calibration = reduce_noise(image, restoration)
         if calibration is None:
@@ -149,9 +149,9 @@ def _restore(
             noise_reason=image.plan.fit_config.prior_reason,
         )
         image = replace(image, plan=run_plan, calibration=calibration)
-        yield clock.announce("Restoring again with weaker noise")
+        yield monitor.announce("Restoring again with weaker noise")
         try:
-            retry_restoration = yield from _fit_units(image, clock, None)
+            retry_restoration = yield from _fit_units(image, monitor, None)
         except Exception as error:
             if make_machine_refusal(error, plan.source.name) or isinstance(error, FailedError):
                 break  # the earlier result is still valid; its quality checks describe it
@@ -165,14 +165,14 @@ def _restore(
 
 
 def _fit_units(
-    image: CalibratedImage, clock: RunClock, store: CheckpointStore | None
+    image: CalibratedImage, monitor: RunMonitor, store: CheckpointStore | None
 ) -> Generator[Event, None, Restoration | None]:
     """Fit and merge all work units of a calibrated image."""
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.store.unit_results import ResultStore
 
     plan = image.plan
-    clock.expect(plan)
+    monitor.expect(plan)
     merger = ResultMerger(image)
     if store is not None:
         store.open_image(image)
@@ -194,20 +194,20 @@ def _fit_units(
             return network_weights.get(name)
         return None if results is None else results.load_weights(name)
 
-    executor = Executor(merger, clock, store, load_network=load_network)
+    executor = Executor(merger, monitor, store, load_network=load_network)
     control = yield from executor.run(plan.units, resume, merge_stored=merge_stored)
     if control is Control.DISCARD:
         return None
-    clock.is_ended = control is Control.KEEP
+    monitor.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
-        clock.check_time(image.source.name)
+        monitor.check_time(image.source.name)
         return None
-    clock.begin_assessment()
-    return merger.make_restoration(clock.seconds, timed_out=clock.timed_out)
+    monitor.begin_assessment()
+    return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
 
 
 def read_image(
-    plan: Plan, data: Mapping[str, Any], clock: RunClock, network: JointNetwork | None = None
+    plan: Plan, data: Mapping[str, Any], monitor: RunMonitor, network: JointNetwork | None = None
 ) -> Generator[Event, None, CalibratedImage]:
     """Read an image that is not split into tiles, and calibrate it.
 
@@ -215,7 +215,7 @@ def read_image(
     ----------
     plan, data
         As for `run`.
-    clock : RunClock
+    monitor : RunMonitor
     network : JointNetwork, optional
         The fitted network that the plan applies.
 
@@ -226,11 +226,11 @@ def read_image(
     """
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 
-    yield clock.announce("Reading the image")
+    yield monitor.announce("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
     read_array = np.array if plan.source.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_headers)}
-    yield clock.announce("Measuring the noise")
+    yield monitor.announce("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))
 
 
@@ -269,30 +269,30 @@ def restore_shard(
     RefusedError, FailedError
         As for `run`. Errors of memory or GPU are not converted.
     """
-    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.execute.tile_calibration import calibrate_tiles
     from napari_dip.pipeline.execute.tile_executor import TileExecutor, open_tile_results
 
-    clock = RunClock(plan, control, None)
+    monitor = RunMonitor(plan, control, None)
     if not plan.tiles:
-        image = yield from read_image(plan, data, clock)
-        return (yield from _fit_unit_shard(image, shard, clock, store))
-    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+        image = yield from read_image(plan, data, monitor)
+        return (yield from _fit_unit_shard(image, shard, monitor, store))
+    sample, hashes = yield from calibrate_tiles(plan, data, monitor)
     results = open_tile_results(sample.plan, hashes, store)
     try:
         units = select_shard_tile_units(shard, sample.plan.units)
         if shard.index and not results.read_joint_outcomes():
             joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
-        clock.expect(sample.plan, units)
-        executor = TileExecutor(sample, data["image"], clock, store, results)
+        monitor.expect(sample.plan, units)
+        executor = TileExecutor(sample, data["image"], monitor, store, results)
         return (yield from executor.run(units))
     finally:
         results.close()
 
 
 def _fit_unit_shard(
-    image: CalibratedImage, shard: Shard, clock: RunClock, store: CheckpointStore
+    image: CalibratedImage, shard: Shard, monitor: RunMonitor, store: CheckpointStore
 ) -> Generator[Event, None, Control]:
     """Run those fits of one shard of an image without tiles that are not stored yet."""
     from napari_dip.pipeline.assess.merge import ResultMerger
@@ -310,10 +310,10 @@ def _fit_unit_shard(
     remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
     if not remaining_units:
         return Control.GO
-    clock.expect(image.plan, remaining_units)
+    monitor.expect(image.plan, remaining_units)
     executor = Executor(
         merger,
-        clock,
+        monitor,
         store,
         load_network=results.load_weights,
         save_network=results.save_weights,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         StackArray,
     )
     from napari_dip.pipeline.events import Restoration
-    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.store.unit_results import ResultStore
 
 #: Maximum number of values and of planes in a band, the part of the result that is blended at a
@@ -276,7 +276,7 @@ def assemble_restoration(
     results: ResultStore,
     written: tuple[MemoryMappedImage | StackArray, ...],
     input_sha256: str,
-    clock: RunClock,
+    monitor: RunMonitor,
 ) -> Restoration:
     """Return the restoration of a tiled image, with a report that is measured on the sample.
 
@@ -289,7 +289,7 @@ def assemble_restoration(
     written : tuple of MemoryMappedImage or ndarray
         Picture, uncertainty and residual of the whole image.
     input_sha256 : str
-    clock : RunClock
+    monitor : RunMonitor
     """
     plan = sample.plan
     order = list(dict.fromkeys(unit.tile or 0 for unit in plan.units if unit.has_estimate))
@@ -297,7 +297,7 @@ def assemble_restoration(
     missing_count = sum(not results.has(make_tile_name(tile.index)) for tile in plan.tiles)
     missing_notes = describe_unrestored_tiles(missing_count, len(plan.tiles))
     restoration = sample_merger.make_restoration(
-        clock.seconds, timed_out=clock.timed_out, untouched=missing_notes
+        monitor.seconds, timed_out=monitor.timed_out, untouched=missing_notes
     )
     report = dict(restoration.report)
     *depth, height, width = find_largest_tile(plan.tiles).size

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
     from napari_dip.pipeline.events import Event
-    from napari_dip.pipeline.execute.clock import RunClock
+    from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
 
@@ -239,7 +239,7 @@ def _make_region(number: int, start: tuple[int, ...], size: tuple[int, ...]) -> 
 
 
 def calibrate_tiles(
-    plan: Plan, data: Mapping[str, Any], clock: RunClock
+    plan: Plan, data: Mapping[str, Any], monitor: RunMonitor
 ) -> Generator[Event, None, tuple[CalibratedImage, dict[str, str]]]:
     """Measure noise and range of a tiled image, and choose the tile to fit first.
 
@@ -249,7 +249,7 @@ def calibrate_tiles(
         A plan with tiles.
     data : mapping
         As for `napari_dip.pipeline.execute.runner.run`.
-    clock : RunClock
+    monitor : RunMonitor
 
     Yields
     ------
@@ -267,10 +267,10 @@ def calibrate_tiles(
     RefusedError
         If the pixels cannot be restored.
     """
-    yield clock.announce("Reading the image")
+    yield monitor.announce("Reading the image")
     statistics = raise_if_refused(measure_tiles(plan, data["image"]))
     hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_headers)}
-    yield clock.announce("Measuring the noise")
+    yield monitor.announce("Measuring the noise")
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, parts = calibrate_pixels(plan, inputs)

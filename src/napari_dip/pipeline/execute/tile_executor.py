@@ -19,9 +19,9 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     replace_half_resolution,
     zero_residual_outliers,
 )
-from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor, read_part_checkpoint
+from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.execute.tile_calibration import (
     calibrate_tiles,
@@ -59,7 +59,7 @@ class TileExecutor:
         The sample regions; its plan and calibration are those of the whole image.
     image : array-like
         The whole image; only one tile is read at a time.
-    clock : RunClock
+    monitor : RunMonitor
     store : CheckpointStore
         Writes checkpoints of the fits within a tile.
     results : ResultStore
@@ -75,7 +75,7 @@ class TileExecutor:
         self,
         sample: CalibratedImage,
         image: Any,
-        clock: RunClock,
+        monitor: RunMonitor,
         store: CheckpointStore,
         results: ResultStore,
     ) -> None:
@@ -83,7 +83,7 @@ class TileExecutor:
         self._plan = sample.plan
         self._calibration = sample.calibration
         self._image = image
-        self._clock = clock
+        self._monitor = monitor
         self._store = store
         self._results = results
         self.finished_tiles: list[int] = []
@@ -147,7 +147,7 @@ class TileExecutor:
     def _make_executor(self, merger: ResultMerger) -> Executor:
         return Executor(
             merger,
-            self._clock,
+            self._monitor,
             self._store,
             load_network=self._results.load_weights,
             save_network=self._results.save_weights,
@@ -163,7 +163,7 @@ class TileExecutor:
             machine_refusal = make_machine_refusal(error, self._plan.source.name)
             if machine_refusal is None or not self.finished_tiles:
                 raise
-            yield self._clock.announce(
+            yield self._monitor.announce(
                 f"{machine_refusal.sentence} The tiles that are done were kept."
             )
             return Control.KEEP
@@ -171,7 +171,7 @@ class TileExecutor:
         is_new = fallback_notice != self._store.fallback_notice
         if control is Control.GO and fallback_notice and is_new:
             self._store.fallback_notice = fallback_notice
-            yield self._clock.announce(fallback_notice.sentence)
+            yield self._monitor.announce(fallback_notice.sentence)
         return control
 
     def _restore_tile(
@@ -257,10 +257,10 @@ def restore_tiles(
     RefusedError, FailedError
         As for `run`.
     """
-    clock = RunClock(plan, control, None)
-    sample, hashes = yield from calibrate_tiles(plan, data, clock)
+    monitor = RunMonitor(plan, control, None)
+    sample, hashes = yield from calibrate_tiles(plan, data, monitor)
     run_plan, image = sample.plan, data["image"]
-    clock.expect(run_plan)
+    monitor.expect(run_plan)
     with ExitStack() as stack:
         if store is None:
             temporary_folder = tempfile.TemporaryDirectory(
@@ -271,19 +271,19 @@ def restore_tiles(
             )
         results = open_tile_results(run_plan, hashes, store)
         stack.callback(results.close)
-        executor = TileExecutor(sample, image, clock, store, results)
+        executor = TileExecutor(sample, image, monitor, store, results)
         request = yield from executor.run(run_plan.units)
         if request is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
-            clock.check_time(plan.source.name)
+            monitor.check_time(plan.source.name)
             return None
         results.check_tiles(executor.finished_tiles)
-        clock.begin_assessment()
-        yield clock.announce("Putting the tiles together")
+        monitor.begin_assessment()
+        yield monitor.announce("Putting the tiles together")
         blender = TileBlender(run_plan, sample.calibration, results, image)
         images = blender.write_images(_compute_mean_shift(run_plan, results))
-        return assemble_restoration(sample, blender, results, images, hashes["image"], clock)
+        return assemble_restoration(sample, blender, results, images, hashes["image"], monitor)
 
 
 def _compute_mean_shift(plan: RunPlan, results: ResultStore) -> Any:

@@ -266,7 +266,7 @@ class CheckpointStore:
                 "rollbacks": checkpoint.rollbacks,
                 "notes": [note.to_dict() for note in checkpoint.notes],
                 "history": [
-                    [record.iteration, record.fit_loss, record.validation_loss]
+                    [record.iteration, record.training_loss, record.validation_loss]
                     for record in checkpoint.history
                 ],
             }
@@ -305,7 +305,7 @@ def _read_fit(
         **states,
         best_iteration=int(fit["best_iteration"]),
         history=tuple(
-            ValidationRecord(iteration=int(i), fit_loss=float(a), validation_loss=float(b))
+            ValidationRecord(iteration=int(i), training_loss=float(a), validation_loss=float(b))
             for i, a, b in fit["history"]
         ),
         rollbacks=int(fit["rollbacks"]),

@@ -19,9 +19,9 @@ from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.execute.clock import RunClock
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
+from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.runner import read_image
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
@@ -150,7 +150,7 @@ def _calibrate_files(
             stamps = stamp_files(plan)
             sha256 = compute_file_sha256(Path(str(plan.source.path)))
             data = open_plan_inputs(plan, stamps)
-            image = yield from read_image(plan, data, RunClock(plan, control, None))
+            image = yield from read_image(plan, data, RunMonitor(plan, control, None))
         except RefusedError:  # the plan of that file reports the reason
             continue
         crop = _crop_to_member(image, member)
@@ -197,7 +197,7 @@ def _fit_networks(
 
     image = _combine_crops(crops, threads)
     plan = image.plan
-    clock = RunClock(plan, recorder, None)
+    monitor = RunMonitor(plan, recorder, None)
     merger = ResultMerger(image)
     store.open_image(image)
     resume, results = store.read(merger), ResultStore(store.folder)
@@ -206,7 +206,7 @@ def _fit_networks(
     ]
     executor = Executor(
         merger,
-        clock,
+        monitor,
         store,
         load_network=results.load_weights,
         save_network=results.save_weights,

@@ -76,7 +76,7 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
     """Build the problem of the measured pixels; impulses keep their prediction at the end."""
     from torch import where
 
-    from napari_dip.engine.problem import append_final_step
+    from napari_dip.engine.problem import append_postprocessing
 
     prior_spec = PRIORS[fit_input.prior]
     build_problem = prior_spec.build_problem
@@ -92,7 +92,7 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
             return done._replace(mean=mean)
         return type(done)(mean, where(mask, done.log_variance, estimate.log_variance))
 
-    return append_final_step(problem, restore_impulses)
+    return append_postprocessing(problem, restore_impulses)
 
 
 def exclude_impulses(fit_input: FitInput) -> FitInput:

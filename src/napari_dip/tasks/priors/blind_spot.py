@@ -131,12 +131,12 @@ def build_blind_spot_problem(
         operator=Identity(),
         fidelity=beta_nll(noise, fit_input.noise.level**2),
         likelihood=gaussian_deviance(noise),
-        fit_mask=fit_input.masks.training_weight,
+        training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
-        measured_mask=fit_input.masks.weight,
+        refit_weight=fit_input.masks.weight,
     )
 
-    def finish(estimate: Estimate) -> Estimate:
+    def postprocess(estimate: Estimate) -> Estimate:
         return compute_posterior(
             fit_input.noise.variance,
             fit_input.measurement,
@@ -147,12 +147,17 @@ def build_blind_spot_problem(
             reliability=fit_input.masks.reliability,
         )
 
-    refine = make_bm3d_refinement(fit_input, finish) if uses_measured_pixel else None
-    return Problem(terms=(term,), penalties=options.penalties, finish=finish, refine=refine)
+    refine = make_bm3d_refinement(fit_input, postprocess) if uses_measured_pixel else None
+    return Problem(
+        terms=(term,),
+        penalties=options.penalties,
+        postprocess=postprocess,
+        final_postprocess=refine,
+    )
 
 
 def make_bm3d_refinement(
-    fit_input: FitInput, finish: Callable[[Estimate], Estimate]
+    fit_input: FitInput, postprocess: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate] | None:
     """Return the BM3D-style refinement; None in three dimensions and for tiny images.
 
@@ -165,10 +170,10 @@ def make_bm3d_refinement(
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
     if fit_input.half_resolution and fit_input.half_resolution.camera_noise:
-        return _make_camera_refinement(fit_input.half_resolution, finish)
+        return _make_camera_refinement(fit_input.half_resolution, postprocess)
 
     def refine(estimate: Estimate) -> Estimate:
-        pilot = finish(estimate)
+        pilot = postprocess(estimate)
         noise, measured = fit_input.noise.variance, fit_input.measurement
         if fit_input.noise.correlation is None:
             damped = pilot.mean + fit_input.masks.weight * (measured - pilot.mean)
@@ -198,7 +203,7 @@ def build_guided_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
 
 
 def _make_camera_refinement(
-    half_resolution: HalfResolution, finish: Callable[[Estimate], Estimate]
+    half_resolution: HalfResolution, postprocess: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate]:
     """Return the filter of a colour camera's noise, guided in part by the network's prediction."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
@@ -209,7 +214,7 @@ def _make_camera_refinement(
     assert picture is not None
 
     def refine(estimate: Estimate) -> Estimate:
-        guide = upscale_estimate(finish(estimate), tuple(picture.shape[2:])).mean
+        guide = upscale_estimate(postprocess(estimate), tuple(picture.shape[2:])).mean
         return filter_camera_noise(picture, camera, guide, CAMERA_GUIDE_WEIGHT)
 
     return refine

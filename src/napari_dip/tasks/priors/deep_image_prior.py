@@ -134,13 +134,13 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
                 likelihood=gaussian_deviance(noise),
-                fit_mask=fit_input.masks.training_weight
+                training_weight=fit_input.masks.training_weight
                 if has_validation
                 else fit_input.masks.weight,
                 validation_mask=fit_input.masks.validation
                 if has_validation
                 else torch.zeros_like(fit_input.masks.validation),
-                measured_mask=fit_input.masks.weight,
+                refit_weight=fit_input.masks.weight,
             )
         )
     uses_sure = exposure_count == 1 and any(side > 1 for side in fit_input.masks.blind_spot_size)

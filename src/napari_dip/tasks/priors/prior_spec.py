@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from napari_dip.tasks.base import FitSetup
+from napari_dip.tasks.base import TaskSetup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,11 +208,11 @@ class PriorSpec:
 
     def setup(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
-    ) -> FitSetup:
+    ) -> TaskSetup:
         """Build the prior, and the problem in which the measurement is the image plus noise."""
         assert self.build_problem is not None
         fit_input = self.prepare(fit_input)
-        return FitSetup(
+        return TaskSetup(
             prior=self.build(fit_input, rng, options),
             problem=self.build_problem(fit_input, options),
             fit_input=fit_input,

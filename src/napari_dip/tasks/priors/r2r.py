@@ -68,12 +68,12 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         operator=Identity(),
         fidelity=least_squares(fit_input.noise.level**2),
         likelihood=gaussian_deviance(fit_input.noise.variance),
-        fit_mask=fit_input.masks.training_weight,
+        training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
-        measured_mask=fit_input.masks.weight,
+        refit_weight=fit_input.masks.weight,
     )
 
-    def finish(estimate: Estimate) -> Estimate:
+    def postprocess(estimate: Estimate) -> Estimate:
         return Estimate(
             estimate.mean,
             (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.evaluate(estimate.mean)).log(),
@@ -82,6 +82,6 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     return Problem(
         terms=(term,),
         penalties=options.penalties,
-        finish=finish,
-        refine=make_bm3d_refinement(fit_input, finish),
+        postprocess=postprocess,
+        final_postprocess=make_bm3d_refinement(fit_input, postprocess),
     )

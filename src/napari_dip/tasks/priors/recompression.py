@@ -91,25 +91,25 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
         operator=Identity(),
         fidelity=beta_nll(variance_floor, compression_error),
         likelihood=gaussian_deviance(variance_floor),
-        fit_mask=1 - block_mask,
+        training_weight=1 - block_mask,
         validation_mask=block_mask,
-        measured_mask=torch.ones_like(block_mask),
+        refit_weight=torch.ones_like(block_mask),
     )
 
-    def finish(estimate: Estimate) -> Estimate:
+    def postprocess(estimate: Estimate) -> Estimate:
         log_variance = estimate.log_variance
         assert log_variance is not None  # this prior predicts a variance
         variance = log_variance.exp() + COMPRESSION_VARIANCE_FLOOR * compression_error
         return estimate._replace(log_variance=variance.log())
 
-    return Problem(terms=(term,), penalties=options.penalties, finish=finish)
+    return Problem(terms=(term,), penalties=options.penalties, postprocess=postprocess)
 
 
 def add_jpeg_projection(fit_input: FitInput, problem: Problem) -> Problem:
     """Append the projection to images that compress to the measurement."""
-    from napari_dip.engine.problem import append_final_step
+    from napari_dip.engine.problem import append_postprocessing
 
-    return append_final_step(problem, lambda _, done: project_to_jpeg(fit_input, done))
+    return append_postprocessing(problem, lambda _, done: project_to_jpeg(fit_input, done))
 
 
 def project_to_jpeg(fit_input: FitInput, estimate: Estimate) -> Estimate:

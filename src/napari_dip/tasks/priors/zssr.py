@@ -106,12 +106,12 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         fidelity=beta_nll(variance_floor, interpolation_error),
         # by squared error, regardless of the predicted variance
         likelihood=lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
-        fit_mask=fit_input.masks.measured * (1 - patch_mask),
+        training_weight=fit_input.masks.measured * (1 - patch_mask),
         validation_mask=fit_input.masks.measured * patch_mask,
-        measured_mask=fit_input.masks.measured,
+        refit_weight=fit_input.masks.measured,
     )
 
-    def finish(estimate: Estimate) -> Estimate:
+    def postprocess(estimate: Estimate) -> Estimate:
         assert estimate.log_variance is not None  # this prior predicts a variance
         variance = estimate.log_variance.exp()
         predicted = operator(estimate.mean)
@@ -122,7 +122,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.finer)
         return estimate._replace(mean=mean)
 
-    return Problem(terms=(term,), penalties=options.penalties, finish=finish)
+    return Problem(terms=(term,), penalties=options.penalties, postprocess=postprocess)
 
 
 def _draw_validation_patches(fit_input: FitInput) -> Tensor:

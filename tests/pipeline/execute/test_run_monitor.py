@@ -10,7 +10,7 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.execute.clock import RunClock
+from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
@@ -54,103 +54,105 @@ def plan(shape: tuple[int, ...] = (64, 64), axes: str = "YX", **settings: object
 
 def progress(iteration: int, inference_fraction: float = 0.0) -> FitProgress:
     return FitProgress(
-        validation_record=ValidationRecord(iteration=iteration, fit_loss=1.0, validation_loss=1.0),
+        validation_record=ValidationRecord(
+            iteration=iteration, training_loss=1.0, validation_loss=1.0
+        ),
         iteration=iteration,
         best_iteration=iteration,
         inference_fraction=inference_fraction,
     )
 
 
-def paused_for(seconds: float, hands: Hands, clock: RunClock) -> None:
+def paused_for(seconds: float, hands: Hands, monitor: RunMonitor) -> None:
     hands.wish = Control.PAUSE
     for _ in range(4):
-        assert clock.poll_control() is Control.PAUSE
+        assert monitor.poll_control() is Control.PAUSE
         hands.time += seconds / 4
     hands.wish = Control.GO
 
 
 def test_a_pause_does_not_count_against_the_time_limit() -> None:
     hands = Hands()
-    clock = RunClock(plan(time_limit=10.0), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(plan(time_limit=10.0), hands.control, None, hands.monotonic)
     hands.time += 6
-    assert clock.poll_control() is Control.GO
-    paused_for(100, hands, clock)
-    assert clock.poll_control() is Control.GO
-    assert clock.seconds == pytest.approx(6)
+    assert monitor.poll_control() is Control.GO
+    paused_for(100, hands, monitor)
+    assert monitor.poll_control() is Control.GO
+    assert monitor.seconds == pytest.approx(6)
     hands.time += 5
-    assert clock.poll_control() is Control.KEEP
-    assert clock.timed_out
+    assert monitor.poll_control() is Control.KEEP
+    assert monitor.timed_out
 
 
 def test_seconds_stand_still_while_the_pause_lasts() -> None:
     hands = Hands()
-    clock = RunClock(plan(), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
     hands.time += 2
     hands.wish = Control.PAUSE
-    clock.poll_control()
+    monitor.poll_control()
     hands.time += 50
-    assert clock.seconds == pytest.approx(2)
+    assert monitor.seconds == pytest.approx(2)
 
 
 def test_a_pause_does_not_lengthen_what_is_left() -> None:
     left = []
     for pause in (0, 1000):
         hands = Hands()
-        clock = RunClock(plan(), hands.control, None, hands.monotonic)
-        clock.begin(1, 0)
+        monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
+        monitor.begin(1, 0)
         hands.time += 10
         if pause:
-            paused_for(pause, hands, clock)
-            clock.poll_control()
-        left.append(clock.make_event(progress(50), None).seconds_left)
+            paused_for(pause, hands, monitor)
+            monitor.poll_control()
+        left.append(monitor.make_event(progress(50), None).seconds_left)
     assert left[0] == pytest.approx(left[1])
     assert 5 < left[0] < 30
 
 
 def test_a_preview_is_not_due_because_of_a_pause() -> None:
     hands = Hands()
-    clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
-    paused_for(60, hands, clock)
-    clock.poll_control()
-    assert not clock.is_preview_due(has_prediction=True)
+    monitor = RunMonitor(plan(), hands.control, 0.2, hands.monotonic)
+    paused_for(60, hands, monitor)
+    monitor.poll_control()
+    assert not monitor.is_preview_due(has_prediction=True)
     hands.time += 0.3
-    assert clock.is_preview_due(has_prediction=True)
+    assert monitor.is_preview_due(has_prediction=True)
 
 
 def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
     hands = Hands()
-    clock = RunClock(plan(), hands.control, 0.2, hands.monotonic)
+    monitor = RunMonitor(plan(), hands.control, 0.2, hands.monotonic)
     hands.time += 0.3
-    assert clock.is_preview_due(has_prediction=False)
+    assert monitor.is_preview_due(has_prediction=False)
     hands.time += 0.05
-    clock.record_preview_cost()
+    monitor.record_preview_cost()
     hands.time += 4.9
-    assert not clock.is_preview_due(has_prediction=False)
-    assert clock.is_preview_due(has_prediction=True)  # it costs no look
-    clock.record_preview_cost()
+    assert not monitor.is_preview_due(has_prediction=False)
+    assert monitor.is_preview_due(has_prediction=True)  # it costs no look
+    monitor.record_preview_cost()
     hands.time += 4.9
-    assert not clock.is_preview_due(has_prediction=False)
+    assert not monitor.is_preview_due(has_prediction=False)
     hands.time += 0.2
-    assert clock.is_preview_due(has_prediction=False)
+    assert monitor.is_preview_due(has_prediction=False)
 
 
 def test_the_words_name_the_part_where_there_are_several() -> None:
     hands = Hands()
-    clock = RunClock(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
-    clock.begin(2, 0)
-    event = clock.make_event(progress(50), None)
+    monitor = RunMonitor(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
+    monitor.begin(2, 0)
+    event = monitor.make_event(progress(50), None)
     assert event.message == "Restoring, part 2 of 3"
     assert (event.unit, event.units) == (2, 3)
-    alone = RunClock(plan(), hands.control, None, hands.monotonic)
+    alone = RunMonitor(plan(), hands.control, None, hands.monotonic)
     assert alone.make_event(progress(50), None).message == "Restoring"
 
 
 def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
         stack = plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
-        clock = RunClock(stack, Hands().control, None)
-        clock.begin(3, 0)
-        assert clock.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
+        monitor = RunMonitor(stack, Hands().control, None)
+        monitor.begin(3, 0)
+        assert monitor.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
 
 
 def expected_ending(run: Plan, each: float) -> float:
@@ -166,13 +168,13 @@ def told_left(
 ) -> list[float | None]:
     """What is said to be left at each report of a run, on a clock of our own."""
     hands = Hands()
-    clock = RunClock(plan(shape), hands.control, None, hands.monotonic)
-    clock.begin(1, 0)
+    monitor = RunMonitor(plan(shape), hands.control, None, hands.monotonic)
+    monitor.begin(1, 0)
     began = hands.time
     said = []
     for iteration in iterations:
         hands.time = began + first + each * iteration
-        said.append(clock.make_event(progress(iteration), None).seconds_left)
+        said.append(monitor.make_event(progress(iteration), None).seconds_left)
     return said
 
 
@@ -205,14 +207,14 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
     frames = [unit for unit in movie.units if unit.has_estimate]
     assert not any(unit.iterations for unit in frames)
     hands = Hands()
-    clock = RunClock(movie, hands.control, None, hands.monotonic)
+    monitor = RunMonitor(movie, hands.control, None, hands.monotonic)
     said = []
     for number, unit in enumerate(movie.units, start=1):
-        clock.begin(number, 0)
+        monitor.begin(number, 0)
         for iteration in range(0, unit.iterations + 1, 25):
             hands.time += 1 if unit.iterations else 2
             report = progress(iteration, inference_fraction=float(unit.has_estimate))
-            left = clock.make_event(report, None).seconds_left
+            left = monitor.make_event(report, None).seconds_left
         said += [left] if unit.has_estimate else []
     assert None not in said
     # each frame takes 2 s: from the second on, what is left is known from the first
@@ -224,21 +226,21 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
 def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
     """Another estimate of the noise lets the run fit all once more: the bar does not go back."""
     hands = Hands()
-    clock = RunClock(plan(), hands.control, None, hands.monotonic)
+    monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
     fractions = []
     for again in (False, True):
         if again:
-            clock.expect(plan())
-            begun = clock.announce("Restoring again with weaker noise")
+            monitor.expect(plan())
+            begun = monitor.announce("Restoring again with weaker noise")
             assert begun.fraction >= fractions[-1]
             assert begun.seconds_left == pytest.approx(54 * TIME_LEFT_MARGIN, rel=0.1)
-        clock.begin(1, 0)
+        monitor.begin(1, 0)
         for iteration in (25, 50, 75, 100):
             hands.time += 0.5 * 25
-            fractions.append(clock.make_event(progress(iteration), None).fraction)
+            fractions.append(monitor.make_event(progress(iteration), None).fraction)
         hands.time += 3
-        fractions.append(clock.make_event(progress(100, inference_fraction=1.0), None).fraction)
-        clock.begin_assessment()
+        fractions.append(monitor.make_event(progress(100, inference_fraction=1.0), None).fraction)
+        monitor.begin_assessment()
         hands.time += 1
     assert fractions == sorted(fractions)
     assert fractions[3] > 0.5

@@ -51,7 +51,7 @@ class FitSteps(NamedTuple):
     ending: Step
 
 
-class RunClock:
+class RunMonitor:
     """Time one run, report its progress, and apply its time limit.
 
     Times do not influence the restored pixels, except through the time limit.
@@ -283,14 +283,16 @@ class RunClock:
         self._record(progress)
         validation_record = progress.validation_record
         if self._candidate:  # the loss curve on display belongs to the first prior
-            validation_record = ValidationRecord(iteration=0, fit_loss=nan, validation_loss=nan)
+            validation_record = ValidationRecord(
+                iteration=0, training_loss=nan, validation_loss=nan
+            )
         return replace(
             self.announce(
                 self._describe(progress) if progress.note is None else str(progress.note)
             ),
             iteration=progress.iteration,
             iterations=self._iterations[self._number - 1],
-            training_loss=convert_nan_to_none(validation_record.fit_loss),
+            training_loss=convert_nan_to_none(validation_record.training_loss),
             validation_loss=convert_nan_to_none(validation_record.validation_loss),
             best_iteration=progress.best_iteration,
             preview=preview,
