@@ -70,7 +70,7 @@ def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     one = scene(gaussian_psf((1.2, 1.2)))
     term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
-    assert float(term.measured_mask.min()) == 1
+    assert float(term.refit_weight.min()) == 1
     other = one.measurement + one.masks.validation
     estimate = Estimate(torch.zeros_like(other))
     for fidelity, heard in ((term.fidelity, False), (term.refit_fidelity, True)):

@@ -249,7 +249,7 @@ def test_judging_pixels_never_drive_a_volume_but_tell_of_it_in_the_end() -> None
     one = setup.fit_input
     smooth, (term,) = guess_of(task, one).smooth, setup.problem.terms
     assert smooth is not None
-    assert float((term.measured_mask * one.masks.validation).sum()) == 0
+    assert float((term.refit_weight * one.masks.validation).sum()) == 0
     assert off(smooth.full_data_best, smooth.best) > 0
     louder = replace(one, measurement=one.measurement + 5 * one.masks.validation)
     other = guess_of(task, louder).candidates[0]

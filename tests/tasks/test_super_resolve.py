@@ -133,12 +133,12 @@ def test_the_interpolated_image_overlays_the_fine_grid() -> None:
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     term = seen_problem(SuperResolve(factor="4"), scene()).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
-    assert float(term.measured_mask.min()) == 1
+    assert float(term.refit_weight.min()) == 1
 
 
 def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
     term = seen_problem(SuperResolve(factor="2"), scene()).terms[0]
-    assert float((term.measured_mask * term.validation_mask).sum()) == 0
+    assert float((term.refit_weight * term.validation_mask).sum()) == 0
 
 
 def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:

@@ -1,4 +1,4 @@
-"""Define the fit problem: measurements, operators, fidelity, penalties and the final steps.
+"""Define the fit problem: measurements, operators, fidelity, penalties and postprocessing.
 
 What an operator is, the identity and the chain are here; all others are in `engine.operators`.
 """
@@ -151,13 +151,14 @@ class Term:
     likelihood : Fidelity
         Negative log-likelihood, which early stopping and the choice between priors compare.
     training_weight : Tensor
-        (B, 1, *measured) float32, 1 at training pixels.
+        (B, 1, *measured) float32, weight of each pixel in the loss: 1 at training pixels, less at
+        training pixels that are noisier than usual.
     validation_mask : Tensor
-        (B, 1, *measured) float32, 1 at validation pixels. The guard band around them is in
-        neither mask.
+        (B, 1, *measured) float32, 1 at validation pixels. In the guard band around them, mask and
+        `training_weight` are 0.
     refit_weight : Tensor
-        (B, 1, *measured) float32, 1 at measured pixels. It replaces `training_weight` in the refit on
-        training and validation pixels.
+        (B, 1, *measured) float32, replaces `training_weight` in the refit on training and
+        validation pixels.
     refit_fidelity : Fidelity or None
         Training loss of that refit, for a `fidelity` that itself excludes validation pixels;
         None: `fidelity`.
@@ -187,7 +188,7 @@ class Problem:
         One for each measurement of the same picture.
     penalties : tuple of (weight, Penalty)
     postprocess : callable
-        Final step from the averaged estimate to the picture, such as the posterior mean.
+        Convert the averaged estimate to the picture, such as by the posterior mean.
     postprocess_on_grid : callable
         The part of `postprocess` that keeps the network's grid, without the crop to the image. Its
         result is compared with the measurement after the fit.
@@ -195,7 +196,7 @@ class Problem:
         Term that is added to the validation loss for errors that validation pixels cannot
         measure, such as noise that the network copies.
     final_postprocess : callable or None
-        Slower and better replacement of `postprocess`, used when the fit ends by itself. None:
+        Slower and better replacement of `postprocess` for fits that end by themselves; None:
         `postprocess`. It is not used for previews, nor when the user ends the fit.
     """
 
@@ -208,19 +209,19 @@ class Problem:
 
 
 def append_postprocessing(
-    problem: Problem, last: Callable[[Estimate, Estimate], Estimate]
+    problem: Problem, step: Callable[[Estimate, Estimate], Estimate]
 ) -> Problem:
-    """Return the problem with one more step after both `postprocess` and `final_postprocess`.
+    """Return the problem with one more step in `postprocess` and in `final_postprocess`.
 
     Parameters
     ----------
     problem : Problem
-    last : callable
-        (network's estimate, estimate after the earlier final steps) -> picture.
+    step : callable
+        (network's estimate, estimate after the earlier steps) -> picture.
     """
 
-    def append(step: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
-        return lambda estimate: last(estimate, step(estimate))
+    def append(earlier: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:
+        return lambda estimate: step(estimate, earlier(estimate))
 
     final_postprocess = (
         None if problem.final_postprocess is None else append(problem.final_postprocess)

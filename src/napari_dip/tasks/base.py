@@ -515,7 +515,7 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TaskSetup:
-    """Hold what is fitted: problem, prior, and the input that both were built from."""
+    """Hold what `Task.setup` returns: problem, prior, and the input that both were built from."""
 
     problem: Problem
     prior: Prior

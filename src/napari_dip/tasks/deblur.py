@@ -244,7 +244,7 @@ class Deblur(Task):
 
         smooth = None if guess is None else guess.smooth
         masks, noise = fit_input.masks, fit_input.noise
-        # in a volume, the final step adds the validation pixels instead of the refit
+        # in a volume, postprocessing adds the validation pixels instead of the refit
         refitted = masks.measured if smooth is None else masks.visible
         make_fidelity = partial(
             make_backprojection_fidelity,

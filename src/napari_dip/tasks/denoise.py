@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 
 def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
-    """Append upscaling to the final steps of a problem, if the fit runs at half resolution."""
+    """Append upscaling to the postprocessing of a problem, if the fit runs at half resolution."""
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.problem import append_postprocessing
 
@@ -260,7 +260,7 @@ class Denoise(Task):
     def _make_problem(self, fit_input: FitInput, options: PriorOptions) -> Problem:
         """Build the problem: the measurement is the image plus noise.
 
-        The final steps add upscaling, temporal smoothing and those of the noise model.
+        Postprocessing ends with upscaling, temporal smoothing and what the noise model adds.
         """
         build_problem = self._noise_model.build_problem or PRIORS[fit_input.prior].build_problem
         assert build_problem is not None

@@ -119,7 +119,7 @@ def compute_smooth_deconvolution(
 def make_validated_mixture(
     guess: SmoothDeconvolution, fit_input: FitInput, operator: Operator, dark: Tensor | None
 ) -> Callable[[Estimate], Estimate]:
-    """Return the final step that mixes prediction and estimate, weighted by validation pixels.
+    """Return the postprocessing that mixes prediction and estimate, weighted by validation pixels.
 
     A fit that has not converged therefore does no harm. The step also adds what the validation
     pixels themselves change in the estimate.

@@ -173,7 +173,7 @@ def compute_object_size(grid: tuple[int, ...], margin: tuple[int, ...]) -> tuple
 
 
 def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate]:
-    """Return the final step that crops the object to the frame.
+    """Return the postprocessing that crops the object to the frame.
 
     Parameters
     ----------
@@ -187,11 +187,11 @@ def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
             picture = picture.narrow(axis, pixels, picture.shape[axis] - 2 * pixels)
         return picture
 
-    def postprocess(estimate: Estimate) -> Estimate:
+    def crop_estimate(estimate: Estimate) -> Estimate:
         log_variance = estimate.log_variance
         return Estimate(crop(estimate.mean), None if log_variance is None else crop(log_variance))
 
-    return postprocess
+    return crop_estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

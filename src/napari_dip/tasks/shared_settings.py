@@ -381,8 +381,8 @@ def describe_distant_planes(source: ImageSpec) -> Note:
 def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float) -> Problem:
     """Add temporal smoothing to a problem, if there is a previous frame.
 
-    For priors that take the measurement as input, it is a final step, weighted by the predicted
-    variance. For all others it is a term of the loss.
+    For priors that take the measurement as input, it is a step of postprocessing, weighted by the
+    predicted variance. For all others it is a term of the loss.
     """
     from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
     from napari_dip.engine.problem import append_postprocessing

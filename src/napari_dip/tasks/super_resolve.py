@@ -318,7 +318,7 @@ class SuperResolve(Task):
             likelihood=gaussian_deviance(noise),
             training_weight=masks.visible,
             validation_mask=masks.validation,
-            # with a start, the final step adds the validation pixels instead of the refit
+            # with a start, postprocessing adds the validation pixels instead of the refit
             refit_weight=masks.measured if start is None else masks.visible,
         )
         return Problem(terms=(term,), postprocess=postprocess)

@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.neighbour_frames import (
     NO_NEIGHBOUR_FRAMES,
     Drift,
-    Movie,
+    NeighbourFrameProvider,
     estimate_drift,
 )
 from napari_dip.pipeline.plan.types import UnitOutcome
@@ -131,7 +131,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
     plan = plan_for(stack, "ZYX", stacks="planes")
     image = laid_out(stack, "ZYX", stacks="planes")
     merge = ResultMerger(image)
-    frames = Movie(merge).get_neighbour_frames(plan.units[1], "blind-spot")
+    frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     assert frames.previous_picture is None
 
@@ -147,7 +147,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     plan = plan_for(movie, "TYX")
     image = laid_out(movie)
     merge = ResultMerger(image)
-    first = Movie(merge).get_neighbour_frames(plan.units[0], "blind-spot")
+    first = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
     np.testing.assert_array_equal(first.neighbours, image.stack[[1, 1], 0])
     assert first.previous_picture is None
@@ -169,7 +169,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     )
     picture = np.full((1, 32, 32), 7.0, np.float32)
     merge.add(plan.units[0], picture, picture / 7, picture, done)
-    frames = Movie(merge).get_neighbour_frames(plan.units[1], "blind-spot")
+    frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     np.testing.assert_allclose(frames.previous_picture, picture)
     np.testing.assert_allclose(frames.previous_deviation, picture / 7)
@@ -183,7 +183,10 @@ def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> 
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
     changed_plan = replace(image.plan, task_plan=planned(alone, plan.source))
     merge = ResultMerger(replace(image, plan=changed_plan))
-    assert Movie(merge).get_neighbour_frames(plan.units[1], prior) == NO_NEIGHBOUR_FRAMES
+    assert (
+        NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], prior)
+        == NO_NEIGHBOUR_FRAMES
+    )
 
 
 def spread(movie: np.ndarray, scenes: np.ndarray) -> float:
@@ -263,7 +266,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     image = laid_out(movie)
     merge = ResultMerger(image)
     merge.count[...] = 1
-    frames = Movie(merge)
+    frames = NeighbourFrameProvider(merge)
     shown = [unit for unit in plan.units if unit.has_estimate]
     drawn = [
         frames.get_neighbour_frames(unit, "r2r").previous_picture is not None for unit in shown

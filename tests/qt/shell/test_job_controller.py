@@ -66,9 +66,7 @@ def work(pixels, control, *, outcome="picture", waits=True):
 
 
 def request_of(label="Denoise cells", **options):
-    return JobRequest(
-        kind="denoise", label=label, plan=None, work=partial(work, **options), summary=""
-    )
+    return JobRequest(kind="denoise", label=label, work=partial(work, **options), summary="")
 
 
 def test_a_job_is_planned_runs_pauses_and_ends_in_what_it_found(desk, qtbot):
@@ -164,7 +162,7 @@ def test_a_job_whose_dock_is_deleted_is_discarded(qtbot):
             yield JobProgress(event=Event(message="working"))
         ends.append(control())
 
-    job = JobRequest(kind="denoise", label="cells", plan=None, work=endless, summary="")
+    job = JobRequest(kind="denoise", label="cells", work=endless, summary="")
     desk.jobs.start([job])
     qtbot.waitUntil(lambda: bool(begun))
     desk.parent.deleteLater()

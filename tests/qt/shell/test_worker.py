@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import dask.array
@@ -100,6 +101,16 @@ def test_a_lazy_image_that_lies_of_its_type_is_refused_by_its_name(noisy):
     assert isinstance(outcome, Refusal)
     assert outcome.code == "array-other"
     assert outcome.message.startswith(f"'{plan.source.name}' announces 64 × 64 values")
+
+
+def test_a_refusal_names_the_layer_of_a_further_input(noisy):
+    layer = ImageSpec(name="brightfield", shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
+    plan = replace(plan_for(noisy), extra_headers={"guide": layer})
+    pixels = {"image": noisy, "guide": failing(RuntimeError("the disk went away"))}
+    outcome = drain(drain_run(plan, pixels, RunControl(), ProgressQueue()))
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "array-broken"
+    assert "'brightfield'" in outcome.message and "guide" not in outcome.message
 
 
 def test_the_trace_of_an_unexpected_error_is_in_the_log(noisy, caplog):

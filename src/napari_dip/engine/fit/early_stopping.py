@@ -11,7 +11,7 @@ from napari_dip.errors.notes import Stop, StopReason, make_stop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRecord:
-    """Losses at one report: dimensionless means over pixels.
+    """Losses at one validation: dimensionless means over pixels.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class ValidationRecord:
         1-based.
     training_loss : float
         Negative log-likelihood of the training pixels, averaged over the iterations since the
-        previous report.
+        previous validation.
     validation_loss : float
         Negative log-likelihood of the validation pixels under the averaged estimate.
     """
@@ -46,7 +46,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
     Returns
     -------
     StopRule
-        It compares medians of three consecutive reports, so a single outlier does not affect it.
+        It compares medians of three consecutive losses, so a single outlier does not affect it.
     """
 
     def rule(history: Sequence[ValidationRecord]) -> Stop | None:
@@ -58,7 +58,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         if waited < patience:
             return None
         lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
-        # the best picture is chosen by single reports, so its iteration may be another one
+        # the best picture is chosen by single validations, so its iteration may be another one
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 
@@ -66,7 +66,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
 
 
 def find_smoothed_best(history: Sequence[ValidationRecord]) -> int:
-    """Return the index of the smallest median validation loss of three consecutive reports."""
+    """Return the index of the smallest median of three consecutive validation losses."""
     losses = [
         entry.validation_loss if isfinite(entry.validation_loss) else float("inf")
         for entry in history

@@ -62,12 +62,12 @@ def fit(
         the picture has just been computed for the validation loss. A preview does not affect the
         fit.
     keep_checkpoint : callable or None
-        Receives a checkpoint after each report.
+        Receives a checkpoint after each validation.
 
     Yields
     ------
     FitProgress
-        After each report, for each preview, and during the final inference.
+        After each validation, for each preview, and during the final inference.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def _complete_stop_reason(stop: Stop | None, state: FitState) -> Stop:
     """Return the reason of the stop rule, or the number of iterations at the end of the schedule.
 
     If the rule stops at the very last iteration, the schedule is the reason. The number includes
-    the iterations of the refit, as the progress reports do.
+    the iterations of the refit, as the progress does.
     """
     schedule, iteration = state.trainer.schedule, state.trainer.iteration
     if stop is not None and state.last_validation_iteration < schedule.stop_at:
@@ -205,13 +205,13 @@ def _finish(
     best_estimate = final_estimate
     if best_estimate is None or trainer.reveals_validation:
         best_estimate = state.get_best_estimate()
-    final_step = (
+    postprocess = (
         problem.postprocess
         if is_ended_by_user or problem.final_postprocess is None
         else problem.final_postprocess
     )
     return FitResult(
-        estimate=final_step(best_estimate if final_estimate is None else final_estimate),
+        estimate=postprocess(best_estimate if final_estimate is None else final_estimate),
         network_estimate=problem.postprocess_on_grid(best_estimate),
         stop=stop,
         is_ended_by_user=is_ended_by_user,

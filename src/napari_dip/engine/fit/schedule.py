@@ -45,7 +45,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Iterations, learning rates, averaging and reports of one fit.
+    """Iterations, learning rates, averaging and validation of one fit.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Schedule:
     average_decay : float
         Decay of the running average, 0.95 to 0.99.
     validation_interval : int
-        Iterations between two reports.
+        Iterations between two validations.
     max_gradient_norm : float
         Largest norm of the gradient of all weights together.
     refit_iterations : int

@@ -1,4 +1,4 @@
-"""Define the state of a fit, its checkpoints and progress reports, and its result."""
+"""Define the state of a running fit, its progress, its checkpoints and its result."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note, Stop
 
 #: A fit has broken down, and is rolled back, if its training loss is not finite or exceeds this
-#: factor times (1 + |median of the last five reported losses|), once there are five. It also has if
+#: factor times (1 + |median of the last five training losses|), once there are five. It also has if
 #: its validation loss is no longer finite.
 BREAKDOWN_LOSS_FACTOR = 10.0
-#: Tolerance of the validation loss, as a share of its decrease since the first report: losses that
-#: differ by less count as equal. It applies to priors with a separate validation input, and to
+#: Tolerance of the validation loss, as a share of its decrease since the first validation: losses
+#: that differ by less count as equal. It applies to priors with a separate validation input, and to
 #: those whose final inference has the validation pixels as input (`reveals_validation`). On bird of
 #: Set5, downscaled by 4, losses differed by 5 % of the decrease from iteration 75 on while the PSNR
 #: still rose by 0.6 dB. On FMD WideField_BPAE_R with 10,000 validation pixels, iteration 50 was
 #: better than 250 by 5 % with one seed and worse with another: 35.22 and 35.55 dB.
 LOSS_TOLERANCE_FRACTION = 0.1
 #: Upper bound of that tolerance for priors with `reveals_validation`, in units of the median
-#: difference of two consecutive reports. Without it, balanced fits of Confocal_BPAE_R (FMD,
+#: difference of two consecutive validations. Without it, balanced fits of Confocal_BPAE_R (FMD,
 #: captures 1 to 4) chose iterations 550 to 600, with up to 0.46 dB less than at 300. With 1 instead
 #: of 2, fits of WideField_BPAE_R would choose iteration 75 of 250.
 MAX_FLUCTUATION_FACTOR = 2.0
@@ -42,17 +42,17 @@ MAX_FLUCTUATION_FACTOR = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class FitProgress:
-    """One report of a running fit.
+    """Progress of a running fit.
 
     Attributes
     ----------
     validation_record : ValidationRecord
-        Losses at the last report; NaN before the first.
+        Losses at the last validation; NaN before the first.
     iteration, best_iteration : int
     inference_fraction : float
         Completed share of the final inference; 0 until it begins.
     estimate : Estimate or None
-        Current picture after the final steps, if a preview is due.
+        Current picture after postprocessing, if a preview is due.
     note : Note or None
         New note for the user.
     """
@@ -67,7 +67,22 @@ class FitProgress:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Checkpoint:
-    """All that a fit needs to continue exactly where it was, as tensors and plain numbers."""
+    """All that a fit needs to continue exactly where it was, as tensors and plain numbers.
+
+    Attributes
+    ----------
+    trainer_state : dict of str to Tensor
+        State of the trainer now.
+    rollback_state : dict of str to Tensor
+        State of the trainer at the last validation, to which a fit that breaks down returns.
+    best_average : dict of str to Tensor
+        State of the running average at `best_iteration`.
+    best_iteration : int
+    history : tuple of ValidationRecord
+    rollbacks : int
+        Number of rollbacks since the last validation that was not a breakdown.
+    notes : tuple of Note
+    """
 
     trainer_state: StateDict
     rollback_state: StateDict
@@ -85,14 +100,14 @@ class FitResult:
     Attributes
     ----------
     estimate : Estimate
-        Picture at `best_iteration`, after the final steps.
+        Picture at `best_iteration`, after postprocessing.
     network_estimate : Estimate
         The network's estimate after `Problem.postprocess_on_grid`.
     stop : Stop
     is_ended_by_user, is_broken_down : bool
         Whether the user, or `MAX_ROLLBACKS` breakdowns in a row, ended the fit.
     best_iteration, iterations : int
-        `best_iteration` is 0 if there was no report.
+        `best_iteration` is 0 if there was no validation.
     history : tuple of ValidationRecord
     learned_parameters : mapping of str to Tensor
     weights : mapping of str to Tensor
@@ -115,7 +130,7 @@ class FitResult:
 
 @dataclass(slots=True, eq=False)
 class FitState:
-    """State of a running fit, from which checkpoints and progress reports are made."""
+    """State of a running fit, from which progress and checkpoints are made; see `Checkpoint`."""
 
     trainer: Trainer
     best_average: StateDict
@@ -145,7 +160,7 @@ class FitState:
         note: Note | None = None,
         inference_fraction: float = 0.0,
     ) -> FitProgress:
-        """Return a progress report of the current state."""
+        """Return the current progress."""
         last = (
             self.history[-1]
             if self.history
@@ -176,7 +191,7 @@ class FitState:
 
     @property
     def last_validation_iteration(self) -> int:
-        """Return the iteration of the last report; 0 if there was none."""
+        """Return the iteration of the last validation; 0 if there was none."""
         return self.history[-1].iteration if self.history else 0
 
     def validate(self) -> Note | None:

@@ -160,7 +160,7 @@ class PreviousFrame:
 
 
 class _PostprocessedIdentity(Operator):
-    """Operator that applies the problem's final step, such as the crop to the frame."""
+    """Operator that applies the problem's postprocessing, such as the crop to the frame."""
 
     def __init__(self, postprocess: Callable[[Estimate], Estimate]) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def make_temporal_term(
         network units.
     weight : float
     postprocess : callable
-        The problem's final step, which is applied before the comparison.
+        The problem's postprocessing, which is applied before the comparison.
 
     Returns
     -------

@@ -268,7 +268,7 @@ class Executor:
         return FitRun(prepared_fit, loop)
 
     def _iter_events(self, unit: WorkUnit, fit: FitRun) -> Generator[Event, None, None]:
-        """Run a fit, and convert its progress reports to events with previews."""
+        """Run a fit, and convert its progress to events with previews."""
         from napari_dip.pipeline.calibrate.clipping import correct_clipping
         from napari_dip.pipeline.execute.fit_setup import convert_to_image_units
 

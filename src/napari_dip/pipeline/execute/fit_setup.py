@@ -142,7 +142,7 @@ def convert_noise_to_network_units(
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PreparedFit:
-    """Hold all that the engine needs to fit one work unit."""
+    """Hold all arguments of the engine for the fit of one work unit."""
 
     unit: WorkUnit
     problem: Problem
@@ -196,7 +196,7 @@ def adapt_fit_config(
 def prepare_fit_from_input(
     plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig
 ) -> PreparedFit:
-    """Build problem, prior, schedule and stop rule for a fit input."""
+    """Add problem, prior, schedule and stop rule to a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
     setup, name = plan.recipe.task.setup(fit_input, rng), fit_config.prior
     prior, fit_input = setup.prior, setup.fit_input

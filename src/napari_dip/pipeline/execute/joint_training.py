@@ -231,13 +231,13 @@ def _keep_estimate(estimate: Estimate) -> Estimate:
 
 @dataclass(slots=True, eq=False)
 class FitRun:
-    """Hold a fit that is running or has ended.
+    """One run of a prepared fit: its progress and, once it has ended, its result.
 
     Attributes
     ----------
     prepared_fit : PreparedFit
     loop : generator
-        Yields the progress reports of the engine, and returns the result.
+        Yields the progress of the engine, and returns the result.
     is_finished : bool
         Whether the loop has ended.
     result : FitResult or None
@@ -260,7 +260,7 @@ class FitRun:
         return self.is_finished and (self.result is None or self.result.is_ended_by_user)
 
     def predict_blind(self) -> Tensor:
-        """Return the predicted measurement (1, C, *grid), before the final steps of the fit.
+        """Return the predicted measurement (1, C, *grid), before postprocessing.
 
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
         """

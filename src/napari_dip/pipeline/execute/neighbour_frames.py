@@ -138,8 +138,8 @@ class NeighbourFrameProvider:
     Parameters
     ----------
     merger : ResultMerger
-        Holds the image and the restored frames. Checkpoints contain the frames, so a resumed run
-        gets the same ones.
+        Holds the image and the restored frames. Checkpoints contain them, so a resumed run gets
+        the same frames.
     """
 
     def __init__(self, merger: ResultMerger) -> None:

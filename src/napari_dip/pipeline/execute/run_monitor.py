@@ -1,4 +1,4 @@
-"""Time a run: its progress, due previews, and the time limit. Pauses are not counted.
+"""Monitor a run: its progress, when previews are due, and its time limit; pauses do not count.
 
 Also make the control that ends a run after a given number of iterations.
 """
@@ -52,7 +52,7 @@ class FitSteps(NamedTuple):
 
 
 class RunMonitor:
-    """Time one run, report its progress, and apply its time limit.
+    """Monitor one run: report its progress, decide when a preview is due, apply the time limit.
 
     Times do not influence the restored pixels, except through the time limit.
 
@@ -204,7 +204,7 @@ class RunMonitor:
         self._assessment.start(self.seconds)
 
     def _finish_fit(self) -> None:
-        """Record how long the current fit took after its last report."""
+        """Record how long the current fit took after its last progress."""
         iterations, inference, ending = self._fit
         if not iterations.is_started:
             return
@@ -272,7 +272,7 @@ class RunMonitor:
             self._preview_cost = self._last_preview - self._preview_start
 
     def make_event(self, progress: FitProgress, preview: npt.NDArray[np.float32] | None) -> Event:
-        """Convert a progress report of the engine to an event.
+        """Convert the progress of a fit to an event.
 
         Parameters
         ----------
@@ -317,7 +317,7 @@ class RunMonitor:
         return Event(message=message, progress=progress, seconds=seconds)
 
     def _record(self, progress: FitProgress) -> None:
-        """Record a report of the engine in the steps of the current fit."""
+        """Record the progress of a fit in its steps."""
         now, (iterations, inference, ending) = self.seconds, self._fit
         total = self._iterations[self._number - 1]
         if not progress.inference_fraction:

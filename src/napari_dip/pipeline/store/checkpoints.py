@@ -42,7 +42,8 @@ MAX_STATE_SUFFIX_BYTES = 20
 MIN_WRITE_INTERVAL, MAX_WRITE_INTERVAL = 1.0, 20.0
 #: Within these limits, the interval is such that writing takes at most this share of the run time.
 MAX_WRITE_FRACTION = 0.02
-_STATE_GROUPS = ("step", "rollback", "best")
+#: Field of `Checkpoint` that each group of tensors in the file holds.
+_STATE_GROUPS = {"step": "trainer_state", "rollback": "rollback_state", "best": "best_average"}
 
 
 class CheckpointStore:
@@ -257,8 +258,8 @@ class CheckpointStore:
             metadata["outcomes"] = [asdict(outcome) for outcome in outcomes]
         if self._latest_checkpoint is not None:
             checkpoint, unit = self._latest_checkpoint
-            for group in _STATE_GROUPS:
-                state = getattr(checkpoint, group)
+            for group, field in _STATE_GROUPS.items():
+                state = getattr(checkpoint, field)
                 tensors |= {f"{group}/{name}": value for name, value in state.items()}
             metadata["fit"] = {
                 "unit": unit,
@@ -300,7 +301,9 @@ def _read_fit(
 
     if fit is None:
         return None
-    states: dict[str, Any] = {group: groups.get(group, {}) for group in _STATE_GROUPS}
+    states: dict[str, Any] = {
+        field: groups.get(group, {}) for group, field in _STATE_GROUPS.items()
+    }
     checkpoint = Checkpoint(
         **states,
         best_iteration=int(fit["best_iteration"]),

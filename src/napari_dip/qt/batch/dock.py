@@ -143,9 +143,9 @@ class BatchDock(QWidget):
 
     def show_progress(self, progress: JobProgress) -> None:
         """Show the changed rows of the table, and the plan if the headers were read again."""
-        if progress.plan is not None:
-            self.results.show_preflight(progress.plan, progress.plan.rows)
-            self.plan_label.setText(progress.plan.describe())
+        if progress.preflight is not None:
+            self.results.show_preflight(progress.preflight, progress.preflight.rows)
+            self.plan_label.setText(progress.preflight.describe())
         self.results.update_rows(progress.rows)
         self.run_bar.show_event(progress.event)
 

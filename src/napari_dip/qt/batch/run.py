@@ -67,7 +67,6 @@ class BatchPreflight:
         return JobRequest(
             kind="batch",
             label=f"Batch of {count} file{'s' * (count != 1)}",
-            plan=self,
             work=partial(execute_batch, self),
             summary=self.describe(),
         )
@@ -124,7 +123,7 @@ def execute_batch(
     preflight = preflight.repeat()
     plan, rows = preflight.plan, list(preflight.rows)
     check_any_restorable(plan)
-    yield JobProgress(event=reading, plan=preflight)
+    yield JobProgress(event=reading, preflight=preflight)
 
     def report(item: BatchEvent) -> JobProgress:
         event = Event(message=item.progress.message, progress=item.progress)

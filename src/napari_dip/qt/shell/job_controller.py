@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari_dip.errors.notes import Note
+    from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.worker import JobProgress, RunControl
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
@@ -67,24 +68,24 @@ class JobRequest:
         Key of a task, the name of an experiment, or "batch".
     label : str
         Name of the job in the queue, such as "Denoise cells".
-    plan : Plan or BatchPreflight
-        Work and costs, with the recipe.
     work : callable
         Takes the pixels of the inputs and the control; yields `JobProgress`, returns the outcome.
     summary : str
         Description of the plan during the job, without its time.
     inputs : mapping of str to array
         The inputs by name, lazy or not.
+    plan : Plan or None
+        The plan of the run; None for a batch, in which each file has a plan of its own.
     target : ResultTarget or None
         What becomes of the result; None if it becomes files.
     """
 
     kind: str
     label: str
-    plan: Any
     work: Callable[[Mapping[str, Any], RunControl], Generator[JobProgress, None, Any]]
     summary: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
     target: ResultTarget | None = None
 
     @property
@@ -93,13 +94,14 @@ class JobRequest:
         return self.label if self.target is None else self.target.name
 
     def run(self, control: RunControl) -> Generator[JobProgress, None, Any]:
-        """Compute the job; its lazy inputs are computed in this thread."""
-        specs = {
-            "image": getattr(self.plan, "source", None),
-            **getattr(self.plan, "extra_headers", {}),
-        }
+        """Compute the job; its lazy inputs are computed in this thread.
+
+        A refusal names the layer of the input, as its header in the plan does.
+        """
+        plan = self.plan
+        headers = {} if plan is None else {"image": plan.source, **plan.extra_headers}
         pixels = {
-            key: load_array(getattr(specs.get(key), "name", key), array)
+            key: load_array(headers[key].name if key in headers else key, array)
             for key, array in self.inputs.items()
         }
         if control() is Control.DISCARD:

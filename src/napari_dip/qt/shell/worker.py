@@ -47,15 +47,15 @@ class JobProgress:
         The latest report, with the latest preview.
     points : tuple
         New points of the curves, oldest first; what a point is depends on the job.
-    plan : object or None
-        A plan that replaces that of the request.
+    preflight : BatchPreflight or None
+        Plan of a batch whose headers were read again.
     rows : mapping of int to object
         Changed rows of a table, by their index.
     """
 
     event: Event
     points: tuple[Any, ...] = ()
-    plan: Any = None
+    preflight: Any = None
     rows: Mapping[int, Any] = field(default_factory=dict)
 
     def merge(self, later: JobProgress) -> JobProgress:
@@ -66,7 +66,7 @@ class JobProgress:
         return JobProgress(
             event=event,
             points=(*self.points, *later.points),
-            plan=self.plan if later.plan is None else later.plan,
+            preflight=self.preflight if later.preflight is None else later.preflight,
             rows={**self.rows, **later.rows},
         )
 

@@ -302,8 +302,9 @@ class CropPreviewSection(CollapsibleSection):
         if isinstance(requests, Refusal):
             self._show_message(requests.message)
             return
-        height, width = requests[0].plan.source.grid
-        seconds = sum(request.plan.seconds for request in requests)
+        plans = [request.plan for request in requests if request.plan is not None]
+        height, width = plans[0].source.grid
+        seconds = sum(plan.seconds for plan in plans)
         runs = f" in {len(requests)} runs" if len(requests) > 1 else ""
         self._show_message(f"{width} × {height} pixels: up to {format_duration(seconds)}{runs}.")
         self._comparison_target = requests[0].target if len(requests) > 1 else None

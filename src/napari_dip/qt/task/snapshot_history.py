@@ -68,6 +68,7 @@ class SnapshotLayers:
     """
 
     def __init__(self, request: JobRequest, target: ResultTarget) -> None:
+        assert request.plan is not None  # only a batch has none
         self._plan, self._target = request.plan, target
         self._result: Restoration | None = None
         self._snapshot_layers: list[tuple[ref[napari.layers.Image], Snapshot]] = []

@@ -226,7 +226,7 @@ class NoiseModel:
     build_problem : callable or None
         (fit_input, options) -> Problem, instead of the prior's own.
     wrap_problem : callable
-        (fit_input, problem) -> the problem with the model's operator or last step.
+        (fit_input, problem) -> the problem with the model's operator or postprocessing.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Blind-spot prior: how its network, its problem and its final steps are built."""
+"""Blind-spot prior: how its network, its problem and its postprocessing are built."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def build_blind_spot_problem(
     fit_input : FitInput
     options : PriorOptions
     uses_measured_pixel : bool
-        Whether the final steps use the measured value of each pixel: in the posterior mean, and in
+        Whether postprocessing uses the measured value of each pixel: in the posterior mean, and in
         the BM3D-style refinement.
     """
     from napari_dip.engine.likelihood.fidelity import (

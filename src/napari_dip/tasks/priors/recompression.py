@@ -57,7 +57,7 @@ def build_recompression_prior(
 def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the network restores the image from its recompressed version.
 
-    `add_jpeg_projection` appends the final step.
+    `add_jpeg_projection` appends the last step of postprocessing.
     """
     import torch
 

@@ -78,7 +78,7 @@ def build_zssr_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOp
 def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
     """Build the problem: the network restores the image from one stage coarser.
 
-    The final step makes the result consistent with the measurement, as far as that is not noise.
+    Postprocessing makes the result consistent with the measurement, as far as that is not noise.
     """
     import torch
 
