@@ -24,10 +24,10 @@ from napari_dip.cli.terminal import (
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.experiments import EXPERIMENTS
-from napari_dip.explore.results import check_experiment_folder, find_free_folder
+from napari_dip.explore.results import check_experiment_folder
 from napari_dip.io.header import ImageSpec
 from napari_dip.io.outputs import JSON_SUFFIXES, OutputLock, check_output
-from napari_dip.io.paths import make_folder_refusal
+from napari_dip.io.paths import find_free_path, make_folder_refusal
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
@@ -308,7 +308,7 @@ def _explain_no_window() -> str:
 def _save_demo_pictures(preset: str) -> int:
     folder = Path(FOLDER)
     if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
-        folder = find_free_folder(".", FOLDER)  # the files may be those of an earlier demo
+        folder = find_free_path(".", FOLDER)  # the files may be those of an earlier demo
     picture, result_path = folder / PICTURE, folder / RESULT
     try:
         folder.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from napari_dip.cli.terminal import (
     print_result,
     run_and_show,
 )
-from napari_dip.errors import FailedError, RefusedError, raise_if_refused
+from napari_dip.errors import FailedError, raise_if_refused
 from napari_dip.errors.notes import make_note, read_note, read_report_notes
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import (
@@ -37,7 +37,7 @@ from napari_dip.io.outputs import (
 from napari_dip.io.paths import shorten_name
 from napari_dip.io.reading import read_provenance, read_spec
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
@@ -220,12 +220,8 @@ def _build_recipe(task: str, request: Request) -> Recipe:
     """Build the recipe from the options, on top of a recipe file if there is one."""
     if request.from_recipe is None:
         return make_recipe(task, **request.settings)
-    base = load_recipe(Path(request.from_recipe) if request.from_recipe else "")
-    if base.task.spec.name != task:
-        raise RefusedError(
-            "recipe-task", path=request.from_recipe, found=base.task.spec.name, wanted=task
-        )
-    raw = base.to_dict()
+    path = Path(request.from_recipe) if request.from_recipe else ""
+    raw = load_task_recipe(path, task).to_dict()
     for name, value in request.settings.items():
         fields = raw if name in RunSettings.model_fields else raw["settings"]
         fields[name] = value

@@ -9,7 +9,6 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -37,6 +36,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -365,24 +365,6 @@ def number_iterations(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.
     """Return the columns after one of 1-based iterations."""
     count = len(next(iter(columns.values())))
     return {"iteration": np.arange(1, count + 1), **columns}
-
-
-def find_free_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Return a folder name that does not exist yet, with a number if necessary.
-
-    Parameters
-    ----------
-    parent : path
-    name : str
-        Preferred name; characters that some file systems forbid become hyphens.
-    """
-    stem = "".join(
-        character if character.isalnum() or character in " ._-" else "-" for character in name
-    ).strip(" .")
-    folder, number = Path(parent) / (stem or "report"), 2
-    while os.path.lexists(folder):
-        folder, number = Path(parent) / f"{stem}-{number}", number + 1
-    return folder
 
 
 def check_experiment_folder(

@@ -82,6 +82,25 @@ def shorten_name(name: str, room: int) -> str:
     return f"{encoded[: max_bytes - 13].decode('utf-8', 'ignore')}-{digest}"
 
 
+def find_free_path(folder: str | os.PathLike[str], name: str, suffix: str = "") -> Path:
+    """Return a path in a folder where nothing lies yet, with a number if necessary.
+
+    Parameters
+    ----------
+    folder : path
+    name : str
+        Preferred name, not empty; characters that some file systems forbid become hyphens.
+    suffix : str
+        Added to the name.
+    """
+    stem = "".join(letter if letter.isalnum() or letter in " ._-" else "-" for letter in name)
+    stem = stem.strip(" .") or "-"
+    path, number = Path(folder) / f"{stem}{suffix}", 2
+    while os.path.lexists(path):
+        path, number = Path(folder) / f"{stem}-{number}{suffix}", number + 1
+    return path
+
+
 def resolve_target(path: Path) -> Path:
     """Follow links to the file that is really written."""
     try:

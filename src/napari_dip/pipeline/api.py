@@ -443,6 +443,15 @@ def _check_names(recipe: Recipe, inputs: Mapping[str, Any]) -> None:
         raise RefusedError("setting-unknown", field=min(unknown), known=", ".join(names))
 
 
+def load_task_recipe(path: str | os.PathLike[str], task: str) -> Recipe:
+    """Return the recipe in a file; raise `RefusedError` if it is of another task."""
+    recipe = load_recipe(path)
+    if recipe.task.spec.name != task:
+        facts = {"found": recipe.task.spec.name, "wanted": task}
+        raise RefusedError("recipe-task", path=path, **facts)
+    return recipe
+
+
 def load_recipe(recipe: object) -> Recipe:
     """Return a recipe, given as one, as JSON text, as a mapping, or as the path of a recipe file.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.machine import InstallationReport, examine_installation, format_bytes
-from napari_dip.qt.shell.dock_widget import DockCloser, make_button
+from napari_dip.qt.shell.dock_widget import DockCloser, copy_text, fill_grid, make_button
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import start_call
 
@@ -48,15 +48,11 @@ class ComputerCheckWidget(QWidget):
         self.line_button = make_button(
             "Copy the line", "Copy the line that mends what is missing, for a terminal"
         )
-        layout, buttons = QVBoxLayout(self), QHBoxLayout()
-        for button in (self.check_button, self.copy_button, self.line_button):
-            buttons.addWidget(button)
-        layout.addLayout(buttons)
-        layout.addWidget(self.message_label)
-        layout.addStretch()
+        buttons = [self.check_button, self.copy_button, self.line_button]
+        fill_grid(self, (buttons, [self.message_label])).setRowStretch(2, 1)
         self.check_button.clicked.connect(self.check)
-        self.copy_button.clicked.connect(lambda: _copy(self.message_label.text()))
-        self.line_button.clicked.connect(lambda: _copy("\n".join(self._install_commands)))
+        self.copy_button.clicked.connect(lambda: copy_text(self.message_label.text()))
+        self.line_button.clicked.connect(lambda: copy_text("\n".join(self._install_commands)))
         self.copy_button.setEnabled(False)
         self.line_button.setVisible(False)
 
@@ -118,9 +114,3 @@ def describe_examination(report: InstallationReport) -> list[str]:
     return paragraphs + [
         f"{repair.problem}. To mend it:\n{repair.command}" for repair in report.repairs
     ]
-
-
-def _copy(text: str) -> None:
-    clipboard = QApplication.clipboard()
-    if clipboard is not None:
-        clipboard.setText(text)

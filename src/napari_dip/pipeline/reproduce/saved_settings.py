@@ -10,7 +10,7 @@ from napari_dip.errors import DipError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.paths import make_folder, make_folder_refusal, resolve_target
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.api import load_task_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ class SavedRecipeFolder:
             If there is no preset of that name, or its file is damaged, newer, or of another task.
         """
         self._find(name)
-        return self._read(self._path(name))
+        return load_task_recipe(self._path(name), self.task)
 
     def delete(self, name: str) -> None:
         """Delete a preset.
@@ -105,20 +105,9 @@ class SavedRecipeFolder:
     def remembered(self) -> Recipe | None:
         """Return the settings of the last run; None if they cannot be read."""
         try:
-            return self._read(self._last())
+            return load_task_recipe(self._last(), self.task)
         except DipError:
             return None
-
-    def _read(self, path: Path) -> Recipe:
-        recipe = load_recipe(path)
-        if recipe.task.spec.name != self.task:
-            facts = {
-                "path": make_printable(str(path)),
-                "found": recipe.task.spec.name,
-                "wanted": self.task,
-            }
-            raise RefusedError("recipe-task", **facts)
-        return recipe
 
     def _write(self, path: Path, recipe: Recipe, *, overwrite: bool) -> None:
         make_folder(path.parent, parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QGridLayout,
     QHeaderView,
     QSizePolicy,
     QTableView,
@@ -24,7 +22,12 @@ from napari_dip.errors import Refusal, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.reading import open_pixels, read_spec
 from napari_dip.pipeline.assess.report_figures import compute_contrast_limits, select_middle_plane
-from napari_dip.qt.shell.dock_widget import make_button, make_single_shot_timer
+from napari_dip.qt.shell.dock_widget import (
+    fill_grid,
+    make_button,
+    make_single_shot_timer,
+    style_table,
+)
 from napari_dip.qt.shell.layers import METADATA_KEY, build_report_provenance, preserve_view
 from napari_dip.qt.shell.run_bar import ScrollableLabel, make_message_label
 from napari_dip.qt.shell.worker import call_reporting_errors, start_call
@@ -49,19 +52,8 @@ _TILE, _CONTRAST_SAMPLE_SIDE = 1024, 1024
 MAX_OPENED_RESULTS = 24
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class LazyLayer:
-    """A layer that is to be added to the viewer.
-
-    Attributes
-    ----------
-    pixels : dask array
-    layer_attributes : mapping
-        Arguments of `add_image`.
-    """
-
-    pixels: Any
-    layer_attributes: dict[str, Any]
+#: A lazy array and the arguments of `add_image` for it.
+LazyLayer = tuple[Any, dict[str, Any]]
 
 
 class BatchLayers(QObject):
@@ -131,7 +123,7 @@ class BatchLayers(QObject):
             self.message_emitted.emit(layer.message)
         else:
             self._opened_layers = list(layer)
-            self._names.append(layer[-1].layer_attributes["name"])
+            self._names.append(layer[-1][1]["name"])
         self._add_next()
 
     def _add_next(self) -> None:
@@ -139,18 +131,17 @@ class BatchLayers(QObject):
         if not self._opened_layers:
             self._open_next()
             return
-        layer = self._opened_layers.pop(0)
-        if not self._is_open(layer.layer_attributes["metadata"][METADATA_KEY]["path"]):
-            trouble = call_reporting_errors(
-                partial(self._add_layer, layer), "The result could not be opened"
-            )
+        pixels, attributes = self._opened_layers.pop(0)
+        if not self._is_open(attributes["metadata"][METADATA_KEY]["path"]):
+            add = partial(self._add_layer, pixels, attributes)
+            trouble = call_reporting_errors(add, "The result could not be opened")
             if trouble:
                 self.message_emitted.emit(trouble)
         self._next_timer.start()
 
-    def _add_layer(self, layer: LazyLayer) -> None:
+    def _add_layer(self, pixels: Any, attributes: dict[str, Any]) -> None:
         with preserve_view(self._viewer):
-            self._viewer.add_image(layer.pixels, **layer.layer_attributes)
+            self._viewer.add_image(pixels, **attributes)
 
     def _is_open(self, path: str) -> bool:
         """Whether a layer of a file exists already."""
@@ -194,22 +185,13 @@ def load_result_layers(job: Job, recipe: Recipe, neighbours: bool) -> tuple[Lazy
     )
     metadata = {**provenance, "inputs": inputs, "shows": "result"}
     placement = _compute_placement(job.plan, job.plan.factors)
-    result = _make_lazy_layer(
-        job.paths.result,
-        f"{name} {recipe.task.spec.result_suffix}",
-        source.axes,
-        metadata,
-        placement,
-    )
+    name = f"{name} {recipe.task.spec.result_suffix}"
+    result = _make_lazy_layer(job.paths.result, name, source.axes, metadata, placement)
     if not neighbours:
         return (result,)
-    placement = {
-        **_compute_placement(job.plan),
-        "contrast_limits": result.layer_attributes["contrast_limits"],
-    }
-    return _make_lazy_layer(
-        job.source, make_printable(job.source.name), source.axes, {}, placement
-    ), result
+    placement = _compute_placement(job.plan) | {"contrast_limits": result[1]["contrast_limits"]}
+    name = make_printable(job.source.name)
+    return _make_lazy_layer(job.source, name, source.axes, {}, placement), result
 
 
 def _make_lazy_layer(
@@ -226,7 +208,7 @@ def _make_lazy_layer(
     }
     if "contrast_limits" not in attributes:
         attributes["contrast_limits"] = _estimate_contrast_limits(lazy, axes)
-    return LazyLayer(pixels=lazy, layer_attributes=attributes)
+    return lazy, attributes
 
 
 def make_dask_array(pixels: Any, axes: str) -> Any:
@@ -362,9 +344,7 @@ class FilesTable(QTableView):
         self.files.setParent(self)
         self.setModel(self.files)
         self.setAccessibleName("Files of the batch")
-        self.setStyleSheet("QTableView, QHeaderView { font-size: 9pt; padding: 0px; }")
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        style_table(self, _FILE_ROW_HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setTabKeyNavigation(False)  # the tab key moves on to the next widget of the dock
         self.setWordWrap(False)
@@ -389,10 +369,6 @@ class FilesTable(QTableView):
         return sorted(index.row() for index in selected)
 
     def _lay_out_columns(self) -> None:
-        if (rows := self.verticalHeader()) is not None:
-            rows.setVisible(False)
-            rows.setMinimumSectionSize(_FILE_ROW_HEIGHT)
-            rows.setDefaultSectionSize(_FILE_ROW_HEIGHT)
         if (heads := self.horizontalHeader()) is not None:
             heads.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
             heads.setStretchLastSection(True)
@@ -508,16 +484,11 @@ class BatchResults(QWidget):
 
     def _arrange(self) -> None:
         self.message_area = ScrollableLabel(self.message_label, lines=_MAX_DETAIL_LINES)
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(4)
-        layout.addWidget(self.table, 0, 0, 1, 3)
+        buttons = [self.show_button, self.all_button, self.page_button]
+        rows = ([self.table], [self.message_area], buttons, [self.with_input])
+        layout = fill_grid(self, rows, spacing=4)
         layout.setRowStretch(0, 1)
-        layout.addWidget(self.message_area, 1, 0, 1, 3)
-        buttons = (self.show_button, self.all_button, self.page_button)
-        for column, button in enumerate(buttons):
-            layout.addWidget(button, 2, column)
-        layout.addWidget(self.with_input, 3, 0, 1, 3, Qt.AlignmentFlag.AlignLeft)
+        layout.setAlignment(self.with_input, Qt.AlignmentFlag.AlignLeft)
         policy = self.sizePolicy()
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -27,6 +26,7 @@ from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.recipe import RunSettings, make_recipe
 from napari_dip.qt.shell.dock_widget import (
+    fill_grid,
     guard_wheel,
     make_button,
     make_combo,
@@ -285,16 +285,10 @@ class FilesChooser(QWidget):
         self.lines.setPlaceholderText("one file, folder or pattern in each line")
         self.lines.setTabChangesFocus(True)
         self.lines.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(4)
         label = QLabel("Files")
         label.setBuddy(self.lines)
-        layout.addWidget(label, 0, 0)
-        layout.setColumnStretch(0, 1)
-        layout.addWidget(self.files_button, 0, 1)
-        layout.addWidget(self.folder_button, 0, 2)
-        layout.addWidget(self.lines, 1, 0, 1, 3)
+        rows = ([label, self.files_button, self.folder_button], [self.lines])
+        fill_grid(self, rows, spacing=4).setColumnStretch(0, 1)
         self.lines.setFixedHeight(_VISIBLE_FILE_LINES * self.lines.fontMetrics().lineSpacing() + 14)
         self.lines.textChanged.connect(self.changed)
         self.files_button.clicked.connect(self._on_files)

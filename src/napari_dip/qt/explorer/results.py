@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dip.errors import DipError, Refusal, RefusedError
+from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import get_denoising_network
-from napari_dip.explore.results import find_free_folder
+from napari_dip.io.paths import find_free_path
 from napari_dip.qt.explorer.experiment import add_stack_axis
-from napari_dip.qt.shell.dock_widget import fill_grid, make_button
+from napari_dip.qt.shell.dock_widget import fill_grid, make_button, style_table
 from napari_dip.qt.shell.layers import preserve_view
 from napari_dip.qt.shell.preferences import open_saved_settings
-from napari_dip.qt.shell.worker import get_value_or_error, start_call
+from napari_dip.qt.shell.worker import get_message, get_value_or_error, start_call
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -65,15 +64,9 @@ class MetricsTable(QTableWidget):
         super().__init__(parent)
         self.setAccessibleName("Figures")
         self.setToolTip(f"<qt>{_METRICS_TOOLTIP}</qt>")
-        self.setStyleSheet("QTableWidget, QHeaderView { font-size: 9pt; padding: 0px; }")
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        style_table(self, _METRIC_ROW_HEIGHT)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        if (rows := self.verticalHeader()) is not None:
-            rows.setVisible(False)
-            rows.setMinimumSectionSize(_METRIC_ROW_HEIGHT)
-            rows.setDefaultSectionSize(_METRIC_ROW_HEIGHT)
 
     def fill(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Replace the contents of the table, without a signal for the current row."""
@@ -211,7 +204,7 @@ class ExplorerResults(QWidget):
         parent = QFileDialog.getExistingDirectory(self, _REPORT_FOLDER_TITLE)
         if not parent:
             return
-        folder = find_free_folder(parent, f"{target.name} {self._kind}")
+        folder = find_free_path(parent, f"{target.name} {self._kind}")
         self._saving = start_call(
             partial(result.save, folder),
             self,
@@ -231,29 +224,21 @@ class ExplorerResults(QWidget):
 
     def keep_preset(self) -> None:
         """Save the recommended architecture as a preset of Denoise."""
-        if self._target is None or self._result is None:
-            return
+        if self._target is not None and self._result is not None:
+            self.message_emitted.emit(get_message(partial(self._save_preset, self._target.name)))
+
+    def _save_preset(self, image: str) -> str:
         design = self._result.recommended_fit.architecture
         recipe, presets = self._result.denoising_recipe, open_saved_settings("denoise")
         preset_label = "random input" if design.name == DEFAULT_ARCHITECTURE else design.label
-        base = _clean_preset_name(f"{preset_label} for {self._target.name}")
-        name = ""
-        try:
-            for number in range(1, _MAX_PRESET_NUMBER):
-                with suppress(RefusedError):
-                    name = presets.save(base if number == 1 else f"{base} {number}", recipe)
-                    break
-            else:
-                name = presets.save(base, recipe)  # raises the refusal
-        except DipError as error:
-            self.message_emitted.emit(error.refusal.message)
-            return
-        remark = (
-            ""
-            if get_denoising_network(design)
-            else f" It has the preset's network: a preset has no place for {design.label}."
-        )
-        self.message_emitted.emit(
+        base = _clean_preset_name(f"{preset_label} for {image}")
+        used_names = {name.casefold() for name in presets.names()}
+        names = (base, *(f"{base} {number}" for number in range(2, _MAX_PRESET_NUMBER)))
+        name = next((name for name in names if name.casefold() not in used_names), base)
+        name, remark = presets.save(name, recipe), ""
+        if not get_denoising_network(design):
+            remark = f" It has the preset's network: a preset has no place for {design.label}."
+        return (
             f"Kept as '{name}': in the Denoise dock under Repeat, Preset of your own.{remark} It "
             "restores from random input; compare it with 'Automatic' on your image."
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
 from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QApplication,
     QComboBox,
     QDockWidget,
     QFormLayout,
@@ -14,6 +16,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QPushButton,
     QScrollArea,
+    QTableView,
     QVBoxLayout,
     QWidget,
 )
@@ -267,6 +270,24 @@ def style_combo(combo: QComboBox, name: str, tip: str, *, length: int | None) ->
     return combo
 
 
+def style_table(table: QTableView, row_height: int) -> None:
+    """Make a table read-only and small, with rows of a fixed height that are selected whole."""
+    table.setStyleSheet("QTableView, QHeaderView { font-size: 9pt; padding: 0px; }")
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    if (rows := table.verticalHeader()) is not None:
+        rows.setVisible(False)
+        rows.setMinimumSectionSize(row_height)
+        rows.setDefaultSectionSize(row_height)
+
+
+def copy_text(text: str) -> None:
+    """Copy a text to the clipboard."""
+    clipboard = QApplication.clipboard()
+    assert clipboard is not None  # there is an application, since there is a widget
+    clipboard.setText(text)
+
+
 def fill_combo(
     combo: QComboBox, names: Sequence[str], chosen: str | None, default: int = -1
 ) -> None:
@@ -285,6 +306,15 @@ def fill_combo(
         combo.addItems(names)
         index = combo.findText(chosen) if chosen else -1
         combo.setCurrentIndex(index if index >= 0 else min(default, len(names) - 1))
+
+
+def update_combo(
+    combo: QComboBox, names: list[str], new_names: list[str], active: str = ""
+) -> None:
+    """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
+    chosen = active if active in names else combo.currentText()
+    added = (name for name in new_names if combo.findText(name) < 0)
+    fill_combo(combo, names, next(added, chosen), default=0)
 
 
 def make_form(page: QWidget | None = None) -> QFormLayout:

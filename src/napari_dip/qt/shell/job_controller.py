@@ -13,11 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakMethod
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.events import Control
 from napari_dip.pipeline.lazy_inputs import load_array
+from napari_dip.qt.shell.dock_widget import make_single_shot_timer
 from napari_dip.qt.shell.worker import BackgroundCall, call_reporting_errors
 
 if TYPE_CHECKING:
@@ -286,8 +287,7 @@ class JobController(QObject):
         self.request: JobRequest | None = None
         self.remaining: tuple[JobRequest, ...] = ()
         # napari collects garbage when a layer is removed: not while another one is added
-        self._end_timer = QTimer(self)
-        self._end_timer.setSingleShot(True)
+        self._end_timer = make_single_shot_timer(self)
         self._end_timer.timeout.connect(self._finish)
 
     @property

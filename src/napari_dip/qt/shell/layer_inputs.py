@@ -27,6 +27,7 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
 )
 from napari_dip.qt.shell.layers import (
+    find_layer,
     get_full_resolution,
     guess_layer_axes,
     is_preview,
@@ -106,8 +107,8 @@ class InputChooser(QWidget):
 
     def get_layer(self) -> Image | None:
         """Return the chosen layer, or None."""
-        name = self.combo.currentText()
-        return self._viewer.layers[name] if name and name in self._viewer.layers else None
+        layer: Image | None = find_layer(self._viewer, self.combo.currentText())
+        return layer
 
     def choose(self, name: str, axes: str) -> bool:
         """Choose a layer by name, as the user would; return False if it cannot be chosen.
@@ -118,7 +119,7 @@ class InputChooser(QWidget):
         axes : str
             One letter for each axis.
         """
-        if name not in self._viewer.layers or not _is_selectable(self._viewer.layers[name]):
+        if not _is_selectable(find_layer(self._viewer, name)):
             return False
         self._chosen_by_hand, self._axes_by_layer[name] = name, axes
         self.refresh()
@@ -185,14 +186,11 @@ class InputChooser(QWidget):
 
     def _show_axes(self, _: object = None) -> None:
         """Show the axes, but no field for them if there are only Y and X."""
-        layer = self.get_layer()
-        axes = ""
+        layer, axes, is_visible = self.get_layer(), "", False
         if layer is not None:
             axes = self._axes_by_layer.get(layer.name, guess_layer_axes(layer))
+            is_visible = self._asks_axes and len(get_full_resolution(layer).shape) > 2
         self.axes.setText(axes)
-        is_visible = (
-            self._asks_axes and layer is not None and len(read_layer_header(layer, "").shape) > 2
-        )
         self._axes_label.setVisible(is_visible)
         self.axes.setVisible(is_visible)
 
@@ -269,8 +267,7 @@ class ExtraInputs(QWidget):
 
     def get_layer(self, name: str) -> Any:
         """Return the layer chosen for an input, or None."""
-        chosen = self.combos[name].currentText()
-        return self._viewer.layers[chosen] if chosen in self._viewer.layers else None
+        return find_layer(self._viewer, self.combos[name].currentText())
 
     def set_image(self, image: Image | None) -> None:
         """Exclude the image that is restored from the lists."""
@@ -280,9 +277,7 @@ class ExtraInputs(QWidget):
 
     def get_chosen_layers(self) -> dict[str, Any]:
         """Return the chosen layers by the names of the inputs, without unused inputs."""
-        layers = {
-            extra_input.name: self.get_layer(extra_input.name) for extra_input in self._inputs
-        }
+        layers = {name: self.get_layer(name) for name in self.combos}
         return {name: layer for name, layer in layers.items() if layer is not None}
 
     def choose(self, layers: Mapping[str, str]) -> None:

@@ -116,6 +116,11 @@ def adjust_contrast_limits(
     return {**layer_attributes, "contrast_limits": value_range}
 
 
+def find_layer(viewer: napari.viewer.Viewer, name: str) -> Any:
+    """Return the layer of a name, or None."""
+    return viewer.layers[name] if name in viewer.layers else None
+
+
 def read_layer_provenance(layer: Layer) -> Mapping[str, Any]:
     """Return the provenance of a layer; empty if this plugin did not make it."""
     provenance = layer.metadata.get(METADATA_KEY)

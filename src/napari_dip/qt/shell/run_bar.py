@@ -15,7 +15,6 @@ from qtpy.QtGui import QTextLayout, QTextOption
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
     QFrame,
-    QGridLayout,
     QLabel,
     QProgressBar,
     QPushButton,
@@ -27,13 +26,14 @@ from qtpy.QtWidgets import (
 from napari_dip.errors.fault import make_lines_printable
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.machine import format_duration
+from napari_dip.qt.shell.dock_widget import fill_grid
 from napari_dip.qt.shell.job_controller import (
     KEPT_LABEL,
     JobController,
     JobState,
     JobView,
 )
-from napari_dip.qt.shell.worker import call_reporting_errors
+from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QResizeEvent
 
     from napari_dip.errors import Refusal
-    from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.worker import JobProgress
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
@@ -310,20 +309,9 @@ class RunBar(QWidget):
         (self.resume_pressed if self.state is JobState.PAUSED else self.pause_pressed).emit()
 
     def _arrange(self) -> None:
-        layout = QGridLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setVerticalSpacing(4)
-        if self._can_discard:
-            layout.addWidget(self.run_button, 0, 0, 1, 2)
-            layout.addWidget(self.pause_button, 1, 0)
-            layout.addWidget(self.discard_button, 1, 1)
-        else:
-            layout.addWidget(self.run_button, 0, 0)
-            layout.addWidget(self.pause_button, 0, 1)
-            layout.addWidget(self.discard_button, 1, 0, 1, 2)
-        layout.addWidget(self.bar, 2, 0, 1, 2)
-        layout.addWidget(self.message_area, 3, 0, 1, 2)
-        layout.addWidget(self.add_button, 4, 0, 1, 2)
+        run, pause, discard = self.run_button, self.pause_button, self.discard_button
+        buttons = ([run], [pause, discard]) if self._can_discard else ([run, pause], [discard])
+        fill_grid(self, (*buttons, [self.bar], [self.message_area], [self.add_button]), spacing=4)
         self.add_button.setToolTip("Try again to add the restored picture as a layer")
         self.add_button.setVisible(False)  # until a result waits
         self.pause_button.setToolTip("Hold the computation; the picture so far stays")
@@ -436,7 +424,7 @@ class JobPanel(QObject):
         self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
         self._activity: Activity | None = None
         self._is_busy = False
-        self.jobs = jobs = JobController(self, self, **texts)
+        self.jobs = jobs = JobController(dock, self, **texts)
         jobs.state_changed.connect(self._on_state)
         jobs.message_emitted.connect(run_bar.show_message)
         jobs.progressed.connect(self._on_progress)
@@ -449,23 +437,6 @@ class JobPanel(QObject):
         viewer.layers.events.removing.connect(self._on_removing)
         self._on_theme()
 
-    def begin_job(self, request: JobRequest) -> None:
-        """Prepare the dock for a job that begins, and show its progress in napari's window."""
-        self._dock.begin_job(request)
-        self._activity = Activity(request.label, self._widget.window())
-
-    def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
-        """Show the outcome in the dock and return a message for the user."""
-        return self._dock.accept_outcome(request, outcome)
-
-    def release_job(self) -> str:
-        """Remove what only the job needed; return an error message, or ""."""
-        return self._dock.release_job()
-
-    def describe_discard(self) -> str:
-        """Return the message on a discarded job."""
-        return self._dock.describe_discard()
-
     def shut_down(self) -> None:
         """Stop the job and disconnect from the viewer."""
         self.jobs.discard()
@@ -474,6 +445,12 @@ class JobPanel(QObject):
 
     def _on_state(self, state: JobState) -> None:
         self._run_bar.show_state(state)
+        request = self.jobs.request
+        if state is JobState.RUNNING and self._activity is None and request is not None:
+            self._activity, _ = get_value_or_error(
+                lambda: Activity(request.label, self._widget.window()),
+                "The progress cannot be shown in napari's window",
+            )
         if self.jobs.is_busy == self._is_busy:
             return
         self._is_busy = self.jobs.is_busy

@@ -321,6 +321,14 @@ def describe_error(error: Exception) -> str:
     return (first_line.strip() or type(error).__name__).rstrip(".")
 
 
+def get_message(action: Callable[[], str]) -> str:
+    """Call a function, and return its message, or that of its refusal or failure."""
+    try:
+        return action()
+    except DipError as error:
+        return error.refusal.message
+
+
 def call_reporting_errors(action: Callable[[], object], failing: str) -> str:
     """Call a function, and return its error as a message.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.execute.crop_preview import make_crop_region, plan_crop_preview
@@ -17,12 +17,17 @@ from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
-    fill_combo,
     fill_grid,
     make_button,
     make_combo,
+    update_combo,
 )
-from napari_dip.qt.shell.layers import is_preview, read_layer_header, read_layer_provenance
+from napari_dip.qt.shell.layers import (
+    find_layer,
+    is_preview,
+    read_layer_header,
+    read_layer_provenance,
+)
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.task.request import make_crop_request, make_run_request
@@ -265,10 +270,10 @@ class CropPreviewSection(CollapsibleSection):
         drawn = [
             layer.name for layer in layers if isinstance(layer, Shapes) and not is_preview(layer)
         ]
-        _update_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
+        update_combo(self.regions, [VISIBLE_REGION_LABEL, *drawn], drawn)
         names = [layer.name for layer in layers if _read_preview_provenance(layer) is not None]
         active = self._viewer.layers.selection.active
-        _update_combo(self.previews, names, names, active.name if active is not None else "")
+        update_combo(self.previews, names, names, active.name if active is not None else "")
         self.apply_button.setEnabled(bool(names) and not self._busy)
         self._show_cost()
 
@@ -290,8 +295,8 @@ class CropPreviewSection(CollapsibleSection):
             self._show_message(plan.message if isinstance(plan, Refusal) else "")
             return
         name = self.regions.currentText()
-        layers = self._viewer.layers
-        shapes = layers[name] if name in layers and isinstance(layers[name], Shapes) else None
+        layer = find_layer(self._viewer, name)
+        shapes = layer if isinstance(layer, Shapes) else None
         if shapes is not None and not len(shapes.data):
             self._show_message(f"Draw a rectangle in '{name}' first.")
             return
@@ -331,12 +336,8 @@ class CropPreviewSection(CollapsibleSection):
 
     def _read_provenance(self) -> Mapping[str, Any] | None:
         """Return the provenance of the chosen crop preview, or None."""
-        name = self.previews.currentText()
-        return (
-            _read_preview_provenance(self._viewer.layers[name])
-            if name in self._viewer.layers
-            else None
-        )
+        layer = find_layer(self._viewer, self.previews.currentText())
+        return None if layer is None else _read_preview_provenance(layer)
 
     def _show_cost(self, _: object = None) -> None:
         """Show the time that *Apply to all* would take."""
@@ -345,12 +346,8 @@ class CropPreviewSection(CollapsibleSection):
         self.fit_page_height()
 
     def _describe_cost(self) -> str:
-        provenance, layers = self._read_provenance(), self._viewer.layers
-        image = (
-            layers[provenance["input"]["name"]]
-            if provenance and provenance["input"]["name"] in layers
-            else None
-        )
+        provenance = self._read_provenance()
+        image = provenance and find_layer(self._viewer, provenance["input"]["name"])
         if provenance is None or not isinstance(image, Image):
             return ""
         recipe = recipe_from_dict(provenance["recipe"])
@@ -388,16 +385,3 @@ def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
 
 def _read_preview_recipe(layer: Any) -> Recipe:
     return recipe_from_dict(read_layer_provenance(layer)["recipe"])
-
-
-def _update_combo(
-    combo: QComboBox, names: list[str], new_names: list[str], active: str = ""
-) -> None:
-    """Fill a list and choose a new name, or else the active layer, or the earlier choice."""
-    previous_name = combo.currentText()
-    item_texts = {combo.itemText(number) for number in range(combo.count())}
-    chosen_name = next(
-        (name for name in new_names if name not in item_texts),
-        active if active in names else previous_name,
-    )
-    fill_combo(combo, names, chosen_name, default=0)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyqtgraph as pg
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal
 from napari_dip.pipeline.lazy_inputs import load_array
 from napari_dip.pipeline.noise_report import NoiseReport, make_noise_report
 from napari_dip.pipeline.plan.layout import check_header
-from napari_dip.qt.shell.dock_widget import CollapsibleSection, make_button
+from napari_dip.qt.shell.dock_widget import CollapsibleSection, fill_grid, make_button
 from napari_dip.qt.shell.layers import get_full_resolution
 from napari_dip.qt.shell.plot import (
     TRAINING_COLOUR,
@@ -110,10 +110,7 @@ class NoiseSection(CollapsibleSection):
         self.message_label = make_message_label()
         self.message_label.setText(_NOISE_HINT)
         self.plot = PhotonTransferPlot()
-        layout = QVBoxLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (form.noise, self.button, self.plot, self.message_label):
-            layout.addWidget(widget)
+        fill_grid(page, ([form.noise], [self.button], [self.plot], [self.message_label]))
         form.noise.setVisible(True)
         self.button.clicked.connect(self.measure)
         chooser.changed.connect(self._on_image)

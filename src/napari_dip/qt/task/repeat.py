@@ -12,18 +12,17 @@ import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QFileDialog,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io import guess_axes
 from napari_dip.io.outputs import JSON_SUFFIXES, check_output
+from napari_dip.io.paths import find_free_path
 from napari_dip.io.writing import write_image, write_text
-from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.assess.report import compute_sha256
 from napari_dip.pipeline.events import Control
@@ -32,17 +31,19 @@ from napari_dip.pipeline.reproduce.repetition import format_command_line, write_
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
+    copy_text,
     fill_combo,
     fill_grid,
     make_button,
     make_combo,
     make_form,
+    update_combo,
 )
 from napari_dip.qt.shell.layer_inputs import rasterise_shapes
-from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
+from napari_dip.qt.shell.layers import METADATA_KEY, find_layer, get_full_resolution
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.run_bar import make_message_label
-from napari_dip.qt.shell.worker import BackgroundCall
+from napari_dip.qt.shell.worker import BackgroundCall, get_message
 from napari_dip.qt.task.request import (
     build_repetition,
     find_unsaved_inputs,
@@ -117,21 +118,9 @@ def save_layers(
             break
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
-        path = _find_free_path(folder, layer.layer)
+        path = find_free_path(folder, layer.layer, ".tif")
         paths[layer.name] = str(write_image(path, pixels, axes=layer.axes))
     return paths
-
-
-def _find_free_path(folder: Path, layer: str) -> Path:
-    """Return a path named after a layer, with a number if the file exists already."""
-    stem = "".join(
-        character if character.isalnum() or character in " ._-" else "-" for character in layer
-    )
-    stem = stem.strip(" .") or "layer"
-    path, number = folder / f"{stem}.tif", 2
-    while path.exists() or path.is_symlink():
-        path, number = folder / f"{stem}-{number}.tif", number + 1
-    return path
 
 
 class RepeatButtons(QWidget):
@@ -192,21 +181,14 @@ class RepeatButtons(QWidget):
 
     def get_layer(self) -> Image | None:
         """Return the layer of the chosen result, or None."""
-        name = self.combo.currentText()
-        return self._viewer.layers[name] if name and name in self._viewer.layers else None
+        layer: Image | None = find_layer(self._viewer, self.combo.currentText())
+        return layer
 
     def refresh(self, _: object = None) -> None:
         """List the results, latest first; choose a new one or else the selected layer."""
-        layers = [
-            layer for layer in self._viewer.layers if read_result_provenance(layer) is not None
-        ][::-1]
-        names, previous_name = [layer.name for layer in layers], self.combo.currentText()
-        fresh = [name for name in names if self.combo.findText(name) < 0]
-        active = self._viewer.layers.selection.active
-        chosen_name = next(iter(fresh), previous_name)
-        if active in layers and not fresh:
-            chosen_name = active.name
-        fill_combo(self.combo, names, chosen_name, default=0)
+        layers, active = self._viewer.layers[::-1], self._viewer.layers.selection.active
+        names = [layer.name for layer in layers if read_result_provenance(layer) is not None]
+        update_combo(self.combo, names, names, active.name if active is not None else "")
         for button in (self.python_button, self.command_button, self.methods_button):
             button.setEnabled(bool(names))
         self.again_button.setEnabled(bool(names) and not self._is_busy)
@@ -214,24 +196,15 @@ class RepeatButtons(QWidget):
     def set_up_again(self) -> None:
         """Set form and inputs as they were for the chosen result."""
         layer, provenance = self._read_chosen_result()
-        if layer is None or provenance is None:
-            return
-        try:
-            self._set_up(layer.name, provenance)
-        except RefusedError as error:
-            self.message_emitted.emit(error.refusal.message)
-        else:
-            self.message_emitted.emit(
-                f"All is set as for '{layer.name}'. Press Run to make it again."
-            )
+        if layer is not None and provenance is not None:
+            self.message_emitted.emit(get_message(partial(self._set_up, layer.name, provenance)))
 
-    def _set_up(self, result: str, provenance: Mapping[str, Any]) -> None:
-        """Set form and inputs; raise `RefusedError` if the result cannot be made here."""
+    def _set_up(self, result: str, provenance: Mapping[str, Any]) -> str:
+        """Set form and inputs and return a message; raise if the result cannot be made here."""
         joint_training = provenance["report"].get("fit", {}).get("joint_training", {})
         if "network_file" in joint_training:
-            raise RefusedError(
-                "series-repeat", layer=result, network=joint_training["network_file"]
-            )
+            network = joint_training["network_file"]
+            raise RefusedError("series-repeat", layer=result, network=network)
         recipe = recipe_from_dict(provenance["recipe"])
         if recipe.task.spec.name != self._form.task:
             raise RefusedError("repeat-other-task", layer=result, task=recipe.task.spec.title)
@@ -245,9 +218,9 @@ class RepeatButtons(QWidget):
         names = [record["layer"] for record in (image, *recorded.values())]
         missing = [name for name in names if name not in self._viewer.layers]
         if missing or not is_chosen:
-            raise RefusedError(
-                "repeat-layer-gone", result=result, layer=[*missing, image["layer"]][0]
-            )
+            layer = [*missing, image["layer"]][0]
+            raise RefusedError("repeat-layer-gone", result=result, layer=layer)
+        return f"All is set as for '{result}'. Press Run to make it again."
 
     def copy_methods(self) -> None:
         """Copy the methods text to the clipboard."""
@@ -291,9 +264,8 @@ class RepeatButtons(QWidget):
         if not folder:
             return
         self.message_emitted.emit("Saving what the script needs")
-        self._save_call = BackgroundCall(
-            partial(save_layers, layers, Path(folder)), self, doing="Saving", name=layers[0].layer
-        )
+        save = partial(save_layers, layers, Path(folder))
+        self._save_call = BackgroundCall(save, self, doing="Saving", name=layers[0].layer)
         self._save_call.ended.connect(partial(self._on_saved, layer, write, what))
         self._save_call.start()
 
@@ -326,15 +298,15 @@ class RepeatButtons(QWidget):
         """Return an input that has to be saved; raise `RefusedError` if its layer is gone."""
         recorded = read_recorded_inputs(provenance)
         layer_name = recorded[name]["layer"]
-        if layer_name not in self._viewer.layers:
+        layer, fingerprint = find_layer(self._viewer, layer_name), None
+        if layer is None:
             raise RefusedError("repeat-unsaved", layer=layer_name, result=result)
-        layer, fingerprint = self._viewer.layers[layer_name], None
         if name == "image":
             pixels = get_full_resolution(layer)
             axes, fingerprint = str(provenance["report"]["axes"]), provenance["input"]["sha256"]
         elif isinstance(layer, Shapes):
             image = recorded["image"]["layer"]
-            source_layer = self._viewer.layers[image] if image in self._viewer.layers else None
+            source_layer = find_layer(self._viewer, image)
             if not isinstance(source_layer, Image):
                 raise RefusedError("repeat-unsaved", layer=image, result=result)
             pixels, axes = rasterise_shapes(layer, source_layer).astype(np.uint8), "YX"
@@ -351,9 +323,7 @@ class RepeatButtons(QWidget):
         )
 
     def _to_clipboard(self, text: str, what: str, more: str = "") -> None:
-        clipboard = QApplication.clipboard()
-        assert clipboard is not None  # there is an application, since there is a widget
-        clipboard.setText(text)
+        copy_text(text)
         self.message_emitted.emit(f"{what} was copied; paste it where you want it.{more}")
 
     def _arrange(self) -> None:
@@ -413,9 +383,7 @@ class SavedRecipesWidget(QWidget):
         """Update the list; a typed name stays."""
         name = self.combo.currentText()
         with QSignalBlocker(self.combo):
-            self.combo.clear()
-            self.combo.addItems([DEFAULT_SETTINGS_LABEL, *self._saved_settings.names()])
-            self.combo.setCurrentIndex(self.combo.findText(name) if name else -1)
+            fill_combo(self.combo, [DEFAULT_SETTINGS_LABEL, *self._saved_settings.names()], name)
             self.combo.setEditText(name)
         self._on_text()
 
@@ -453,10 +421,7 @@ class SavedRecipesWidget(QWidget):
 
     def _attempt(self, action: Callable[[], str]) -> None:
         """Call a function, and show its message or that of its error."""
-        try:
-            message = action()
-        except DipError as error:
-            message = error.refusal.message
+        message = get_message(action)
         self.refresh()
         self.message_emitted.emit(message)
 
@@ -498,31 +463,25 @@ class RecipeButtons(QWidget):
 
     def load(self, path: str) -> None:
         """Set the form to a recipe file, or show an error and leave the form unchanged."""
-        try:
-            recipe = load_recipe(Path(path))
-            if recipe.task.spec.name != self._form.task:
-                facts = {"path": path, "found": recipe.task.spec.name, "wanted": self._form.task}
-                raise RefusedError("recipe-task", **facts)
-        except DipError as error:
-            self.message_emitted.emit(error.refusal.message)
-            return
-        self._form.show(recipe)
-        self.message_emitted.emit(f"The settings are now those of '{Path(path).name}'.")
+        self.message_emitted.emit(get_message(partial(self._load, Path(path))))
+
+    def _load(self, path: Path) -> str:
+        self._form.show(load_task_recipe(path, self._form.task))
+        return f"The settings are now those of '{path.name}'."
 
     def save(self, path: str) -> None:
         """Write the recipe of the form, or show an error.
 
         The file dialogue has confirmed that `path` may be overwritten.
         """
+        self.message_emitted.emit(get_message(partial(self._save, path)))
+
+    def _save(self, path: str) -> str:
         target = path if path.lower().endswith(JSON_SUFFIXES) else f"{path}.json"
-        try:
-            text = self._form.build_recipe().to_json()
-            checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
-            write_text(checked_path, text, overwrite=target == path)
-        except DipError as error:
-            self.message_emitted.emit(error.refusal.message)
-            return
-        self.message_emitted.emit(f"The recipe was saved as '{Path(target).name}'.")
+        text = self._form.build_recipe().to_json()
+        checked_path = check_output(target, overwrite=target == path, suffixes=JSON_SUFFIXES)
+        write_text(checked_path, text, overwrite=target == path)
+        return f"The recipe was saved as '{Path(target).name}'."
 
     def _on_load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Load recipe", "", _RECIPE_FILE_FILTER)
@@ -563,10 +522,7 @@ class RepeatSection(CollapsibleSection):
         self.recipes = RecipeButtons(form)
         label = make_message_label()
         label.setText(_OWN_PRESETS_LABEL)
-        layout = QVBoxLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.buttons, label, self.presets, self.recipes):
-            layout.addWidget(widget)
+        fill_grid(page, ([self.buttons], [label], [self.presets], [self.recipes]))
         for section in (self.buttons, self.presets, self.recipes):
             section.message_emitted.connect(self.message_emitted)
         self.toggled.connect(self.presets.refresh)  # another dock may have saved one

@@ -32,6 +32,7 @@ from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layers import (
     copy_layer_attributes,
     describe_derived_image,
+    find_layer,
     get_full_resolution,
     preserve_view,
     read_layer_provenance,
@@ -216,7 +217,7 @@ def collect_layer_pixels(
     """
     pixels = {}
     for name, record in inputs.items():
-        layer = viewer.layers[record["layer"]] if record["layer"] in viewer.layers else None
+        layer = find_layer(viewer, record["layer"])
         if isinstance(layer, Image | Labels):
             pixels[name] = get_full_resolution(layer)
     return pixels

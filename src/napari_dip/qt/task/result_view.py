@@ -11,11 +11,12 @@ import pyqtgraph as pg
 from napari.layers import Image, Shapes
 from napari.utils import Colormap
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider, QWidget
 
 from napari_dip.qt.shell.dock_widget import (
     CollapsibleSection,
     Connections,
+    fill_grid,
     guard_wheel,
     make_button,
     make_single_shot_timer,
@@ -92,10 +93,7 @@ def find_drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | N
 
 
 def measure_line_profile(
-    image: Image,
-    line: npt.NDArray[np.float64],
-    point: tuple[float, ...],
-    max_count: int = _MAX_PROFILE_SAMPLES,
+    image: Image, line: npt.NDArray[np.float64], point: tuple[float, ...]
 ) -> Profile:
     """Return the intensities of an image along a line; only pixels around the line are read.
 
@@ -106,13 +104,13 @@ def measure_line_profile(
         (2, 2), by `find_drawn_line`.
     point : tuple of float
         The position of the plane in world coordinates; the last two values are not used.
-    max_count : int
-        Largest number of samples.
     """
+    from skimage.transform import warp  # takes a tenth of a second
+
     data = get_full_resolution(image)
     centre = np.array(point[-image.ndim :], float)
     ends = np.array([image.world_to_data([*centre[:-2], *coordinate]) for coordinate in line])
-    count = int(min(max_count, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
+    count = int(min(_MAX_PROFILE_SAMPLES, max(2, np.ceil(np.hypot(*(ends[1] - ends[0])[-2:])) + 1)))
     fractions = np.linspace(0, 1, count)
     distance = fractions * float(np.hypot(*(line[1] - line[0])))
     plane = tuple(
@@ -127,22 +125,31 @@ def measure_line_profile(
     crop = np.asarray(data[(*plane, slice(low[0], high[0]), slice(low[1], high[1]))], float)
     crop = crop.mean(-1) if crop.ndim > 2 else crop
     positions = ends[0, -2:, None] + fractions * (ends[1] - ends[0])[-2:, None] - low[:, None]
-    values = _interpolate_bilinear(crop, positions)
+    values = warp(  # type: ignore[no-untyped-call]
+        crop, positions, order=1, mode="edge", clip=False
+    )
     outside = (positions < -0.5) | (positions > np.array(crop.shape)[:, None] - 0.5)
     return Profile(distance, np.where(outside.any(0), np.nan, values))
 
 
-def _interpolate_bilinear(
-    picture: npt.NDArray[np.float64], places: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Interpolate a picture at places (Y and X, points), which are clipped to the picture."""
-    last_index = np.array(picture.shape)[:, None] - 1
-    places = np.clip(places, 0, last_index)
-    (y, x), weights = np.floor(places).astype(int), places - np.floor(places)
-    y_next, x_next = np.minimum(y + 1, last_index[0]), np.minimum(x + 1, last_index[1])
-    upper = picture[y, x] * (1 - weights[1]) + picture[y, x_next] * weights[1]
-    lower = picture[y_next, x] * (1 - weights[1]) + picture[y_next, x_next] * weights[1]
-    return np.asarray(upper * (1 - weights[0]) + lower * weights[0])
+class _LayerPair:
+    """An input and its result, which this object does not keep alive.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    layers : Image
+        Input and result; empty for no pair.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer, *layers: Image) -> None:
+        self._viewer, self._refs = viewer, [ref(layer) for layer in layers]
+
+    def get(self) -> tuple[Image | None, Image | None]:
+        """Return both layers, each None if it is no longer in the viewer."""
+        layers = [layer_ref() for layer_ref in self._refs] or [None, None]
+        below, above = (layer if layer in self._viewer.layers else None for layer in layers)
+        return below, above
 
 
 class ProfilePlot(DockPlot):
@@ -178,18 +185,15 @@ class ProfileSection(CollapsibleSection):
         page = QWidget()
         super().__init__("Line profile", page)
         self._viewer = viewer
-        self._pair: tuple[ref[Image], ref[Image]] | None = None
+        self._pair = _LayerPair(viewer)
         self._watched_layers: WeakSet[Any] = WeakSet()
         self.button = make_button("Draw a line", "Add a Shapes layer, ready for a line to be drawn")
         self.message_label = make_message_label()
         self.message_label.setText(_PROFILE_HINT)
         self.plot = ProfilePlot()
         self._redraw_timer = make_single_shot_timer(self, _REDRAW_DELAY_MS)
-        layout = QVBoxLayout(page)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.button, self.message_label, self.plot):
-            layout.addWidget(widget)
-        layout.addStretch()
+        rows = ([self.button], [self.message_label], [self.plot])
+        fill_grid(page, rows).setRowStretch(len(rows), 1)
         self.button.clicked.connect(self.draw)
         self.toggled.connect(self._schedule_redraw)
         self._redraw_timer.timeout.connect(self._update_plot)
@@ -201,7 +205,7 @@ class ProfileSection(CollapsibleSection):
 
     def show_pair(self, below: Image, above: Image) -> None:
         """Set the input and the result whose profiles are plotted."""
-        self._pair = ref(below), ref(above)
+        self._pair = _LayerPair(self._viewer, below, above)
         self._schedule_redraw()
 
     def draw(self) -> None:
@@ -231,16 +235,8 @@ class ProfileSection(CollapsibleSection):
             self._redraw_timer.start()
 
     def _update_plot(self) -> None:
-        source_layer, result_layer = (
-            (layer_ref() for layer_ref in self._pair) if self._pair else (None, None)
-        )
-        layers, line = self._viewer.layers, find_drawn_line(self._viewer)
-        if (
-            source_layer not in layers
-            or result_layer not in layers
-            or source_layer is None
-            or result_layer is None
-        ):
+        (source_layer, result_layer), line = self._pair.get(), find_drawn_line(self._viewer)
+        if source_layer is None or result_layer is None:
             self._show_message(_NO_RESULT)
         elif line is None:
             self._show_message(_PROFILE_HINT)
@@ -266,10 +262,8 @@ class ProfileSection(CollapsibleSection):
 
     def _choose_line_width(self) -> float:
         """Return a line width that is visible at any scale: a 200th of the image width."""
-        source_layer = self._pair[0]() if self._pair else None
-        layer = source_layer or next(
-            (layer for layer in self._viewer.layers if isinstance(layer, Image)), None
-        )
+        images = (layer for layer in self._viewer.layers if isinstance(layer, Image))
+        layer = self._pair.get()[0] or next(images, None)
         return 1.0 if layer is None else float(np.ptp(layer.extent.world[:, -1])) / 200 or 1.0
 
     def _on_layers(self, _: object = None) -> None:
@@ -462,7 +456,7 @@ class Comparison(QWidget):
     def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._pair: tuple[ref[Image], ref[Image]] | None = None
+        self._pair = _LayerPair(viewer)
         self._initial_opacities: tuple[float, float] = (1.0, 1.0)
         self._applied_opacities: tuple[float, float] | None = None
         self.slider = QSlider(Qt.Orientation.Horizontal)
@@ -486,7 +480,7 @@ class Comparison(QWidget):
     def show_pair(self, below: Image, above: Image) -> None:
         """Begin the comparison of an input with its result."""
         self.forget()
-        self._pair = ref(below), ref(above)
+        self._pair = _LayerPair(self._viewer, below, above)
         self._initial_opacities = below.opacity, above.opacity
         with QSignalBlocker(self.slider):
             self.slider.setValue(100)
@@ -495,17 +489,11 @@ class Comparison(QWidget):
     def forget(self) -> None:
         """End the comparison and restore both opacities."""
         if self._applied_opacities is not None:
-            for layer, initial_opacity, applied_opacity in zip(
-                self._get_pair_layers(),
-                self._initial_opacities,
-                self._applied_opacities,
-                strict=True,
-            ):
-                if layer is None or layer not in self._viewer.layers:
-                    continue
-                if layer.opacity == applied_opacity:  # else the user has changed it
-                    layer.opacity = initial_opacity
-        self._pair = self._applied_opacities = None
+            opacities = zip(self._initial_opacities, self._applied_opacities, strict=True)
+            for layer, (initial, applied) in zip(self._pair.get(), opacities, strict=True):
+                if layer is not None and layer.opacity == applied:  # else the user has changed it
+                    layer.opacity = initial
+        self._pair, self._applied_opacities = _LayerPair(self._viewer), None
         self.setVisible(False)
         self.ended.emit()
 
@@ -514,21 +502,12 @@ class Comparison(QWidget):
         self.forget()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
 
-    def _get_pair_layers(self) -> tuple[Image | None, Image | None]:
-        """Return the layers of input and result, each None if it no longer exists."""
-        if self._pair is None:
-            return None, None
-        source_layer, result_layer = (layer_ref() for layer_ref in self._pair)
-        return source_layer, result_layer
-
     def _on_removed(self, _: object = None) -> None:
-        if self._pair is not None and not all(
-            layer is not None and layer in self._viewer.layers for layer in self._get_pair_layers()
-        ):
+        if not self.isHidden() and None in self._pair.get():
             self.forget()
 
     def _on_move(self, value: int) -> None:
-        source_layer, result_layer = self._get_pair_layers()
+        source_layer, result_layer = self._pair.get()
         if source_layer is None or result_layer is None:
             return
         fraction = value / 100
