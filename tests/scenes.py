@@ -56,7 +56,7 @@ def scene_of(
             guard=validation_mask,
             blind_spot_size=blind_spot_size,
         ),
-        prior=prior,
+        prior_key=prior,
         widths=(4, 8),
         window=window,
         extra_inputs=extra_inputs or {},

@@ -26,7 +26,7 @@ from napari_dip.pipeline.plan.types import FitConfig, Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from scenes import planned, prior_of, scene_of, seen_problem
 
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
@@ -159,8 +159,8 @@ def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, ter
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
     assert planned(Denoise(), SOURCE).uses_neighbouring_frames
-    assert PRIORS["blind-spot"].takes_neighbour_frames
-    assert not PRIORS["random-input"].takes_neighbour_frames
+    assert PRIOR_SPECS["blind-spot"].takes_neighbour_frames
+    assert not PRIOR_SPECS["random-input"].takes_neighbour_frames
     assert not planned(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
     assert [
         planned(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame for one in (0.0, 1.0)
@@ -212,7 +212,7 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
     spec = ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes)
-    assert planned(Denoise(), spec).prior == chosen
+    assert planned(Denoise(), spec).prior_key == chosen
 
 
 def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
@@ -242,12 +242,12 @@ def test_where_the_noise_is_in_doubt_or_weak_pixels_are_hidden_instead(
     doubted: bool, weak: bool, words: str
 ) -> None:
     plain = adapted("auto", is_unreliable=False, is_weak=False)
-    assert (plain.prior, plain.prior_reason) == ("r2r", "")
+    assert (plain.prior_key, plain.prior_reason) == ("r2r", "")
     hidden = adapted("auto", is_unreliable=doubted, is_weak=weak)
-    assert hidden.prior == "blind-spot"
+    assert hidden.prior_key == "blind-spot"
     assert words in hidden.prior_reason
     asked = adapted("r2r", is_unreliable=doubted, is_weak=weak)
-    assert (asked.prior, asked.prior_reason) == ("r2r", "")
+    assert (asked.prior_key, asked.prior_reason) == ("r2r", "")
 
 
 def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:

@@ -125,20 +125,20 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
     found = inspected(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
-    assert found.prior == prior
+    assert found.prior_key == prior
     assert word in found.prior_reason
 
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
     task = Inpaint(prior="masked-input")
     for holes, prior in ((square(40), "masked-input-shapes"), (half_missing(), "masked-input")):
-        assert inspected(task, np.where(holes, np.nan, 1.0)[None, None]).prior == prior
+        assert inspected(task, np.where(holes, np.nan, 1.0)[None, None]).prior_key == prior
 
 
 def test_the_users_prior_is_never_replaced() -> None:
     task = Inpaint(prior="random-input")
     found = inspected(task, np.where(square(40), np.nan, 1.0)[None, None])
-    assert found.prior == "random-input"
+    assert found.prior_key == "random-input"
 
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:

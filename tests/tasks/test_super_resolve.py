@@ -147,11 +147,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert planned(SuperResolve(factor="4"), spec).prior == ZSSR.key
+    assert planned(SuperResolve(factor="4"), spec).prior_key == ZSSR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
-        assert planned(SuperResolve(**other), spec).prior == "random-input"
+        assert planned(SuperResolve(**other), spec).prior_key == "random-input"
     deep = ImageSpec(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
-    assert planned(SuperResolve(), deep, axes="ZYX").prior == "random-input"
+    assert planned(SuperResolve(), deep, axes="ZYX").prior_key == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 
 def test_patches_judge_and_drive_nothing() -> None:
-    one = replace(scene(48, 64), prior=ZSSR.key)
+    one = replace(scene(48, 64), prior_key=ZSSR.key)
     term = seen_problem(SuperResolve(), one).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float((term.training_weight + term.validation_mask).min()) == 1
@@ -176,7 +176,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     one = scene(48, 64)
     nothing = 0 * one.noise.variance.intercept
     noiseless = replace(one.noise.variance, intercept=nothing, floor=nothing + 1e-12)
-    one = replace(one, prior=ZSSR.key, noise=replace(one.noise, variance=noiseless))
+    one = replace(one, prior_key=ZSSR.key, noise=replace(one.noise, variance=noiseless))
     problem = seen_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
     finished = problem.postprocess(Estimate(flat, flat - 2)).mean

@@ -294,8 +294,8 @@ class FitInput:
         (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
     noise : FitNoise
     masks : FitMasks
-    prior : str
-        Key of a row of `tasks.priors.registry.PRIORS`.
+    prior_key : str
+        Key of a row of `tasks.priors.registry.PRIOR_SPECS`.
     widths : tuple of int
         Channels of the network at each scale, finest first.
     window : int or None
@@ -314,7 +314,7 @@ class FitInput:
     unit: Tensor
     noise: FitNoise
     masks: FitMasks
-    prior: str
+    prior_key: str
     widths: tuple[int, ...]
     window: int | None
     extra_inputs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -396,12 +396,12 @@ class TaskPlan:
     joint_channels : bool or None
         Whether one fit takes all channels at once; None: colour samples only, since they share
         edges.
-    prior : str
+    prior_key : str
         The prior that the user chose, or the default.
     prior_reasons : mapping of str to str
         Why a prior runs, for the report, by prior; "{block}" stands for the size of hidden blocks.
-    fallback_prior : str
-        Prior that replaces `prior` where the noise is unreliable or weak; "": none.
+    fallback_prior_key : str
+        Prior that replaces `prior_key` where the noise is unreliable or weak; "": none.
     architecture : str
         Name of the architecture of priors with random input.
     factors : mapping of str to int
@@ -433,9 +433,9 @@ class TaskPlan:
     axes_refusal: Refusal | None = None
     stack_mode: Literal["auto", "planes", "volume"] = "auto"
     joint_channels: bool | None = None
-    prior: str = DEFAULT_PRIOR
+    prior_key: str = DEFAULT_PRIOR
     prior_reasons: Mapping[str, str] = field(default_factory=dict)
-    fallback_prior: str = ""
+    fallback_prior_key: str = ""
     architecture: str = "preset"
     factors: Mapping[str, int] = field(default_factory=dict)
     network_grid: tuple[int, ...] | None = None
@@ -494,7 +494,7 @@ class Inspection:
     ----------
     measured_mask : ndarray or None
         (N, C, *grid), True where a pixel was measured; None if all were.
-    prior : str
+    prior_key : str
         Prior that the pixels ask for; "": that of the plan.
     prior_reason : str
         Why, for the report; "": that of the plan.
@@ -505,7 +505,7 @@ class Inspection:
     """
 
     measured_mask: npt.NDArray[np.bool_] | None = None
-    prior: str = ""
+    prior_key: str = ""
     prior_reason: str = ""
     notes: tuple[Note, ...] = ()
     prepare: Callable[..., tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]] = (

@@ -31,7 +31,7 @@ from napari_dip.tasks.initial_estimate import (
     make_validated_mixture,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
-from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT
+from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT
 from napari_dip.tasks.psf_settings import (
     OIL,
     PSF,
@@ -222,7 +222,7 @@ class Deblur(Task):
             random_input = guess.add_to_input(random_input)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
-            prior=PRIORS[fit_input.prior].build(fit_input, rng, options),
+            prior=PRIOR_SPECS[fit_input.prior_key].build(fit_input, rng, options),
             problem=self._make_problem(fit_input, dark, guess),
             fit_input=fit_input,
         )

@@ -36,7 +36,7 @@ from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
 from napari_dip.tasks.priors.registry import (
     BLIND_SPOT,
     MASKED_INPUT,
-    PRIORS,
+    PRIOR_SPECS,
     R2R,
     RANDOM_INPUT,
     RECOMPRESSION,
@@ -156,19 +156,19 @@ class Denoise(Task):
             refusal = check_exposure_header(source, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
-        code, prior = model.volume_refusal, self._choose_prior(source, is_volume=len(axes) > 2)
+        code, prior_key = model.volume_refusal, self._choose_prior(source, is_volume=len(axes) > 2)
         is_distant = self._has_distant_planes(source)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
-        is_replaceable = self.prior == "auto" and PRIORS[prior].needs_known_noise
+        is_replaceable = self.prior == "auto" and PRIOR_SPECS[prior_key].needs_known_noise
         has_user_noise = self.read_noise is not None or self.gain is not None
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
             stack_mode="planes" if code or is_distant else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
-            prior=prior,
+            prior_key=prior,
             prior_reasons=self._list_prior_reasons(),
-            fallback_prior=BLIND_SPOT.key if is_replaceable else "",
+            fallback_prior_key=BLIND_SPOT.key if is_replaceable else "",
             architecture=self.architecture,
             halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
@@ -177,7 +177,8 @@ class Denoise(Task):
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             # filling in needs the closest neighbours
-            has_single_pixel_blind_spot=self.prior == "auto" and model.prior == MASKED_INPUT.key,
+            has_single_pixel_blind_spot=self.prior == "auto"
+            and model.prior_key == MASKED_INPUT.key,
             uses_clipping_correction=model.is_detector,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.is_detector and not has_user_noise,
@@ -186,7 +187,7 @@ class Denoise(Task):
 
     def _has_distant_planes(self, source: ImageSpec) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
-        prior_spec = PRIORS[self._choose_prior(source, is_volume=False)]
+        prior_spec = PRIOR_SPECS[self._choose_prior(source, is_volume=False)]
         takes_neighbours = self.neighbouring_frames and prior_spec.takes_neighbour_frames
         return takes_neighbours and has_distant_planes(source)
 
@@ -194,8 +195,8 @@ class Denoise(Task):
         """Return the prior of the user, architecture or noise model; else R2R or the blind spot."""
         if self.prior != "auto" or self.architecture != DEFAULT_ARCHITECTURE:
             return RANDOM_INPUT.key if self.prior == "auto" else self.prior
-        if self._noise_model.prior:
-            return self._noise_model.prior
+        if self._noise_model.prior_key:
+            return self._noise_model.prior_key
         return R2R.key if self._allows_r2r(source, is_volume) else BLIND_SPOT.key
 
     def _allows_r2r(self, source: ImageSpec, is_volume: bool) -> bool:
@@ -210,7 +211,7 @@ class Denoise(Task):
         is_chosen = self.prior != "auto"
         reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
         return {
-            **dict.fromkeys(PRIORS, reason),
+            **dict.fromkeys(PRIOR_SPECS, reason),
             R2R.key: reason if is_chosen else f"{reason} where the noise is known",
             BLIND_SPOT.key: f"{reason}; {{block}}",
             MASKED_INPUT.key: "it learns to fill pixels in from those around, as the impulses need",
@@ -234,17 +235,17 @@ class Denoise(Task):
             return Inspection(
                 measured_mask=measured_mask, notes=notes, prepare=model.prepare_inputs
             )
-        if plan.prior != MASKED_INPUT.key:
+        if plan.prior_key != MASKED_INPUT.key:
             return Inspection(prepare=model.prepare_inputs)
         return Inspection(
-            prior=BLIND_SPOT.key,
+            prior_key=BLIND_SPOT.key,
             prior_reason="no impulses were found, so there is nothing to fill in",
             prepare=model.prepare_inputs,
         )
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior that was chosen, and the problem: the image plus noise is measured."""
-        prior_spec, model = PRIORS[fit_input.prior], self._noise_model
+        prior_spec, model = PRIOR_SPECS[fit_input.prior_key], self._noise_model
         fit_input = model.prepare_fit_input(prior_spec.prepare(fit_input))
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
@@ -262,7 +263,9 @@ class Denoise(Task):
 
         Postprocessing ends with upscaling, temporal smoothing and what the noise model adds.
         """
-        build_problem = self._noise_model.build_problem or PRIORS[fit_input.prior].build_problem
+        build_problem = (
+            self._noise_model.build_problem or PRIOR_SPECS[fit_input.prior_key].build_problem
+        )
         assert build_problem is not None
         problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)

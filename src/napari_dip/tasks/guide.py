@@ -25,7 +25,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
-from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT, PRIORS
+from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT, PRIOR_SPECS
 from napari_dip.tasks.shared_settings import (
     CameraGain,
     DetectorNoiseSetting,
@@ -128,7 +128,7 @@ class Guide(Task):
         """Choose the prior; refuse a guide that is a stack, or of another size."""
         guided = GUIDED_RANDOM_INPUT if self.prior == "random-input" else GUIDED
         return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
-            prior=guided.key,
+            prior_key=guided.key,
             prior_reasons=self._list_prior_reasons(),
             noise_settings=make_noise_settings(self),
         )
@@ -167,8 +167,8 @@ class Guide(Task):
         return {
             GUIDED_RANDOM_INPUT.key: "you chose it",
             **{
-                prior: f"{'you chose it' if is_chosen else reason}; {{block}}"
-                for prior, reason in reasons.items()
+                prior_key: f"{'you chose it' if is_chosen else reason}; {{block}}"
+                for prior_key, reason in reasons.items()
             },
         }
 
@@ -205,7 +205,7 @@ class Guide(Task):
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             guide=fit_input.extra_inputs["guide"][None],
         )
-        return PRIORS[fit_input.prior].setup(fit_input, rng, options)
+        return PRIOR_SPECS[fit_input.prior_key].setup(fit_input, rng, options)
 
     def _get_guide_axes(self, guide: ImageSpec) -> str:
         """Return the axes of the guide; with `planes_are_channels`, planes become channels."""

@@ -39,7 +39,7 @@ from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
 from napari_dip.tasks.priors.registry import (
     MASKED_INPUT,
     MASKED_INPUT_SHAPES,
-    PRIORS,
+    PRIOR_SPECS,
     RANDOM_INPUT_NO_SKIPS,
 )
 
@@ -161,7 +161,7 @@ class Inpaint(Task):
             refusal = None if may_hold_nan else make_refusal("holes-none", name=source.name)
         return refusal or TaskPlan(
             stack_mode="volume",  # neighbouring planes show most of what is missing in a plane
-            prior=MASKED_INPUT.key if self.prior == "auto" else self.prior,
+            prior_key=MASKED_INPUT.key if self.prior == "auto" else self.prior,
             # filling in needs the closest neighbours, even where they share noise
             has_single_pixel_blind_spot=True,
             keeps_measured_pixels=self.unmasked == "keep",
@@ -180,23 +180,25 @@ class Inpaint(Task):
         missing = missing if marked is None else missing | marked
         if not missing.any():
             return make_refusal("holes-none", name=name)
-        prior, reason = self._choose_prior(plan.prior, ~missing)
+        prior_key, reason = self._choose_prior(plan.prior_key, ~missing)
         planes, total = count_missing_planes(~missing)
         return Inspection(
             measured_mask=~missing,
-            prior=prior,
+            prior_key=prior,
             prior_reason=reason,
             notes=(make_note("planes-missing", count=planes, total=total),) if planes else (),
             prepare=lambda *_: ({}, ()),  # the mask is part of the measured mask
         )
 
-    def _choose_prior(self, prior: str, measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]:
+    def _choose_prior(
+        self, prior_key: str, measured_mask: npt.NDArray[np.bool_]
+    ) -> tuple[str, str]:
         """Choose by the holes: masked input for scattered or narrow ones, else random input.
 
-        The mask is (N, C, *grid). Return prior and reason.
+        The mask is (N, C, *grid). Return the key of the prior, and the reason.
         """
-        if PRIORS[prior].uses_random_input:
-            return prior, "you chose it"
+        if PRIOR_SPECS[prior_key].uses_random_input:
+            return prior_key, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(measured_mask)
         holes = [hole_mask for hole_mask in np.any(~measured_mask, axis=1) if hole_mask.any()]
@@ -232,7 +234,7 @@ class Inpaint(Task):
             predicts_measured=self.unmasked == "denoise",
             random_input=RandomInput(skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER),
         )
-        setup = PRIORS[fit_input.prior].setup(fit_input, rng, options)
+        setup = PRIOR_SPECS[fit_input.prior_key].setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)
 
         def postprocess(estimate: Estimate) -> Estimate:

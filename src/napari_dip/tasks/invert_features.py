@@ -29,7 +29,7 @@ from napari_dip.tasks.network_import.loading import (
     load_network,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
-from napari_dip.tasks.priors.registry import PIXELS, PRIORS, RANDOM_INPUT, TOTAL_VARIATION
+from napari_dip.tasks.priors.registry import PIXELS, PRIOR_SPECS, RANDOM_INPUT, TOTAL_VARIATION
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class InvertFeatures(Task):
         return self._check_settings() or TaskPlan(
             # the network takes all channels or colours at once
             joint_channels="S" in source.axes or "C" in source.axes,
-            prior=PIXELS.key if self.prior == "none" else self.prior,
+            prior_key=PIXELS.key if self.prior == "none" else self.prior,
             prior_reasons=PRIOR_REASONS,
         )
 
@@ -263,13 +263,13 @@ class InvertFeatures(Task):
         from napari_dip.engine.likelihood.penalties import total_variation
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
-        spec, operator = PRIORS[fit_input.prior], self._make_operator(fit_input)
+        prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
         zero, unit = _get_network_range(fit_input)
         options = PriorOptions(random_input=RandomInput(bounds=(zero, zero + unit)))
-        prior = spec.build(fit_input, rng, options)
+        prior = prior_spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
         penalty = total_variation(float(operator.get_buffer("unit").mean()))
-        penalties = ((self.smoothing, penalty),) if spec.penalises_variation else ()
+        penalties = ((self.smoothing, penalty),) if prior_spec.penalises_variation else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise RefusedError("layer-silent", layer=self.layer, name="the image")

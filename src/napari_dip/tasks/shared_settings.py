@@ -15,7 +15,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import Input, NoiseSettings, Setting
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -334,16 +334,16 @@ def choose_series_training(
     return "joint" if prefers_joint and sees_image and count > 1 else "warm-start"
 
 
-def has_reusable_network(plan: TaskPlan, prior: str) -> bool:
+def has_reusable_network(plan: TaskPlan, prior_key: str) -> bool:
     """Return whether a prior's network takes the image as input and suits other images."""
-    return plan.has_reusable_network and PRIORS[prior].takes_neighbour_frames
+    return plan.has_reusable_network and PRIOR_SPECS[prior_key].takes_neighbour_frames
 
 
 def choose_planned_training(
-    plan: TaskPlan, prior: str, count: int, *, tiles: bool = False
+    plan: TaskPlan, prior_key: str, count: int, *, tiles: bool = False
 ) -> SeriesTrainingMode:
     """Return how `count` frames, planes or tiles of a planned task share a network."""
-    sees_image = has_reusable_network(plan, prior)
+    sees_image = has_reusable_network(plan, prior_key)
     return choose_series_training(plan.series_training, count, sees_image=sees_image, tiles=tiles)
 
 
@@ -387,10 +387,10 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     from napari_dip.engine.likelihood.penalties import make_temporal_term, smooth_temporally
     from napari_dip.engine.problem import append_postprocessing
 
-    previous, prior = fit_input.series.previous, PRIORS[fit_input.prior]
-    if previous is None or not weight or not prior.allows_temporal_smoothing:
+    previous, prior_spec = fit_input.series.previous, PRIOR_SPECS[fit_input.prior_key]
+    if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
-    if not prior.sees_image:
+    if not prior_spec.sees_image:
         term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
     return append_postprocessing(problem, lambda _, done: smooth_temporally(done, previous, weight))

@@ -29,7 +29,7 @@ from napari_dip.tasks.priors.prior_spec import (
     RandomInput,
     Resampling,
 )
-from napari_dip.tasks.priors.registry import PRIORS, RANDOM_INPUT, ZSSR
+from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT, ZSSR
 from napari_dip.tasks.priors.zssr import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf_settings import (
     GAUSSIAN_RADIUS_SIGMAS,
@@ -206,7 +206,7 @@ class SuperResolve(Task):
         return TaskPlan(
             axes_refusal=self._check_axes(source, axes),
             stack_mode="volume" if is_volume else "planes",  # which cost less
-            prior=ZSSR.key if takes_scales and has_scales else RANDOM_INPUT.key,
+            prior_key=ZSSR.key if takes_scales and has_scales else RANDOM_INPUT.key,
             prior_reasons={
                 ZSSR.key: scales_reason,
                 RANDOM_INPUT.key: "it is the one that the Deep Image Prior paper enlarges with",
@@ -260,10 +260,10 @@ class SuperResolve(Task):
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the downsampled prediction explains the pixels."""
-        axes, prior = _get_spatial_axes(fit_input), PRIORS[fit_input.prior]
+        axes, prior_spec = _get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         factors = self._get_factors(axes)
         coarser = self._make_operator(axes).to(fit_input.measurement.device)
-        if not prior.uses_random_input:
+        if not prior_spec.uses_random_input:
             stages = split_into_stages(factors)
             assert stages is not None  # else another prior was chosen
             resampling = Resampling(
@@ -273,7 +273,7 @@ class SuperResolve(Task):
                 coarser=coarser,
                 finer=lambda coarse: self._upsample(fit_input, coarse),
             )
-            return prior.setup(fit_input, rng, PriorOptions(resampling=resampling))
+            return prior_spec.setup(fit_input, rng, PriorOptions(resampling=resampling))
         grid = coarser.compute_grid(fit_input.grid)
         random_input = RandomInput(
             grid=grid,
@@ -289,7 +289,7 @@ class SuperResolve(Task):
             random_input = _add_estimates(random_input, interpolated, backprojected, start)
         options = PriorOptions(random_input=random_input)
         return TaskSetup(
-            prior=prior.build(fit_input, rng, options),
+            prior=prior_spec.build(fit_input, rng, options),
             problem=self._make_problem(fit_input, coarser, start),
             fit_input=fit_input,
         )

@@ -140,7 +140,7 @@ def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
     )  # in a race nothing is kept on the disk
     bites.latest_checkpoint = None
     bites.abandon_device()
-    assert (bites.prior, bites.is_exhausted) == ("random-input", True)
+    assert (bites.prior_key, bites.is_exhausted) == ("random-input", True)
     assert bites.latest_checkpoint is not None and bites.choose_device("cuda") == "cpu"
 
 

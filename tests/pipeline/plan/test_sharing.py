@@ -118,9 +118,9 @@ def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> Non
         ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
     )
-    assert planned(Denoise(), long).prior == "r2r"
-    assert planned(Denoise(), deep).prior == "blind-spot"
-    assert planned(Denoise(series_training="warm-start"), long).prior == "blind-spot"
+    assert planned(Denoise(), long).prior_key == "r2r"
+    assert planned(Denoise(), deep).prior_key == "blind-spot"
+    assert planned(Denoise(series_training="warm-start"), long).prior_key == "blind-spot"
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:

@@ -31,7 +31,7 @@ from napari_dip.pipeline.reproduce.repetition import (
     write_python_script,
 )
 from napari_dip.tasks.noise_models.registry import NOISE_MODELS
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 ROOT = Path(__file__).resolve().parents[3]
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
@@ -270,7 +270,7 @@ def test_every_paper_that_no_sentence_cites_has_its_part_named():
     sentences = (ROOT / "src/napari_dip/pipeline/assess/methods_section.py").read_text(
         encoding="utf-8"
     )
-    of_rows = {key for row in (*PRIORS.values(), *NOISE_MODELS.values()) for key in row.papers}
+    of_rows = {key for row in (*PRIOR_SPECS.values(), *NOISE_MODELS.values()) for key in row.papers}
     assert (
         {key for key in PAPERS if key not in sentences} - of_rows
         <= set(TOPICS_OF_UNCITED_PAPERS)

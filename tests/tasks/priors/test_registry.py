@@ -10,16 +10,16 @@ import torch
 
 import napari_dip
 from napari_dip.tasks.priors import registry
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from scenes import plain_scene
 
 PACKAGE = Path(napari_dip.__file__).parent
 #: Names of the rows in the registry, and modules that choose among them: tasks and noise models.
-ROWS = {name for name, value in vars(registry).items() if value in PRIORS.values()}
+ROWS = {name for name, value in vars(registry).items() if value in PRIOR_SPECS.values()}
 CHOOSERS = {path.relative_to(PACKAGE) for path in (PACKAGE / "tasks").glob("*.py")}
 CHOOSERS |= {Path("tasks/noise_models/registry.py")}
 #: Keys of priors that are also settings of a user, or words of another meaning.
-SETTINGS = {prior.setting or key for key, prior in PRIORS.items()} | {"guided", "pixels"}
+SETTINGS = {prior.setting or key for key, prior in PRIOR_SPECS.items()} | {"guided", "pixels"}
 
 
 def parsed():
@@ -52,7 +52,7 @@ def test_a_fit_never_asks_for_the_name_of_its_prior():
 
 
 def test_keys_that_no_user_sets_stand_in_the_table_and_in_that_of_old_names_alone():
-    inner = PRIORS.keys() - SETTINGS
+    inner = PRIOR_SPECS.keys() - SETTINGS
     assert inner
     holders = {
         place
@@ -63,10 +63,10 @@ def test_keys_that_no_user_sets_stand_in_the_table_and_in_that_of_old_names_alon
     assert holders <= {Path("pipeline/recipe.py"), Path("pipeline/assess/references.py")}
 
 
-@pytest.mark.parametrize("key", sorted(PRIORS.keys() - {"zssr", "recompression", "guided"}))
+@pytest.mark.parametrize("key", sorted(PRIOR_SPECS.keys() - {"zssr", "recompression", "guided"}))
 def test_each_row_builds_a_prior_whose_network_takes_its_input(key):
     scene = plain_scene((16, 20))
-    prior = PRIORS[key].build(scene, torch.Generator().manual_seed(0))
+    prior = PRIOR_SPECS[key].build(scene, torch.Generator().manual_seed(0))
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     estimate = prior.estimate(prior.net(draw.network_input))
     assert estimate.mean.shape == (1, 1, 16, 20)

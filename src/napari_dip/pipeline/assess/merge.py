@@ -32,7 +32,7 @@ from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks.priors.blind_spot import describe_blind_spot
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -397,18 +397,20 @@ class ResultMerger:
 
     def _describe_prior(self) -> dict[str, str]:
         """Return the prior of the first fit with its reason, which also names fits that differ."""
-        chosen, *other_priors = dict.fromkeys(outcome.prior for outcome in self.outcomes)
+        chosen, *other_priors = dict.fromkeys(outcome.prior_key for outcome in self.outcomes)
         fit_config = self._plan.fit_config
-        plan_reason = fit_config.prior_reason if chosen == fit_config.prior else ""
+        plan_reason = fit_config.prior_reason if chosen == fit_config.prior_key else ""
         why = plan_reason or self._explain_prior(chosen)
-        for prior in other_priors:
-            stack = ", ".join(outcome.unit for outcome in self.outcomes if outcome.prior == prior)
-            why += f"; in part {stack} '{prior}' ran, since {self._explain_prior(prior)}"
+        for prior_key in other_priors:
+            stack = ", ".join(
+                outcome.unit for outcome in self.outcomes if outcome.prior_key == prior_key
+            )
+            why += f"; in part {stack} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
         return {"chosen": chosen, "why": why}
 
-    def _explain_prior(self, prior: str) -> str:
+    def _explain_prior(self, prior_key: str) -> str:
         """Return the task's reason for a prior, with the size of its hidden blocks."""
-        reason = self._plan.task_plan.prior_reasons.get(prior, DEFAULT_PRIOR_REASON)
+        reason = self._plan.task_plan.prior_reasons.get(prior_key, DEFAULT_PRIOR_REASON)
         return reason.format(block=describe_blind_spot(self._calibration.blind_spot_size))
 
     def _list_notes(self) -> list[Note]:
@@ -419,7 +421,7 @@ class ResultMerger:
         ):
             notes.append(make_note("type-shortened", dtype=self._array.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if height * width > 1 and PRIORS[self._plan.fit_config.prior].hides_pixels:
+        if height * width > 1 and PRIOR_SPECS[self._plan.fit_config.prior_key].hides_pixels:
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

@@ -9,7 +9,7 @@ from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import StopReason, read_report_stop
 from napari_dip.pipeline.assess.references import (
     TOPICS_OF_UNCITED_PAPERS,
-    get_report_prior,
+    get_report_prior_spec,
     list_paper_keys,
     list_references,
     uses_refinement,
@@ -117,16 +117,16 @@ def _describe_fitted_data(report: Report) -> str:
 
 
 def _describe_network_input(report: Report) -> str:
-    prior = get_report_prior(report)
-    phrase, papers = prior.phrase, prior.papers
+    prior_spec = get_report_prior_spec(report)
+    phrase, papers = prior_spec.phrase, prior_spec.papers
     if report["task"] in ("deblur", "blind-deblur") and "Lucy" in list_paper_keys(report):
         phrase += " and the first steps of Richardson-Lucy deconvolution"
         papers = (*papers, "Richardson", "Lucy")
     citation = f" {{{'|'.join(papers)}}}" if papers else ""
-    if not prior.has_network:
+    if not prior_spec.has_network:
         return f"No network was fitted: {phrase}{citation}."
     user_choice = report["recipe"].get("settings", {}).get("prior", "auto")
-    chosen_by = " (chosen by hand)" if user_choice in (prior.key, prior.setting) else ""
+    chosen_by = " (chosen by hand)" if user_choice in (prior_spec.key, prior_spec.setting) else ""
     return f"The network was fed {phrase}{citation}{chosen_by}."
 
 
@@ -160,7 +160,7 @@ def _describe_noise_model(report: Report) -> str:
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
     is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
-    uses_image_input = get_report_prior(report).hides_pixels
+    uses_image_input = get_report_prior_spec(report).hides_pixels
     purpose = "from the network and to judge the fit" if uses_image_input else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):
         purpose += " until its last iterations, in which they take part"
@@ -180,7 +180,7 @@ def _describe_iterations(report: Report) -> str:
     stop_text = read_report_stop(report).describe_impersonally().rstrip(".")
     network = " → ".join(map(str, fit.get("network", ())))
     shape = f" of {network} channels" if network else ""
-    fitted = f"The network{shape}" if get_report_prior(report).has_network else "The pixels"
+    fitted = f"The network{shape}" if get_report_prior_spec(report).has_network else "The pixels"
     if "joint_training" in fit:
         return f"{fitted} {_describe_joint_training(fit['joint_training'])}"
     return (

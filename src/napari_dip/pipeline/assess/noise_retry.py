@@ -18,7 +18,7 @@ from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compu
 from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
 from napari_dip.pipeline.plan.layout import split_into_parts
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
@@ -65,7 +65,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         request.model != "auto" or request.gain is not None or request.read_noise is not None
     )
     # with random input, a fit learns detail late, whatever noise was measured
-    is_excluded |= not PRIORS[plan.fit_config.prior].sees_image
+    is_excluded |= not PRIOR_SPECS[plan.fit_config.prior_key].sees_image
     has_noise_inputs = (
         calibration.repeated_exposure is not None or calibration.camera_correction is not None
     )

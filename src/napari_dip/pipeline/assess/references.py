@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.tasks.noise_models.camera_maps import CAMERA_MAPS
 from napari_dip.tasks.noise_models.registry import get_noise_model
-from napari_dip.tasks.priors.registry import get_prior
+from napari_dip.tasks.priors.registry import get_prior_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,9 +139,9 @@ def list_paper_keys(report: Report) -> tuple[str, ...]:
     )
 
 
-def get_report_prior(report: Report) -> PriorSpec:
+def get_report_prior_spec(report: Report) -> PriorSpec:
     """Return the row of a run's prior."""
-    return get_prior(report["prior"]["chosen"])
+    return get_prior_spec(report["prior"]["chosen"])
 
 
 def uses_refinement(report: Report) -> bool:
@@ -159,7 +159,8 @@ def get_task_setting(report: Report, name: str) -> Any:
 def _is_cited_by_method(paper: str) -> Callable[[Report], bool]:
     """Return a rule that holds if the prior or the noise model of a run names the paper."""
     return lambda report: (
-        paper in get_report_prior(report).papers + get_noise_model(report["noise"]["model"]).papers
+        paper
+        in get_report_prior_spec(report).papers + get_noise_model(report["noise"]["model"]).papers
     )
 
 
@@ -192,7 +193,7 @@ def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
     is_correlated = any(side > 1 for side in report["noise"]["blind_spot_block"])
     return (
-        get_report_prior(report).uses_random_input
+        get_report_prior_spec(report).uses_random_input
         and is_correlated
         and report["task"] in ("denoise", "guide")
         and not _uses_repeated_exposure(report)
@@ -216,7 +217,7 @@ def _uses_registration(report: Report) -> bool:
         return True
     uses_neighbours = (
         get_task_setting(report, "neighbouring_frames")
-        and get_report_prior(report).takes_neighbour_frames
+        and get_report_prior_spec(report).takes_neighbour_frames
     )
     return _count_movie_frames(report) > 1 and bool(
         uses_neighbours or get_task_setting(report, "temporal_smoothing")
@@ -236,7 +237,7 @@ def _is_volume_fit(report: Report) -> bool:
 def _uses_iterative_backprojection(report: Report) -> bool:
     """Return whether iterative backprojection was applied to an upscaled picture."""
     is_upscaled = report["task"] == "super-resolve" and (
-        not get_report_prior(report).uses_random_input
+        not get_report_prior_spec(report).uses_random_input
         or get_task_setting(report, "initial_estimate") != "none"
     )
     return is_upscaled or _uses_half_resolution(report)

@@ -112,14 +112,14 @@ def finalize_plan(
     task_plan = plan_task_for(plan, layout)
     if layout != plan.layout:
         notes = (*notes, make_note("planes-together", axis=layout.grid[0]))
-    prior, why = _choose_prior(
+    prior_key, why = _choose_prior(
         plan, task_plan, inspection, noise_reason or explain_fallback(calibration)
     )
     volume = layout.is_volume
     fit_config, budget_notes = choose_fit_config(
-        plan.recipe, task_plan, plan.source, prior, volume=volume
+        plan.recipe, task_plan, plan.source, prior_key, volume=volume
     )
-    if why or prior != plan.fit_config.prior or layout != plan.layout:
+    if why or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *budget_notes)))
     fit_config = replace(fit_config, prior_reason=why)
@@ -175,10 +175,10 @@ def _choose_prior(
     plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
 ) -> tuple[str, str]:
     """Return the prior that pixels and noise ask for, with the reason; "": that of the plan."""
-    prior, why = inspection.prior or plan.fit_config.prior, inspection.prior_reason
-    if task_plan.fallback_prior and prior == task_plan.prior and noise_reason:
-        return task_plan.fallback_prior, noise_reason
-    return prior, why
+    prior_key, why = inspection.prior_key or plan.fit_config.prior_key, inspection.prior_reason
+    if task_plan.fallback_prior_key and prior_key == task_plan.prior_key and noise_reason:
+        return task_plan.fallback_prior_key, noise_reason
+    return prior_key, why
 
 
 def explain_fallback(calibration: Calibration) -> str:

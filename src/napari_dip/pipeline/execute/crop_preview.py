@@ -290,7 +290,9 @@ def _crop_image(
         notes=(*calibration.notes, make_note("crop-preview-region", **edges)),
     )
     calibration = replace_half_resolution(calibration, cropped_stack)
-    inspection = Inspection(prior=plan.fit_config.prior, prior_reason=plan.fit_config.prior_reason)
+    inspection = Inspection(
+        prior_key=plan.fit_config.prior_key, prior_reason=plan.fit_config.prior_reason
+    )
     return CalibratedImage(
         plan=finalize_plan(crop_plan, inspection, calibration),
         calibration=calibration,

@@ -146,7 +146,7 @@ class RecoveryState:
         One for each error in the current fit.
     is_device_lost : bool
         Whether the GPU has failed.
-    prior : str
+    prior_key : str
         If the GPU failed while priors were compared: the prior whose fit is ended. Otherwise "".
     """
 
@@ -156,7 +156,7 @@ class RecoveryState:
     last_event: Event = field(default_factory=lambda: Event(message="Restoring"))
     notes: list[Note] = field(default_factory=list)
     is_device_lost: bool = False
-    prior: str = ""
+    prior_key: str = ""
     _candidate_checkpoint: tuple[str, Checkpoint] | None = None
     _last_copy_time: float = -COPY_INTERVAL
 
@@ -173,14 +173,14 @@ class RecoveryState:
         return make_stop(StopReason.MEMORY) if self.is_exhausted else None
 
     def record_checkpoint(
-        self, checkpoint: Checkpoint, candidate_prior: str = ""
+        self, checkpoint: Checkpoint, candidate_prior_key: str = ""
     ) -> Checkpoint | None:
         """Record a checkpoint in main memory; those on a GPU are copied at intervals.
 
         Parameters
         ----------
         checkpoint : Checkpoint
-        candidate_prior : str
+        candidate_prior_key : str
             The prior of the fit, while several are compared; otherwise "". A checkpoint of such a
             fit is only used if the GPU fails.
 
@@ -197,7 +197,7 @@ class RecoveryState:
             if time.monotonic() - self._last_copy_time < COPY_INTERVAL:
                 return None
             checkpoint, self._last_copy_time = copy_checkpoint_to_cpu(checkpoint), time.monotonic()
-        if not candidate_prior:
+        if not candidate_prior_key:
             self.latest_checkpoint = checkpoint
             return checkpoint
         previous = self._candidate_checkpoint
@@ -205,7 +205,7 @@ class RecoveryState:
             previous is None
             or checkpoint.history[-1].iteration >= previous[1].history[-1].iteration
         ):
-            self._candidate_checkpoint = candidate_prior, checkpoint
+            self._candidate_checkpoint = candidate_prior_key, checkpoint
         return None
 
     def choose_device(self, planned: str) -> str:
@@ -216,7 +216,7 @@ class RecoveryState:
         """Switch to the CPU after the GPU failed, and return a note about it."""
         self.is_device_lost = True
         if self.latest_checkpoint is None and self._candidate_checkpoint is not None:
-            self.prior, self.latest_checkpoint = self._candidate_checkpoint
+            self.prior_key, self.latest_checkpoint = self._candidate_checkpoint
         iteration = None
         if self.latest_checkpoint is not None:
             iteration = self.latest_checkpoint.history[-1].iteration

@@ -185,17 +185,17 @@ class Executor:
         self, unit: WorkUnit, number: int, resume: Checkpoint | None
     ) -> Generator[Event, None, Control]:
         """Fit one unit once with each candidate prior, and record the best result."""
-        priors = self._list_candidates(unit)
+        prior_keys = self._list_candidates(unit)
         first_iteration = 0 if resume is None else resume.history[-1].iteration
         if unit.role == INFERENCE:
             self._monitor.expect_fine_tuning(unit.series, is_worthwhile=unit.iterations > 0)
         # a checkpoint written during prior selection could belong to a rejected prior
-        self._is_selecting = len(priors) > 1
+        self._is_selecting = len(prior_keys) > 1
         running_fits = []
-        for index, prior in enumerate(priors):
+        for index, prior_key in enumerate(prior_keys):
             candidate = index if self._is_selecting else None
             self._monitor.begin(number, first_iteration, candidate)
-            running_fits.append(self._start_fit(unit, prior, resume))
+            running_fits.append(self._start_fit(unit, prior_key, resume))
             yield from self._iter_events(unit, running_fits[-1])
             if running_fits[-1].is_ended_by_user:
                 break
@@ -228,14 +228,16 @@ class Executor:
     def _list_candidates(self, unit: WorkUnit) -> tuple[str, ...]:
         """Return the names of the priors to fit; a restart uses the prior of the first fit."""
         fit_config = self._plan.fit_config
-        if self._recovery.prior:
-            return (self._recovery.prior,)
+        if self._recovery.prior_key:
+            return (self._recovery.prior_key,)
         if unit.restart and fit_config.other_candidates:
-            prior_by_unit = {outcome.unit: outcome.prior for outcome in self._merger.outcomes}
-            return (prior_by_unit.get(unit.first_unit_id, fit_config.prior),)
-        return (fit_config.prior, *fit_config.other_candidates)
+            prior_key_by_unit = {
+                outcome.unit: outcome.prior_key for outcome in self._merger.outcomes
+            }
+            return (prior_key_by_unit.get(unit.first_unit_id, fit_config.prior_key),)
+        return (fit_config.prior_key, *fit_config.other_candidates)
 
-    def _start_fit(self, unit: WorkUnit, prior: str, resume: Checkpoint | None) -> FitRun:
+    def _start_fit(self, unit: WorkUnit, prior_key: str, resume: Checkpoint | None) -> FitRun:
         """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
         from napari_dip.pipeline.execute.fit_setup import prepare_fit
@@ -243,13 +245,15 @@ class Executor:
 
         recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
-            frames = frame_provider.get_neighbour_frames(unit, prior)
-            prepared_fit = prepare_fit(self._image, unit, prior, frames, recovery)
+            frames = frame_provider.get_neighbour_frames(unit, prior_key)
+            prepared_fit = prepare_fit(self._image, unit, prior_key, frames, recovery)
         else:
-            prepared_fit = prepare_joint_fit(self._image, unit, prior, frame_provider, recovery)
+            prepared_fit = prepare_joint_fit(self._image, unit, prior_key, frame_provider, recovery)
 
         def keep_checkpoint(checkpoint: Checkpoint) -> None:
-            recorded = recovery.record_checkpoint(checkpoint, prior if self._is_selecting else "")
+            recorded = recovery.record_checkpoint(
+                checkpoint, prior_key if self._is_selecting else ""
+            )
             if recorded is not None and self._store is not None:
                 self._store.offer(recorded, unit.id)
 

@@ -35,7 +35,7 @@ from napari_dip.tasks.base import (
     SeriesFrames,
 )
 from napari_dip.tasks.noise_models.camera_maps import compute_camera_weights
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import average_exposures
 
 if TYPE_CHECKING:
@@ -198,14 +198,14 @@ def prepare_fit_from_input(
 ) -> PreparedFit:
     """Add problem, prior, schedule and stop rule to a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
-    setup, name = plan.recipe.task.setup(fit_input, rng), fit_config.prior
+    setup, prior_spec = plan.recipe.task.setup(fit_input, rng), PRIOR_SPECS[fit_config.prior_key]
     prior, fit_input = setup.prior, setup.fit_input
     prior.to(fit_input.measurement.device)
     if fit_input.measurement.ndim == 4:
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     uses_bfloat16 = fit_config.allows_bfloat16 or (
-        PRIORS[name].supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
+        prior_spec.supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
@@ -243,7 +243,7 @@ def make_fit_input(
     device_name : str
     """
     calibration, parts = image.calibration, image.stack
-    name, device = fit_config.prior, torch.device(device_name)
+    prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
     channels, upscaled_grid, full_size_stack = list(unit.channels), None, parts
     if calibration.half_resolution is not None:
         upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
@@ -287,7 +287,7 @@ def make_fit_input(
         noise=FitNoise(
             variance=noise,
             level=float(noise.evaluate(measurement).mean().sqrt()),
-            assumed_fraction=BLIND_SPOT_NOISE_FRACTION if PRIORS[name].hides_pixels else 1.0,
+            assumed_fraction=BLIND_SPOT_NOISE_FRACTION if prior_spec.hides_pixels else 1.0,
             correlation=average_noise_correlation(calibration, channels),
         ),
         masks=FitMasks(
@@ -298,7 +298,7 @@ def make_fit_input(
             reliability=reliability,
             select_validation=select_validation,
         ),
-        prior=name,
+        prior_key=name,
         widths=fit_config.widths,
         window=fit_config.window,
         extra_inputs={
@@ -307,7 +307,7 @@ def make_fit_input(
         },
         half_resolution=half_resolution,
     )
-    fit_input = average_exposures(fit_input) if PRIORS[name].sees_image else fit_input
+    fit_input = average_exposures(fit_input) if prior_spec.sees_image else fit_input
     return _add_neighbour_frames(fit_input, frames, offset, scale)
 
 
@@ -541,7 +541,7 @@ def make_unit_outcome(
             for record in result.history
         ),
         notes=notes,
-        prior=prepared_fit.fit_input.prior,
+        prior_key=prepared_fit.fit_input.prior_key,
         evidence=compute_validation_evidence(
             prepared_fit.schedule,
             prepared_fit.problem,

@@ -47,7 +47,7 @@ MIN_SELECTION_STANDARD_ERRORS = 1.0
 def prepare_joint_fit(
     image: CalibratedImage,
     unit: WorkUnit,
-    prior: str,
+    prior_key: str,
     frame_provider: NeighbourFrameProvider,
     recovery: RecoveryState,
 ) -> PreparedFit:
@@ -59,13 +59,13 @@ def prepare_joint_fit(
     unit : WorkUnit
         The network is trained on its members. They share range and noise, unless the calibration
         has `part_calibrations`.
-    prior : str
+    prior_key : str
     frame_provider : NeighbourFrameProvider
         Provides the neighbouring frames.
     recovery : RecoveryState
         Chooses the device, and limits the training window to what fits in memory.
     """
-    fit_config = adapt_fit_config(image, prior, recovery)
+    fit_config = adapt_fit_config(image, prior_key, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_inputs = []
     for member in unit.trained_on:
@@ -76,7 +76,7 @@ def prepare_joint_fit(
             next_part=member.next_part,
             origin=member.origin,
         )
-        frames = frame_provider.get_neighbour_frames(member_unit, prior)
+        frames = frame_provider.get_neighbour_frames(member_unit, prior_key)
         if frames.neighbours is not None:
             frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
         crop, member_unit = _crop_member(image, member), replace(member_unit, part=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.tasks.guide import is_far, is_near, phase_correlate, shift_image
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -148,11 +148,11 @@ class NeighbourFrameProvider:
         self._merge = merger
         self._drifts: dict[tuple[int, int], Drift] = {}
 
-    def get_neighbour_frames(self, unit: WorkUnit, prior: str) -> NeighbourFrames:
+    def get_neighbour_frames(self, unit: WorkUnit, prior_key: str) -> NeighbourFrames:
         """Return the frames that the task uses with this prior, registered onto a unit's frame."""
         stack, channels = self._stack, list(unit.channels)
         frames = NeighbourFrames()
-        takes_neighbours = PRIORS[prior].takes_neighbour_frames
+        takes_neighbours = PRIOR_SPECS[prior_key].takes_neighbour_frames
         if self._task_plan.uses_neighbouring_frames and takes_neighbours and unit.neighbours:
             aligned = [
                 self._get_drift(unit, neighbour).apply(stack[neighbour, channels])

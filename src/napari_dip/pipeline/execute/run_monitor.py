@@ -123,7 +123,7 @@ class RunMonitor:
         unit, costs, fit_config = self._units[index], self._plan.costs, self._plan.fit_config
         is_last = index == len(self._units) - 1
         fits = []
-        for _ in (fit_config.prior, *fit_config.other_candidates):
+        for _ in (fit_config.prior_key, *fit_config.other_candidates):
             fits.append(
                 FitSteps(
                     self._tracker.add_step(f"fit {unit.role}", 0.0),

@@ -21,7 +21,7 @@ from napari_dip.tasks.priors.masked_input import (
     STACK_RESIDUAL_BLOCKS,
     compute_stack_window,
 )
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,8 +118,12 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     pixels = prod(grid)
     if len(grid) > 2:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
-        return min(pixels, planes) if PRIORS[fit_config.prior].has_planewise_network else pixels
-    is_local = PRIORS[fit_config.prior].has_local_network
+        return (
+            min(pixels, planes)
+            if PRIOR_SPECS[fit_config.prior_key].has_planewise_network
+            else pixels
+        )
+    is_local = PRIOR_SPECS[fit_config.prior_key].has_local_network
     return count_max_tile_pixels(pixels, len(fit_config.widths)) if is_local else pixels
 
 
@@ -192,7 +196,7 @@ def estimate_fit_memory(
     grid_pixels, shrink = prod(grid), 0.5 ** _count_network_dims(grid, fit_config)
     features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
     is_bfloat16 = uses_bfloat16 and _uses_bfloat16(grid, fit_config)
-    prior_spec = PRIORS[fit_config.prior]
+    prior_spec = PRIOR_SPECS[fit_config.prior_key]
     feature_bytes = (is_bfloat16 and prior_spec.half_step_bytes) or prior_spec.step_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
     batch_pixels = compute_batch_pixels(grid, fit_config)
@@ -242,10 +246,14 @@ def estimate_costs(
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    dims, fits, prior = _count_network_dims(grid, fit_config), len(units), PRIORS[fit_config.prior]
+    dims, fits, prior_key = (
+        _count_network_dims(grid, fit_config),
+        len(units),
+        PRIOR_SPECS[fit_config.prior_key],
+    )
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
-    pass_seconds = pixel_seconds * prod(grid) if prior.sees_image else 0.0
+    pass_seconds = pixel_seconds * prod(grid) if prior_key.sees_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
         if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
@@ -254,15 +262,17 @@ def estimate_costs(
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = 0.0
-    if len(grid) == 2 and prior.has_refinement:
+    if len(grid) == 2 and prior_key.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the hidden block depends on the noise, which is not measured yet
-    usual_passes, max_passes = (1, 1) if prior.has_single_inference else count_final_passes(dims)
+    usual_passes, max_passes = (
+        (1, 1) if prior_key.has_single_inference else count_final_passes(dims)
+    )
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     costs = CostEstimate(
-        fit=start_seconds + fits * prior.averaged_passes * pixel_seconds * prod(grid),
+        fit=start_seconds + fits * prior_key.averaged_passes * pixel_seconds * prod(grid),
         usual_inference=fits * usual_passes * pass_seconds,
         longest_inference=fits * max_passes * pass_seconds,
         ending=assessment_seconds + fits * candidates * refinement_seconds,
@@ -285,25 +295,25 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    share = NORMALISED_RATE_FACTOR if PRIORS[fit_config.prior].uses_random_input else 1.0
+    share = NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].uses_random_input else 1.0
     return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:
     """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
     return len(grid) == 2 and (
-        fit_config.allows_bfloat16 or PRIORS[fit_config.prior].supports_bfloat16
+        fit_config.allows_bfloat16 or PRIOR_SPECS[fit_config.prior_key].supports_bfloat16
     )
 
 
 def _count_network_dims(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of axes of the network's kernels."""
-    return 2 if PRIORS[fit_config.prior].has_planewise_network else len(grid)
+    return 2 if PRIOR_SPECS[fit_config.prior_key].has_planewise_network else len(grid)
 
 
 def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of pixels in one step."""
-    if len(grid) > 2 and PRIORS[fit_config.prior].has_planewise_network:
+    if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].has_planewise_network:
         return prod(compute_stack_window(fit_config.window, grid))
     if fit_config.window is None:
         return prod(grid)
@@ -314,7 +324,7 @@ def choose_fit_config(
     recipe: Recipe,
     task_plan: TaskPlan,
     source: ImageSpec,
-    prior: str | None = None,
+    prior_key: str | None = None,
     *,
     volume: bool = False,
 ) -> tuple[FitConfig, tuple[Note, ...]]:
@@ -326,7 +336,7 @@ def choose_fit_config(
     task_plan : TaskPlan
     source : ImageSpec
         Header of the image. Small images get networks with fewer scales than the preset.
-    prior : str, optional
+    prior_key : str, optional
         Prior to use instead of the task's first choice.
     volume : bool
         Whether planes are fitted together; a preset may have a smaller network for that.
@@ -338,11 +348,11 @@ def choose_fit_config(
         Note on a reduced number of scales.
     """
     task, run_settings = recipe.task, recipe.run_settings
-    prior = prior or task_plan.prior
-    row = _read_presets(task.spec.name)[prior][run_settings.preset]
+    prior_key = prior_key or task_plan.prior_key
+    row = _read_presets(task.spec.name)[prior_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if volume else row
     max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
-    if PRIORS[prior].uses_random_input:
+    if PRIOR_SPECS[prior_key].uses_random_input:
         widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()
     if max_scales < len(widths):
@@ -354,7 +364,7 @@ def choose_fit_config(
         refit_iterations = min(refit_iterations, run_settings.max_iterations // REFIT_DIVISOR)
         iterations = joint_iterations = run_settings.max_iterations - refit_iterations
     fit_config = FitConfig(
-        prior=prior,
+        prior_key=prior_key,
         iterations=iterations,
         joint_iterations=joint_iterations,
         restarts=run_settings.restarts or row["restarts"],
@@ -362,7 +372,7 @@ def choose_fit_config(
         learning_rate=row["learning_rate"],
         window=row["window"],
         refit_iterations=refit_iterations,
-        other_candidates=tuple(other for other in list_candidates(task) if other != prior),
+        other_candidates=tuple(other for other in list_candidates(task) if other != prior_key),
         operator_iterations=min(row.get("operator_iterations", 0), iterations),
         operator_learning_rate=row.get("operator_learning_rate", 0.0),
         allows_bfloat16=row.get("allows_bfloat16", False) and not volume,

@@ -291,8 +291,8 @@ def explain_misfit(
         Whether the image is fitted at half its size.
     """
     constant = set(constant_channels)
-    if fit_config.prior != network.prior:
-        return f"its noise asks for '{fit_config.prior}', and that is of '{network.prior}'"
+    if fit_config.prior_key != network.prior_key:
+        return f"its noise asks for '{fit_config.prior_key}', and that is of '{network.prior_key}'"
     if uses_half_resolution != network.uses_half_resolution:
         return "it is oversampled in another way than those files"
     if fit_config.widths != network.widths:
@@ -333,7 +333,7 @@ def reuse_network(
     if network is None:
         return None, units, ()
     is_reusable = (
-        has_reusable_network(task_plan, fit_config.prior) and not fit_config.other_candidates
+        has_reusable_network(task_plan, fit_config.prior_key) and not fit_config.other_candidates
     )
     if not is_reusable or extra_headers:
         return make_refusal("series-alone", name=source.name)

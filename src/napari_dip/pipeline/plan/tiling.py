@@ -274,7 +274,7 @@ def estimate_memory(
     parts = layout.count(source)
     if (
         not layout.is_volume
-        and choose_planned_training(task_plan, fit_config.prior, parts) == "joint"
+        and choose_planned_training(task_plan, fit_config.prior_key, parts) == "joint"
     ):
         total_bytes += estimate_members_memory(parts, source.grid, joint_channels)
     if tiles:

@@ -29,7 +29,7 @@ class FitConfig:
 
     Attributes
     ----------
-    prior : str
+    prior_key : str
     iterations : int
         Without those of the last phase.
     joint_iterations : int
@@ -55,7 +55,7 @@ class FitConfig:
         Whether steps may be in half precision, however weak the noise is.
     """
 
-    prior: str
+    prior_key: str
     iterations: int
     joint_iterations: int
     restarts: int
@@ -125,7 +125,7 @@ class JointNetwork:
         Version of this package.
     repeats : int
         Number of restarts.
-    prior : str
+    prior_key : str
     widths : tuple of int
         Channels of the network at each scale.
     uses_half_resolution : bool
@@ -145,7 +145,7 @@ class JointNetwork:
     preset: str = ""
     version: str = ""
     repeats: int = 0
-    prior: str = ""
+    prior_key: str = ""
     widths: tuple[int, ...] = ()
     uses_half_resolution: bool = False
     groups: tuple[tuple[int, ...], ...] = ()
@@ -292,7 +292,7 @@ class UnitOutcome:
     iterations: int
     history: tuple[tuple[int, float, float], ...]
     notes: tuple[Note, ...]
-    prior: str = ""
+    prior_key: str = ""
     evidence: tuple[float, ...] = ()
     is_refined: bool = False
     role: UnitRole = INDEPENDENT

@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.joint_training import (
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
 from napari_dip.pipeline.plan.types import Member, WorkUnit
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import choose_planned_training
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def make_units(
     sharing = (
         "warm-start"
         if layout.is_volume
-        else choose_planned_training(task_plan, fit_config.prior, parts)
+        else choose_planned_training(task_plan, fit_config.prior_key, parts)
     )
     segments = [compute_segment(part, parts, stride) for part in range(parts)]
     neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
@@ -207,8 +207,10 @@ def make_tile_units(
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
-    sharing = choose_planned_training(task_plan, fit_config.prior, len(tiles), tiles=True)
-    starts_from_first_tile = PRIORS[fit_config.prior].sees_image and sharing != "independent"
+    sharing = choose_planned_training(task_plan, fit_config.prior_key, len(tiles), tiles=True)
+    starts_from_first_tile = (
+        PRIOR_SPECS[fit_config.prior_key].sees_image and sharing != "independent"
+    )
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     # the last plane of the first tile
     first_tile_name = f"t{tiles[0].index}{_list_tile_planes(tiles[0], layout)[-1][1]}"

@@ -14,7 +14,7 @@ from napari_dip.pipeline.recipe import recipe_from_dict
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 from napari_dip.tasks.base import list_candidates
 from napari_dip.tasks.deblur import state_pixel_sizes
-from napari_dip.tasks.priors.registry import get_prior
+from napari_dip.tasks.priors.registry import get_prior_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,7 @@ class Repetition:
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
             )
-        if not get_prior(self.report["prior"]["chosen"]).has_repeatable_ending:
+        if not get_prior_spec(self.report["prior"]["chosen"]).has_repeatable_ending:
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
                 "only if the last preview was the best picture."

@@ -61,7 +61,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             preset=str(description["preset"]),
             version=str(description["version"]),
             repeats=int(description["repeats"]),
-            prior=str(description["prior"]),
+            prior_key=str(description["prior"]),
             widths=tuple(int(width) for width in description["widths"]),
             uses_half_resolution=bool(description["halved"]),
             groups=tuple(tuple(int(c) for c in group) for group in description["groups"]),

@@ -62,7 +62,7 @@ class _TrainingCrop:
         """Properties that a network must have been fitted for to be applicable to this file."""
         calibration = self.image.calibration
         return (
-            self.image.plan.fit_config.prior,
+            self.image.plan.fit_config.prior_key,
             calibration.half_resolution is not None,
             calibration.constant_channels,
         )
@@ -322,7 +322,7 @@ def _write_network_file(
         "preset": recipe.run_settings.preset,
         "recipe": recipe.to_dict(),
         "repeats": plan.fit_config.restarts,
-        "prior": plan.fit_config.prior,
+        "prior": plan.fit_config.prior_key,
         "widths": list(plan.fit_config.widths),
         "halved": first.calibration.half_resolution is not None,
         "groups": [list(group) for group in group_channels(first.plan.task_plan, first.source)],

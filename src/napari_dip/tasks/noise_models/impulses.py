@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
-from napari_dip.tasks.priors.registry import PRIORS
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,7 +78,7 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
 
     from napari_dip.engine.problem import append_postprocessing
 
-    prior_spec = PRIORS[fit_input.prior]
+    prior_spec = PRIOR_SPECS[fit_input.prior_key]
     build_problem = prior_spec.build_problem
     if prior_spec.needs_known_noise or build_problem is None:  # such as R2R
         build_problem = build_blind_spot_problem

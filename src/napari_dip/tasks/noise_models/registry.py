@@ -203,7 +203,7 @@ class NoiseModel:
         Whether the variance is gain x signal + intercept; other models describe artefacts.
     volume_refusal : str
         Code of the refusal of volumes; "" if planes may be fitted together.
-    prior : str
+    prior_key : str
         Key of the prior that *Automatic* takes; "" for that of a detector's noise.
     joins_colours : bool
         Whether all colours are always fitted together.
@@ -235,7 +235,7 @@ class NoiseModel:
     papers: tuple[str, ...] = ()
     is_detector: bool = False
     volume_refusal: str = ""
-    prior: str = ""
+    prior_key: str = ""
     joins_colours: bool = False
     is_removed_first: bool = False
     has_noise_residual: bool = True
@@ -292,7 +292,7 @@ JPEG = NoiseModel(
     phrase="the loss of JPEG compression",
     papers=("jpeg traces",),
     volume_refusal="jpeg-volume",
-    prior=RECOMPRESSION.key,
+    prior_key=RECOMPRESSION.key,
     joins_colours=True,  # JPEG mixes the colours
     has_noise_residual=False,
     check_header=check_jpeg,
@@ -306,7 +306,7 @@ IMPULSES = NoiseModel(
     phrase="impulses on single pixels beside a detector's noise",
     papers=("impulses",),
     volume_refusal="impulses-volume",
-    prior=MASKED_INPUT.key,
+    prior_key=MASKED_INPUT.key,
     is_removed_first=True,
     check_header=_make_exposure_check("Salt and pepper"),
     find_missing=find_stack_impulses,

@@ -125,7 +125,7 @@ class PriorSpec:
     Attributes
     ----------
     key : str
-        Name in presets, reports and `FitInput.prior`.
+        Name in presets, reports and `FitInput.prior_key`.
     phrase : str
         Completion of "The network was fed", or, without a network, of "No network was fitted:".
     build_prior : callable or None

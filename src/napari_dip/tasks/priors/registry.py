@@ -1,6 +1,6 @@
 """List all priors: what each network takes as input, what it costs, and how it is described.
 
-A prior is one row of `PRIORS`. Plan, fit, report and methods section ask the row; none of them
+A prior is one row of `PRIOR_SPECS`. Plan, fit, report and methods section ask the row; none of them
 compares the name of a prior. A task decides when a prior applies.
 """
 
@@ -175,10 +175,10 @@ PIXELS = PriorSpec(
 )
 
 #: All priors, by key.
-PRIORS: Mapping[str, PriorSpec] = MappingProxyType(
+PRIOR_SPECS: Mapping[str, PriorSpec] = MappingProxyType(
     {
-        prior.key: prior
-        for prior in (
+        prior_spec.key: prior_spec
+        for prior_spec in (
             R2R,
             BLIND_SPOT,
             GUIDED,
@@ -196,11 +196,13 @@ PRIORS: Mapping[str, PriorSpec] = MappingProxyType(
 )
 
 
-def get_prior(key: str) -> PriorSpec:
+def get_prior_spec(key: str) -> PriorSpec:
     """Return the row of a prior; a bare row for a prior that only another version has."""
-    return PRIORS.get(key) or PriorSpec(key=key, phrase=f"by the prior '{key}'")
+    return PRIOR_SPECS.get(key) or PriorSpec(key=key, phrase=f"by the prior '{key}'")
 
 
 def list_denoising_priors() -> dict[str, str]:
     """Return the priors that `Denoise` offers: label of each key."""
-    return {prior.key: prior.label for prior in PRIORS.values() if prior.label}
+    return {
+        prior_spec.key: prior_spec.label for prior_spec in PRIOR_SPECS.values() if prior_spec.label
+    }
