@@ -13,12 +13,15 @@ import tifffile
 import napari_dip as dip
 from napari_dip.__main__ import main
 from napari_dip.errors import RefusedError
+from napari_dip.errors.notes import StopReason, make_stop, read_note, read_stop
 from napari_dip.pipeline import recipe as recipes
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import Repetition
 from napari_dip.pipeline.reproduce.report_lookup import read_run_report
 from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
+from napari_dip.pipeline.store.checkpoints import read_outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,3 +237,19 @@ def test_today_s_names_need_no_word() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make_recipe("denoise", **NEW, **FEW)
+
+
+def test_notes_and_reasons_of_joint_training_are_read_by_their_earlier_codes() -> None:
+    facts = {"probes": 2, "mean": 0.1, "error": 0.01, "pays": True}
+    assert read_note({"code": "sharing-tried", "facts": facts}).code == "fine-tuning-tried"
+    assert read_note({"code": "shared-network", "facts": {"members": 3}}).code == "joint-network"
+    assert read_stop({"reason": "shared-network", "facts": {}}).reason is StopReason.JOINT_NETWORK
+
+
+def test_an_outcome_is_stored_under_the_keys_of_earlier_run_folders() -> None:
+    stop = make_stop(StopReason.USER)
+    fields = {"best_iteration": 1, "iterations": 2, "history": ((1, 0.5, 0.6),), "notes": ()}
+    outcome = UnitOutcome(unit="c0r0", stop=stop, is_ended_by_user=True, prior_key="r2r", **fields)
+    raw = json.loads(json.dumps(outcome.to_dict()))
+    assert raw["prior"] == "r2r" and "prior_key" not in raw
+    assert read_outcome(raw) == outcome

@@ -159,8 +159,8 @@ def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, ter
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
     assert planned(Denoise(), SOURCE).uses_neighbouring_frames
-    assert PRIOR_SPECS["blind-spot"].takes_neighbour_frames
-    assert not PRIOR_SPECS["random-input"].takes_neighbour_frames
+    assert PRIOR_SPECS["blind-spot"].network_input.has_neighbour_frames
+    assert not PRIOR_SPECS["random-input"].network_input.has_neighbour_frames
     assert not planned(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
     assert [
         planned(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame for one in (0.0, 1.0)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Code of a note of an earlier version, which holds only the sentence.
 TEXT_CODE = "text"
+#: Codes of notes that an earlier version wrote.
+_EARLIER_CODES = {"shared-network": "joint-network", "sharing-tried": "fine-tuning-tried"}
 #: As reports of an earlier version word `StopReason.PLATEAU`, without its code.
 _EARLIER_PLATEAU = "the pixels held out from the fit were explained no better{by} iterations"
 
@@ -37,8 +39,13 @@ class StopReason(StrEnum):
     TIME = "time"
     MEMORY = "memory"
     DEVICE = "device"
-    JOINT_NETWORK = "shared-network"
+    JOINT_NETWORK = "joint-network"
     OTHER = "other"
+
+    @classmethod
+    def _missing_(cls, value: object) -> StopReason | None:
+        """Read the code of an earlier version."""
+        return cls.JOINT_NETWORK if value == "shared-network" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +111,8 @@ def read_note(raw: Any) -> Note:
     """
     if isinstance(raw, str):
         return make_text_note(raw)
-    note = Note(code=str(raw["code"]), facts=simplify_facts(raw["facts"]))
+    code = _EARLIER_CODES.get(raw["code"], str(raw["code"]))
+    note = Note(code=code, facts=simplify_facts(raw["facts"]))
     str(note)
     return note
 

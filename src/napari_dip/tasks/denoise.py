@@ -160,13 +160,13 @@ class Denoise(Task):
         is_distant = self._has_distant_planes(source)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
-        is_replaceable = self.prior == "auto" and PRIOR_SPECS[prior_key].needs_known_noise
+        is_replaceable = self.prior == "auto" and PRIOR_SPECS[prior_key].needs_noise_variance
         has_user_noise = self.read_noise is not None or self.gain is not None
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
             stack_mode="planes" if code or is_distant else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
-            prior_key=prior,
+            prior_key=prior_key,
             prior_reasons=self._list_prior_reasons(),
             fallback_prior_key=BLIND_SPOT.key if is_replaceable else "",
             architecture=self.architecture,
@@ -188,7 +188,9 @@ class Denoise(Task):
     def _has_distant_planes(self, source: ImageSpec) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
         prior_spec = PRIOR_SPECS[self._choose_prior(source, is_volume=False)]
-        takes_neighbours = self.neighbouring_frames and prior_spec.takes_neighbour_frames
+        takes_neighbours = (
+            self.neighbouring_frames and prior_spec.network_input.has_neighbour_frames
+        )
         return takes_neighbours and has_distant_planes(source)
 
     def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> str:
@@ -202,8 +204,8 @@ class Denoise(Task):
     def _allows_r2r(self, source: ImageSpec, is_volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
         count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
-        sharing = choose_series_training(self.series_training, count, sees_image=True)
-        is_joint_movie = not is_volume and is_movie(source) and sharing == "joint"
+        series_training = choose_series_training(self.series_training, count, has_image_input=True)
+        is_joint_movie = not is_volume and is_movie(source) and series_training == "joint"
         return self._noise_model.is_detector and (count == 1 or is_joint_movie)
 
     def _list_prior_reasons(self) -> dict[str, str]:

@@ -184,7 +184,7 @@ class Inpaint(Task):
         planes, total = count_missing_planes(~missing)
         return Inspection(
             measured_mask=~missing,
-            prior_key=prior,
+            prior_key=prior_key,
             prior_reason=reason,
             notes=(make_note("planes-missing", count=planes, total=total),) if planes else (),
             prepare=lambda *_: ({}, ()),  # the mask is part of the measured mask
@@ -197,7 +197,7 @@ class Inpaint(Task):
 
         The mask is (N, C, *grid). Return the key of the prior, and the reason.
         """
-        if PRIOR_SPECS[prior_key].uses_random_input:
+        if PRIOR_SPECS[prior_key].network_input.is_random:
             return prior_key, "you chose it"
         if measured_mask.ndim > 4:
             return _choose_stack_prior(measured_mask)

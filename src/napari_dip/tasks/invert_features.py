@@ -269,7 +269,7 @@ class InvertFeatures(Task):
         prior = prior_spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
         penalty = total_variation(float(operator.get_buffer("unit").mean()))
-        penalties = ((self.smoothing, penalty),) if prior_spec.penalises_variation else ()
+        penalties = ((self.smoothing, penalty),) if prior_spec.uses_total_variation else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
             raise RefusedError("layer-silent", layer=self.layer, name="the image")

@@ -320,7 +320,7 @@ SeriesTraining = Annotated[
 
 
 def choose_series_training(
-    choice: str, count: int, *, sees_image: bool, tiles: bool = False
+    choice: str, count: int, *, has_image_input: bool, tiles: bool = False
 ) -> SeriesTrainingMode:
     """Choose how `count` frames, planes or tiles share a network.
 
@@ -331,20 +331,22 @@ def choose_series_training(
         return "independent"
     min_count = MIN_JOINT_TILES if tiles else MIN_JOINT_FRAMES
     prefers_joint = choice == "joint" or (choice == "auto" and count >= min_count)
-    return "joint" if prefers_joint and sees_image and count > 1 else "warm-start"
+    return "joint" if prefers_joint and has_image_input and count > 1 else "warm-start"
 
 
 def has_reusable_network(plan: TaskPlan, prior_key: str) -> bool:
     """Return whether a prior's network takes the image as input and suits other images."""
-    return plan.has_reusable_network and PRIOR_SPECS[prior_key].takes_neighbour_frames
+    return plan.has_reusable_network and PRIOR_SPECS[prior_key].network_input.has_neighbour_frames
 
 
 def choose_planned_training(
     plan: TaskPlan, prior_key: str, count: int, *, tiles: bool = False
 ) -> SeriesTrainingMode:
     """Return how `count` frames, planes or tiles of a planned task share a network."""
-    sees_image = has_reusable_network(plan, prior_key)
-    return choose_series_training(plan.series_training, count, sees_image=sees_image, tiles=tiles)
+    has_image_input = has_reusable_network(plan, prior_key)
+    return choose_series_training(
+        plan.series_training, count, has_image_input=has_image_input, tiles=tiles
+    )
 
 
 def count_planes(source: ImageSpec) -> int:
@@ -390,7 +392,7 @@ def add_temporal_smoothing(problem: Problem, fit_input: FitInput, weight: float)
     previous, prior_spec = fit_input.series.previous, PRIOR_SPECS[fit_input.prior_key]
     if previous is None or not weight or not prior_spec.allows_temporal_smoothing:
         return problem
-    if not prior_spec.sees_image:
+    if not prior_spec.network_input.is_image:
         term = make_temporal_term(previous, fit_input.noise.level, weight, problem.postprocess)
         return replace(problem, terms=(*problem.terms, term))
     return append_postprocessing(problem, lambda _, done: smooth_temporally(done, previous, weight))

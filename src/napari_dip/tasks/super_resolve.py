@@ -263,7 +263,7 @@ class SuperResolve(Task):
         axes, prior_spec = _get_spatial_axes(fit_input), PRIOR_SPECS[fit_input.prior_key]
         factors = self._get_factors(axes)
         coarser = self._make_operator(axes).to(fit_input.measurement.device)
-        if not prior_spec.uses_random_input:
+        if not prior_spec.network_input.is_random:
             stages = split_into_stages(factors)
             assert stages is not None  # else another prior was chosen
             resampling = Resampling(

@@ -421,7 +421,10 @@ class ResultMerger:
         ):
             notes.append(make_note("type-shortened", dtype=self._array.dtype.name))
         height, width = self._calibration.blind_spot_size[-2:]
-        if height * width > 1 and PRIOR_SPECS[self._plan.fit_config.prior_key].hides_pixels:
+        if (
+            height * width > 1
+            and PRIOR_SPECS[self._plan.fit_config.prior_key].network_input.is_masked
+        ):
             notes.append(make_note("noise-correlated", width=width, height=height))
         notes += [
             make_note("channel-constant", channel=channel + 1)

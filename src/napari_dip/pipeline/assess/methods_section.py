@@ -160,8 +160,8 @@ def _describe_noise_model(report: Report) -> str:
     sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
     is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
-    uses_image_input = get_report_prior_spec(report).hides_pixels
-    purpose = "from the network and to judge the fit" if uses_image_input else "to judge the fit"
+    has_masked_input = get_report_prior_spec(report).network_input.is_masked
+    purpose = "from the network and to judge the fit" if has_masked_input else "to judge the fit"
     if report.get("fit", {}).get("last_phase"):
         purpose += " until its last iterations, in which they take part"
     return (

@@ -193,7 +193,7 @@ def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
     is_correlated = any(side > 1 for side in report["noise"]["blind_spot_block"])
     return (
-        get_report_prior_spec(report).uses_random_input
+        get_report_prior_spec(report).network_input.is_random
         and is_correlated
         and report["task"] in ("denoise", "guide")
         and not _uses_repeated_exposure(report)
@@ -217,7 +217,7 @@ def _uses_registration(report: Report) -> bool:
         return True
     uses_neighbours = (
         get_task_setting(report, "neighbouring_frames")
-        and get_report_prior_spec(report).takes_neighbour_frames
+        and get_report_prior_spec(report).network_input.has_neighbour_frames
     )
     return _count_movie_frames(report) > 1 and bool(
         uses_neighbours or get_task_setting(report, "temporal_smoothing")
@@ -237,7 +237,7 @@ def _is_volume_fit(report: Report) -> bool:
 def _uses_iterative_backprojection(report: Report) -> bool:
     """Return whether iterative backprojection was applied to an upscaled picture."""
     is_upscaled = report["task"] == "super-resolve" and (
-        not get_report_prior_spec(report).uses_random_input
+        not get_report_prior_spec(report).network_input.is_random
         or get_task_setting(report, "initial_estimate") != "none"
     )
     return is_upscaled or _uses_half_resolution(report)

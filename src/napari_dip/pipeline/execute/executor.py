@@ -14,7 +14,7 @@ from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
 from napari_dip.pipeline.plan.joint_training import (
     apply_probe_outcome,
     compute_fine_tune_gain,
-    make_sharing_note,
+    make_fine_tuning_note,
 )
 from napari_dip.pipeline.plan.types import (
     FINE_TUNE_PROBE,
@@ -352,7 +352,7 @@ class Executor:
             make_unit_outcome(unit, prepared_fit, result, (), self._recovery), evidence=()
         )
         if unit.role == JOINT:
-            note = make_note("shared-network", members=len(unit.trained_on))
+            note = make_note("joint-network", members=len(unit.trained_on))
             outcome = replace(outcome, notes=(note, *outcome.notes))
             self._source_id, self._weights = unit.id, copy_state_to_cpu(result.weights)
         else:
@@ -364,7 +364,7 @@ class Executor:
             is_worthwhile = gain is not None and gain.is_worthwhile
             self._monitor.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
             if gain is not None and gain.probes == self._count_probes(unit.series):
-                outcome = replace(outcome, notes=(*outcome.notes, make_sharing_note(gain)))
+                outcome = replace(outcome, notes=(*outcome.notes, make_fine_tuning_note(gain)))
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
         self._merger.outcomes.append(outcome)

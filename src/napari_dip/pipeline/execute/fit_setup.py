@@ -205,7 +205,7 @@ def prepare_fit_from_input(
         prior.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = compute_output_decay(unit.iterations) if prior.covers_grid else WEIGHT_AVERAGE_DECAY
     uses_bfloat16 = fit_config.allows_bfloat16 or (
-        prior_spec.supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
+        prior_spec.network.supports_bfloat16 and fit_input.noise.level > MIN_BFLOAT16_NOISE
     )
     uses_bfloat16 = uses_bfloat16 and fit_input.measurement.ndim == 4
     schedule = make_fit_schedule(fit_config, average, unit.iterations, uses_bfloat16=uses_bfloat16)
@@ -287,7 +287,9 @@ def make_fit_input(
         noise=FitNoise(
             variance=noise,
             level=float(noise.evaluate(measurement).mean().sqrt()),
-            assumed_fraction=BLIND_SPOT_NOISE_FRACTION if prior_spec.hides_pixels else 1.0,
+            assumed_fraction=BLIND_SPOT_NOISE_FRACTION
+            if prior_spec.network_input.is_masked
+            else 1.0,
             correlation=average_noise_correlation(calibration, channels),
         ),
         masks=FitMasks(
@@ -298,7 +300,7 @@ def make_fit_input(
             reliability=reliability,
             select_validation=select_validation,
         ),
-        prior_key=name,
+        prior_key=prior_spec.key,
         widths=fit_config.widths,
         window=fit_config.window,
         extra_inputs={
@@ -307,7 +309,7 @@ def make_fit_input(
         },
         half_resolution=half_resolution,
     )
-    fit_input = average_exposures(fit_input) if prior_spec.sees_image else fit_input
+    fit_input = average_exposures(fit_input) if prior_spec.network_input.is_image else fit_input
     return _add_neighbour_frames(fit_input, frames, offset, scale)
 
 

@@ -120,10 +120,10 @@ def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
         planes = max(MAX_BATCH_PIXELS, prod(grid[-2:]))
         return (
             min(pixels, planes)
-            if PRIOR_SPECS[fit_config.prior_key].has_planewise_network
+            if PRIOR_SPECS[fit_config.prior_key].network.is_planewise
             else pixels
         )
-    is_local = PRIOR_SPECS[fit_config.prior_key].has_local_network
+    is_local = PRIOR_SPECS[fit_config.prior_key].network.is_local
     return count_max_tile_pixels(pixels, len(fit_config.widths)) if is_local else pixels
 
 
@@ -197,7 +197,9 @@ def estimate_fit_memory(
     features = sum(width * shrink**scale for scale, width in enumerate(fit_config.widths))
     is_bfloat16 = uses_bfloat16 and _uses_bfloat16(grid, fit_config)
     prior_spec = PRIOR_SPECS[fit_config.prior_key]
-    feature_bytes = (is_bfloat16 and prior_spec.half_step_bytes) or prior_spec.step_bytes
+    feature_bytes = (
+        is_bfloat16 and prior_spec.cost.bfloat16_step_bytes
+    ) or prior_spec.cost.float32_step_bytes
     step_bytes = _count_step_pixels(grid, fit_config) * features * feature_bytes
     batch_pixels = compute_batch_pixels(grid, fit_config)
     base_bytes = START_BYTES
@@ -213,7 +215,7 @@ def estimate_fit_memory(
         )
     else:
         pixel_bytes, base_bytes = VOLUME_INFERENCE_PIXEL_BYTES * channels, START_BYTES_OF_VOLUMES
-        if prior_spec.has_planewise_network:
+        if prior_spec.network.is_planewise:
             pixel_bytes = STACK_INFERENCE_PIXEL_BYTES * channels
     fit_bytes = (
         max(step_bytes, batch_pixels * features * INFERENCE_FEATURE_BYTES + retained_bytes)
@@ -246,14 +248,11 @@ def estimate_costs(
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    dims, fits, prior_key = (
-        _count_network_dims(grid, fit_config),
-        len(units),
-        PRIOR_SPECS[fit_config.prior_key],
-    )
+    dims, fits = _count_network_dims(grid, fit_config), len(units)
+    prior_spec = PRIOR_SPECS[fit_config.prior_key]
     operations: float = 2 * _count_multiplications(fit_config.widths, dims)
     pixel_seconds = operations / _estimate_operation_rate(fit_config, dims, device, threads)
-    pass_seconds = pixel_seconds * prod(grid) if prior_key.sees_image else 0.0
+    pass_seconds = pixel_seconds * prod(grid) if prior_spec.network_input.is_image else 0.0
     speedup = (
         HALF_PRECISION_RATE_FACTOR
         if uses_bfloat16 and device == "cpu" and _uses_bfloat16(grid, fit_config)
@@ -262,17 +261,17 @@ def estimate_costs(
     channels = sum(len(unit.channels) for unit in units)
     candidates = 1 + len(fit_config.other_candidates)
     refinement_seconds = 0.0
-    if len(grid) == 2 and prior_key.has_refinement:
+    if len(grid) == 2 and prior_spec.has_refinement:
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
     # the hidden block depends on the noise, which is not measured yet
     usual_passes, max_passes = (
-        (1, 1) if prior_key.has_single_inference else count_final_passes(dims)
+        (1, 1) if prior_spec.cost.has_single_pass else count_final_passes(dims)
     )
     start_seconds = START_SECONDS + MEASURE_SECONDS + MEASURE_PIXEL_SECONDS * prod(grid) * channels
     costs = CostEstimate(
-        fit=start_seconds + fits * prior_key.averaged_passes * pixel_seconds * prod(grid),
+        fit=start_seconds + fits * prior_spec.cost.averaged_passes * pixel_seconds * prod(grid),
         usual_inference=fits * usual_passes * pass_seconds,
         longest_inference=fits * max_passes * pass_seconds,
         ending=assessment_seconds + fits * candidates * refinement_seconds,
@@ -295,25 +294,27 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    share = NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].uses_random_input else 1.0
+    share = (
+        NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].network_input.is_random else 1.0
+    )
     return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:
     """Return whether steps are in half precision on CPUs with bfloat16 instructions."""
     return len(grid) == 2 and (
-        fit_config.allows_bfloat16 or PRIOR_SPECS[fit_config.prior_key].supports_bfloat16
+        fit_config.allows_bfloat16 or PRIOR_SPECS[fit_config.prior_key].network.supports_bfloat16
     )
 
 
 def _count_network_dims(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of axes of the network's kernels."""
-    return 2 if PRIOR_SPECS[fit_config.prior_key].has_planewise_network else len(grid)
+    return 2 if PRIOR_SPECS[fit_config.prior_key].network.is_planewise else len(grid)
 
 
 def _count_step_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
     """Return the number of pixels in one step."""
-    if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].has_planewise_network:
+    if len(grid) > 2 and PRIOR_SPECS[fit_config.prior_key].network.is_planewise:
         return prod(compute_stack_window(fit_config.window, grid))
     if fit_config.window is None:
         return prod(grid)
@@ -352,7 +353,7 @@ def choose_fit_config(
     row = _read_presets(task.spec.name)[prior_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if volume else row
     max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
-    if PRIOR_SPECS[prior_key].uses_random_input:
+    if PRIOR_SPECS[prior_key].network_input.is_random:
         widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()
     if max_scales < len(widths):

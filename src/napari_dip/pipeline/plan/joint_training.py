@@ -220,7 +220,7 @@ def compute_fine_tune_gain(outcomes: Iterable[UnitOutcome], series: str) -> Fine
     )
 
 
-def make_sharing_note(gain: FineTuneGain) -> Note:
+def make_fine_tuning_note(gain: FineTuneGain) -> Note:
     """Return a note on what the probes decided."""
     facts = {
         "probes": gain.probes,
@@ -228,7 +228,7 @@ def make_sharing_note(gain: FineTuneGain) -> Note:
         "error": gain.error,
         "pays": gain.is_worthwhile,
     }
-    return make_note("sharing-tried", **facts)
+    return make_note("fine-tuning-tried", **facts)
 
 
 def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[str, object]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -299,6 +299,12 @@ class UnitOutcome:
     series: str = ""
     members: int = 0
     gain: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome in plain JSON types, which `read_outcome` reads."""
+        raw = asdict(self)
+        raw["prior"] = raw.pop("prior_key")
+        return raw
 
     @property
     def has_estimate(self) -> bool:

@@ -104,7 +104,7 @@ def make_units(
         return make_tile_units(recipe, task_plan, source, fit_config, layout, tiles)
     parts, stride = layout.count(source), layout.stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
-    sharing = (
+    series_training = (
         "warm-start"
         if layout.is_volume
         else choose_planned_training(task_plan, fit_config.prior_key, parts)
@@ -114,7 +114,7 @@ def make_units(
     # parts with a warm start from the part before, which is in the same segment
     previous_segments = [-1, *segments[:-1]]
     is_warm_start = [
-        sharing != "independent" and previous == segment
+        series_training != "independent" and previous == segment
         for previous, segment in zip(previous_segments, segments, strict=True)
     ]
 
@@ -141,7 +141,7 @@ def make_units(
         for restart in range(fit_config.restarts)
         for part, (before, after) in enumerate(neighbours)
     ]
-    if sharing != "joint" or fit_config.other_candidates:
+    if series_training != "joint" or fit_config.other_candidates:
         return tuple(units)
     members = choose_members(parts, source.grid, stride)
     return tuple(assign_joint_network(units, fit_config, members, members))
@@ -207,9 +207,12 @@ def make_tile_units(
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
-    sharing = choose_planned_training(task_plan, fit_config.prior_key, len(tiles), tiles=True)
+    series_training = choose_planned_training(
+        task_plan, fit_config.prior_key, len(tiles), tiles=True
+    )
     starts_from_first_tile = (
-        PRIOR_SPECS[fit_config.prior_key].sees_image and sharing != "independent"
+        PRIOR_SPECS[fit_config.prior_key].network_input.is_image
+        and series_training != "independent"
     )
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     # the last plane of the first tile
@@ -240,7 +243,7 @@ def make_tile_units(
             for restart in range(fit_config.restarts)
             for (part, plane_name), start in zip(planes, starts, strict=True)
         ]
-    if sharing != "joint" or fit_config.other_candidates or tiles[0].z is not None:
+    if series_training != "joint" or fit_config.other_candidates or tiles[0].z is not None:
         return tuple(units)
     order = {tile.index: place for place, tile in enumerate(tiles)}
     # probe on tiles if the image is measured whole, or before regions are known

@@ -124,7 +124,7 @@ class Repetition:
                 "The run had several fits and was ended by hand, which only a run of one fit "
                 "repeats to the pixel."
             )
-        if not get_prior_spec(self.report["prior"]["chosen"]).has_repeatable_ending:
+        if not get_prior_spec(self.report["prior"]["chosen"]).is_repeatable_after_stop:
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
                 "only if the last preview was the best picture."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal, RefusedError
@@ -255,7 +254,7 @@ class CheckpointStore:
         if self._merged is not None:
             arrays, outcomes = self._merged
             tensors |= {name: torch.as_tensor(array) for name, array in arrays.items()}
-            metadata["outcomes"] = [asdict(outcome) for outcome in outcomes]
+            metadata["outcomes"] = [outcome.to_dict() for outcome in outcomes]
         if self._latest_checkpoint is not None:
             checkpoint, unit = self._latest_checkpoint
             for group, field in _STATE_GROUPS.items():
@@ -318,11 +317,11 @@ def _read_fit(
 
 
 def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
-    """Return the outcome that was stored as JSON after `asdict`."""
+    """Return the outcome that was stored as JSON by its `to_dict`."""
     history = tuple((int(i), float(a), float(b)) for i, a, b in raw["history"])
     tuples = {name: tuple(raw[name]) for name in ("evidence", "gain")}
     fields = {key: value for key, value in raw.items() if key not in ("stop", "stop_reason")}
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
-    fields["role"] = UnitRole(fields["role"])
+    fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
     return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

@@ -229,10 +229,12 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
     hashes : mapping of str to str
         SHA-256 of the pixels of each input.
     """
+    fit_config = asdict(plan.fit_config)
+    fit_config["prior"] = fit_config.pop("prior_key")  # under the keys of earlier run folders
     return {
         **get_pixel_versions(),
         "recipe": plan.recipe.to_dict(),
-        "budget": asdict(plan.fit_config),
+        "budget": fit_config,
         "inputs": dict(hashes),
         "axes": axes,
         "device": plan.device,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -137,7 +137,7 @@ class ResultStore:
         arrays |= {f"learned/{key}": array for key, array in result.learned.items()}
         tensors = {key: torch.from_numpy(np.array(a, order="C")) for key, a in arrays.items()}
         metadata = {
-            "outcomes": [asdict(outcome) for outcome in result.outcomes],
+            "outcomes": [outcome.to_dict() for outcome in result.outcomes],
             "residual_sums": result.residual_sums,
         }
         self._save(name, tensors, metadata, in_memory=in_memory)

@@ -7,7 +7,7 @@ gain, range and noise are those of the file.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -327,7 +327,7 @@ def _write_network_file(
         "halved": first.calibration.half_resolution is not None,
         "groups": [list(group) for group in group_channels(first.plan.task_plan, first.source)],
         "files": files,
-        "outcomes": [asdict(outcome) for outcome in merger.outcomes],
+        "outcomes": [outcome.to_dict() for outcome in merger.outcomes],
         "device": plan.device,
         "threads": plan.threads,
     }

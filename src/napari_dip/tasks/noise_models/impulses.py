@@ -80,7 +80,7 @@ def build_impulse_problem(fit_input: FitInput, options: PriorOptions) -> Problem
 
     prior_spec = PRIOR_SPECS[fit_input.prior_key]
     build_problem = prior_spec.build_problem
-    if prior_spec.needs_known_noise or build_problem is None:  # such as R2R
+    if prior_spec.needs_noise_variance or build_problem is None:  # such as R2R
         build_problem = build_blind_spot_problem
     problem = build_problem(fit_input, options)
 

@@ -118,6 +118,71 @@ class PriorOptions:
 NO_OPTIONS = PriorOptions()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorInput:
+    """Describe what the network of a prior takes as input.
+
+    Attributes
+    ----------
+    is_image : bool
+        Whether it is the image itself, damaged afresh in each iteration.
+    is_masked : bool
+        Whether pixels of it are masked, and the network predicts the variance of each pixel.
+    is_random : bool
+        Whether it is fixed random noise; these networks have normalised layers.
+    has_guide : bool
+        Whether a second image is appended to it.
+    has_neighbour_frames : bool
+        Whether frames before and after can be appended to it.
+    """
+
+    is_image: bool = False
+    is_masked: bool = False
+    is_random: bool = False
+    has_guide: bool = False
+    has_neighbour_frames: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorNetwork:
+    """Describe how the network of a prior can be computed.
+
+    Attributes
+    ----------
+    is_local : bool
+        Whether the receptive field is limited, so that inference may run in tiles.
+    is_planewise : bool
+        Whether stacks are fitted plane by plane, with neighbouring planes as input.
+    supports_bfloat16 : bool
+        Whether steps may be computed in bfloat16, on CPUs with instructions for it.
+    """
+
+    is_local: bool = False
+    is_planewise: bool = False
+    supports_bfloat16: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorCost:
+    """Hold what a fit with a prior costs.
+
+    Attributes
+    ----------
+    float32_step_bytes, bfloat16_step_bytes : int
+        Bytes per pixel and channel of a layer in one training step, forward and backward; in
+        bfloat16, those of planes. Measured with `benchmarks/tiles.py`.
+    averaged_passes : int
+        Passes of an inference that averages over flips and rotations; 0 if it does not.
+    has_single_pass : bool
+        Whether the final inference is a single pass, however wide the hidden blocks are.
+    """
+
+    float32_step_bytes: int = 74
+    bfloat16_step_bytes: int = 0
+    averaged_passes: int = 0
+    has_single_pass: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PriorSpec:
     """Describe one prior.
@@ -142,41 +207,21 @@ class PriorSpec:
         Value of the task's setting `prior` that chooses this prior; "": the same as `key`.
     has_network : bool
         False if the pixels themselves are fitted.
-    sees_image : bool
-        Whether the network's input is the image itself, damaged afresh in each iteration.
-    hides_pixels : bool
-        Whether pixels of the input are hidden, and the variance of each pixel is predicted.
-    has_guide : bool
-        Whether a second image is appended to the input.
-    takes_neighbour_frames : bool
-        Whether frames before and after can be appended to the input.
-    needs_known_noise : bool
-        Whether the prior adds noise of the measured strength.
-    chooses_validation : bool
+    network_input : PriorInput
+    network : PriorNetwork
+    cost : PriorCost
+    needs_noise_variance : bool
+        Whether the prior adds noise of the measured variance.
+    has_own_validation : bool
         Whether the problem has validation pixels of its own.
     allows_temporal_smoothing : bool
         Whether the previous frame of a movie may enter the fit.
-    penalises_variation : bool
+    uses_total_variation : bool
         Whether a penalty on total variation is all that the prior consists of.
-    uses_random_input : bool
-        Whether the input is fixed random noise; these networks have normalised layers.
-    has_local_network : bool
-        Whether the receptive field is limited, so that inference may run in tiles.
-    has_planewise_network : bool
-        Whether stacks are fitted plane by plane, with neighbouring planes as input.
-    supports_bfloat16 : bool
-        Whether steps may run in half precision, on CPUs with bfloat16 instructions.
     has_refinement : bool
         Whether BM3D-style refinement follows.
-    has_single_inference : bool
-        Whether final inference is a single pass, however wide the hidden blocks are.
-    has_repeatable_ending : bool
+    is_repeatable_after_stop : bool
         Whether a run that the user ended repeats to the pixel.
-    averaged_passes : int
-        Passes of an inference that averages over flips and rotations; 0 if it does not.
-    step_bytes, half_step_bytes : int
-        Bytes per pixel and channel of a layer in one step, forward and backward: in single
-        precision, and of planes in half precision. Measured with `benchmarks/tiles.py`.
     """
 
     key: str
@@ -187,24 +232,15 @@ class PriorSpec:
     papers: tuple[str, ...] = ()
     setting: str = ""
     has_network: bool = True
-    sees_image: bool = False
-    hides_pixels: bool = False
-    has_guide: bool = False
-    takes_neighbour_frames: bool = False
-    needs_known_noise: bool = False
-    chooses_validation: bool = False
+    network_input: PriorInput = PriorInput()
+    network: PriorNetwork = PriorNetwork()
+    cost: PriorCost = PriorCost()
+    needs_noise_variance: bool = False
+    has_own_validation: bool = False
     allows_temporal_smoothing: bool = True
-    penalises_variation: bool = False
-    uses_random_input: bool = False
-    has_local_network: bool = False
-    has_planewise_network: bool = False
-    supports_bfloat16: bool = False
+    uses_total_variation: bool = False
     has_refinement: bool = False
-    has_single_inference: bool = False
-    has_repeatable_ending: bool = True
-    averaged_passes: int = 0
-    step_bytes: int = 74
-    half_step_bytes: int = 0
+    is_repeatable_after_stop: bool = True
 
     def setup(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS
@@ -220,7 +256,7 @@ class PriorSpec:
 
     def prepare(self, fit_input: FitInput) -> FitInput:
         """Return the input without validation pixels, if the problem has its own."""
-        if not self.chooses_validation:
+        if not self.has_own_validation:
             return fit_input
         return replace(fit_input, masks=fit_input.masks.clear_validation())
 
@@ -232,8 +268,8 @@ class PriorSpec:
         The untrained weights are drawn from `rng`.
         """
         assert self.build_prior is not None
-        guide = options.guide if self.has_guide else None
-        if self.takes_neighbour_frames:
+        guide = options.guide if self.network_input.has_guide else None
+        if self.network_input.has_neighbour_frames:
             guide = fit_input.series.neighbours
         if guide is None:
             return self.build_prior(fit_input, rng, options)

@@ -26,7 +26,7 @@ from napari_dip.tasks.priors.masked_input import (
     build_masked_input_prior,
     build_masked_input_problem,
 )
-from napari_dip.tasks.priors.prior_spec import PriorSpec
+from napari_dip.tasks.priors.prior_spec import PriorCost, PriorInput, PriorNetwork, PriorSpec
 from napari_dip.tasks.priors.r2r import build_r2r_prior, build_r2r_problem
 from napari_dip.tasks.priors.recompression import (
     build_recompression_prior,
@@ -45,31 +45,23 @@ BLIND_SPOT = PriorSpec(
     build_problem=build_blind_spot_problem,
     phrase="the image with pixels hidden afresh at each step",
     papers=("noise2void", "posterior mean"),
-    sees_image=True,
-    hides_pixels=True,
-    takes_neighbour_frames=True,
-    has_local_network=True,
-    supports_bfloat16=True,
     has_refinement=True,
-    step_bytes=46,
-    half_step_bytes=40,
+    network_input=PriorInput(is_image=True, is_masked=True, has_neighbour_frames=True),
+    network=PriorNetwork(is_local=True, supports_bfloat16=True),
+    cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40),
 )
 R2R = PriorSpec(
     key="r2r",
-    needs_known_noise=True,
+    needs_noise_variance=True,
     label="Noisier input (R2R)",
     build_prior=build_r2r_prior,
     build_problem=build_r2r_problem,
     phrase="the image with more noise of its own kind added",
     papers=("r2r",),
-    sees_image=True,
-    takes_neighbour_frames=True,
-    has_local_network=True,
-    supports_bfloat16=True,
     has_refinement=True,
-    has_single_inference=True,
-    step_bytes=46,
-    half_step_bytes=40,
+    network_input=PriorInput(is_image=True, has_neighbour_frames=True),
+    network=PriorNetwork(is_local=True, supports_bfloat16=True),
+    cost=PriorCost(float32_step_bytes=46, bfloat16_step_bytes=40, has_single_pass=True),
 )
 GUIDED = PriorSpec(
     key="guided",
@@ -77,12 +69,10 @@ GUIDED = PriorSpec(
     build_problem=build_guided_problem,
     phrase="the guide, and the image with pixels hidden afresh at each step",
     papers=("guide", "noise2void", "posterior mean"),
-    sees_image=True,
-    hides_pixels=True,
-    has_guide=True,
-    has_local_network=True,
     has_refinement=True,
-    step_bytes=40,
+    network_input=PriorInput(is_image=True, is_masked=True, has_guide=True),
+    network=PriorNetwork(is_local=True),
+    cost=PriorCost(float32_step_bytes=40),
 )
 MASKED_INPUT = PriorSpec(
     key="masked-input",
@@ -90,12 +80,9 @@ MASKED_INPUT = PriorSpec(
     build_problem=build_masked_input_problem,
     phrase="the image with more of its pixels hidden at each step",
     papers=("noise2void",),
-    sees_image=True,
-    hides_pixels=True,
-    has_local_network=True,
-    has_planewise_network=True,
-    step_bytes=70,
-    half_step_bytes=45,
+    network_input=PriorInput(is_image=True, is_masked=True),
+    network=PriorNetwork(is_local=True, is_planewise=True),
+    cost=PriorCost(float32_step_bytes=70, bfloat16_step_bytes=45),
 )
 MASKED_INPUT_SHAPES = PriorSpec(
     key="masked-input-shapes",
@@ -104,34 +91,31 @@ MASKED_INPUT_SHAPES = PriorSpec(
     phrase="the image with copies of its holes hidden at each step",
     papers=("noise2void",),
     setting="masked-input",
-    sees_image=True,
-    hides_pixels=True,
-    has_local_network=True,
-    has_planewise_network=True,
-    step_bytes=40,
+    network_input=PriorInput(is_image=True, is_masked=True),
+    network=PriorNetwork(is_local=True, is_planewise=True),
+    cost=PriorCost(float32_step_bytes=40),
 )
 RECOMPRESSION = PriorSpec(
     key="recompression",
     build_prior=build_recompression_prior,
     build_problem=build_recompression_problem,
-    chooses_validation=True,
+    has_own_validation=True,
     allows_temporal_smoothing=False,
     phrase="the image compressed once more",
     papers=("recompression",),
-    has_local_network=True,
-    has_repeatable_ending=False,
-    step_bytes=40,
+    is_repeatable_after_stop=False,
+    network=PriorNetwork(is_local=True),
+    cost=PriorCost(float32_step_bytes=40),
 )
 ZSSR = PriorSpec(
     key="zssr",
     build_prior=build_zssr_prior,
     build_problem=build_zssr_problem,
-    chooses_validation=True,
+    has_own_validation=True,
     phrase="coarser copies of the image",
     papers=("zssr",),
-    has_repeatable_ending=False,
-    averaged_passes=8,
-    step_bytes=70,
+    is_repeatable_after_stop=False,
+    cost=PriorCost(float32_step_bytes=70, averaged_passes=8),
 )
 RANDOM_INPUT = PriorSpec(
     key=DEFAULT_PRIOR,
@@ -139,14 +123,14 @@ RANDOM_INPUT = PriorSpec(
     build_prior=build_random_input_prior,
     build_problem=build_random_input_problem,
     phrase="fixed random noise",
-    uses_random_input=True,
+    network_input=PriorInput(is_random=True),
 )
 RANDOM_INPUT_NO_SKIPS = PriorSpec(
     key="random-input-no-skips",
     build_prior=build_no_skip_prior,
     build_problem=build_random_input_problem,
     phrase="fixed random noise, without skip connections",
-    uses_random_input=True,
+    network_input=PriorInput(is_random=True),
 )
 GUIDED_RANDOM_INPUT = PriorSpec(
     key="guided-random-input",
@@ -155,13 +139,12 @@ GUIDED_RANDOM_INPUT = PriorSpec(
     phrase="the guide and fixed random noise",
     papers=("guide",),
     setting="random-input",
-    has_guide=True,
-    uses_random_input=True,
+    network_input=PriorInput(is_random=True, has_guide=True),
 )
 TOTAL_VARIATION = PriorSpec(
     key="total-variation",
     build_prior=build_pixel_prior,
-    penalises_variation=True,
+    uses_total_variation=True,
     phrase="the pixels themselves were, with a penalty on their total variation",
     papers=("total variation",),
     has_network=False,
