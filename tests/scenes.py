@@ -47,8 +47,8 @@ def scene_of(
     zero = measurement[:1].amin(axes, keepdim=True)
     return FitInput(
         measurement=measurement,
-        zero=zero,
-        unit=torch.ones_like(zero),
+        intensity_offset=zero,
+        intensity_scale=torch.ones_like(zero),
         noise=FitNoise(variance=noise, level=noise_level, assumed_fraction=assumed_noise_fraction),
         masks=FitMasks(
             measured=measured_mask,

@@ -113,7 +113,10 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
     one = scene(gaussian_psf((1.2, 1.2)))
     one.measurement[...] = 0.5
     one.measurement[..., 3, 3] = lowest
-    units = {"zero": torch.full((1, 1, 1, 1), -0.5), "unit": torch.full((1, 1, 1, 1), 0.1)}
+    units = {
+        "intensity_offset": torch.full((1, 1, 1, 1), -0.5),
+        "intensity_scale": torch.full((1, 1, 1, 1), 0.1),
+    }
     task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
     ((weight, penalty),) = seen_problem(task, replace(one, **units)).penalties
     assert weight == 1

@@ -195,7 +195,7 @@ class _StabilisedImages(NamedTuple):
 
     pilot: Tensor
     measurement: Tensor
-    deviation: Tensor
+    std: Tensor
 
 
 def refine_by_bm3d(
@@ -256,9 +256,9 @@ def refine_by_bm3d(
     mean, remaining = filter_patch_groups([measured_colours, pilot_colours], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     remaining = torch.einsum("dc,dyx->cyx", components**2, remaining)
-    picture = padded[0] + (stabilised.deviation * (mean - stabilised.pilot))[None]
+    picture = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
     crop = (..., slice(grid[0]), slice(grid[1]))
-    variance = (stabilised.deviation**2 * WIENER_VARIANCE_FACTOR * remaining)[None].clamp(min=1e-12)
+    variance = (stabilised.std**2 * WIENER_VARIANCE_FACTOR * remaining)[None].clamp(min=1e-12)
     return Estimate(picture[crop], variance[crop].log())
 
 
@@ -279,9 +279,9 @@ def _stabilise_variance(
     index = position.long().clamp(0, _STABILISATION_POINTS - 2)
     left, right = table.gather(1, index), table.gather(1, index + 1)
     stable_pilot = (left + (position - index) * (right - left)).reshape(pilot.shape[1:])
-    deviation = noise.evaluate(pilot)[0].sqrt()
-    stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / deviation
-    return _StabilisedImages(stable_pilot, stable_measurement, deviation)
+    std = noise.evaluate(pilot)[0].sqrt()
+    stable_measurement = stable_pilot + measured_mask[0] * (measurement[0] - pilot[0]) / std
+    return _StabilisedImages(stable_pilot, stable_measurement, std)
 
 
 def _compute_principal_components(picture: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def label_architecture(architecture: Architecture) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentSetup:
-    """A grey picture, the network that is fitted to it, and the budget of the fit.
+    """A grey picture, the network that is fitted to it, and the iterations of the fit.
 
     Attributes
     ----------

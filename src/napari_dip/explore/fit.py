@@ -102,7 +102,7 @@ class ValidationStop:
     best_iteration : int
         Iteration of the selected running average.
     iterations : int
-        Iterations until the stopping rule, or the budget, ended the fit.
+        Iterations until the stopping rule, or the maximum, ended the fit.
     reason : str
     picture : ndarray (Y, X) float32
         The selected running average, in units of the target.

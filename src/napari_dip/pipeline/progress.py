@@ -116,7 +116,7 @@ class Step:
         Share at the start that is not timed, because libraries select algorithms then.
     weight : float or None
         Planned seconds that count for the progress bar; None: `planned`.
-    share : float
+    fraction : float
         Finished share.
     report : Progress or None
         Last progress that the step reported itself.
@@ -130,7 +130,7 @@ class Step:
     warm_up: float = 0.0
     weight: float | None = None
     stage: int = 0
-    share: float = 0.0
+    fraction: float = 0.0
     report: Progress | None = None
     is_finished: bool = False
     _start: tuple[float, float] | None = None  # seconds and share from which on it is timed
@@ -154,23 +154,23 @@ class Step:
 
     def reset(self) -> None:
         """Forget all that was done."""
-        self.share, self.is_finished, self._is_warm = 0.0, False, False
+        self.fraction, self.is_finished, self._is_warm = 0.0, False, False
         self._start, self._end = None, (0.0, 0.0)
 
-    def start(self, now: float, share: float = 0.0) -> None:
+    def start(self, now: float, fraction: float = 0.0) -> None:
         """Start timing, after a share that was done before."""
         self.reset()
-        self.share, self._start, self._end = share, (now, share), (now, share)
+        self.fraction, self._start, self._end = fraction, (now, fraction), (now, fraction)
 
-    def update(self, now: float, share: float) -> None:
+    def update(self, now: float, fraction: float) -> None:
         """Record the finished share."""
         if self._start is None:
             self.start(now)
         assert self._start is not None
-        if not self._is_warm and share - self._start[1] < self.warm_up:
-            self._start = now, share
+        if not self._is_warm and fraction - self._start[1] < self.warm_up:
+            self._start = now, fraction
         self._is_warm = True
-        self.share, self._end = share, (now, share)
+        self.fraction, self._end = fraction, (now, fraction)
 
     def report_progress(self, now: float, report: Progress) -> None:
         """Record the progress that the step reports itself."""
@@ -226,17 +226,17 @@ class Step:
         begin, end = (0.0, now) if self._start is None else (self._start[0], self._end[0])
         if self.timed_fraction > 0 and self.report is None:
             pace = (end - begin) / self.timed_fraction
-            seconds = pace * (self._choose_final_fraction(usual_fraction) - self.share)
+            seconds = pace * (self._choose_final_fraction(usual_fraction) - self.fraction)
         else:
             end = end if self.timed_fraction > 0 or self._start is None else begin
-            seconds = self.planned * (1 - self.share) if self.planned else 0.0
+            seconds = self.planned * (1 - self.fraction) if self.planned else 0.0
             seconds *= (nan if self.planned else 0.0) if rate is None else rate
         return seconds if isnan(seconds) else max(0.0, seconds - (now - end))
 
     def _choose_final_fraction(self, usual_fraction: float) -> float:
         if self.is_finished:
-            return self.share
-        return usual_fraction if usual_fraction > self.share else (1 + self.share) / 2
+            return self.fraction
+        return usual_fraction if usual_fraction > self.fraction else (1 + self.fraction) / 2
 
 
 class ProgressTracker:
@@ -294,7 +294,7 @@ class ProgressTracker:
         for step in self.steps:
             weight = step.planned if step.weight is None else step.weight
             total += weight
-            done += weight * (1.0 if step.is_finished else step.share)
+            done += weight * (1.0 if step.is_finished else step.fraction)
         base_fraction, base_done = self._base
         if total != self._total and self._total:
             base_fraction += (1 - base_fraction) * self._fraction
@@ -343,11 +343,11 @@ class ProgressTracker:
 
         The rate of all other kinds has the key "".
         """
-        shares: dict[str, list[float]] = defaultdict(list)
+        fractions: dict[str, list[float]] = defaultdict(list)
         for step in self.steps:
             if step.is_finished and step.timed_fraction > 0:
-                shares[step.kind].append(step.share)
-        usual_fractions = {kind: fmean(ends) for kind, ends in shares.items()}
+                fractions[step.kind].append(step.fraction)
+        usual_fractions = {kind: fmean(ends) for kind, ends in fractions.items()}
         measured: dict[str, float] = defaultdict(float)
         planned: dict[str, float] = defaultdict(float)
         for step in self.steps:

@@ -290,8 +290,9 @@ class FitInput:
         (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
         exposure, which is scaled to the intensities of the first. In joint training, B is the
         number of images or regions, in the masks and neighbours as well.
-    zero, unit : Tensor
-        (1, C, 1, ...): the image's value 0, and one unit of the image, in network units.
+    intensity_scale, intensity_offset : Tensor
+        (1, C, 1, ...): a value in network units is intensity_scale * value of the image +
+        intensity_offset.
     noise : FitNoise
     masks : FitMasks
     prior_key : str
@@ -310,8 +311,8 @@ class FitInput:
     """
 
     measurement: Tensor
-    zero: Tensor
-    unit: Tensor
+    intensity_scale: Tensor
+    intensity_offset: Tensor
     noise: FitNoise
     masks: FitMasks
     prior_key: str

@@ -264,11 +264,11 @@ class InvertFeatures(Task):
         from napari_dip.engine.priors.feature_inversion import make_feature_inversion_problem
 
         prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
-        zero, unit = _get_network_range(fit_input)
-        options = PriorOptions(random_input=RandomInput(bounds=(zero, zero + unit)))
+        low, value_range = _get_network_range(fit_input)
+        options = PriorOptions(random_input=RandomInput(bounds=(low, low + value_range)))
         prior = prior_spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
-        penalty = total_variation(float(operator.get_buffer("unit").mean()))
+        penalty = total_variation(float(operator.get_buffer("input_scale").mean()))
         penalties = ((self.smoothing, penalty),) if prior_spec.uses_total_variation else ()
         problem = make_feature_inversion_problem(fit_input.measurement, operator, penalties)
         if problem is None:
@@ -306,7 +306,9 @@ class InvertFeatures(Task):
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
-    return fit_input.zero + black * fit_input.unit, (white - black) * fit_input.unit
+    return fit_input.intensity_offset + black * fit_input.intensity_scale, (
+        white - black
+    ) * fit_input.intensity_scale
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

@@ -41,11 +41,11 @@ def test_above_the_level_there_is_no_pull() -> None:
 
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_a_penalty_wants_a_unit_above_zero(unit) -> None:
-    with pytest.raises(ValueError, match="unit"):
+    with pytest.raises(ValueError, match="scale"):
         lower_bound_penalty(torch.zeros(1, 1, 1, 1), unit)
-    with pytest.raises(ValueError, match="unit"):
+    with pytest.raises(ValueError, match="scale"):
         total_variation(unit)
-    with pytest.raises(ValueError, match="unit"):
+    with pytest.raises(ValueError, match="scale"):
         anisotropic_total_variation(unit)
 
 
@@ -118,5 +118,5 @@ def test_without_an_operator_the_doubt_stays_as_it_is() -> None:
 def test_being_near_costs_the_square_of_the_distance_in_units() -> None:
     picture = torch.full((1, 1, 4, 4), 2.0)
     assert float(quadratic_proximity(picture, 0.5)(picture + 1)) == pytest.approx(4)
-    with pytest.raises(ValueError, match="unit"):
+    with pytest.raises(ValueError, match="scale"):
         quadratic_proximity(picture, 0.0)

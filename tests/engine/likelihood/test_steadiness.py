@@ -145,5 +145,5 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
 
 @pytest.mark.parametrize("unit", [0.0, -1.0, float("nan")])
 def test_the_penalty_wants_a_unit_above_zero(unit: float) -> None:
-    with pytest.raises(ValueError, match="unit"):
+    with pytest.raises(ValueError, match="scale"):
         make_temporal_term(before(torch.zeros(1, 1, 4, 4)), unit, 1.0, as_it_is)

@@ -172,7 +172,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
     np.testing.assert_allclose(frames.previous_picture, picture)
-    np.testing.assert_allclose(frames.previous_deviation, picture / 7)
+    np.testing.assert_allclose(frames.previous_std, picture / 7)
 
 
 @pytest.mark.parametrize("prior", ["blind-spot", "random-input"])

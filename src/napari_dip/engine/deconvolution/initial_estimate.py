@@ -137,7 +137,7 @@ def iterate_smooth_deconvolution(
     """
     spread_back = operator.make_adjoint(light)
     weight_map = valid / variance
-    unit = float(variance.mean().sqrt())
+    noise_std = float(variance.mean().sqrt())
     target, sensitivity = spread_back(weight_map * light.clamp(min=0)), spread_back(weight_map)
     is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
     axes = tuple(range(2, light.ndim))
@@ -149,7 +149,9 @@ def iterate_smooth_deconvolution(
         with torch.no_grad():
             current = spread_back(weight_map * operator(ahead))
         return ahead * torch.where(
-            is_sensitive, _compute_multiplicative_update(ahead, target, current, weight, unit), 1.0
+            is_sensitive,
+            _compute_multiplicative_update(ahead, target, current, weight, noise_std),
+            1.0,
         )
 
     for weight in weights:
@@ -221,12 +223,12 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
 
 
 def _compute_multiplicative_update(
-    picture: Tensor, wanted: Tensor, now: Tensor, weight: float, unit: float
+    picture: Tensor, wanted: Tensor, now: Tensor, weight: float, noise_std: float
 ) -> Tensor:
     """Return the factor of a multiplicative step, of data and penalty."""
     if weight:
-        slope, curvature = compute_bending_gradient(picture, unit)
-        price = weight / unit
+        slope, curvature = compute_bending_gradient(picture, noise_std)
+        price = weight / noise_std
         wanted = wanted + price * (curvature * picture - slope).clamp(min=0)
         now = now + price * curvature * picture
     return wanted.clamp(min=0) / now.clamp(min=torch.finfo(picture.dtype).tiny)

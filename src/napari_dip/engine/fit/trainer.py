@@ -205,9 +205,9 @@ class Trainer:
             make_capturable_adam if is_graph_capturable(problem, schedule) else make_adam
         )
         self._optimizer = make([group for group in groups if group["params"]])
-        half = schedule.uses_bfloat16 and has_fast_bfloat16(like.device)
+        uses_bfloat16 = schedule.uses_bfloat16 and has_fast_bfloat16(like.device)
         self.train_step = make_train_step(
-            problem, prior, schedule, self._optimizer, uses_bfloat16=half
+            problem, prior, schedule, self._optimizer, uses_bfloat16=uses_bfloat16
         )
         self._weights = [*prior.net.parameters(), *learned]
         self._shape = (*like.shape[:2], *prior.grid)

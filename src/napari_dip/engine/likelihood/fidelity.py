@@ -133,22 +133,22 @@ def weighted_residual(noise: NoiseVariance) -> Fidelity:
     return loss
 
 
-def least_squares(unit: float) -> Fidelity:
+def least_squares(reference_variance: float) -> Fidelity:
     """Return the squared residual with the same weight for all pixels.
 
     Parameters
     ----------
-    unit : float, > 0
+    reference_variance : float, > 0
         Divisor that makes the loss of order one, a variance in squared network units.
     """
 
     def loss(estimate: Estimate, measurement: Tensor) -> Tensor:
-        return (measurement - estimate.mean) ** 2 / unit
+        return (measurement - estimate.mean) ** 2 / reference_variance
 
     return loss
 
 
-def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
+def beta_nll(noise: NoiseVariance, reference_variance: float) -> Fidelity:
     """Return the beta-NLL loss of mean and variance, with beta = 1.
 
     The plain likelihood divides each residual by its variance, so a network with a large variance
@@ -159,7 +159,7 @@ def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
     Parameters
     ----------
     noise : NoiseVariance
-    unit : float, > 0
+    reference_variance : float, > 0
         Divisor that makes the loss of order one, a variance in squared network units.
 
     References
@@ -176,7 +176,7 @@ def beta_nll(noise: NoiseVariance, unit: float) -> Fidelity:
             else noise_variance + estimate.log_variance.exp()
         )
         nll = (measurement - estimate.mean) ** 2 / variance + variance.log()
-        return nll * variance.detach() / unit
+        return nll * variance.detach() / reference_variance
 
     return loss
 
@@ -291,8 +291,8 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Te
     """
     if min(picture.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
         return picture
-    deviation = noise.evaluate(picture).sqrt()
-    residual = (measurement - picture) / deviation
+    std = noise.evaluate(picture).sqrt()
+    residual = (measurement - picture) / std
     restored = picture.clone()
     for axis in (2, 3):
         for position in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
@@ -304,7 +304,7 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Te
                 power > MIN_BORDER_POWER_RATIO * noise_power, 1 - noise_power / power, 0
             )
             target = restored.select(axis, position)
-            target += fraction * smoothed_line * deviation.select(axis, position)
+            target += fraction * smoothed_line * std.select(axis, position)
     return restored
 
 

@@ -16,100 +16,100 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Penalty
 
-#: Width over which the absolute value is smoothed at 0, in units of `unit`.
+#: Width over which the absolute value is smoothed at 0, in units of `scale`.
 _ABSOLUTE_SMOOTHING = 1e-3
 #: Side in pixels of the patch over which changes between frames are averaged. Nine pixels separate
 #: a change as large as one standard deviation from chance, and few structures are narrower.
 CHANGE_PATCH_SIDE = 3
 
 
-def total_variation(unit: float) -> Penalty:
+def total_variation(scale: float) -> Penalty:
     """Return the isotropic total variation per pixel, in any number of dimensions.
 
     Parameters
     ----------
-    unit : float, > 0
+    scale : float, > 0
         Unit of differences, such as the noise's standard deviation in network units, so that a
         weight has the same effect in every image.
 
     Returns
     -------
     Penalty
-        image (B, C, *grid) -> scalar, the mean length of the gradient in units of `unit`.
+        image (B, C, *grid) -> scalar, the mean length of the gradient in units of `scale`.
 
     Raises
     ------
     ValueError
-        If `unit` is not positive.
+        If `scale` is not positive.
 
     References
     ----------
     Rudin, Osher, Fatemi, Nonlinear total variation based noise removal algorithms,
     Physica D 60, 1992, doi:10.1016/0167-2789(92)90242-F.
     """
-    _require_positive(unit)
+    _require_positive(scale)
 
     def penalty(image: Tensor) -> Tensor:
         squares = image.new_full((), _ABSOLUTE_SMOOTHING**2)
-        for step in _iter_differences(image / unit):
+        for step in _iter_differences(image / scale):
             squares = squares + step**2
         return squares.sqrt().mean()
 
     return penalty
 
 
-def anisotropic_total_variation(unit: float) -> Penalty:
+def anisotropic_total_variation(scale: float) -> Penalty:
     """Return the anisotropic total variation, a sum over the axes that favours edges along them.
 
     Parameters
     ----------
-    unit : float, > 0
+    scale : float, > 0
         As for `total_variation`.
 
     Returns
     -------
     Penalty
         image (B, C, *grid) -> scalar, the mean over pixels of the summed absolute differences to
-        the next pixel along each axis, in units of `unit`.
+        the next pixel along each axis, in units of `scale`.
 
     Raises
     ------
     ValueError
-        If `unit` is not positive.
+        If `scale` is not positive.
 
     References
     ----------
     Esedoglu, Osher, Decomposition of images by the anisotropic Rudin-Osher-Fatemi model,
     Communications on Pure and Applied Mathematics 57(12), 2004, doi:10.1002/cpa.20045.
     """
-    _require_positive(unit)
+    _require_positive(scale)
 
     def penalty(image: Tensor) -> Tensor:
         total = image.new_zeros(())
-        for step in _iter_differences(image / unit):
+        for step in _iter_differences(image / scale):
             total = total + (step**2 + _ABSOLUTE_SMOOTHING**2).sqrt().mean()
         return total
 
     return penalty
 
 
-def lower_bound_penalty(level: Tensor, unit: float) -> Penalty:
-    """Return the mean square of differences below a level, in units of `unit`.
+def lower_bound_penalty(level: Tensor, scale: float) -> Penalty:
+    """Return the mean square of differences below a level, in units of `scale`.
 
     Parameters
     ----------
     level : Tensor
         (1, C, 1, ...), value without light in network units.
-    unit : float, > 0
+    scale : float, > 0
         Unit of differences, such as the noise's standard deviation.
 
     Raises
     ------
     ValueError
-        If `unit` is not positive.
+        If `scale` is not positive.
     """
-    _require_positive(unit)
-    return lambda image: ((level - image) / unit).clamp(min=0).square().mean()
+    _require_positive(scale)
+    return lambda image: ((level - image) / scale).clamp(min=0).square().mean()
 
 
 def _iter_differences(image: Tensor) -> Iterator[Tensor]:
@@ -118,28 +118,28 @@ def _iter_differences(image: Tensor) -> Iterator[Tensor]:
         yield torch.diff(image, dim=dim, append=image.narrow(dim, -1, 1))
 
 
-def _require_positive(unit: float) -> None:
-    if not unit > 0:  # also catches nan
-        raise ValueError(f"`unit` must be above 0, but is {unit!r}.")
+def _require_positive(scale: float) -> None:
+    if not scale > 0:  # also catches nan
+        raise ValueError(f"`unit` must be above 0, but is {scale!r}.")
 
 
-def quadratic_proximity(picture: Tensor, unit: float) -> Penalty:
-    """Return the mean squared difference from a picture, in units of `unit`.
+def quadratic_proximity(picture: Tensor, scale: float) -> Penalty:
+    """Return the mean squared difference from a picture, in units of `scale`.
 
     Parameters
     ----------
     picture : Tensor
         (1, C, *grid), in network units.
-    unit : float, > 0
+    scale : float, > 0
         Unit of differences, such as the expected error of `picture`.
 
     Raises
     ------
     ValueError
-        If `unit` is not positive.
+        If `scale` is not positive.
     """
-    _require_positive(unit)
-    return lambda image: ((image - picture) / unit).square().mean()
+    _require_positive(scale)
+    return lambda image: ((image - picture) / scale).square().mean()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -171,14 +171,14 @@ class _PostprocessedIdentity(Operator):
 
 
 def make_temporal_term(
-    before: PreviousFrame, unit: float, weight: float, postprocess: Callable[[Estimate], Estimate]
+    before: PreviousFrame, scale: float, weight: float, postprocess: Callable[[Estimate], Estimate]
 ) -> Term:
     """Return a term that penalises differences from the previous frame, without validation pixels.
 
     Parameters
     ----------
     before : PreviousFrame
-    unit : float, > 0
+    scale : float, > 0
         Difference above which the loss saturates, such as the noise's standard deviation in
         network units.
     weight : float
@@ -188,23 +188,23 @@ def make_temporal_term(
     Returns
     -------
     Term
-        Its loss is weight × d² / (1 + d²), with the difference d in units of `unit`. It saturates,
+        Its loss is weight × d² / (1 + d²), with the difference d in units of `scale`. It saturates,
         so that it has little effect where something has moved or changed its brightness.
 
     Raises
     ------
     ValueError
-        If `unit` is not positive.
+        If `scale` is not positive.
 
     References
     ----------
     Geman, McClure, Statistical methods for tomographic image reconstruction, Bulletin of the
     International Statistical Institute 52(4), 1987 (the loss function).
     """
-    _require_positive(unit)
+    _require_positive(scale)
 
     def loss(estimate: Estimate, picture: Tensor) -> Tensor:
-        squared = ((estimate.mean - picture) / unit) ** 2
+        squared = ((estimate.mean - picture) / scale) ** 2
         return weight * squared / (1 + squared)
 
     return Term(
@@ -251,8 +251,8 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     pull_weight = weight * before.valid * variance
     previous_variance = before.variance + change
     fraction = pull_weight / (pull_weight + previous_variance).clamp(min=1e-30)
-    deviation = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()
-    return Estimate(estimate.mean + fraction * difference, 2 * deviation.clamp(min=1e-6).log())
+    std = (1 - fraction) * variance.sqrt() + fraction * previous_variance.sqrt()
+    return Estimate(estimate.mean + fraction * difference, 2 * std.clamp(min=1e-6).log())
 
 
 def _compute_zero_likelihood(estimate: Estimate, picture: Tensor) -> Tensor:

@@ -103,13 +103,13 @@ class FeatureOperator(Operator):
     ----------
     graph : nn.Module
         (B, channels, Y, X), standardised -> activations of any shape, B first.
-    zero, unit : Tensor
+    input_offset, input_scale : Tensor
         (1, C, 1, 1), value of 0 and size of one unit of the frozen network's pictures, in network
         units of the fit.
     channels : int
         Input channels of the frozen network. A grey picture is repeated for several channels; a
         colour picture is averaged for one.
-    mean, deviation : sequence of float
+    mean, std : sequence of float
         Mean and standard deviation of the frozen network's training pictures, in its units; one
         for each channel or one for all. Its input is (value - mean) / deviation.
     """
@@ -117,29 +117,29 @@ class FeatureOperator(Operator):
     def __init__(
         self,
         graph: nn.Module,
-        zero: Tensor,
-        unit: Tensor,
+        input_offset: Tensor,
+        input_scale: Tensor,
         channels: int,
         mean: Sequence[float],
-        deviation: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         super().__init__()
         self.graph = graph
         self.channels = channels
-        self.register_buffer("zero", zero)
-        self.register_buffer("unit", unit)
-        self.register_buffer("mean", zero.new_tensor(mean).reshape(1, -1, 1, 1))
-        self.register_buffer("deviation", zero.new_tensor(deviation).reshape(1, -1, 1, 1))
+        self.register_buffer("input_offset", input_offset)
+        self.register_buffer("input_scale", input_scale)
+        self.register_buffer("mean", input_offset.new_tensor(mean).reshape(1, -1, 1, 1))
+        self.register_buffer("std", input_offset.new_tensor(std).reshape(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, C, Y, X) to (B, K, h, w); activations without a grid are (B, K, 1, 1)."""
-        zero, unit = self.get_buffer("zero"), self.get_buffer("unit")
-        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
-        picture = (image - zero) / unit
+        input_offset, input_scale = self.get_buffer("input_offset"), self.get_buffer("input_scale")
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        picture = (image - input_offset) / input_scale
         if picture.shape[1] > self.channels:
             picture = picture.mean(1, keepdim=True)
         picture = picture.expand(-1, self.channels, -1, -1)
-        activations: Tensor = self.graph((picture - mean) / deviation)
+        activations: Tensor = self.graph((picture - mean) / std)
         return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 

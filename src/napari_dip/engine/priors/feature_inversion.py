@@ -93,8 +93,8 @@ def make_feature_inversion_problem(
     """
     with torch.no_grad():
         activations = operator(image)
-    unit = float(activations.square().mean())
-    if not (isfinite(unit) and unit > 0):
+    mean_square = float(activations.square().mean())
+    if not (isfinite(mean_square) and mean_square > 0):
         return None
     no_pixels, all_activations = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
     # the first term defines the grid of the picture for the loop, previews and report
@@ -110,8 +110,8 @@ def make_feature_inversion_problem(
     features = Term(
         measurement=activations,
         operator=operator,
-        fidelity=least_squares(unit),
-        likelihood=least_squares(unit),
+        fidelity=least_squares(mean_square),
+        likelihood=least_squares(mean_square),
         training_weight=all_activations,
         validation_mask=torch.zeros_like(all_activations),
         refit_weight=all_activations,

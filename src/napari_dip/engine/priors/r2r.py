@@ -227,9 +227,9 @@ class R2RPrior(Prior):
         self.filled_measurement = fill_with_local_mean(
             measurement * self.visible_mask, self.visible_mask, block
         )
-        self.deviation = noise.evaluate(_average_surroundings(self.filled_measurement)).sqrt()
+        self.std = noise.evaluate(_average_surroundings(self.filled_measurement)).sqrt()
         if reliability is not None:
-            self.deviation = self.deviation / reliability.sqrt()
+            self.std = self.std / reliability.sqrt()
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
         self.spectrum = (
@@ -254,11 +254,11 @@ class R2RPrior(Prior):
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
-        filled, deviation = window.crop(self.filled_measurement), window.crop(self.deviation)
-        noise = self._draw_white_noise(deviation, window.select_member(self.count_value), rng)
+        filled, std = window.crop(self.filled_measurement), window.crop(self.std)
+        noise = self._draw_white_noise(std, window.select_member(self.count_value), rng)
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
-        noise = noise * deviation
+        noise = noise * std
         return NetworkSample(
             filled + self.noise_strength * noise,
             loss_mask=window.crop(self.visible_mask),
@@ -266,10 +266,10 @@ class R2RPrior(Prior):
             target_noise=noise / self.noise_strength,
         )
 
-    def _draw_white_noise(self, deviation: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
+    def _draw_white_noise(self, std: Tensor, count: Tensor, rng: torch.Generator) -> Tensor:
         """Draw noise of variance 1, with the skewness of counts of value `count`."""
-        white = torch.empty_like(deviation).normal_(generator=rng)
-        expected = (deviation / count) ** 2
+        white = torch.empty_like(std).normal_(generator=rng)
+        expected = (std / count) ** 2
         is_low_count = expected < MIN_GAUSSIAN_COUNT
         if not bool(is_low_count.any()):
             return white

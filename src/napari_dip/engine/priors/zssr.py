@@ -131,9 +131,7 @@ class ZssrPrior(Prior):
         self._full_window = Window(start=(0,) * len(coarse), size=self._floor_to_multiple(coarse))
         self._coarse_picture = net.coarser(self._full_window.crop(measurement))
         lost_fraction = 1 - compute_white_noise_gain(net.coarser, net.factors).to(measurement)
-        self._added_deviation = (
-            lost_fraction.clamp(min=0) * noise.evaluate(self._coarse_picture)
-        ).sqrt()
+        self._added_std = (lost_fraction.clamp(min=0) * noise.evaluate(self._coarse_picture)).sqrt()
         size = (
             self._full_window.size
             if window is None
@@ -143,8 +141,8 @@ class ZssrPrior(Prior):
         rng = torch.Generator(measurement.device).manual_seed(
             0
         )  # the same for every validation loss
-        self._validation_picture = self._coarse_picture + self._added_deviation * _draw_normal(
-            self._added_deviation, rng
+        self._validation_picture = self._coarse_picture + self._added_std * _draw_normal(
+            self._added_std, rng
         )
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
@@ -164,10 +162,8 @@ class ZssrPrior(Prior):
             size=self._compute_coarse_size(self.window),
             mirrored=mirrored,
         )
-        deviation = coarse_window.crop(self._added_deviation)
-        network_input = coarse_window.crop(self._coarse_picture) + deviation * _draw_normal(
-            deviation, rng
-        )
+        std = coarse_window.crop(self._added_std)
+        network_input = coarse_window.crop(self._coarse_picture) + std * _draw_normal(std, rng)
         return NetworkSample(network_input, window=window, bypasses_operator=True)
 
     def make_prediction_input(self) -> NetworkSample:

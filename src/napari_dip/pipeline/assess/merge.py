@@ -56,7 +56,7 @@ class _MergedPixels:
 
     image: npt.NDArray[Any]
     result: npt.NDArray[Any]
-    deviation: npt.NDArray[Any]
+    std: npt.NDArray[Any]
     prediction: npt.NDArray[Any]
     residual: npt.NDArray[Any]
     shift: npt.NDArray[Any]
@@ -107,7 +107,7 @@ class ResultMerger:
         self,
         unit: WorkUnit,
         picture: StackArray,
-        deviation: StackArray,
+        std: StackArray,
         prediction: StackArray,
         outcome: UnitOutcome,
         learned: Mapping[str, StackArray] | None = None,
@@ -119,7 +119,7 @@ class ResultMerger:
         Parameters
         ----------
         unit : WorkUnit
-        picture, deviation : ndarray
+        picture, std : ndarray
             (channels, *grid of the result): restored picture and its standard deviation.
         prediction : ndarray
             (channels, *grid of the input): predicted measurement.
@@ -137,7 +137,7 @@ class ResultMerger:
             part_channel = unit.part, channel
             self.sums[0][part_channel] += picture[index]
             self.sums[1][part_channel] += picture[index].astype(np.float64) ** 2
-            self.sums[2][part_channel] += deviation[index].astype(np.float64) ** 2
+            self.sums[2][part_channel] += std[index].astype(np.float64) ** 2
             self.predictions[part_channel] += prediction[index]
             self.count[part_channel] += 1
 
@@ -151,7 +151,7 @@ class ResultMerger:
     def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
         """Return picture, deviation and prediction of all parts: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
-        return mean.astype(np.float32), self._compute_deviation(), prediction.astype(np.float32)
+        return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 
     def make_preview(self, unit: WorkUnit, picture: StackArray) -> npt.NDArray[np.float32]:
         """Return the whole image, with the current picture of a unit that is not finished."""
@@ -220,7 +220,7 @@ class ResultMerger:
         }
         return Restoration(
             image=pixels.image,
-            uncertainty=self._arrange_result(pixels.deviation),
+            uncertainty=self._arrange_result(pixels.std),
             stop=stop,
             best_iteration=first_outcome.best_iteration,
             history=first_outcome.history,
@@ -239,11 +239,11 @@ class ResultMerger:
         residual, shift = self._compute_residual(prediction)
         shift = shift * self._plan.recipe.task.spec.keeps_mean
         result = np.asarray(mean + shift, np.float32)
-        deviation = self._compute_deviation()
+        std = self._compute_std()
         if preserved_mask is not None:
             result = np.where(preserved_mask, self._stack, result)
-            noise = np.stack([self._compute_noise_deviation(c) for c in range(mean.shape[1])], 1)
-            deviation = np.where(preserved_mask, noise, deviation)
+            noise = np.stack([self._compute_noise_std(c) for c in range(mean.shape[1])], 1)
+            std = np.where(preserved_mask, noise, std)
         input_image = self._correct_input()
         image = convert_to_input_dtype(
             self._arrange_result(result),
@@ -258,7 +258,7 @@ class ResultMerger:
         return _MergedPixels(
             image=image,
             result=result,
-            deviation=deviation,
+            std=std,
             prediction=prediction,
             residual=residual,
             shift=shift,
@@ -375,20 +375,20 @@ class ResultMerger:
         """Return whether all channels of a unit have a result."""
         return bool((self.count[unit.part, list(unit.channels)] > 0).all())
 
-    def _compute_deviation(self) -> npt.NDArray[np.float32]:
+    def _compute_std(self) -> npt.NDArray[np.float32]:
         """Return the standard deviation; that of the noise where there is no result."""
-        deviation = np.empty(self._upscaled_stack.shape, np.float32)
+        std = np.empty(self._upscaled_stack.shape, np.float32)
         # part by part, since temporary arrays take 40 bytes per pixel
         for part, counts in enumerate(np.maximum(self._get_counts(), 1)):
             pictures, squares, variances = self.sums[:, part]
             spread = np.maximum(squares / counts - (pictures / counts) ** 2, 0)
-            deviation[part] = np.sqrt(variances / counts + spread)
+            std[part] = np.sqrt(variances / counts + spread)
         for part, channel in np.argwhere(self.count == 0):
-            deviation[part, channel] = self._compute_noise_deviation(int(channel))[part]
-        deviation[:, list(self._calibration.constant_channels)] = 0
-        return deviation
+            std[part, channel] = self._compute_noise_std(int(channel))[part]
+        std[:, list(self._calibration.constant_channels)] = 0
+        return std
 
-    def _compute_noise_deviation(self, channel: int) -> npt.NDArray[np.float32]:
+    def _compute_noise_std(self, channel: int) -> npt.NDArray[np.float32]:
         """Return the noise's standard deviation at each pixel of a channel of the result."""
         noise, signal = self._calibration.noise[channel], self._upscaled_stack[:, channel]
         return np.sqrt(

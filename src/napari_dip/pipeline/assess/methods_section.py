@@ -140,8 +140,8 @@ def _describe_noise_model(report: Report) -> str:
     if noise["model"] == "speckle":
         figures = f"relative standard deviation {_join_figures(noise.get('relative', [0]))}"
     elif noise["model"] == "gaussian":
-        deviations = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
-        figures = f"standard deviation {_join_figures(deviations)}"
+        stds = [max(0.0, variance) ** 0.5 for variance in noise["intercept"]]
+        figures = f"standard deviation {_join_figures(stds)}"
     else:
         gain, intercept = _join_figures(noise["gain"]), _join_figures(noise["intercept"])
         figures = f"variance = gain × intensity + intercept, gain {gain}, intercept {intercept}"

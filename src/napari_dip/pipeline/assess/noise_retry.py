@@ -102,7 +102,7 @@ def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> No
     cropped = residual[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
     parts = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
     smooth_variance = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM_PART_QUANTILE))
-    share = min(
+    fraction = min(
         MAX_RETRY_VARIANCE_FRACTION,
         max(
             smooth_variance / float(compute_noise_variance(noise, mean)),
@@ -110,7 +110,7 @@ def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> No
         ),
     )
     return replace(
-        noise.scale_to_white(share),
+        noise.scale_to_white(fraction),
         unreliable_reason=noise.unreliable_reason or UnreliableReason.TEXTURE,
         caution=None,
     )

@@ -171,14 +171,14 @@ class Calibration:
         """Return the calibration of the fitted pixels, which may have half the resolution."""
         if self.half_resolution is None:
             return self
-        share = compute_validation_fraction(
+        fraction = compute_validation_fraction(
             self.half_resolution.blind_spot_size, self.half_resolution.stack[0, 0].size
         )
         return replace(
             self,
             noise=self.half_resolution.noise,
             blind_spot_size=self.half_resolution.blind_spot_size,
-            validation_fraction=share,
+            validation_fraction=fraction,
             half_resolution=None,
         )
 

@@ -93,15 +93,15 @@ def _compute_black_clipping_bias(
     noise: NoiseEstimate, signals: FloatArray, low: float
 ) -> FloatArray:
     """Return the increase of the mean of each signal by clipping at black."""
-    dark_deviation = _compute_black_deviation(noise, low)
+    dark_std = _compute_black_deviation(noise, low)
     light = np.maximum(signals - low, 0)
-    if not dark_deviation:
+    if not dark_std:
         return np.zeros_like(light)
-    if _has_many_photons(noise, dark_deviation):
-        return _compute_mean_excess(-light, np.sqrt(dark_deviation**2 + noise.gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise, dark_deviation, light)
+    if _has_many_photons(noise, dark_std):
+        return _compute_mean_excess(-light, np.sqrt(dark_std**2 + noise.gain * light))
+    probabilities, counts = _compute_poisson_probabilities(noise, dark_std, light)
     bias: FloatArray = probabilities @ _compute_mean_excess(
-        -noise.gain * counts, np.full(len(counts), dark_deviation, np.float64)
+        -noise.gain * counts, np.full(len(counts), dark_std, np.float64)
     )
     return bias
 
@@ -126,13 +126,13 @@ def _compute_black_deviation(noise: NoiseEstimate, low: float) -> float:
     return sqrt(max(noise.gain * low + noise.intercept, 0.0))
 
 
-def _compute_mean_excess(above: FloatArray, deviation: FloatArray) -> FloatArray:
+def _compute_mean_excess(above: FloatArray, std: FloatArray) -> FloatArray:
     """Return the mean excess over a limit of normal values with means `above` the limit."""
     import torch
 
-    distance = torch.from_numpy(above / deviation)
+    distance = torch.from_numpy(above / std)
     tail = torch.exp(-(distance**2) / 2) / sqrt(2 * pi)
-    excess: FloatArray = deviation * (tail + distance * torch.special.ndtr(distance)).numpy()
+    excess: FloatArray = std * (tail + distance * torch.special.ndtr(distance)).numpy()
     return excess
 
 
@@ -140,8 +140,8 @@ def _compute_normal_tail(away: FloatArray) -> FloatArray:
     """Return the cumulative distribution function of the standard normal distribution."""
     import torch
 
-    share: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
-    return share
+    fraction: FloatArray = torch.special.ndtr(torch.from_numpy(np.asarray(away))).numpy()
+    return fraction
 
 
 def calibrate_clipping_limits(
@@ -174,10 +174,10 @@ def calibrate_clipping_limits(
             measured_fraction = float(
                 ((pixels <= limit) if side == 0 else (pixels >= limit)).mean()
             )
-            shares = np.interp(
+            fractions = np.interp(
                 signals, table.signals, _compute_clipped_fraction(noise, table.signals, side)
             )
-            predicted_fraction = float(shares.mean()) if len(shares) else 0.0
+            predicted_fraction = float(fractions.mean()) if len(fractions) else 0.0
             weights[side] = (
                 min(1.0, measured_fraction / predicted_fraction) if predicted_fraction > 0 else 1.0
             )
@@ -206,14 +206,14 @@ def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: i
         return _compute_normal_tail(
             (signals - limit) / np.sqrt(compute_noise_variance(noise, signals))
         )
-    light, dark_deviation = np.maximum(signals - limit, 0), _compute_black_deviation(noise, limit)
-    if not dark_deviation:
+    light, dark_std = np.maximum(signals - limit, 0), _compute_black_deviation(noise, limit)
+    if not dark_std:
         return np.zeros_like(light)
-    if _has_many_photons(noise, dark_deviation):
-        return _compute_normal_tail(-light / np.sqrt(dark_deviation**2 + noise.gain * light))
-    probabilities, counts = _compute_poisson_probabilities(noise, dark_deviation, light)
-    shares: FloatArray = probabilities @ _compute_normal_tail(-noise.gain * counts / dark_deviation)
-    return shares
+    if _has_many_photons(noise, dark_std):
+        return _compute_normal_tail(-light / np.sqrt(dark_std**2 + noise.gain * light))
+    probabilities, counts = _compute_poisson_probabilities(noise, dark_std, light)
+    fractions: FloatArray = probabilities @ _compute_normal_tail(-noise.gain * counts / dark_std)
+    return fractions
 
 
 def bound_clipping_bias(

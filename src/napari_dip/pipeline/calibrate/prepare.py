@@ -257,7 +257,7 @@ def _compute_intensity_range(plane: StackArray) -> tuple[float, float]:
 def select_validation_pixels(
     grid: tuple[int, ...],
     block: tuple[int, ...],
-    share: float,
+    fraction: float,
     seed: int,
     *,
     origin: tuple[int, ...] | None = None,
@@ -268,7 +268,7 @@ def select_validation_pixels(
 
     Parameters
     ----------
-    grid, block, share, seed, origin, patch
+    grid, block, fraction, seed, origin, patch
         As for `draw_validation_centres`; the share is doubled if it gives too few pixels.
     allowed : Tensor or None
         (1, 1, *grid), 1 where a validation pixel may lie; None: everywhere.
@@ -281,12 +281,12 @@ def select_validation_pixels(
     from napari_dip.engine.prior import draw_validation_centres
 
     while True:
-        centres = draw_validation_centres(grid, block, share, seed, origin, patch)
+        centres = draw_validation_centres(grid, block, fraction, seed, origin, patch)
         if allowed is not None:
             centres = centres.to(allowed.device) * allowed
-        if share >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:
+        if fraction >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:
             return centres
-        share *= 2
+        fraction *= 2
 
 
 def compute_output_decay(iterations: int) -> float:

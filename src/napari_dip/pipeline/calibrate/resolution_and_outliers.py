@@ -96,15 +96,15 @@ def halve_oversampled(
     checks = (is_oversampled(torch.from_numpy(stack[:, c]), noise[c]) for c in varied)
     if not camera and (min(block) < MIN_OVERSAMPLED_BLOCK or not all(checks)):
         return None
-    half = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
+    half_size_stack = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
     noises = tuple(
         item if c in constant else halve_noise_estimate(item) for c, item in enumerate(noise)
     )
     measured = compute_blind_spot_size(
-        [noises[c] for c in varied], (half.shape[-2], half.shape[-1])
+        [noises[c] for c in varied], (half_size_stack.shape[-2], half_size_stack.shape[-1])
     )
     return HalfResolutionInput(
-        stack=half,
+        stack=half_size_stack,
         noise=noises,
         blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLOCK) for side in measured),
     )
@@ -121,8 +121,10 @@ def replace_half_resolution(calibration: Calibration, stack: StackArray) -> Cali
 
     from napari_dip.engine.noise.oversampling import halve_resolution
 
-    half = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
-    return replace(calibration, half_resolution=replace(calibration.half_resolution, stack=half))
+    half_size_stack = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
+    return replace(
+        calibration, half_resolution=replace(calibration.half_resolution, stack=half_size_stack)
+    )
 
 
 def compute_outlier_limits(

@@ -116,12 +116,12 @@ def finalize_plan(
         plan, task_plan, inspection, noise_reason or explain_fallback(calibration)
     )
     volume = layout.is_volume
-    fit_config, budget_notes = choose_fit_config(
+    fit_config, fit_config_notes = choose_fit_config(
         plan.recipe, task_plan, plan.source, prior_key, volume=volume
     )
     if why or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
-        notes = tuple(dict.fromkeys((*kept_notes, *budget_notes)))
+        notes = tuple(dict.fromkeys((*kept_notes, *fit_config_notes)))
     fit_config = replace(fit_config, prior_reason=why)
     headers = plan.recipe, plan.source, plan.extra_headers, layout
     tiles = plan.tiles
@@ -147,7 +147,7 @@ def finalize_plan(
             notes, network = (*notes, make_note("series-unfit", why=misfit)), None
         else:
             units = make_inference_units(units, fit_config)
-    half = plan.has_bfloat16
+    uses_bfloat16 = plan.has_bfloat16
     grid = compute_fit_grid(*headers, plan.tiles)
     return RunPlan(
         recipe=plan.recipe,
@@ -157,15 +157,17 @@ def finalize_plan(
         device=plan.device,
         threads=plan.threads,
         fit_config=fit_config,
-        peak_bytes=estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=half)[1],
+        peak_bytes=estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)[
+            1
+        ],
         costs=estimate_costs(
-            grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=half
+            grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=uses_bfloat16
         ),
         layout=layout,
         notes=notes,
         extra_headers=plan.extra_headers,
         tiles=tiles,
-        has_bfloat16=half,
+        has_bfloat16=uses_bfloat16,
         network=network,
         regions=regions,
     )

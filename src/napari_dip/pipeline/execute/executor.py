@@ -320,15 +320,15 @@ class Executor:
             outcome = replace(outcome, stop=make_stop(reason))
         picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)
-        deviation = growth * compute_uncertainty(prepared_fit, self._calibration, result)
+        std = growth * compute_uncertainty(prepared_fit, self._calibration, result)
         prediction = predict_measurement(
             prepared_fit, self._calibration, result.network_estimate, result.estimate
         )
-        self._merger.add(unit, picture, deviation, prediction, outcome, learned)
+        self._merger.add(unit, picture, std, prediction, outcome, learned)
         if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
         if self._save_result is not None:
-            estimates = picture, deviation, prediction
+            estimates = picture, std, prediction
             self._save_result(
                 unit.id, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned)
             )

@@ -282,8 +282,8 @@ def make_fit_input(
             )
     fit_input = FitInput(
         measurement=measurement * measured_mask,
-        zero=torch.from_numpy(-offset / scale)[None].to(device),
-        unit=torch.from_numpy(1 / scale)[None].to(device),
+        intensity_offset=torch.from_numpy(-offset / scale)[None].to(device),
+        intensity_scale=torch.from_numpy(1 / scale)[None].to(device),
         noise=FitNoise(
             variance=noise,
             level=float(noise.evaluate(measurement).mean().sqrt()),
@@ -348,10 +348,10 @@ def _add_neighbour_frames(
     previous_frame = None
     if (
         frames.previous_picture is not None
-        and frames.previous_deviation is not None
+        and frames.previous_std is not None
         and frames.previous_mask is not None
     ):
-        variance = torch.from_numpy((frames.previous_deviation / scale) ** 2)[None].to(measurement)
+        variance = torch.from_numpy((frames.previous_std / scale) ** 2)[None].to(measurement)
         valid = torch.from_numpy(frames.previous_mask)[None, None].to(measurement)
         previous_frame = PreviousFrame(
             picture=convert_to_network_units(frames.previous_picture),
@@ -430,9 +430,9 @@ def compute_uncertainty(
     variance = finished.log_variance.exp()
     if blind.log_variance is not None:
         variance = _compute_variance_factor(fit, blind) * variance
-    deviation = variance[0].sqrt().cpu().numpy()
-    scale = shape_channel_values(calibration.scale, fit.unit.channels, deviation.ndim)
-    return np.asarray(deviation * scale, np.float32)
+    std = variance[0].sqrt().cpu().numpy()
+    scale = shape_channel_values(calibration.scale, fit.unit.channels, std.ndim)
+    return np.asarray(std * scale, np.float32)
 
 
 def _compute_variance_factor(fit: PreparedFit, network_estimate: Estimate) -> Tensor:

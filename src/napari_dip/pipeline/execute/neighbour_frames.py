@@ -116,7 +116,7 @@ class NeighbourFrames:
     neighbours : ndarray or None
         (2 C, *grid): the noisy frames, or planes of a stack, before and after. The first and the
         last frame have their only neighbour twice.
-    previous_picture, previous_deviation : ndarray or None
+    previous_picture, previous_std : ndarray or None
         (C, *grid): the restored previous frame and its standard deviation.
     previous_mask : ndarray or None
         (*grid): 1 where the previous frame covers this one.
@@ -124,7 +124,7 @@ class NeighbourFrames:
 
     neighbours: StackArray | None = None
     previous_picture: StackArray | None = None
-    previous_deviation: StackArray | None = None
+    previous_std: StackArray | None = None
     previous_mask: StackArray | None = None
 
 
@@ -160,14 +160,14 @@ class NeighbourFrameProvider:
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
         if self._uses_previous_frame(unit) and unit.previous_part is not None:
-            picture, deviation = self._merge.get_finished_part(unit.previous_part, channels)
+            picture, std = self._merge.get_finished_part(unit.previous_part, channels)
             drift = self._get_drift(unit, unit.previous_part).rescale(
                 stack.shape[2:], picture.shape[1:]
             )
             frames = replace(
                 frames,
                 previous_picture=drift.apply(picture),
-                previous_deviation=np.abs(drift.apply(deviation)),
+                previous_std=np.abs(drift.apply(std)),
                 previous_mask=drift.make_visible_mask(picture.shape[1:]),
             )
         return frames

@@ -106,7 +106,7 @@ class RunMonitor:
         tracker.steps = [step for step in tracker.steps if step.is_started]
         for step in tracker.steps:
             if not step.is_finished:
-                step.finish(None if step.share else now)
+                step.finish(None if step.fraction else now)
         self._units = tuple(units or plan.units)
         self._plan = plan
         self._iterations = [
@@ -213,9 +213,9 @@ class RunMonitor:
         if not ending.is_started:
             if not inference.is_started:
                 inference.start(since)
-            remaining = (1 - inference.share) * inference.planned
-            share = remaining / max(remaining + ending.planned, MIN_STEP_SECONDS)
-            since += share * (now - since)
+            remaining = (1 - inference.fraction) * inference.planned
+            fraction = remaining / max(remaining + ending.planned, MIN_STEP_SECONDS)
+            since += fraction * (now - since)
             inference.finish(since)
             ending.start(since)
         ending.finish(now)
@@ -323,14 +323,14 @@ class RunMonitor:
         if not progress.inference_fraction:
             if total:
                 iterations.update(now, progress.iteration / total)
-            if iterations.share < 1:
+            if iterations.fraction < 1:
                 return
         iterations.finish()
         if not inference.is_started:
             inference.start(iterations.last_update)
         if progress.inference_fraction:
             inference.update(now, progress.inference_fraction)
-        if inference.share > COMPLETE_FRACTION or not inference.planned:
+        if inference.fraction > COMPLETE_FRACTION or not inference.planned:
             inference.finish()
             if not ending.is_started:
                 ending.start(now)

@@ -47,7 +47,7 @@ class BlendedRegion(NamedTuple):
 
     Attributes
     ----------
-    picture, deviation : ndarray
+    picture, std : ndarray
         Restored picture and its standard deviation, on the grid of the result.
     measurement, prediction : ndarray
         Measured and predicted pixels, on the grid of the image.
@@ -56,7 +56,7 @@ class BlendedRegion(NamedTuple):
     """
 
     picture: npt.NDArray[np.float64]
-    deviation: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
     measurement: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.float64]
     input_mask: npt.NDArray[np.bool_]
@@ -182,7 +182,7 @@ class TileBlender:
                     convert_to_input_dtype(result_pixels, array, plan, keeps_input),
                     result_band,
                 ),
-                (images[1], self._arrange_axes(blended.deviation, result_band), result_band),
+                (images[1], self._arrange_axes(blended.std, result_band), result_band),
                 (images[2], self._arrange_axes(residual, band), band),
             ):
                 output[region.get_slices(plan.source.axes)] = band_pixels
@@ -233,11 +233,11 @@ class TileBlender:
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
             upscaled = np.repeat(upscaled, factor, axis)
         upscaled = upscaled[:, *inside]
-        deviations = [
+        stds = [
             np.sqrt(compute_noise_variance(noise, upscaled[c]))
             for c, noise in enumerate(self._noise)
         ]
-        return upscaled, np.stack(deviations)
+        return upscaled, np.stack(stds)
 
 
 def _has_overlap(tile: Tile, place: Tile) -> bool:
@@ -308,7 +308,7 @@ def assemble_restoration(
         )
     if len(plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(plan.regions)))
-    picture, deviation, residual = (_load_if_small(image) for image in written)
+    picture, std, residual = (_load_if_small(image) for image in written)
     report |= {
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
@@ -322,9 +322,7 @@ def assemble_restoration(
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
     report["fit"]["axes"] = plan.layout.grid
     report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
-    return replace(
-        restoration, image=picture, uncertainty=deviation, residual=residual, report=report
-    )
+    return replace(restoration, image=picture, uncertainty=std, residual=residual, report=report)
 
 
 def _merge_sample_regions(
@@ -340,7 +338,7 @@ def _merge_sample_regions(
     merger = ResultMerger(replace(sample, calibration=calibration, stack=stack))
     merger.sums[0] = [blended_region.picture for blended_region in blended]
     merger.sums[1] = merger.sums[0] ** 2
-    merger.sums[2] = [blended_region.deviation**2 for blended_region in blended]
+    merger.sums[2] = [blended_region.std**2 for blended_region in blended]
     merger.predictions[...] = [blended_region.prediction for blended_region in blended]
     merger.count[...] = 1
     merger.outcomes.extend(outcomes)

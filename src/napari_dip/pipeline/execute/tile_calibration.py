@@ -62,8 +62,8 @@ class TileStatistics:
         That is the largest standard deviation, summed over channels. Each channel is divided by its
         maximum over all tiles.
         """
-        share = self.spread / np.maximum(self.spread.max(0), 1e-30)
-        return tiles[int(share.sum(1).argmax())]
+        fraction = self.spread / np.maximum(self.spread.max(0), 1e-30)
+        return tiles[int(fraction.sum(1).argmax())]
 
 
 def open_plan_inputs(plan: Plan, stamps: FileStamps) -> dict[str, Any]:

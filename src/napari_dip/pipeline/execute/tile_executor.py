@@ -204,9 +204,7 @@ class TileExecutor:
         """Save the result of a tile; keep it in memory only if the user ended it early."""
         if ended is Control.DISCARD or (ended is Control.KEEP and not merger.outcomes):
             return ended
-        mean, deviation, prediction = (
-            tile.join_planes(estimate) for estimate in merger.get_estimates()
-        )
+        mean, std, prediction = (tile.join_planes(estimate) for estimate in merger.get_estimates())
         weighted_residual = tile.compute_weights() * (
             tile.join_planes(merger.image.stack) - prediction.astype(np.float64)
         )
@@ -216,7 +214,7 @@ class TileExecutor:
         has_same_prediction = np.array_equal(mean, prediction)
         tile_result = UnitResult(
             outcomes=tuple(merger.outcomes),
-            estimates=(mean, deviation) if has_same_prediction else (mean, deviation, prediction),
+            estimates=(mean, std) if has_same_prediction else (mean, std, prediction),
             residual_sums=tuple(float(residual_sum) for residual_sum in residual_sums),
         )
         is_ended_early = ended is Control.KEEP

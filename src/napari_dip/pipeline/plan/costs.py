@@ -164,8 +164,8 @@ def _count_multiplications(widths: tuple[int, ...], dims: int) -> float:
     total: float = 2 * finest**2  # second layer of the first scale, and the last
     total += coarsest**2 * shrink ** (len(widths) - 1)
     for scale, (finer, coarser) in enumerate(pairwise(widths)):
-        share = shrink**scale
-        total += (finer + coarser) * finer * share + finer * coarser * share * shrink
+        fraction = shrink**scale
+        total += (finer + coarser) * finer * fraction + finer * coarser * fraction * shrink
     return taps * total
 
 
@@ -294,10 +294,10 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    share = (
+    fraction = (
         NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].network_input.is_random else 1.0
     )
-    return THREAD_RATE * threads * (min(share, VOLUME_RATE_FACTOR) if dims > 2 else share)
+    return THREAD_RATE * threads * (min(fraction, VOLUME_RATE_FACTOR) if dims > 2 else fraction)
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:

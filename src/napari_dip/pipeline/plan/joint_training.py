@@ -112,7 +112,7 @@ def choose_members(
         relative_place = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
         free = [side - crop_side for side, crop_side in zip(grid, size, strict=True)]
         origin = tuple(
-            round(space * share) for space, share in zip(free, relative_place, strict=True)
+            round(space * fraction) for space, fraction in zip(free, relative_place, strict=True)
         )
         members.append(Member(part, origin, size, *get_neighbour_parts(part, parts, stride)))
     return tuple(members)

@@ -167,5 +167,5 @@ def _compute_blend_ramp(
 ) -> npt.NDArray[np.float64]:
     """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
     ramp = reach * (1 - 2 * ZERO_WEIGHT_FRACTION)
-    share = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
-    return np.asarray(np.sin(np.pi / 2 * share) ** 2)
+    fraction = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
+    return np.asarray(np.sin(np.pi / 2 * fraction) ** 2)

@@ -204,9 +204,9 @@ class ResultStore:
             merger.outcomes.append(outcome)
             return
         groups = group_tensors(read_tensors(self._get_path(unit.id)))
-        picture, deviation, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
+        picture, std, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
         learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
-        merger.add(unit, picture, deviation, prediction, outcome, learned)
+        merger.add(unit, picture, std, prediction, outcome, learned)
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

@@ -238,7 +238,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         scale=None,
         units=None,
     )
-    units, half = list_training_units(first, members), first.has_bfloat16
+    units, uses_bfloat16 = list_training_units(first, members), first.has_bfloat16
     plan = RunPlan(
         recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
         task_plan=first.task_plan,
@@ -249,12 +249,17 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         fit_config=first.fit_config,
         peak_bytes=first.peak_bytes,
         costs=estimate_costs(
-            members[0].size, units, first.device, threads, first.fit_config, uses_bfloat16=half
+            members[0].size,
+            units,
+            first.device,
+            threads,
+            first.fit_config,
+            uses_bfloat16=uses_bfloat16,
         ),
         layout=layout,
         notes=first.notes,
         extra_headers=first.extra_headers,
-        has_bfloat16=half,
+        has_bfloat16=uses_bfloat16,
     )
     return CalibratedImage(
         plan=plan,

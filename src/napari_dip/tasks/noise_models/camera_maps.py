@@ -112,17 +112,17 @@ class CameraCorrection:
 
         from napari_dip.engine.priors.r2r import average_in_plane
 
-        share = self.median_variance / (
+        fraction = self.median_variance / (
             self.median_variance + torch.from_numpy(self.excess_variance)
         )
         pixels = torch.from_numpy(stack)
-        local_mean = average_in_plane(pixels * share, LOCAL_MEAN_SIDE) / average_in_plane(
-            share, LOCAL_MEAN_SIDE
+        local_mean = average_in_plane(pixels * fraction, LOCAL_MEAN_SIDE) / average_in_plane(
+            fraction, LOCAL_MEAN_SIDE
         )
         return np.asarray(
             torch.where(
-                share * MIN_HOT_VARIANCE_RATIO < 1,
-                torch.lerp(local_mean, pixels, share.sqrt()),
+                fraction * MIN_HOT_VARIANCE_RATIO < 1,
+                torch.lerp(local_mean, pixels, fraction.sqrt()),
                 pixels,
             )
         )

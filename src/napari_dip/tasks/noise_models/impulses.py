@@ -226,8 +226,8 @@ def _find_salt_and_pepper(values: Plane, threshold_sigmas: float, min_sigma: flo
         is_far = relative_deviation > min(
             threshold_sigmas, _compute_normal_quantile(far_fraction / ODDS)
         )
-        share = float(has_value.mean())
-        chances = [math.comb(8, k) * share**k * (1 - share) ** (8 - k) for k in range(9)]
+        fraction = float(has_value.mean())
+        chances = [math.comb(8, k) * fraction**k * (1 - fraction) ** (8 - k) for k in range(9)]
         max_neighbours = next(
             k for k in range(9) if sum(chances[k + 1 :]) < MAX_CLUSTER_PROBABILITY
         )

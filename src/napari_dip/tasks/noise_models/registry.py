@@ -168,17 +168,17 @@ def _measure_impulse_fraction(plane: npt.NDArray[np.float32]) -> float:
     from napari_dip.tasks.noise_models.impulses import compute_local_median, find_impulses
 
     impulses = find_impulses(plane, threshold_sigmas=HINT_IMPULSE_SIGMAS, passes=1)
-    share = float(impulses.mean())
-    if share < MIN_IMPULSE_FRACTION:
+    fraction = float(impulses.mean())
+    if fraction < MIN_IMPULSE_FRACTION:
         return 0.0
     if (
         float(find_impulses(plane, threshold_sigmas=2 * HINT_IMPULSE_SIGMAS, passes=1).mean())
-        < MIN_FAR_IMPULSE_FRACTION * share
+        < MIN_FAR_IMPULSE_FRACTION * fraction
     ):
         return 0.0
     order = compute_local_median(plane).argsort(axis=None, kind="stable")
     quarters = [float(impulses.ravel()[members].mean()) for members in np.array_split(order, 4)]
-    return share if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * share else 0.0
+    return fraction if min(quarters) > MIN_QUARTER_IMPULSE_FRACTION * fraction else 0.0
 
 
 def _accept(*_: object) -> None:

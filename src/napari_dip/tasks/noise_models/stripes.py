@@ -70,8 +70,8 @@ def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
     if not selected:
         return make_note("stripes-none")
     rows = sum(stripes.axis == -2 for stripes in selected) * 2 >= len(selected)
-    deviation = float(np.mean([stripes.deviation for stripes in selected]))
-    return make_note("stripes-found", rows=rows, deviation=deviation)
+    std = float(np.mean([stripes.std for stripes in selected]))
+    return make_note("stripes-found", rows=rows, std=std)
 
 
 def remove_stripes(fit_input: FitInput) -> FitInput:
@@ -97,7 +97,7 @@ def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     if fit_input.removed is None:
         return problem
     first, *other_terms = problem.terms
-    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.unit))
+    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.intensity_scale))
     return replace(problem, terms=(first, *other_terms))
 
 
@@ -136,7 +136,7 @@ class StripeOffsets:
         -2 for offsets of rows, -1 for offsets of columns.
     offsets : ndarray
         One per line, with mean zero.
-    deviation : float
+    std : float
         Measured standard deviation of the offsets.
     variance_ratio : float
         Variance of the offsets divided by that of a line's mean by pixel noise.
@@ -144,7 +144,7 @@ class StripeOffsets:
 
     axis: int
     offsets: FloatArray
-    deviation: float
+    std: float
     variance_ratio: float
 
     def expand_to_plane(self) -> FloatArray:
@@ -226,7 +226,7 @@ def _estimate_line_offsets(values: FloatArray, axis: int) -> StripeOffsets | Non
     return StripeOffsets(
         axis=axis,
         offsets=offsets,
-        deviation=variance**0.5,
+        std=variance**0.5,
         variance_ratio=variance / max(mean_variance, 1e-30),
     )
 
@@ -274,8 +274,8 @@ def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     weight = mask * np.minimum(flatness[1:], flatness[:-1])
     values = np.nan_to_num(differences)
     for _ in range(REWEIGHTING_ROUNDS):
-        deviation = (values - step) / max(BISQUARE * width, 1e-30)
-        robust_weight = weight * np.maximum(1 - deviation**2, 0) ** 2
+        std = (values - step) / max(BISQUARE * width, 1e-30)
+        robust_weight = weight * np.maximum(1 - std**2, 0) ** 2
         step = (robust_weight * values).sum(1, keepdims=True) / np.maximum(
             robust_weight.sum(1, keepdims=True), 1e-30
         )

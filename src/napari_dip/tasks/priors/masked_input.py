@@ -138,11 +138,11 @@ def refuse_marks(
 
 def is_scattered(holes: BoolArray) -> bool:
     """Return whether missing pixels (Y, X) are scattered singly rather than in shapes."""
-    share = float(holes.mean())
-    variance = share * (1 - share)
+    fraction = float(holes.mean())
+    variance = fraction * (1 - fraction)
     if not variance:
         return True
-    centred = holes - share
+    centred = holes - fraction
     along_y = float((centred[1:] * centred[:-1]).mean())
     along_x = float((centred[:, 1:] * centred[:, :-1]).mean())
     return max(along_y, along_x) < MIN_SHAPE_CORRELATION * variance

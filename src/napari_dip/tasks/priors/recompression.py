@@ -137,9 +137,16 @@ def _make_compression(fit_input: FitInput) -> JpegCompression:
 
 def _to_grey_levels(fit_input: FitInput, picture: Tensor) -> Tensor:
     """Convert network units to 8-bit grey levels."""
-    return (picture - fit_input.zero) / fit_input.unit * fit_input.extra_inputs["jpeg_levels"]
+    return (
+        (picture - fit_input.intensity_offset)
+        / fit_input.intensity_scale
+        * fit_input.extra_inputs["jpeg_levels"]
+    )
 
 
 def _to_network_units(fit_input: FitInput, levels: Tensor) -> Tensor:
     """Convert 8-bit grey levels to network units."""
-    return levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.unit + fit_input.zero
+    return (
+        levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.intensity_scale
+        + fit_input.intensity_offset
+    )
