@@ -145,10 +145,10 @@ def make_validated_mixture(
         numerator = (
             (fit_input.measurement - expected) * step * precision
         ).sum() + PRIOR_NETWORK_FRACTION * NETWORK_FRACTION_PRECISION
-        fraction = (
+        network_weight = (
             numerator / ((step.square() * precision).sum() + NETWORK_FRACTION_PRECISION)
         ).clamp(0, 1)
-        mean = guess.best + fraction * (estimate.mean - guess.best) + validation_change
+        mean = guess.best + network_weight * (estimate.mean - guess.best) + validation_change
         return estimate._replace(mean=mean if dark is None else mean.maximum(dark))
 
     return mix

@@ -306,9 +306,8 @@ class InvertFeatures(Task):
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
-    return fit_input.intensity_offset + black * fit_input.intensity_scale, (
-        white - black
-    ) * fit_input.intensity_scale
+    scale, offset = fit_input.intensity_scale, fit_input.intensity_offset
+    return offset + black * scale, (white - black) * scale
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

@@ -147,7 +147,7 @@ def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: i
     found = find_lines(seen)
     assert found is not None
     assert found.axis == axis - 2
-    assert found.deviation == pytest.approx(deviation, rel=0.3)
+    assert found.std == pytest.approx(deviation, rel=0.3)
     assert np.std(found.offsets - offsets) < 0.5 * deviation
     assert abs(found.offsets.mean()) < 1e-9
 

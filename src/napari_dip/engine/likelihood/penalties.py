@@ -120,7 +120,7 @@ def _iter_differences(image: Tensor) -> Iterator[Tensor]:
 
 def _require_positive(scale: float) -> None:
     if not scale > 0:  # also catches nan
-        raise ValueError(f"`unit` must be above 0, but is {scale!r}.")
+        raise ValueError(f"`scale` must be above 0, but is {scale!r}.")
 
 
 def quadratic_proximity(picture: Tensor, scale: float) -> Penalty:

@@ -242,10 +242,10 @@ def _measure_periodicity(planes: Tensor) -> float:
     local_mean = avg_pool1d(
         columns[None, None], DETREND_COLUMNS, 1, DETREND_COLUMNS // 2, count_include_pad=False
     )[0, 0]
-    stds = columns / local_mean.clamp(min=1e-300) - 1
-    window = torch.hann_window(len(stds) + 2, periodic=False, dtype=stds.dtype)[1:-1]
-    power = torch.fft.rfft(stds * window).abs().square()
-    power = power[torch.fft.rfftfreq(len(stds)) > MIN_PERIOD_FREQUENCY]
+    deviations = columns / local_mean.clamp(min=1e-300) - 1
+    window = torch.hann_window(len(deviations) + 2, periodic=False, dtype=deviations.dtype)[1:-1]
+    power = torch.fft.rfft(deviations * window).abs().square()
+    power = power[torch.fft.rfftfreq(len(deviations)) > MIN_PERIOD_FREQUENCY]
     return float(power.max() / power.median().clamp(min=1e-300))
 
 

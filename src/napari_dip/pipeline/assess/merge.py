@@ -149,7 +149,7 @@ class ResultMerger:
         return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
-        """Return picture, deviation and prediction of all parts: (N, C, *grid) each."""
+        """Return picture, standard deviation and prediction of all parts: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 

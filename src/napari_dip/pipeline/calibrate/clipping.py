@@ -93,7 +93,7 @@ def _compute_black_clipping_bias(
     noise: NoiseEstimate, signals: FloatArray, low: float
 ) -> FloatArray:
     """Return the increase of the mean of each signal by clipping at black."""
-    dark_std = _compute_black_deviation(noise, low)
+    dark_std = _compute_black_std(noise, low)
     light = np.maximum(signals - low, 0)
     if not dark_std:
         return np.zeros_like(light)
@@ -121,7 +121,7 @@ def _compute_poisson_probabilities(
     return np.exp(counts * np.log(photons) - photons - factorials), counts
 
 
-def _compute_black_deviation(noise: NoiseEstimate, low: float) -> float:
+def _compute_black_std(noise: NoiseEstimate, low: float) -> float:
     """Return the standard deviation of the noise at black."""
     return sqrt(max(noise.gain * low + noise.intercept, 0.0))
 
@@ -206,7 +206,7 @@ def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: i
         return _compute_normal_tail(
             (signals - limit) / np.sqrt(compute_noise_variance(noise, signals))
         )
-    light, dark_std = np.maximum(signals - limit, 0), _compute_black_deviation(noise, limit)
+    light, dark_std = np.maximum(signals - limit, 0), _compute_black_std(noise, limit)
     if not dark_std:
         return np.zeros_like(light)
     if _has_many_photons(noise, dark_std):
@@ -240,7 +240,7 @@ def bound_clipping_bias(
     for position, noise in _iter_clipped_channels(plan, calibration, range(stack.shape[1])):
         pixels, (low, high) = stack[:, position], noise.clipping_limits
         if isfinite(low):
-            raised += float((pixels <= low).mean()) * _compute_black_deviation(noise, low)
+            raised += float((pixels <= low).mean()) * _compute_black_std(noise, low)
         if isfinite(high):
             lowered += float((pixels >= high).mean()) * float(
                 np.sqrt(compute_noise_variance(noise, high))
@@ -251,7 +251,7 @@ def bound_clipping_bias(
 def correct_clipping(
     plan: Plan, calibration: Calibration, unit: WorkUnit, picture: Picture
 ) -> tuple[Picture, Picture]:
-    """Return the signal behind an estimated mean measurement, and the growth of its deviation.
+    """Return the signal behind an estimated mean measurement, and the growth of its std.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def list_corrected_limits(plan: Plan, calibration: Calibration) -> tuple[float, 
     limits = set()
     for _, noise in _iter_clipped_channels(plan, calibration, range(len(calibration.noise))):
         low, high = noise.clipping_limits
-        if isfinite(low) and _compute_black_deviation(noise, low) > 0:
+        if isfinite(low) and _compute_black_std(noise, low) > 0:
             limits.add(low)
         if isfinite(high):
             limits.add(high)

@@ -149,6 +149,7 @@ def finalize_plan(
             units = make_inference_units(units, fit_config)
     uses_bfloat16 = plan.has_bfloat16
     grid = compute_fit_grid(*headers, plan.tiles)
+    _, peak_bytes = estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
     return RunPlan(
         recipe=plan.recipe,
         task_plan=task_plan,
@@ -157,9 +158,7 @@ def finalize_plan(
         device=plan.device,
         threads=plan.threads,
         fit_config=fit_config,
-        peak_bytes=estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)[
-            1
-        ],
+        peak_bytes=peak_bytes,
         costs=estimate_costs(
             grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=uses_bfloat16
         ),

@@ -228,7 +228,7 @@ class TileBlender:
     def _substitute_input(
         self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the upscaled input and its noise as picture and deviation of a missing tile."""
+        """Return the upscaled input and its noise: picture and std of a missing tile."""
         upscaled = measured
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
             upscaled = np.repeat(upscaled, factor, axis)

@@ -294,10 +294,12 @@ def _estimate_operation_rate(fit_config: FitConfig, dims: int, device: str, thre
     """Return the floating-point operations per second, in single precision."""
     if device != "cpu":
         return GPU_RATE
-    fraction = (
+    rate_factor = (
         NORMALISED_RATE_FACTOR if PRIOR_SPECS[fit_config.prior_key].network_input.is_random else 1.0
     )
-    return THREAD_RATE * threads * (min(fraction, VOLUME_RATE_FACTOR) if dims > 2 else fraction)
+    return (
+        THREAD_RATE * threads * (min(rate_factor, VOLUME_RATE_FACTOR) if dims > 2 else rate_factor)
+    )
 
 
 def _uses_bfloat16(grid: tuple[int, ...], fit_config: FitConfig) -> bool:

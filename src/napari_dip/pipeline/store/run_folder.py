@@ -230,7 +230,9 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
         SHA-256 of the pixels of each input.
     """
     fit_config = asdict(plan.fit_config)
-    fit_config["prior"] = fit_config.pop("prior_key")  # under the keys of earlier run folders
+    fit_config["prior"] = fit_config.pop(
+        "prior_key"
+    )  # this key and "budget": as in run folders of 0.1
     return {
         **get_pixel_versions(),
         "recipe": plan.recipe.to_dict(),

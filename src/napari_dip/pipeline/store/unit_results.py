@@ -57,7 +57,7 @@ class UnitResult:
     ----------
     outcomes : tuple of UnitOutcome
     estimates : tuple of ndarray
-        Picture, deviation and prediction, float32 in the image's units; empty for joint training.
+        Picture, std and prediction, float32 in the image's units; empty for joint training.
         Without a prediction, it equals the picture.
     learned : mapping of str to ndarray
         Learned parameters of a fit, such as a PSF.
@@ -155,7 +155,7 @@ class ResultStore:
         return tuple(self._read_metadata(name)["residual_sums"])
 
     def open_estimates(self, name: str) -> tuple[StackArray, ...]:
-        """Return picture, deviation and prediction, memory-mapped if they are on disk."""
+        """Return picture, standard deviation and prediction, memory-mapped if they are on disk."""
         if name in self._memory:
             arrays = {key: tensor.numpy() for key, tensor in self._memory[name][0].items()}
         else:

@@ -112,17 +112,17 @@ class CameraCorrection:
 
         from napari_dip.engine.priors.r2r import average_in_plane
 
-        fraction = self.median_variance / (
+        weight = self.median_variance / (
             self.median_variance + torch.from_numpy(self.excess_variance)
         )
         pixels = torch.from_numpy(stack)
-        local_mean = average_in_plane(pixels * fraction, LOCAL_MEAN_SIDE) / average_in_plane(
-            fraction, LOCAL_MEAN_SIDE
+        local_mean = average_in_plane(pixels * weight, LOCAL_MEAN_SIDE) / average_in_plane(
+            weight, LOCAL_MEAN_SIDE
         )
         return np.asarray(
             torch.where(
-                fraction * MIN_HOT_VARIANCE_RATIO < 1,
-                torch.lerp(local_mean, pixels, fraction.sqrt()),
+                weight * MIN_HOT_VARIANCE_RATIO < 1,
+                torch.lerp(local_mean, pixels, weight.sqrt()),
                 pixels,
             )
         )

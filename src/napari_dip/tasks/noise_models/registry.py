@@ -143,7 +143,7 @@ def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[Note, ...]:
         notes.append(make_note("impulses-likely", share=impulses))
     lines = find_clear_stripes(plane)
     if lines is not None:
-        facts = {"rows": lines.axis == -2, "deviation": lines.deviation}
+        facts = {"rows": lines.axis == -2, "deviation": lines.std}
         notes.append(make_note("stripes-likely", **facts))
     return tuple(notes)
 

@@ -71,7 +71,7 @@ def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
         return make_note("stripes-none")
     rows = sum(stripes.axis == -2 for stripes in selected) * 2 >= len(selected)
     std = float(np.mean([stripes.std for stripes in selected]))
-    return make_note("stripes-found", rows=rows, std=std)
+    return make_note("stripes-found", rows=rows, deviation=std)
 
 
 def remove_stripes(fit_input: FitInput) -> FitInput:
@@ -274,8 +274,8 @@ def _measure_line_steps(across: FloatArray) -> tuple[FloatArray, float]:
     weight = mask * np.minimum(flatness[1:], flatness[:-1])
     values = np.nan_to_num(differences)
     for _ in range(REWEIGHTING_ROUNDS):
-        std = (values - step) / max(BISQUARE * width, 1e-30)
-        robust_weight = weight * np.maximum(1 - std**2, 0) ** 2
+        residual = (values - step) / max(BISQUARE * width, 1e-30)
+        robust_weight = weight * np.maximum(1 - residual**2, 0) ** 2
         step = (robust_weight * values).sum(1, keepdims=True) / np.maximum(
             robust_weight.sum(1, keepdims=True), 1e-30
         )

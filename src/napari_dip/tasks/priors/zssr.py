@@ -117,8 +117,8 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         predicted = operator(estimate.mean)
         predicted_variance = operator(variance).clamp(min=MIN_PREDICTION_VARIANCE)
         noise = fit_input.noise.variance.evaluate(predicted)
-        fraction = predicted_variance / (predicted_variance + noise)
-        target = predicted + fraction * (measured - predicted) * fit_input.masks.measured
+        wiener_gain = predicted_variance / (predicted_variance + noise)
+        target = predicted + wiener_gain * (measured - predicted) * fit_input.masks.measured
         mean = apply_iterative_backprojection(estimate.mean, target, operator, resampling.finer)
         return estimate._replace(mean=mean)
 
