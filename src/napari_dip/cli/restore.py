@@ -180,7 +180,8 @@ def _report_notes(
         return
     quality_notes = map(read_note, result.report.get("verdict", {"codes": []})["codes"])
     notes = dict.fromkeys((*read_report_notes(result.report), *quality_notes))
-    request.say(*(note for note in notes if note not in before))
+    warnings_first = sorted(notes, key=lambda note: not note.is_warning)
+    request.say(*(note for note in warnings_first if note not in before))
 
 
 def run_plan_command(task: str, image: str, **options: Any) -> int:

@@ -9,8 +9,15 @@ import numpy.typing as npt
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, median_filter, zoom
+from skimage import data
 
-from napari_dip.engine.noise.estimate import compute_blind_spot_size, estimate_noise
+from napari_dip.engine.noise.consistency_checks import has_outlier_pixels
+from napari_dip.engine.noise.estimate import (
+    _compute_block_energies,
+    compute_blind_spot_size,
+    estimate_noise,
+)
+from napari_dip.engine.noise.flat_blocks import NO_CLIPPING
 
 Picture = npt.NDArray[np.float64]
 SIDE = 192
@@ -172,3 +179,65 @@ def test_noise_that_is_mostly_cut_off_is_told_of() -> None:
     gained = light + rng().normal(0, 40, light.shape)
     found = estimate_noise(torch.from_numpy(np.clip(np.rint(gained), 0, 4095))[None], 1)
     assert found.caution == "mostly-clipped"
+
+
+def test_texture_is_no_noisier_than_its_finest_frequencies() -> None:
+    """A photograph of grass without noise once had a noise of 5.5, and 25 with noise of 15."""
+    grass = data.grass()[128:384, 128:384].astype(np.float64)
+    clean = estimate_noise(torch.from_numpy(grass)[None], 1)
+    assert clean.unreliable_reason
+    assert max(clean.intercept, clean.floor) < 1
+    noisy = np.clip(np.rint(grass + rng().normal(0, 15, grass.shape)), 0, 255)
+    found = estimate_noise(torch.from_numpy(noisy)[None], 1)
+    assert found.unreliable_reason
+    assert compute_blind_spot_size([found], grass.shape) == (1, 1)
+    assert 14**2 < found.intercept + found.gain * noisy.mean() < 20**2
+
+
+def test_outliers_are_looked_for_where_there_is_no_structure() -> None:
+    """With structure in most blocks, few of all hold outliers, but many of the smooth ones."""
+    threads = np.concatenate([300 * filaments(), np.tile(300 * COLUMNS, (2, 1))])
+
+    def has_outliers(noise: Picture, lines: slice) -> bool:
+        planes = torch.from_numpy((threads + 15 * noise)[lines])[None]
+        blocks = _compute_block_energies(planes, None, NO_CLIPPING)
+        variance = estimate_noise(planes, 0).variance(blocks.means)
+        return has_outlier_pixels(blocks, variance)
+
+    tails, normal = rng().standard_t(3, threads.shape), rng().normal(size=threads.shape)
+    for lines in (slice(0, SIDE), slice(SIDE, 2 * SIDE)):
+        assert has_outliers(tails, lines)
+        assert not has_outliers(normal, lines)
+
+
+def test_noise_that_falls_with_brightness_is_told_of() -> None:
+    noise = rng().normal(0, 1, (SIDE, SIDE)) * np.sqrt(400 - 150 * COLUMNS)
+    assert caution(300 * COLUMNS + noise) == "off-variance-model"
+    assert caution(300 * COLUMNS + rng().normal(0, 20, (SIDE, SIDE))) is None
+
+
+def test_noise_in_dark_strokes_too_thin_to_measure_is_told_of() -> None:
+    light = np.full((SIDE, SIDE), 800.0)
+    light[::12, :150] = light[1::12, :150] = 20
+    picture = light * rng().gamma(25, 1 / 25, light.shape)
+    assert doubt(picture) or caution(picture)
+
+
+def test_noise_finer_than_the_grey_values_at_the_dark_end_is_told_of() -> None:
+    shot = 100 + rng().poisson(400 * COLUMNS**2) + rng().normal(0, 6, (SIDE, SIDE))
+    assert caution(10 * np.rint(shot / 10), 10) is None
+    assert caution(15 * np.rint(shot / 15), 15) == "uncertain-extremes"
+
+
+def test_weak_correlation_that_reaches_far_is_told_of() -> None:
+    """It is that of a texture, as in a picture that was sharpened: noise has none of that kind."""
+    frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None]) + 1 / 256
+    texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
+    shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)
+    assert doubt(shot) or caution(shot)
+
+
+def test_read_noise_is_not_claimed_where_black_was_cut_off() -> None:
+    light = np.where(discs() > 0.4, discs(), 0)
+    shot = 4 * rng().poisson(80 * light) + rng().normal(0, 6, light.shape)
+    assert estimate_noise(torch.from_numpy(np.clip(np.rint(shot), 0, 255))[None], 1).offset is None

@@ -182,3 +182,19 @@ def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
     noisy = (curved + np.random.default_rng(0).normal(0, 5, curved.shape)).astype(np.float32)
     result = dip.denoise(noisy, preset="fast", max_iterations=60)
     assert result.report["verdict"]["figures"]["residual"]["excess"] < 0.15
+
+
+@pytest.mark.parametrize("is_reliable", [True, False])
+def test_a_picture_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
+    residual = ResidualMetrics(
+        excess=0.0,
+        strength=0.4,
+        pixels=256 * 256,
+        change=0.001,
+        at_edges=2.0,
+        is_noise_reliable=is_reliable,
+    )
+    sentences = check_quality(replace(GOOD, residual=residual))["sentences"]
+    assert any("the picture is the input within 0.10% of its range" in one for one in sentences)
+    assert any("gain and read noise" in one for one in sentences) is not is_reliable
+    assert not any("residual" in one for one in sentences)

@@ -9,18 +9,15 @@ unreliable. Correlated noise is then checked against how well neighbours predict
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from math import isfinite
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from napari_dip.engine.noise.consistency_checks import (
+    find_caution,
     find_contradiction,
-    has_wide_variation,
-    is_resampled,
     measure_finest_level,
-    measure_unevenness,
 )
 from napari_dip.engine.noise.correlation import (
     NoiseCorrelation,
@@ -88,24 +85,6 @@ MIN_WHOLE_BLOCK_FRACTION = 0.3
 #: variance to be extended to all bands by the correlation. It is 0.74 to 0.86 in three synthetic
 #: images whose noise was estimated 1.2 to 1.6 times too strong, and 0.89 or more in correct ones.
 MIN_FINE_ENERGY = 0.88
-#: Least share of blocks without texture.
-MIN_FLAT_FRACTION_WITHOUT_CAUTION = 0.3
-#: Below these shares of blocks without texture and of blocks that agree on the correlation, the
-#: report carries a caution: in images of filaments, the variance was then off by up to 33 %.
-CAUTION_FLAT_FRACTION, CAUTION_AGREEMENT_FRACTION = 0.6, 0.12
-#: Least share of informative blocks in a clipped image without a caution: 0.28 in a synthetic image
-#: whose noise is estimated half as strong as it is at the bright end.
-MIN_INFORMATIVE_FRACTION = 0.4
-#: Largest ratio of the noise at one brightness to the variance model without a caution: 1.56 with a
-#: gamma curve that the model followed to a third only; 1.02 to 1.14 in correct synthetic images.
-MAX_UNEVENNESS = 1.3
-#: Quantiles of brightness at which the variance should be known.
-BRIGHTNESS_END_QUANTILES = (0.1, 0.9)
-#: Largest relative standard error of the variance there without a caution.
-MAX_RELATIVE_ERROR = 0.1
-#: Largest share of the variance there that may be extrapolated beyond the brightness of all blocks
-#: without a caution; thin structures fill no block.
-MAX_EXTRAPOLATED_FRACTION = 0.2
 #: Quantiles that span an image without outliers, upper bound of the range in units of their
 #: distance, and maximal number of values that are sorted.
 ROBUST_QUANTILES, MAX_RANGE_RATIO, MAX_SORTED_VALUES = (0.005, 0.995), 11.0, 1_000_000
@@ -121,6 +100,8 @@ MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 MIN_FINE_POWER_FRACTION = 0.5
 #: Otherwise it is fitted in this many frequency bands: the finest ones of at least that power.
 FALLBACK_BANDS, MIN_BAND_POWER_FRACTION = 25, 0.3
+#: Reasons for which noise is taken for white, with the variance of the finest frequencies.
+TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
 #: Autocorrelation of white noise.
 _NO_LAGS = (0.0,) * MAX_LAG
 _NO_CORRELATION = NoiseCorrelation(_NO_LAGS, _NO_LAGS, _NO_LAGS, _NO_LAGS, 0.0, is_reliable=True)
@@ -259,28 +240,43 @@ def estimate_noise(
     if not _is_correlated(correlation):
         power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    darkest_variance = model.gain * float(energies.means.quantile(0.02)) + model.intercept
+    darkest = float(energies.means.quantile(0.02))
+    darkest_variance = model.gain * darkest + model.intercept
     has_few_values = len(planes.unique()) < MIN_GREY_VALUES
     reason = UnreliableReason.COARSE_GREY_VALUES if has_few_values else clipped_reason
     reason = reason or _find_unreliable_reason(
         model, correlation, float(energies.means.median()), step
     )
-    if not reason and (
-        reason := _find_contradiction(
-            energies, model, correlation, max(0.5 * darkest_variance, min_variance)
-        )
-    ):
-        if reason is UnreliableReason.AMBIGUOUS_CORRELATION:
-            model, correlation = white_model, _NO_CORRELATION
+    if not reason:
+        floor = max(0.5 * darkest_variance, min_variance)
+        reason = _find_contradiction(energies, model, correlation, floor)
+    if reason in TEXTURE_REASONS:
+        # what is correlated is texture; white noise is no stronger than the finest frequencies
+        model, correlation = white_model, _NO_CORRELATION
+        darkest_variance = model.gain * darkest + model.intercept
+    floor = max(0.5 * darkest_variance, min_variance)
     dark_level, caution = None, None
     if not reason:
-        dark_level = find_dark_plateau(energies.means, model.gain, model.intercept, min_variance)
-        arguments = energies, model, correlation, min_variance
-        caution = _find_caution(planes, measured_mask, image_limits, *arguments)
+        caution = find_caution(
+            energies,
+            model,
+            correlation,
+            planes=planes,
+            measured_mask=measured_mask,
+            limits=image_limits,
+            variance_bounds=(min_variance, floor),
+            step=step,
+            is_correlated=_is_correlated(correlation),
+        )
+        is_dark_clipped = isfinite(image_limits[0])
+        if not is_dark_clipped and caution is not NoiseCaution.OFF_VARIANCE_MODEL:
+            dark_level = find_dark_plateau(
+                energies.means, model.gain, model.intercept, min_variance
+            )
     return NoiseEstimate(
         gain=model.gain,
         intercept=model.intercept,
-        floor=max(0.5 * darkest_variance, min_variance),
+        floor=floor,
         along_y=correlation.along_y,
         along_x=correlation.along_x,
         unreliable_reason=reason,
@@ -424,54 +420,6 @@ def _is_correlated(correlation: NoiseCorrelation) -> bool:
             _compute_block_half_width(list(correlation.along_x)),
         )
         > 0
-    )
-
-
-def _find_caution(
-    planes: Tensor,
-    measured_mask: Tensor | None,
-    limits: tuple[float, float],
-    energies: BlockEnergies,
-    model: VarianceModel,
-    correlation: NoiseCorrelation,
-    min_variance: float,
-) -> NoiseCaution | None:
-    """Return a caution on a reliable estimate, or None."""
-    if is_resampled(planes):
-        return NoiseCaution.RESAMPLED
-    if _is_correlated(correlation):
-        return None
-    if model.flat_fraction < MIN_FLAT_FRACTION_WITHOUT_CAUTION or (
-        model.flat_fraction < CAUTION_FLAT_FRACTION
-        and correlation.agreement < CAUTION_AGREEMENT_FRACTION
-    ):
-        return NoiseCaution.MOSTLY_TEXTURED
-    if limits != NO_CLIPPING and energies.fraction < MIN_INFORMATIVE_FRACTION:
-        return NoiseCaution.MOSTLY_CLIPPED
-
-    variance = partial(model.variance, min_variance=min_variance)
-    if has_wide_variation(planes, measured_mask, limits, variance):
-        return NoiseCaution.LOW_FREQUENCY_VARIATION
-    if measure_unevenness(energies, variance(energies.means)) > MAX_UNEVENNESS:
-        return NoiseCaution.OFF_VARIANCE_MODEL
-    ends = avg_pool2d(planes[:, None], 3).flatten()
-    ends = ends[:: -(-len(ends) // MAX_SORTED_VALUES)].quantile(
-        torch.tensor(BRIGHTNESS_END_QUANTILES).to(ends)
-    )
-    if model.gain > 0 and _is_uncertain(energies.means, ends, model, variance(ends)):
-        return NoiseCaution.UNCERTAIN_EXTREMES
-    return None
-
-
-def _is_uncertain(means: Tensor, ends: Tensor, model: VarianceModel, variance: Tensor) -> bool:
-    """Return whether the model is uncertain or extrapolated too far at an end of brightness."""
-    error = model.gain_error * (ends - means.median()).abs() / variance
-    beyond = torch.stack([means.quantile(0.01) - ends[0], ends[1] - means.quantile(0.99)])
-    return bool(
-        (
-            (error > MAX_RELATIVE_ERROR)
-            | (model.gain * beyond > MAX_EXTRAPOLATED_FRACTION * variance)
-        ).any()
     )
 
 

@@ -28,6 +28,7 @@ class NoiseCaution(StrEnum):
     LESS_CORRELATED = "less-correlated"  # than was measured
     MOSTLY_CLIPPED = "mostly-clipped"
     OFF_VARIANCE_MODEL = "off-variance-model"  # at some brightness
+    HEAVY_TAILS = "heavy-tails"  # outliers where there is no structure
     UNCERTAIN_EXTREMES = "uncertain-extremes"  # variance at the darkest or brightest values
     COLOUR_CAMERA = "colour-camera"
     CORRELATED_COLOURS = "correlated-colours"  # correlated noise in a colour image

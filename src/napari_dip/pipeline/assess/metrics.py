@@ -72,6 +72,8 @@ class ResidualMetrics:
         Share of small areas whose mean differs from zero by more than its standard error explains.
     parts : int
         Number of these areas.
+    change : float
+        Root mean square of the residual, as a share of the picture's intensity range.
     """
 
     excess: float
@@ -81,6 +83,7 @@ class ResidualMetrics:
     is_noise_reliable: bool = True
     biased_share: float = 0.0
     parts: int = 0
+    change: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +167,10 @@ def measure_residual(
         for lag, expected in enumerate(autocorrelation[:MAX_RESIDUAL_LAG], 1)
     ]
     edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
-    biased_share, area_count = measure_biased_parts(
-        residual - (residual * valid).sum() / total, measured_mask
-    )
+    deviation = residual - (residual * valid).sum() / total
+    biased_share, area_count = measure_biased_parts(deviation, measured_mask)
+    intensity_range = float(np.ptp(prediction)) or 1.0
+    change = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
         excess=max(excess, default=0.0),
         strength=float(np.sqrt(power)),
@@ -175,6 +179,7 @@ def measure_residual(
         is_noise_reliable=not noise.unreliable_reason,
         biased_share=biased_share,
         parts=area_count,
+        change=change,
     )
 
 
@@ -235,6 +240,7 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
         is_noise_reliable=is_noise_reliable,
         biased_share=most_biased.biased_share,
         parts=most_biased.parts,
+        change=max(residual.change for residual in residuals),
     )
 
 
