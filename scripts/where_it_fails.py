@@ -22,7 +22,7 @@ from napari_dip.explore.fit import iter_fit
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     make_figure,
-    plot_picture,
+    plot_image,
     render_png,
     stretch_contrast,
 )
@@ -122,7 +122,7 @@ def draw(shown: dict[str, tuple[Picture, ...]]) -> None:
         span = limits[1] - limits[0]
         for panel, head, picture in zip(panels, heads, pictures, strict=True):
             low, high = (-span / 2, span / 2) if head == "residual" else limits
-            plot_picture(panel, stretch_contrast(picture, low, high))
+            plot_image(panel, stretch_contrast(picture, low, high))
             panel.set_title(head if head != "truth" else f"{name}\n{head}", fontsize=8)
     PICTURE.write_bytes(render_png(figure))
 

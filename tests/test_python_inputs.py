@@ -15,7 +15,7 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import LazyPixels
-from run_scene import drain, plan_for, shot
+from small_runs import drain, plan_for, shot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

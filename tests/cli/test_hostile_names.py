@@ -32,7 +32,7 @@ COMMANDS = set("\x1b\x07\u202e\u200b\x9b\r\x7f")
 SHORT = ("--preset", "fast", "--max-iterations", "2", "--device", "cpu")
 IMAGE = f"{H}.tif"
 RECIPES = ("key", "task", "value", "setting", "text", "twice", "schema", f"{H}other")
-DOORS = (
+INTERFACES = (
     ("denoise", IMAGE, "-o", f"{H}out.tif", *SHORT),
     ("denoise", IMAGE, "-o", f"{H}out.ome.zarr", "--report", f"{H}.json", *SHORT),
     ("denoise", IMAGE, "-o", IMAGE),
@@ -111,7 +111,7 @@ def commanding(text: str) -> list[str]:
     return [ascii(line) for line in text.split("\n") if COMMANDS & set(line)]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: ascii(" ".join(door)[:40]))
+@pytest.mark.parametrize("door", INTERFACES, ids=lambda door: ascii(" ".join(door)[:40]))
 def test_no_name_commands_the_terminal_or_marks_up_a_page(door, field, capsys):
     there = set(field.rglob("*"))
     assert main(list(door)) in (0, 1, 2)

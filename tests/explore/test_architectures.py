@@ -13,6 +13,7 @@ import tifffile
 import torch
 from skimage import data
 
+from fit_inputs import make_plain_fit_input
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.engine.prior import RandomInputPrior
@@ -32,7 +33,6 @@ from napari_dip.tasks.priors.deep_image_prior import (
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
 from napari_dip.tasks.priors.registry import RANDOM_INPUT
-from scenes import plain_scene
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
 
@@ -65,7 +65,7 @@ def test_each_design_learns_and_the_one_of_the_preset_stands_first(found):
 
 
 def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
-    scene, rate = plain_scene((16, 16)), 0.01
+    scene, rate = make_plain_fit_input((16, 16)), 0.01
     design = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
     without_jitter = PriorOptions(random_input=RandomInput(jitter=0.0))
@@ -79,7 +79,7 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
 def test_scores_and_picture_are_those_of_the_curves(found):
     for one in found.fits:
         assert one.validation_error == pytest.approx(one.errors.mean(), rel=1e-4)
-        error = np.mean((one.picture.astype(float) - clean()) ** 2)
+        error = np.mean((one.image.astype(float) - clean()) ** 2)
         peak = float(np.ptp(clean()))
         assert one.selected_psnr == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-3)
         assert one.best_psnr == one.psnr.max() >= one.selected_psnr

@@ -52,8 +52,8 @@ def test_a_spectrum_keeps_its_bands_its_last_picture_and_what_was_judged():
     steps = explore_spectrum(subject, control=lambda: switch[0])
     found = ended(steps, switch, lambda seen: seen.event.iteration == 12)
     assert found.correspondence.shape == (12, 5) and found.subject.iterations == 12
-    assert max(found.pictures) == max(found.evolution) == 12
-    assert set(found.pictures) <= set(found.evolution)
+    assert max(found.images) == max(found.evolution) == 12
+    assert set(found.images) <= set(found.evolution)
     assert found.validation_stop.validation_errors and found.validation_stop.best_iteration > 0
     assert found.power["12"].shape == found.frequency.shape
 

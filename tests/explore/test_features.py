@@ -47,7 +47,7 @@ def test_each_layer_has_a_row_with_three_priors(found, tmp_path):
 
 def test_the_correlation_is_that_of_the_picture_with_what_was_looked_at(found):
     for one in found.rows[0]:
-        wanted = np.corrcoef(one.picture.ravel(), coins().ravel())[0, 1]
+        wanted = np.corrcoef(one.image.ravel(), coins().ravel())[0, 1]
         assert one.correlation == pytest.approx(wanted, abs=1e-6)
     assert compute_correlation(np.ones((4, 4)), coins()[:4, :4]) == 0
 

@@ -141,9 +141,9 @@ def test_bad_settings_are_refused_in_words_and_leave_nothing(options, words, tmp
 
 def test_colours_are_averaged_and_large_images_cut_and_both_is_said():
     subject = make_experiment_setup(data.astronaut()[:64, :40], axes="YXS", crop=32, device="cpu")
-    assert subject.picture.shape == (32, 32)
+    assert subject.image.shape == (32, 32)
     middle = data.astronaut()[16:48, 4:36].mean(2)
-    assert np.allclose(subject.picture, middle, atol=1e-3)
+    assert np.allclose(subject.image, middle, atol=1e-3)
     assert "averaged" in " ".join(map(str, subject.notes)) and "32 × 32" in " ".join(
         map(str, subject.notes)
     )

@@ -52,7 +52,7 @@ def test_the_lowest_band_is_learned_first_and_the_highest_last(found):
 def test_the_energy_falls_and_the_output_nears_the_truth(found):
     assert found.energy[-1] < 0.5 * found.energy[0]
     assert found.psnr[-1] > found.psnr[0] + 3
-    error = np.mean((found.pictures[30].astype(float) - clean()) ** 2)
+    error = np.mean((found.images[30].astype(float) - clean()) ** 2)
     peak = float(clean().max() - clean().min())
     assert found.psnr[-1] == pytest.approx(10 * np.log10(peak**2 / error), abs=1e-6)
 

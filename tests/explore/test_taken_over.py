@@ -12,6 +12,7 @@ import torch
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import planned
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import RefusedError
@@ -24,7 +25,6 @@ from napari_dip.tasks.priors.deep_image_prior import (
     build_from_architecture,
     list_architectures,
 )
-from scenes import planned
 
 SPEC = ImageSpec(name="cells", shape=(64, 64), dtype="float32", axes="YX")
 NETWORKS = get_args(get_args(ArchitectureName)[0])

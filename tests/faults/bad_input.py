@@ -1,4 +1,4 @@
-"""Bad inputs at all four doors: each is refused in two sentences, and touches nothing."""
+"""Bad inputs by all four interfaces: each is refused in two sentences, and touches nothing."""
 
 from __future__ import annotations
 

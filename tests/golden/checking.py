@@ -1,11 +1,11 @@
-"""Runs recipes by their doors and compares what comes out: with one another, and as frozen."""
+"""Runs recipes by their interfaces and compares what comes out: with one another, and as frozen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from golden.doors import run
 from golden.frozen import differences, frozen
+from golden.interfaces import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 def outcomes_of(
-    recipe: Recipe, by_door: Callable[[Recipe, str], Outcome] = run
+    recipe: Recipe, run_by_interface: Callable[[Recipe, str], Outcome] = run
 ) -> dict[str, dict[str, Any]]:
-    """Run a recipe by each of its doors, and give what would be frozen, by door."""
-    return {door: frozen(by_door(recipe, door)) for door in recipe.doors}
+    """Run a recipe by each of its interfaces, and give what would be frozen, by interface."""
+    return {
+        interface: frozen(run_by_interface(recipe, interface)) for interface in recipe.interfaces
+    }
 
 
 def disagreements(outcomes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say where doors give other pixels than the first one; that holds on every machine."""
+    """Say where interfaces give other pixels than the first one; that holds on every machine."""
     (first, kept), *rest = outcomes.items()
     return [
-        f"{door} and {first}: {sentence}"
-        for door, parts in rest
+        f"{interface} and {first}: {sentence}"
+        for interface, parts in rest
         for sentence in differences(
             {name: part for name, part in parts.items() if name in kept}, kept, machine=0
         )
@@ -54,11 +56,11 @@ def changes(
 def _changes(
     outcomes: Mapping[str, Mapping[str, Any]], kept: Mapping[str, Any], machine: int | None
 ) -> Iterator[str]:
-    for door, parts in outcomes.items():
+    for interface, parts in outcomes.items():
         for sentence in differences(parts, kept, machine=machine):
-            yield f"{door}: {sentence}"
+            yield f"{interface}: {sentence}"
 
 
 def merged(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Give all parts that any door has; they agree where several have one."""
+    """Give all parts that any interface has; they agree where several have one."""
     return {name: part for parts in outcomes.values() for name, part in parts.items()}

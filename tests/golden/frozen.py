@@ -53,7 +53,7 @@ def frozen(outcome: Mapping[str, Pixels]) -> dict[str, Any]:
 def differences(
     found: Mapping[str, Any], kept: Mapping[str, Any], *, machine: int | None
 ) -> Iterable[str]:
-    """Say which parts of an outcome are not as they were; a door may have fewer parts.
+    """Say which parts of an outcome are not as they were; a interface may have fewer parts.
 
     Parameters
     ----------

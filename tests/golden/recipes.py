@@ -1,7 +1,7 @@
 """The recipes whose pixels are frozen: a table, one row a recipe.
 
 Settings are called here as they were called when the table was made. Where the program calls one
-otherwise by now, `golden.doors` translates, and no row changes.
+otherwise by now, `golden.interfaces` translates, and no row changes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Recipe:
     ----------
     name : str
         Of the row in the file of hashes.
-    doors : tuple of str
-        Keys of `golden.doors.DOORS`: by which it is run. All of them have to give the same pixels.
+    interfaces : tuple of str
+        Keys of `golden.interfaces.INTERFACES`, by which it is run. All of them have to give the
+        same pixels.
     task : str
     picture : str
         Key of `golden.pictures.MAKERS`.
@@ -36,14 +37,14 @@ class Recipe:
     """
 
     name: str
-    doors: tuple[str, ...]
+    interfaces: tuple[str, ...]
     task: str
     picture: str
     settings: Mapping[str, Any]
 
 
-def _row(name: str, doors: str, task: str, picture: str, **settings: Any) -> Recipe:
-    return Recipe(name, tuple(doors.split()), task, picture, settings)
+def _row(name: str, interfaces: str, task: str, picture: str, **settings: Any) -> Recipe:
+    return Recipe(name, tuple(interfaces.split()), task, picture, settings)
 
 
 TYPED = "python command dock"
@@ -55,7 +56,7 @@ EXPECTS = {**LAYER, "mean": "0.5", "deviation": "0.25"}
 
 # fmt: off
 RECIPES: tuple[Recipe, ...] = (
-    # denoise: priors, presets, doors
+    # denoise: priors, presets, interfaces
     _row("denoise", TYPED, "denoise", "camera"),
     _row("denoise, real shot", "python", "denoise", "mitochondria"),
     _row("denoise, balanced", "python", "denoise", "camera", preset="balanced"),

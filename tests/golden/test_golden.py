@@ -1,4 +1,4 @@
-"""Pixels stay as they were frozen, by whichever door they come; `golden.recipes` has the table."""
+"""Frozen recipes: all interfaces give the same pixels, and the frozen ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from golden import checking, frozen
-from golden.doors import DOORS
+from golden.interfaces import INTERFACES
 from golden.pictures import MAKERS
 from golden.recipes import RECIPES, Recipe
 
@@ -21,7 +21,7 @@ def machine() -> int | None:
 
 @pytest.mark.sampled(32)
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe.name for recipe in RECIPES])
-def test_all_doors_give_the_same_pixels_and_they_are_as_frozen(
+def test_all_interfaces_give_the_same_pixels_and_they_are_as_frozen(
     recipe: Recipe, machine: int | None
 ) -> None:
     outcomes = checking.outcomes_of(recipe)
@@ -35,7 +35,7 @@ def test_the_table_and_the_file_name_the_same_recipes() -> None:
 
 
 def test_the_table_uses_every_door_and_every_picture() -> None:
-    assert {door for recipe in RECIPES for door in recipe.doors} == set(DOORS)
+    assert {interface for recipe in RECIPES for interface in recipe.interfaces} == set(INTERFACES)
     assert {recipe.picture for recipe in RECIPES} == set(MAKERS)
 
 

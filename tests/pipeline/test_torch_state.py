@@ -17,7 +17,7 @@ import napari_dip as dip
 from napari_dip import explore
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.torch_state import use_default_torch_state
-from run_scene import plan_for, shot
+from small_runs import plan_for, shot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

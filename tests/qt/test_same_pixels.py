@@ -1,4 +1,4 @@
-"""One recipe file, three doors, the same bytes: again, and in other processes."""
+"""One recipe file, three interfaces, the same bytes: again, and in other processes."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import torch
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import make_fit_input_from, make_task_plan, make_task_problem, make_task_setup
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.kernels import (
     DefocusKernel,
@@ -26,7 +27,6 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import BlindDeblur
-from scenes import planned, scene_of, seen_problem, setup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def blurred(kernel: Tensor, side: int = 192, noise: float = 0.01) -> Tensor:
 def scene(measurement: Tensor) -> FitInput:
     ones = torch.ones(1, 1, 1, 1)
     nothing = torch.zeros_like(measurement)
-    return scene_of(
+    return make_fit_input_from(
         measurement=measurement,
         noise=NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-6 * ones),
         noise_level=0.01,
@@ -62,7 +62,7 @@ def scene(measurement: Tensor) -> FitInput:
 
 
 def found(task: BlindDeblur, measurement: Tensor) -> dict[str, Tensor]:
-    operator = seen_problem(task, scene(measurement)).terms[0].operator
+    operator = make_task_problem(task, scene(measurement)).terms[0].operator
     return operator.get_learned_parameters()  # type: ignore[attr-defined]
 
 
@@ -121,7 +121,7 @@ def test_a_free_kernel_begins_where_the_edges_say() -> None:
 def test_a_free_kernel_learns_and_a_known_kind_stays() -> None:
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
     free, kind = (
-        seen_problem(task, scene(measurement))
+        make_task_problem(task, scene(measurement))
         for task in (BlindDeblur(blur="free", psf_size=7), BlindDeblur(psf_size=7))
     )
     assert all(one.requires_grad for one in free.terms[0].operator.parameters())
@@ -137,11 +137,11 @@ def test_the_kernels_network_begins_at_the_logits_it_is_given() -> None:
 def test_the_object_is_larger_than_the_frame_and_cut_to_it() -> None:
     task = BlindDeblur(psf_size=7)
     measurement = blurred(GaussianKernel((7, 7), 1.0)(), side=48)
-    setup = setup_of(task, scene(measurement))
+    setup = make_task_setup(task, scene(measurement))
     one, prior, problem = setup.fit_input, setup.prior, setup.problem
     assert prior.grid == (48, 48)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert planned(task, spec).network_grid == (48, 48)
+    assert make_task_plan(task, spec).network_grid == (48, 48)
     whole = Estimate(torch.rand(1, 1, 48, 48), torch.zeros(1, 1, 48, 48))
     finished = problem.postprocess(whole)
     torch.testing.assert_close(finished.mean, whole.mean[..., 3:-3, 3:-3])

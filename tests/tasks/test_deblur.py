@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
@@ -24,7 +25,6 @@ from napari_dip.tasks import Deblur
 from napari_dip.tasks.deblur import get_psf_source
 from napari_dip.tasks.initial_estimate import RICHARDSON_LUCY_ITERATIONS
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
-from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,16 +41,16 @@ def sharp(height: int = 40, width: int = 48) -> np.ndarray:
 
 
 def scene(kernel: torch.Tensor, height: int = 24, width: int = 32) -> FitInput:
-    return plain_scene((height, width), psf=kernel)
+    return make_plain_fit_input((height, width), psf=kernel)
 
 
 @pytest.mark.parametrize("border", ["open", "circular"])
 def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(border) -> None:
     task = Deblur(gaussian_sigma=1.2, border=border)
     one = scene(gaussian_psf((1.2, 1.2)))
-    prior, problem = prior_of(task, one), seen_problem(task, one)
+    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
     beyond = 10 if border == "open" else 0
-    assert prior.grid == (24 + beyond, 32 + beyond) == planned(task, SOURCE).network_grid
+    assert prior.grid == (24 + beyond, 32 + beyond) == make_task_plan(task, SOURCE).network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     finished = problem.postprocess(prior.estimate(picture)).mean
@@ -60,15 +60,15 @@ def test_the_object_is_larger_than_an_open_frame_and_as_large_as_a_circular_one(
 
 def test_an_even_background_needs_no_term_of_its_own() -> None:
     task, one = Deblur(gaussian_sigma=1.2), scene(gaussian_psf((1.2, 1.2)))
-    operator = seen_problem(task, one).terms[0].operator
-    prior = prior_of(task, one)
+    operator = make_task_problem(task, one).terms[0].operator
+    prior = make_task_prior(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(operator(picture + 7), operator(picture) + 7)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
     one = scene(gaussian_psf((1.2, 1.2)))
-    term = seen_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
+    term = make_task_problem(Deblur(gaussian_sigma=1.2), one).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.refit_weight.min()) == 1
     other = one.measurement + one.masks.validation
@@ -87,7 +87,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
     codes = []
     for measured in (one, other):
         task = Deblur(gaussian_sigma=1.2, border=border, background=-1.0)
-        prior = prior_of(task, measured)
+        prior = make_task_prior(task, measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
     assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + len(RICHARDSON_LUCY_ITERATIONS)
@@ -96,7 +96,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(border) -> None:
 
 def test_without_a_warm_start_the_code_is_noise() -> None:
     task = Deblur(gaussian_sigma=1.2, initial_estimate="none")
-    prior = prior_of(task, scene(gaussian_psf((1.2, 1.2))))
+    prior = make_task_prior(task, scene(gaussian_psf((1.2, 1.2))))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
 
@@ -118,7 +118,7 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
         "intensity_scale": torch.full((1, 1, 1, 1), 0.1),
     }
     task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
-    ((weight, penalty),) = seen_problem(task, replace(one, **units)).penalties
+    ((weight, penalty),) = make_task_problem(task, replace(one, **units)).penalties
     assert weight == 1
     for below in (0.0, 0.2):
         cost = float(penalty(torch.full((1, 1, 34, 42), level - below)))
@@ -138,7 +138,7 @@ def test_the_pixel_size_of_the_file_will_do() -> None:
         name="cells", shape=(64, 64), dtype="uint16", axes="YX", scale=(0.13, 0.065), units=units
     )
     task = Deblur(**WIDEFIELD)
-    assert planned(task, source)
+    assert make_task_plan(task, source)
     _, notes = get_psf_source(task).make_kernel(source, None, "YX")
     assert "65 × 130 nm, as its file says" in str(notes[0])
     no = task.plan(ImageSpec(name="cells", shape=(64, 64), dtype="uint16", axes="YX"), {}, "YX")

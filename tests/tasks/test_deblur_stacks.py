@@ -13,6 +13,13 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import (
+    make_plain_fit_input,
+    make_task_plan,
+    make_task_prior,
+    make_task_problem,
+    make_task_setup,
+)
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -29,7 +36,6 @@ from napari_dip.tasks import Deblur
 from napari_dip.tasks.base import FitNoise
 from napari_dip.tasks.initial_estimate import InitialEstimate, compute_initial_estimate
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
-from scenes import plain_scene, planned, prior_of, seen_problem, setup_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +83,7 @@ def plan(shape: tuple[int, ...], axes: str, psf: tuple[int, ...] = (), **setting
 
 
 def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput:
-    return plain_scene(grid, psf=kernel)
+    return make_plain_fit_input(grid, psf=kernel)
 
 
 @pytest.mark.parametrize(
@@ -105,12 +111,12 @@ def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, gr
 def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None:
     one = scene(gaussian_psf(sigmas))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=sigmas[0] or None, border=border)
-    prior, problem = prior_of(task, one), seen_problem(task, one)
+    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
     source = ImageSpec(name="cells", shape=(8, 16, 20), dtype="float32", axes="ZYX")
     # the reach of the PSF (4, 5, 5), but at most a quarter of the frame
     beyond = np.array([2 if sigmas[0] else 0, 4, 5]) * (border == "open")
     assert prior.grid == tuple(np.add((8, 16, 20), 2 * beyond))
-    assert prior.grid == planned(task, source, axes="ZYX").network_grid
+    assert prior.grid == make_task_plan(task, source, axes="ZYX").network_grid
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     assert problem.postprocess(prior.estimate(picture)).mean.shape == one.measurement.shape
@@ -123,8 +129,8 @@ def test_the_object_reaches_beyond_the_frame_along_z_too(border, sigmas) -> None
 def test_an_even_volume_stays_even_however_far_the_psf_reaches() -> None:
     one = scene(gaussian_psf((2.0, 2.0, 2.0)))
     task = Deblur(gaussian_sigma=2.0, gaussian_sigma_z=2.0)
-    prior = prior_of(task, one)
-    seen = seen_problem(task, one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
+    prior = make_task_prior(task, one)
+    seen = make_task_problem(task, one).terms[0].operator(torch.full((1, 1, *prior.grid), 3.0))
     torch.testing.assert_close(seen, torch.full_like(seen, 3.0))
 
 
@@ -194,7 +200,7 @@ def blurred_blobs(noise: float, *, wrong: float = 1.0) -> tuple[Deblur, TaskSetu
     variance = NoiseVariance(gain=0 * level, intercept=level, floor=level)
     one = replace(one, measurement=measurement, noise=FitNoise(variance=variance, level=noise))
     task = Deblur(gaussian_sigma=1.2, gaussian_sigma_z=1.0, border="circular", smoothing=0.0)
-    return task, setup_of(task, one), truth
+    return task, make_task_setup(task, one), truth
 
 
 def guess_of(task: Deblur, one: FitInput) -> InitialEstimate:

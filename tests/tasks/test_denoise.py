@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import napari_dip as dip
+from fit_inputs import make_fit_input_from, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.reliability import UnreliableReason
@@ -27,7 +28,6 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from scenes import planned, prior_of, scene_of, seen_problem
 
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
@@ -39,7 +39,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
     guarded = torch.zeros(1, 1, 24, 32)
     guarded[..., ::6, ::6] = 1
     noise = NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones)
-    return scene_of(
+    return make_fit_input_from(
         measurement,
         noise,
         guarded,
@@ -52,7 +52,7 @@ def scene(prior: str, block: tuple[int, int] = (1, 1), window: int | None = None
 
 
 def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
-    prior = prior_of(Denoise(), scene("blind-spot", window=16))
+    prior = make_task_prior(Denoise(), scene("blind-spot", window=16))
     assert isinstance(prior, BlindSpotPrior)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.network_input.shape == (1, 2, 16, 16)
@@ -62,7 +62,7 @@ def test_the_blind_spot_is_fed_the_image_and_says_how_sure_it_is() -> None:
 
 
 def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
-    prior = prior_of(Denoise(prior="random-input"), scene("random-input"))
+    prior = make_task_prior(Denoise(prior="random-input"), scene("random-input"))
     assert isinstance(prior, RandomInputPrior)
     assert prior.random_input.shape == (1, 32, 24, 32)
     assert 0 <= float(prior.random_input.min()) < float(prior.random_input.max()) <= 0.1
@@ -73,13 +73,13 @@ def test_the_noise_code_is_uniform_noise_of_32_channels() -> None:
 def test_only_wide_blocks_are_driven_by_more_than_their_centre(
     block: tuple[int, int], core: tuple[int, int]
 ) -> None:
-    prior = prior_of(Denoise(), scene("blind-spot", block))
+    prior = make_task_prior(Denoise(), scene("blind-spot", block))
     assert isinstance(prior, BlindSpotPrior)
     assert prior.core == core
 
 
 def test_guarded_pixels_never_drive() -> None:
-    problem = seen_problem(Denoise(), scene("random-input"))
+    problem = make_task_problem(Denoise(), scene("random-input"))
     term = problem.terms[0]
     assert float((term.training_weight * scene("random-input").masks.guard).sum()) == 0
 
@@ -87,21 +87,21 @@ def test_guarded_pixels_never_drive() -> None:
 def test_the_blind_spot_ends_with_the_pixels_own_word() -> None:
     one = scene("blind-spot")
     blind = Estimate(torch.zeros_like(one.measurement), torch.full_like(one.measurement, 9.0))
-    finished = seen_problem(Denoise(), one).postprocess(blind)
+    finished = make_task_problem(Denoise(), one).postprocess(blind)
     torch.testing.assert_close(finished.mean, one.measurement, atol=1e-3, rtol=0)
-    assert seen_problem(Denoise(), scene("random-input")).postprocess(blind) is blind
+    assert make_task_problem(Denoise(), scene("random-input")).postprocess(blind) is blind
 
 
 def test_smoothing_adds_a_penalty() -> None:
-    assert seen_problem(Denoise(), scene("random-input")).penalties == ()
-    assert seen_problem(Denoise(smoothing=0.5), scene("random-input")).penalties[0][0] == 0.5
+    assert make_task_problem(Denoise(), scene("random-input")).penalties == ()
+    assert make_task_problem(Denoise(smoothing=0.5), scene("random-input")).penalties[0][0] == 0.5
 
 
 def test_the_kind_of_smoothing_is_the_users() -> None:
     diagonal = torch.eye(8)[None, None]
     costs = [
         float(
-            seen_problem(
+            make_task_problem(
                 Denoise(smoothing=0.5, smoothing_kind=kind), scene("random-input")
             ).penalties[0][1](diagonal)
         )
@@ -117,14 +117,14 @@ def movie_scene(prior: str) -> FitInput:
     beside = torch.rand(1, 4, 24, 32, generator=rng)
     picture = torch.rand(one.measurement.shape, generator=rng)
     before = PreviousFrame(
-        picture=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
+        image=picture, variance=torch.full_like(picture, 0.01), valid=torch.ones(1, 1, 24, 32)
     )
     return replace(one, series=SeriesFrames(neighbours=beside, previous=before))
 
 
 def test_frames_beside_are_shown_where_the_network_looks() -> None:
     one = movie_scene("blind-spot")
-    prior = prior_of(Denoise(), one)
+    prior = make_task_prior(Denoise(), one)
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     assert draw.window is not None
     torch.testing.assert_close(draw.network_input[:, 2:], draw.window.crop(one.series.neighbours))
@@ -138,8 +138,8 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
     apart = [
         float(
             (
-                seen_problem(Denoise(temporal_smoothing=weight), one).postprocess(blind).mean
-                - one.series.previous.picture
+                make_task_problem(Denoise(temporal_smoothing=weight), one).postprocess(blind).mean
+                - one.series.previous.image
             )
             .abs()
             .mean()
@@ -153,17 +153,18 @@ def test_a_steady_result_lies_nearer_to_the_frame_before() -> None:
 @pytest.mark.parametrize(("weight", "terms"), [(0.0, 1), (1.0, 2)])
 def test_the_fixed_noise_code_is_drawn_to_the_frame_before_by_a_term(weight, terms) -> None:
     one = movie_scene("random-input")
-    assert len(seen_problem(Denoise(temporal_smoothing=weight), one).terms) == terms
-    assert isinstance(prior_of(Denoise(), one), RandomInputPrior)
+    assert len(make_task_problem(Denoise(temporal_smoothing=weight), one).terms) == terms
+    assert isinstance(make_task_prior(Denoise(), one), RandomInputPrior)
 
 
 def test_only_what_is_fed_the_image_is_shown_the_frames_beside() -> None:
-    assert planned(Denoise(), SOURCE).uses_neighbouring_frames
+    assert make_task_plan(Denoise(), SOURCE).uses_neighbouring_frames
     assert PRIOR_SPECS["blind-spot"].network_input.has_neighbour_frames
     assert not PRIOR_SPECS["random-input"].network_input.has_neighbour_frames
-    assert not planned(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
+    assert not make_task_plan(Denoise(neighbouring_frames=False), SOURCE).uses_neighbouring_frames
     assert [
-        planned(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame for one in (0.0, 1.0)
+        make_task_plan(Denoise(temporal_smoothing=one), SOURCE).uses_previous_frame
+        for one in (0.0, 1.0)
     ] == [False, True]
 
 
@@ -180,7 +181,7 @@ def test_colours_are_coupled_and_channels_are_not(axes: str, choice: str, togeth
     shape = tuple(3 if axis in "CS" else 64 for axis in axes)
     task = Denoise(channels=choice)  # type: ignore[arg-type]
     spec = ImageSpec(name="cells", shape=shape, dtype="uint8", axes=axes)
-    assert planned(task, spec).joint_channels is together
+    assert make_task_plan(task, spec).joint_channels is together
 
 
 def test_every_setting_is_explained_to_people() -> None:
@@ -193,9 +194,9 @@ def test_every_setting_is_explained_to_people() -> None:
 
 
 def test_noise_learned_beside_wide_blocks_counts_against_the_fixed_noise_code() -> None:
-    assert seen_problem(Denoise(), scene("random-input", (5, 5))).sure_term is not None
-    assert seen_problem(Denoise(), scene("random-input")).sure_term is None
-    assert seen_problem(Denoise(), scene("blind-spot", (5, 5))).sure_term is None
+    assert make_task_problem(Denoise(), scene("random-input", (5, 5))).sure_term is not None
+    assert make_task_problem(Denoise(), scene("random-input")).sure_term is None
+    assert make_task_problem(Denoise(), scene("blind-spot", (5, 5))).sure_term is None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_single_planes_are_shown_more_noise_and_stacks_hide_pixels(
     shape: tuple[int, ...], axes: str, chosen: str
 ) -> None:
     spec = ImageSpec(name="a", shape=shape, dtype="uint8", axes=axes)
-    assert planned(Denoise(), spec).prior_key == chosen
+    assert make_task_plan(Denoise(), spec).prior_key == chosen
 
 
 def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:

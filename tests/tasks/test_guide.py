@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import napari_dip as dip
+from fit_inputs import make_fit_input_from, make_task_prior, make_task_problem
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.state import FitResult
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
@@ -25,8 +26,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.tasks import Guide
 from napari_dip.tasks.base import FitInput, Inspection, Pixels, TaskPlan, list_candidates
-from run_scene import MACHINE, shot, truth
-from scenes import prior_of, scene_of, seen_problem
+from small_runs import MACHINE, shot, truth
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,7 +39,7 @@ def scene(prior: str, *, window: int | None = None, channels: int = 2) -> FitInp
     ones = torch.ones(1, 1, 1, 1)
     guarded = torch.zeros(1, 1, *GRID)
     guarded[..., ::6, ::6] = 1
-    return scene_of(
+    return make_fit_input_from(
         measurement=torch.rand(1, 1, *GRID, generator=rng),
         noise=NoiseVariance(gain=0.1 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         noise_level=0.2,
@@ -68,7 +68,7 @@ def arranged(
 @pytest.mark.parametrize(("prior", "fed"), [("guided", 1 + 2), ("guided-random-input", 32 + 2)])
 def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed: int) -> None:
     one = scene(prior)
-    code = prior_of(Guide(), one)
+    code = make_task_prior(Guide(), one)
     assert isinstance(code, GuidedPrior)
     for draw in (
         code.draw_training_input(torch.Generator().manual_seed(0)),
@@ -86,7 +86,7 @@ def test_the_guide_is_shown_whole_beside_what_the_network_is_fed(prior: str, fed
 
 def test_the_guide_follows_window_and_mirror() -> None:
     one = scene("guided", window=16)
-    code = prior_of(Guide(), one)
+    code = make_task_prior(Guide(), one)
     guide, seen = one.extra_inputs["guide"][None], set()
     for seed in range(12):
         draw = code.draw_training_input(torch.Generator().manual_seed(seed))
@@ -97,8 +97,8 @@ def test_the_guide_follows_window_and_mirror() -> None:
 
 
 def test_without_the_guide_it_is_the_prior_of_denoising() -> None:
-    plain = prior_of(dip.make_recipe("denoise").task, scene("blind-spot"))
-    left = prior_of(Guide(), scene("blind-spot"))
+    plain = make_task_prior(dip.make_recipe("denoise").task, scene("blind-spot"))
+    left = make_task_prior(Guide(), scene("blind-spot"))
     for ours, theirs in zip(left.net.parameters(), plain.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -251,7 +251,7 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
     )
     ready = PreparedFit(
         unit=None,
-        problem=seen_problem(Guide(), one),
+        problem=make_task_problem(Guide(), one),
         prior=None,
         schedule=None,
         stop_rule=None,

@@ -11,6 +11,13 @@ import torch
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import (
+    inspect_stack,
+    make_fit_input_from,
+    make_task_plan,
+    make_task_prior,
+    make_task_problem,
+)
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.prior import RandomInputPrior
 from napari_dip.engine.priors.masked_input import MaskedInputPrior, fill_by_pull_push
@@ -24,7 +31,6 @@ from napari_dip.tasks.priors.masked_input import (
     measure_hole_depth,
     parse_mask,
 )
-from scenes import inspected, planned, prior_of, scene_of, seen_problem
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
@@ -56,7 +62,7 @@ def scene(prior: str, holes: np.ndarray) -> FitInput:
     held_out[..., ::6, ::6] = known[..., ::6, ::6]
     ones = torch.ones(1, 2, 1, 1)
     noise = NoiseVariance(gain=0 * ones, intercept=1e-4 * ones, floor=1e-4 * ones)
-    return scene_of(
+    return make_fit_input_from(
         measurement=measurement,
         noise=noise,
         noise_level=0.01,
@@ -94,7 +100,7 @@ def test_a_mask_that_is_not_finite_is_refused(value: float) -> None:
 
 def test_axes_of_one_element_do_not_make_a_mask_a_stack() -> None:
     header = ImageSpec(name="mask", shape=(1, SIDE, SIDE), dtype="uint8", axes="ZYX")
-    assert planned(Inpaint(), SPEC, {"mask": header})
+    assert make_task_plan(Inpaint(), SPEC, {"mask": header})
 
 
 def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
@@ -107,11 +113,11 @@ def test_growing_widens_by_that_many_pixels_and_rounds_corners() -> None:
 def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     image = np.zeros((1, 2, 8, 8), np.float32)
     image[0, 1, 2, 3] = np.nan
-    holes = ~inspected(Inpaint(), image).measured_mask
+    holes = ~inspect_stack(Inpaint(), image).measured_mask
     assert holes.sum() == 1 and holes[0, 1, 2, 3]
     mask = np.zeros((1, 1, 8, 8), np.float32)
     mask[..., 5, 5] = 1
-    both = ~inspected(Inpaint(grow=1), image, mask=mask).measured_mask
+    both = ~inspect_stack(Inpaint(grow=1), image, mask=mask).measured_mask
     assert both[0, 0].sum() == 5 and both[0, 1].sum() == 10
 
 
@@ -124,7 +130,7 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
-    found = inspected(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
+    found = inspect_stack(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
     assert found.prior_key == prior
     assert word in found.prior_reason
 
@@ -132,12 +138,12 @@ def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) ->
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
     task = Inpaint(prior="masked-input")
     for holes, prior in ((square(40), "masked-input-shapes"), (half_missing(), "masked-input")):
-        assert inspected(task, np.where(holes, np.nan, 1.0)[None, None]).prior_key == prior
+        assert inspect_stack(task, np.where(holes, np.nan, 1.0)[None, None]).prior_key == prior
 
 
 def test_the_users_prior_is_never_replaced() -> None:
     task = Inpaint(prior="random-input")
-    found = inspected(task, np.where(square(40), np.nan, 1.0)[None, None])
+    found = inspect_stack(task, np.where(square(40), np.nan, 1.0)[None, None])
     assert found.prior_key == "random-input"
 
 
@@ -167,7 +173,8 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
         assert (
             float(
                 (
-                    seen_problem(Inpaint(), one).terms[0].training_weight * (1 - one.masks.measured)
+                    make_task_problem(Inpaint(), one).terms[0].training_weight
+                    * (1 - one.masks.measured)
                 ).sum()
             )
             == 0
@@ -176,7 +183,7 @@ def test_holes_never_drive_nor_enter_the_code() -> None:
     changed = scene("masked-input", half_missing())
     changed.measurement[:] = torch.where(changed.masks.measured > 0, changed.measurement, 1e3)
     codes = [
-        prior_of(Inpaint(), this)
+        make_task_prior(Inpaint(), this)
         .draw_training_input(torch.Generator().manual_seed(1))
         .network_input
         for this in (one, changed)
@@ -188,7 +195,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
     one = scene("masked-input", half_missing())
     draws = []
     for _ in range(2):
-        prior = prior_of(Inpaint(), one)
+        prior = make_task_prior(Inpaint(), one)
         draw = prior.draw_training_input(torch.Generator().manual_seed(1))
         assert draw.loss_mask is not None and draw.window is not None
         draws.append(draw)
@@ -200,7 +207,7 @@ def test_what_a_step_foretells_it_does_not_see() -> None:
 
 def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
     one = scene("masked-input", half_missing())
-    prior = prior_of(Inpaint(), one)
+    prior = make_task_prior(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior)
     seen = prior.make_prediction_input().network_input[:, -1:]
     assert torch.equal(seen, one.masks.measured - one.masks.validation - 0.5)
@@ -214,7 +221,7 @@ def test_held_out_pixels_stay_hidden_until_the_last_look() -> None:
 @pytest.mark.parametrize("known", ["keep", "denoise"])
 def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: str) -> None:
     one = scene("masked-input", half_missing())
-    prior = prior_of(Inpaint(unmasked=known), one)
+    prior = make_task_prior(Inpaint(unmasked=known), one)
     total = torch.zeros_like(one.masks.measured)
     for draw in prior.make_inference_inputs():
         assert draw.output_mask is not None
@@ -233,7 +240,7 @@ def test_the_last_look_trusts_each_pixel_once_and_foretells_what_judges(known: s
 
 def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
     one = scene("masked-input-shapes", square(7))
-    prior = prior_of(Inpaint(), one)
+    prior = make_task_prior(Inpaint(), one)
     assert isinstance(prior, MaskedInputPrior) and prior.uses_hole_shapes
     rng = torch.Generator().manual_seed(3)
     draws = [prior.draw_training_input(rng) for _ in range(8)]
@@ -251,7 +258,7 @@ def test_shaped_holes_are_learned_from_copies_of_their_shape() -> None:
 def test_steps_see_scattered_pixels_in_every_mirror_and_shapes_as_they_are(
     prior: str, holes: np.ndarray, ways: int
 ) -> None:
-    made = prior_of(Inpaint(), scene(prior, holes))
+    made = make_task_prior(Inpaint(), scene(prior, holes))
     rng = torch.Generator().manual_seed(1)
     seen = {
         draw.window.mirrored
@@ -299,7 +306,7 @@ def test_the_report_says_which_prior_the_holes_asked_for() -> None:
 def test_finishing_keeps_what_was_measured() -> None:
     one = scene("masked-input", half_missing())
     wrong = Estimate(torch.full_like(one.measurement, 9.0), torch.zeros_like(one.measurement))
-    finished = seen_problem(Inpaint(), one).postprocess(wrong)
+    finished = make_task_problem(Inpaint(), one).postprocess(wrong)
     known = one.masks.measured.expand_as(one.measurement) > 0
     assert torch.equal(finished.mean[known], one.measurement[known])
     assert bool((finished.mean[~known] == 9).all())
@@ -312,7 +319,7 @@ def test_finishing_keeps_what_was_measured() -> None:
 )
 def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> None:
     one = scene(prior, half_missing())
-    term = seen_problem(Inpaint(), one).terms[0]
+    term = make_task_problem(Inpaint(), one).terms[0]
     off = one.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
     losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]
@@ -320,7 +327,7 @@ def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> 
 
 
 def test_the_deep_network_has_no_shortcuts() -> None:
-    prior = prior_of(
+    prior = make_task_prior(
         Inpaint(prior="random-input-no-skips"), scene("random-input-no-skips", square(40))
     )
     assert isinstance(prior, RandomInputPrior)

@@ -10,6 +10,7 @@ import tifffile
 import torch
 
 import napari_dip as dip
+from fit_inputs import inspect_stack
 from napari_dip.cli.app import main
 from napari_dip.errors import Refusal
 from napari_dip.io import ImageSpec
@@ -18,8 +19,7 @@ from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import Inpaint
 from napari_dip.tasks.inpaint import choose_validation_patches
-from run_scene import MACHINE
-from scenes import inspected
+from small_runs import MACHINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,9 @@ def quick(image: Any, mask: Any = None, iterations: int = 3, **settings: Any) ->
     return dip.inpaint(image, mask, **wish)
 
 
-def planned(axes: str, shape: tuple[int, ...], mask: tuple[int, ...], **settings: Any) -> Plan:
+def make_task_plan(
+    axes: str, shape: tuple[int, ...], mask: tuple[int, ...], **settings: Any
+) -> Plan:
     image = ImageSpec(name="cells", shape=shape, dtype="uint16", axes=axes)
     header = ImageSpec(name="holes", shape=mask, dtype="uint8", axes="TCZYX"[-len(mask) :])
     answer = preflight(make_recipe("inpaint", **settings), image, MACHINE, {"mask": header})
@@ -195,10 +197,10 @@ def test_masks_of_another_shape_are_refused_before_anything_is_read(
 @pytest.mark.parametrize("axes", ["ZYX", "TYX"])
 def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: str) -> None:
     shape = (40, 256, 256)
-    plan = planned(axes, shape, (256, 256))
+    plan = make_task_plan(axes, shape, (256, 256))
     assert plan.layout.grid == axes
     assert len(plan.units) == 1
-    alone = planned("YX", (256, 256), (256, 256))
+    alone = make_task_plan("YX", (256, 256), (256, 256))
     assert plan.costs.fit < 4 * alone.costs.fit
     assert plan.peak_bytes > 40 * 256 * 256 * 100
     assert "The mask has one plane, which holds for all 40 planes." in map(str, plan.notes)
@@ -254,9 +256,9 @@ def test_fixed_noise_fills_a_volume_if_wished(prior: str) -> None:
 def test_planes_are_counted_over_all_channels() -> None:
     known = np.ones((1, 2, 4, 5, 6), bool)
     known[:, 0, 1] = False
-    assert inspected(Inpaint(), np.where(known, 1.0, np.nan)).notes == ()
+    assert inspect_stack(Inpaint(), np.where(known, 1.0, np.nan)).notes == ()
     known[:, 1, 1] = False
-    (note,) = inspected(Inpaint(), np.where(known, 1.0, np.nan)).notes
+    (note,) = inspect_stack(Inpaint(), np.where(known, 1.0, np.nan)).notes
     assert str(note).startswith("1 of the 4 planes")
 
 

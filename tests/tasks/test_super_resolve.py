@@ -12,6 +12,7 @@ import torch
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.deconvolution.psf import gaussian_psf
 from napari_dip.engine.prior import RandomInputPrior
@@ -26,7 +27,6 @@ from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from napari_dip.tasks.priors.registry import ZSSR
 from napari_dip.tasks.priors.zssr import split_into_stages
-from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def binned(image: np.ndarray, along: tuple[int, int]) -> np.ndarray:
 
 
 def scene(height: int = 16, width: int = 20) -> FitInput:
-    return plain_scene((height, width))
+    return make_plain_fit_input((height, width))
 
 
 @pytest.mark.parametrize(
@@ -72,21 +72,21 @@ def test_a_factor_is_kept_as_one_text_however_it_is_given(given, kept, along) ->
     task = SuperResolve(factor=given)
     assert task.factor == kept
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
-    assert planned(task, spec).get_factors("YX") == along
+    assert make_task_plan(task, spec).get_factors("YX") == along
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "binning"}, {"psf_sigma": 1.3}])
 @pytest.mark.parametrize("factor", ["2", "1,4", "8,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = prior_of(task, one)
+    prior = make_task_prior(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="YX")
-    assert prior.grid == planned(task, spec).network_grid
-    problem = seen_problem(task, one)
+    assert prior.grid == make_task_plan(task, spec).network_grid
+    problem = make_task_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
     estimate = prior.estimate(picture)
-    factors = planned(task, spec).get_factors("YX")
+    factors = make_task_plan(task, spec).get_factors("YX")
     result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
     assert problem.postprocess(estimate).mean.shape[2:] == result
 
@@ -94,7 +94,7 @@ def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None
 def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
     spec = ImageSpec(name="cells", shape=(16, 20), dtype="float32", axes="YX")
     for sigma in (0.0, 0.3, 1.0, 2.6):
-        drawn = planned(SuperResolve(psf_sigma=sigma), spec).network_grid
+        drawn = make_task_plan(SuperResolve(psf_sigma=sigma), spec).network_grid
         sizes = gaussian_psf((sigma, sigma)).shape
         assert drawn == (32 + sizes[0] - 1, 40 + sizes[1] - 1)
 
@@ -102,7 +102,7 @@ def test_the_margin_is_as_wide_as_the_engine_draws_a_gaussian() -> None:
 @pytest.mark.parametrize(("factor", "jitter"), [("2", 0.03), ("4", 0.03), ("8", 0.05)])
 def test_the_code_is_jittered_as_in_the_paper(factor, jitter) -> None:
     task = SuperResolve(factor=factor, initial_estimate="none")
-    prior = prior_of(task, scene())
+    prior = make_task_prior(task, scene())
     assert isinstance(prior, RandomInputPrior)
     assert prior.jitter == jitter
     assert prior.random_input.shape[1] == RANDOM_INPUT_CHANNELS
@@ -114,7 +114,7 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
     other.measurement[other.masks.validation > 0] = 9.0
     codes = []
     for measured in (one, other):
-        prior = prior_of(SuperResolve(**settings), measured)
+        prior = make_task_prior(SuperResolve(**settings), measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
     assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS + 1
@@ -124,20 +124,20 @@ def test_a_pixel_that_judges_is_not_in_the_code(settings) -> None:
 def test_the_interpolated_image_overlays_the_fine_grid() -> None:
     one = scene()
     one.measurement[...] = torch.arange(20.0)  # a ramp along X
-    prior = prior_of(SuperResolve(factor="2"), one)
+    prior = make_task_prior(SuperResolve(factor="2"), one)
     assert isinstance(prior, RandomInputPrior)
     ramp = prior.random_input[0, RANDOM_INPUT_CHANNELS, 8, 8:-8]
     torch.testing.assert_close(ramp, torch.arange(8, 32) / 2 - 0.25, atol=0.3, rtol=0)
 
 
 def test_held_out_pixels_drive_nothing_before_they_have_judged() -> None:
-    term = seen_problem(SuperResolve(factor="4"), scene()).terms[0]
+    term = make_task_problem(SuperResolve(factor="4"), scene()).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float(term.refit_weight.min()) == 1
 
 
 def test_judges_never_drive_where_the_last_step_adds_what_they_tell() -> None:
-    term = seen_problem(SuperResolve(factor="2"), scene()).terms[0]
+    term = make_task_problem(SuperResolve(factor="2"), scene()).terms[0]
     assert float((term.refit_weight * term.validation_mask).sum()) == 0
 
 
@@ -147,11 +147,11 @@ def test_every_factor_has_equal_stages_or_the_prior_of_the_paper() -> None:
     assert split_into_stages((3, 3)) == ((3, 3), 1)
     assert split_into_stages((2, 4)) is None
     spec = ImageSpec(name="cells", shape=(40, 40), dtype="float32", axes="YX")
-    assert planned(SuperResolve(factor="4"), spec).prior_key == ZSSR.key
+    assert make_task_plan(SuperResolve(factor="4"), spec).prior_key == ZSSR.key
     for other in ({"factor": "2,4"}, {"psf_sigma": 1.0}, {"prior": "random-input"}):
-        assert planned(SuperResolve(**other), spec).prior_key == "random-input"
+        assert make_task_plan(SuperResolve(**other), spec).prior_key == "random-input"
     deep = ImageSpec(name="cells", shape=(8, 40, 40), dtype="float32", axes="ZYX")
-    assert planned(SuperResolve(), deep, axes="ZYX").prior_key == "random-input"
+    assert make_task_plan(SuperResolve(), deep, axes="ZYX").prior_key == "random-input"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_coarser_scales_are_refused_where_there_are_none(settings) -> None:
 
 def test_patches_judge_and_drive_nothing() -> None:
     one = replace(scene(48, 64), prior_key=ZSSR.key)
-    term = seen_problem(SuperResolve(), one).terms[0]
+    term = make_task_problem(SuperResolve(), one).terms[0]
     assert float((term.training_weight * term.validation_mask).sum()) == 0
     assert float((term.training_weight + term.validation_mask).min()) == 1
     assert 0.05 < float(term.validation_mask.mean()) < 0.25
@@ -177,7 +177,7 @@ def test_what_was_measured_without_noise_is_explained_in_the_end() -> None:
     nothing = 0 * one.noise.variance.intercept
     noiseless = replace(one.noise.variance, intercept=nothing, floor=nothing + 1e-12)
     one = replace(one, prior_key=ZSSR.key, noise=replace(one.noise, variance=noiseless))
-    problem = seen_problem(SuperResolve(factor="4"), one)
+    problem = make_task_problem(SuperResolve(factor="4"), one)
     flat = torch.zeros(1, 1, 192, 256)
     finished = problem.postprocess(Estimate(flat, flat - 2)).mean
     left = problem.terms[0].operator(finished) - one.measurement
@@ -239,7 +239,7 @@ def test_the_file_says_how_much_smaller_the_pixels_are(factor, tmp_path: Path) -
     argv = ["super-resolve", str(source), "-o", str(output), "--factor", factor, "--quiet"]
     argv += ["--preset", "fast", "--max-iterations", "2", "--residual", str(residual)]
     assert main(argv) == 0
-    plan = planned(SuperResolve(factor=factor), read_spec(source))
+    plan = make_task_plan(SuperResolve(factor=factor), read_spec(source))
     down, right = plan.get_factors("YX")
     result = read_spec(output)
     assert result.shape == (20 * down, 24 * right)

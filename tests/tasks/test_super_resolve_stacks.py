@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import zoom
 
 import napari_dip as dip
+from fit_inputs import make_plain_fit_input, make_task_plan, make_task_prior, make_task_problem
 from napari_dip.cli import main
 from napari_dip.engine.operators.detector import interpolate_cubic
 from napari_dip.engine.prior import RandomInputPrior
@@ -24,7 +25,6 @@ from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS_IN_VOLUMES
-from scenes import plain_scene, planned, prior_of, seen_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def binned(volume: np.ndarray, factor: int) -> np.ndarray:
 
 
 def scene(grid: tuple[int, ...] = (4, 16, 20)) -> FitInput:
-    return plain_scene(grid)
+    return make_plain_fit_input(grid)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_one_number_is_for_the_plane_and_three_for_the_volume(factor, kept, alon
     task = SuperResolve(factor=factor)
     assert task.factor == kept
     spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes="ZYX")
-    assert planned(task, spec, axes="ZYX").get_factors("ZYX") == along
-    assert planned(task, spec, axes="ZYX").get_factors("YXS") == (*along[1:], 1)
+    assert make_task_plan(task, spec, axes="ZYX").get_factors("ZYX") == along
+    assert make_task_plan(task, spec, axes="ZYX").get_factors("YXS") == (*along[1:], 1)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
 @pytest.mark.parametrize("factor", ["2,1,1", "2,1,2", "3,1,1"])
 def test_the_network_speaks_of_what_the_operator_takes(factor, settings) -> None:
     task, one = SuperResolve(factor=factor, **settings), scene()
-    prior = prior_of(task, one)
+    prior = make_task_prior(task, one)
     spec = ImageSpec(name="cells", shape=one.grid, dtype="float32", axes="ZYX")
-    assert prior.grid == planned(task, spec, axes="ZYX").network_grid
-    problem = seen_problem(task, one)
+    assert prior.grid == make_task_plan(task, spec, axes="ZYX").network_grid
+    problem = make_task_problem(task, one)
     picture = torch.rand(1, 1, *prior.grid, generator=torch.Generator().manual_seed(1))
     assert problem.terms[0].operator(picture).shape == one.measurement.shape
-    factors = planned(task, spec, axes="ZYX").get_factors("ZYX")
+    factors = make_task_plan(task, spec, axes="ZYX").get_factors("ZYX")
     result = tuple(n * f for n, f in zip(one.grid, factors, strict=True))
     assert problem.postprocess(prior.estimate(picture)).mean.shape[2:] == result
 
@@ -109,7 +109,7 @@ def test_a_pixel_that_judges_is_not_in_the_code() -> None:
     other.measurement[other.masks.validation > 0] = 9.0
     codes = []
     for measured in (one, other):
-        prior = prior_of(SuperResolve(factor="2,1,1"), measured)
+        prior = make_task_prior(SuperResolve(factor="2,1,1"), measured)
         assert isinstance(prior, RandomInputPrior)
         codes.append(prior.random_input)
     assert codes[0].shape[1] == RANDOM_INPUT_CHANNELS_IN_VOLUMES + 1
@@ -160,7 +160,7 @@ def test_the_fit_begins_with_a_volume_that_explains_what_it_was_shown() -> None:
     coarse = torch.from_numpy(binned(tubes(8), 2))[None, None] / 200
     one = replace(scene((4, 20, 20)), measurement=coarse)
     task = SuperResolve(factor="2,1,1", model="binning")
-    prior, problem = prior_of(task, one), seen_problem(task, one)
+    prior, problem = make_task_prior(task, one), make_task_problem(task, one)
     assert isinstance(prior, RandomInputPrior)
     assert prior.baseline is not None
     assert prior.output_scale < 0.5

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.machine import InstallationReport
     from napari_dip.pipeline.noise_report import NoiseReport
 
-#: Folder of the pictures, in the working folder; numbered if it already holds some.
+#: Folder of the images, in the working folder; numbered if it already holds some.
 FOLDER = "demo"
 PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
 
@@ -238,7 +238,7 @@ def run_explore_command(
     image : str
         Path of the image.
     output : str
-        Folder of the page, the pictures and the tables.
+        Folder of the page, the images and the tables.
     overwrite, quiet : bool
     **settings : str
         As for the functions of `napari_dip.explore`.
@@ -290,7 +290,7 @@ def run_demo_command(window: bool | None, preset: str) -> int:
         if subprocess.run(command, check=False).returncode == 0:
             return 0
         print_message("napari could not show its window, so the demo goes on without one.")
-    return _save_demo_pictures(preset)
+    return _save_demo_images(preset)
 
 
 def _explain_no_window() -> str:
@@ -305,16 +305,16 @@ def _explain_no_window() -> str:
     return ""
 
 
-def _save_demo_pictures(preset: str) -> int:
+def _save_demo_images(preset: str) -> int:
     folder = Path(FOLDER)
     if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
         folder = find_free_path(".", FOLDER)  # the files may be those of an earlier demo
-    picture, result_path = folder / PICTURE, folder / RESULT
+    image, result_path = folder / PICTURE, folder / RESULT
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(Path.cwd(), error)) from None
-    check_output(picture, suffixes=(".png",))
+    check_output(image, suffixes=(".png",))
     check_output(result_path)
     noisy, reference = read_pixels(read_spec(MITOCHONDRIA))
     spec = ImageSpec(name=MITOCHONDRIA.name, shape=noisy.shape, dtype=noisy.dtype.name, axes="YX")
@@ -328,8 +328,8 @@ def _save_demo_pictures(preset: str) -> int:
     write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")
     overview = plot_before_after(noisy, result.image, reference, titles=titles)
-    write_bytes(picture, overview)
+    write_bytes(image, overview)
     print_message(f"{describe_end(result)} Before and after, and the restored image:")
-    print_result(str(picture.resolve()), saved=True)
+    print_result(str(image.resolve()), saved=True)
     print_result(str(result_path.resolve()), saved=True)
     return 0

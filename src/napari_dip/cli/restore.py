@@ -67,7 +67,7 @@ from napari_dip.pipeline.store.results import (
     format_json,
     insert_name_suffix,
     rescue_result,
-    save_picture,
+    save_image,
 )
 from napari_dip.tasks import TASKS
 
@@ -81,8 +81,8 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-#: Bytes on the disk per value of a tiled result, beside the result itself: pictures and deviations
-#: of the tiles, and merged picture, deviation and residual.
+#: Bytes on the disk per value of a tiled result, beside the result itself: images and deviations
+#: of the tiles, and merged image, deviation and residual.
 TILE_BYTES = 28
 
 
@@ -302,8 +302,8 @@ def _iter_writers(
 ) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """Yield the name of each output and the function that writes it, the result first."""
 
-    def picture(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
-        return lambda path: save_picture(path, image, spec, scale, result, overwrite)
+    def write(image: Any, spec: ImageSpec, scale: Any) -> Callable[[Path], object]:
+        return lambda path: save_image(path, image, spec, scale, result, overwrite)
 
     def text(content: str) -> Callable[[Path], object]:
         return lambda path: write_text(path, content, overwrite=overwrite)
@@ -311,18 +311,18 @@ def _iter_writers(
     # brightness may be inverted (0 is white), but errors are not
     source = plan.source
     error = replace(source, tags=replace(source.tags, is_white_zero=False))
-    yield "output", picture(result.image, plan.source, plan.result_scale)
-    yield "uncertainty", picture(result.uncertainty, error, plan.result_scale)
-    yield "residual", picture(result.residual, error, plan.source.scale)
+    yield "output", write(result.image, plan.source, plan.result_scale)
+    yield "uncertainty", write(result.uncertainty, error, plan.result_scale)
+    yield "residual", write(result.residual, error, plan.source.scale)
     for name in result.recipe.task.spec.extra_outputs:
         spec = make_plane_spec(plan.source, result.learned[name].shape)
-        yield f"{name}_out", picture(result.learned[name], spec, spec.scale)
+        yield f"{name}_out", write(result.learned[name], spec, spec.scale)
     yield "report", text(format_json(result.report))
     yield "recipe", text(result.recipe.to_json())
 
 
 def _forget_partial(request: Request, result: Restoration) -> None:
-    """Remove the partial picture that the interrupted run left, now that the run is finished."""
+    """Remove the partial image that the interrupted run left, now that the run is finished."""
     partial_path = insert_name_suffix(Path(request.outputs["output"]), "partial")
     with suppress(Exception):  # a file that cannot be read is not ours
         provenance = migrate_record(read_provenance(partial_path) or {})
@@ -365,14 +365,14 @@ def _open_run_store(request: Request) -> CheckpointStore:
 
 
 def _keep(request: Request, plan: Plan, result: Restoration | None, store: CheckpointStore) -> int:
-    """Save the picture of an interrupted run under a name of its own, without overwriting."""
+    """Save the image of an interrupted run under a name of its own, without overwriting."""
     if result is None:
         print_message("Interrupted before there was a picture to keep; nothing was saved.")
         return EXIT_INTERRUPT
     path = find_partial_path(Path(request.outputs["output"]))
     try:
         check_unmoved(request.targets["output"])
-        save_picture(path, result.image, plan.source, plan.result_scale, result, False)
+        save_image(path, result.image, plan.source, plan.result_scale, result, False)
     except Exception as failure:
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     hints = [make_note("resume-hint")] if store.folder.has_entries() else []
@@ -381,5 +381,5 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
 
 
 def find_partial_path(output: Path) -> Path:
-    """Return a free path for the picture of an interrupted run: OUT.partial.tif, or numbered."""
+    """Return a free path for the image of an interrupted run: OUT.partial.tif, or numbered."""
     return choose_free_name(output, "partial")

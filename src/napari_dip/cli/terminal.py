@@ -1,7 +1,7 @@
 """Print messages, results and progress, and handle Ctrl-C.
 
 Messages go to the error stream, so that the output stream holds only results. The first Ctrl-C
-keeps the best picture so far; the second one aborts.
+keeps the best image so far; the second one aborts.
 """
 
 from __future__ import annotations

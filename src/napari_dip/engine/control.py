@@ -8,7 +8,7 @@ from enum import Enum
 class Control(Enum):
     """Command that the fit loop polls before every iteration.
 
-    GO continues. PAUSE waits without computing. KEEP ends the fit and returns the best picture so
+    GO continues. PAUSE waits without computing. KEEP ends the fit and returns the best image so
     far. DISCARD ends the fit without a result.
     """
 

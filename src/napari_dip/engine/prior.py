@@ -96,7 +96,7 @@ class Window:
     planes : tuple of int or None
         Indices along the first axis, in any order; None: `size[0]` of them from `start[0]` on.
     member : int or None
-        Index of one picture in a batch of B that share a network; None: all B.
+        Index of one image in a batch of B that share a network; None: all B.
     """
 
     start: tuple[int, ...]
@@ -116,7 +116,7 @@ class Window:
         return whole.flip(self.mirrored) if self.mirrored else whole
 
     def select_member(self, whole: Tensor) -> Tensor:
-        """Return the member's picture of (B, ...); all of them if `member` is None or B is 1."""
+        """Return the member's image of (B, ...); all of them if `member` is None or B is 1."""
         if self.member is None or len(whole) == 1:
             return whole
         return whole[self.member : self.member + 1]
@@ -195,7 +195,7 @@ class Prior(ABC):
     ----------
     net : nn.Module
     grid : tuple of int
-        Size of the restored picture, per axis.
+        Size of the restored image, per axis.
     covers_grid : bool
         Whether each draw covers the whole grid and all its outputs are valid. Then outputs are
         averaged. Otherwise weights are, since one output is a window or a few valid pixels.
@@ -237,7 +237,7 @@ class Prior(ABC):
         yield self.make_prediction_input()
 
     def estimate(self, output: Tensor) -> Estimate:
-        """Convert the network's output (B, *, *size) to an estimate of the picture."""
+        """Convert the network's output (B, *, *size) to an estimate of the image."""
         return Estimate(output)
 
 
@@ -253,15 +253,15 @@ class RandomInputPrior(Prior):
         Standard deviation of the fresh noise, in units of `random_input` (1/30 in the paper). One
         value for each channel has the shape (1, D, 1, ...).
     output_scale : float
-        Factor from the network's output to the picture. A deblurred picture may span far more
+        Factor from the network's output to the image. A deblurred image may span far more
         than the measurement, and weights need many iterations to grow to that range.
     baseline : Tensor or None
         (1, C, *grid), added to the output; None: 0.
     grid : tuple of int or None
-        Size of the picture; None: that of the random input.
+        Size of the image; None: that of the random input.
     bounds : tuple of Tensor or None
-        Lowest and highest value of the picture, (1, C, 1, ...), to which a sigmoid maps the
-        output; None: unbounded. Activations of deeper layers determine the brightness of a picture
+        Lowest and highest value of the image, (1, C, 1, ...), to which a sigmoid maps the
+        output; None: unbounded. Activations of deeper layers determine the brightness of an image
         less, while valid inputs of the network that gave them lie within a range.
 
     References
@@ -304,8 +304,8 @@ class RandomInputPrior(Prior):
         """Return the scaled or bounded output plus the baseline, without a variance."""
         if self.low is not None and self.high is not None:
             return Estimate(self.low + (self.high - self.low) * torch.sigmoid(output))
-        picture = output * self.output_scale
-        return Estimate(picture if self.baseline is None else picture + self.baseline)
+        image = output * self.output_scale
+        return Estimate(image if self.baseline is None else image + self.baseline)
 
 
 def split_mean_and_variance(output: Tensor) -> Estimate:
@@ -327,7 +327,7 @@ class BlindSpotPrior(Prior):
     net : nn.Module
         Its 2 C output channels are the mean and the variance before a softplus.
     measurement : Tensor
-        (B, C, *grid). If B > 1, each training step uses one picture of the batch.
+        (B, C, *grid). If B > 1, each training step uses one image of the batch.
     validation_blocks : Tensor
         (B, 1, *grid), 1 at validation pixels and their guard band.
     blind_spot_size : tuple of int, odd
@@ -467,7 +467,7 @@ class GuidedPrior(Prior):
 def zero_last_channels(net: nn.Module, count: int) -> None:
     """Set a network's weights for the last channels of its input to 0.
 
-    A guide without relation to the picture then has no initial influence. On four pairs of
+    A guide without relation to the image then has no initial influence. On four pairs of
     fluorescence channels (192 x 192 pixels, Poisson noise of peak 5), predictions of hidden pixels
     gained 0.1 to 0.7 dB over random weights.
 

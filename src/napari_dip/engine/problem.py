@@ -17,7 +17,7 @@ MIN_PREDICTION_VARIANCE = 1e-9
 
 
 class Estimate(NamedTuple):
-    """Mean and variance of the restored picture.
+    """Mean and variance of the restored image.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
 
 
 class Operator(nn.Module):
-    """Map from the picture to what the detector measures of it.
+    """Map from the image to what the detector measures of it.
 
     A subclass defines `forward`. It overrides the other methods where their defaults do not hold:
     its grid is finer or larger than the measured one, its fit leaves a part of the measurement out,
@@ -42,13 +42,13 @@ class Operator(nn.Module):
     __call__: Callable[..., Tensor]
 
     def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the picture for a measurement of this size; by default the same."""
+        """Return the size of the image for a measurement of this size; by default the same."""
         return measured
 
     def predict(self, estimate: Estimate) -> Estimate:
         """Return the prediction of the fitted measurement, on the measured grid.
 
-        The variance goes through the operator like a picture. That is exact for errors that are
+        The variance goes through the operator like an image. That is exact for errors that are
         constant over the operator's kernel, as a network's nearly are, and too large elsewhere.
 
         Parameters
@@ -64,7 +64,7 @@ class Operator(nn.Module):
         return Estimate(mean, variance.clamp(min=MIN_PREDICTION_VARIANCE).log())
 
     def detect(self, image: Tensor) -> Tensor:
-        """Return all that the detector measured of a finished picture (1, C, *grid).
+        """Return all that the detector measured of a finished image (1, C, *grid).
 
         It differs from `forward` where the fit leaves a part of the measurement out.
         """
@@ -87,12 +87,12 @@ class Operator(nn.Module):
         return lambda frame: torch.autograd.grad(prediction, start, frame, retain_graph=True)[0]
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
-        """Return the fitted parameters by name, in units of the picture's grid; none by default."""
+        """Return the fitted parameters by name, in units of the image's grid; none by default."""
         return {}
 
 
 class Identity(Operator):
-    """Operator of a detector that measures the picture itself, plus noise."""
+    """Operator of a detector that measures the image itself, plus noise."""
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the image unchanged."""
@@ -109,7 +109,7 @@ class Chain(Operator):
     Parameters
     ----------
     *operators : Operator
-        In the order in which they act on the picture.
+        In the order in which they act on the image.
     """
 
     def __init__(self, *operators: Operator) -> None:
@@ -123,7 +123,7 @@ class Chain(Operator):
         return image
 
     def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the picture that the first operator takes."""
+        """Return the size of the image that the first operator takes."""
         for operator in reversed(self.operators):
             assert isinstance(operator, Operator)
             measured = operator.compute_grid(measured)
@@ -139,7 +139,7 @@ Penalty = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Term:
-    """One measurement of the picture, with its operator, losses and masks.
+    """One measurement of the image, with its operator, losses and masks.
 
     Attributes
     ----------
@@ -185,10 +185,10 @@ class Problem:
     Attributes
     ----------
     terms : tuple of Term
-        One for each measurement of the same picture.
+        One for each measurement of the same image.
     penalties : tuple of (weight, Penalty)
     postprocess : callable
-        Convert the averaged estimate to the picture, such as by the posterior mean.
+        Convert the averaged estimate to the image, such as by the posterior mean.
     postprocess_on_grid : callable
         The part of `postprocess` that keeps the network's grid, without the crop to the image. Its
         result is compared with the measurement after the fit.
@@ -217,7 +217,7 @@ def append_postprocessing(
     ----------
     problem : Problem
     step : callable
-        (network's estimate, estimate after the earlier steps) -> picture.
+        (network's estimate, estimate after the earlier steps) -> image.
     """
 
     def append(earlier: Callable[[Estimate], Estimate]) -> Callable[[Estimate], Estimate]:

@@ -1,6 +1,6 @@
-"""Refine the picture after a fit: filter groups of similar patches of the measurement (BM3D).
+"""Refine the image after a fit: filter groups of similar patches of the measurement (BM3D).
 
-Similar patches are found in the mean of network's picture and measurement. A Wiener filter in the
+Similar patches are found in the mean of network's image and measurement. A Wiener filter in the
 groups' transform then restores repeated fine structure that the network has smoothed. The noise of
 a colour camera has blotches wider than a patch, so its images are filtered from coarse to fine:
 each level removes the noise of its own frequencies, and a residue of coarser ones.
@@ -37,12 +37,12 @@ SEARCH_SIDE = 2 * SEARCH_RADIUS + 1
 #: Groups along each side of a block, whose search area fits into the processor's cache. Of 12, 16
 #: and 24, 12 and 16 were the fastest, within 5 %.
 GROUPS_PER_BLOCK_SIDE = 16
-#: Share of the measurement in the picture in which patches are compared; the network's picture
+#: Share of the measurement in the mixture in which patches are compared; the network's image
 #: lacks structure that it has smoothed. With 0.5 instead of 0, preset `fast` gains 0.00 to 0.33 dB
 #: on five images of FMD, seven of Set12 (noise of 25 or 50) and Hagen's actin and nucleus, and 0.2
 #: to 1.0 dB on W2S 010_0, 077_2 and 100_1. 0.7 and 1 are within 0.1 dB of it, or worse.
 MATCHING_MEASUREMENT_WEIGHT = 0.5
-#: Share of the hard-thresholded measurement in the picture that guides the Wiener filter, for white
+#: Share of the hard-thresholded measurement in the mixture that guides the Wiener filter, for white
 #: noise, and threshold in standard deviations (as in BM3D). Of 0.25, 0.4 and 0.5, 0.4 has the best
 #: balance: it loses 0.08 dB on starfish and 0.05 dB on W2S, and gains 0.5 dB on barbara and 0.2 dB
 #: on lena and peppers in colour.
@@ -61,7 +61,7 @@ _MIN_PATCH_POWER = 0.02
 #: Number of pyramid levels: 1, 2 and 3 reached 36.61, 37.65 and 37.80 dB with the true noise on the
 #: corners (256 x 256) of nine files of cc15.
 PYRAMID_LEVELS = 3
-#: Least side of a filtered picture, in pixels.
+#: Least side of a filtered image, in pixels.
 MIN_SIDE = 2 * PATCH_SIDE
 #: Share of the coarser levels' noise power that remains after their filtering.
 RESIDUAL_NOISE_FRACTION = 0.12
@@ -83,7 +83,7 @@ class PatchBlock(NamedTuple):
     Attributes
     ----------
     rows, columns : slice
-        Search area of the groups in the picture.
+        Search area of the groups in the image.
     patch_indices : Tensor
         (G, GROUP_SIZE) int32, flat index of each patch's first pixel in that area; each group's
         reference patch comes first.
@@ -102,22 +102,22 @@ def compute_patch_padding(size: Sequence[int]) -> tuple[int, int, int, int]:
     return 0, right, 0, below
 
 
-def group_patches(matching_picture: Tensor) -> list[PatchBlock]:
+def group_patches(matching_image: Tensor) -> list[PatchBlock]:
     """Return groups of similar patches.
 
-    In a picture with fewer patches than a group, some are repeated.
+    In an image with fewer patches than a group, some are repeated.
 
     Parameters
     ----------
-    matching_picture : Tensor
+    matching_image : Tensor
         (C, Y, X), padded as by `compute_patch_padding`.
     """
     rows, columns = (
-        range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in matching_picture.shape[1:]
+        range(0, side - PATCH_SIDE + 1, GROUP_STEP) for side in matching_image.shape[1:]
     )
     return [
         _match_patches(
-            matching_picture,
+            matching_image,
             rows[row : row + GROUPS_PER_BLOCK_SIDE],
             columns[column : column + GROUPS_PER_BLOCK_SIDE],
         )
@@ -126,17 +126,17 @@ def group_patches(matching_picture: Tensor) -> list[PatchBlock]:
     ]
 
 
-def _match_patches(matching_picture: Tensor, rows: range, columns: range) -> PatchBlock:
+def _match_patches(matching_image: Tensor, rows: range, columns: range) -> PatchBlock:
     """Group the patches that begin in these rows and columns with the most similar ones."""
     beyond, part = zip(
         *(
             _find_search_area(*span)
-            for span in zip((rows, columns), matching_picture.shape[1:], strict=True)
+            for span in zip((rows, columns), matching_image.shape[1:], strict=True)
         ),
         strict=True,
     )
     distances = _compute_patch_distances(
-        matching_picture[:, part[0], part[1]], beyond, len(rows), len(columns)
+        matching_image[:, part[0], part[1]], beyond, len(rows), len(columns)
     )
     nearest = distances.topk(GROUP_SIZE, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
@@ -151,7 +151,7 @@ def _match_patches(matching_picture: Tensor, rows: range, columns: range) -> Pat
 
 
 def _find_search_area(own: range, side: int) -> tuple[tuple[int, int], slice]:
-    """Return the search pixels beyond the picture, before and after, and the slice within it."""
+    """Return the search pixels beyond the image, before and after, and the slice within it."""
     first, last = own[0] - SEARCH_RADIUS, own[-1] + SEARCH_RADIUS
     last_start = side - PATCH_SIDE
     beyond = max(0, -first), max(0, last - last_start)
@@ -163,7 +163,7 @@ def _compute_patch_distances(
 ) -> Tensor:
     """Return squared distances, less a constant for each group: (down, across, SEARCH_SIDE²).
 
-    They are -inf for the reference patch itself, which so comes first, and inf beyond the picture.
+    They are -inf for the reference patch itself, which so comes first, and inf beyond the image.
     |a - b|² = |a|² + |b|² - 2 a b is fastest as a matrix product. Relative to the part's mean,
     rounding selects another patch once in 80,000 times.
     """
@@ -207,7 +207,7 @@ def refine_by_bm3d(
     *,
     uses_pilot_only: bool = False,
 ) -> Estimate:
-    """Filter a measurement collaboratively, guided by a pilot picture.
+    """Filter a measurement collaboratively, guided by a pilot image.
 
     The noise variance is stabilised by a transform that is linear around the pilot, so that its
     inverse adds no bias. Channels are transformed to their principal components.
@@ -218,7 +218,7 @@ def refine_by_bm3d(
     measurement : Tensor
         (1, C, Y, X), at least `PATCH_SIDE` pixels a side.
     pilot : Tensor
-        (1, C, Y, X), present estimate of the picture.
+        (1, C, Y, X), present estimate of the image.
     measured_mask : Tensor
         (1, 1, Y, X), 1 where there is a measurement. At 0 the pilot replaces it; values in between
         blend the two.
@@ -238,7 +238,7 @@ def refine_by_bm3d(
     ----------
     Dabov, Foi, Katkovnik, Egiazarian, Image denoising by sparse 3-D transform-domain
     collaborative filtering, IEEE TIP 16(8), 2007, doi:10.1109/TIP.2007.901238 (its second step,
-    guided by the network's picture and the result of its first step).
+    guided by the network's image and the result of its first step).
     """
     grid = tuple(measurement.shape[2:])
     sides = compute_patch_padding(grid)
@@ -256,10 +256,10 @@ def refine_by_bm3d(
     mean, remaining = filter_patch_groups([measured_colours, pilot_colours], blocks, power)
     mean = torch.einsum("dc,dyx->cyx", components, mean)
     remaining = torch.einsum("dc,dyx->cyx", components**2, remaining)
-    picture = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
+    image = padded[0] + (stabilised.std * (mean - stabilised.pilot))[None]
     crop = (..., slice(grid[0]), slice(grid[1]))
     variance = (stabilised.std**2 * WIENER_VARIANCE_FACTOR * remaining)[None].clamp(min=1e-12)
-    return Estimate(picture[crop], variance[crop].log())
+    return Estimate(image[crop], variance[crop].log())
 
 
 def _stabilise_variance(
@@ -284,11 +284,11 @@ def _stabilise_variance(
     return _StabilisedImages(stable_pilot, stable_measurement, std)
 
 
-def _compute_principal_components(picture: Tensor) -> Tensor:
-    """Return the orthonormal components (D, C) of a picture's differences, strongest first."""
-    details = torch.cat([torch.diff(picture, dim=axis).flatten(1) for axis in (1, 2)], 1)
+def _compute_principal_components(image: Tensor) -> Tensor:
+    """Return the orthonormal components (D, C) of an image's differences, strongest first."""
+    details = torch.cat([torch.diff(image, dim=axis).flatten(1) for axis in (1, 2)], 1)
     vectors: Tensor = torch.linalg.eigh((details @ details.T).double()).eigenvectors
-    return vectors.flip(1).T.to(picture)
+    return vectors.flip(1).T.to(image)
 
 
 def _compute_patch_power(correlation: tuple[tuple[float, ...], tuple[float, ...]] | None) -> Tensor:
@@ -312,28 +312,28 @@ def _make_hadamard_matrix() -> Tensor:
 
 
 def filter_patch_groups(
-    pictures: Sequence[Tensor], blocks: Sequence[PatchBlock], power: Tensor
+    images: Sequence[Tensor], blocks: Sequence[PatchBlock], power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Filter all groups and aggregate them: mean and variance, (C, Y, X) each.
 
     Parameters
     ----------
-    pictures : sequence of Tensor
-        (C, Y, X) each, the picture to filter and optionally a guide. With a guide, the filter is a
+    images : sequence of Tensor
+        (C, Y, X) each, the image to filter and optionally a guide. With a guide, the filter is a
         Wiener filter, without one a hard threshold.
     blocks : sequence of PatchBlock
         Groups of patches.
     power : Tensor
         (C or 1, PATCH_SIDE²), noise variance at each frequency of a patch.
     """
-    channels, height, width = pictures[0].shape
+    channels, height, width = images[0].shape
     sums = power.new_zeros(2 * channels + 1, height, width)
     basis, group_transform = make_dct_matrix().to(power), _make_hadamard_matrix().to(power)
     patch_transform = torch.kron(basis, basis)
     window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(power)
     window = (window[:, None] * window).flatten()
     for rows, columns, indices in blocks:
-        parts = [picture[:, rows, columns] for picture in pictures]
+        parts = [image[:, rows, columns] for image in images]
         sums[:, rows, columns] += _filter_patch_block(
             parts, indices, power, (patch_transform, group_transform, window)
         )
@@ -342,13 +342,13 @@ def filter_patch_groups(
 
 
 def _filter_patch_block(
-    pictures: Sequence[Tensor], first: Tensor, power: Tensor, fixed: tuple[Tensor, Tensor, Tensor]
+    images: Sequence[Tensor], first: Tensor, power: Tensor, fixed: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
     """Return weighted sums of means, variances and weights of some groups: (2 C + 1, Y, X).
 
     Parameters
     ----------
-    pictures : sequence of Tensor
+    images : sequence of Tensor
         (C, Y, X) each, search area of the groups.
     first : Tensor
         (G, GROUP_SIZE), flat indices of the patches' first pixels in it.
@@ -358,16 +358,16 @@ def _filter_patch_block(
         Transforms of a patch (P², P²) and of a group (GROUP_SIZE, GROUP_SIZE), and the window
         (P²,).
     """
-    channels, height, width = pictures[0].shape
+    channels, height, width = images[0].shape
     patch_transform, group_transform, window = fixed
     power = power[:, None, None]
     steps = torch.arange(PATCH_SIDE, device=power.device, dtype=torch.int32)
     indices = first[..., None] + (steps[:, None] * width + steps).flatten()  # (G, GROUP, P²)
     measured, *guide = (
         torch.einsum(
-            "kj,cgjp->cgkp", group_transform, _gather_pixels(picture, indices) @ patch_transform.T
+            "kj,cgjp->cgkp", group_transform, _gather_pixels(image, indices) @ patch_transform.T
         )
-        for picture in pictures
+        for image in images
     )
     if guide:
         strength = guide[0].square_()
@@ -388,27 +388,27 @@ def _filter_patch_block(
     return sums.reshape(-1, height, width)
 
 
-def _gather_pixels(picture: Tensor, places: Tensor) -> Tensor:
-    """Return the pixels (C, *places) of a picture (C, Y, X) at flat indices."""
-    channels = [channel.flatten().index_select(0, places.flatten()) for channel in picture]
+def _gather_pixels(image: Tensor, places: Tensor) -> Tensor:
+    """Return the pixels (C, *places) of an image (C, Y, X) at flat indices."""
+    channels = [channel.flatten().index_select(0, places.flatten()) for channel in image]
     return torch.stack(channels).reshape(-1, *places.shape)
 
 
 def filter_camera_noise(
-    picture: Tensor, noise: CameraNoise, guide: Tensor | None = None, fraction: float = 0.0
+    image: Tensor, noise: CameraNoise, guide: Tensor | None = None, fraction: float = 0.0
 ) -> Estimate:
     """Filter the noise of red, green and blue together.
 
     Parameters
     ----------
-    picture : Tensor
+    image : Tensor
         (1, 3, Y, X).
     noise : CameraNoise
-        In the picture's units.
+        In the image's units.
     guide : Tensor or None
-        (1, 3, Y, X), another estimate of the picture, as a further guide of the Wiener filter.
+        (1, 3, Y, X), another estimate of the image, as a further guide of the Wiener filter.
     fraction : float
-        Weight of that guide against the hard-thresholded picture, 0 to 1.
+        Weight of that guide against the hard-thresholded image, 0 to 1.
 
     Returns
     -------
@@ -422,11 +422,11 @@ def filter_camera_noise(
     doi:10.1109/ICIP.2007.4378954; Lebrun, Colom, Morel, Multiscale image blind denoising, IEEE TIP
     24(10), 2015, doi:10.1109/TIP.2015.2439041 (from coarse to fine).
     """
-    opponent = make_opponent_matrix().to(picture)
-    components = torch.einsum("dc,cyx->dyx", opponent, picture[0])
+    opponent = make_opponent_matrix().to(image)
+    components = torch.einsum("dc,cyx->dyx", opponent, image[0])
     guide_components = None if guide is None else torch.einsum("dc,cyx->dyx", opponent, guide[0])
     rng = torch.Generator().manual_seed(0)
-    sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(picture)
+    sample = draw_noise_sample(noise, (NOISE_SAMPLE_SIDE, NOISE_SAMPLE_SIDE), rng).to(image)
     mean, variance = _filter_pyramid(components, sample, guide_components, fraction, PYRAMID_LEVELS)
     inverse = opponent.T
     return Estimate(
@@ -457,33 +457,33 @@ def draw_noise_sample(noise: CameraNoise, size: tuple[int, int], rng: torch.Gene
 
 
 def _filter_pyramid(
-    picture: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, sizes: int
+    image: Tensor, sample: Tensor, guide: Tensor | None, fraction: float, sizes: int
 ) -> tuple[Tensor, Tensor]:
     """Filter components (3, Y, X) at `sizes` levels, the coarsest first: mean and variance."""
-    if sizes == 1 or min(picture.shape[1:]) < 2 * MIN_SIDE:
-        return _filter_level(picture, _measure_frequency_power(sample), guide, fraction)
-    size = tuple(picture.shape[1:])
-    coarse = halve_resolution(picture)
+    if sizes == 1 or min(image.shape[1:]) < 2 * MIN_SIDE:
+        return _filter_level(image, _measure_frequency_power(sample), guide, fraction)
+    size = tuple(image.shape[1:])
+    coarse = halve_resolution(image)
     coarse_guide = None if guide is None else halve_resolution(guide)
     filtered_coarse, variance = _filter_pyramid(
         coarse, halve_resolution(sample), coarse_guide, fraction, sizes - 1
     )
-    picture = picture + double_resolution((filtered_coarse - coarse)[:, None], size)[:, 0]
+    image = image + double_resolution((filtered_coarse - coarse)[:, None], size)[:, 0]
     blurred = double_resolution(halve_resolution(sample)[:, None], tuple(sample.shape[1:]))[:, 0]
     power = _measure_frequency_power(
         sample - blurred
     ) + RESIDUAL_NOISE_FRACTION * _measure_frequency_power(blurred)
-    mean, added_variance = _filter_level(picture, power, guide, fraction)
+    mean, added_variance = _filter_level(image, power, guide, fraction)
     return mean, added_variance + F.interpolate(variance[None], size)[0]
 
 
 def _filter_level(
-    picture: Tensor, power: Tensor, guide: Tensor | None, fraction: float
+    image: Tensor, power: Tensor, guide: Tensor | None, fraction: float
 ) -> tuple[Tensor, Tensor]:
     """Filter components by a hard threshold, then by a Wiener filter guided by the result."""
-    size = picture.shape[1:]
+    size = image.shape[1:]
     sides = compute_patch_padding(size)
-    padded = F.pad(picture[None], sides, mode="replicate")[0]
+    padded = F.pad(image[None], sides, mode="replicate")[0]
     weight = power.mean(1).rsqrt()
     weight[1:] *= COLOUR_WEIGHT
     smooth = F.avg_pool2d(F.pad(padded[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]

@@ -1,4 +1,4 @@
-"""Show why an untrained network restores an image, with experiments on the user's own picture.
+"""Show why an untrained network restores an image, with experiments on the user's own image.
 
     from napari_dip import explore
 

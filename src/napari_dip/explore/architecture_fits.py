@@ -1,4 +1,4 @@
-"""Fit one architecture to a picture and to noise, with the same validation pixels for both."""
+"""Fit one architecture to an image and to noise, with the same validation pixels for both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.explore.fit import IterationRecord
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ArchitectureFit:
-    """One architecture, fitted to the picture and to noise.
+    """One architecture, fitted to the image and to noise.
 
     Attributes
     ----------
@@ -47,19 +47,19 @@ class ArchitectureFit:
     weights : int
         Number of fitted weights.
     energy, noise : ndarray (iterations,)
-        Mean square of output minus target, of the picture and of noise, in variances of the target.
+        Mean square of output minus target, of the image and of noise, in variances of the target.
     correspondence : ndarray (iterations, 5)
-        Band correspondence of the running average with the picture, lowest band first.
+        Band correspondence of the running average with the image, lowest band first.
     validation_errors : ndarray (iterations,)
-        Mean square of running average minus picture at the validation pixels, in variances of the
-        picture.
+        Mean square of running average minus image at the validation pixels, in variances of the
+        image.
     psnr : ndarray (iterations,) or None
         PSNR of the running average against the truth, in dB.
     stop : SelectedStop
-    picture : ndarray (Y, X)
+    image : ndarray (Y, X)
         Running average at the selected iteration, in the image's units.
     errors : ndarray (validation pixels,)
-        Squared errors of `picture` at the validation pixels.
+        Squared errors of `image` at the validation pixels.
     seconds : float
         CPU time per iteration.
     """
@@ -72,13 +72,13 @@ class ArchitectureFit:
     validation_errors: Curve
     psnr: Curve | None
     stop: SelectedStop
-    picture: Picture
+    image: ImageArray
     errors: Curve
     seconds: float
 
     @property
     def impedance(self) -> float:
-        """Area between the energies of noise and picture, as in `compute_impedance`."""
+        """Area between the energies of noise and image, as in `compute_impedance`."""
         return compute_impedance(self.noise, self.energy)
 
     @property
@@ -88,7 +88,7 @@ class ArchitectureFit:
 
     @property
     def validation_error(self) -> float:
-        """Mean square error of the selected picture at the validation pixels."""
+        """Mean square error of the selected image at the validation pixels."""
         return float(self.validation_errors[self.stop.selected_iteration - 1])
 
     @property
@@ -98,13 +98,13 @@ class ArchitectureFit:
 
     @property
     def selected_psnr(self) -> float | None:
-        """PSNR of the selected picture in dB; None without a truth."""
+        """PSNR of the selected image in dB; None without a truth."""
         return None if self.psnr is None else float(self.psnr[self.stop.selected_iteration - 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedStop:
-    """Iteration at which a fit would have ended, and the iteration of its selected picture."""
+    """Iteration at which a fit would have ended, and the iteration of its selected image."""
 
     stop_iteration: int
     selected_iteration: int
@@ -137,7 +137,7 @@ def find_stop(validation_errors: Sequence[float]) -> SelectedStop:
 
 
 def is_significantly_worse(item: Curve, other: Curve, sure: float) -> bool:
-    """Return whether one picture's validation errors exceed another's significantly.
+    """Return whether one image's validation errors exceed another's significantly.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class ArchitectureProgress(NamedTuple):
         "image" or "noise".
     energy : float
         Energy of that target.
-    picture : ndarray (Y, X) float32 or None
+    image : ndarray (Y, X) float32 or None
         The running average, in the image's units.
     """
 
@@ -175,19 +175,19 @@ class ArchitectureProgress(NamedTuple):
     iteration: int
     target: str
     energy: float
-    picture: Picture | None = None
+    image: ImageArray | None = None
 
 
 def fit_architecture(
     architecture: Architecture,
     setup: ExperimentSetup,
-    truth: Picture | None,
+    truth: ImageArray | None,
     block: tuple[int, int],
     *,
     control: Callable[[], Control] = lambda: Control.GO,
     noise: ProgressCurve | None = None,
 ) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
-    """Fit an architecture to the picture, then to noise.
+    """Fit an architecture to the image, then to noise.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def fit_architecture(
     control : callable
     noise : ndarray (iterations,) or None
         Energies of the fit to noise, if known. For the same seed, shape and block they are the same
-        for all pictures.
+        for all images.
 
     Yields
     ------
@@ -219,17 +219,17 @@ def fit_architecture(
     start_time, count = time.process_time(), setup.iterations
     fit_options: dict[str, Any] = {"control": control, "architecture": architecture, "block": block}
     fit_options["average"] = compute_output_decay(count)
-    targets = make_targets(setup.picture, setup.seed)
+    targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
     recorder = _FitRecorder(setup, truth, image)
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
-        picture = recorder.record(record)
+        image = recorder.record(record)
         done = 0.5 * record.iteration / count
-        return ArchitectureProgress(done, record.iteration, "image", record.energy, picture)
+        return ArchitectureProgress(done, record.iteration, "image", record.energy, image)
 
     if not (
-        yield from map_generator(iter_fit(image, setup, pictures=True, **fit_options), make_update)
+        yield from map_generator(iter_fit(image, setup, images=True, **fit_options), make_update)
     ):
         return None
     seconds = (time.process_time() - start_time) / count
@@ -244,7 +244,7 @@ def fit_architecture(
 
 
 def _fit_noise(
-    target: Picture, setup: ExperimentSetup, fit_options: dict[str, Any]
+    target: ImageArray, setup: ExperimentSetup, fit_options: dict[str, Any]
 ) -> Generator[ArchitectureProgress, None, ProgressCurve | None]:
     """Fit to noise and return the energies; None if the user ended the fit."""
     energies: list[float] = []
@@ -261,22 +261,22 @@ def _fit_noise(
 class _FitRecorder:
     """Collect the measurements of each iteration."""
 
-    def __init__(self, setup: ExperimentSetup, truth: Picture | None, image: Picture) -> None:
+    def __init__(self, setup: ExperimentSetup, truth: ImageArray | None, image: ImageArray) -> None:
         self._setup, self._truth, self._image = setup, truth, image
         self._correspondence = Correspondence(image)
         self._records: list[IterationRecord] = []
         self._bands: list[ProgressCurve] = []
         self._psnr: list[float] = []
 
-    def record(self, record: IterationRecord) -> Picture:
+    def record(self, record: IterationRecord) -> ImageArray:
         """Measure the running average of one iteration and return it in the image's units."""
-        assert record.picture is not None
+        assert record.image is not None
         self._records.append(record)
-        self._bands.append(self._correspondence.compute(record.picture))
-        picture = self._setup.restore_units(record.picture)
+        self._bands.append(self._correspondence.compute(record.image))
+        image = self._setup.restore_units(record.image)
         if self._truth is not None:
-            self._psnr.append(compute_psnr(picture, self._truth))
-        return picture
+            self._psnr.append(compute_psnr(image, self._truth))
+        return image
 
     def make_result(
         self,
@@ -292,8 +292,8 @@ class _FitRecorder:
             for name in ("energy", "validation_error")
         )
         stop = find_stop(validation_errors.tolist())
-        picture = self._records[stop.selected_iteration - 1].picture
-        assert picture is not None
+        image = self._records[stop.selected_iteration - 1].image
+        assert image is not None
         return ArchitectureFit(
             architecture=architecture,
             weights=weights,
@@ -303,7 +303,7 @@ class _FitRecorder:
             validation_errors=validation_errors,
             psnr=np.array(self._psnr) if self._psnr else None,
             stop=stop,
-            picture=self._setup.restore_units(picture),
-            errors=(picture - self._image)[judges].astype(np.float64) ** 2,
+            image=self._setup.restore_units(image),
+            errors=(image - self._image)[judges].astype(np.float64) ** 2,
             seconds=seconds,
         )

@@ -1,4 +1,4 @@
-"""Compare architectures: fit several networks to one picture and choose the one that suits it."""
+"""Compare architectures: fit several networks to one image and choose the one that suits it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from napari_dip.explore.experiment_setup import (
     label_architecture,
     measure_validation_block,
 )
-from napari_dip.explore.figures import draw_titled_picture
+from napari_dip.explore.figures import draw_titled_image
 from napari_dip.explore.results import (
     ExperimentReport,
     ExperimentResult,
     ExperimentSummary,
+    ImageStack,
     IterationUpdate,
-    PictureStack,
     ReportFigure,
     ReportTable,
     format_csv,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from napari_dip.explore.architecture_fits import ArchitectureFit, ArchitectureProgress
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 TIE_STANDARD_ERRORS = 2.0
 #: Mark of the recommended architecture in the dock's table.
 _BEST_ROW_MARK = "✓ "
-#: Number of pictures in a row of the figure.
+#: Number of images in a row of the figure.
 _PICTURES_PER_ROW = 5
 #: Minimum ratio of maximum to minimum for a logarithmic axis, whose tick labels would overlap below
 #: it.
@@ -62,7 +62,7 @@ _MIN_LOGARITHMIC_RATIO = 30
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ArchitectureComparison(ExperimentResult):
-    """Comparison of architectures on one picture.
+    """Comparison of architectures on one image.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class ArchitectureComparison(ExperimentResult):
 
     experiment: ClassVar[str] = "architectures"
     subject: ExperimentSetup
-    truth: Picture | None
+    truth: ImageArray | None
     block: tuple[int, int]
     fits: tuple[ArchitectureFit, ...]
     failed_architectures: tuple[str, ...]
@@ -118,7 +118,7 @@ class ArchitectureComparison(ExperimentResult):
 
     @property
     def verdict(self) -> str:
-        """Sentence that names the prior that suits this picture."""
+        """Sentence that names the prior that suits this image."""
         best, equivalent = self.best, self.equivalent_fits
         others = ", ".join(
             item.architecture.name
@@ -161,7 +161,7 @@ class ArchitectureComparison(ExperimentResult):
         return tuple(lines)
 
     def make_report(self) -> ExperimentReport:
-        """Return the report: scores and pictures of all architectures."""
+        """Return the report: scores and images of all architectures."""
         rows = make_comparison_rows(self)
         return ExperimentReport(
             title=f"Architectures: {self.subject.name}",
@@ -185,7 +185,7 @@ class ArchitectureComparison(ExperimentResult):
                     title="What validation pixels take of each",
                     caption="All at the same limits of contrast. Below each its validation error"
                     f"{', and its PSNR' * (self.truth is not None)}.",
-                    draw=partial(_draw_architecture_pictures, self),
+                    draw=partial(_draw_architecture_images, self),
                 ),
             ),
             references=("deep image prior", "guide", "spectral bias", "deep decoder"),
@@ -216,7 +216,7 @@ class ArchitectureComparison(ExperimentResult):
         )
 
     def summarise(self) -> ExperimentSummary:
-        """Return the scores, curves and pictures of all architectures, the best first."""
+        """Return the scores, curves and images of all architectures, the best first."""
         fits = sorted(self.fits, key=lambda item: item.validation_error)
         labels = [label_architecture(fit.architecture) for fit in fits]
         psnr_head = ("dB",) if self.truth is not None else ()
@@ -234,11 +234,11 @@ class ArchitectureComparison(ExperimentResult):
                 )
                 for label, fit in zip(labels, fits, strict=True)
             ),
-            stack=PictureStack(
+            stack=ImageStack(
                 name_suffix="designs",
                 axis="design",
                 names=tuple(labels),
-                pictures=np.stack([fit.picture for fit in fits]),
+                images=np.stack([fit.image for fit in fits]),
             ),
             curves=tuple(
                 (label, {"image": fit.energy, "noise": fit.noise})
@@ -302,7 +302,7 @@ def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str
         row: dict[str, Any] = {
             "name": fit.architecture.name,
             "weights": fit.weights,
-            "weights_per_pixel": fit.weights / architectures.subject.picture.size,
+            "weights_per_pixel": fit.weights / architectures.subject.image.size,
             "impedance": fit.impedance,
             "band_score": fit.band_score,
             "held_out_error": fit.validation_error,
@@ -321,18 +321,18 @@ def make_comparison_rows(architectures: ArchitectureComparison) -> list[dict[str
 def explore_architectures(
     setup: ExperimentSetup,
     designs: Iterable[Architecture],
-    truth: Picture | None = None,
+    truth: ImageArray | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
-    """Fit each architecture to the picture and to noise, with the same validation pixels.
+    """Fit each architecture to the image and to noise, with the same validation pixels.
 
     Parameters
     ----------
     setup : ExperimentSetup
     designs : iterable of Architecture
     truth : ndarray (Y, X) or None
-        Picture without noise, in its units.
+        Image without noise, in its units.
     control : callable
         Polled at each iteration. KEEP ends the comparison with the finished architectures.
 
@@ -395,7 +395,7 @@ def _make_comparison_update(
         iterations=count,
     )
     return IterationUpdate(
-        event, {progress.target: progress.energy}, architecture.name, progress.picture
+        event, {progress.target: progress.energy}, architecture.name, progress.image
     )
 
 
@@ -484,7 +484,7 @@ def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
         "Impedance score": [fit.impedance for fit in fits],
         "Band score": [fit.band_score for fit in fits],
         "Validation error\n(image's variance = 1)": [fit.validation_error for fit in fits],
-        "Weights per pixel": [fit.weights / architectures.subject.picture.size for fit in fits],
+        "Weights per pixel": [fit.weights / architectures.subject.image.size for fit in fits],
     }
     panels = figure.subplots(1, len(columns) + (architectures.truth is not None), sharey=True)
     rows = np.arange(len(fits))
@@ -513,22 +513,22 @@ def _draw_architecture_scores(architectures: ArchitectureComparison) -> bytes:
 
 
 @use_default_style
-def _draw_architecture_pictures(architectures: ArchitectureComparison) -> bytes:
-    """Draw the selected picture of each architecture."""
-    pictures = {"given": architectures.subject.picture}
+def _draw_architecture_images(architectures: ArchitectureComparison) -> bytes:
+    """Draw the selected image of each architecture."""
+    images = {"given": architectures.subject.image}
     if architectures.truth is not None:
-        pictures["truth"] = architectures.truth
+        images["truth"] = architectures.truth
     for fit in architectures.fits:
         psnr_text = "" if fit.selected_psnr is None else f", {fit.selected_psnr:.2f} dB"
-        pictures[f"{fit.architecture.name}\n{fit.validation_error:.4f}{psnr_text}"] = fit.picture
+        images[f"{fit.architecture.name}\n{fit.validation_error:.4f}{psnr_text}"] = fit.image
     limits = compute_contrast_limits(
-        architectures.subject.picture if architectures.truth is None else architectures.truth
+        architectures.subject.image if architectures.truth is None else architectures.truth
     )
-    rows = -(-len(pictures) // _PICTURES_PER_ROW)
+    rows = -(-len(images) // _PICTURES_PER_ROW)
     figure = make_figure(8.6, 2.1 * rows)
     panels = figure.subplots(rows, _PICTURES_PER_ROW, squeeze=False).ravel()
-    for panel, (title, picture) in zip(panels, pictures.items(), strict=False):
-        draw_titled_picture(panel, picture, title, limits)
-    for panel in panels[len(pictures) :]:
+    for panel, (title, image) in zip(panels, images.items(), strict=False):
+        draw_titled_image(panel, image, title, limits)
+    for panel in panels[len(images) :]:
         panel.set_axis_off()
     return render_png(figure)

@@ -1,4 +1,4 @@
-"""Prepare an experiment: read one grey picture, and choose the architectures that are fitted to it.
+"""Prepare an experiment: read one grey image, and choose the architectures that are fitted to it.
 
 The module also names the targets of the impedance experiment.
 """
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-    Picture = npt.NDArray[np.float32]
+    ImageArray = npt.NDArray[np.float32]
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -199,12 +199,12 @@ def label_architecture(architecture: Architecture) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExperimentSetup:
-    """A grey picture, the network that is fitted to it, and the iterations of the fit.
+    """A grey image, the network that is fitted to it, and the iterations of the fit.
 
     Attributes
     ----------
     name : str
-    picture : ndarray (Y, X) float32
+    image : ndarray (Y, X) float32
         In the image's units; cropped to the centre of a larger image.
     plan : Plan
         Plan of a fit with random input: network, rate, device and threads.
@@ -221,7 +221,7 @@ class ExperimentSetup:
     """
 
     name: str
-    picture: Picture
+    image: ImageArray
     plan: Plan
     full_size: tuple[int, ...]
     architecture: Architecture
@@ -249,20 +249,20 @@ class ExperimentSetup:
 
     def describe_picture(self) -> str:
         """Return a sentence that names the pixels."""
-        return f"Looked at: {_format_picture_size(self.picture.shape)} of '{self.name}'."
+        return f"Looked at: {_format_picture_size(self.image.shape)} of '{self.name}'."
 
     def describe_fit(self) -> str:
-        """Describe picture, network and fit in sentences."""
+        """Describe image, network and fit in sentences."""
         return (
             f"{self.describe_picture()} Network: {self.network}, fed with random input without "
             f"jitter; {self.iterations} iterations of plain squared error at a steady rate, "
             f"nothing held out, seed {self.seed}."
         )
 
-    def restore_units(self, picture: Picture) -> Picture:
-        """Convert a standardised picture to the image's units."""
-        unit, offset = float(self.picture.std()), float(self.picture.mean())
-        return np.asarray(picture * unit + offset, np.float32)
+    def restore_units(self, image: ImageArray) -> ImageArray:
+        """Convert a standardised image to the units of the file."""
+        unit, offset = float(self.image.std()), float(self.image.mean())
+        return np.asarray(image * unit + offset, np.float32)
 
 
 def make_experiment_setup(
@@ -305,10 +305,10 @@ def make_experiment_setup(
     recipe = make_experiment_recipe(architecture=architecture, **settings)
     side = parse_crop(crop, DEFAULT_CROP)
     grey, spec, notes, stored_pixels = _read_grey(name, image, axes)
-    picture = crop_centre(grey, side)
-    if picture.shape != grey.shape:
-        notes += (make_note("experiment-crop", size=_format_picture_size(picture.shape)),)
-    raise_if_refused(check_content(picture, spec.name))
+    cropped = crop_centre(grey, side)
+    if cropped.shape != grey.shape:
+        notes += (make_note("experiment-crop", size=_format_picture_size(cropped.shape)),)
+    raise_if_refused(check_content(cropped, spec.name))
     machine = machine or detect_machine()
     plan = raise_if_refused(plan_centre_fit(recipe, spec, side, machine))
     experiment_recipe = {
@@ -321,7 +321,7 @@ def make_experiment_setup(
     experiment_recipe |= _describe_fit(plan, design, machine.torch)
     return ExperimentSetup(
         name=spec.name,
-        picture=picture,
+        image=cropped,
         plan=plan,
         full_size=grey.shape,
         architecture=design,
@@ -390,8 +390,8 @@ def parse_crop(crop: int | str, default: int) -> int:
     return side
 
 
-def read_truth(truth: Any, setup: ExperimentSetup) -> Picture:
-    """Read the picture without noise, cropped as the noisy one.
+def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray:
+    """Read the image without noise, cropped as the noisy one.
 
     Raises
     ------
@@ -405,18 +405,18 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> Picture:
     return crop_centre(grey, int(setup.recipe["crop"]))
 
 
-def crop_centre(picture: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt.NDArray[ScalarT]:
-    """Crop a picture of these axes to its centre if it is larger than `side` pixels in Y or X."""
+def crop_centre(image: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt.NDArray[ScalarT]:
+    """Crop an image of these axes to its centre if it is larger than `side` pixels in Y or X."""
     slices = []
-    for axis, length in zip(axes, picture.shape, strict=True):
+    for axis, length in zip(axes, image.shape, strict=True):
         size = min(side, length) if axis in "YX" else length
         slices.append(slice((length - size) // 2, (length + size) // 2))
-    return np.ascontiguousarray(picture[tuple(slices)])
+    return np.ascontiguousarray(image[tuple(slices)])
 
 
-def standardise(picture: npt.NDArray[Any]) -> Picture:
-    """Scale a picture to zero mean and unit variance, so that energies can be compared."""
-    centred = picture.astype(np.float64) - picture.mean(dtype=np.float64)
+def standardise(image: npt.NDArray[Any]) -> ImageArray:
+    """Scale an image to zero mean and unit variance, so that energies can be compared."""
+    centred = image.astype(np.float64) - image.mean(dtype=np.float64)
     return np.asarray(centred / centred.std(), np.float32)
 
 
@@ -424,12 +424,12 @@ def measure_validation_block(setup: ExperimentSetup) -> tuple[int, int]:
     """Measure the size of the guard blocks around validation pixels, as for a restoration."""
     from napari_dip.pipeline.noise_report import measure_noise
 
-    return measure_noise(setup.picture, "YX").hidden_block
+    return measure_noise(setup.image, "YX").hidden_block
 
 
-def compute_psnr(picture: Picture, truth: Picture) -> float:
+def compute_psnr(image: ImageArray, truth: ImageArray) -> float:
     """Return the peak signal-to-noise ratio in dB; the peak is the truth's range."""
-    error = np.mean((picture.astype(np.float64) - truth) ** 2)
+    error = np.mean((image.astype(np.float64) - truth) ** 2)
     peak = float(truth.max() - truth.min())
     return float(10 * np.log10(peak**2 / max(float(error), 1e-30)))
 
@@ -455,7 +455,7 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
 
 def _read_grey(
     name: str, image: Any, axes: str | None
-) -> tuple[Picture, ImageSpec, tuple[Note, ...], npt.NDArray[Any]]:
+) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], npt.NDArray[Any]]:
     """Read one plane; average the colours of a photograph."""
     spec, pixels = describe_input(name, image, axes)
     raise_if_refused(check_header(spec, stacks=False))

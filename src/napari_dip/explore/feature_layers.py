@@ -12,7 +12,7 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
 from napari_dip.explore.experiment_setup import crop_centre, parse_crop
-from napari_dip.explore.figures import draw_titled_picture
+from napari_dip.explore.figures import draw_titled_image
 from napari_dip.explore.results import (
     ExperimentReport,
     ExperimentResult,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.progress import Step
 
-    Picture = npt.NDArray[np.float32]
+    ImageArray = npt.NDArray[np.float32]
 
 #: Prior as in the settings -> its label in figures.
 PRIOR_LABELS = {
@@ -77,8 +77,8 @@ class FeatureInversion:
         Size of the layer's activations.
     prior : str
         Key in `PRIOR_LABELS`.
-    picture : ndarray
-        Picture in the axes and units of the image.
+    image : ndarray
+        Result of the inversion, in the axes and units of the image.
     correlation : float
         Correlation with the image over all pixels and channels.
     distance : float
@@ -89,7 +89,7 @@ class FeatureInversion:
     layer: str
     answer: str
     prior: str
-    picture: Picture
+    image: ImageArray
     correlation: float
     distance: float
 
@@ -136,7 +136,7 @@ class FeatureInversionResult(ExperimentResult):
         return tuple(lines)
 
     def make_report(self) -> ExperimentReport:
-        """Return the report: correlations and pictures of all inversions."""
+        """Return the report: correlations and images of all inversions."""
         lines = [
             {"layer": row[0].layer, "answer": row[0].answer}
             | {
@@ -158,7 +158,7 @@ class FeatureInversionResult(ExperimentResult):
                     "alone: with an untrained network (Deep Image Prior), with a penalty on the "
                     "total variation of free pixels, and with free pixels only. All at the same "
                     "limits of contrast.",
-                    draw=partial(_draw_feature_pictures, self),
+                    draw=partial(_draw_feature_images, self),
                 ),
             ),
             references=("feature inversion", "guide", "total variation"),
@@ -298,7 +298,7 @@ def explore_features(
                     layer=layer,
                     answer=features.answers.get(layer, ""),
                     prior=prior,
-                    picture=result.image,
+                    image=result.image,
                     correlation=compute_correlation(result.image, features.image),
                     distance=result.history[-1][1],
                 )
@@ -352,7 +352,7 @@ def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
 
 
 @use_default_style
-def _draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
+def _draw_feature_images(rows: FeatureInversionResult) -> bytes:
     """Draw the image and its inversions, one row per layer."""
     plane = select_middle_plane(rows.image, rows.axes)
     limits = compute_contrast_limits(plane)
@@ -360,10 +360,8 @@ def _draw_feature_pictures(rows: FeatureInversionResult) -> bytes:
     figure = make_figure(2.1 * column_count, 2.35 * len(rows.rows))
     panels = figure.subplots(len(rows.rows), column_count, squeeze=False)
     for row, row_axes in zip(rows.rows, panels, strict=True):
-        draw_titled_picture(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
+        draw_titled_image(row_axes[0], plane, f"{row[0].layer}\n{row[0].answer} values", limits)
         for inversion, axes in zip(row, row_axes[1:], strict=True):
             title = f"{PRIOR_LABELS[inversion.prior]}\ncorrelation {inversion.correlation:.2f}"
-            draw_titled_picture(
-                axes, select_middle_plane(inversion.picture, rows.axes), title, limits
-            )
+            draw_titled_image(axes, select_middle_plane(inversion.image, rows.axes), title, limits)
     return render_png(figure)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dip.errors.fault import make_printable
-from napari_dip.pipeline.assess.report_figures import plot_picture, stretch_contrast
+from napari_dip.pipeline.assess.report_figures import plot_image, stretch_contrast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from napari_dip.explore.experiment_setup import Picture
+    from napari_dip.explore.experiment_setup import ImageArray
 
 #: Lightest shade of a row of curves; lighter ones are too light for white paper.
 _LIGHTEST_SHADE = 0.85
@@ -34,11 +34,11 @@ def choose_shades(count: int) -> Any:
     return colormaps["viridis"](np.linspace(0, _LIGHTEST_SHADE, count))
 
 
-def draw_titled_picture(
-    axes: Axes, picture: Picture, title: str, limits: tuple[float, float]
+def draw_titled_image(
+    axes: Axes, image: ImageArray, title: str, limits: tuple[float, float]
 ) -> None:
-    """Draw a picture at limits of contrast, with a title of plain text."""
-    plot_picture(axes, stretch_contrast(picture, *limits))
+    """Draw an image at limits of contrast, with a title of plain text."""
+    plot_image(axes, stretch_contrast(image, *limits))
     axes.set_title(
         make_printable(title), fontsize=8, parse_math=False
     )  # names of layers among them

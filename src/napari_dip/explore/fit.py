@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.fit.schedule import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 #: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
@@ -80,15 +80,15 @@ class IterationRecord(NamedTuple):
         1-based.
     energy : float
         Mean square of output minus target, in variances of the target.
-    picture : ndarray (Y, X) float32 or None
+    image : ndarray (Y, X) float32 or None
         The output itself, or its running average, in units of the target; only if requested.
     validation_error : float
-        Mean square of that picture minus the target at the validation pixels; NaN without them.
+        Mean square of that image minus the target at the validation pixels; NaN without them.
     """
 
     iteration: int
     energy: float
-    picture: Picture | None = None
+    image: ImageArray | None = None
     validation_error: float = float("nan")
 
 
@@ -104,7 +104,7 @@ class ValidationStop:
     iterations : int
         Iterations until the stopping rule, or the maximum, ended the fit.
     reason : str
-    picture : ndarray (Y, X) float32
+    image : ndarray (Y, X) float32
         The selected running average, in units of the target.
     """
 
@@ -112,15 +112,15 @@ class ValidationStop:
     best_iteration: int
     iterations: int
     reason: str
-    picture: Picture
+    image: ImageArray
 
 
 def iter_fit(
-    target: Picture,
+    target: ImageArray,
     setup: ExperimentSetup,
     *,
     control: Callable[[], Control],
-    pictures: bool = False,
+    images: bool = False,
     architecture: Architecture | None = None,
     block: tuple[int, int] | None = None,
     average: float = 0.0,
@@ -134,7 +134,7 @@ def iter_fit(
     setup : ExperimentSetup
         Setup with the network; the same seed gives the same weights and random input each time.
     control : callable
-    pictures : bool
+    images : bool
         Whether to yield the outputs, too.
     architecture : Architecture or None
         Architecture of the network; None: that of the subject.
@@ -156,7 +156,7 @@ def iter_fit(
     architecture = architecture or setup.architecture
     problem, prior = _build_experiment_problem(target, setup, block, architecture)
     schedule = _make_schedule(setup, architecture, average=average, validation_interval=1)
-    is_preview_due = (lambda _: True) if pictures else (lambda _: False)
+    is_preview_due = (lambda _: True) if images else (lambda _: False)
     loop = fit(
         problem,
         prior,
@@ -166,7 +166,7 @@ def iter_fit(
         control=control,
         preview_due=is_preview_due,
     )
-    result = yield from _read_iterations(loop, pictures=pictures)
+    result = yield from _read_iterations(loop, images=images)
     if result is None or result.is_ended_by_user:
         return False
     if result.is_broken_down:
@@ -175,7 +175,7 @@ def iter_fit(
 
 
 def find_validation_stop(
-    target: Picture,
+    target: ImageArray,
     setup: ExperimentSetup,
     block: tuple[int, int],
     *,
@@ -214,7 +214,7 @@ def find_validation_stop(
         best_iteration=result.best_iteration,
         iterations=result.iterations,
         reason=result.stop.describe_impersonally(),
-        picture=_to_picture(result.estimate.mean),
+        image=_to_image(result.estimate.mean),
     )
 
 
@@ -229,7 +229,7 @@ def choose_validation_pixels(
 
 
 def _build_experiment_problem(
-    target: Picture,
+    target: ImageArray,
     setup: ExperimentSetup,
     block: tuple[int, int] | None,
     architecture: Architecture,
@@ -280,9 +280,9 @@ def _make_schedule(
 
 
 def _read_iterations(
-    loop: Generator[FitProgress, None, FitResult | None], *, pictures: bool
+    loop: Generator[FitProgress, None, FitResult | None], *, images: bool
 ) -> Generator[IterationRecord, None, FitResult | None]:
-    """Yield each iteration once, with its picture if requested."""
+    """Yield each iteration once, with its image if requested."""
     record = None
     while True:
         try:
@@ -298,11 +298,11 @@ def _read_iterations(
                 validation_record.training_loss,
                 validation_error=validation_record.validation_loss,
             )
-            if not pictures:
+            if not images:
                 yield record
         elif record is not None:
-            yield record._replace(picture=_to_picture(progress.estimate.mean))
+            yield record._replace(image=_to_image(progress.estimate.mean))
 
 
-def _to_picture(mean: Tensor) -> Picture:
+def _to_image(mean: Tensor) -> ImageArray:
     return np.array(mean[0, 0].cpu().numpy(), np.float32)

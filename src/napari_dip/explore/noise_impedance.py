@@ -11,15 +11,15 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, standardise
-from napari_dip.explore.figures import draw_titled_picture, format_iteration_axis
+from napari_dip.explore.figures import draw_titled_image, format_iteration_axis
 from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
     ExperimentReport,
     ExperimentResult,
     ExperimentSummary,
+    ImageStack,
     IterationUpdate,
-    PictureStack,
     ReportFigure,
     delay_keep,
     format_columns,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
 
     Curve = npt.NDArray[np.float64]
 #: Standard deviation of the added noise, relative to that of the image.
@@ -70,7 +70,7 @@ class ImpedanceResult(ExperimentResult):
 
     experiment: ClassVar[str] = "impedance"
     subject: ExperimentSetup
-    targets: Mapping[str, Picture]
+    targets: Mapping[str, ImageArray]
     energies: Mapping[str, Curve]
     score: float
 
@@ -128,11 +128,11 @@ class ImpedanceResult(ExperimentResult):
                 )
                 for iteration in self.list_reported_iterations()
             ),
-            stack=PictureStack(
+            stack=ImageStack(
                 name_suffix="targets",
                 axis="target",
                 names=tuple(TARGETS.values()),
-                pictures=np.stack([self.targets[name] for name in TARGETS]),
+                images=np.stack([self.targets[name] for name in TARGETS]),
                 has_image_units=False,
             ),
         )
@@ -143,16 +143,16 @@ class ImpedanceResult(ExperimentResult):
         return [*(iteration for iteration in REPORTED_ITERATIONS if iteration < last), last]
 
 
-def make_targets(picture: Picture, seed: int) -> dict[str, Picture]:
+def make_targets(grey_image: ImageArray, seed: int) -> dict[str, ImageArray]:
     """Make the four targets: image, image with noise, shuffled pixels, and noise alone.
 
     Parameters
     ----------
-    picture : ndarray (Y, X)
+    grey_image : ndarray (Y, X)
     seed : int
     """
     rng = np.random.default_rng(seed)
-    image = standardise(picture)
+    image = standardise(grey_image)
     noisy = image + ADDED_NOISE * rng.standard_normal(image.shape)
     shuffled = rng.permutation(image.ravel()).reshape(image.shape)
     noise = rng.standard_normal(image.shape)
@@ -209,7 +209,7 @@ def explore_impedance(
     ImpedanceResult or None
         None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
-    targets, count = make_targets(setup.picture, setup.seed), setup.iterations
+    targets, count = make_targets(setup.image, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
     with ExitStack() as ends:
         control_without_keep = delay_keep(control)
@@ -261,7 +261,7 @@ def _draw_energy_curves(impedance: ImpedanceResult) -> bytes:
         panels, TARGETS.items(), _REPORT_COLOURS, strict=True
     ):
         target = impedance.targets[name]
-        draw_titled_picture(panel, target, target_label, compute_contrast_limits(target))
+        draw_titled_image(panel, target, target_label, compute_contrast_limits(target))
         curve = impedance.energies[name]
         iterations = np.arange(1, len(curve) + 1)
         axes.plot(iterations, curve, color=colour, label=target_label)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.pipeline.events import Event
 
 ArgumentsT = ParamSpec("ArgumentsT")
@@ -67,14 +67,14 @@ class IterationUpdate(NamedTuple):
         Values at `event.iteration`, by curve.
     group : str
         Network that the curves belong to, if several are fitted one after another.
-    picture : ndarray (Y, X) float32 or None
+    image : ndarray (Y, X) float32 or None
         Current output of the network, in the image's units.
     """
 
     event: Event
     points: Mapping[str, float]
     group: str = ""
-    picture: Picture | None = None
+    image: ImageArray | None = None
 
 
 def run_in_default_torch_state(
@@ -214,8 +214,8 @@ class ExperimentReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PictureStack:
-    """Pictures of the crop, which become one layer over the image.
+class ImageStack:
+    """Images of the crop, which become one layer over the image.
 
     Attributes
     ----------
@@ -224,8 +224,8 @@ class PictureStack:
     axis : str
         Label of the first axis.
     names : tuple of str
-        The name of each picture.
-    pictures : ndarray (N, Y, X) float32
+        The name of each image.
+    images : ndarray (N, Y, X) float32
     has_image_units : bool
         Whether the pixels have the image's units, so that its contrast limits apply.
     """
@@ -233,7 +233,7 @@ class PictureStack:
     name_suffix: str
     axis: str
     names: tuple[str, ...]
-    pictures: npt.NDArray[np.float32]
+    images: npt.NDArray[np.float32]
     has_image_units: bool = True
 
 
@@ -248,7 +248,7 @@ class ExperimentSummary:
         Headers of the table.
     rows : tuple of tuple of str
         Cells of the table.
-    stack : PictureStack
+    stack : ImageStack
     curves : tuple of (group, mapping of str to sequence of float)
         The curves for each row of the table; empty if the plot is the same for all rows.
     """
@@ -256,7 +256,7 @@ class ExperimentSummary:
     headline: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    stack: PictureStack
+    stack: ImageStack
     curves: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
 
 
@@ -306,19 +306,19 @@ class ExperimentResult(ABC):
         names = (page, *files, *(figure.file for figure in report.figures))
         path = check_experiment_folder(names, folder, overwrite=overwrite)
         make_folder(path)
-        pictures = [figure.draw() for figure in report.figures]
+        images = [figure.draw() for figure in report.figures]
         for name, text in files.items():
             write_text(path / name, text, overwrite=overwrite)
-        for figure, picture in zip(report.figures, pictures, strict=True):
-            write_bytes(path / figure.file, picture, overwrite=overwrite)
+        for figure, image in zip(report.figures, images, strict=True):
+            write_bytes(path / figure.file, image, overwrite=overwrite)
         # the page last, so that a page implies complete files
-        content = _render_report(self.sentences, report, pictures)
+        content = _render_report(self.sentences, report, images)
         write_text(path / page, content, overwrite=overwrite)
         return path / page
 
 
 def _render_report(
-    sentences: Sequence[str], report: ExperimentReport, pictures: Sequence[bytes]
+    sentences: Sequence[str], report: ExperimentReport, images: Sequence[bytes]
 ) -> str:
     """Return the page of a report with its drawn figures."""
     blocks = [make_elements("p", (*sentences, *report.description, *map(str, report.notes)))]
@@ -329,10 +329,10 @@ def _render_report(
         make_element(
             "figure",
             make_element("h2", figure.title),
-            make_image(picture, figure.title),
+            make_image(image, figure.title),
             make_element("figcaption", figure.caption),
         )
-        for figure, picture in zip(report.figures, pictures, strict=True)
+        for figure, image in zip(report.figures, images, strict=True)
     ]
     recipe = json.dumps(report.recipe, indent=2, ensure_ascii=False)
     papers = {**PAPERS, **EXPERIMENT_PAPERS}

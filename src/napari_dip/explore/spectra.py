@@ -14,7 +14,7 @@ from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
 from napari_dip.explore.figures import (
     choose_shades,
-    draw_titled_picture,
+    draw_titled_image,
     format_iteration_axis,
 )
 from napari_dip.explore.fit import find_validation_stop, iter_fit
@@ -23,8 +23,8 @@ from napari_dip.explore.results import (
     ExperimentReport,
     ExperimentResult,
     ExperimentSummary,
+    ImageStack,
     IterationUpdate,
-    PictureStack,
     ReportFigure,
     delay_keep,
     format_columns,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.experiment_setup import ExperimentSetup, Picture
+    from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.explore.fit import IterationRecord, ValidationStop
 
     Curve = npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ _RECORDED_ESTIMATES = 24
 #: Number of estimates that the report draws, evenly spaced in log(iteration), and the iteration of
 #: the first one as a divisor of their total: iteration 20 of 1,000.
 _DRAWN_ESTIMATES, _FIRST_ESTIMATE_DIVISOR = 6, 50
-#: Divisor for the share of ratios at the start that are not drawn. Those outputs are no pictures
+#: Divisor for the share of ratios at the start that are not drawn. Those outputs are no images
 #: yet; with spectral norms they are so smooth that they would take up the whole axis.
 _SKIPPED_START_DIVISOR = 50
 #: Minimum ratio of maximum to minimum for a logarithmic axis with labels at powers of ten only.
@@ -81,7 +81,7 @@ _DECADE = 10
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SpectrumResult(ExperimentResult):
-    """Frequencies of the output during the fit of one network to one picture.
+    """Frequencies of the output during the fit of one network to one image.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class SpectrumResult(ExperimentResult):
     blurriness, sharpness : ndarray (iterations,)
     psnr : ndarray (iterations,) or None
         PSNR against the truth, in dB; the peak is the truth's range.
-    pictures : mapping of int to ndarray (Y, X) float32
+    images : mapping of int to ndarray (Y, X) float32
         Outputs in the report, by iteration, in the image's units.
     evolution : mapping of int to ndarray (Y, X) float32
         All recorded outputs, by iteration.
@@ -107,19 +107,19 @@ class SpectrumResult(ExperimentResult):
     validation_stop : ValidationStop
         Early stop of a fit of the same network with validation pixels.
     validation_psnr : float or None
-        PSNR of the picture that this fit selects.
+        PSNR of the image that this fit selects.
     """
 
     experiment: ClassVar[str] = "spectrum"
     subject: ExperimentSetup
-    truth: Picture | None
+    truth: ImageArray | None
     energy: Curve
     correspondence: Curve
     blurriness: Curve
     sharpness: Curve
     psnr: Curve | None
-    pictures: Mapping[int, Picture]
-    evolution: Mapping[int, Picture]
+    images: Mapping[int, ImageArray]
+    evolution: Mapping[int, ImageArray]
     frequency: Curve
     power: Mapping[str, Curve]
     ratio_stop: int
@@ -222,11 +222,11 @@ class SpectrumResult(ExperimentResult):
                 (label, str(first or "never"), str(second or "never"), f"{last:.2f}")
                 for label, first, second, last in rows
             ),
-            stack=PictureStack(
+            stack=ImageStack(
                 name_suffix="evolution",
                 axis="iteration",
                 names=tuple(f"iteration {iteration}" for iteration in iterations),
-                pictures=np.stack([self.evolution[iteration] for iteration in iterations]),
+                images=np.stack([self.evolution[iteration] for iteration in iterations]),
             ),
         )
 
@@ -238,7 +238,7 @@ class SpectrumResult(ExperimentResult):
 @run_in_default_torch_state
 def explore_spectrum(
     setup: ExperimentSetup,
-    truth: Picture | None = None,
+    truth: ImageArray | None = None,
     *,
     control: Callable[[], Control] = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, SpectrumResult | None]:
@@ -248,7 +248,7 @@ def explore_spectrum(
     ----------
     setup : ExperimentSetup
     truth : ndarray (Y, X) or None
-        Picture without noise, in its units.
+        Image without noise, in its units.
     control : callable
         Polled at each iteration. KEEP ends the experiment with the iterations so far.
 
@@ -262,9 +262,9 @@ def explore_spectrum(
     SpectrumResult or None
         None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
-    target, count = standardise(setup.picture), setup.iterations
+    target, count = standardise(setup.image), setup.iterations
     recorder, block = _SpectrumRecorder(setup, truth), measure_validation_block(setup)
-    fit_steps = iter_fit(target, setup, control=delay_keep(control), pictures=True)
+    fit_steps = iter_fit(target, setup, control=delay_keep(control), images=True)
     validation_steps = find_validation_stop(target, setup, block, control=control)
     with closing(fit_steps), closing(validation_steps):
         validation_fit = _ValidationFit(validation_steps)
@@ -273,14 +273,14 @@ def explore_spectrum(
             record = None if control() is Control.KEEP else next(fit_steps, None)
             if record is None:
                 break
-            points, picture = recorder.record(record)
+            points, image = recorder.record(record)
             event = Event(
                 message="Watching the frequencies",
                 progress=Progress(done=iteration, total=count),
                 iteration=iteration,
                 iterations=count,
             )
-            yield IterationUpdate(event, points, picture=picture)
+            yield IterationUpdate(event, points, image=image)
         if control() is Control.DISCARD or recorder.count < min(count, MIN_KEPT_ITERATIONS):
             return None
         validation_stop = validation_fit.finish()
@@ -314,11 +314,11 @@ class _ValidationFit:
 class _SpectrumRecorder:
     """Collect the measurements of each output."""
 
-    def __init__(self, setup: ExperimentSetup, truth: Picture | None) -> None:
+    def __init__(self, setup: ExperimentSetup, truth: ImageArray | None) -> None:
         self._subject, self._truth = setup, truth
-        self._low, high = np.percentile(setup.picture, ROBUST_PERCENTILES)
+        self._low, high = np.percentile(setup.image, ROBUST_PERCENTILES)
         self._range = max(float(high - self._low), 1e-12)
-        self._correspondence = Correspondence(standardise(setup.picture))
+        self._correspondence = Correspondence(standardise(setup.image))
         count = setup.iterations
         self._preview_iterations, self._evolution_iterations = (
             {int(item) for item in np.round(np.geomspace(first, count, many))}
@@ -327,48 +327,48 @@ class _SpectrumRecorder:
                 (1, _RECORDED_ESTIMATES),
             )
         )
-        self._last: Picture | None = None
+        self._last: ImageArray | None = None
         self._rows: list[tuple[float, ...]] = []
         self._bands: list[Curve] = []
-        self._pictures: dict[int, Picture] = {}
+        self._images: dict[int, ImageArray] = {}
 
     @property
     def count(self) -> int:
         """Number of recorded iterations."""
         return len(self._rows)
 
-    def record(self, record: IterationRecord) -> tuple[dict[str, float], Picture]:
-        """Measure the output of one iteration; return its bands by name, and the picture."""
-        assert record.picture is not None
-        picture = self._subject.restore_units(record.picture)
-        sharpness = measure_sharpness((picture - self._low) / self._range)
-        psnr = self._psnr(picture)
+    def record(self, record: IterationRecord) -> tuple[dict[str, float], ImageArray]:
+        """Measure the output of one iteration; return its bands by name, and the image."""
+        assert record.image is not None
+        image = self._subject.restore_units(record.image)
+        sharpness = measure_sharpness((image - self._low) / self._range)
+        psnr = self._psnr(image)
         self._rows.append((record.energy, sharpness.blurriness, sharpness.sharpness, psnr))
-        self._bands.append(self._correspondence.compute(record.picture))
+        self._bands.append(self._correspondence.compute(record.image))
         if record.iteration in self._evolution_iterations | self._preview_iterations:
-            self._pictures[record.iteration] = picture
-        self._last = picture
-        return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), picture
+            self._images[record.iteration] = image
+        self._last = image
+        return dict(zip(BAND_NAMES, self._bands[-1].tolist(), strict=True)), image
 
     def make_result(
         self, validation_stop: ValidationStop, setup: ExperimentSetup
     ) -> SpectrumResult:
         """Combine all measurements into a `SpectrumResult`."""
         assert self._last is not None
-        evolution = {**self._pictures, self.count: self._last}
-        report_pictures = {
+        evolution = {**self._images, self.count: self._last}
+        report_images = {
             iteration: estimate
             for iteration, estimate in evolution.items()
             if iteration in self._preview_iterations | {self.count}
         }
         energy, blurriness, sharpness, psnr = np.array(self._rows).T
-        frequency, target = compute_radial_power(self._subject.picture)
+        frequency, target = compute_radial_power(self._subject.image)
         power = {"target": target}
         if self._truth is not None:
             power["truth"] = compute_radial_power(self._truth)[1]
         power |= {
             str(iteration): compute_radial_power(estimate)[1]
-            for iteration, estimate in report_pictures.items()
+            for iteration, estimate in report_images.items()
         }
         has_truth = self._truth is not None
         return SpectrumResult(
@@ -379,19 +379,19 @@ class _SpectrumRecorder:
             blurriness=blurriness,
             sharpness=sharpness,
             psnr=psnr if has_truth else None,
-            pictures=report_pictures,
+            images=report_images,
             evolution=evolution,
             frequency=frequency,
             power=power,
             ratio_stop=find_ratio_stop(blurriness / np.maximum(sharpness, 1e-12)),
             validation_stop=validation_stop,
-            validation_psnr=self._psnr(self._subject.restore_units(validation_stop.picture))
+            validation_psnr=self._psnr(self._subject.restore_units(validation_stop.image))
             if has_truth
             else None,
         )
 
-    def _psnr(self, picture: Picture) -> float:
-        return float("nan") if self._truth is None else compute_psnr(picture, self._truth)
+    def _psnr(self, image: ImageArray) -> float:
+        return float("nan") if self._truth is None else compute_psnr(image, self._truth)
 
 
 @use_default_style
@@ -399,21 +399,19 @@ def _draw_power_curves(spectrum: SpectrumResult) -> bytes:
     """Draw the spectra of target, truth and outputs, and the outputs; return a PNG file."""
     figure = make_figure(8.6, 6.4)
     rows: Any = figure.subfigures(2, 1, height_ratios=(1, 3.4))
-    pictures = {"Target": spectrum.subject.picture}
+    images = {"Target": spectrum.subject.image}
     if spectrum.truth is not None:
-        pictures["Truth"] = spectrum.truth
-    pictures |= {
-        f"Iteration {iteration}": output for iteration, output in spectrum.pictures.items()
-    }
+        images["Truth"] = spectrum.truth
+    images |= {f"Iteration {iteration}": output for iteration, output in spectrum.images.items()}
     limits = compute_contrast_limits(
-        spectrum.subject.picture if spectrum.truth is None else spectrum.truth
+        spectrum.subject.image if spectrum.truth is None else spectrum.truth
     )
-    panels = rows[0].subplots(1, len(pictures), squeeze=False)[0]
-    for panel, (title, picture) in zip(panels, pictures.items(), strict=True):
-        draw_titled_picture(panel, picture, title, limits)
+    panels = rows[0].subplots(1, len(images), squeeze=False)[0]
+    for panel, (title, image) in zip(panels, images.items(), strict=True):
+        draw_titled_image(panel, image, title, limits)
     axes = rows[1].subplots()
-    shades = choose_shades(len(spectrum.pictures))
-    for iteration, shade in zip(spectrum.pictures, shades, strict=True):
+    shades = choose_shades(len(spectrum.images))
+    for iteration, shade in zip(spectrum.images, shades, strict=True):
         axes.plot(
             spectrum.frequency,
             spectrum.power[str(iteration)],
@@ -509,7 +507,7 @@ def _caption_power(spectrum: SpectrumResult) -> str:
     shares = [
         f"{spectrum.power[str(at)][high].mean() / spectrum.power['target'][high].mean():.1%} "
         f"after {at}"
-        for at in spectrum.pictures
+        for at in spectrum.images
     ]
     return (
         "Radially averaged, mean taken off, Hann window. In the highest band "

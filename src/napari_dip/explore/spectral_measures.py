@@ -1,4 +1,4 @@
-"""Measure frequencies and sharpness of a picture, and where the rule of Shi et al. would stop.
+"""Measure frequencies and sharpness of an image, and where the rule of Shi et al. would stop.
 
 Power is averaged over rings of radial frequency, in cycles per pixel up to 0.5, the Nyquist
 frequency along an axis. The corners of the spectrum beyond are ignored, as in the code of Shi et
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.explore.experiment_setup import Picture
+    from napari_dip.explore.experiment_setup import ImageArray
 
     BandCurve = npt.NDArray[np.float64]
 
@@ -50,28 +50,28 @@ def list_band_labels() -> list[str]:
     return [f"{low:.1f} to {high:.1f}" for low, high in pairwise(compute_band_edges())]
 
 
-def compute_radial_power(picture: Picture) -> tuple[BandCurve, BandCurve]:
+def compute_radial_power(image: ImageArray) -> tuple[BandCurve, BandCurve]:
     """Return the power spectral density, averaged over rings of equal radial frequency.
 
     The mean is subtracted and a Hann window applied, so that the discontinuity at the border of the
-    picture adds no power.
+    image adds no power.
 
     Parameters
     ----------
-    picture : ndarray (Y, X)
+    image : ndarray (Y, X)
 
     Returns
     -------
     frequency : ndarray (rings,)
         Mean radial frequency of each ring, in cycles per pixel.
     power : ndarray (rings,)
-        In squared units of the picture; for white noise, it equals the variance.
+        In squared units of the image; for white noise, it equals the variance.
     """
-    window = np.outer(*(np.hanning(count + 2)[1:-1] for count in picture.shape))
-    centred = (picture - picture.mean(dtype=np.float64)) * window
+    window = np.outer(*(np.hanning(count + 2)[1:-1] for count in image.shape))
+    centred = (image - image.mean(dtype=np.float64)) * window
     density = np.abs(np.fft.fft2(centred)) ** 2 / (window**2).sum()
-    radius = _compute_radial_frequency(picture.shape)
-    ring_count = min(picture.shape) // 2
+    radius = _compute_radial_frequency(image.shape)
+    ring_count = min(image.shape) // 2
     # ring 0 is the mean only
     ring_index = np.ceil(radius / NYQUIST_FREQUENCY * ring_count).astype(int)
     is_in_ring = (ring_index > 0) & (ring_index <= ring_count)
@@ -88,7 +88,7 @@ class Correspondence:
 
     It is the mean over a band of |F(estimate)| / |F(target)|, each clipped to 1: 0 where the
     estimate has nothing of the band, 1 where it is as strong as in the target. The mean of the
-    picture is excluded, since it is 0 in a standardised target.
+    image is excluded, since it is 0 in a standardised target.
 
     Parameters
     ----------
@@ -102,14 +102,14 @@ class Correspondence:
     (function `get_circular_statastic` of their repository Measure-and-Control-Spectral-Bias).
     """
 
-    def __init__(self, target: Picture) -> None:
+    def __init__(self, target: ImageArray) -> None:
         self._target = np.abs(np.fft.fft2(target.astype(np.float64)))
         radius = _compute_radial_frequency(target.shape)
         place = np.ceil(radius / NYQUIST_FREQUENCY * BAND_COUNT).astype(int) - 1
         self._band_index = np.where((radius > 0) & (radius <= NYQUIST_FREQUENCY), place, BAND_COUNT)
         self._count = np.bincount(self._band_index.ravel(), minlength=BAND_COUNT + 1)[:BAND_COUNT]
 
-    def compute(self, estimate: Picture) -> BandCurve:
+    def compute(self, estimate: ImageArray) -> BandCurve:
         """Return the correspondence of each band, lowest first: (5,) between 0 and 1."""
         strength = np.abs(np.fft.fft2(estimate.astype(np.float64)))
         ratio = np.clip(strength / (self._target + 1e-8), 0, 1)
@@ -123,7 +123,7 @@ def find_level_iterations(correspondence: BandCurve, level: float) -> tuple[int,
     """Return the iteration at which each band first reaches a level, 0 if never.
 
     The search starts at the minimum of a band. Before the first iterations, the output of an
-    untrained network is as strong as any picture and unrelated to the target.
+    untrained network is as strong as any image and unrelated to the target.
 
     Parameters
     ----------
@@ -164,12 +164,12 @@ class SharpnessMetrics(NamedTuple):
         return self.blurriness / max(self.sharpness, 1e-12)
 
 
-def measure_sharpness(picture: Picture) -> SharpnessMetrics:
-    """Measure blurriness and sharpness of a picture.
+def measure_sharpness(image: ImageArray) -> SharpnessMetrics:
+    """Measure blurriness and sharpness of an image.
 
     Parameters
     ----------
-    picture : ndarray (Y, X)
+    image : ndarray (Y, X)
         Scaled so that the target spans 0 to 1, as the authors' 8-bit images do. The ratio, and
         with it the stop, depends on that scale.
 
@@ -183,9 +183,9 @@ def measure_sharpness(picture: Picture) -> SharpnessMetrics:
     """
     from skimage.measure import blur_effect
 
-    picture_float64 = picture.astype(np.float64)
-    blurriness = float(blur_effect(picture_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
-    largest = np.sort(_compute_local_variation(picture).ravel())[::-1][:_VARIATION_COUNT]
+    image_float64 = image.astype(np.float64)
+    blurriness = float(blur_effect(image_float64, h_size=_FILTER))  # type: ignore[no-untyped-call]
+    largest = np.sort(_compute_local_variation(image).ravel())[::-1][:_VARIATION_COUNT]
     weight = np.exp(-_RANK_DECAY * np.arange(largest.size))
     return SharpnessMetrics(blurriness, float(np.sqrt(np.mean((largest * weight) ** 2))))
 
@@ -216,12 +216,12 @@ def find_ratio_stop(
     return int(settled_steps[0]) + 2 * window if settled_steps.size else 0
 
 
-def _compute_local_variation(picture: Picture) -> Picture:
+def _compute_local_variation(image: ImageArray) -> ImageArray:
     """Return the largest difference of each inner pixel to its eight neighbours."""
-    height, width = picture.shape
-    centre = picture[1:-1, 1:-1]
+    height, width = image.shape
+    centre = image[1:-1, 1:-1]
     steps = [
-        np.abs(picture[down : height - 2 + down, across : width - 2 + across] - centre)
+        np.abs(image[down : height - 2 + down, across : width - 2 + across] - centre)
         for down in range(3)
         for across in range(3)
     ]

@@ -1,6 +1,6 @@
-"""Pictures that come with the package; LICENSE.txt beside them says whose they are.
+"""Images that come with the package; LICENSE.txt beside them says whose they are.
 
-Decided here: which pictures are shipped, and how each task's example is degraded from them. User
+Decided here: which images are shipped, and how each task's example is degraded from them. User
 interfaces import this package; it imports nothing else of napari-dip.
 """
 

@@ -1,4 +1,4 @@
-"""The shipped pictures, spoilt as each task expects them, with the truth to compare with.
+"""The shipped images, spoilt as each task expects them, with the truth to compare with.
 
 Everything is drawn with fixed seeds, so that each sample is the same on every computer.
 """
@@ -26,7 +26,7 @@ PHOTONS, READ_NOISE = 30.0, 2.0
 FEW_PHOTONS = 5.0
 #: Standard deviation of the blur in pixels, half width of its PSF, and photons at the brightest.
 BLUR, REACH, BLURRED_PHOTONS = 2.0, 8, 400.0
-#: Scratches across the picture, and their half width in pixels; grains of dust, and their radii.
+#: Scratches across the image, and their half width in pixels; grains of dust, and their radii.
 SCRATCHES, SCRATCH_WIDTH, GRAINS, RADII = 4, 1.5, 14, (2.0, 6.0)
 
 

@@ -54,7 +54,7 @@ class BatchResult:
     outcomes : tuple of FileOutcome
         One for each file, in the order of the inputs.
     table, page : Path
-        The outcomes as CSV, and as HTML with pictures.
+        The outcomes as CSV, and as HTML with images.
     """
 
     folder: Path

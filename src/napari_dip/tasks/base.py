@@ -139,7 +139,7 @@ class NoiseSettings:
     """Hold the user's settings of the noise, in units of the image.
 
     None and "auto" mean that the value is measured. With `white`, the noise is taken to be white:
-    all correlation between neighbouring pixels is attributed to the picture.
+    all correlation between neighbouring pixels is attributed to the image.
     """
 
     model: str = "auto"

@@ -163,18 +163,18 @@ class Deblur(Task):
         self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
     ) -> TaskPlan | Refusal:
         """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
-        psf, picture = get_psf_source(self), extra_headers.get("psf")
-        if refusal := psf.check(source, picture):
+        psf, image = get_psf_source(self), extra_headers.get("psf")
+        if refusal := psf.check(source, image):
             return refusal
-        is_volume = get_fit_axes(source, 3) == "ZYX" and psf.is_volumetric(source, picture)
+        is_volume = get_fit_axes(source, 3) == "ZYX" and psf.is_volumetric(source, image)
         stack_mode: Literal["planes", "volume"] = "volume" if is_volume else "planes"
-        if refusal := psf.check_axes(source, picture, axes):
+        if refusal := psf.check_axes(source, image, axes):
             return TaskPlan(axes_refusal=refusal, stack_mode=stack_mode)
-        sizes, frame = psf.compute_psf_sizes(source, picture, axes), source.get_sizes(axes)
+        sizes, frame = psf.compute_psf_sizes(source, image, axes), source.get_sizes(axes)
         is_open = self.border == "open"
         margin = compute_object_margin(frame, sizes) if is_open else (0,) * len(axes)
         return TaskPlan(
-            axes_refusal=None if picture else check_size(source, sizes, axes),
+            axes_refusal=None if image else check_size(source, sizes, axes),
             stack_mode=stack_mode,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
@@ -208,9 +208,9 @@ class Deblur(Task):
         """Clean or compute the PSF, and return it with notes on what was done."""
         import torch
 
-        picture = torch.from_numpy(extra_inputs["psf"]) if "psf" in extra_inputs else None
+        psf_image = torch.from_numpy(extra_inputs["psf"]) if "psf" in extra_inputs else None
         axes = get_fit_axes(headers["image"], image.ndim - 1)
-        kernel, notes = get_psf_source(self).make_kernel(headers["image"], picture, axes)
+        kernel, notes = get_psf_source(self).make_kernel(headers["image"], psf_image, axes)
         return {"psf": kernel.numpy()}, notes
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:

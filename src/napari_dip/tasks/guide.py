@@ -1,4 +1,4 @@
-"""Guide: restore a noisy channel with the help of a clean picture of the same place.
+"""Guide: restore a noisy channel with the help of a clean image of the same place.
 
 The guide can be registered onto the image first, by phase correlation.
 """
@@ -295,12 +295,12 @@ def is_near(shift: tuple[float, ...]) -> bool:
     return all(abs(pixels) < MIN_SHIFT for pixels in shift)
 
 
-def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
+def shift_image(image: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
     """Shift an image by fractions of a pixel, with cubic splines and edge values beyond the border.
 
     Parameters
     ----------
-    picture : ndarray
+    image : ndarray
         (*grid).
     shift : tuple of float
         Pixels along each axis.
@@ -308,21 +308,21 @@ def shift_image(picture: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDAr
     import numpy as np
     from skimage.transform import warp
 
-    coordinates = np.indices(picture.shape, np.float64)
-    coordinates -= np.reshape(shift, (-1, *[1] * picture.ndim))
-    image = picture.astype(np.float64)
-    shifted = warp(image, coordinates, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
+    coordinates = np.indices(image.shape, np.float64)
+    coordinates -= np.reshape(shift, (-1, *[1] * image.ndim))
+    exact = image.astype(np.float64)
+    shifted = warp(exact, coordinates, order=3, mode="edge", preserve_range=True)  # type: ignore[no-untyped-call]
     return np.asarray(shifted, np.float32)
 
 
-def _taper_border(picture: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _taper_border(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Taper the border to the mean, as equal borders would correlate at zero shift."""
     import numpy as np
 
-    tapered = picture - picture.mean(dtype=np.float64)
-    for axis, side in enumerate(picture.shape):
+    tapered = image - image.mean(dtype=np.float64)
+    for axis, side in enumerate(image.shape):
         position = np.arange(side) + 0.5
         distance = np.minimum(position, side - position) / (TAPER_FRACTION * side)
         window = np.where(distance < 1, 0.5 - 0.5 * np.cos(np.pi * distance), 1.0)
-        tapered = tapered * window.reshape(-1, *[1] * (picture.ndim - axis - 1))
+        tapered = tapered * window.reshape(-1, *[1] * (image.ndim - axis - 1))
     return np.asarray(tapered, np.float64)

@@ -197,7 +197,7 @@ def _collect_until_worse(
     operator: Operator,
     light: Tensor,
     variance: Tensor,
-    pictures: Iterator[Tensor],
+    images: Iterator[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Collect estimates until all of one smoothness weight are worse than the best so far.
 
@@ -209,10 +209,10 @@ def _collect_until_worse(
     is_validation = (fit_input.masks.validation > 0).expand_as(light)
     estimates: list[Tensor] = []
     losses: list[Tensor] = []
-    for picture in pictures:
+    for image in images:
         with torch.no_grad():
-            squared_error = (light - operator(picture)).square() / variance
-        estimates.append(picture)
+            squared_error = (light - operator(image)).square() / variance
+        estimates.append(image)
         losses.append(squared_error[is_validation])
         means = [float(loss.mean()) for loss in losses]
         if len(estimates) % len(CHECKED_STEPS) == 0 and min(means[-len(CHECKED_STEPS) :]) > min(

@@ -182,10 +182,10 @@ def make_crop_to_frame(margin: tuple[int, ...]) -> Callable[[Estimate], Estimate
     """
     from napari_dip.engine.problem import Estimate
 
-    def crop(picture: Tensor) -> Tensor:
+    def crop(image: Tensor) -> Tensor:
         for axis, pixels in enumerate(margin, start=2):
-            picture = picture.narrow(axis, pixels, picture.shape[axis] - 2 * pixels)
-        return picture
+            image = image.narrow(axis, pixels, image.shape[axis] - 2 * pixels)
+        return image
 
     def crop_estimate(estimate: Estimate) -> Estimate:
         log_variance = estimate.log_variance
@@ -209,10 +209,10 @@ class PsfSource:
     sigma_z: float | None
     optics: Optics
 
-    def check(self, source: ImageSpec, picture: ImageSpec | None) -> Refusal | None:
+    def check(self, source: ImageSpec, image: ImageSpec | None) -> Refusal | None:
         """Refuse a PSF that is missing, given twice, incomplete or impossible."""
         sources = {
-            "a picture of it": picture is not None,
+            "a picture of it": image is not None,
             "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
             "a microscope": self.optics.model != "none",
         }
@@ -225,20 +225,20 @@ class PsfSource:
             return make_refusal("psf-missing", name=source.name)
         if len(named_sources) > 1:
             return make_refusal("psf-twice", first=named_sources[0], second=named_sources[1])
-        if picture is not None:
-            return _check_psf_image(picture)
+        if image is not None:
+            return _check_psf_image(image)
         if self.sigma_z is not None and self.sigma is None:
             return make_refusal("gaussian-axial")
         return optics.check(source) if self.sigma is None else None
 
-    def check_axes(self, source: ImageSpec, picture: ImageSpec | None, axes: str) -> Refusal | None:
+    def check_axes(self, source: ImageSpec, image: ImageSpec | None, axes: str) -> Refusal | None:
         """Refuse a PSF that does not fit the axes of one fit."""
         is_volume = axes[0] == "Z"
-        if picture is not None:
-            if not is_deep(picture) or is_volume:
+        if image is not None:
+            if not is_deep(image) or is_volume:
                 return None
             has_depth = "Z" in source.axes and source.get_sizes("Z") > (1,)
-            facts = {"name": picture.name, "shape": _format_shape(picture.shape)}
+            facts = {"name": image.name, "shape": _format_shape(image.shape)}
             return make_refusal("psf-axes", hint=_VOLUME_HINT if has_depth else "", **facts)
         if self.sigma_z is not None and not is_volume:
             return make_refusal("gaussian-depth", name=source.name)
@@ -246,22 +246,22 @@ class PsfSource:
             return make_refusal("z-step-missing", name=source.name)
         return None
 
-    def is_volumetric(self, source: ImageSpec, picture: ImageSpec | None) -> bool:
+    def is_volumetric(self, source: ImageSpec, image: ImageSpec | None) -> bool:
         """Return whether the PSF extends along Z, so that a stack is one volume."""
-        if picture is not None:
-            return is_deep(picture)
+        if image is not None:
+            return is_deep(image)
         return self.sigma_z is not None or self.sigma is None
 
     def compute_psf_sizes(
-        self, source: ImageSpec, picture: ImageSpec | None, axes: str
+        self, source: ImageSpec, image: ImageSpec | None, axes: str
     ) -> tuple[int, ...]:
         """Return the size along each axis of a fit; for a PSF image, an upper bound."""
         if axes[0] == "T":
-            return (1, *self.compute_psf_sizes(source, picture, axes[1:]))
-        if picture is not None:
-            shape = picture.shape[-2:]
+            return (1, *self.compute_psf_sizes(source, image, axes[1:]))
+        if image is not None:
+            shape = image.shape[-2:]
             if axes[0] == "Z":
-                shape = (next((n for n in picture.shape[:-2] if n > 1), 1), *shape)
+                shape = (next((n for n in image.shape[:-2] if n > 1), 1), *shape)
             # centring at most doubles the size; kernels larger than the image are refused later
             return tuple(
                 min(2 * n + 1, 2 * (frame // 2) + 1) if n > 1 else 1
@@ -273,7 +273,7 @@ class PsfSource:
         return self.optics.compute_psf_sizes(source, axes)
 
     def make_kernel(
-        self, source: ImageSpec, picture: Tensor | None, axes: str
+        self, source: ImageSpec, image: Tensor | None, axes: str
     ) -> tuple[Tensor, tuple[Note, ...]]:
         """Return the kernel, (*sizes) float32 of sum one, with notes on it.
 
@@ -281,7 +281,7 @@ class PsfSource:
         ----------
         source : ImageSpec
             Header of the image, after the checks.
-        picture : Tensor or None
+        image : Tensor or None
             Image of the PSF, as loaded.
         axes : str
             Axes of one fit. A PSF of one plane acts within each plane of a volume.
@@ -294,9 +294,9 @@ class PsfSource:
         from napari_dip.engine.deconvolution.psf import gaussian_psf
 
         notes: tuple[Note, ...]
-        sizes = self.compute_psf_sizes(source, None, axes) if picture is None else ()
-        if picture is not None:
-            cleaned = clean_psf_image(picture)
+        sizes = self.compute_psf_sizes(source, None, axes) if image is None else ()
+        if image is not None:
+            cleaned = clean_psf_image(image)
             if isinstance(cleaned, Refusal):
                 raise RefusedError(cleaned)
             kernel, notes = cleaned
@@ -355,28 +355,26 @@ def get_fit_axes(source: ImageSpec, dims: int) -> str:
     return "ZYX" if "Z" in source.axes and source.get_sizes("Z") > (1,) else "TYX"
 
 
-def clean_psf_image(picture: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
+def clean_psf_image(image: Tensor) -> tuple[Tensor, tuple[Note, ...]] | Refusal:
     """Centre and crop an image (..., Y, X) of a PSF, or return a refusal."""
     from napari_dip.engine.deconvolution.psf import clean_psf
 
-    stack_sizes = [count for count in picture.shape[:-2] if count > 1]
-    cleaned = clean_psf(picture.reshape(*stack_sizes, *picture.shape[-2:]))
+    stack_sizes = [count for count in image.shape[:-2] if count > 1]
+    cleaned = clean_psf(image.reshape(*stack_sizes, *image.shape[-2:]))
     return make_refusal(cleaned) if isinstance(cleaned, str) else cleaned
 
 
-def is_deep(picture: ImageSpec) -> bool:
+def is_deep(image: ImageSpec) -> bool:
     """Return whether the image of a PSF is a stack."""
-    return any(count > 1 for count in picture.shape[:-2])
+    return any(count > 1 for count in image.shape[:-2])
 
 
-def _check_psf_image(picture: ImageSpec) -> Refusal | None:
+def _check_psf_image(image: ImageSpec) -> Refusal | None:
     """Refuse anything but a plane or a stack without colours or channels."""
-    stack_sizes = [count for count in picture.shape[:-2] if count > 1]
-    has_channels = any(axis in picture.axes and picture.get_sizes(axis) > (1,) for axis in "CS")
-    if len(picture.shape) < 2 or len(stack_sizes) > 1 or has_channels:
-        return make_refusal(
-            "psf-axes", name=picture.name, shape=_format_shape(picture.shape), hint=""
-        )
+    stack_sizes = [count for count in image.shape[:-2] if count > 1]
+    has_channels = any(axis in image.axes and image.get_sizes(axis) > (1,) for axis in "CS")
+    if len(image.shape) < 2 or len(stack_sizes) > 1 or has_channels:
+        return make_refusal("psf-axes", name=image.name, shape=_format_shape(image.shape), hint="")
     return None
 
 

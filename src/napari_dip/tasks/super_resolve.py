@@ -1,4 +1,4 @@
-"""Super-resolve: make a finer picture that explains the coarse one.
+"""Super-resolve: make a finer image that explains the coarse one.
 
 The settings state the upscaling factor along each axis, and how the image was downsampled.
 """
@@ -213,7 +213,7 @@ class SuperResolve(Task):
             },
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),
-            # correlation between coarse pixels nearly always belongs to the picture
+            # correlation between coarse pixels nearly always belongs to the image
             noise_settings=make_noise_settings(self, white=True),
             # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
             has_single_pixel_blind_spot=True,

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage import data
 
-import run_scene
+import small_runs
 from napari_dip.engine.noise.estimate import NoiseEstimate, estimate_noise
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.metrics import (
@@ -110,7 +110,7 @@ def test_a_hole_at_the_border_is_known_from_one_side_only():
 
 
 def test_saturated_pixels_are_counted_in_any_type():
-    scene = run_scene.truth(128) * 40
+    scene = small_runs.truth(128) * 40
     shot = np.random.default_rng(0).poisson(scene).astype(np.float64)
     level = np.percentile(shot, 97)
     for kind in ("uint16", "float32", "float64"):

@@ -13,7 +13,7 @@ import napari_dip as dip
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.noise_retry import compute_failure_score
 from napari_dip.pipeline.calibrate import channel_noise as run_noise
-from run_scene import drain, plan_for
+from small_runs import drain, plan_for
 
 QUICK: dict[str, Any] = {"preset": "fast", "max_iterations": 40, "device": "cpu"}
 

@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.validation_evidence import (
 )
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.fit_setup import prepare_fit
-from run_scene import plan_for, shot, truth
+from small_runs import plan_for, shot, truth
 
 SIDE = 128
 

@@ -26,10 +26,10 @@ from napari_dip.pipeline.execute.device_recovery import (
     is_on_accelerator,
 )
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import rescue_result, save_picture
+from napari_dip.pipeline.store.results import rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult
-from run_scene import drain, plan_for, shot
+from small_runs import drain, plan_for, shot
 
 if sys.platform != "win32":
     import resource
@@ -330,7 +330,7 @@ def test_a_picture_whose_header_cannot_be_written_is_kept_with_its_pixels_alone(
     flat = replace(PLAN.source, scale=(0.0, 0.0), units=("micrometer", "micrometer"))
     senseless = replace(PLAN, source=flat)
     with pytest.raises(ZeroDivisionError) as found:
-        save_picture(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
+        save_image(tmp_path / "out.tif", whole.image, flat, flat.scale, whole, False)
     said = rescue_result(found.value, tmp_path / "out.tif", senseless, whole)
     kept = tmp_path / "out.tif.rescued.tif"
     assert np.array_equal(tifffile.imread(kept), whole.image)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from fit_inputs import planned
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
@@ -21,8 +22,7 @@ from napari_dip.pipeline.execute.neighbour_frames import (
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks import Denoise
-from run_scene import drain, plan_for, shot, truth
-from scenes import planned
+from small_runs import drain, plan_for, shot, truth
 
 SIDE = 48
 
@@ -133,7 +133,7 @@ def test_planes_of_a_stack_see_each_other_as_they_lie_and_nothing_is_steadied() 
     merge = ResultMerger(image)
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
-    assert frames.previous_picture is None
+    assert frames.previous_image is None
 
 
 def test_one_frame_of_planes_has_neighbours_in_depth() -> None:
@@ -150,7 +150,7 @@ def test_at_an_end_of_the_movie_the_one_neighbour_stands_for_both() -> None:
     first = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[0], "blind-spot")
     assert first.neighbours is not None
     np.testing.assert_array_equal(first.neighbours, image.stack[[1, 1], 0])
-    assert first.previous_picture is None
+    assert first.previous_image is None
 
 
 def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> None:
@@ -171,7 +171,7 @@ def test_a_middle_frame_sees_both_neighbours_and_what_was_restored_before() -> N
     merge.add(plan.units[0], picture, picture / 7, picture, done)
     frames = NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], "blind-spot")
     np.testing.assert_array_equal(frames.neighbours, image.stack[[0, 2], 0])
-    np.testing.assert_allclose(frames.previous_picture, picture)
+    np.testing.assert_allclose(frames.previous_image, picture)
     np.testing.assert_allclose(frames.previous_std, picture / 7)
 
 
@@ -268,9 +268,7 @@ def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:
     merge.count[...] = 1
     frames = NeighbourFrameProvider(merge)
     shown = [unit for unit in plan.units if unit.has_estimate]
-    drawn = [
-        frames.get_neighbour_frames(unit, "r2r").previous_picture is not None for unit in shown
-    ]
+    drawn = [frames.get_neighbour_frames(unit, "r2r").previous_image is not None for unit in shown]
     assert [part for part, is_drawn in enumerate(drawn) if not is_drawn] == [0, 17]
 
 

@@ -13,7 +13,7 @@ import torch
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.pipeline.execute.runner import run
-from run_scene import drain, plan_for, shot, truth
+from small_runs import drain, plan_for, shot, truth
 
 if TYPE_CHECKING:
     from napari_dip.pipeline.events import Restoration

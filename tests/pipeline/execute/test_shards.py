@@ -17,7 +17,7 @@ from napari_dip.scale.batch.plan import plan_batch
 from napari_dip.scale.batch_run import run_batch
 from napari_dip.scale.cluster.batch import make_worker_task
 from napari_dip.scale.cluster.worker import restore_file_on_worker, restore_shard_on_worker
-from scale.cluster.played_crew import Here, go
+from scale.cluster.simulated_workers import Here, go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_share_that_comes_to_nothing_is_made_up_for_by_who_ends_the_file(
             return {"state": "passed", "refusal": None, "receipt": {}}
         return restore_shard_on_worker(unit, control, see)
 
-    monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
+    monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
     crew = Here(count=3)
     list(run_batch(planned(whole, tmp_path / "out"), pool=crew))
     assert crew.sent == (["1-0", "1"] if sent == "1-0" else ["1-0", "1-1", "1-2", "1-3", "1"])
@@ -200,7 +200,7 @@ def test_a_movie_is_shared_in_segments_once_its_network_is_there(tmp_path, monke
             return {"state": "passed", "refusal": None, "receipt": {}}
         return restore_shard_on_worker(unit, control, see)
 
-    monkeypatch.setattr("scale.cluster.played_crew.restore_shard_on_worker", full)
+    monkeypatch.setattr("scale.cluster.simulated_workers.restore_shard_on_worker", full)
     out, crew = tmp_path / "out", Here(count=3)
     events = list(run_batch(plan_batch(recipe, tmp_path / "in", out, **how), pool=crew))
     after = [] if lost == "1-lesson1" else ["1-1", "1-2"]

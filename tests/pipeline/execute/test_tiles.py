@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.tiling import cut_plane_tiles
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from run_scene import MACHINE, drain, plan_for
+from small_runs import MACHINE, drain, plan_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from napari_dip.engine.control import Control
 from napari_dip.errors import RefusedError
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from run_scene import drain, plan_for, shot
+from small_runs import drain, plan_for, shot
 
 if TYPE_CHECKING:
     from pathlib import Path

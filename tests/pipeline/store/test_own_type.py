@@ -13,7 +13,7 @@ from napari_dip.cli.app import main
 from napari_dip.engine.control import Control
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.merge import convert_to_input_dtype
-from run_scene import drain, plan_for
+from small_runs import drain, plan_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -254,7 +254,7 @@ def test_the_box_holds_all_points_and_the_last_picture_until_they_are_taken():
 
     box = ProgressQueue()
     picture = np.zeros((2, 2))
-    first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, picture=picture)
+    first = IterationUpdate(Event(message="a", iteration=1), {"image": 1.0}, image=picture)
     assert box.post(report_progress(first))
     later = IterationUpdate(Event(message="a", iteration=2), {"image": 0.5})
     assert not box.post(report_progress(later))

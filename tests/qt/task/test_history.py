@@ -60,19 +60,19 @@ def test_a_run_can_be_scrubbed_while_it_goes_on_and_a_picture_kept(long_run):
     go_back(long_run, 2)
     seen = history.snapshot_buffer.snapshots[history.slider.value()]
     preview = long_run.viewer.layers["cells preview"]
-    assert preview.data is seen.picture
+    assert preview.data is seen.image
     count = len(history.snapshot_buffer.snapshots)
     long_run.wait_until(lambda: len(history.snapshot_buffer.snapshots) > count)
-    assert preview.data is seen.picture  # the run goes on, what is looked at stays
+    assert preview.data is seen.image  # the run goes on, what is looked at stays
     long_run.press(history.keep_button)
     name = f"cells denoised, iteration {seen.iteration}"
     long_run.qtbot.wait(300)  # the run goes on
     assert history.message_label.text() == f"Kept: '{name}'."
     kept = long_run.viewer.layers[name]
-    np.testing.assert_array_equal(kept.data, seen.picture)
+    np.testing.assert_array_equal(kept.data, seen.image)
     assert kept.metadata[METADATA_KEY]["input"]["sha256"] is None
     long_run.qtbot.keyClick(history.slider, Qt.Key.Key_End)
-    assert preview.data is history.snapshot_buffer.snapshots[-1].picture
+    assert preview.data is history.snapshot_buffer.snapshots[-1].image
     long_run.press(long_run.dock.run_bar.run_button)
     long_run.wait_for_end()
     assert set(long_run.names) == {"cells", name, "cells denoised"}

@@ -148,7 +148,7 @@ def left_behind(home: Path, number: int) -> None:
     from napari_dip.pipeline.autosave import summarise_run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.store.run_folder import RunFolder
-    from run_scene import plan_for
+    from small_runs import plan_for
 
     home.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(home / f"run-{number}", resume=False)

@@ -31,7 +31,7 @@ from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors, w
 from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
 from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
-from scale.cluster.played_crew import Here
+from scale.cluster.simulated_workers import Here
 
 FEW = {"preset": "fast", "max_iterations": 3, "device": "cpu"}
 RECIPE = dip.make_recipe("denoise", **FEW)

@@ -32,7 +32,7 @@ from napari_dip.scale.cluster.pool import (
     make_task_resources,
 )
 from napari_dip.scale.cluster.worker import get_versions, restore_file_on_worker
-from scale.cluster.played_crew import Here, go
+from scale.cluster.simulated_workers import Here, go
 
 RECIPE = dip.make_recipe("denoise", preset="fast", max_iterations=2, device="cpu")
 GOOD = ["a_deadly.tif", "cell_0.tif", "cell_1.tif"]
@@ -59,12 +59,12 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tif"))}
 
 
-def planned(whole: Path, out: Path, resume: bool = False):
+def make_task_plan(whole: Path, out: Path, resume: bool = False):
     return plan_batch(RECIPE, whole / "in", out, threads=1, resume=resume)
 
 
 def test_a_unit_is_small_and_comes_back_whole(whole, tmp_path):
-    plan = planned(whole, tmp_path / "out")
+    plan = make_task_plan(whole, tmp_path / "out")
     unit = make_worker_task(plan, 2, "session", "")
     assert pickle.loads(pickle.dumps(unit)) == unit
     assert len(pickle.dumps(unit)) < 5000
@@ -75,7 +75,7 @@ def by_units(whole, tmp_path_factory) -> tuple[Path, Here, list]:
     """Folder of the same batch, done unit by unit, by a crew that is given up on twice."""
     out = tmp_path_factory.mktemp("units") / "out"
     crew = Here(deaths=2)
-    events = list(run_batch(planned(whole, out), pool=crew))
+    events = list(run_batch(make_task_plan(whole, out), pool=crew))
     return out, crew, events
 
 
@@ -105,7 +105,7 @@ def test_a_unit_that_the_scheduler_gave_up_unbegun_is_handed_out_again(by_units)
 def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
     out = by_units[0]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("cell*")}
-    unit = make_worker_task(planned(whole, out, resume=True), 2, "another", "")
+    unit = make_worker_task(make_task_plan(whole, out, resume=True), 2, "another", "")
     answer = restore_file_on_worker(unit, go, lambda event: None)
     assert answer["state"] == "kept" and answer["receipt"]["report"]["stop_reason"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("cell*")} == before
@@ -113,7 +113,7 @@ def test_a_unit_that_is_done_is_left_as_it_is(whole, by_units):
 
 def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_path):
     crew = Here(deaths=MAX_TASK_RETRIES)
-    events = run_batch(planned(whole, tmp_path / "out"), pool=crew)
+    events = run_batch(make_task_plan(whole, tmp_path / "out"), pool=crew)
     ends = {one.source.name: one.outcome for one in events if one.outcome}
     assert ends[GOOD[0]].state == "failed"
     assert ends[GOOD[0]].record["refusal"]["code"] == "cluster-killed"
@@ -123,7 +123,7 @@ def test_a_scheduler_that_gives_up_again_and_again_costs_one_file(whole, tmp_pat
 def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_without(whole, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(FailedError) as caught:
-        list(run_batch(planned(whole, out), pool=Here(lost_after=1)))
+        list(run_batch(make_task_plan(whole, out), pool=Here(lost_after=1)))
     assert caught.value.refusal.code == "cluster-lost"
     assert list(results(out)) == GOOD[:1] and "not begun" in (out / "batch.csv").read_text()
     done = dip.batch(RECIPE, whole / "in", out, resume=True)  # counts on as many threads
@@ -134,14 +134,16 @@ def test_a_lost_scheduler_ends_the_batch_with_what_is_done_and_it_goes_on_withou
 def test_a_wish_to_end_takes_back_what_nobody_began_and_tells_the_workers(whole, tmp_path):
     crew = Here(asleep=True)
     wish = iter([Control.GO, Control.GO, Control.KEEP])
-    steps = run_batch(planned(whole, tmp_path / "out"), control=lambda: next(wish), pool=crew)
+    steps = run_batch(
+        make_task_plan(whole, tmp_path / "out"), control=lambda: next(wish), pool=crew
+    )
     ends = [one.outcome.state for one in steps if one.outcome]
     assert ends == ["refused", "waiting", "waiting", "waiting"]
     assert (crew.sent, crew.taken_back, crew.wishes) == (["1"], ["1"], [Control.KEEP])
 
 
 def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_path):
-    plan = planned(whole, tmp_path / "out")
+    plan = make_task_plan(whole, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
     unit = make_worker_task(plan, 2, "session", "")
 
@@ -162,7 +164,7 @@ def test_a_file_that_has_ended_two_workers_is_not_begun_a_third_time(whole, tmp_
 
 
 def test_a_worker_that_does_not_see_the_file_says_so(whole, tmp_path):
-    unit = make_worker_task(planned(whole, tmp_path / "out"), 2, "session", str(tmp_path))
+    unit = make_worker_task(make_task_plan(whole, tmp_path / "out"), 2, "session", str(tmp_path))
     answer = restore_file_on_worker(replace(unit, source="gone.tif"), go, lambda event: None)
     assert answer["refusal"]["code"] == "cluster-unseen"
 
@@ -284,7 +286,7 @@ def test_what_workers_lack_is_said_before_anything_is_written(
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(whole, tmp_path):
     out, files = tmp_path / "out", [whole / "in" / name for name in GOOD[:2]]
-    scene = Path(__file__).with_name("cluster_scene.py")
+    scene = Path(__file__).with_name("cluster_program.py")
     argv = [sys.executable, scene, whole / "recipe.json", out, *files]
     # as if a worker took long to start again: dask's own cluster then gives it up for good
     slow = {**os.environ, "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms"}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import napari_dip
+from fit_inputs import make_plain_fit_input
 from napari_dip.tasks.priors import registry
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
-from scenes import plain_scene
 
 PACKAGE = Path(napari_dip.__file__).parent
 #: Names of the rows in the registry, and modules that choose among them: tasks and noise models.
@@ -65,7 +65,7 @@ def test_keys_that_no_user_sets_stand_in_the_table_and_in_that_of_old_names_alon
 
 @pytest.mark.parametrize("key", sorted(PRIOR_SPECS.keys() - {"zssr", "recompression", "guided"}))
 def test_each_row_builds_a_prior_whose_network_takes_its_input(key):
-    scene = plain_scene((16, 20))
+    scene = make_plain_fit_input((16, 20))
     prior = PRIOR_SPECS[key].build(scene, torch.Generator().manual_seed(0))
     draw = prior.draw_training_input(torch.Generator().manual_seed(0))
     estimate = prior.estimate(prior.net(draw.network_input))

@@ -59,7 +59,7 @@ def run_masked_richardson_lucy(
     valid : Tensor
         (B, 1, *measured), 1 where a pixel may be used.
     iterations : tuple of int, ascending
-        Iterations whose pictures are returned. Few give a blurred picture with little noise.
+        Iterations whose images are returned. Few give a blurred image with little noise.
 
     Returns
     -------
@@ -77,21 +77,21 @@ def run_masked_richardson_lucy(
     mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
     floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
     light = spread_back(valid.expand_as(measurement).contiguous())
-    picture, pictures = mean.expand_as(light), []
+    image, images = mean.expand_as(light), []
     for step in range(1, max(iterations) + 1):
         with torch.no_grad():
-            prediction = operator(picture).clamp(min=floor)
+            prediction = operator(image).clamp(min=floor)
         factor = spread_back(measurement / prediction).clamp(min=0) / light.clamp(
             min=MIN_SENSITIVITY
         )
-        picture = picture * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
+        image = image * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
         if step in iterations:
-            pictures.append(picture)
-    return tuple(pictures)
+            images.append(image)
+    return tuple(images)
 
 
 def estimate_peak_intensity(guess: Tensor) -> float:
-    """Return the expected peak intensity of a picture, from an initial estimate; at least 1.
+    """Return the expected peak intensity of an image, from an initial estimate; at least 1.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def iterate_smooth_deconvolution(
     weights: tuple[float, ...],
     marks: tuple[int, ...],
 ) -> Iterator[Tensor]:
-    """Deconvolve with decreasing smoothness, and yield the pictures.
+    """Deconvolve with decreasing smoothness, and yield the images.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ def iterate_smooth_deconvolution(
         (1, 1, *measured), 1 where a pixel may be used.
     weights : tuple of float
         Weights of the penalty, for bends in units of the noise's standard deviation. They are used
-        in sequence, each from the previous picture.
+        in sequence, each from the previous image.
     marks : tuple of int, ascending
-        Steps whose pictures are yielded, for each weight.
+        Steps whose images are yielded, for each weight.
 
     Yields
     ------
@@ -142,7 +142,7 @@ def iterate_smooth_deconvolution(
     is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
     axes = tuple(range(2, light.ndim))
     mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
-    picture = mean.expand_as(sensitivity)
+    image = mean.expand_as(sensitivity)
     floor = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
 
     def brightened(ahead: Tensor, weight: float) -> Tensor:
@@ -155,31 +155,31 @@ def iterate_smooth_deconvolution(
         )
 
     for weight in weights:
-        steps = _iterate_accelerated(partial(brightened, weight=weight), picture, floor)
-        for number, picture in enumerate(islice(steps, marks[-1]), 1):
+        steps = _iterate_accelerated(partial(brightened, weight=weight), image, floor)
+        for number, image in enumerate(islice(steps, marks[-1]), 1):
             if number in marks:
-                yield picture
+                yield image
 
 
 def _iterate_accelerated(
-    brightened: Callable[[Tensor], Tensor], picture: Tensor, least: Tensor
+    brightened: Callable[[Tensor], Tensor], image: Tensor, least: Tensor
 ) -> Iterator[Tensor]:
-    """Yield the pictures of endless steps, with momentum from the agreement of the last two."""
-    previous, change, last_change = picture, None, None
+    """Yield the images of endless steps, with momentum from the agreement of the last two."""
+    previous, change, last_change = image, None, None
     while True:
-        extrapolated = picture
+        extrapolated = image
         if change is not None and last_change is not None:
             momentum = _compute_momentum(change, last_change)
-            extrapolated = (picture + momentum * (picture - previous)).clamp(min=least)
-        previous, picture = picture, brightened(extrapolated)
-        last_change, change = change, picture - extrapolated
-        yield picture
+            extrapolated = (image + momentum * (image - previous)).clamp(min=least)
+        previous, image = image, brightened(extrapolated)
+        last_change, change = change, image - extrapolated
+        yield image
 
 
 def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tensor]:
-    """Return gradient and curvature bound of the sum of all bends of a picture.
+    """Return gradient and curvature bound of the sum of all bends of an image.
 
-    The bend at a pixel is the Frobenius norm of its second differences. The picture is continued
+    The bend at a pixel is the Frobenius norm of its second differences. The image is continued
     beyond the border by its border values.
 
     Parameters
@@ -223,15 +223,15 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
 
 
 def _compute_multiplicative_update(
-    picture: Tensor, wanted: Tensor, now: Tensor, weight: float, noise_std: float
+    image: Tensor, wanted: Tensor, now: Tensor, weight: float, noise_std: float
 ) -> Tensor:
     """Return the factor of a multiplicative step, of data and penalty."""
     if weight:
-        slope, curvature = compute_bending_gradient(picture, noise_std)
+        slope, curvature = compute_bending_gradient(image, noise_std)
         price = weight / noise_std
-        wanted = wanted + price * (curvature * picture - slope).clamp(min=0)
-        now = now + price * curvature * picture
-    return wanted.clamp(min=0) / now.clamp(min=torch.finfo(picture.dtype).tiny)
+        wanted = wanted + price * (curvature * image - slope).clamp(min=0)
+        now = now + price * curvature * image
+    return wanted.clamp(min=0) / now.clamp(min=torch.finfo(image.dtype).tiny)
 
 
 def _compute_momentum(change: Tensor, last_change: Tensor) -> float:

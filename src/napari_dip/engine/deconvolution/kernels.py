@@ -1,7 +1,7 @@
 """Define learned blur kernels, and estimate an unknown one from sharp edges or from the spectrum.
 
 A kernel is a module that returns (*sizes), non-negative and of sum one, without an input. From
-edges: at each scale, a picture of few edges and the kernel are estimated in alternation. From the
+edges: at each scale, an image of few edges and the kernel are estimated in alternation. From the
 spectrum: that of most scenes falls as a power of the frequency, the blur multiplies it and the
 noise adds a floor. The most likely blur is chosen without an estimate of the scene, which avoids
 the trivial solution of no blur.
@@ -33,14 +33,14 @@ _INPUT_UNITS, _HIDDEN_UNITS, _INPUT_STD = 200, 1000, 0.1
 _POINTS_PER_PIXEL = 4
 #: Samples per pixel along each axis of a disc.
 _DISC_SAMPLES = 5
-#: Weight of the number of edges against squared residuals, for a picture of range one: initial
+#: Weight of the number of edges against squared residuals, for an image of range one: initial
 #: value, divisor at each iteration, and lower bound. Pan et al. 2014 use 4e-3 and 1.1. On 12 images
 #: of Levin's set, the lowest similarity of estimated and true kernel is 0.60 with theirs, 0.77 with
 #: these.
 INITIAL_EDGE_WEIGHT, EDGE_WEIGHT_DECAY, MIN_EDGE_WEIGHT = 2e-2, 1.2, 1e-4
 #: Weight of the kernel's squared norm.
 KERNEL_WEIGHT = 2.0
-#: Upper bound of the coupling between picture and edges, which is doubled from twice the edge
+#: Upper bound of the coupling between image and edges, which is doubled from twice the edge
 #: weight.
 MAX_COUPLING = 1e5
 #: Iterations at each scale; scales differ by the square root of two.
@@ -305,19 +305,19 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm for linear inverse problems,
     SIAM J. Imaging Sci. 2(1), 2009, doi:10.1137/080716542 (the kernel's solver).
     """
-    picture = measurement.mean(1, keepdim=True)
+    image = measurement.mean(1, keepdim=True)
     scales = max(0, ceil(2 * log2(size / MIN_KERNEL_SIDE)))
     kernel = None
     edge = INITIAL_EDGE_WEIGHT
     for scale in range(scales, -1, -1):
         factor = sqrt(0.5) ** scale
         side = max(3, int(size * factor) | 1)
-        shape = [max(8, round(count * factor)) for count in picture.shape[2:]]
-        coarse = picture
+        shape = [max(8, round(count * factor)) for count in image.shape[2:]]
+        coarse = image
         if scale:
-            coarse = F.interpolate(picture, size=shape, mode="bicubic", antialias=True)
+            coarse = F.interpolate(image, size=shape, mode="bicubic", antialias=True)
         kernel = (
-            _make_initial_kernel(side).to(picture)
+            _make_initial_kernel(side).to(image)
             if kernel is None
             else _resize_kernel(_centre_kernel(kernel), side)
         )
@@ -329,13 +329,13 @@ def estimate_kernel_from_edges(measurement: Tensor, size: int) -> Tensor:
     return _centre_kernel(kernel)
 
 
-def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor:
-    """Return a picture of few edges that explains a blurred one, by half-quadratic splitting."""
+def _restore_l0_gradient(image: Tensor, kernel: Tensor, edge: float) -> Tensor:
+    """Return an image of few edges that explains a blurred one, by half-quadratic splitting."""
     margin = kernel.shape[-1]
-    padded = _extend_periodically(picture, margin)
+    padded = _extend_periodically(image, margin)
     grid = padded.shape[2:]
     blur = _compute_transfer_function(kernel, grid)
-    along = torch.zeros(3, 3, device=picture.device, dtype=picture.dtype)
+    along = torch.zeros(3, 3, device=image.device, dtype=image.dtype)
     along[1, 0], along[1, 1] = 1.0, -1.0  # the difference along X
     steps = [_compute_transfer_function(item, grid) for item in (along.T.contiguous(), along)]
     data = blur.conj() * torch.fft.rfft2(padded)
@@ -354,12 +354,12 @@ def _restore_l0_gradient(picture: Tensor, kernel: Tensor, edge: float) -> Tensor
     return sharp[..., margin:-margin, margin:-margin]
 
 
-def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
-    """Return the kernel that blurs the edges of a sharp picture into those of the measured one."""
-    border = _make_border_taper(picture, side)
-    blurred_gradients = [border * gradient for gradient in _compute_gradients(picture)]
+def _estimate_kernel(sharp: Tensor, image: Tensor, side: int) -> Tensor:
+    """Return the kernel that blurs the edges of a sharp image into those of the measured one."""
+    border = _make_border_taper(image, side)
+    blurred_gradients = [border * gradient for gradient in _compute_gradients(image)]
     sharp_gradients = [border * gradient for gradient in _compute_gradients(sharp)]
-    grid = picture.shape[2:]
+    grid = image.shape[2:]
     spectra = [
         (torch.fft.rfft2(a), torch.fft.rfft2(b))
         for a, b in zip(sharp_gradients, blurred_gradients, strict=True)
@@ -371,7 +371,7 @@ def _estimate_kernel(sharp: Tensor, picture: Tensor, side: int) -> Tensor:
     kernel = _solve_fista(autocorrelation, target)
     kernel = torch.where(kernel < MIN_KERNEL_FRACTION * kernel.max(), 0, kernel)
     total = kernel.sum()
-    return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(picture)
+    return kernel / total if float(total) > 0 else _make_initial_kernel(side).to(image)
 
 
 def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
@@ -390,7 +390,7 @@ def _solve_fista(own: Tensor, target: Tensor) -> Tensor:
     few = own.new_zeros(wide, wide)
     down, right = (lags % count for count in own.shape)
     few[lags[:, None] % wide, lags % wide] = own[down[:, None], right]
-    # lags beyond half the picture wrap around, which can make the spectrum negative
+    # lags beyond half the image wrap around, which can make the spectrum negative
     spectrum = torch.fft.rfft2(few).real.clamp(min=0)
     bound = float(spectrum.max()) + KERNEL_WEIGHT
 
@@ -438,36 +438,36 @@ def _resize_kernel(kernel: Tensor, side: int) -> Tensor:
     return resized / resized.sum()
 
 
-def _extend_periodically(picture: Tensor, margin: int) -> Tensor:
-    """Pad by reflection and fade to the mean, so that the picture is periodic."""
-    mean = picture.mean((2, 3), keepdim=True)
+def _extend_periodically(image: Tensor, margin: int) -> Tensor:
+    """Pad by reflection and fade to the mean, so that the image is periodic."""
+    mean = image.mean((2, 3), keepdim=True)
     margins = (margin, margin, margin, margin)
-    padded = F.pad(picture - mean, margins, mode="reflect")
+    padded = F.pad(image - mean, margins, mode="reflect")
     for axis in (2, 3):
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=picture.device)[:-1])
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, margin + 1, device=image.device)[:-1])
         shape = [-1 if index == axis else 1 for index in range(4)]
-        weight = torch.ones(padded.shape[axis], device=picture.device)
+        weight = torch.ones(padded.shape[axis], device=image.device)
         weight[:margin], weight[-margin:] = rise**2, rise.flip(0) ** 2
         padded = padded * weight.reshape(shape)
     return padded + mean
 
 
-def _make_border_taper(picture: Tensor, margin: int) -> Tensor:
+def _make_border_taper(image: Tensor, margin: int) -> Tensor:
     """Return weights (Y, X) that fall to 0 at the border, where light comes from outside."""
     lines = []
-    for count in picture.shape[2:]:
+    for count in image.shape[2:]:
         edge = min(margin, count // 4)
-        weight = torch.ones(count, device=picture.device)
-        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=picture.device)[:-1]) ** 2
+        weight = torch.ones(count, device=image.device)
+        rise = torch.sin(torch.linspace(0, torch.pi / 2, edge + 1, device=image.device)[:-1]) ** 2
         weight[:edge], weight[-edge:] = rise, rise.flip(0)
         lines.append(weight)
     return lines[0][:, None] * lines[1]
 
 
-def _compute_gradients(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Return differences along Y and X, of the picture's size; 0 in the last row and column."""
-    down = torch.diff(picture, dim=2, append=picture[:, :, -1:])
-    right = torch.diff(picture, dim=3, append=picture[..., -1:])
+def _compute_gradients(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return differences along Y and X, of the image's size; 0 in the last row and column."""
+    down = torch.diff(image, dim=2, append=image[:, :, -1:])
+    right = torch.diff(image, dim=3, append=image[..., -1:])
     return down, right
 
 
@@ -497,7 +497,7 @@ def find_most_likely_blur(
     References
     ----------
     Levin, Weiss, Durand, Freeman, Understanding and evaluating blind deconvolution algorithms,
-    CVPR 2009, doi:10.1109/CVPR.2009.5206815 (why to estimate the blur without the picture).
+    CVPR 2009, doi:10.1109/CVPR.2009.5206815 (why to estimate the blur without the image).
     Field, Relations between the statistics of natural images and the response properties of
     cortical cells, J. Opt. Soc. Am. A 4(12), 1987, doi:10.1364/JOSAA.4.002379.
     """

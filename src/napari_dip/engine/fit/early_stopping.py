@@ -58,7 +58,7 @@ def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule
         if waited < patience:
             return None
         lowest = min(entry.validation_loss for entry in history if isfinite(entry.validation_loss))
-        # the best picture is chosen by single validations, so its iteration may be another one
+        # the best image is chosen by single validations, so its iteration may be another one
         smoothed = history[best].validation_loss != lowest
         return make_stop(StopReason.PLATEAU, waited=waited, smoothed=smoothed)
 

@@ -59,7 +59,7 @@ def fit(
         Returns the user's command; called before every iteration.
     preview_due : callable
         Returns whether to yield a preview; called after every iteration. Its argument is true if
-        the picture has just been computed for the validation loss. A preview does not affect the
+        the image has just been computed for the validation loss. A preview does not affect the
         fit.
     keep_checkpoint : callable or None
         Receives a checkpoint after each validation.
@@ -121,7 +121,7 @@ def _refit_on_all_pixels(
 ) -> Generator[FitProgress, None, bool]:
     """Refit on training and validation pixels; return whether the user discarded the fit.
 
-    There is no refit if the user ended the fit, or if the best picture is not a recent one.
+    There is no refit if the user ended the fit, or if the best image is not a recent one.
     """
     trainer, schedule = state.trainer, state.trainer.schedule
     is_best_old = trainer.iteration - state.best_iteration > 2 * schedule.validation_interval

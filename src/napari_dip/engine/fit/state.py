@@ -52,7 +52,7 @@ class FitProgress:
     inference_fraction : float
         Completed share of the final inference; 0 until it begins.
     estimate : Estimate or None
-        Current picture after postprocessing, if a preview is due.
+        Current image after postprocessing, if a preview is due.
     note : Note or None
         New note for the user.
     """
@@ -100,7 +100,7 @@ class FitResult:
     Attributes
     ----------
     estimate : Estimate
-        Picture at `best_iteration`, after postprocessing.
+        Image at `best_iteration`, after postprocessing.
     network_estimate : Estimate
         The network's estimate after `Problem.postprocess_on_grid`.
     stop : Stop
@@ -111,7 +111,7 @@ class FitResult:
     history : tuple of ValidationRecord
     learned_parameters : mapping of str to Tensor
     weights : mapping of str to Tensor
-        Weights of the network that predicted the picture, for a warm start of the next plane.
+        Weights of the network that predicted the image, for a warm start of the next plane.
     notes : tuple of Note
     """
 
@@ -238,10 +238,10 @@ class FitState:
         return None
 
     def choose_result_at_user_stop(self) -> Stop:
-        """Choose the picture of a fit that the user ended, and return that stop reason.
+        """Choose the image of a fit that the user ended, and return that stop reason.
 
         With a separate validation input, it is the last preview. Otherwise the last preview, or the
-        current average, replaces the best picture so far if its validation loss is lower.
+        current average, replaces the best image so far if its validation loss is lower.
         """
         if self.last_prediction is not None and self.trainer.has_validation_input:
             # hand over the preview that exists, since another prediction may take long

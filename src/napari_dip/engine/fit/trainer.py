@@ -128,7 +128,7 @@ class WeightAverage:
         return self._averaged_network
 
     def outputs(self) -> Estimate | None:
-        """Return None: the picture must be predicted with the averaged weights."""
+        """Return None: the image must be predicted with the averaged weights."""
         return None
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -377,7 +377,7 @@ class Trainer:
 
 
 def _apply_network_in_turn(net: nn.Module, network_input: Tensor) -> Tensor:
-    """Apply a network to one picture of a batch at a time, to limit memory."""
+    """Apply a network to one image of a batch at a time, to limit memory."""
     return torch.cat([apply_network(net, part) for part in network_input.split(1)])
 
 

@@ -251,20 +251,20 @@ def _estimate_flat_ratio(mean: Tensor, ratio: Tensor) -> Tensor:
     linearly between them.
     """
     flat_ratio = torch.empty_like(mean)
-    for picture, values, out in zip(
+    for image, values, out in zip(
         mean.flatten(0, 1), ratio.flatten(0, 1), flat_ratio.flatten(0, 1), strict=True
     ):
-        brightness, order = picture.flatten().sort(stable=True)
+        brightness, order = image.flatten().sort(stable=True)
         classes = values.flatten()[order].tensor_split(BRIGHTNESS_CLASSES)
         ranks = [1 + int(FLAT_QUANTILE * (len(item) - 1)) for item in classes]
         low = torch.stack([item.kthvalue(k)[0] for item, k in zip(classes, ranks, strict=True)])
         middle = brightness[
             [len(brightness) * (2 * k + 1) // (2 * len(classes)) for k in range(len(classes))]
         ]
-        right = torch.searchsorted(middle, picture.flatten().contiguous()).clamp(1, len(middle) - 1)
+        right = torch.searchsorted(middle, image.flatten().contiguous()).clamp(1, len(middle) - 1)
         left = right - 1
         span = (middle[right] - middle[left]).clamp(min=1e-12)
-        fraction = ((picture.flatten() - middle[left]) / span).clamp(0, 1)
+        fraction = ((image.flatten() - middle[left]) / span).clamp(0, 1)
         out.copy_((low[left] + fraction * (low[right] - low[left])).reshape(out.shape))
     return flat_ratio
 
@@ -274,8 +274,8 @@ def _compute_total_variance(noise: NoiseVariance, estimate: Estimate) -> Tensor:
     return variance if estimate.log_variance is None else variance + estimate.log_variance.exp()
 
 
-def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Tensor) -> Tensor:
-    """Return the picture with the significant residual of its outermost lines added.
+def restore_border_detail(noise: NoiseVariance, measurement: Tensor, image: Tensor) -> Tensor:
+    """Return the image with the significant residual of its outermost lines added.
 
     Scanners, decoders and crops often leave a last row or column of its own. Convolutions that
     reflect at the border cannot distinguish it from others and smooth it away. The residual of
@@ -285,15 +285,15 @@ def restore_border_detail(noise: NoiseVariance, measurement: Tensor, picture: Te
     ----------
     noise : NoiseVariance
         White noise.
-    measurement, picture : Tensor
-        (1, C, Y, X). With fewer than `4 * BORDER_AVERAGE_LENGTH` pixels along a side, `picture`
+    measurement, image : Tensor
+        (1, C, Y, X). With fewer than `4 * BORDER_AVERAGE_LENGTH` pixels along a side, `image`
         is returned unchanged.
     """
-    if min(picture.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
-        return picture
-    std = noise.evaluate(picture).sqrt()
-    residual = (measurement - picture) / std
-    restored = picture.clone()
+    if min(image.shape[2:]) < 4 * BORDER_AVERAGE_LENGTH:
+        return image
+    std = noise.evaluate(image).sqrt()
+    residual = (measurement - image) / std
+    restored = image.clone()
     for axis in (2, 3):
         for position in (*range(BORDER_WIDTH), *range(-BORDER_WIDTH, 0)):
             line = residual.select(axis, position)  # (1, C, L)
@@ -395,11 +395,11 @@ class SureTerm:
         self._power = self._noise.square().mean((1, 2)).clamp(min=1e-30)
 
     def __call__(self, estimate: Estimate) -> Tensor:
-        """Return the mean over the flat blocks: 0 for a clean picture, 2 for a copy of noise."""
+        """Return the mean over the flat blocks: 0 for a clean image, 2 for a copy of noise."""
         residuals = cut_blocks(_split_planes(estimate.mean), self._side)[1][self._flat_blocks]
         fraction = (residuals * self._noise).mean((1, 2)) / self._power
         return 2 * fraction.mean()
 
 
-def _split_planes(picture: Tensor) -> Tensor:
-    return picture[0].reshape(-1, *picture.shape[-2:])
+def _split_planes(image: Tensor) -> Tensor:
+    return image[0].reshape(-1, *image.shape[-2:])

@@ -1,4 +1,4 @@
-"""Compute penalties on the picture itself, and temporal smoothing between frames of a movie."""
+"""Compute penalties on the image itself, and temporal smoothing between frames of a movie."""
 
 from __future__ import annotations
 
@@ -123,15 +123,15 @@ def _require_positive(scale: float) -> None:
         raise ValueError(f"`scale` must be above 0, but is {scale!r}.")
 
 
-def quadratic_proximity(picture: Tensor, scale: float) -> Penalty:
-    """Return the mean squared difference from a picture, in units of `scale`.
+def quadratic_proximity(reference: Tensor, scale: float) -> Penalty:
+    """Return the mean squared difference from an image, in units of `scale`.
 
     Parameters
     ----------
-    picture : Tensor
+    reference : Tensor
         (1, C, *grid), in network units.
     scale : float, > 0
-        Unit of differences, such as the expected error of `picture`.
+        Unit of differences, such as the expected error of `reference`.
 
     Raises
     ------
@@ -139,22 +139,22 @@ def quadratic_proximity(picture: Tensor, scale: float) -> Penalty:
         If `scale` is not positive.
     """
     _require_positive(scale)
-    return lambda image: ((image - picture) / scale).square().mean()
+    return lambda image: ((image - reference) / scale).square().mean()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PreviousFrame:
-    """Picture of the previous frame, registered to the current one.
+    """Image of the previous frame, registered to the current one.
 
     Attributes
     ----------
-    picture, variance : Tensor
+    image, variance : Tensor
         (1, C, *grid), in network units.
     valid : Tensor
         (1, 1, *grid), 1 where the previous frame covers the pixel.
     """
 
-    picture: Tensor
+    image: Tensor
     variance: Tensor
     valid: Tensor
 
@@ -203,12 +203,12 @@ def make_temporal_term(
     """
     _require_positive(scale)
 
-    def loss(estimate: Estimate, picture: Tensor) -> Tensor:
-        squared = ((estimate.mean - picture) / scale) ** 2
+    def loss(estimate: Estimate, image: Tensor) -> Tensor:
+        squared = ((estimate.mean - image) / scale) ** 2
         return weight * squared / (1 + squared)
 
     return Term(
-        measurement=before.picture,
+        measurement=before.image,
         operator=_PostprocessedIdentity(postprocess),
         fidelity=loss,
         likelihood=_compute_zero_likelihood,
@@ -238,7 +238,7 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     if estimate.log_variance is None:
         return estimate
     variance = estimate.log_variance.exp()
-    difference = before.picture - estimate.mean
+    difference = before.image - estimate.mean
     pool = AVERAGE_POOLS[difference.ndim - 2]
     patch = pool(
         difference**2,
@@ -255,5 +255,5 @@ def smooth_temporally(estimate: Estimate, before: PreviousFrame, weight: float) 
     return Estimate(estimate.mean + fraction * difference, 2 * std.clamp(min=1e-6).log())
 
 
-def _compute_zero_likelihood(estimate: Estimate, picture: Tensor) -> Tensor:
+def _compute_zero_likelihood(estimate: Estimate, image: Tensor) -> Tensor:
     return torch.zeros_like(estimate.mean)

@@ -109,7 +109,7 @@ class Hourglass(nn.Module):
             self._initialise_weights(rng)
         if (
             not is_normalised
-        ):  # the first output is the mean picture, so no steps are needed for the offset
+        ):  # the first output is the mean image, so no steps are needed for the offset
             self.zero_head()
 
     @property
@@ -232,7 +232,7 @@ class Decoder(nn.Module):
     Parameters
     ----------
     grid : tuple of int
-        Of the picture.
+        Of the image.
     in_channels, out_channels : int
     widths : tuple of int
         Channels at each scale, finest first; the network input is on the coarsest grid.
@@ -280,13 +280,13 @@ class Decoder(nn.Module):
 class DeepDecoder(nn.Module):
     """Deep decoder: 1 x 1 convolutions and upsampling, which alone couples neighbouring pixels.
 
-    A narrow one has fewer weights than the picture has pixels, so that it cannot fit noise. The
-    final sigmoid of the reference is omitted, since a standardised picture has no bounds.
+    A narrow one has fewer weights than the image has pixels, so that it cannot fit noise. The
+    final sigmoid of the reference is omitted, since a standardised image has no bounds.
 
     Parameters
     ----------
     grid : tuple of int
-        Of the picture.
+        Of the image.
     out_channels : int
     width : int
         Channels of all layers, and of the network input.

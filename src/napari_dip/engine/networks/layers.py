@@ -255,7 +255,7 @@ def bound_spectral_norms(net: nn.Module, bound: float) -> None:
 
     A batch norm divides by the standard deviation of each channel, which would undo the bound. It
     is replaced by one that changes means only. The last convolution stays unbounded, so that the
-    picture may have any range. Both are as in the authors' code.
+    image may have any range. Both are as in the authors' code.
 
     Parameters
     ----------

@@ -21,17 +21,17 @@ _FAST_PRIMES = (2, 3, 5)
 
 
 class _FramedConvolution(Operator):
-    """Blur of a picture that extends beyond the measured frame, by `margin` pixels on each side."""
+    """Blur of an image that extends beyond the measured frame, by `margin` pixels on each side."""
 
     margin: tuple[int, ...]
 
     def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the picture with its margin."""
+        """Return the size of the image with its margin."""
         return tuple(size + 2 * pixels for size, pixels in zip(measured, self.margin, strict=True))
 
 
 class ValidConvolution(_FramedConvolution):
-    """Blur with a known kernel; the picture extends beyond the measured frame.
+    """Blur with a known kernel; the image extends beyond the measured frame.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ class ValidConvolution(_FramedConvolution):
         2 or 3, number of axes of the grid. None: all axes of the kernel. It is required for one
         kernel per channel.
     margin : tuple of int or None
-        Pixels of the picture beyond the frame, on either side of each axis, if fewer than half the
-        kernel. The picture is continued beyond them by its border values. This limits the memory
+        Pixels of the image beyond the frame, on either side of each axis, if fewer than half the
+        kernel. The image is continued beyond them by its border values. This limits the memory
         for deep PSFs. None: half the kernel.
 
     Attributes
     ----------
     margin : tuple of int
-        Pixels of the picture beyond the frame, on either side of each axis.
+        Pixels of the image beyond the frame, on either side of each axis.
 
     Raises
     ------
@@ -129,7 +129,7 @@ class CircularConvolution(Operator):
 
 
 def convolve_valid(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve where the kernel lies within the picture, with gradients for both.
+    """Convolve where the kernel lies within the image, with gradients for both.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def convolve_directly(image: Tensor, kernel: Tensor) -> Tensor:
 def convolve_by_fourier(image: Tensor, kernel: Tensor, transfer: Tensor | None = None) -> Tensor:
     """Compute `convolve_valid` by Fourier transforms.
 
-    `transfer` is the kernel's spectrum at the picture's FFT lengths; None: it is computed.
+    `transfer` is the kernel's spectrum at the image's FFT lengths; None: it is computed.
     """
     dims = image.ndim - 2
     axes = tuple(range(-dims, 0))
@@ -212,7 +212,7 @@ def compute_kernel_margin(kernel: Tensor, dims: int) -> tuple[int, ...]:
 
 
 class LearnedConvolution(_FramedConvolution):
-    """Blur with a learned kernel; the picture extends beyond the measured frame.
+    """Blur with a learned kernel; the image extends beyond the measured frame.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ class LearnedConvolution(_FramedConvolution):
     Attributes
     ----------
     margin : tuple of int
-        Pixels of the picture beyond the frame, on either side of each axis.
+        Pixels of the image beyond the frame, on either side of each axis.
     """
 
     def __init__(self, shape: nn.Module) -> None:

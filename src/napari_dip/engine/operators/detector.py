@@ -28,7 +28,7 @@ class _Downsample(Operator):
         self.factors = tuple(factors)
 
     def compute_grid(self, measured: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the fine picture."""
+        """Return the size of the fine image."""
         return tuple(size * factor for size, factor in zip(measured, self.factors, strict=True))
 
     def _require_multiples(self, image: Tensor) -> None:
@@ -139,16 +139,16 @@ def interpolate_cubic(image: Tensor, factors: tuple[int, ...]) -> Tensor:
 
 
 def apply_iterative_backprojection(
-    picture: Tensor,
+    image: Tensor,
     measured: Tensor,
     coarser: Callable[[Tensor], Tensor],
     finer: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return a fine picture after iterative back-projection of its coarse residual.
+    """Return a fine image after iterative back-projection of its coarse residual.
 
     Parameters
     ----------
-    picture : Tensor
+    image : Tensor
         (B, C, *fine grid)
     measured : Tensor
         (B, C, *grid)
@@ -161,8 +161,8 @@ def apply_iterative_backprojection(
     doi:10.1016/1049-9652(91)90045-L.
     """
     for _ in range(BACKPROJECTION_ITERATIONS):
-        picture = picture + finer(measured - coarser(picture))
-    return picture
+        image = image + finer(measured - coarser(image))
+    return image
 
 
 def compute_lanczos_weights(size: int, factor: int, lobes: int) -> Tensor:
@@ -213,7 +213,7 @@ class LineOffsets(Identity):
         self.intensity_scale = intensity_scale
 
     def detect(self, image: Tensor) -> Tensor:
-        """Return the picture (1, C, *grid) with the offsets added."""
+        """Return the image (1, C, *grid) with the offsets added."""
         return image + self.offsets
 
     def get_learned_parameters(self) -> dict[str, Tensor]:

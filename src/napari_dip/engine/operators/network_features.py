@@ -1,7 +1,7 @@
 """Compute the activations of a layer of a frozen network, from a description in plain types.
 
 Only the listed operators of torch's ATen library are executed. All of them are pure functions of
-tensors: without files, random numbers, or sizes that depend on values of the picture.
+tensors: without files, random numbers, or sizes that depend on values of the image.
 """
 
 from __future__ import annotations
@@ -97,20 +97,20 @@ _DTYPES = {
 
 
 class FeatureOperator(Operator):
-    """Operator from a picture to the activations of a layer of a frozen network.
+    """Operator from an image to the activations of a layer of a frozen network.
 
     Parameters
     ----------
     graph : nn.Module
         (B, channels, Y, X), standardised -> activations of any shape, B first.
     input_offset, input_scale : Tensor
-        (1, C, 1, 1), value of 0 and size of one unit of the frozen network's pictures, in network
+        (1, C, 1, 1), value of 0 and size of one unit of the frozen network's images, in network
         units of the fit.
     channels : int
-        Input channels of the frozen network. A grey picture is repeated for several channels; a
-        colour picture is averaged for one.
+        Input channels of the frozen network. A grey image is repeated for several channels; a
+        colour image is averaged for one.
     mean, std : sequence of float
-        Mean and standard deviation of the frozen network's training pictures, in its units; one
+        Mean and standard deviation of the frozen network's training images, in its units; one
         for each channel or one for all. Its input is (value - mean) / deviation.
     """
 
@@ -135,11 +135,11 @@ class FeatureOperator(Operator):
         """Map (B, C, Y, X) to (B, K, h, w); activations without a grid are (B, K, 1, 1)."""
         input_offset, input_scale = self.get_buffer("input_offset"), self.get_buffer("input_scale")
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        picture = (image - input_offset) / input_scale
-        if picture.shape[1] > self.channels:
-            picture = picture.mean(1, keepdim=True)
-        picture = picture.expand(-1, self.channels, -1, -1)
-        activations: Tensor = self.graph((picture - mean) / std)
+        network_image = (image - input_offset) / input_scale
+        if network_image.shape[1] > self.channels:
+            network_image = network_image.mean(1, keepdim=True)
+        network_image = network_image.expand(-1, self.channels, -1, -1)
+        activations: Tensor = self.graph((network_image - mean) / std)
         return activations if activations.ndim == 4 else activations.reshape(len(image), -1, 1, 1)
 
 
@@ -156,7 +156,7 @@ def find_operator_fault(operator: str, arguments: dict[str, object]) -> str:
     if operator not in ALLOWED_OPERATORS | SIZE_OPERATORS | IDENTITY_OPERATORS:
         return "operator"
     training_argument = TRAINING_ARGUMENTS.get(operator)
-    # instance normalisation uses statistics of the picture in inference as well
+    # instance normalisation uses statistics of the image in inference as well
     if (
         training_argument is not None
         and operator != "aten.instance_norm.default"
@@ -172,7 +172,7 @@ class FeatureGraph(nn.Module):
     Parameters
     ----------
     description : mapping
-        "picture": name of the input; "output": name of the result; "steps": list of
+        "image": name of the input; "output": name of the result; "steps": list of
         [operator, arguments, results, listed], where {"of": NAME} is an earlier result.
     tensors : mapping of str to Tensor
         Weights and constants by name.
@@ -198,9 +198,9 @@ class FeatureGraph(nn.Module):
         if self._output not in existing:
             raise ValueError(f"{self._output!r} is not there")
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Map the standardised picture (B, C, Y, X) to activations of any shape."""
-        values: dict[str, Any] = {self._picture: picture}
+    def forward(self, image: Tensor) -> Tensor:
+        """Map the standardised image (B, C, Y, X) to activations of any shape."""
+        values: dict[str, Any] = {self._picture: image}
         values |= {name: getattr(self, place) for name, place in self._buffer_names.items()}
         for call, arguments, results, listed in self._steps:
             provided = {

@@ -57,7 +57,7 @@ class UnmeasuredIdentity(Operator):
         return image
 
     def detect(self, image: Tensor) -> Tensor:
-        """Return the picture shifted to the mean of the image.
+        """Return the estimated image, shifted to the mean of the measured one.
 
         Results are corrected by the difference of these means. It is 0 here, so that no pixel of
         the image enters the result.
@@ -68,10 +68,10 @@ class UnmeasuredIdentity(Operator):
 def make_feature_inversion_problem(
     image: Tensor, operator: Operator, penalties: tuple[tuple[float, Penalty], ...]
 ) -> Problem | None:
-    """Return the problem of a picture with the same activations as the image.
+    """Return the problem of finding an image with the same activations as the given one.
 
     Squared residuals are divided by the mean square of the activations. The loss is then 1 for a
-    picture without activations, so that a penalty's weight means the same for all layers.
+    image without activations, so that a penalty's weight means the same for all layers.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def make_feature_inversion_problem(
     if not (isfinite(mean_square) and mean_square > 0):
         return None
     no_pixels, all_activations = torch.zeros_like(image[:, :1]), torch.ones_like(activations[:, :1])
-    # the first term defines the grid of the picture for the loop, previews and report
+    # the first term defines the grid of the image for the loop, previews and report
     pixels = Term(
         measurement=torch.zeros_like(image),
         operator=UnmeasuredIdentity(image.mean((2, 3), keepdim=True)),

@@ -71,63 +71,63 @@ class JpegCompression:
 
 
 def recompress(
-    picture: Tensor, compression: JpegCompression, shift: tuple[int, int] = (0, 0)
+    image: Tensor, compression: JpegCompression, shift: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """Compress and decompress a picture on a grid that is shifted by `shift` pixels.
+    """Compress and decompress an image on a grid that is shifted by `shift` pixels.
 
     Parameters
     ----------
-    picture : Tensor
+    image : Tensor
         (B, C, Y, X); it is padded by reflection to whole blocks.
     compression : JpegCompression
     shift : (int, int)
         0 to 15 along Y and X.
     """
-    padded, inside = _pad_to_blocks(picture, compression, shift)
+    padded, inside = _pad_to_blocks(image, compression, shift)
     planes = _split_into_planes(padded, compression)
     coded = [
         _invert_block_dct((_apply_block_dct(plane) / step).round() * step)
-        for plane, step in zip(planes, compression.quantisation_tables.to(picture), strict=True)
+        for plane, step in zip(planes, compression.quantisation_tables.to(image), strict=True)
     ]
     return _join_planes(coded, compression)[:, :, inside[0], inside[1]]
 
 
-def reapply_shifted_jpeg(picture: Tensor, compression: JpegCompression) -> Tensor:
-    """Return the mean of a picture recompressed on many shifted grids, which reduces block edges.
+def reapply_shifted_jpeg(image: Tensor, compression: JpegCompression) -> Tensor:
+    """Return the mean of an image recompressed on many shifted grids, which reduces block edges.
 
     References
     ----------
     Nosratinia, Enhancement of JPEG-compressed images by re-application of JPEG, Journal of VLSI
     Signal Processing 27, 2001, doi:10.1023/A:1008167430544.
     """
-    total = torch.zeros_like(picture)
+    total = torch.zeros_like(image)
     for shift in GRID_SHIFTS:
-        total += recompress(picture, compression, shift)
+        total += recompress(image, compression, shift)
     return total / len(GRID_SHIFTS)
 
 
 def project_onto_quantisation_set(
-    picture: Tensor, measured: Tensor, compression: JpegCompression
+    image: Tensor, measured: Tensor, compression: JpegCompression
 ) -> Tensor:
-    """Return the nearest picture that compresses to the measured one.
+    """Return the nearest image that compresses to the measured one.
 
     Each coefficient of a block is clamped to half a quantisation step around the measured one.
     Incomplete blocks at the border stay unchanged. So do colours stored at half resolution, since
-    their coefficients cannot be recovered exactly from a decoded picture.
+    their coefficients cannot be recovered exactly from a decoded image.
 
     Parameters
     ----------
-    picture, measured : Tensor
+    image, measured : Tensor
         (B, C, Y, X).
     compression : JpegCompression
     """
-    padded, inside = _pad_to_blocks(picture, compression, (0, 0))
+    padded, inside = _pad_to_blocks(image, compression, (0, 0))
     padded_measured = _pad_to_blocks(measured, compression, (0, 0))[0]
     changes: list[Tensor] = []
     for plane, measured_plane, step in zip(
         _split_into_planes(padded, compression),
         _split_into_planes(padded_measured, compression),
-        compression.quantisation_tables.to(picture),
+        compression.quantisation_tables.to(image),
         strict=True,
     ):
         if changes and any(compression.has_half_chroma):
@@ -138,15 +138,15 @@ def project_onto_quantisation_set(
         allowed = coefficients.maximum(centre - step / 2).minimum(centre + step / 2)
         changes.append(_invert_block_dct(allowed - coefficients))
     change = _join_planes(changes, compression, level=0.0)[:, :, inside[0], inside[1]]
-    return picture + change * mask_whole_blocks(picture, compression)
+    return image + change * mask_whole_blocks(image, compression)
 
 
-def mask_whole_blocks(picture: Tensor, compression: JpegCompression) -> Tensor:
-    """Return the mask (1, 1, Y, X) of blocks that lie completely within the picture."""
-    inside = torch.zeros_like(picture[:1, :1])
+def mask_whole_blocks(image: Tensor, compression: JpegCompression) -> Tensor:
+    """Return the mask (1, 1, Y, X) of blocks that lie completely within the image."""
+    inside = torch.zeros_like(image[:1, :1])
     spans = []
     for start, side, count in zip(
-        compression.block_offset, compression.grid, picture.shape[-2:], strict=True
+        compression.block_offset, compression.grid, image.shape[-2:], strict=True
     ):
         first = start % side
         spans.append(slice(first, first + (count - first) // side * side))
@@ -154,38 +154,38 @@ def mask_whole_blocks(picture: Tensor, compression: JpegCompression) -> Tensor:
     return inside
 
 
-def number_blocks(picture: Tensor, compression: JpegCompression) -> Tensor:
+def number_blocks(image: Tensor, compression: JpegCompression) -> Tensor:
     """Return the block index of each pixel, (Y, X) integers."""
     axis_indices = []
     for start, side, count in zip(
-        compression.block_offset, compression.grid, picture.shape[-2:], strict=True
+        compression.block_offset, compression.grid, image.shape[-2:], strict=True
     ):
-        positions = torch.arange(count, device=picture.device) - start % side
+        positions = torch.arange(count, device=image.device) - start % side
         axis_indices.append(positions.div(side, rounding_mode="floor") + 1)
     return axis_indices[0][:, None] * (int(axis_indices[1].max()) + 1) + axis_indices[1]
 
 
 def _pad_to_blocks(
-    picture: Tensor, compression: JpegCompression, shift: tuple[int, int]
+    image: Tensor, compression: JpegCompression, shift: tuple[int, int]
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """Pad a picture by reflection to whole blocks; return it and the slices of the original."""
+    """Pad an image by reflection to whole blocks; return it and the slices of the original."""
     before, after, slices = [], [], []
     for start, side, offset, count in zip(
-        compression.block_offset, compression.grid, shift, picture.shape[-2:], strict=True
+        compression.block_offset, compression.grid, shift, image.shape[-2:], strict=True
     ):
         leading = -(start + offset) % side
         before.append(leading)
         after.append(-(leading + count) % side)
         slices.append(slice(leading, leading + count))
     padding = (before[1], after[1], before[0], after[0])
-    return F.pad(picture, padding, mode="reflect"), (slices[0], slices[1])
+    return F.pad(image, padding, mode="reflect"), (slices[0], slices[1])
 
 
-def _split_into_planes(picture: Tensor, compression: JpegCompression) -> list[Tensor]:
+def _split_into_planes(image: Tensor, compression: JpegCompression) -> list[Tensor]:
     """Return luminance less 128 and colours (B, Y, X), each at its stored resolution."""
-    if picture.shape[1] == 1:
-        return [picture[:, 0] - LEVEL_SHIFT]
-    mixed = torch.einsum("pc,bcyx->bpyx", picture.new_tensor(_YCBCR_WEIGHTS), picture)
+    if image.shape[1] == 1:
+        return [image[:, 0] - LEVEL_SHIFT]
+    mixed = torch.einsum("pc,bcyx->bpyx", image.new_tensor(_YCBCR_WEIGHTS), image)
     size = tuple(2 if half else 1 for half in compression.has_half_chroma)
     colours = F.avg_pool2d(mixed[:, 1:], size)
     return [mixed[:, 0] - LEVEL_SHIFT, colours[:, 0], colours[:, 1]]
@@ -224,10 +224,10 @@ def _invert_block_dct(coefficients: Tensor) -> Tensor:
 
 
 class RecompressionPrior(Prior):
-    """Prior whose input is a picture and its mean over recompressions, with 2 C channels.
+    """Prior whose input is an image and its mean over recompressions, with 2 C channels.
 
-    For training, the picture is the image recompressed on a shifted grid; for inference, the image
-    itself.
+    For training, the first of them is recompressed on a shifted grid; for inference, it is the
+    measured image itself.
 
     Parameters
     ----------
@@ -256,32 +256,32 @@ class RecompressionPrior(Prior):
         self.net = net
         self.grid = tuple(measured.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
-        picture = to_grey_levels(measured)
-        recompressed = (recompress(picture, compression, shift) for shift in RECOMPRESSION_SHIFTS)
+        image = to_grey_levels(measured)
+        recompressed = (recompress(image, compression, shift) for shift in RECOMPRESSION_SHIFTS)
         self._input, *training_inputs = (
             torch.cat(
                 [
-                    to_network_units(reapply_shifted_jpeg(training_picture, compression)),
-                    to_network_units(training_picture),
+                    to_network_units(reapply_shifted_jpeg(training_image, compression)),
+                    to_network_units(training_image),
                 ],
                 1,
             )
-            for training_picture in (picture, *recompressed)
+            for training_image in (image, *recompressed)
         )
         self._training_inputs = torch.stack(training_inputs)
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
-        """Draw a window of the picture recompressed on a random grid, mirrored at random."""
+        """Draw a window of the image recompressed on a random grid, mirrored at random."""
         window = draw_random_window(self.grid, self.window, rng)
         index = int(torch.randint(len(self._training_inputs), (), generator=rng, device=rng.device))
         return NetworkSample(window.crop(self._training_inputs[index]), window=window)
 
     def make_prediction_input(self) -> NetworkSample:
-        """Return the picture itself, not recompressed."""
+        """Return the image itself, not recompressed."""
         return NetworkSample(self._input)
 
     def make_validation_input(self) -> NetworkSample:
-        """Return the picture recompressed on the first grid; the picture itself is the truth."""
+        """Return the image recompressed on the first grid; the measured image is the truth."""
         return NetworkSample(self._training_inputs[0], bypasses_operator=True)
 
     def estimate(self, output: Tensor) -> Estimate:

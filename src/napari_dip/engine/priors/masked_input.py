@@ -193,7 +193,7 @@ class FillingResidualNetwork(nn.Module):
     net : nn.Module
         (B, D, *grid) -> (B, C, *grid).
     in_channels, channels : int
-        D, from `count_input_channels`, and C of the picture.
+        D, from `count_input_channels`, and C of the image.
     dims : int
         2 or 3.
     rng : torch.Generator
@@ -260,7 +260,7 @@ class MaskedInputPrior(Prior):
         Whether randomly placed copies of the holes are masked; otherwise independent pixels are.
     uses_mirroring : bool
         Whether training windows are mirrored at random, and the final inference averages over all
-        mirrored pictures.
+        mirrored images.
     predicts_measured : bool
         Whether the final inference predicts all measured pixels from the others; otherwise only
         validation pixels.
@@ -372,5 +372,5 @@ class MaskedInputPrior(Prior):
     def _make_masked_input(self, measurement: Tensor, visible: Tensor) -> Tensor:
         """Return the fillings of hidden pixels and the visible mask; (B, D, *size)."""
         fillings = fill_by_normalized_convolution(measurement, visible, self.filling_windows)
-        # centred at zero like the picture: a constant of one would be an offset to unlearn
+        # centred at zero like the image: a constant of one would be an offset to unlearn
         return torch.cat([fillings, visible - 0.5], 1)

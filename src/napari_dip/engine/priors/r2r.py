@@ -180,7 +180,7 @@ class R2RPrior(Prior):
     net : nn.Module
         With C input and C output channels.
     measurement : Tensor
-        (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one picture of the batch.
+        (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one image of the batch.
     measured_mask : Tensor
         (B, 1, *grid), 1 where there is a measurement.
     validation_blocks : Tensor
@@ -188,7 +188,7 @@ class R2RPrior(Prior):
     block : tuple of int, odd
         Size of a validation pixel with its guard band.
     noise : NoiseVariance
-        Of the measurement; one for all pictures, or one for each.
+        Of the measurement; one for all images, or one for each.
     correlation : tuple of two tuples of float or None
         Autocorrelation of the noise at lags 1, 2, ... along Y and X; None: white. Along Z it is
         white.
@@ -235,13 +235,13 @@ class R2RPrior(Prior):
         self.spectrum = (
             None if correlation is None else _compute_noise_amplitude(correlation, self.window[-2:])
         )
-        pictures = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
+        images = zip(measurement.split(1), self.visible_mask.split(1), strict=True)
         noises = [noise.select(index % len(noise.gain)) for index in range(len(measurement))]
-        skewness_of_pictures = [
-            estimate_count_skewness(*picture, picture_noise, correlation)
-            for picture, picture_noise in zip(pictures, noises, strict=True)
+        skewness_of_images = [
+            estimate_count_skewness(*image, image_noise, correlation)
+            for image, image_noise in zip(images, noises, strict=True)
         ]
-        skewness = torch.cat(skewness_of_pictures).mean(0, keepdim=True)
+        skewness = torch.cat(skewness_of_images).mean(0, keepdim=True)
         skewness_factor = (
             1.0
             if self.spectrum is None

@@ -2,7 +2,7 @@
 
 torch's own reader unpickles sample inputs and constants and evaluates symbolic sizes, so it is not
 used. The graph is JSON; weights are bytes of a stated type and shape. `extract_subgraph` describes
-the steps from the picture to one layer in plain JSON.
+the steps from the image to one layer in plain JSON.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _VIEW_OPERATORS = frozenset(
     )
 )
 #: Kinds of arguments that refer to no value of the graph, and their conversion to plain types.
-#: Devices and layouts become None: the picture decides the device, and torch the layout.
+#: Devices and layouts become None: the image decides the device, and torch the layout.
 _PLAIN_ARGUMENT_PARSERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("as_none", "as_device", "as_layout", "as_memory_format"), lambda value: None),
     **dict.fromkeys(("as_int", "as_bool", "as_string"), lambda value: value),
@@ -219,7 +219,7 @@ class StoredWeight:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ExportedProgram:
-    """A network with one picture as its input.
+    """A network with one image as its input.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ def read_program(path: str | os.PathLike[str]) -> ExportedProgram:
     Raises
     ------
     RefusedError
-        If it is no program, is damaged, or has other inputs than one picture.
+        If it is no program, is damaged, or has other inputs than one image.
     """
     archive = ProgramArchive(path)
     if _LISTS["weights"] not in archive.names():
@@ -291,14 +291,12 @@ def _parse_program(
     archive: ProgramArchive, model: dict[str, Any], lists: dict[str, dict[str, Any]]
 ) -> ExportedProgram:
     graph = model["graph_module"]["graph"]
-    pictures, locations, constants = _parse_inputs(
-        model["graph_module"]["signature"]["input_specs"]
-    )
-    if len(pictures) != 1:
+    images, locations, constants = _parse_inputs(model["graph_module"]["signature"]["input_specs"])
+    if len(images) != 1:
         raise archive.make_broken_error(
-            f"it takes {len(pictures)} inputs, and one picture is all there is"
+            f"it takes {len(images)} inputs, and one picture is all there is"
         )
-    (picture,) = pictures
+    (image,) = images
     weights = {}
     for name, (group, key) in locations.items():
         config = lists[group]["config"]
@@ -308,8 +306,8 @@ def _parse_program(
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
         archive=archive,
-        picture=picture,
-        sizes=_parse_open_sizes(graph["tensor_values"][picture]["sizes"]),
+        picture=image,
+        sizes=_parse_open_sizes(graph["tensor_values"][image]["sizes"]),
         steps=tuple(steps),
         stored_weights={name: weight for name, weight in weights.items() if weight is not None},
         shapes={
@@ -322,14 +320,14 @@ def _parse_program(
 def _parse_inputs(
     specs: list[dict[str, Any]],
 ) -> tuple[list[str], dict[str, tuple[str, str]], dict[str, Any]]:
-    """Sort the inputs of the graph into pictures, locations of weights, and constants."""
-    pictures: list[str] = []
+    """Sort the inputs of the graph into images, locations of weights, and constants."""
+    images: list[str] = []
     locations: dict[str, tuple[str, str]] = {}
     constants: dict[str, Any] = {}
     for spec in specs:
         ((kind, facts),) = spec.items()
         if kind == "user_input":
-            pictures += [str(facts["arg"]["as_tensor"]["name"])]
+            images += [str(facts["arg"]["as_tensor"]["name"])]
         elif kind == "parameter":
             locations[facts["arg"]["name"]] = "weights", facts["parameter_name"]
         elif kind == "buffer":  # buffers that are not persistent are stored with the constants
@@ -342,7 +340,7 @@ def _parse_inputs(
             constants[str(facts["name"])] = value
         else:
             raise ValueError(kind)
-    return pictures, locations, constants
+    return images, locations, constants
 
 
 def _parse_weight(archive: ProgramArchive, location: str, facts: dict[str, Any]) -> StoredWeight:
@@ -470,7 +468,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        "picture": name of the input; "output": name of the layer's result; "steps": list of
+        "image": name of the input; "output": name of the layer's result; "steps": list of
         [operator, arguments, results, listed]; "kept": names of the weights that these need.
 
     Raises
@@ -503,7 +501,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
 def _find_dependencies(
     program: ExportedProgram, output: str, producers: dict[str, int]
 ) -> tuple[set[int], list[str]]:
-    """Follow a result back to the picture; return the steps on the path and their weights."""
+    """Follow a result back to the image; return the steps on the path and their weights."""
     needed: set[int] = set()
     weight_names: dict[str, None] = {}
     names = [(output, producers[output] + 1)]  # its value before any later step changes it

@@ -41,7 +41,7 @@ _MAX_PNG_SIDE = 1_000_000
 def read_spec(path: Path, axes: str | None) -> ImageSpec:
     """Read the header of a PNG or JPEG file; see `napari_dip.io.reading.read_spec`."""
     name = make_printable(path.name)
-    with _open_picture(path) as image:
+    with _open_image(path) as image:
         notes = []
         if getattr(image, "n_frames", 1) > 1:
             notes.append(make_note("frames-skipped", name=name))
@@ -66,7 +66,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
 
 def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
     """Decode a PNG or JPEG file with its alpha channel, and with palettes expanded."""
-    with _open_picture(path) as image:
+    with _open_image(path) as image:
         mode = _get_mode(image, path)
         if image.format == "PNG" and max(image.size) <= _MAX_PNG_SIDE:
             _check_rows(path)
@@ -104,7 +104,7 @@ def _get_mode(image: Image, path: Path) -> str:
 
 
 @contextmanager
-def _open_picture(path: Path) -> Iterator[Image]:
+def _open_image(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Power = npt.NDArray[np.float64]
 
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
-#: lines of 16 pixels together with the picture (docs/where-it-fails.md).
+#: lines of 16 pixels together with the image (docs/where-it-fails.md).
 MAX_PATTERN_PERIOD = 8.0
 #: Minimum ratio of a frequency's power to that around it. In 100 fields of white noise, 60 of
 #: correlated noise and 60 with striped rows (64 to 256 pixels a side), the maximum was 16. In

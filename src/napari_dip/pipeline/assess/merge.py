@@ -74,7 +74,7 @@ class ResultMerger:
     ----------
     image : CalibratedImage
     sums : ndarray
-        (3, parts, C, *grid of the result): sums of pictures, squared pictures and variances.
+        (3, parts, C, *grid of the result): sums of images, squared images and variances.
     predictions : ndarray
         (N, C, *grid): sum of predicted measurements.
     count : ndarray
@@ -106,7 +106,7 @@ class ResultMerger:
     def add(
         self,
         unit: WorkUnit,
-        picture: StackArray,
+        image: StackArray,
         std: StackArray,
         prediction: StackArray,
         outcome: UnitOutcome,
@@ -119,8 +119,8 @@ class ResultMerger:
         Parameters
         ----------
         unit : WorkUnit
-        picture, std : ndarray
-            (channels, *grid of the result): restored picture and its standard deviation.
+        image, std : ndarray
+            (channels, *grid of the result): restored image and its standard deviation.
         prediction : ndarray
             (channels, *grid of the input): predicted measurement.
         outcome : UnitOutcome
@@ -135,29 +135,29 @@ class ResultMerger:
             self.learned[key] = self.learned.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
             part_channel = unit.part, channel
-            self.sums[0][part_channel] += picture[index]
-            self.sums[1][part_channel] += picture[index].astype(np.float64) ** 2
+            self.sums[0][part_channel] += image[index]
+            self.sums[1][part_channel] += image[index].astype(np.float64) ** 2
             self.sums[2][part_channel] += std[index].astype(np.float64) ** 2
             self.predictions[part_channel] += prediction[index]
             self.count[part_channel] += 1
 
     def get_finished_part(self, part: int, channels: list[int]) -> tuple[StackArray, StackArray]:
-        """Return the restored picture of a part and its standard deviation: (C, *grid) each."""
+        """Return the restored image of a part and its standard deviation: (C, *grid) each."""
         sums = self.sums[:, part, channels]
-        pictures, squares, variances = sums / self._get_counts()[part, channels]
-        variance = variances + np.maximum(squares - pictures**2, 0)
-        return pictures.astype(np.float32), np.sqrt(variance).astype(np.float32)
+        images, squares, variances = sums / self._get_counts()[part, channels]
+        variance = variances + np.maximum(squares - images**2, 0)
+        return images.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
-        """Return picture, standard deviation and prediction of all parts: (N, C, *grid) each."""
+        """Return image, standard deviation and prediction of all parts: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 
-    def make_preview(self, unit: WorkUnit, picture: StackArray) -> npt.NDArray[np.float32]:
-        """Return the whole image, with the current picture of a unit that is not finished."""
+    def make_preview(self, unit: WorkUnit, image: StackArray) -> npt.NDArray[np.float32]:
+        """Return the whole image, with the current estimate of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
-            mean[unit.part, list(unit.channels)] = picture
+            mean[unit.part, list(unit.channels)] = image
         if (preserved_mask := self._get_preserved_mask()) is not None:
             mean = np.where(preserved_mask, self._stack, mean)
         return self._arrange_result(mean.astype(np.float32))
@@ -296,7 +296,7 @@ class ResultMerger:
         ]
 
     def _compute_mean(self) -> npt.NDArray[np.float64]:
-        """Return the mean picture so far; the input where there is no result."""
+        """Return the mean image so far; the input where there is no result."""
         count = self._get_counts()
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._upscaled_stack)
 
@@ -380,8 +380,8 @@ class ResultMerger:
         std = np.empty(self._upscaled_stack.shape, np.float32)
         # part by part, since temporary arrays take 40 bytes per pixel
         for part, counts in enumerate(np.maximum(self._get_counts(), 1)):
-            pictures, squares, variances = self.sums[:, part]
-            spread = np.maximum(squares / counts - (pictures / counts) ** 2, 0)
+            images, squares, variances = self.sums[:, part]
+            spread = np.maximum(squares / counts - (images / counts) ** 2, 0)
             std[part] = np.sqrt(variances / counts + spread)
         for part, channel in np.argwhere(self.count == 0):
             std[part, channel] = self._compute_noise_std(int(channel))[part]

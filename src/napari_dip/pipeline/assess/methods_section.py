@@ -203,7 +203,7 @@ def _describe_last_phase(fit: Mapping[str, Any]) -> str:
 
 
 def _describe_selected_iteration(report: Report) -> str:
-    """Return a phrase on the iteration that the picture was taken from.
+    """Return a phrase on the iteration that the image was taken from.
 
     It is not always that of the lowest validation loss. A later iteration is preferred if its loss
     is hardly higher.

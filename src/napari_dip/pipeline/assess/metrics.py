@@ -213,9 +213,9 @@ def _compare_edge_variance(
     return float(np.median(ratios)) if ratios else 1.0
 
 
-def _compute_squared_gradient(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _compute_squared_gradient(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the squared gradient of (..., Y, X), from sums over 3 x 3 pixels (Prewitt)."""
-    padded = np.pad(picture, [(0, 0)] * (picture.ndim - 2) + [(1, 1)] * 2, mode="edge")
+    padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(1, 1)] * 2, mode="edge")
     gradient_y = padded[..., 2:, :] - padded[..., :-2, :]
     gradient_y = gradient_y[..., :-2] + gradient_y[..., 1:-1] + gradient_y[..., 2:]
     gradient_x = padded[..., 2:] - padded[..., :-2]
@@ -310,7 +310,7 @@ def measure_result(
         (N, C, *grid): the residual, 0 where nothing was measured, and the predicted
         measurement, both before the mean was corrected.
     result : ndarray
-        (N, C, *grid), or finer: the final picture.
+        (N, C, *grid), or finer: the final image.
     evidence : iterable of tuple of float
         For each unit, the sums from `compute_validation_evidence`.
     """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: one run was enough each time; the second is for residuals without smooth parts.
 MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
 #: Quantile of the variance in parts of the residual that is taken as upper bound of the noise.
-#: Parts contain noise and lost structure, with least structure where the picture is smooth. Minimum
+#: Parts contain noise and lost structure, with least structure where the image is smooth. Minimum
 #: share of the noise variance in a new run.
 CALM_PART_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 #: Ratio of the residual's variance along edges to that elsewhere, above which edges were lost. It

@@ -47,13 +47,13 @@ MAX_BIAS = 0.005
 MIN_REPORTED_CHANGE = 0.001
 #: Minimum share of detail that the measurement confirms, after subtracting two standard errors.
 MIN_CONFIRMED_FRACTION, CONFIRMED_STANDARD_ERRORS = 0.5, 2.0
-#: Upper limit of the confirmed share; larger values occur by chance in pictures with little detail.
+#: Upper limit of the confirmed share; larger values occur by chance in images with little detail.
 MAX_CONFIRMED_FRACTION = 2.0
 #: Standard error above which a confirmed share is reported without a figure.
 MAX_REPORTED_FRACTION_ERROR = 0.25
 #: Shares below this round to 0 %.
 MIN_REPORTED_FRACTION = 0.005
-#: Fine detail below this share of the picture's contrast is not visible, and not checked.
+#: Fine detail below this share of the image's contrast is not visible, and not checked.
 MIN_VISIBLE_DETAIL = 0.1
 #: Maximum share of the filled pixels that are far from any measured pixel.
 MAX_DISTANT_FRACTION = 0.05

@@ -235,7 +235,7 @@ def _is_volume_fit(report: Report) -> bool:
 
 
 def _uses_iterative_backprojection(report: Report) -> bool:
-    """Return whether iterative backprojection was applied to an upscaled picture."""
+    """Return whether iterative backprojection was applied to an upscaled image."""
     is_upscaled = report["task"] == "super-resolve" and (
         not get_report_prior_spec(report).network_input.is_random
         or get_task_setting(report, "initial_estimate") != "none"

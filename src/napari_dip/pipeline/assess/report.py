@@ -134,7 +134,7 @@ def summarise_residual(
     """Return whiteness and mean of the residual, averaged over channels that are not constant.
 
     Whiteness is the mean correlation at lag 1 of the residual, divided by the noise's standard
-    deviation. Both figures describe the fitted picture, before its mean was corrected.
+    deviation. Both figures describe the fitted image, before its mean was corrected.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Draw the figures of reports: pictures side by side, and the overview of a run."""
+"""Draw the figures of reports: images side by side, and the overview of a run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plot_before_after(
     figure = make_figure(*size)
     for position, (panel, title) in enumerate(zip(panels, titles, strict=False), start=1):
         axes = figure.add_subplot(1, len(panels), position)
-        plot_picture(axes, stretch_contrast(panel, *limits))
+        plot_image(axes, stretch_contrast(panel, *limits))
         axes.set_title(title)
     return render_png(figure)
 
@@ -106,7 +106,7 @@ def plot_overview(
     figure = make_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
-        plot_picture(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
+        plot_image(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
         axes.set_title(title, fontsize=8)
     points = [(entry[0], entry[1]) for entry in validation_loss if entry[1] is not None]
     steps, losses = [point[0] for point in points], [point[1] for point in points]
@@ -135,21 +135,21 @@ def render_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def compute_contrast_limits(picture: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_contrast_limits(image: npt.NDArray[Any]) -> tuple[float, float]:
     """Return the values to show as black and white; a few extreme pixels are clipped."""
-    low, high = np.percentile(picture, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
+    low, high = np.percentile(image, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
     return float(low), float(high)
 
 
-def stretch_contrast(picture: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float64]:
+def stretch_contrast(image: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float64]:
     """Scale values between the limits to 0 to 1, and clip the others."""
-    scaled = (picture.astype(np.float64) - low) / max(high - low, 1e-12)
+    scaled = (image.astype(np.float64) - low) / max(high - low, 1e-12)
     return np.clip(scaled, 0, 1)
 
 
-def plot_picture(axes: Axes, picture: npt.NDArray[np.float64]) -> None:
-    """Draw a grey or colour picture of values 0 to 1, without interpolation and axes."""
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def plot_image(axes: Axes, image: npt.NDArray[np.float64]) -> None:
+    """Draw a grey or colour image of values 0 to 1, without interpolation and axes."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
 
 

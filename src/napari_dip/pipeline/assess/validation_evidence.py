@@ -1,7 +1,7 @@
-"""Estimate which share of a picture's detail the validation pixels confirm.
+"""Estimate which share of an image's detail the validation pixels confirm.
 
 Validation pixels are excluded from the fit. Their deviation from the local mean is regressed on
-that of the picture, and the slope is the confirmed share. The best prediction has the slope 1.
+that of the image, and the slope is the confirmed share. The best prediction has the slope 1.
 Detail that the network invented is absent from validation pixels, and lowers the slope towards 0.
 """
 
@@ -54,7 +54,7 @@ class ConfirmedDetail:
 def compute_validation_evidence(
     schedule: Schedule, problem: Problem, noise: NoiseVariance, network_estimate: Estimate
 ) -> tuple[float, ...]:
-    """Compute regression sums of a picture at the validation pixels of its unit.
+    """Compute regression sums of an image at the validation pixels of its unit.
 
     Parameters
     ----------
@@ -138,17 +138,17 @@ def _sum_regression_moments(
     return torch.stack([term.sum() for term in terms])
 
 
-def _average_validation_pixels(picture: Tensor, judges: Tensor) -> Tensor:
+def _average_validation_pixels(image: Tensor, judges: Tensor) -> Tensor:
     """Return the mean of each channel over the validation pixels: (B, C, 1, ...)."""
-    axes = tuple(range(2, picture.ndim))
+    axes = tuple(range(2, image.ndim))
     total = judges.sum(axes, keepdim=True).clamp(min=1)
-    return (picture * judges).sum(axes, keepdim=True) / total
+    return (image * judges).sum(axes, keepdim=True) / total
 
 
-def _average_window(picture: Tensor) -> Tensor:
+def _average_window(image: Tensor) -> Tensor:
     """Return the mean over a window around each pixel of (B, C, *grid), plane by plane."""
-    planes = picture.reshape(-1, 1, *picture.shape[-2:])
+    planes = image.reshape(-1, 1, *image.shape[-2:])
     mean = F.avg_pool2d(
         planes, DETAIL_WINDOW_SIDE, 1, DETAIL_WINDOW_SIDE // 2, count_include_pad=False
     )
-    return mean.reshape(picture.shape)
+    return mean.reshape(image.shape)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     FloatArray = npt.NDArray[np.float64]
 
-    Picture = npt.NDArray[np.float32]
+    ImageArray = npt.NDArray[np.float32]
 
 #: Distance from the limit, in standard deviations, beyond which clipping is negligible (1e-9 of the
 #: noise), and table points up to it: linear interpolation errs by 2e-5 of the noise.
@@ -145,7 +145,7 @@ def _compute_normal_tail(away: FloatArray) -> FloatArray:
 
 
 def calibrate_clipping_limits(
-    noise: NoiseEstimate, planes: Picture, measured_mask: npt.NDArray[np.bool_] | None
+    noise: NoiseEstimate, planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> NoiseEstimate:
     """Weight the clipping correction by the count of clipped pixels relative to the predicted one.
 
@@ -185,7 +185,7 @@ def calibrate_clipping_limits(
 
 
 def _average_measured_blocks(
-    planes: Picture, measured_mask: npt.NDArray[np.bool_] | None
+    planes: ImageArray, measured_mask: npt.NDArray[np.bool_] | None
 ) -> FloatArray:
     """Return the means of all completely measured blocks of (..., Y, X)."""
     rows, columns = (side // _BLOCK_SIDE for side in planes.shape[-2:])
@@ -217,7 +217,7 @@ def _compute_clipped_fraction(noise: NoiseEstimate, signals: FloatArray, side: i
 
 
 def bound_clipping_bias(
-    plan: Plan, calibration: Calibration, stack: Picture
+    plan: Plan, calibration: Calibration, stack: ImageArray
 ) -> tuple[float, float]:
     """Return bounds of the bias of a measurement's mean by clipped noise.
 
@@ -249,8 +249,8 @@ def bound_clipping_bias(
 
 
 def correct_clipping(
-    plan: Plan, calibration: Calibration, unit: WorkUnit, picture: Picture
-) -> tuple[Picture, Picture]:
+    plan: Plan, calibration: Calibration, unit: WorkUnit, image: ImageArray
+) -> tuple[ImageArray, ImageArray]:
     """Return the signal behind an estimated mean measurement, and the growth of its std.
 
     Parameters
@@ -258,7 +258,7 @@ def correct_clipping(
     plan : Plan
     calibration : Calibration
     unit : WorkUnit
-    picture : ndarray
+    image : ndarray
         (C, *grid), in the image's units: estimate of the mean measurement.
 
     Returns
@@ -267,14 +267,14 @@ def correct_clipping(
         Signal within the clipping limits, and factor of the standard deviation; both of the same
         shape.
     """
-    signal, growth = picture.copy(), np.ones_like(picture)
+    signal, growth = image.copy(), np.ones_like(image)
     for position, noise in _iter_clipped_channels(plan, calibration, unit.channels):
-        table = _make_clipping_table(noise, picture[position])
+        table = _make_clipping_table(noise, image[position])
         slopes = np.diff(table.signals) / np.maximum(np.diff(table.means), 1e-300)
         mean_centres = (table.means[1:] + table.means[:-1]) / 2
-        signal[position] = _interpolate_table(picture[position], table.means, table.signals)
+        signal[position] = _interpolate_table(image[position], table.means, table.signals)
         growth[position] = np.interp(
-            picture[position], mean_centres, slopes.clip(1.0, MAX_DEVIATION_GROWTH)
+            image[position], mean_centres, slopes.clip(1.0, MAX_DEVIATION_GROWTH)
         )
     return signal, growth
 
@@ -315,12 +315,12 @@ def _iter_clipped_channels(
             yield place, noise
 
 
-def _make_clipping_table(noise: NoiseEstimate, picture: npt.NDArray[np.float32]) -> ClippingTable:
+def _make_clipping_table(noise: NoiseEstimate, image: npt.NDArray[np.float32]) -> ClippingTable:
     """Tabulate mean measurements over the range of an image, densely near the limits."""
     low, high = noise.clipping_limits
     ends = (
-        low if isfinite(low) else float(picture.min()),
-        high if isfinite(high) else float(picture.max()),
+        low if isfinite(low) else float(image.min()),
+        high if isfinite(high) else float(image.max()),
     )
     signals = [np.asarray(ends)]
     for limit, side in zip(noise.clipping_limits, (1.0, -1.0), strict=True):
@@ -361,6 +361,6 @@ def _find_clipping_distance(noise: NoiseEstimate, limit: float, side: float, mos
 
 def _interpolate_table(
     values: npt.NDArray[np.float32], start: FloatArray, end: FloatArray
-) -> Picture:
+) -> ImageArray:
     """Map values from `start` to `end` by linear interpolation; values beyond map to the ends."""
     return np.asarray(np.interp(values, start, end), np.float32)

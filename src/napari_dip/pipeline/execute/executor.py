@@ -279,10 +279,10 @@ class Executor:
         for progress in fit.iter_progress():
             preview = None
             if progress.estimate is not None:
-                picture = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
-                picture, _ = correct_clipping(self._plan, self._calibration, unit, picture)
-                if picture.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
-                    preview = self._merger.make_preview(unit, picture)
+                image = convert_to_image_units(self._calibration, unit, progress.estimate.mean)
+                image, _ = correct_clipping(self._plan, self._calibration, unit, image)
+                if image.shape[1:] == self._image.stack.shape[2:] or unit.has_estimate:
+                    preview = self._merger.make_preview(unit, image)
                 self._monitor.record_preview_cost()
             event = self._monitor.make_event(progress, preview)
             self._recovery.last_event = replace(event, preview=None)
@@ -318,17 +318,17 @@ class Executor:
         if unit.role == INFERENCE and not unit.iterations:
             reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
-        picture = convert_to_image_units(self._calibration, unit, result.estimate.mean)
-        picture, growth = correct_clipping(self._plan, self._calibration, unit, picture)
+        image = convert_to_image_units(self._calibration, unit, result.estimate.mean)
+        image, growth = correct_clipping(self._plan, self._calibration, unit, image)
         std = growth * compute_uncertainty(prepared_fit, self._calibration, result)
         prediction = predict_measurement(
             prepared_fit, self._calibration, result.network_estimate, result.estimate
         )
-        self._merger.add(unit, picture, std, prediction, outcome, learned)
+        self._merger.add(unit, image, std, prediction, outcome, learned)
         if result.is_ended_by_user:
             return Control.GO if is_inference_only(unit) else Control.KEEP
         if self._save_result is not None:
-            estimates = picture, std, prediction
+            estimates = image, std, prediction
             self._save_result(
                 unit.id, UnitResult(outcomes=(outcome,), estimates=estimates, learned=learned)
             )

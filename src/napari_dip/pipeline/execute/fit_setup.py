@@ -333,10 +333,10 @@ def _add_neighbour_frames(
     """Return the fit input with neighbouring frames and previous frame, in network units."""
     measurement = fit_input.measurement
 
-    def convert_to_network_units(pictures: StackArray) -> Tensor:
-        stacked = pictures.reshape(-1, *offset.shape[:1], *pictures.shape[1:])  # (1 or 2, C, *grid)
+    def convert_to_network_units(images: StackArray) -> Tensor:
+        stacked = images.reshape(-1, *offset.shape[:1], *images.shape[1:])  # (1 or 2, C, *grid)
         return (
-            torch.from_numpy((stacked - offset) / scale).reshape(1, *pictures.shape).to(measurement)
+            torch.from_numpy((stacked - offset) / scale).reshape(1, *images.shape).to(measurement)
         )
 
     neighbours = None if frames.neighbours is None else convert_to_network_units(frames.neighbours)
@@ -347,14 +347,14 @@ def _add_neighbour_frames(
         )
     previous_frame = None
     if (
-        frames.previous_picture is not None
+        frames.previous_image is not None
         and frames.previous_std is not None
         and frames.previous_mask is not None
     ):
         variance = torch.from_numpy((frames.previous_std / scale) ** 2)[None].to(measurement)
         valid = torch.from_numpy(frames.previous_mask)[None, None].to(measurement)
         previous_frame = PreviousFrame(
-            picture=convert_to_network_units(frames.previous_picture),
+            image=convert_to_network_units(frames.previous_image),
             variance=variance,
             valid=valid,
         )
@@ -399,11 +399,11 @@ def make_fit_schedule(
 def convert_to_image_units(
     calibration: Calibration, unit: WorkUnit, mean: Tensor
 ) -> npt.NDArray[np.float32]:
-    """Return a picture (1, C, *grid) in the image's units, as (C, *grid)."""
-    picture = mean[0].cpu().numpy().astype(np.float64)
-    scale = shape_channel_values(calibration.scale, unit.channels, picture.ndim)
+    """Convert an estimate (1, C, *grid) to the image's units, as (C, *grid)."""
+    image = mean[0].cpu().numpy().astype(np.float64)
+    scale = shape_channel_values(calibration.scale, unit.channels, image.ndim)
     return np.asarray(
-        picture * scale + shape_channel_values(calibration.offset, unit.channels, picture.ndim),
+        image * scale + shape_channel_values(calibration.offset, unit.channels, image.ndim),
         np.float32,
     )
 
@@ -469,7 +469,7 @@ def predict_measurement(
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
-    It is computed from the finished picture where that has the grid of the network's output, and
+    It is computed from the finished image where that has the grid of the network's output, and
     otherwise from the network's output.
     """
     operator = fit.problem.terms[0].operator

@@ -116,14 +116,14 @@ class NeighbourFrames:
     neighbours : ndarray or None
         (2 C, *grid): the noisy frames, or planes of a stack, before and after. The first and the
         last frame have their only neighbour twice.
-    previous_picture, previous_std : ndarray or None
+    previous_image, previous_std : ndarray or None
         (C, *grid): the restored previous frame and its standard deviation.
     previous_mask : ndarray or None
         (*grid): 1 where the previous frame covers this one.
     """
 
     neighbours: StackArray | None = None
-    previous_picture: StackArray | None = None
+    previous_image: StackArray | None = None
     previous_std: StackArray | None = None
     previous_mask: StackArray | None = None
 
@@ -160,15 +160,15 @@ class NeighbourFrameProvider:
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
         if self._uses_previous_frame(unit) and unit.previous_part is not None:
-            picture, std = self._merge.get_finished_part(unit.previous_part, channels)
+            image, std = self._merge.get_finished_part(unit.previous_part, channels)
             drift = self._get_drift(unit, unit.previous_part).rescale(
-                stack.shape[2:], picture.shape[1:]
+                stack.shape[2:], image.shape[1:]
             )
             frames = replace(
                 frames,
-                previous_picture=drift.apply(picture),
+                previous_image=drift.apply(image),
                 previous_std=np.abs(drift.apply(std)),
-                previous_mask=drift.make_visible_mask(picture.shape[1:]),
+                previous_mask=drift.make_visible_mask(image.shape[1:]),
             )
         return frames
 
@@ -198,11 +198,11 @@ def _sum_channels(calibration: Calibration, part: StackArray) -> npt.NDArray[np.
     return np.asarray((part[varying_channels] / scale).sum(0), np.float64)
 
 
-def _average_plane_blocks(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _average_plane_blocks(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the means over blocks in Y and X, including smaller blocks at the border."""
     for axis in (-2, -1):
-        starts = np.arange(0, picture.shape[axis], INDEPENDENT_BLOCK_SIDE)
-        counts = np.diff(np.append(starts, picture.shape[axis]))
-        sums = np.add.reduceat(picture, starts, axis=axis)
-        picture = sums / (counts[:, None] if axis == -2 else counts)
-    return picture.ravel()
+        starts = np.arange(0, image.shape[axis], INDEPENDENT_BLOCK_SIDE)
+        counts = np.diff(np.append(starts, image.shape[axis]))
+        sums = np.add.reduceat(image, starts, axis=axis)
+        image = sums / (counts[:, None] if axis == -2 else counts)
+    return image.ravel()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: first ones. Where these were timed, the estimate was 140 s for a run of 23 s
 #: (`benchmarks/time_left.py`).
 WARM_UP_ITERATIONS = 10
-#: Expected share of series whose pictures are fine-tuned, before any probe: of five sets of files,
+#: Expected share of series whose images are fine-tuned, before any probe: of five sets of files,
 #: three were.
 FINE_TUNING_FRACTION = 0.5
 #: Share of the final inference from which on it is complete, in spite of rounding.
@@ -44,7 +44,7 @@ MAX_PREVIEW_FRACTION = 0.01
 
 
 class FitSteps(NamedTuple):
-    """Steps of one fit: iterations, final inference, and the refinement of its picture."""
+    """Steps of one fit: iterations, final inference, and the refinement of its image."""
 
     iterations: Step
     inference: Step
@@ -145,7 +145,7 @@ class RunMonitor:
         return self._stopwatch.seconds
 
     def expect_fine_tuning(self, series: str, *, is_worthwhile: bool) -> None:
-        """Set whether the pictures of a series are expected to be fine-tuned.
+        """Set whether the images of a series are expected to be fine-tuned.
 
         Parameters
         ----------
@@ -344,8 +344,8 @@ class RunMonitor:
             return "Learning from many at once"
         message = "Taking a last close look" if progress.inference_fraction else "Restoring"
         if len(pictured) > 1:
-            picture_number = sum(pictured[: self._number])
-            message += f", {self._plan.part_name} {picture_number} of {sum(pictured)}"
+            image_number = sum(pictured[: self._number])
+            message += f", {self._plan.part_name} {image_number} of {sum(pictured)}"
         return message
 
 

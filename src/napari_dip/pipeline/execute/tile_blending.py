@@ -47,15 +47,15 @@ class BlendedRegion(NamedTuple):
 
     Attributes
     ----------
-    picture, std : ndarray
-        Restored picture and its standard deviation, on the grid of the result.
+    image, std : ndarray
+        Restored image and its standard deviation, on the grid of the result.
     measurement, prediction : ndarray
         Measured and predicted pixels, on the grid of the image.
     input_mask : ndarray of bool
-        On the grid of the result; True where the picture is a copy of the input.
+        On the grid of the result; True where the image is a copy of the input.
     """
 
-    picture: npt.NDArray[np.float64]
+    image: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
     measurement: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ class TileBlender:
             split_into_parts(place.read_pixels(self._image, axes), axes, plan.layout)
         )
         result_region = place.upscale(self._factors)
-        picture, variance, prediction, restored_weight = (
+        image, variance, prediction, restored_weight = (
             np.zeros((len(measured), *size))
             for size in (result_region.size, result_region.size, place.size, result_region.size)
         )
@@ -119,12 +119,12 @@ class TileBlender:
             region_slices, weight, tile_slices = _compute_overlap(
                 tile.upscale(self._factors), result_region
             )
-            tile_picture, tile_deviation = (
+            tile_image, tile_deviation = (
                 (array[:, *tile_slices] for array in estimates[:2])
                 if is_restored
                 else self._substitute_input(measured, region_slices)
             )
-            picture[:, *region_slices] += weight * tile_picture
+            image[:, *region_slices] += weight * tile_image
             variance[:, *region_slices] += weight * tile_deviation**2
             restored_weight[:, *region_slices] += weight * is_restored
             region_slices, weight, tile_slices = _compute_overlap(tile, place)
@@ -134,13 +134,13 @@ class TileBlender:
         input_mask = restored_weight == 0
         input_mask[list(self._constant_channels)] = True
         return BlendedRegion(
-            picture, np.sqrt(variance), measured.astype(np.float64), prediction, input_mask
+            image, np.sqrt(variance), measured.astype(np.float64), prediction, input_mask
         )
 
     def write_images(
         self, shift: npt.NDArray[np.float64]
     ) -> tuple[MemoryMappedImage | StackArray, ...]:
-        """Write picture, uncertainty and residual band by band, and return them in this order.
+        """Write image, uncertainty and residual band by band, and return them in this order.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class TileBlender:
         offset = shift.reshape(-1, *[1] * len(plan.tiles[0].spans))
         for band in self._iter_bands():
             blended, result_band = self.blend_region(band), band.upscale(self._factors)
-            picture, input_mask = blended.picture + offset, blended.input_mask
+            image, input_mask = blended.image + offset, blended.input_mask
             measurement_stack = blended.measurement[None].astype(np.float32)
             filled_stack, outlier_values = fill_outliers(
                 measurement_stack, None, self._outlier_limits
@@ -169,9 +169,9 @@ class TileBlender:
                 self.outliers = np.concatenate([self.outliers, outlier_values])
                 is_outlier = filled_stack[0] != blended.measurement
                 if plan.recipe.task.spec.has_same_pixels:
-                    picture = np.where(is_outlier, blended.measurement, picture)
+                    image = np.where(is_outlier, blended.measurement, image)
                     input_mask = input_mask | is_outlier
-            result_pixels = self._arrange_axes(picture, result_band)
+            result_pixels = self._arrange_axes(image, result_band)
             residual = filled_stack[0] - blended.prediction - offset
             residual[list(self._constant_channels)] = 0
             array = band.read_pixels(self._image, plan.source.axes)
@@ -228,7 +228,7 @@ class TileBlender:
     def _substitute_input(
         self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the upscaled input and its noise: picture and std of a missing tile."""
+        """Return the upscaled input and its noise: image and std of a missing tile."""
         upscaled = measured
         for axis, factor in enumerate(self._factors, upscaled.ndim - 2):
             upscaled = np.repeat(upscaled, factor, axis)
@@ -287,7 +287,7 @@ def assemble_restoration(
     blender : TileBlender
     results : ResultStore
     written : tuple of MemoryMappedImage or ndarray
-        Picture, uncertainty and residual of the whole image.
+        Restored image, uncertainty and residual.
     input_sha256 : str
     monitor : RunMonitor
     """
@@ -308,7 +308,7 @@ def assemble_restoration(
         )
     if len(plan.regions) > 1:
         notes.append(make_note("regions-sampled", count=len(plan.regions)))
-    picture, std, residual = (_load_if_small(image) for image in written)
+    restored, std, residual = (_load_if_small(image) for image in written)
     report |= {
         "shape": list(plan.source.shape),
         "axes": plan.source.axes,
@@ -322,7 +322,7 @@ def assemble_restoration(
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
     report["fit"]["axes"] = plan.layout.grid
     report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
-    return replace(restoration, image=picture, uncertainty=std, residual=residual, report=report)
+    return replace(restoration, image=restored, uncertainty=std, residual=residual, report=report)
 
 
 def _merge_sample_regions(
@@ -336,7 +336,7 @@ def _merge_sample_regions(
     stack, _ = fill_outliers(measured, None, sample.calibration.outlier_limits)
     calibration = replace(sample.calibration, outlier_count=0)  # counted for the whole image
     merger = ResultMerger(replace(sample, calibration=calibration, stack=stack))
-    merger.sums[0] = [blended_region.picture for blended_region in blended]
+    merger.sums[0] = [blended_region.image for blended_region in blended]
     merger.sums[1] = merger.sums[0] ** 2
     merger.sums[2] = [blended_region.std**2 for blended_region in blended]
     merger.predictions[...] = [blended_region.prediction for blended_region in blended]

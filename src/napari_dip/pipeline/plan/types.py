@@ -85,9 +85,9 @@ class CostEstimate:
     ending : float
         BM3D-style refinement, residual and quality checks.
     iteration, validation : float
-        One iteration, and one validation on one picture.
+        One iteration, and one validation on one image.
     inference, refinement : float
-        Usual final inference of one fit, and BM3D-style refinement of its picture.
+        Usual final inference of one fit, and BM3D-style refinement of its image.
     assessment : float
         Residual and quality checks of the whole result.
     """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _FORMULA_PREFIXES = ("=", "+", "-", "@")
 
 
-def save_picture(
+def save_image(
     path: str | os.PathLike[str],
     image: Any,
     spec: ImageSpec,
@@ -171,7 +171,7 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
     for folder in folders:
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
-            save_picture(path, result.image, plan.source, plan.result_scale, result, False)
+            save_image(path, result.image, plan.source, plan.result_scale, result, False)
             return add_to_failure(failed, make_note("picture-kept", path=path))
     for folder in folders:  # the metadata may have caused the error, so save pixels only
         path = choose_free_name(folder / f"{output.name}.tif", "rescued")

@@ -57,8 +57,8 @@ class UnitResult:
     ----------
     outcomes : tuple of UnitOutcome
     estimates : tuple of ndarray
-        Picture, std and prediction, float32 in the image's units; empty for joint training.
-        Without a prediction, it equals the picture.
+        Restored image, std and prediction, float32 in the image's units; empty for joint
+        training. Without a prediction, it equals the restored image.
     learned : mapping of str to ndarray
         Learned parameters of a fit, such as a PSF.
     residual_sums : tuple of float
@@ -155,7 +155,7 @@ class ResultStore:
         return tuple(self._read_metadata(name)["residual_sums"])
 
     def open_estimates(self, name: str) -> tuple[StackArray, ...]:
-        """Return picture, standard deviation and prediction, memory-mapped if they are on disk."""
+        """Return image, standard deviation and prediction, memory-mapped if they are on disk."""
         if name in self._memory:
             arrays = {key: tensor.numpy() for key, tensor in self._memory[name][0].items()}
         else:
@@ -204,9 +204,9 @@ class ResultStore:
             merger.outcomes.append(outcome)
             return
         groups = group_tensors(read_tensors(self._get_path(unit.id)))
-        picture, std, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
+        image, std, prediction = (groups[name][""].numpy() for name in _ESTIMATE_NAMES)
         learned = {name: tensor.numpy() for name, tensor in groups.get("learned", {}).items()}
-        merger.add(unit, picture, std, prediction, outcome, learned)
+        merger.add(unit, image, std, prediction, outcome, learned)
 
     def allocate_image(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]

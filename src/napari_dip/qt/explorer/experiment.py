@@ -371,7 +371,7 @@ def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
 
 
 def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, Any]:
-    """Return arguments of `add_image` that place pictures of the crop over the layer.
+    """Return arguments of `add_image` that place images of the crop over the layer.
 
     Parameters
     ----------
@@ -402,7 +402,7 @@ def make_crop_attributes(layer: Image, plane: Plane, plan: Plan) -> dict[str, An
 
 
 def add_stack_axis(layer_attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `add_image` with a further first axis, for a stack of pictures."""
+    """Return the arguments of `add_image` with a further first axis, for a stack of images."""
     stacked = dict(layer_attributes)
     stacked["units"] = ("pixel", *layer_attributes["units"])
     if "affine" in layer_attributes:
@@ -423,7 +423,7 @@ def _format_image_size(spec: ImageSpec) -> str:
 
 def report_progress(update: IterationUpdate) -> JobProgress:
     """Return the progress of an update."""
-    event = replace(update.event, preview=update.picture)
+    event = replace(update.event, preview=update.image)
     points = ((update.group, event.iteration, update.points),) if update.points else ()
     return JobProgress(event=event, points=points)
 

@@ -1,4 +1,4 @@
-"""The result of an experiment: headline, table and pictures, and buttons to keep them."""
+"""The result of an experiment: headline, table and images, and buttons to keep them."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ class ExplorerResults(QWidget):
         self.headline.setTextFormat(Qt.TextFormat.PlainText)
         self.headline.setWordWrap(True)
         self.table = MetricsTable()
-        self.picture_label = QLabel()
-        self.picture_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
-        self.picture_label.setVisible(False)
+        self.image_label = QLabel()
+        self.image_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
+        self.image_label.setVisible(False)
         self.layers_button = make_button(
             "Add as layer", "Add the pictures as one layer, over the part that was looked at."
         )
@@ -167,11 +167,11 @@ class ExplorerResults(QWidget):
             self._saving.discard()
         self._target = self._result = self._summary = self._layer = None
         self._saving = self._page = None
-        self.picture_label.setVisible(False)
+        self.image_label.setVisible(False)
         self.setVisible(False)
 
     def add_layer(self) -> None:
-        """Add the stack of pictures as a layer."""
+        """Add the stack of images as a layer."""
         target, summary = self._target, self._summary
         if target is None or summary is None:
             return
@@ -184,7 +184,7 @@ class ExplorerResults(QWidget):
 
         def add() -> napari.layers.Image:
             with preserve_view(self._viewer):
-                return self._viewer.add_image(stack.pictures, **attributes, **layer_labels)
+                return self._viewer.add_image(stack.images, **attributes, **layer_labels)
 
         layer, trouble = get_value_or_error(add, "The layer could not be added")
         if layer is not None:
@@ -266,17 +266,17 @@ class ExplorerResults(QWidget):
         self._move_slider(row)
 
     def _on_step(self, _: object = None) -> None:
-        """Show the name of the picture at the viewer's slider."""
+        """Show the name of the image at the viewer's slider."""
         layer, summary, dims = self._layer, self._summary, self._viewer.dims
         has_slices = layer is not None and layer in self._viewer.layers and dims.ndim > 2
-        self.picture_label.setVisible(has_slices)
+        self.image_label.setVisible(has_slices)
         if has_slices and summary is not None:
             number = round(float(dims.point[dims.ndim - 3]))
             names = summary.stack.names
-            self.picture_label.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
+            self.image_label.setText(f"In sight: {names[min(max(0, number), len(names) - 1)]}")
 
     def _move_slider(self, number: int) -> None:
-        """Move the viewer's slider to a picture of the stack, if the layer exists."""
+        """Move the viewer's slider to an image of the stack, if the layer exists."""
         layer, dims = self._layer, self._viewer.dims
         if layer is not None and layer in self._viewer.layers and dims.ndim > 2:
             dims.set_point(dims.ndim - 3, number)
@@ -287,7 +287,7 @@ class ExplorerResults(QWidget):
             [self.table],
             [self.save_button, self.open_button],
             [self.layers_button],
-            [self.picture_label],
+            [self.image_label],
             [self.preset_button],
         )
         fill_grid(self, rows)

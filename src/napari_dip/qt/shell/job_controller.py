@@ -42,7 +42,7 @@ class ResultTarget:
     name : str
         The name of the input layer.
     layer_attributes, input_layer_attributes : mapping
-        For pictures of the result's size and of the input's; see `copy_layer_attributes`.
+        For images of the result's size and of the input's; see `copy_layer_attributes`.
     get_source_layer : callable
         Returns the input layer, or None if it no longer exists.
     crop_preview_name : str

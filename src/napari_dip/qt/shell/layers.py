@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import ResultTarget
 
-#: Smallest ratio of a picture's range to the contrast limits of its source layer for which the
-#: picture gets these limits, so that both can be compared by eye. Noise widens the range of a layer
+#: Smallest ratio of an image's range to the contrast limits of its source layer for which the
+#: image gets these limits, so that both can be compared by eye. Noise widens the range of a layer
 #: less than that: an average of many shots fills 0.74 of the range of one shot or more, in all of
-#: 35 pairs (FMD BPAE, W2S). A scratch of 65535 over 460 counts leaves 0.006: a black picture.
+#: 35 pairs (FMD BPAE, W2S). A scratch of 65535 over 460 counts leaves 0.006: a black image.
 MIN_CONTRAST_FRACTION = 1 / 3
-#: The same ratio for a picture of a crop, which may be a dark one and is compared with the image
-#: around it. Below it, the picture fills less than 8 of 256 grey values and looks black.
+#: The same ratio for an image of a crop, which may be a dark one and is compared with the image
+#: around it. Below it, the image fills less than 8 of 256 grey values and looks black.
 MIN_CROP_CONTRAST_FRACTION = 1 / 32
-#: Largest number of pixels whose range is computed. Of a larger picture, which may be on disk, only
+#: Largest number of pixels whose range is computed. Of a larger image, which may be on disk, only
 #: every n-th pixel of the middle plane is read. 64 MB take some hundredths of a second.
 _MAX_SAMPLED_PIXELS = 2**24
 #: Key of `layer.metadata` under which this plugin stores the provenance of a layer.
@@ -55,7 +55,7 @@ _DERIVED_IMAGE_WARNINGS = {
 _RESTORED_IMAGE_WARNING = (
     "This is already a result of {title}: what noise is left in it cannot be told from structure"
 )
-#: Attributes that a picture takes over from its source layer.
+#: Attributes that an image takes over from its source layer.
 _COPIED_ATTRIBUTES = (
     "scale",
     "translate",
@@ -76,33 +76,33 @@ _COPIED_ATTRIBUTES = (
 )
 
 
-def compute_value_range(picture: npt.NDArray[Any]) -> tuple[float, float]:
-    """Return minimum and maximum of a picture without NaN; of a large one, of a sample."""
-    if picture.size > _MAX_SAMPLED_PIXELS:
-        plane = picture[tuple(count // 2 for count in picture.shape[:-2])]
+def compute_value_range(image: npt.NDArray[Any]) -> tuple[float, float]:
+    """Return minimum and maximum of an image without NaN; of a large one, of a sample."""
+    if image.size > _MAX_SAMPLED_PIXELS:
+        plane = image[tuple(count // 2 for count in image.shape[:-2])]
         step = ceil(sqrt(plane.size / _MAX_SAMPLED_PIXELS))
-        picture = plane[::step, ::step]
-    return float(np.fmin.reduce(picture, axis=None)), float(np.fmax.reduce(picture, axis=None))
+        image = plane[::step, ::step]
+    return float(np.fmin.reduce(image, axis=None)), float(np.fmax.reduce(image, axis=None))
 
 
 def adjust_contrast_limits(
     layer_attributes: Mapping[str, Any], value_range: tuple[float, float], *, part: bool = False
 ) -> dict[str, Any]:
-    """Set contrast limits for a picture that would be black between those of its source layer.
+    """Set contrast limits for an image that would be black between those of its source layer.
 
     Parameters
     ----------
     layer_attributes : mapping
         The attributes of the source layer, by `copy_layer_attributes`.
     value_range : (float, float)
-        Minimum and maximum of the picture.
+        Minimum and maximum of the image.
     part : bool
-        Whether the picture shows a crop of the layer.
+        Whether the image shows a crop of the layer.
 
     Returns
     -------
     dict
-        The attributes. They are unchanged if the picture fills enough of the limits, has a single
+        The attributes. They are unchanged if the image fills enough of the limits, has a single
         value, or is RGB, whose colour balance is compared with the layer's.
     """
     limits = layer_attributes.get("contrast_limits")
@@ -144,7 +144,7 @@ def describe_derived_image(layer: Layer) -> str:
 def add_provenance(
     layer_attributes: Mapping[str, Any], name: str, result: Restoration, shows: str = "result"
 ) -> dict[str, Any]:
-    """Return the metadata for a picture made from a layer: the layer's own and the provenance.
+    """Return the metadata for an image made from a layer: the layer's own and the provenance.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def add_provenance(
         The name of the layer.
     result : Restoration
     shows : str
-        What the picture shows: "result", or another output of the run.
+        What the image shows: "result", or another output of the run.
     """
     metadata = dict(layer_attributes.get("metadata", {}))
     inputs = metadata.get(METADATA_KEY, {}).get("inputs", {})
@@ -282,16 +282,16 @@ def copy_layer_attributes(
     plan: Plan | None = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments of `add_image` for a picture that is made from a layer.
+    """Return the arguments of `add_image` for an image that is made from a layer.
 
-    With an upscaling factor in the plan, both pictures cover the same area: the centre of pixel j
+    With an upscaling factor in the plan, both images cover the same area: the centre of pixel j
     is at (j + 0.5) / factor - 0.5 in pixels of the layer.
 
     Parameters
     ----------
     layer : Image
     plan : Plan, optional
-        The plan of the run that makes the picture.
+        The plan of the run that makes the image.
     inputs : mapping, optional
         The inputs of the run, by `napari_dip.qt.task.request.record_inputs`.
     """
@@ -362,15 +362,15 @@ def _add_learned_layer(
     viewer: napari.viewer.Viewer,
     name: str,
     layer_attributes: Mapping[str, Any],
-    picture: npt.NDArray[np.float32],
+    image: npt.NDArray[np.float32],
     metadata: Mapping[str, Any],
 ) -> None:
     """Add an extra output, such as an estimated PSF, with the pixel size of the result."""
-    scale = [1.0] * (picture.ndim - 2) + [*layer_attributes.get("scale", (1.0, 1.0))][-2:]
+    scale = [1.0] * (image.ndim - 2) + [*layer_attributes.get("scale", (1.0, 1.0))][-2:]
     units = layer_attributes.get("units")
     placement = {"scale": scale} | ({"units": units} if units and len(units) == len(scale) else {})
     provenance = {**metadata, METADATA_KEY: {**metadata[METADATA_KEY], "shows": "found"}}
-    viewer.add_image(picture, name=name, **placement, colormap="magma", metadata=provenance)
+    viewer.add_image(image, name=name, **placement, colormap="magma", metadata=provenance)
 
 
 class Preview:
@@ -393,59 +393,59 @@ class Preview:
         self._last_range = (inf, -inf)  # minimum and maximum so far
         self._limits: tuple[float, ...] | None = None
 
-    def show(self, picture: npt.NDArray[np.float32] | None) -> None:
-        """Show a picture in the layer, unless it is None or the user has removed the layer.
+    def show(self, image: npt.NDArray[np.float32] | None) -> None:
+        """Show an image in the layer, unless it is None or the user has removed the layer.
 
         Raises
         ------
         Exception
-            Any error of napari; later pictures are ignored then.
+            Any error of napari; later images are ignored then.
         """
-        if self._is_dismissed or picture is None:
+        if self._is_dismissed or image is None:
             return
         if self._layer is not None and self._layer not in self._viewer.layers:
             self._is_dismissed, self._layer = True, None
             return
         try:
-            self._show_picture(picture)
+            self._show_image(image)
         except Exception:
             self._is_dismissed = True
             raise
 
-    def _show_picture(self, picture: npt.NDArray[np.float32]) -> None:
-        attributes = self._update_attributes(picture)
+    def _show_image(self, image: npt.NDArray[np.float32]) -> None:
+        attributes = self._update_attributes(image)
         if self._layer is None:
-            self._layer = Image(picture, name=self._name, **attributes)
+            self._layer = Image(image, name=self._name, **attributes)
             with preserve_view(self._viewer):
                 self._viewer.add_layer(self._layer)
         else:
-            self._layer.data = picture
+            self._layer.data = image
             if tuple(self._layer.contrast_limits) != self._limits:  # the user has changed them
                 return
             self._layer.contrast_limits = attributes.get("contrast_limits", self._limits)
         self._limits = tuple(self._layer.contrast_limits)
 
-    def _update_attributes(self, picture: npt.NDArray[np.float32]) -> dict[str, Any]:
-        """Return layer attributes with limits for all pictures so far, which avoids flicker."""
-        low, high = compute_value_range(picture)
+    def _update_attributes(self, image: npt.NDArray[np.float32]) -> dict[str, Any]:
+        """Return layer attributes with limits for all images so far, which avoids flicker."""
+        low, high = compute_value_range(image)
         self._last_range = min(self._last_range[0], low), max(self._last_range[1], high)
         return adjust_contrast_limits(self._layer_attributes, self._last_range, part=self._is_part)
 
     @property
     def is_dismissed(self) -> bool:
-        """Whether pictures are ignored, for example because the user has removed the layer."""
+        """Whether images are ignored, for example because the user has removed the layer."""
         is_removed = self._layer is not None and self._layer not in self._viewer.layers
         return self._is_dismissed or is_removed
 
     def remove(self) -> None:
-        """Remove the layer; later pictures are ignored."""
+        """Remove the layer; later images are ignored."""
         layer, self._layer, self._is_dismissed = self._layer, None, True
         if layer is not None and layer in self._viewer.layers:
             with preserve_view(self._viewer):
                 self._viewer.layers.remove(layer)
 
     def show_result(
-        self, picture: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
+        self, image: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
     ) -> Image | None:
         """Turn the preview layer into the layer of the result.
 
@@ -461,31 +461,31 @@ class Preview:
         Raises
         ------
         Exception
-            Any error of napari. The layer is removed unless it has the picture already.
+            Any error of napari. The layer is removed unless it has the image already.
         """
         layer, layers = self._layer, self._viewer.layers
         if layer is None or not len(layers) or layers[-1] is not layer:
             return None
-        if layer.data.shape != picture.shape or layer.data.dtype != picture.dtype:
+        if layer.data.shape != image.shape or layer.data.dtype != image.dtype:
             return None
         self._layer, self._is_dismissed = None, True
         try:
-            _update_layer(layer, picture, name, layer_attributes)
+            _update_layer(layer, image, name, layer_attributes)
         except Exception:
-            if layer.data is not picture:  # else the layer shows the result already
+            if layer.data is not image:  # else the layer shows the result already
                 layers.remove(layer)
             raise
         return layer
 
 
 def _update_layer(
-    layer: Image, picture: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
+    layer: Image, image: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
 ) -> None:
-    """Make a layer equal to a new one with the given picture, name and attributes."""
+    """Make a layer equal to a new one with the given image, name and attributes."""
     layer.metadata = dict(
         layer_attributes["metadata"]
     )  # first: listeners must not take it for a preview
-    layer.data = picture
+    layer.data = image
     old_attributes = layer.as_layer_data_tuple()[1]
     for key, value in layer_attributes.items():
         if key in ("metadata", "rgb", "multiscale", "contrast_limits"):

@@ -146,11 +146,11 @@ class SuggestionMenu(QObject):
 
 
 def _add_line_button(
-    line: QLineEdit, picture: QStyle.StandardPixmap, text: str, pressed: Callable[[], object]
+    line: QLineEdit, image: QStyle.StandardPixmap, text: str, pressed: Callable[[], object]
 ) -> None:
     style = line.style()
     assert style is not None  # a widget of a running application has one
-    action = line.addAction(style.standardIcon(picture), QLineEdit.ActionPosition.TrailingPosition)
+    action = line.addAction(style.standardIcon(image), QLineEdit.ActionPosition.TrailingPosition)
     assert action is not None
     action.setToolTip(text)
     action.triggered.connect(lambda _=False: pressed())

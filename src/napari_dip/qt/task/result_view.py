@@ -66,7 +66,7 @@ class Profile(NamedTuple):
     distance : ndarray
         Distance from the beginning of the line, in world units.
     intensity : ndarray
-        Intensity, for RGB the mean; NaN outside of the picture.
+        Intensity, for RGB the mean; NaN outside of the image.
     """
 
     distance: npt.NDArray[np.float64]
@@ -370,7 +370,7 @@ class ResultView:
         self.comparison = Comparison(viewer)
         self.profile = ProfileSection(viewer)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
-        self.comparison.ended.connect(self._release_pictures)
+        self.comparison.ended.connect(self._release_images)
 
     def show(self, pending: PendingResult, layer: str) -> str:
         """Compare a new result with its input and add its extra layers; return a message."""
@@ -386,7 +386,7 @@ class ResultView:
         self.comparison.disconnect_viewer()
         self.profile.shut_down()
 
-    def _release_pictures(self) -> None:
+    def _release_images(self) -> None:
         """Release the result, whose extra layers can then no longer be added."""
         self._pending_result = None
 

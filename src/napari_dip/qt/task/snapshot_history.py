@@ -46,7 +46,7 @@ _RESULT_ONLY_KEYS = (
     "stop_code",
 )
 #: Memory for the snapshots of a run in bytes: a sixteenth of the 4 GB of small computers, or 244
-#: pictures of 512 x 512.
+#: images of 512 x 512.
 MAX_SNAPSHOT_BYTES = 256_000_000
 #: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
 MAX_SNAPSHOTS = 100
@@ -89,11 +89,11 @@ class SnapshotLayers:
         with preserve_view(viewer):
             attributes = adjust_contrast_limits(
                 target.layer_attributes,
-                compute_value_range(snapshot.picture),
+                compute_value_range(snapshot.image),
                 part=bool(target.crop_preview_name),
             )
             layer = viewer.add_image(
-                snapshot.picture.copy(), name=name, **{**attributes, "metadata": metadata}
+                snapshot.image.copy(), name=name, **{**attributes, "metadata": metadata}
             )
         self._snapshot_layers.append((ref(layer), snapshot))
         return str(layer.name)
@@ -145,14 +145,14 @@ def describe_snapshot(snapshot: Snapshot) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Snapshot:
-    """The picture of a run at one iteration.
+    """The image of a run at one iteration.
 
     Attributes
     ----------
-    picture : ndarray
+    image : ndarray
         As `Event.preview`.
     number : int
-        Number of earlier pictures of the run, including those that the buffer dropped.
+        Number of earlier images of the run, including those that the buffer dropped.
     iteration, iterations : int
         Iteration of the fit, and the planned number.
     unit, units : int
@@ -161,7 +161,7 @@ class Snapshot:
         Time since the start of the run.
     """
 
-    picture: npt.NDArray[np.float32]
+    image: npt.NDArray[np.float32]
     number: int
     iteration: int
     iterations: int
@@ -189,31 +189,31 @@ class SnapshotBuffer:
         self.max_bytes = max_bytes
         self._max_snapshots = max_snapshots
         self._stride = 1
-        self._picture_count = 0
+        self._image_count = 0
         self.snapshots: list[Snapshot] = []
 
     @property
     def bytes(self) -> int:
         """Memory of all snapshots."""
-        return sum(snapshot.picture.nbytes for snapshot in self.snapshots)
+        return sum(snapshot.image.nbytes for snapshot in self.snapshots)
 
     def add(self, event: Event) -> None:
-        """Add the picture of an event if it is new and its turn has come.
+        """Add the image of an event if it is new and its turn has come.
 
         Each time that the limit of number or memory is exceeded, every second snapshot is dropped,
-        and half as many pictures are added from then on. A picture larger than half the limit of
+        and half as many images are added from then on. An image larger than half the limit of
         memory is not added, since a history needs two.
         """
-        picture = event.preview
-        last_picture = self.snapshots[-1].picture if self.snapshots else None
-        if picture is None or picture is last_picture or 2 * picture.nbytes > self.max_bytes:
+        image = event.preview
+        last_image = self.snapshots[-1].image if self.snapshots else None
+        if image is None or image is last_image or 2 * image.nbytes > self.max_bytes:
             return
-        number, self._picture_count = self._picture_count, self._picture_count + 1
+        number, self._image_count = self._image_count, self._image_count + 1
         if number % self._stride:
             return
         names = ("iteration", "iterations", "unit", "units", "seconds")
         place = {name: getattr(event, name) for name in names}
-        self.snapshots.append(Snapshot(picture=picture, number=number, **place))
+        self.snapshots.append(Snapshot(image=image, number=number, **place))
         while len(self.snapshots) > self._max_snapshots or self.bytes > self.max_bytes:
             self._stride *= 2
             self.snapshots = [
@@ -277,7 +277,7 @@ class HistorySlider(QWidget):
         self._preview = Preview(self._viewer, request.target)
 
     def show_event(self, event: Event) -> None:
-        """Add the picture of an event, and show it unless a snapshot is shown.
+        """Add the image of an event, and show it unless a snapshot is shown.
 
         Raises
         ------
@@ -360,13 +360,13 @@ class HistorySlider(QWidget):
             return
         if selected is None:
             if self._is_running and self.snapshot_buffer.snapshots and self._preview is not None:
-                self._preview.show(self.snapshot_buffer.snapshots[-1].picture)
+                self._preview.show(self.snapshot_buffer.snapshots[-1].image)
             elif not self._is_running:
                 self._remove_preview()
             return
         if self._preview is None or self._preview.is_dismissed:
             self._preview = Preview(self._viewer, target)
-        self._preview.show(selected.picture)
+        self._preview.show(selected.image)
 
     def _show_message(self, entry: str = "") -> None:
         """Show a message, or else which snapshot is selected."""
@@ -382,9 +382,9 @@ class HistorySlider(QWidget):
             return
         buffer = self.snapshot_buffer
         count = len(buffer.snapshots)
-        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        images = "1 picture" if count == 1 else f"{count} pictures"
         memory = f"{format_bytes(buffer.bytes)} of at most {format_bytes(buffer.max_bytes)}"
-        self.message_label.setText(entry or f"{pictures} in {memory}")
+        self.message_label.setText(entry or f"{images} in {memory}")
 
     def _arrange(self) -> None:
         layout = QGridLayout(self)

@@ -26,7 +26,7 @@ from napari_dip.pipeline.machine import is_memory_error
 from napari_dip.pipeline.progress import FINISHED
 from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_picture
+from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOutcome
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
@@ -158,9 +158,7 @@ def _restore_and_save(
         if _resolve_folders(paths) != folders:
             raise FailedError("output-moved", path=paths.result.parent)
         may_replace = paths.result in replaceable and _is_unmodified_result(paths.result)
-        save_picture(
-            paths.result, result.image, plan.source, plan.result_scale, result, may_replace
-        )
+        save_image(paths.result, result.image, plan.source, plan.result_scale, result, may_replace)
     except Exception as failure:  # a full disk must not cost the result of a long run
         raise rescue_result(failure, paths.result, plan, result) from failure
     _save_extra_outputs(job, plan, data["image"], result, replaceable)
@@ -189,14 +187,12 @@ def _save_extra_outputs(
     for name in plan.recipe.task.spec.extra_outputs:
         path, learned_plane = job.paths.get_learned_path(name), result.learned[name]
         spec = make_plane_spec(source, learned_plane.shape)
-        save_picture(path, learned_plane, spec, spec.scale, result, path in replaceable)
-    pictures = (
+        save_image(path, learned_plane, spec, spec.scale, result, path in replaceable)
+    images = (
         item.make_memmap() if isinstance(item, MemoryMappedImage) else item
         for item in (image, result.image)
     )
-    left, right = (
-        _subsample_plane(select_middle_plane(picture, source.axes)) for picture in pictures
-    )
+    left, right = (_subsample_plane(select_middle_plane(whole, source.axes)) for whole in images)
     overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
     write_bytes(job.paths.picture, overview, overwrite=True)
 

@@ -111,11 +111,11 @@ def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
 
 def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
     row = _make_table_row(outcome)
-    picture = Html()
+    image = Html()
     if outcome.picture is not None:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
             path, byte_count = check_readable_file(outcome.picture)
-            picture = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else picture
+            image = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else image
     if outcome.refusal is not None:
         paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]
     else:
@@ -125,7 +125,7 @@ def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
         summary = f"{row['iterations']} iterations in {row['seconds']} s: {row['stop_reason']}."
         paragraphs = [summary, *paragraphs]
     name = make_elements("p", (row["file"], row["state"]))
-    return name, picture, make_elements("p", map(str, dict.fromkeys(paragraphs)))
+    return name, image, make_elements("p", map(str, dict.fromkeys(paragraphs)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 MAX_WORKER_DEATHS = 2
 #: Suffix of the crash counter of each shard, in the run folder.
 SHARD_COUNTER_SUFFIX = ".starts"
-#: Fields of an event and of its progress that are sent; the preview picture is not.
+#: Fields of an event and of its progress that are sent; the preview image is not.
 _EVENT_FIELDS = (
     *("message", "iteration", "iterations", "validation_loss", "best_iteration"),
     *("seconds", "unit", "units"),
@@ -242,19 +242,19 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
         state = "restored"
     done = state in ("restored", "kept")
     refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
-    result, picture = (job.paths.result, job.paths.picture) if done else (None, None)
+    result, image = (job.paths.result, job.paths.picture) if done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
         result=result,
-        picture=picture,
+        picture=image,
         refusal=refusal,
         record=answer["receipt"],
     )
 
 
 def serialise_event(event: Event) -> dict[str, Any]:
-    """Convert an event to plain types, without its picture."""
+    """Convert an event to plain types, without its image."""
     progress = {
         name: _make_portable_number(getattr(event.progress, name)) for name in _PROGRESS_FIELDS
     }

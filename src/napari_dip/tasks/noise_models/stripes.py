@@ -101,12 +101,12 @@ def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     return replace(problem, terms=(first, *other_terms))
 
 
-def _find_shared_offsets(pictures: Tensor, measured_mask: Tensor) -> Tensor | None:
+def _find_shared_offsets(images: Tensor, measured_mask: Tensor) -> Tensor | None:
     """Find offsets of one direction for all planes: (1, C, *grid), 1 along the lines, or None."""
     import numpy as np
     import torch
 
-    values = torch.where(measured_mask > 0, pictures, torch.nan)[0].cpu().numpy()
+    values = torch.where(measured_mask > 0, images, torch.nan)[0].cpu().numpy()
     planes = values.reshape(-1, *values.shape[-2:])
     selected = [entry for plane in planes if (entry := find_lines(plane)) is not None]
     if not selected:
@@ -123,7 +123,7 @@ def _find_shared_offsets(pictures: Tensor, measured_mask: Tensor) -> Tensor | No
         [np.zeros(side) if stripes is None else stripes.offsets for stripes in plane_offsets]
     )
     shape = (1, *values.shape[:-2], *((side, 1) if axis == -2 else (1, side)))
-    return torch.from_numpy(lines.reshape(shape).astype(np.float32)).to(pictures)
+    return torch.from_numpy(lines.reshape(shape).astype(np.float32)).to(images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,12 +309,12 @@ def _compute_step_trend(steps: FloatArray) -> FloatArray:
     return np.convolve(padded, window, mode="valid")
 
 
-def _infer_offsets(steps: FloatArray, variance: float, picture: float) -> FloatArray:
+def _infer_offsets(steps: FloatArray, variance: float, image: float) -> FloatArray:
     """Return the most likely offsets, for normal offsets and long-tailed steps of the image."""
     weight = np.ones_like(steps)
     offsets = np.zeros(len(steps) + 1)
     for _ in range(REWEIGHTING_ROUNDS):
-        precision = weight / picture
+        precision = weight / image
         diagonal = np.full(len(offsets), 1 / variance)
         diagonal[1:] += precision
         diagonal[:-1] += precision
@@ -323,7 +323,7 @@ def _infer_offsets(steps: FloatArray, variance: float, picture: float) -> FloatA
         right_side[:-1] -= precision * steps
         offsets = _solve_tridiagonal(-precision, diagonal, right_side)
         residual = steps - np.diff(offsets)
-        weight = 1 / (1 + residual**2 / (STEP_CLIP_SIGMAS**2 * picture))
+        weight = 1 / (1 + residual**2 / (STEP_CLIP_SIGMAS**2 * image))
     return offsets
 
 

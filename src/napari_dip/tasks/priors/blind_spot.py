@@ -209,13 +209,13 @@ def _make_camera_refinement(
     from napari_dip.engine.noise.oversampling import upscale_estimate
     from napari_dip.engine.refinement import filter_camera_noise
 
-    camera, picture = half_resolution.camera_noise, half_resolution.full_size_measurement
+    camera, image = half_resolution.camera_noise, half_resolution.full_size_measurement
     assert camera is not None
-    assert picture is not None
+    assert image is not None
 
     def refine(estimate: Estimate) -> Estimate:
-        guide = upscale_estimate(postprocess(estimate), tuple(picture.shape[2:])).mean
-        return filter_camera_noise(picture, camera, guide, CAMERA_GUIDE_WEIGHT)
+        guide = upscale_estimate(postprocess(estimate), tuple(image.shape[2:])).mean
+        return filter_camera_noise(image, camera, guide, CAMERA_GUIDE_WEIGHT)
 
     return refine
 

@@ -48,7 +48,7 @@ def build_recompression_prior(
         FillingResidualNetwork(net, input_channels, channels, 2, rng),
         fit_input.measurement,
         _make_compression(fit_input),
-        lambda picture: _to_grey_levels(fit_input, picture),
+        lambda image: _to_grey_levels(fit_input, image),
         lambda levels: _to_network_units(fit_input, levels),
         window=None if fit_input.window is None else (fit_input.window,) * 2,
     )
@@ -70,9 +70,9 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     from napari_dip.engine.problem import MIN_PREDICTION_VARIANCE, Identity, Problem, Term
 
     compression, measured = _make_compression(fit_input), fit_input.measurement
-    picture = _to_grey_levels(fit_input, measured)
+    image = _to_grey_levels(fit_input, measured)
     recompressed = _to_network_units(
-        fit_input, recompress(picture, compression, RECOMPRESSION_SHIFTS[0])
+        fit_input, recompress(image, compression, RECOMPRESSION_SHIFTS[0])
     )
     compression_error = max(
         float((recompressed - measured).square().mean()), MIN_PREDICTION_VARIANCE
@@ -81,7 +81,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
     variance_floor = NoiseVariance(
         gain=zero, intercept=zero, floor=zero + COMPRESSION_VARIANCE_FLOOR * compression_error
     )
-    block_numbers = number_blocks(picture, compression)
+    block_numbers = number_blocks(image, compression)
     draws = torch.rand(int(block_numbers.max()) + 1, generator=torch.Generator().manual_seed(0))
     block_mask = (draws.to(block_numbers.device)[block_numbers] < VALIDATION_BLOCK_FRACTION).to(
         measured
@@ -135,10 +135,10 @@ def _make_compression(fit_input: FitInput) -> JpegCompression:
     )
 
 
-def _to_grey_levels(fit_input: FitInput, picture: Tensor) -> Tensor:
+def _to_grey_levels(fit_input: FitInput, image: Tensor) -> Tensor:
     """Convert network units to 8-bit grey levels."""
     return (
-        (picture - fit_input.intensity_offset)
+        (image - fit_input.intensity_offset)
         / fit_input.intensity_scale
         * fit_input.extra_inputs["jpeg_levels"]
     )

@@ -105,7 +105,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         operator=operator,
         fidelity=beta_nll(variance_floor, interpolation_error),
         # by squared error, regardless of the predicted variance
-        likelihood=lambda estimate, picture: likelihood(type(estimate)(estimate.mean), picture),
+        likelihood=lambda estimate, image: likelihood(type(estimate)(estimate.mean), image),
         training_weight=fit_input.masks.measured * (1 - patch_mask),
         validation_mask=fit_input.masks.measured * patch_mask,
         refit_weight=fit_input.masks.measured,
@@ -147,8 +147,8 @@ def _measure_interpolation_error(fit_input: FitInput, resampling: Resampling) ->
 
     factors = resampling.stage_factors
     divisible = (slice(n // f * f) for n, f in zip(fit_input.grid, factors, strict=True))
-    picture = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
-    residual = picture - interpolate_cubic(resampling.coarser_by_stage(picture), factors)
+    image = _fill_holes(fit_input)[(slice(None), slice(None), *divisible)]
+    residual = image - interpolate_cubic(resampling.coarser_by_stage(image), factors)
     return max(float(residual.square().mean()), MIN_PREDICTION_VARIANCE)
 
 

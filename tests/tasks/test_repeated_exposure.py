@@ -11,11 +11,11 @@ import torch
 from skimage import data
 
 import napari_dip as dip
+from fit_inputs import make_fit_input_from, make_task_problem
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.errors import RefusedError
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.shared_settings import average_exposures, check_exposure_pixels
-from scenes import scene_of, seen_problem
 
 if TYPE_CHECKING:
     from napari_dip.tasks.base import FitInput
@@ -101,7 +101,7 @@ def scene() -> FitInput:
     intercept = torch.tensor([0.03, 0.01]).reshape(2, 1, 1, 1)
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., ::4, ::4] = 1
-    return scene_of(
+    return make_fit_input_from(
         measurement=measurement,
         noise=NoiseVariance(gain=0 * intercept, intercept=intercept, floor=0.1 * intercept),
         noise_level=0.1,
@@ -119,12 +119,12 @@ def test_the_mean_weighs_each_shot_by_its_noise() -> None:
 
 
 def test_with_fixed_noise_the_first_shot_drives_where_the_second_judges() -> None:
-    first, second = seen_problem(Denoise(prior="random-input"), scene()).terms
+    first, second = make_task_problem(Denoise(prior="random-input"), scene()).terms
     assert float(first.validation_mask.sum()) == 0
     assert float(first.training_weight.min()) == 1
     assert float((second.training_weight * second.validation_mask).sum()) == 0
     assert float(second.validation_mask.sum()) == 16
     noise = replace(scene().noise, variance=scene().noise.variance.select(0))
     single = replace(scene(), measurement=scene().measurement[:1], noise=noise)
-    (only,) = seen_problem(Denoise(prior="random-input"), single).terms
+    (only,) = make_task_problem(Denoise(prior="random-input"), single).terms
     assert float((only.training_weight * only.validation_mask).sum()) == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fit_inputs import make_task_plan
 from napari_dip.engine.control import Control
 from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageSpec
@@ -30,8 +31,7 @@ from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, Un
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.tasks import Denoise
 from napari_dip.tasks.shared_settings import MIN_JOINT_FRAMES, choose_planned_training
-from run_scene import drain, plan_for, shot
-from scenes import planned
+from small_runs import drain, plan_for, shot
 
 PLANE = ImageSpec(name="cells", shape=(64, 64), dtype="uint8", axes="YX")
 
@@ -93,23 +93,23 @@ def test_many_frames_share_one_network_and_a_person_has_the_last_word(
     count: int, wish: str, way: str
 ) -> None:
     task = Denoise(series_training=wish)  # type: ignore[arg-type]
-    assert choose_planned_training(planned(task, PLANE), "r2r", count) == way
+    assert choose_planned_training(make_task_plan(task, PLANE), "r2r", count) == way
 
 
 def test_tiles_share_one_network_only_where_that_is_sooner() -> None:
     few, many = (
-        choose_planned_training(planned(Denoise(), PLANE), "r2r", count, tiles=True)
+        choose_planned_training(make_task_plan(Denoise(), PLANE), "r2r", count, tiles=True)
         for count in (31, 32)
     )
     assert (few, many) == ("warm-start", "joint")
-    joint = planned(Denoise(series_training="joint"), PLANE)
+    joint = make_task_plan(Denoise(series_training="joint"), PLANE)
     assert choose_planned_training(joint, "r2r", 2, tiles=True) == "joint"
 
 
 def test_a_code_of_fixed_noise_is_never_shared() -> None:
-    joint = planned(Denoise(series_training="joint"), PLANE)
+    joint = make_task_plan(Denoise(series_training="joint"), PLANE)
     assert choose_planned_training(joint, "random-input", 96) == "warm-start"
-    compressed = planned(Denoise(series_training="joint", noise="jpeg"), PLANE)
+    compressed = make_task_plan(Denoise(series_training="joint", noise="jpeg"), PLANE)
     assert choose_planned_training(compressed, "recompression", 96) == "warm-start"
 
 
@@ -118,9 +118,9 @@ def test_a_long_movie_is_shown_more_noise_and_a_long_stack_hides_pixels() -> Non
         ImageSpec(name="a", shape=(MIN_JOINT_FRAMES, 24, 24), dtype="uint8", axes=axes)
         for axes in ("TYX", "ZYX")
     )
-    assert planned(Denoise(), long).prior_key == "r2r"
-    assert planned(Denoise(), deep).prior_key == "blind-spot"
-    assert planned(Denoise(series_training="warm-start"), long).prior_key == "blind-spot"
+    assert make_task_plan(Denoise(), long).prior_key == "r2r"
+    assert make_task_plan(Denoise(), deep).prior_key == "blind-spot"
+    assert make_task_plan(Denoise(series_training="warm-start"), long).prior_key == "blind-spot"
 
 
 def test_the_fit_to_all_and_its_trials_come_first_and_frames_then_take_no_iterations() -> None:

@@ -1,6 +1,6 @@
 """A batch by two real workers, one file of which ends every worker that begins it.
 
-    python cluster_scene.py RECIPE OUT IN...
+    python cluster_program.py RECIPE OUT IN...
 
 Prints what was seen as JSON. In a process of its own: workers read this file again, and the threads
 of dask end with it.

@@ -27,7 +27,7 @@ from napari_dip.pipeline.store.run_folder import (
     is_folder_locked,
     make_run_folder,
 )
-from run_scene import MACHINE, drain, plan_for, shot
+from small_runs import MACHINE, drain, plan_for, shot
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs recipes by each door of the program; the only module here that knows its inside.
+"""Runs recipes by each interface of the program; the only module here that knows its inside.
 
 Python is called by its public names, the command line as `python -m napari_dip`, and docks are
 found in the manifest. What remains of the inside stands in `_Dock`, and is all that has to follow
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Pixels = np.ndarray[Any, Any]
-    #: What a run gives, by name: "image", and where the door has them "uncertainty" and others.
+    #: What a run returns, by name: "image", and for some interfaces "uncertainty" and others.
     Outcome = dict[str, Pixels]
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the modules of the package lie, for programs that are started here.
 SOURCES = Path(dip.__file__).resolve().parents[1]
-#: Seconds that a run by any door may take before it counts as hanging.
+#: Seconds that a run by any interface may take before it counts as hanging.
 PATIENCE = 100.0
 #: The part of a picture that is tried on: rows and columns of a rectangle that is drawn.
 PART = (16, 56)
@@ -74,14 +74,14 @@ REVALUED: Mapping[tuple[str, str, object], str] = {
 }
 
 
-def run(recipe: Recipe, door: str) -> Outcome:
-    """Run a recipe by one of its doors, on one thread, in an empty folder of its own."""
+def run(recipe: Recipe, interface: str) -> Outcome:
+    """Run a recipe by one of its interfaces, on one thread, in an empty folder of its own."""
     with tempfile.TemporaryDirectory() as made, _one_thread():
         folder = Path(made)
         picture = MAKERS[recipe.picture]()
         named = picture.others.items()
         others = {RENAMED.get((recipe.task, name), name): one for name, one in named}
-        return DOORS[door](recipe, replace(picture, others=others), folder)
+        return INTERFACES[interface](recipe, replace(picture, others=others), folder)
 
 
 def settings_of(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -368,7 +368,7 @@ def _dock_of(task: str) -> Any:
     return getattr(import_module(module), name)
 
 
-DOORS: dict[str, Callable[[Recipe, Picture, Path], Outcome]] = {
+INTERFACES: dict[str, Callable[[Recipe, Picture, Path], Outcome]] = {
     "python": _python,
     "command": _command,
     "dock": _dock,

@@ -36,7 +36,7 @@ def restored(truth: torch.Tensor, seed: int) -> torch.Tensor:
 def before(truth: torch.Tensor, seen: float = 1.0) -> PreviousFrame:
     picture = restored(truth, 1)
     there = torch.full_like(picture[:, :1], seen)
-    return PreviousFrame(picture=picture, variance=torch.full_like(picture, DOUBT**2), valid=there)
+    return PreviousFrame(image=picture, variance=torch.full_like(picture, DOUBT**2), valid=there)
 
 
 def now(truth: torch.Tensor) -> Estimate:
@@ -77,7 +77,7 @@ def test_without_weight_nothing_changes_and_with_much_the_frame_before_comes_bac
     truth = torch.zeros(1, 1, 16, 16)
     torch.testing.assert_close(smooth_temporally(now(truth), before(truth), 0.0), now(truth))
     drawn = smooth_temporally(now(truth), before(truth), 1e6).mean
-    torch.testing.assert_close(drawn, before(truth).picture, atol=1e-3, rtol=0)
+    torch.testing.assert_close(drawn, before(truth).image, atol=1e-3, rtol=0)
 
 
 def test_two_pictures_of_one_network_are_not_claimed_to_be_surer_than_one() -> None:
@@ -96,7 +96,7 @@ def test_a_picture_that_does_not_know_its_doubt_is_left_to_the_penalty() -> None
 def test_the_penalty_lets_go_of_large_steps() -> None:
     truth = torch.zeros(1, 1, 1, 2)
     picture = torch.tensor([[[[0.5, 50.0]]]], requires_grad=True)
-    still = PreviousFrame(picture=truth, variance=truth + 1, valid=truth + 1)
+    still = PreviousFrame(image=truth, variance=truth + 1, valid=truth + 1)
     term = make_temporal_term(still, 1.0, 2.0, as_it_is)
     term.fidelity(Estimate(picture), term.measurement).sum().backward()
     assert picture.grad is not None
@@ -118,7 +118,7 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         refit_weight=ones,
     )
     still = make_temporal_term(
-        PreviousFrame(picture=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is
+        PreviousFrame(image=5 * ones, variance=ones, valid=ones), 1.0, 3.0, as_it_is
     )
     estimate = Estimate(0.3 * ones)
     alone, beside = (
@@ -133,9 +133,7 @@ def test_what_is_compared_is_the_picture_as_it_is_handed_over() -> None:
         return Estimate(estimate.mean[..., 2:-2, 2:-2])
 
     ones = torch.ones(1, 1, 4, 4)
-    term = make_temporal_term(
-        PreviousFrame(picture=ones, variance=ones, valid=ones), 1.0, 1.0, inner
-    )
+    term = make_temporal_term(PreviousFrame(image=ones, variance=ones, valid=ones), 1.0, 1.0, inner)
     picture = torch.full((1, 1, 8, 8), 9.0)
     picture[..., 2:-2, 2:-2] = 1.0
     loss = term.fidelity(term.operator.predict(Estimate(picture)), term.measurement)

@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute import tile_calibration as survey
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.scale.batch.records import RECORDS_FOLDER
-from run_scene import plan_for, shot
+from small_runs import plan_for, shot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.tasks import Task
 
 
-def scene_of(
+def make_fit_input_from(
     measurement: torch.Tensor,
     noise: NoiseVariance,
     validation_mask: torch.Tensor,
@@ -63,7 +63,7 @@ def scene_of(
     )
 
 
-def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
+def make_plain_fit_input(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     """White noise of variance 0.01 on (1, 1, *grid), every fifth pixel of a plane held out.
 
     Of a volume, those of every second plane.
@@ -73,7 +73,7 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     held_out[..., ::5, ::5] = 1
     if len(grid) > 2:
         held_out[:, :, 1::2] = 0
-    return scene_of(
+    return make_fit_input_from(
         torch.rand(1, 1, *grid, generator=torch.Generator().manual_seed(0)),
         NoiseVariance(gain=0 * ones, intercept=0.01 * ones, floor=1e-4 * ones),
         held_out,
@@ -83,22 +83,22 @@ def plain_scene(grid: tuple[int, ...], **others: torch.Tensor) -> FitInput:
     )
 
 
-def setup_of(task: Task, scene: FitInput, seed: int = 0) -> TaskSetup:
+def make_task_setup(task: Task, scene: FitInput, seed: int = 0) -> TaskSetup:
     """Set a fit up as a run does."""
     return task.setup(scene, torch.Generator().manual_seed(seed))
 
 
-def prior_of(task: Task, scene: FitInput, seed: int = 0) -> Any:
+def make_task_prior(task: Task, scene: FitInput, seed: int = 0) -> Any:
     """Make a task's prior as a fit does."""
-    return setup_of(task, scene, seed).prior
+    return make_task_setup(task, scene, seed).prior
 
 
-def seen_problem(task: Task, scene: FitInput) -> Any:
+def make_task_problem(task: Task, scene: FitInput) -> Any:
     """Make a task's problem as a fit does."""
-    return setup_of(task, scene).problem
+    return make_task_setup(task, scene).problem
 
 
-def planned(
+def make_task_plan(
     task: Task,
     source: ImageSpec,
     extra_headers: Mapping[str, ImageSpec] | None = None,
@@ -110,7 +110,7 @@ def planned(
     return plan
 
 
-def inspected(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | Refusal:
+def inspect_stack(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | Refusal:
     """Let a task inspect the pixels (N, C, *grid) of an image with its further inputs."""
     stack = np.asarray(stack, np.float32)
     axes = "TCZYX" if stack.ndim > 4 else "TCYX"
@@ -120,4 +120,4 @@ def inspected(task: Task, stack: Any, **extra_inputs: Any) -> Inspection | Refus
         for name, pixels in extra_inputs.items()
     }
     pixels = Pixels(source=source, image=stack, stack=stack, extra_inputs=extra_inputs)
-    return task.inspect(pixels, planned(task, source, headers))
+    return task.inspect(pixels, make_task_plan(task, source, headers))
