@@ -12,7 +12,7 @@ import torch
 from skimage import data
 
 import napari_dip as dip
-from fit_inputs import planned
+from fit_inputs import make_task_plan
 from napari_dip import explore
 from napari_dip.cli import main
 from napari_dip.errors import RefusedError
@@ -88,7 +88,7 @@ def test_another_network_makes_another_picture_from_the_same_seed(network):
 
 def test_depth_and_width_are_known_to_the_plan():
     usual, half, deep = (
-        choose_fit_config(recipe, planned(recipe.task, SPEC), SPEC)[0].widths
+        choose_fit_config(recipe, make_task_plan(recipe.task, SPEC), SPEC)[0].widths
         for recipe in (
             make_recipe("denoise", prior="random-input", architecture=one)
             for one in ("preset", "half-width", "depth-2")

@@ -27,7 +27,7 @@ def image():
     return np.ascontiguousarray(tifffile.imread(MITOCHONDRIA)[0, 20:148, 40:168])
 
 
-def planned(task, pixels, others=None, **settings):
+def make_task_plan(task, pixels, others=None, **settings):
     recipe = make_recipe(task, preset="fast", max_iterations=3, **settings)
     axes = {2: "YX", 3: "TYX"}[pixels.ndim]
     spec = ImageSpec(name="cells", shape=pixels.shape, dtype=pixels.dtype.name, axes=axes)
@@ -46,7 +46,7 @@ def tried(plan, region, **data):
 
 def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
     pixels = image[:64, :64].copy()
-    plan = planned("denoise", pixels)
+    plan = make_task_plan("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
     trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.image.tobytes() == whole.image.tobytes()
@@ -55,12 +55,12 @@ def test_a_trial_on_all_of_an_image_gives_the_pixels_of_a_run(image):
 def test_a_crop_preview_reckons_with_the_noise_of_the_whole_and_says_where_it_is(image):
     pixels = image.astype(np.float32)
     pixels[:, 64:] += np.random.default_rng(0).normal(0, 40, (128, 64)).astype(np.float32)
-    plan = planned("denoise", pixels)
+    plan = make_task_plan("denoise", pixels)
     whole = drain_generator(run(plan, {"image": pixels}), None)
     trial = tried(plan, CropRegion(spans=((0, 64), (0, 64))), image=pixels)
     assert trial.report["noise"] == whole.report["noise"]
     alone = drain_generator(
-        run(planned("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
+        run(make_task_plan("denoise", pixels[:64, :64]), {"image": pixels[:64, :64]}), None
     )
     assert alone.report["noise"] != whole.report["noise"]
     assert trial.image.shape == (64, 64)
@@ -72,7 +72,7 @@ def test_a_crop_preview_reckons_with_the_noise_of_the_whole_and_says_where_it_is
 def test_a_mask_is_cut_with_the_image_and_measured_pixels_come_back(image):
     mask = np.zeros(image.shape, np.uint8)
     mask[70:76, 70:90] = 1
-    plan = planned("inpaint", image, {"mask": mask})
+    plan = make_task_plan("inpaint", image, {"mask": mask})
     region = CropRegion(spans=((64, 128), (64, 128)))
     trial = tried(plan, region, image=image, mask=mask)
     there = mask[region.slices] == 0
@@ -85,7 +85,7 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
     noise = np.ones(image.shape)
     noise[70:80, 70:80] = 30
     maps = {"offset_map": ramp, "noise_map": noise}
-    plan = planned("denoise", image, maps)
+    plan = make_task_plan("denoise", image, maps)
     region = CropRegion(spans=((64, 128), (64, 128)))
     whole = drain_generator(run(plan, {"image": image, **maps}), None)
     trial = tried(plan, region, image=image, **maps)
@@ -96,7 +96,7 @@ def test_maps_of_the_camera_are_cut_with_the_image_and_mean_what_they_mean_for_t
 
 def test_of_a_movie_one_frame_is_tried(image):
     movie = np.stack([image, image[::-1]])
-    plan = planned("denoise", movie)
+    plan = make_task_plan("denoise", movie)
     region = make_crop_region(plan.source, plan.layout, (3.2, 10, 60.5, 300), (1, 50, 50))
     assert region.spans == ((1, 2), (0, 64), (8, 128))
     trial = tried(plan, region, image=movie)
@@ -104,6 +104,6 @@ def test_of_a_movie_one_frame_is_tried(image):
 
 
 def test_a_region_outside_of_the_image_is_refused_before_work_begins(image):
-    plan = planned("denoise", image)
+    plan = make_task_plan("denoise", image)
     region = make_crop_region(plan.source, plan.layout, (200, 200, 300, 300), (0, 0))
     assert isinstance(plan_crop_preview(plan, region, detect_machine()), Refusal)

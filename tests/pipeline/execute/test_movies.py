@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from fit_inputs import planned
+from fit_inputs import make_task_plan
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
@@ -181,7 +181,7 @@ def test_a_task_that_does_not_look_at_other_frames_is_shown_none(prior: str) -> 
     plan = plan_for(movie, "TYX")
     image = laid_out(movie)
     alone = Denoise(neighbouring_frames=False, temporal_smoothing=0)
-    changed_plan = replace(image.plan, task_plan=planned(alone, plan.source))
+    changed_plan = replace(image.plan, task_plan=make_task_plan(alone, plan.source))
     merge = ResultMerger(replace(image, plan=changed_plan))
     assert (
         NeighbourFrameProvider(merge).get_neighbour_frames(plan.units[1], prior)
