@@ -65,8 +65,10 @@ class Install(NamedTuple):
 def look_at(folder: Path) -> Install:
     """Load the package, and its manifest as napari does, from the install in `folder`."""
     libraries = sysconfig.get_path("purelib")
-    seen = json.loads(call(sys.executable, "-I", "-S", "-c", LOOK, folder, libraries, where=folder))
-    return Install(Path(seen["file"]).resolve().parent, seen["text"], seen["commands"])
+    record = json.loads(
+        call(sys.executable, "-I", "-S", "-c", LOOK, folder, libraries, where=folder)
+    )
+    return Install(Path(record["file"]).resolve().parent, record["text"], record["commands"])
 
 
 @pytest.fixture(scope="module")

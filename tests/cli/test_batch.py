@@ -166,6 +166,8 @@ def test_too_few_files_for_one_network_are_refused_with_what_to_do(series, capsy
     seven = [str(series / "in" / f"cell_{number}.tif") for number in range(7)]
     _, recipe, _, *rest = typed(series, "out", "--joint-training")
     assert main(["batch", recipe, *seven, *rest]) == 2
-    said = capsys.readouterr().err
-    assert "takes 8 of them or more, but only 7" in said and "--joint-training" in said
+    error_output = capsys.readouterr().err
+    assert (
+        "takes 8 of them or more, but only 7" in error_output and "--joint-training" in error_output
+    )
     assert not (series / "out").exists()

@@ -74,11 +74,11 @@ def test_a_wrong_value_is_told_by_the_option_that_was_typed(option, value, words
 @pytest.mark.parametrize("task", TASKS)
 def test_every_field_of_a_task_is_an_option_with_its_help(task, capsys):
     assert main([task, "--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
     names = [field.name for field in dataclasses.fields(TASKS[task])]
     for name in [*names, *RunSettings.model_fields]:
-        assert f"--{name.replace('_', '-')} " in shown
-    assert "True" not in shown and "False" not in shown
+        assert f"--{name.replace('_', '-')} " in output
+    assert "True" not in output and "False" not in output
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -87,23 +87,23 @@ def test_in_a_narrow_terminal_the_help_breaks_no_choice_and_begins_with_what_is_
 ):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([task, "--help"]) == 0
-    shown = capsys.readouterr().out
-    words = {word.rstrip(".") for word in re.split(r"[\s│|,]+", shown)}
+    output = capsys.readouterr().out
+    words = {word.rstrip(".") for word in re.split(r"[\s│|,]+", output)}
     for kind in (TASKS[task], RunSettings):
         for field in kind.__pydantic_fields__.values():
             for mark in field.metadata:
                 assert set(map(str, getattr(mark, "choices", None) or ())) <= words
-    named = re.findall(r"^│[ *]+--([a-z-]+)", shown, re.M)
+    named = re.findall(r"^│[ *]+--([a-z-]+)", output, re.M)
     assert named[:5] == ["output", "preset", "overwrite", "axes", "max-iterations"]
-    assert "Default: ." not in shown
+    assert "Default: ." not in output
 
 
 def test_the_list_of_commands_says_in_sentences_what_tasks_do(capsys):
     assert main(["--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    output = " ".join(capsys.readouterr().out.replace("│", " ").split())
     said = {name: summarise_task(task) for name, task in TASKS.items()}
     for name, words in said.items():
-        assert f"{name} {words}" in shown
+        assert f"{name} {words}" in output
         assert words[0].isupper() and words.endswith(".") and TASKS[name].spec.title not in words
 
 
@@ -120,9 +120,9 @@ def test_help_and_version_load_no_torch():
 
 def test_doctor_names_what_it_found_as_text_and_as_json(capsys):
     assert main(["doctor", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["is_usable"] and found["devices"][-1] == "cpu" and found["torch"]
-    assert bool(found["no_gpu_reason"]) == (found["devices"] == ["cpu"])
+    output = json.loads(capsys.readouterr().out)
+    assert output["is_usable"] and output["devices"][-1] == "cpu" and output["torch"]
+    assert bool(output["no_gpu_reason"]) == (output["devices"] == ["cpu"])
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     for word in ("PyTorch", "Devices", "Free memory", "napari", "Qt"):

@@ -115,10 +115,10 @@ def commanding(text: str) -> list[str]:
 def test_no_name_commands_the_terminal_or_marks_up_a_page(door, field, capsys):
     there = set(field.rglob("*"))
     assert main(list(door)) in (0, 1, 2)
-    said = capsys.readouterr()
-    assert said.out + said.err
-    assert commanding(said.out) == commanding(said.err) == []
-    assert "unexpected" not in said.err
+    output = capsys.readouterr()
+    assert output.out + output.err
+    assert commanding(output.out) == commanding(output.err) == []
+    assert "unexpected" not in output.err
     for path in set(field.rglob("*")) - there:
         if path.suffix in (".json", ".csv", ".html") and path.is_file():
             text = path.read_text(encoding="utf-8")
@@ -132,8 +132,8 @@ def test_a_name_that_is_no_unicode_stops_neither_a_run_nor_a_batch(field, capsys
     assert main(["denoise", name, "-o", f"out{name}", *SHORT, *report]) == 0
     assert main(["batch", f"{H}recipe.json", name, "-o", "done"]) == 0
     assert main(["batch", f"{H}recipe.json", name, "-o", "done", "--resume"]) == 0
-    said = capsys.readouterr()
-    assert commanding(said.out + said.err) == []
+    output = capsys.readouterr()
+    assert commanding(output.out + output.err) == []
     assert (field / "done" / name).exists()
 
 

@@ -21,9 +21,9 @@ def image(tmp_path):
 
 def test_it_prints_sentences_and_writes_nothing(tmp_path, image, capsys):
     assert main(["noise", image]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("Gain ") and "Read noise" in shown and "Offset" in shown
-    assert "pixels are hidden" in shown
+    output = capsys.readouterr().out
+    assert output.startswith("Gain ") and "Read noise" in output and "Offset" in output
+    assert "pixels are hidden" in output
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 
 
@@ -46,10 +46,10 @@ def test_a_run_says_what_its_result_is_worth(tmp_path, image, capsys):
     out, report = tmp_path / "out.tif", tmp_path / "report.json"
     line = ["denoise", image, "-o", str(out), "--preset", "fast", "--max-iterations", "20"]
     assert main([*line, "--report", str(report), "--device", "cpu"]) == 0
-    told = json.loads(report.read_text(encoding="utf-8"))["verdict"]
-    shown = capsys.readouterr().err
-    assert told["sentences"] and all(one in shown for one in told["sentences"])
-    assert "Mean intensity was kept within 0.5%." in told["sentences"]
+    record = json.loads(report.read_text(encoding="utf-8"))["verdict"]
+    error_output = capsys.readouterr().err
+    assert record["sentences"] and all(one in error_output for one in record["sentences"])
+    assert "Mean intensity was kept within 0.5%." in record["sentences"]
 
 
 def test_saturation_is_said_before_the_work_and_once(tmp_path, capsys):
@@ -57,9 +57,9 @@ def test_saturation_is_said_before_the_work_and_once(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "in.tif", pixels)
     line = ["denoise", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out.tif")]
     assert main([*line, "--max-iterations", "5", "--device", "cpu"]) == 0
-    shown = capsys.readouterr().err
-    assert shown.count("saturated") == 1
-    assert shown.index("saturated") < shown.index("Done")
+    error_output = capsys.readouterr().err
+    assert error_output.count("saturated") == 1
+    assert error_output.index("saturated") < error_output.index("Done")
 
 
 def test_frames_of_the_detector_tell_offset_and_gain(tmp_path, image, capsys):

@@ -40,13 +40,13 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["imagej", "plain", "ome.ome"])
 def test_the_text_from_a_result_is_that_from_the_report_of_its_run(kind, folder, capsys):
     assert main(["methods", str(folder / f"{kind}.tif")]) == 0
-    told = capsys.readouterr()
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert output.err == ""
     report = json.loads((folder / f"{kind}-report.json").read_text(encoding="utf-8"))
-    assert told.out == write_methods_section(report)
-    assert "Deep Image Prior" in told.out and "[1] Ulyanov" in told.out
+    assert output.out == write_methods_section(report)
+    assert "Deep Image Prior" in output.out and "[1] Ulyanov" in output.out
     assert main(["methods", str(folder / f"{kind}-report.json")]) == 0
-    assert capsys.readouterr().out == told.out
+    assert capsys.readouterr().out == output.out
 
 
 def test_methods_says_how_the_noise_was_modelled_and_where_its_figures_come_from(folder):
@@ -94,8 +94,8 @@ def test_what_tells_nothing_is_refused_in_words(name, content, words, tmp_path, 
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert main(["methods", str(tmp_path / name)]) == 2
-    said = capsys.readouterr()
-    assert words in said.err and said.out == "" and said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert words in output.err and output.out == "" and output.err.count("\n") == 1
 
 
 def test_reports_and_recipes_of_editors_that_put_a_mark_before_them_are_read(
@@ -118,8 +118,8 @@ def test_a_report_or_recipe_that_is_no_text_is_refused_in_words(content, folder,
     by_recipe = ["denoise", image, "-o", out, "--from-recipe", str(path)]
     for command in (["methods", str(path)], by_recipe):
         assert main(command) == 2
-        said = capsys.readouterr().err
-        assert "it is no text in UTF-8" in said and "codec" not in said
+        error_output = capsys.readouterr().err
+        assert "it is no text in UTF-8" in error_output and "codec" not in error_output
 
 
 def test_what_a_result_holds_is_the_same_whenever_it_is_made_again(folder, tmp_path):

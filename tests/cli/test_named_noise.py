@@ -29,9 +29,9 @@ def test_faulty_pixels_are_counted_in_the_report_and_named_in_the_recipe(tmp_pat
     where = ["-o", str(tmp_path / "out.tif"), "--report", str(report), "--recipe", str(recipe)]
     asked = ["denoise", saved(image, picture), "--noise", "salt-and-pepper"]
     assert main([*asked, *where, *FAST]) == 0
-    told = json.loads(report.read_text(encoding="utf-8"))
-    assert told["noise"]["model"] == "salt-and-pepper"
-    assert any(note.startswith("70 pixels (3.04%)") for note in told["notes"])
+    record = json.loads(report.read_text(encoding="utf-8"))
+    assert record["noise"]["model"] == "salt-and-pepper"
+    assert any(note.startswith("70 pixels (3.04%)") for note in record["notes"])
     assert "salt-and-pepper" in recipe.read_text(encoding="utf-8")
 
 
@@ -39,6 +39,6 @@ def test_speckle_below_zero_is_refused_and_nothing_is_written(tmp_path: Path, ca
     picture = np.random.default_rng(0).normal(0, 1, (32, 32)).astype(np.float32)
     image, out = saved(tmp_path / "in.tif", picture), tmp_path / "out.tif"
     assert main(["denoise", image, "--noise", "speckle", "-o", str(out), *FAST]) == 2
-    said = capsys.readouterr().err
-    assert f"{(picture < 0).sum()} of the 1024 pixels" in said
+    error_output = capsys.readouterr().err
+    assert f"{(picture < 0).sum()} of the 1024 pixels" in error_output
     assert not out.exists()

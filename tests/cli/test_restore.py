@@ -78,8 +78,8 @@ def test_options_win_over_the_recipe_they_stand_beside(noisy, tmp_path):
     options = ["--from-recipe", str(recipe), "--seed", "4", "--prior", "random-input", *FAST]
     argv = ["denoise", str(noisy), "-o", str(tmp_path / "o.tif"), "--recipe", str(written)]
     assert main([*argv, *options]) == 0
-    found = dip.recipe_from_json(written.read_text())
-    assert (found.run_settings.seed, found.run_settings.max_iterations, found.task.prior) == (
+    result = dip.recipe_from_json(written.read_text())
+    assert (result.run_settings.seed, result.run_settings.max_iterations, result.task.prior) == (
         4,
         10,
         "random-input",
@@ -110,8 +110,8 @@ def test_provenance_in_the_result_repeats_the_run(noisy, tmp_path):
     out = tmp_path / "out.tif"
     assert main(["denoise", str(noisy), "-o", str(out), *FAST]) == 0
     with tifffile.TiffFile(out) as file:
-        told = json.loads(file.imagej_metadata["Info"])
-    assert told["source"] == "in.tif" and told["recipe"]["max_iterations"] == 10
+        record = json.loads(file.imagej_metadata["Info"])
+    assert record["source"] == "in.tif" and record["recipe"]["max_iterations"] == 10
 
 
 def test_a_pipe_gets_plain_lines_with_iteration_loss_and_time(noisy, tmp_path):

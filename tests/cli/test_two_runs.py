@@ -119,9 +119,11 @@ def test_a_second_run_with_one_output_is_refused_while_the_first_lives(
         for path in (out, tmp_path / "link" / name):
             for options in ((), ("--overwrite",), ("--resume",)):
                 assert main(["denoise", str(noisy), "-o", str(path), *SHORT, *options]) == 2
-                said = capsys.readouterr().err
-                assert f"Another run is at work on '{path}' (process {process.pid} on" in said
-                assert "Wait for its end, or choose another name" in said
+                error_output = capsys.readouterr().err
+                assert (
+                    f"Another run is at work on '{path}' (process {process.pid} on" in error_output
+                )
+                assert "Wait for its end, or choose another name" in error_output
         report = ("--report", str(tmp_path / "r.json"))
         other = str(tmp_path / "other.tif")
         assert main(["denoise", str(noisy), "-o", other, *SHORT, *report]) == 0
@@ -164,8 +166,11 @@ def test_a_second_batch_into_one_folder_is_refused_while_the_first_lives(noisy, 
         until(process, "validation loss")
         for options in ([], ["--resume"]):
             assert main([*line, *options]) == 2
-            said = capsys.readouterr().err
-            assert "Another run is at work on" in said and f"(process {process.pid} on" in said
+            error_output = capsys.readouterr().err
+            assert (
+                "Another run is at work on" in error_output
+                and f"(process {process.pid} on" in error_output
+            )
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

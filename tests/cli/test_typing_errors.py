@@ -51,8 +51,8 @@ def folder(tmp_path, monkeypatch):
 def test_a_slip_is_answered_by_what_to_write_instead(line, words, folder, capsys):
     there = sorted(folder.iterdir())
     assert main(line.split()) == 2
-    said = capsys.readouterr()
-    assert words in said.err and said.err.count("\n") == 1 and said.out == ""
+    output = capsys.readouterr()
+    assert words in output.err and output.err.count("\n") == 1 and output.out == ""
     assert sorted(folder.iterdir()) == there
 
 

@@ -198,7 +198,7 @@ def test_whatever_goes_wrong_while_saving_the_picture_is_kept(noisy, tmp_path, m
     out, report = tmp_path / "out.tif", tmp_path / "report.json"
     argv = ["denoise", str(noisy), "-o", str(out), "--report", str(report), *SHORT]
     assert main(argv) == 1
-    said = capsys.readouterr().err
+    error_output = capsys.readouterr().err
     kept = tmp_path / "out.rescued.tif"
-    assert "nobody foresaw this" in said and str(kept) in said
+    assert "nobody foresaw this" in error_output and str(kept) in error_output
     assert tifffile.imread(kept).shape == (48, 40) and report.exists() and not out.exists()

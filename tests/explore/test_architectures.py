@@ -194,8 +194,11 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     assert energy == found.fits[3].energy.tolist()
     files = EXPERIMENTS["architectures"].files
     assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
-    told = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
-    assert told["best"] == found.best.architecture.name and told["designs"][3]["optimiser"] == "sgd"
+    record = json.loads((tmp_path / "out" / "architectures.json").read_text(encoding="utf-8"))
+    assert (
+        record["best"] == found.best.architecture.name
+        and record["designs"][3]["optimiser"] == "sgd"
+    )
     text = page.read_text(encoding="utf-8")
     assert f"{found.best.validation_error:.4f}" in text and f"{found.fits[1].impedance:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
@@ -207,9 +210,9 @@ def test_the_command_compares_what_is_named_and_says_which_suits(tmp_path, capsy
     assert main([*line, "--only", "magic"]) == 2
     assert "magic" in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main([*line, "--only", "depth-1", "--max-iterations", "3", "--device", "cpu"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out.strip() == str(tmp_path / "out" / "architectures.html")
-    assert "suits this image" in shown.err
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / "out" / "architectures.html")
+    assert "suits this image" in output.err
     assert len(read(tmp_path / "out" / "curves.csv")) == 6
 
 

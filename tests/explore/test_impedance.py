@@ -92,8 +92,8 @@ def test_the_table_holds_the_numbers_of_the_run_and_the_page_needs_nothing_else(
         assert [float(row[name]) for row in rows] == curve.tolist()
     files = EXPERIMENTS["impedance"].files
     assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
-    told = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
-    assert told["score"] == found.score and told["recipe"]["max_iterations"] == 20
+    record = json.loads((tmp_path / "out" / "impedance.json").read_text(encoding="utf-8"))
+    assert record["score"] == found.score and record["recipe"]["max_iterations"] == 20
     text = page.read_text(encoding="utf-8")
     assert f"{found.score:.3f}" in text and f"{found.get_energies(10)['noise']:.3f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)
@@ -113,9 +113,9 @@ def test_the_command_writes_a_folder_and_prints_its_page(tmp_path, capsys):
     tifffile.imwrite(tmp_path / "in.tif", small(24))
     line = ["explore", "impedance", str(tmp_path / "in.tif"), "-o", str(tmp_path / "out")]
     assert main([*line, "--max-iterations", "3", "--device", "cpu"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out.strip() == str(tmp_path / "out" / "impedance.html")
-    assert "Impedance score" in shown.err
+    output = capsys.readouterr()
+    assert output.out.strip() == str(tmp_path / "out" / "impedance.html")
+    assert "Impedance score" in output.err
     assert main(line) == 2  # there already
     assert "already exists" in capsys.readouterr().err
 

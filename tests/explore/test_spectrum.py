@@ -141,8 +141,8 @@ def test_the_tables_hold_the_numbers_of_the_run_and_the_page_needs_nothing_else(
     assert [float(row["iteration_30"]) for row in power] == found.power["30"].tolist()
     files = EXPERIMENTS["spectrum"].files
     assert {one.name for one in page.parent.iterdir()} == set(files) and page.name == files[0]
-    told = json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))
-    assert told["held_out_stop"]["best_iteration"] == found.validation_stop.best_iteration
+    record = json.loads((tmp_path / "out" / "spectrum.json").read_text(encoding="utf-8"))
+    assert record["held_out_stop"]["best_iteration"] == found.validation_stop.best_iteration
     text = page.read_text(encoding="utf-8")
     assert f"{found.psnr.max():.2f} dB" in text and f"{found.correspondence[-1, 4]:.2f}" in text
     assert not re.search(r"(?i)(src|href)\s*=\s*[\"'](?!data:)|https?:|<script|<link|@import", text)

@@ -52,13 +52,13 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="a few trials of each part")
     parser.add_argument("--again", action="store_true", help="forget what was done before")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out")
-    wish = parser.parse_args()
+    arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    rows = [row for part in wish.only or PARTS for row in _part(part, wish)]
+    rows = [row for part in arguments.only or PARTS for row in _part(part, arguments)]
     failed = [row for row in rows if not row["ok"]]
-    if not wish.small:
-        _write(wish.out, wish.only)
+    if not arguments.small:
+        _write(arguments.out, arguments.only)
     _print_ends(rows)
     for row in failed:
         print(f"FAILED {row['part']}: {row['trial']}: {row['seen']}")

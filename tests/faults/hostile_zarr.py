@@ -33,9 +33,9 @@ def said(place: str, change: Callable[[Any], object]) -> Callable[[Path, Path], 
     """Let a file of metadata say something else."""
 
     def spoil(whole: Path, outside: Path) -> None:
-        told = json.loads((whole / place).read_text(encoding="utf-8"))
-        change(told)
-        (whole / place).write_text(json.dumps(told), encoding="utf-8")
+        record = json.loads((whole / place).read_text(encoding="utf-8"))
+        change(record)
+        (whole / place).write_text(json.dumps(record), encoding="utf-8")
 
     return spoil
 

@@ -49,11 +49,11 @@ def _apart(runs: int, kind: str) -> Seen:
     )
     if done.returncode:
         return bad(done.stderr[-600:])
-    found = json.loads(done.stdout.splitlines()[-1])
-    grown = found["bytes"]
-    seen = f"{grown / 1e6:+.1f} MB, threads {found['threads']:+}, handles {found['handles']:+}"
-    steady = grown <= MOST_BYTES and found["threads"] <= 0 and found["handles"] <= 0
-    return (good if steady else bad)(seen, kind=f"steady, {kind}", count=runs, **found)
+    output = json.loads(done.stdout.splitlines()[-1])
+    grown = output["bytes"]
+    seen = f"{grown / 1e6:+.1f} MB, threads {output['threads']:+}, handles {output['handles']:+}"
+    steady = grown <= MOST_BYTES and output["threads"] <= 0 and output["handles"] <= 0
+    return (good if steady else bad)(seen, kind=f"steady, {kind}", count=runs, **output)
 
 
 def main(runs: int, kind: str) -> None:

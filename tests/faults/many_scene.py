@@ -102,8 +102,8 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def codes(folder: Path) -> dict[str, str]:
     """Codes of all refusals, from the list and from receipts."""
-    words = json.loads((folder / "batch.json").read_text("utf-8"))["refused"]
-    codes = {Path(one["source"]).stem: one["code"] for one in words}
+    record = json.loads((folder / "batch.json").read_text("utf-8"))["refused"]
+    codes = {Path(one["source"]).stem: one["code"] for one in record}
     for receipt in folder.glob("records/*.json"):
         if (no := json.loads(receipt.read_text("utf-8"))["refusal"]) is not None:
             codes[receipt.name.partition(".")[0]] = no["code"]

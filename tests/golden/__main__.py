@@ -30,14 +30,16 @@ def main() -> int:
     parser.add_argument(
         "--match", action="append", help="check or freeze only recipes that begin so"
     )
-    wish = parser.parse_args()
-    if (wish.freeze or wish.add) and (wish.check or wish.freeze == wish.add):
+    arguments = parser.parse_args()
+    if (arguments.freeze or arguments.add) and (
+        arguments.check or arguments.freeze == arguments.add
+    ):
         parser.error("--freeze and --add take no other option")
-    if wish.add and wish.match:
+    if arguments.add and arguments.match:
         parser.error("--add writes all recipes")
     with tempfile.TemporaryDirectory() as home:
         _settle(Path(home))
-        return _go(freeze=wish.freeze, add=wish.add, match=tuple(wish.match or ()))
+        return _go(freeze=arguments.freeze, add=arguments.add, match=tuple(arguments.match or ()))
 
 
 def _settle(home: Path) -> None:

@@ -143,9 +143,9 @@ def _series(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
 
 def _in_a_batch(recipe: Recipe, picture: Picture, folder: Path, **how: Any) -> Outcome:
     """Restore files in this process."""
-    wish = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
+    result = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
     names = _folder_of_files(picture, folder)
-    dip.batch(wish, folder / "in", folder / "out", axes=picture.axes, threads=1, **how)
+    dip.batch(result, folder / "in", folder / "out", axes=picture.axes, threads=1, **how)
     return _results_of(folder / "out", names)
 
 
@@ -206,8 +206,8 @@ def _kept(folder: Path, known: set[Path]) -> bool:
 
 def _workers(recipe: Recipe, picture: Picture, folder: Path) -> Outcome:
     """Restore files by two processes side by side."""
-    wish = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
-    (folder / "recipe.json").write_text(wish.to_json(), encoding="utf-8")
+    result = dip.make_recipe(recipe.task, **settings_of(recipe, folder))
+    (folder / "recipe.json").write_text(result.to_json(), encoding="utf-8")
     names = _folder_of_files(picture, folder)
     command = ["batch", str(folder / "recipe.json"), str(folder / "in"), "-o", str(folder / "out")]
     command += ["--axes", picture.axes, "--workers", "2", "--threads", "1", "--quiet"]
@@ -338,10 +338,10 @@ class _Dock:
         while self._dock.is_busy and time.monotonic() < end:
             _application().processEvents()
             time.sleep(0.002)
-        made = [one for one in self.viewer.layers if one not in before and _is_result(one)]
-        if self._dock.is_busy or len(made) != 1:
+        layer = [one for one in self.viewer.layers if one not in before and _is_result(one)]
+        if self._dock.is_busy or len(layer) != 1:
             raise RuntimeError(f"the dock said: {self._dock.run_bar.message_label.text()}")
-        return np.asarray(made[0].data)
+        return np.asarray(layer[0].data)
 
     def close(self) -> None:
         if self._dock.is_busy:

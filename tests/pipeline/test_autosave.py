@@ -122,10 +122,10 @@ def test_pixels_beyond_the_bound_are_not_copied_and_the_run_ends_all_the_same(
 def test_what_names_files_elsewhere_or_is_no_run_is_not_offered(tmp_path):
     cut_off(place_in(tmp_path))
     (one,) = find_interrupted_runs(tmp_path, "denoise")
-    told = json.loads((one.folder / RUN_MANIFEST_FILE).read_text())
+    record = json.loads((one.folder / RUN_MANIFEST_FILE).read_text())
     for wrong in ("../image.npy", "/etc/passwd", 3):
-        told["inputs"]["image"]["file"] = wrong
-        (one.folder / RUN_MANIFEST_FILE).write_text(json.dumps(told))
+        record["inputs"]["image"]["file"] = wrong
+        (one.folder / RUN_MANIFEST_FILE).write_text(json.dumps(record))
         assert find_interrupted_runs(tmp_path, "denoise") == ()
     for text in ("[" * 100_000, "{}", '{"schema": 99}', "\0"):
         (one.folder / RUN_MANIFEST_FILE).write_text(text)

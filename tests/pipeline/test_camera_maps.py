@@ -76,14 +76,14 @@ def test_gain_errors_are_as_large_as_said_and_smaller_in_the_map(
 
 def test_pixels_alike_in_gain_get_the_same_gain(camera: Camera) -> None:
     even = Camera(camera.offset, np.full_like(camera.gain, 2.0), camera.noise)
-    made = dip.camera_maps(even.frames(0), [even.frames(light) for light in LIGHTS])
-    assert made.gain.std() < 0.3 * made.raw_gain.std()
+    result = dip.camera_maps(even.frames(0), [even.frames(light) for light in LIGHTS])
+    assert result.gain.std() < 0.3 * result.raw_gain.std()
 
 
 def test_a_flickering_lamp_is_no_noise(camera: Camera, found: dip.CameraReport) -> None:
     flats = [camera.frames(light, flicker=0.05) for light in LIGHTS]
-    made = dip.camera_maps(camera.frames(0), flats)
-    assert made.camera_gain == pytest.approx(found.camera_gain, rel=0.03)
+    result = dip.camera_maps(camera.frames(0), flats)
+    assert result.camera_gain == pytest.approx(found.camera_gain, rel=0.03)
 
 
 def test_few_dark_frames_are_said_to_be_uncertain(camera: Camera, found: dip.CameraReport) -> None:

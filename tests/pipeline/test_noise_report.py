@@ -90,10 +90,10 @@ def test_an_image_that_cannot_tell_says_so():
 
 def test_channels_are_measured_one_by_one_and_a_constant_one_left_out(camera_shot):
     pair = np.stack([camera_shot, 3 * camera_shot, np.full_like(camera_shot, 7)])
-    found = dip.measure_noise(pair, axes="CYX")
-    assert len(found.channels) == 2
-    assert found.channels[1].gain == pytest.approx(3 * found.channels[0].gain, rel=0.1)
-    assert found.sentences[0].startswith("Channel 1: ")
+    estimate = dip.measure_noise(pair, axes="CYX")
+    assert len(estimate.channels) == 2
+    assert estimate.channels[1].gain == pytest.approx(3 * estimate.channels[0].gain, rel=0.1)
+    assert estimate.sentences[0].startswith("Channel 1: ")
 
 
 def test_saturated_pixels_are_told(camera_shot):
@@ -175,17 +175,17 @@ def test_background_light_is_not_said_to_be_the_offset(camera_shot):
     lit = camera_shot.copy()
     light = np.random.default_rng(1).poisson(60, (128, 384))
     lit[:128] = np.rint(OFFSET + GAIN * light + np.random.default_rng(2).normal(0, 6, (128, 384)))
-    found = dip.measure_noise(lit)
-    (one,) = found.channels
+    estimate = dip.measure_noise(lit)
+    (one,) = estimate.channels
     assert one.offset > OFFSET + 50  # as far as a picture can tell
-    assert "both are less if some did" in found.sentences[1]
+    assert "both are less if some did" in estimate.sentences[1]
 
 
 def test_dark_frames_tell_offset_and_read_noise_without_an_if(camera_shot):
     dark = np.rint(np.random.default_rng(1).normal(OFFSET, READ_NOISE, (4, 64, 64)))
-    found = dip.measure_noise(camera_shot, dark=dark.astype(np.uint16))
-    assert "if some did" not in found.sentences[1]
-    assert "offset is 99.9" in found.sentences[1]
+    estimate = dip.measure_noise(camera_shot, dark=dark.astype(np.uint16))
+    assert "if some did" not in estimate.sentences[1]
+    assert "offset is 99.9" in estimate.sentences[1]
 
 
 def test_the_command_gives_no_gain_where_the_image_cannot_tell(tmp_path, capsys):

@@ -149,12 +149,13 @@ def test_old_options_are_taken_and_not_shown(tmp_path: Path, capsys: Any) -> Non
     line += ["--max-iterations", "2", "--device", "cpu", "--prior", "recorrupted"]
     line += ["--no-neighbours", "--steadiness", "2", "--sharing", "in-turn"]
     assert main(line) == 0
-    said = capsys.readouterr().err
+    error_output = capsys.readouterr().err
     assert (
-        said.count("is called") == 5 and "'steadiness' is called 'temporal_smoothing' now" in said
+        error_output.count("is called") == 5
+        and "'steadiness' is called 'temporal_smoothing' now" in error_output
     )
-    found = json.loads((tmp_path / "recipe.json").read_text())
-    assert found["settings"] == NEW
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert record["settings"] == NEW
     assert main(["denoise", "--help"]) == 0
     assert main(["batch", "--help"]) == 0
     helped = capsys.readouterr().out
@@ -224,10 +225,10 @@ def test_a_batch_that_was_begun_before_is_resumed(tmp_path: Path) -> None:
     before = (out / "in.tif").read_bytes()
     (out / "records").rename(out / "receipts")
     for path in (out / "batch.json", out / "receipts" / "in.tif.json"):
-        told = json.loads(path.read_text())
-        if told.get("report"):
-            told["report"] = aged(told["report"])
-        path.write_text(json.dumps({**told, "recipe": OLD}))
+        record = json.loads(path.read_text())
+        if record.get("report"):
+            record["report"] = aged(record["report"])
+        path.write_text(json.dumps({**record, "recipe": OLD}))
     done = dip.batch(recipe, tmp_path / "in.tif", out, resume=True)
     assert [one.state for one in done.outcomes] == ["kept"]
     assert (out / "in.tif").read_bytes() == before and not (out / "records").exists()

@@ -295,8 +295,10 @@ def test_one_psf_serves_all_files_and_counts_as_their_input(whole, tmp_path):
 
 def test_what_a_killed_program_left_half_written_is_cleared_away(done):
     code = "from napari_dip.io.atomic import make_temporary_name; print(make_temporary_name())"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    old, new = (done / "out" / name for name in (told.stdout.strip(), make_temporary_name()))
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    old, new = (done / "out" / name for name in (process.stdout.strip(), make_temporary_name()))
     for part in (old, new):
         part.write_text("half of a picture")
         os.utime(part, (1, 1))

@@ -171,8 +171,8 @@ def test_image_and_psf_come_back(blur: str) -> None:
     assert psf.dtype == np.float32
     assert psf.min() >= 0
     assert psf.sum() == pytest.approx(1, abs=1e-5)
-    told = [note for note in answer.report["notes"] if "blur found" in note]
-    assert len(told) == (blur != "free")
+    notes = [note for note in answer.report["notes"] if "blur found" in note]
+    assert len(notes) == (blur != "free")
 
 
 def test_restarts_give_one_psf_and_separate_channels_one_each() -> None:

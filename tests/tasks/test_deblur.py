@@ -150,9 +150,9 @@ def test_what_was_done_to_the_psf_is_told() -> None:
     psf = np.zeros((6, 9))
     psf[1:4, 5:8] = 1
     result = dip.deblur(sharp(24, 24), psf, max_iterations=2, **FAST)
-    told = " ".join(result.report["notes"])
-    assert "even number" in told
-    assert "centred" in told
+    notes = " ".join(result.report["notes"])
+    assert "even number" in notes
+    assert "centred" in notes
 
 
 def test_a_psf_that_is_a_single_number_is_refused_as_one() -> None:

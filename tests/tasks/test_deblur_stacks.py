@@ -171,8 +171,8 @@ def test_a_psf_is_computed_with_the_distance_of_planes(model) -> None:
     settings = {**WIDEFIELD, "model": model, "z_step": 600.0, "max_iterations": 2}
     result = dip.deblur(cells(), **settings, **FAST)
     assert result.image.shape == (8, 24, 24)
-    told = " ".join(result.report["notes"])
-    assert "200 × 200 nm in planes 600 nm apart" in told
+    notes = " ".join(result.report["notes"])
+    assert "200 × 200 nm in planes 600 nm apart" in notes
     # of a frame of 24 pixels, a wide PSF leaves open what light came from beyond it
     assert float(result.image.mean()) == pytest.approx(float(cells().mean()), rel=0.15)
 

@@ -256,9 +256,9 @@ def test_a_picture_of_weak_noise_is_restored_with_hidden_pixels() -> None:
     rng = np.random.default_rng(0)
     image = (900 * np.sin(x / 20) * np.cos(y / 25) + rng.normal(0, 8, x.shape)).astype(np.float32)
     quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
-    told = dip.denoise(image, **quick).report["prior"]
-    assert told["chosen"] == "blind-spot"
-    assert "weak" in told["why"]
+    result = dip.denoise(image, **quick).report["prior"]
+    assert result["chosen"] == "blind-spot"
+    assert "weak" in result["why"]
 
 
 def test_an_image_that_does_not_tell_its_noise_is_restored_with_hidden_pixels() -> None:

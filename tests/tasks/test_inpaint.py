@@ -130,9 +130,9 @@ def test_nan_pixels_are_holes_with_and_without_a_mask() -> None:
     ],
 )
 def test_the_holes_choose_the_prior(holes: np.ndarray, prior: str, word: str) -> None:
-    found = inspect_stack(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
-    assert found.prior_key == prior
-    assert word in found.prior_reason
+    inspection = inspect_stack(Inpaint(), np.where(holes, np.nan, 1.0)[None, None])
+    assert inspection.prior_key == prior
+    assert word in inspection.prior_reason
 
 
 def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
@@ -143,8 +143,8 @@ def test_the_image_as_the_users_choice_minds_the_shape_of_the_holes() -> None:
 
 def test_the_users_prior_is_never_replaced() -> None:
     task = Inpaint(prior="random-input")
-    found = inspect_stack(task, np.where(square(40), np.nan, 1.0)[None, None])
-    assert found.prior_key == "random-input"
+    inspection = inspect_stack(task, np.where(square(40), np.nan, 1.0)[None, None])
+    assert inspection.prior_key == "random-input"
 
 
 def test_scattered_pixels_are_told_from_shapes_at_any_share() -> None:

@@ -74,8 +74,8 @@ def test_the_report_says_which_layer_of_which_file_and_that_no_pixel_was_fitted(
 def test_the_mean_of_the_image_is_not_handed_over(network):
     # black and white told wrongly: the same activations then belong to another brightness
     settings = {**EXPECTS, **SMALL, "max_iterations": 25, "black": 0, "white": 2000}
-    found = dip.invert_features(coins(), network, "features.5", **settings).image
-    assert abs(found.mean() - coins().mean()) > 100
+    result = dip.invert_features(coins(), network, "features.5", **settings).image
+    assert abs(result.mean() - coins().mean()) > 100
 
 
 @pytest.mark.parametrize(

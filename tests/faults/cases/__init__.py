@@ -293,8 +293,8 @@ def refused(call: Callable[[], object], *patterns: str) -> None:
         answer = call()
     except dip.RefusedError as no:
         for pattern in patterns:
-            found = re.search(pattern, no.refusal.message, re.IGNORECASE)
-            check(found, f"no '{pattern}' in: {no.refusal.message}", End.UNCLEAR)
+            message = re.search(pattern, no.refusal.message, re.IGNORECASE)
+            check(message, f"no '{pattern}' in: {no.refusal.message}", End.UNCLEAR)
         jargon = JARGON.search(no.refusal.message)
         check(not jargon, f"'{jargon and jargon[0]}' in: {no.refusal.message}", End.UNCLEAR)
         check(no.refusal.sentence.strip() and no.refusal.remedy.strip(), "no words", End.UNCLEAR)

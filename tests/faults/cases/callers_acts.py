@@ -33,10 +33,10 @@ def called(code: str, folder: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "user.py"], env=environment(), capture_output=True, text=True, timeout=80
     )
-    said = f"exit {ended.returncode}: {ended.stderr}{ended.stdout}"[-700:]
-    check("AssertionError" not in ended.stderr, said)
-    check("Traceback" not in ended.stderr, said, End.TRACEBACK)
-    check(ended.returncode == 0 and ended.stdout.strip().endswith("well"), said)
+    output = f"exit {ended.returncode}: {ended.stderr}{ended.stdout}"[-700:]
+    check("AssertionError" not in ended.stderr, output)
+    check("Traceback" not in ended.stderr, output, End.TRACEBACK)
+    check(ended.returncode == 0 and ended.stdout.strip().endswith("well"), output)
 
 
 def warned(flag: str, folder: Path) -> None:

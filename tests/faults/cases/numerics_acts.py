@@ -227,9 +227,9 @@ def psf_moved(_: Path) -> None:
         for x in range(-3, 4)
     ]
     _, down, across = max(shifts)
-    said = " ".join(result.report["notes"])
+    notes = " ".join(result.report["notes"])
     moved = abs(down) + abs(across) > 1
-    check(not moved or "PSF" in said, f"moved by {down}, {across} pixels: {said}")
+    check(not moved or "PSF" in notes, f"moved by {down}, {across} pixels: {notes}")
 
 
 def guide_units(factor: float, offset: float, kind: str, _: Path) -> None:

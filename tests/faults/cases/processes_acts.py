@@ -216,10 +216,14 @@ def reader_gone(folder: Path) -> None:
     assert child.stdout is not None
     child.stdout.close()
     assert child.stderr is not None
-    said = child.stderr.read().decode()
+    error_output = child.stderr.read().decode()
     child.wait()
     check((folder / "out.tif").exists(), "no result")
-    check("Traceback" not in said and "Exception ignored" not in said, said[-500:], End.TRACEBACK)
+    check(
+        "Traceback" not in error_output and "Exception ignored" not in error_output,
+        error_output[-500:],
+        End.TRACEBACK,
+    )
 
 
 def errors_reader_gone(folder: Path) -> None:

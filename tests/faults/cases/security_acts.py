@@ -73,9 +73,9 @@ def shown(make: Callable[[Path], list[str]], folder: Path) -> None:
 def in_zarr(change: Callable[[Any], object]) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         path = ome_zarr(folder / "in.ome.zarr", picture())
-        told = json.loads((path / "zarr.json").read_text("utf-8"))
-        change(told["attributes"]["ome"])
-        (path / "zarr.json").write_text(json.dumps(told), "utf-8")
+        record = json.loads((path / "zarr.json").read_text("utf-8"))
+        change(record["attributes"]["ome"])
+        (path / "zarr.json").write_text(json.dumps(record), "utf-8")
         return ["denoise", "in.ome.zarr", "-o", "out.tif", *QUICK]
 
     return make
@@ -84,8 +84,8 @@ def in_zarr(change: Callable[[Any], object]) -> Callable[[Path], list[str]]:
 def in_recipe(change: dict[str, Any]) -> Callable[[Path], list[str]]:
     def make(folder: Path) -> list[str]:
         saved(folder / "in.tif")
-        told = {**json.loads(PLAIN), **change}
-        (folder / "r.json").write_text(json.dumps(told), "utf-8")
+        record = {**json.loads(PLAIN), **change}
+        (folder / "r.json").write_text(json.dumps(record), "utf-8")
         return ["denoise", "in.tif", "-o", "out.tif", "--from-recipe", "r.json"]
 
     return make

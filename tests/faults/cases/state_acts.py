@@ -187,8 +187,8 @@ def changed_in_a_run(_: Path) -> None:
         if event.iteration:
             image[...] = -5
 
-    found = restored(lambda: dip.denoise(image, progress=spoil, **FAST))
-    same(found.image, wanted, "a picture that was changed meanwhile", 1e-3)
+    result = restored(lambda: dip.denoise(image, progress=spoil, **FAST))
+    same(result.image, wanted, "a picture that was changed meanwhile", 1e-3)
 
 
 def aliased(name: str, _: Path) -> None:
@@ -363,8 +363,8 @@ def nested(_: Path) -> None:
         if not inner:
             inner.append(fit(seed=9).image)
 
-    found = restored(lambda: dip.denoise(plain(), progress=progress, **FAST)).image
-    same(found, wanted, "the outer run")
+    result = restored(lambda: dip.denoise(plain(), progress=progress, **FAST)).image
+    same(result, wanted, "the outer run")
     same(inner[0], other, "the inner run")
 
 
@@ -504,7 +504,7 @@ def bytes_path(_: Path) -> None:
     """Name a file in bytes: read, or refused in words that a path is text."""
     saved("in.tif", plain())
     try:
-        found = dip.denoise(b"in.tif", **FAST)
+        result = dip.denoise(b"in.tif", **FAST)
     except dip.RefusedError as no:
         check(
             "in.tif" in no.refusal.message or "path" in no.refusal.message,
@@ -512,7 +512,7 @@ def bytes_path(_: Path) -> None:
             End.UNCLEAR,
         )
     else:
-        same(found.image, fit("in.tif").image, "by bytes")
+        same(result.image, fit("in.tif").image, "by bytes")
 
 
 def keyword(how: dict[str, Any], pattern: str, _: Path) -> None:

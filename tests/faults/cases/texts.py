@@ -60,8 +60,8 @@ def seed_kept(text: str, seed: int, folder: Path) -> None:
     said = command("denoise", "in.tif", *words)
     if said.code:
         return said_no(said, "seed")
-    found = json.loads((folder / "p.json").read_text("utf-8"))["seed"]
-    return check(found == seed, f"ran with the seed {found}, not {seed}")
+    record = json.loads((folder / "p.json").read_text("utf-8"))["seed"]
+    return check(record == seed, f"ran with the seed {record}, not {seed}")
 
 
 def run_twice(folder: Path) -> None:
@@ -220,8 +220,8 @@ def option_and_recipe(folder: Path) -> None:
     (folder / "r.json").write_text(PLAIN.replace("}", ', "seed": 1}'), "utf-8")
     words = ("--from-recipe", "r.json", "--seed", "9", "--report", "p.json")
     went(command("denoise", "in.tif", "-o", "out.tif", *words))
-    found = json.loads((folder / "p.json").read_text("utf-8"))
-    check(found["seed"] == 9 and found["recipe"]["seed"] == 9, f"seed {found['seed']}")
+    record = json.loads((folder / "p.json").read_text("utf-8"))
+    check(record["seed"] == 9 and record["recipe"]["seed"] == 9, f"seed {record['seed']}")
 
 
 BAD = {

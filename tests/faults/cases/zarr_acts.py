@@ -73,9 +73,9 @@ def edited(change: Callable[[Any], object]) -> Callable[[Path], None]:
     """Change the metadata of a Zarr as text editors do."""
 
     def act(path: Path) -> None:
-        told = json.loads((path / "zarr.json").read_text("utf-8"))
-        change(told["attributes"]["ome"]["multiscales"][0])
-        (path / "zarr.json").write_text(json.dumps(told), "utf-8")
+        record = json.loads((path / "zarr.json").read_text("utf-8"))
+        change(record["attributes"]["ome"]["multiscales"][0])
+        (path / "zarr.json").write_text(json.dumps(record), "utf-8")
 
     return act
 
@@ -99,8 +99,8 @@ def zarr_translation(folder: Path) -> None:
     more = {"datasets": [{"path": "0", "coordinateTransformations": steps}]}
     ome_zarr(folder / "in.ome.zarr", picture(), more=more, units=dict.fromkeys("yx", "micrometer"))
     said = went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
-    told = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
-    text = json.dumps(told["attributes"]["ome"]["multiscales"])
+    record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
+    text = json.dumps(record["attributes"]["ome"]["multiscales"])
     kept = "100.0" in text and "200.0" in text
     check(
         kept or "translation" in said.err or "place" in said.err,
@@ -114,8 +114,8 @@ def zarr_units(folder: Path) -> None:
     units = {"t": "millisecond", "y": "nanometer", "x": "nanometer"}
     ome_zarr(folder / "in.ome.zarr", values, axes="tyx", scale=[40.0, 65.0, 65.0], units=units)
     went(command("denoise", "in.ome.zarr", "-o", "out.ome.zarr", *QUICK))
-    told = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
-    one = told["attributes"]["ome"]["multiscales"][0]
+    record = json.loads((folder / "out.ome.zarr" / "zarr.json").read_text("utf-8"))
+    one = record["attributes"]["ome"]["multiscales"][0]
     found = {axis["name"]: axis.get("unit") for axis in one["axes"]}
     check(found == units, f"units: {found}")
     scale = one["datasets"][0]["coordinateTransformations"][0]["scale"]

@@ -295,25 +295,25 @@ def described(path: Path) -> Path:
 
 @pytest.mark.parametrize("side", [10**9, 10**15])
 def test_absurd_sizes_are_refused_before_anything_is_read(cells: Path, side: int) -> None:
-    told = json.loads(described(cells).read_text())
-    told["shape"] = [side] * 3
-    described(cells).write_text(json.dumps(told))
+    record = json.loads(described(cells).read_text())
+    record["shape"] = [side] * 3
+    described(cells).write_text(json.dumps(record))
     assert refused(cells) == "zarr-gaps"
-    if "chunks" in told:
-        told["chunks"] = [side] * 3
+    if "chunks" in record:
+        record["chunks"] = [side] * 3
     else:
-        told["chunk_grid"]["configuration"]["chunk_shape"] = [side] * 3
-    described(cells).write_text(json.dumps(told))
+        record["chunk_grid"]["configuration"]["chunk_shape"] = [side] * 3
+    described(cells).write_text(json.dumps(record))
     assert refused(cells) == "file-broken"
 
 
 def test_a_codec_that_runs_what_it_unpacks_is_refused(cells: Path) -> None:
-    told = json.loads(described(cells).read_text())
-    if "compressor" in told:
-        told["filters"] = [{"id": "pickle", "protocol": 5}]
+    record = json.loads(described(cells).read_text())
+    if "compressor" in record:
+        record["filters"] = [{"id": "pickle", "protocol": 5}]
     else:
-        told["codecs"].append({"name": "numcodecs.pickle", "configuration": {}})
-    described(cells).write_text(json.dumps(told))
+        record["codecs"].append({"name": "numcodecs.pickle", "configuration": {}})
+    described(cells).write_text(json.dumps(record))
     assert refused(cells) == "file-codec"
 
 

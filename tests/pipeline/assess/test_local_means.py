@@ -57,8 +57,8 @@ def test_a_result_far_from_its_input_is_said_first_and_not_to_be_used():
         ),
         bias=0.0,
     )
-    said = check_quality(found, [make_note("text", text="The fit of frame 2 was ended early.")])
-    assert said["sentences"][0].startswith("Do not use this result: in 30% of its parts")
+    notes = check_quality(found, [make_note("text", text="The fit of frame 2 was ended early.")])
+    assert notes["sentences"][0].startswith("Do not use this result: in 30% of its parts")
     good = ResultMetrics(
         residual=ResidualMetrics(
             excess=0.0, strength=1.0, pixels=SIDE**2, biased_share=0.03, parts=64

@@ -84,11 +84,11 @@ def test_pixels_that_were_not_measured_have_no_say():
     known = np.random.default_rng(3).random(clean.shape) > 0.3
     spoilt = np.where(known, shot, 1e4)
     noise = estimate_noise(torch.from_numpy(shot)[None], 0.0)
-    found = measure_residual((spoilt - clean)[None], clean[None], known[None], noise)
+    estimate = measure_residual((spoilt - clean)[None], clean[None], known[None], noise)
     assert (
-        found.excess < MAX_RESIDUAL_CORRELATION
-        and found.strength < 1.3
-        and found.pixels == known.sum()
+        estimate.excess < MAX_RESIDUAL_CORRELATION
+        and estimate.strength < 1.3
+        and estimate.pixels == known.sum()
     )
 
 

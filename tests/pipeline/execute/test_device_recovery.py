@@ -93,8 +93,8 @@ def test_a_memory_that_stays_full_ends_with_what_there_is(monkeypatch):
     assert result is not None
     assert np.isfinite(result.image).all()
     assert str(result.stop) == "the memory ran out"
-    told = [note for note in result.report["notes"] if "memory ran out" in note]
-    assert "the best picture so far was kept" in told[-1]
+    notes = [note for note in result.report["notes"] if "memory ran out" in note]
+    assert "the best picture so far was kept" in notes[-1]
 
 
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nmore that nobody reads")

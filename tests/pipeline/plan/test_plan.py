@@ -436,9 +436,9 @@ def test_a_short_stack_that_nobody_named_may_be_channels_and_the_plan_says_so() 
         )
         plan = preflight(make_recipe("denoise"), spec, MACHINE)
         assert isinstance(plan, Plan)
-        told = [note for note in plan.notes if note.code == "depth-assumed"]
-        assert len(told) == bool(words) and all(str(note).endswith(words) for note in told)
-        assert all("'Axes' (--axes)" in str(note) for note in told)
+        notes = [note for note in plan.notes if note.code == "depth-assumed"]
+        assert len(notes) == bool(words) and all(str(note).endswith(words) for note in notes)
+        assert all("'Axes' (--axes)" in str(note) for note in notes)
 
 
 def test_depth_is_a_volume_and_time_is_not() -> None:

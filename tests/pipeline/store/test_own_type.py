@@ -72,9 +72,9 @@ def test_the_command_writes_measured_pixels_beyond_single_precision(
 
 def test_a_result_in_single_precision_says_that_measured_pixels_were_shortened() -> None:
     image, mask = large("int32", SIDE, SIDE), holes(SIDE, SIDE)
-    told = str(make_note("type-shortened", dtype="int32"))
-    assert told in dip.inpaint(image, mask, **WISH).report["notes"]
-    assert told not in dip.inpaint(image % 2**24, mask, **WISH).report["notes"]
+    notes = str(make_note("type-shortened", dtype="int32"))
+    assert notes in dip.inpaint(image, mask, **WISH).report["notes"]
+    assert notes not in dip.inpaint(image % 2**24, mask, **WISH).report["notes"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"tile": 128}])

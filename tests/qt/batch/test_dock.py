@@ -307,8 +307,8 @@ def test_one_network_for_all_files_is_a_tick_and_the_command_knows_it(bench, tmp
 
 def test_the_folder_of_a_batch_with_one_network_ticks_the_box(bench, scene, tmp_path):
     shutil.copy(scene / "whole" / "batch.json", tmp_path)
-    told = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
-    (tmp_path / "batch.json").write_text(json.dumps(told | {"joint_training": True}))
+    record = json.loads((tmp_path / "batch.json").read_text(encoding="utf-8"))
+    (tmp_path / "batch.json").write_text(json.dumps(record | {"joint_training": True}))
     bench.dock.folder.setText(str(tmp_path))
     assert bench.dock.joint_training.is_requested
     bench.dock.folder.setText(str(scene / "whole"))

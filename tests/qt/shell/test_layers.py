@@ -230,13 +230,13 @@ def shown_and_new(viewer, turned):
     first, last = (rng.normal(3, 1, turned.data.shape).astype(np.float32) for _ in range(2))
     preview = Preview(viewer, target_of(turned))
     preview.show(first)
-    shown = viewer.layers[-1]
+    layer = viewer.layers[-1]
     result = restored(last, note="kept")
     into = add_result(viewer, target_of(turned), result, preview=preview)
     other = ViewerModel()
     other.add_layer(Image(turned.data, name=turned.name))
     new = add_result(other, target_of(turned), result)
-    return preview, shown, into, new
+    return preview, layer, into, new
 
 
 def test_the_layer_of_the_preview_shows_the_result_as_a_new_one_would(viewer, turned):
@@ -265,10 +265,10 @@ def test_what_was_set_for_the_preview_alone_does_not_stay(viewer, turned):
     preview = Preview(viewer, target_of(turned))
     picture = np.ones(turned.data.shape, np.float32)
     preview.show(picture)
-    shown = viewer.layers[-1]
-    shown.visible, shown.opacity, shown.colormap = False, 0.2, "magma"
+    layer = viewer.layers[-1]
+    layer.visible, layer.opacity, layer.colormap = False, 0.2, "magma"
     into = add_result(viewer, target_of(turned), restored(picture), preview=preview)
-    assert into is shown
+    assert into is layer
     assert (into.visible, into.opacity, into.colormap) == (
         turned.visible,
         turned.opacity,

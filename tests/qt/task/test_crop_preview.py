@@ -78,8 +78,8 @@ def test_presets_are_compared_side_by_side_and_the_chosen_one_is_applied(large):
     assert trying.apply_button.isEnabled()
     assert viewer.canvas.grid.enabled
     assert not viewer.layers["aside"].visible and not viewer.layers["region"].visible
-    shown = [one.name for one in viewer.layers if one.visible]
-    assert shown == [
+    layer = [one.name for one in viewer.layers if one.visible]
+    assert layer == [
         "cells",
         *(f"cells crop preview, {one}" for one in ("Fast", "Balanced", "Best")),
     ]

@@ -14,9 +14,9 @@ def test_a_profile_reads_the_picture_along_the_line_in_world_units():
     ramp = np.tile(np.arange(20.0), (10, 1))
     image = Image(ramp, scale=(2, 0.5), translate=(1, 3))
     line = np.array([[5.0, 4.0], [5.0, 9.0]])
-    found = measure_line_profile(image, line, (0.0, 0.0))
-    assert found.distance[-1] == 5
-    np.testing.assert_allclose(found.intensity, 2 + found.distance / 0.5)
+    estimate = measure_line_profile(image, line, (0.0, 0.0))
+    assert estimate.distance[-1] == 5
+    np.testing.assert_allclose(estimate.intensity, 2 + estimate.distance / 0.5)
 
 
 def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their_mean():
@@ -32,8 +32,8 @@ def test_a_profile_of_a_stack_is_that_of_the_plane_in_sight_and_of_colours_their
 
 def test_outside_of_a_picture_there_is_no_profile():
     line = np.array([[2.0, -4.0], [2.0, 4.0]])
-    found = measure_line_profile(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
-    assert np.isnan(found[:3]).all() and (found[-4:] == 1).all()
+    estimate = measure_line_profile(Image(np.ones((8, 8))), line, (0.0, 0.0)).intensity
+    assert np.isnan(estimate[:3]).all() and (estimate[-4:] == 1).all()
     far = np.array([[20.0, 20.0], [20.0, 30.0]])
     assert np.isnan(measure_line_profile(Image(np.ones((8, 8))), far, (0.0, 0.0)).intensity).all()
 

@@ -56,9 +56,9 @@ def resumed(folder: Path, seconds: float = 60) -> str:
 
 def tampered(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     place = folder / "out" / "records" / f"{NAME}.json"
-    told = json.loads(place.read_text())
-    change(told["results_sha256"])
-    place.write_text(json.dumps(told))
+    record = json.loads(place.read_text())
+    change(record["results_sha256"])
+    place.write_text(json.dumps(record))
 
 
 @pytest.mark.sampled(1)

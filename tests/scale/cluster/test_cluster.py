@@ -293,12 +293,12 @@ def test_real_workers_listen_to_nobody_else_and_one_bad_file_costs_only_itself(w
     words = list(map(str, argv))
     done = subprocess.run(words, capture_output=True, text=True, timeout=380, check=False, env=slow)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert set(seen["listening"]) == {"127.0.0.1"}
-    assert seen["killed"] == 2
-    assert seen["states"] == {"a_deadly.tif": "failed", "cell_0.tif": "restored"}
-    told = json.loads((out / "records" / "a_deadly.tif.json").read_text())
-    assert told["refusal"]["code"] == "cluster-killed"
+    output = json.loads(done.stdout)
+    assert set(output["listening"]) == {"127.0.0.1"}
+    assert output["killed"] == 2
+    assert output["states"] == {"a_deadly.tif": "failed", "cell_0.tif": "restored"}
+    record = json.loads((out / "records" / "a_deadly.tif.json").read_text())
+    assert record["refusal"]["code"] == "cluster-killed"
     again = dip.batch(RECIPE, files, out, resume=True)
     assert (again.count("kept"), again.count("restored")) == (1, 1)
     assert {name: (whole / "out" / name).read_bytes() for name in GOOD[:2]} == results(out)

@@ -144,12 +144,12 @@ def test_frames_with_impulses_are_restored_one_by_one() -> None:
 @pytest.mark.parametrize("deviation", [3, 10, 30])
 def test_offsets_of_lines_are_found_in_their_direction(deviation: float, axis: int) -> None:
     seen, offsets = striped(moon(), deviation, axis)
-    found = find_lines(seen)
-    assert found is not None
-    assert found.axis == axis - 2
-    assert found.std == pytest.approx(deviation, rel=0.3)
-    assert np.std(found.offsets - offsets) < 0.5 * deviation
-    assert abs(found.offsets.mean()) < 1e-9
+    estimate = find_lines(seen)
+    assert estimate is not None
+    assert estimate.axis == axis - 2
+    assert estimate.std == pytest.approx(deviation, rel=0.3)
+    assert np.std(estimate.offsets - offsets) < 0.5 * deviation
+    assert abs(estimate.offsets.mean()) < 1e-9
 
 
 def clean_pictures() -> list[np.ndarray]:
@@ -178,9 +178,9 @@ def test_pictures_without_such_noise_get_no_hint(picture: np.ndarray) -> None:
 def test_an_edge_along_the_rows_is_not_eaten() -> None:
     truth = np.where(np.arange(SIDE) < SIDE // 2, 50.0, 150.0)[:, None] * np.ones(SIDE)
     seen, offsets = striped(truth, 4)
-    found = find_lines(seen)
-    assert found is not None
-    kept = found.offsets[SIDE // 2 :].mean() - found.offsets[: SIDE // 2].mean()
+    estimate = find_lines(seen)
+    assert estimate is not None
+    kept = estimate.offsets[SIDE // 2 :].mean() - estimate.offsets[: SIDE // 2].mean()
     wanted = offsets[SIDE // 2 :].mean() - offsets[: SIDE // 2].mean()
     assert abs(kept - wanted) < 4  # of an edge of 100
 
@@ -188,17 +188,17 @@ def test_an_edge_along_the_rows_is_not_eaten() -> None:
 def test_a_bar_across_the_whole_picture_is_not_taken_for_a_stripe() -> None:
     truth = moon()
     truth[30:36] += 60
-    found = find_lines(striped(truth, 4)[0])
-    assert found is not None
-    assert np.abs(found.offsets[30:36]).max() < 20
+    estimate = find_lines(striped(truth, 4)[0])
+    assert estimate is not None
+    assert np.abs(estimate.offsets[30:36]).max() < 20
 
 
 def test_lines_that_are_partly_unknown_are_found_as_well() -> None:
     seen, offsets = striped(moon(), 10)
     seen[10:40, 20:50] = np.nan
-    found = find_lines(seen)
-    assert found is not None
-    assert np.std(found.offsets - offsets) < 4.5
+    estimate = find_lines(seen)
+    assert estimate is not None
+    assert np.std(estimate.offsets - offsets) < 4.5
 
 
 def test_stripes_are_taken_out_and_their_offsets_handed_over() -> None:
@@ -288,8 +288,8 @@ def test_offsets_of_lines_on_structure_are_hinted_at_and_told_of(axis: int) -> N
     picture = (textured() + offsets + rng.normal(0, 10, (SIDE, SIDE))).astype(np.float32)
     (hint,) = list_noise_hints(picture[None])
     assert str(hint).startswith("Rows" if axis == 0 else "Columns")
-    told = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
-    assert told.unreliable_reason or told.caution == "line-offsets"
+    estimate = measure_single_exposure(picture[None], None, 0.0, NoiseSettings())
+    assert estimate.unreliable_reason or estimate.caution == "line-offsets"
 
 
 def test_structure_alone_gives_no_hint_at_offsets() -> None:
