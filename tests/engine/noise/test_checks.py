@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -235,6 +236,19 @@ def test_weak_correlation_that_reaches_far_is_told_of() -> None:
     texture = np.fft.ifft2(np.fft.fft2(rng().normal(size=(256, 256))) / frequency**1.6).real
     shot = 60 * texture / texture.std() + np.random.default_rng(1).normal(0, 20, texture.shape)
     assert doubt(shot) or caution(shot)
+
+
+def test_print_is_no_correlated_noise() -> None:
+    """Where some blocks are calmer than correlated noise lets them be, noise is white."""
+    strokes, sample = np.ones((SIDE, SIDE)), np.random.default_rng(4)
+    for top, left in product(range(8, SIDE - 16, 22), range(8, SIDE - 16, 14)):
+        row, column = sample.integers(0, 10, 2)
+        strokes[top + row : top + row + 3, left : left + 11] = 0
+        strokes[top : top + 13, left + column : left + column + 2] = 0
+    shot = np.rint(130 + 40 * gaussian_filter(strokes, 0.6) + sample.normal(0, 12, strokes.shape))
+    found = estimate_noise(torch.from_numpy(shot)[None], 1)
+    assert compute_blind_spot_size([found], (SIDE, SIDE)) == (1, 1)
+    assert found.intercept + found.gain * shot.mean() == pytest.approx(144, rel=0.15)
 
 
 def test_read_noise_is_not_claimed_where_black_was_cut_off() -> None:

@@ -188,13 +188,24 @@ def test_a_curved_background_does_not_make_a_good_residual_look_correlated():
 def test_a_picture_that_was_hardly_changed_is_said_to_be_the_input(is_reliable):
     residual = ResidualMetrics(
         excess=0.0,
-        strength=0.4,
+        strength=0.2,
         pixels=256 * 256,
         change=0.001,
-        at_edges=2.0,
         is_noise_reliable=is_reliable,
     )
-    sentences = check_quality(replace(GOOD, residual=residual))["sentences"]
-    assert any("the picture is the input within 0.10% of its range" in one for one in sentences)
-    assert any("gain and read noise" in one for one in sentences) is not is_reliable
-    assert not any("residual" in one for one in sentences)
+    words = said(residual=residual)
+    assert "the picture is the input within 0.10% of its range" in words
+    assert ("gain and read noise" in words) is not is_reliable
+    assert "The residual" not in words and not warned(residual=residual)
+
+
+def test_a_picture_whose_noise_was_left_is_not_said_to_be_without():
+    left = ResidualMetrics(excess=0.0, strength=0.1, pixels=256 * 256, change=0.005)
+    assert "10% of the strength" in warned(residual=left)
+    assert "Hardly any noise" not in said(residual=left)
+
+
+def test_weak_noise_that_was_removed_is_still_said_to_look_like_noise():
+    weak = ResidualMetrics(excess=0.0, strength=0.9, pixels=256 * 256, change=0.003)
+    assert "The residual looks like noise" in said(residual=weak)
+    assert "along the edges" in warned(residual=replace(weak, at_edges=2.0))
