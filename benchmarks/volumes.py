@@ -39,7 +39,7 @@ import tifffile
 
 from napari_dip import denoise
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.io.zarr_writing import write_zarr
+from napari_dip.io.writing import write_zarr
 from shared_data import OUT, data_folder, write
 from stacks import PEAK, READ, decibels
 

@@ -45,8 +45,8 @@ def project(tmp_path_factory):
     presets = package / "pipeline" / "plan" / "presets" / "denoise.json"
     fit_configs = json.loads(presets.read_text(encoding="utf-8")) | json.loads(BUDGETS)
     presets.write_text(json.dumps(fit_configs), encoding="utf-8")
-    references = package / "pipeline" / "assess" / "references.py"
-    edit(references, "TOPICS_OF_UNCITED_PAPERS = {", f"{PAPER}TOPICS_OF_UNCITED_PAPERS = {{")
+    papers = package / "pipeline" / "assess" / "papers.toml"
+    edit(papers, "\n# Papers that only", f"{PAPER}\n# Papers that only")
     (copy / "test_noise2fast.py").write_text(TEST, encoding="utf-8")
     return copy
 

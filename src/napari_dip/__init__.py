@@ -62,30 +62,15 @@ __all__ = [
     "super_resolve",
 ]
 
-_LAZY_IMPORTS = {
-    "BatchEvent": "scale.batch.jobs",
-    "BatchResult": "scale.batch_run",
-    "CameraReport": "pipeline.camera_maps",
-    "DipError": "errors",
-    "Event": "pipeline.events",
-    "FailedError": "errors",
-    "NoiseReport": "pipeline.noise_report",
-    "Recipe": "pipeline.recipe",
-    "RefusedError": "errors",
-    "Restoration": "pipeline.events",
-    "batch": "scale.batch_run",
-    "blind_deblur": "pipeline.api",
-    "camera_maps": "pipeline.camera_maps",
-    "deblur": "pipeline.api",
-    "denoise": "pipeline.api",
-    "guide": "pipeline.api",
-    "inpaint": "pipeline.api",
-    "invert_features": "pipeline.api",
-    "make_recipe": "pipeline.recipe",
-    "measure_noise": "pipeline.noise_report",
-    "recipe_from_json": "pipeline.recipe",
-    "restore": "pipeline.api",
-    "super_resolve": "pipeline.api",
+#: Modules of the public names that are not those of `pipeline.api`.
+_MODULES = {
+    "errors": ("DipError", "FailedError", "RefusedError"),
+    "pipeline.camera_maps": ("CameraReport", "camera_maps"),
+    "pipeline.events": ("Event", "Restoration"),
+    "pipeline.noise_report": ("NoiseReport", "measure_noise"),
+    "pipeline.recipe": ("Recipe", "make_recipe", "recipe_from_json"),
+    "scale.batch.jobs": ("BatchEvent",),
+    "scale.batch_run": ("BatchResult", "batch"),
 }
 
 
@@ -101,9 +86,10 @@ def __getattr__(name: str) -> Any:
         new_name = _OLD_NAMES[name]
         warn(f"napari_dip.{name} is now {new_name}.", FutureWarning, stacklevel=2)
         name = new_name
-    if name not in _LAZY_IMPORTS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)
+    module = next((module for module, names in _MODULES.items() if name in names), "pipeline.api")
+    return getattr(import_module(f"{__name__}.{module}"), name)
 
 
 def __dir__() -> list[str]:

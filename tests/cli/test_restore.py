@@ -19,11 +19,10 @@ import tifffile
 import napari_dip as dip
 from commands import start
 from napari_dip.cli import main
-from napari_dip.cli.restore import find_partial_path
 from napari_dip.cli.terminal import SINGLE_RUN, BarReporter, format_event
 from napari_dip.io.reading import read_pixels, read_spec
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.events import Event, Progress
+from napari_dip.pipeline.store.results import choose_free_name
 
 FAST = ("--preset", "fast", "--max-iterations", "10", "--device", "cpu")
 REPORT_KEYS = (
@@ -295,10 +294,10 @@ def test_a_run_in_parts_names_each_once(tmp_path, capsys):
 
 
 def test_a_partial_picture_never_takes_the_place_of_another(tmp_path):
-    assert find_partial_path(tmp_path / "a.tif").name == "a.partial.tif"
-    assert find_partial_path(tmp_path / "a.ome.tif").name == "a.partial.ome.tif"
+    assert choose_free_name(tmp_path / "a.tif", "partial").name == "a.partial.tif"
+    assert choose_free_name(tmp_path / "a.ome.tif", "partial").name == "a.partial.ome.tif"
     (tmp_path / "a.partial.tif").touch()
-    assert find_partial_path(tmp_path / "a.tif").name == "a.partial-2.tif"
+    assert choose_free_name(tmp_path / "a.tif", "partial").name == "a.partial-2.tif"
 
 
 @pytest.mark.parametrize(

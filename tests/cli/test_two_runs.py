@@ -48,7 +48,7 @@ ZARR_WRITER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from napari_dip.io.zarr_writing import write_zarr
+from napari_dip.io.writing import write_zarr
 class Slow:
     shape, dtype, ndim = (64, 64), np.dtype("float32"), 2
     def __getitem__(self, region):

@@ -16,10 +16,10 @@ from napari_dip.errors import RefusedError
 from napari_dip.errors.notes import StopReason, make_stop, read_note, read_stop
 from napari_dip.pipeline import recipe as recipes
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.plan.types import UnitOutcome
 from napari_dip.pipeline.recipe import make_recipe, migrate_record, recipe_from_dict
 from napari_dip.pipeline.reproduce.repetition import Repetition
-from napari_dip.pipeline.reproduce.report_lookup import read_run_report
 from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 from napari_dip.pipeline.store.checkpoints import read_outcome
 

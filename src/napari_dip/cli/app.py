@@ -55,7 +55,7 @@ from napari_dip.errors import FailedError, RefusedError, make_refusal
 from napari_dip.errors.fault import make_lines_printable, make_printable
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import check_working_folder
-from napari_dip.pipeline.machine import is_memory_error
+from napari_dip.pipeline.machine import is_memory_error, make_unexpected_refusal
 from napari_dip.pipeline.recipe import (
     OLD_EXPERIMENT_SETTINGS,
     OLD_INPUTS,
@@ -158,7 +158,7 @@ def _build_app() -> App:
     for name, target, arguments, help_text in (
         (
             "batch",
-            "batch:run_batch_command",
+            "commands:run_batch_command",
             batch_arguments,
             "Run one recipe on many files; what cannot be restored stops nothing else.",
         ),
@@ -321,12 +321,9 @@ def _report_unexpected_error(error: Exception) -> int:
     import tempfile
     import traceback
 
-    from napari_dip.io.paths import describe_exception
-
+    print_message(make_unexpected_refusal(error, "the image").message)
     if is_memory_error(error):
-        print_message(make_refusal("memory-out", name="the image").message)
         return EXIT_FAILURE
-    print_message(make_refusal("unexpected", why=describe_exception(error)).message)
     with suppress(OSError):  # the disk may be full
         with tempfile.NamedTemporaryFile(
             "w", prefix="napari-dip-", suffix=".log", delete=False, encoding="utf-8"

@@ -1,4 +1,4 @@
-"""Run the commands beside restoring: noise, camera-maps, doctor, methods, explore and demo."""
+"""Run all commands but restoring: noise, batch, camera-maps, doctor, methods, explore and demo."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from importlib.util import find_spec
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.cli.terminal import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPT,
+    EXIT_REFUSAL,
+    EXIT_SUCCESS,
     PLAN_TIME_NOTE,
     SINGLE_RUN,
+    WHOLE_BATCH,
+    Interrupt,
     choose_reporter,
     describe_end,
     print_message,
@@ -22,6 +29,7 @@ from napari_dip.cli.terminal import (
     run_and_show,
 )
 from napari_dip.errors import FailedError, RefusedError, raise_if_refused
+from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import serialise_stop
 from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.explore.results import check_experiment_folder
@@ -31,8 +39,10 @@ from napari_dip.io.paths import find_free_path, make_folder_refusal
 from napari_dip.io.reading import read_pixels, read_spec
 from napari_dip.io.writing import write_bytes, write_image, write_text
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.assess.report_figures import plot_before_after
 from napari_dip.pipeline.camera_maps import camera_maps, check_camera_map_folder
+from napari_dip.pipeline.events import Event, drain_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import (
     QT_BINDINGS,
@@ -42,16 +52,158 @@ from napari_dip.pipeline.machine import (
 )
 from napari_dip.pipeline.noise_report import format_interval, measure_noise
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, make_recipe, rename_keys
-from napari_dip.pipeline.reproduce.report_lookup import read_run_report
+from napari_dip.pipeline.recipe import (
+    OLD_EXPERIMENT_SETTINGS,
+    OLD_INPUTS,
+    OLD_SWITCHES,
+    make_recipe,
+    rename_keys,
+)
 from napari_dip.pipeline.store.results import format_json
 from napari_dip.samples import MITOCHONDRIA
+from napari_dip.scale.batch.plan import find_remaining_plans
+from napari_dip.scale.batch_run import run_batch, summarise_batch_plan, summarise_batch_result
+from napari_dip.scale.cluster.dask_cluster import plan_with_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_dip.errors import Refusal
+    from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.machine import InstallationReport
     from napari_dip.pipeline.noise_report import NoiseReport
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan, FileOutcome
+    from napari_dip.scale.batch_run import BatchResult
+    from napari_dip.scale.cluster.pool import DaskWorkerPool
+
+_STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
+_RESUME = "The same command with --resume continues from there."
+_ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
+
+
+def run_batch_command(
+    recipe: str,
+    *inputs: str,
+    output: str,
+    axes: str | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    workers: str | None = None,
+    scheduler: str | None = None,
+    threads: str | None = None,
+    joint_training: bool = False,
+    **extra_paths: str | None,
+) -> int:
+    """Run the command `batch`.
+
+    Parameters
+    ----------
+    recipe : str
+        Path of a recipe.
+    *inputs : str
+        Files, folders, patterns.
+    output : str
+        Folder of the results.
+    axes : str or None
+        Axes that override those in each file.
+    resume, quiet, joint_training : bool
+    workers, scheduler, threads : str or None
+        As typed.
+    **extra_paths : str or None
+        Paths of further inputs, by name.
+
+    Returns
+    -------
+    int
+        0 if every file has a result, 1 if some have none, 2 if nothing was started, 130 if the
+        batch was interrupted.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As `napari_dip.batch`.
+    """
+    values = {name: path for name, path in extra_paths.items() if path}
+    values, notes = rename_keys(values, {**OLD_INPUTS, **OLD_SWITCHES})
+    joint_training = bool(values.pop("joint_training", joint_training))
+    if not quiet:
+        for note in notes:
+            print_message(note)
+    options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
+    options |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    options["extra_paths"] = values
+    with plan_with_workers(recipe, inputs, output, **options) as (plan, start_pool):
+        for source, refusal in plan.refused_files:
+            print_message(_describe_file_refusal(source, refusal))
+        if len(plan.refused_files) == len(plan.jobs):
+            return EXIT_REFUSAL
+        with Interrupt(quiet=quiet, message=_STOPPING_MESSAGE) as interrupt:
+            try:
+                with start_pool() as pool:
+                    result = _run_and_show_batch(plan, interrupt.poll_control, pool, quiet=quiet)
+            except KeyboardInterrupt:
+                print_message(_ABORT_MESSAGE)
+                return EXIT_INTERRUPT
+    return _report_batch_end(result, quiet=quiet)
+
+
+def _report_batch_end(result: BatchResult, *, quiet: bool) -> int:
+    """Print the summary of a batch and return the exit code."""
+    if not quiet:
+        print_message(f"{summarise_batch_result(result)} Table: '{result.page}'.")
+    if result.count("waiting"):
+        print_message(_RESUME)
+        return EXIT_INTERRUPT
+    return EXIT_FAILURE if result.count("refused", "failed") else EXIT_SUCCESS
+
+
+def _describe_batch_plan(plan: BatchPlan, pool: DaskWorkerPool | None) -> list[str]:
+    if pool is not None:
+        summary = summarise_batch_plan(plan, pool.worker_count)
+        return [*map(str, (*plan.notes, *pool.notes)), summary]
+    time_note = [PLAN_TIME_NOTE] if find_remaining_plans(plan) else []
+    return [*map(str, plan.notes), " ".join([summarise_batch_plan(plan), *time_note])]
+
+
+def _run_and_show_batch(
+    plan: BatchPlan, control: PollControl, pool: DaskWorkerPool | None, *, quiet: bool
+) -> BatchResult:
+    """Run the batch and print progress and outcome of each file."""
+    refused_sources = {source for source, _ in plan.refused_files}
+    if not quiet:
+        for line in _describe_batch_plan(plan, pool):
+            print_message(line)
+    with closing(choose_reporter(quiet)) as reporter:
+
+        def show_event(event: BatchEvent) -> None:
+            if event.event is not None:
+                position = f"{event.number} of {event.count}, " if event.number else ""
+                text = f"{position}{event.source.name}: {event.event.message}"
+                reporter.show(replace(event.event, message=text), event.number)
+                if event.count > 1:
+                    whole = Event(message=event.progress.message, progress=event.progress)
+                    reporter.show(whole, WHOLE_BATCH)
+            if event.outcome is not None:
+                reporter.end(event.number)
+                if event.source not in refused_sources:
+                    _report_file_outcome(event.outcome, quiet=quiet)
+
+        return drain_generator(run_batch(plan, control=control, pool=pool), show_event)
+
+
+def _report_file_outcome(outcome: FileOutcome, *, quiet: bool) -> None:
+    """Print the result of a file, or why it has none."""
+    if outcome.refusal is not None:
+        print_message(_describe_file_refusal(outcome.source, outcome.refusal))
+    elif outcome.result is not None and not quiet:
+        print_result(str(outcome.result), saved=True)
+
+
+def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
+    """Return the message of a refusal, with the path in front if the message lacks it."""
+    path = make_printable(str(source))
+    return refusal.message if path in refusal.facts.values() else f"{path}: {refusal.message}"
+
 
 #: Folder of the images, in the working folder; numbered if it already holds some.
 FOLDER = "demo"
@@ -192,9 +344,8 @@ def make_maps(
     check_camera_map_folder(output, inputs, overwrite=overwrite)  # refuse before any work
     with OutputLock(output):
         report = camera_maps(list(dark), list(flat), progress=None if quiet else print_message)
-        check_camera_map_folder(
-            output, inputs, overwrite=overwrite
-        )  # another run may have ended just now
+        # another run may have ended just now
+        check_camera_map_folder(output, inputs, overwrite=overwrite)
         saved_path = report.save(output, overwrite=overwrite)
     if not quiet:
         for line in report.sentences:

@@ -55,8 +55,8 @@ def make_command(target: str, arguments: list[Argument], text: str, *bound: str)
     Parameters
     ----------
     target : str
-        Module of this package and function, such as "batch:run_batch_command"; it is imported when
-        the command runs.
+        Module of this package and function, such as "commands:run_batch_command"; it is imported
+        when the command runs.
     arguments : list of Argument
     text : str
         Help of the command.

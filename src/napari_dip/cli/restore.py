@@ -40,6 +40,7 @@ from napari_dip.io.writing import write_text
 from napari_dip.pipeline.api import load_task_recipe
 from napari_dip.pipeline.assess.artefact_detection import detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
+from napari_dip.pipeline.assess.report_fields import has_reported_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.execute.run_monitor import make_keep_after_control
 from napari_dip.pipeline.execute.runner import run
@@ -57,7 +58,6 @@ from napari_dip.pipeline.recipe import (
     rename_keys,
     rename_settings,
 )
-from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, take_network
 from napari_dip.pipeline.store.results import (
@@ -369,7 +369,7 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
     if result is None:
         print_message("Interrupted before there was a picture to keep; nothing was saved.")
         return EXIT_INTERRUPT
-    path = find_partial_path(Path(request.outputs["output"]))
+    path = choose_free_name(Path(request.outputs["output"]), "partial")
     try:
         check_unmoved(request.targets["output"])
         save_image(path, result.image, plan.source, plan.result_scale, result, False)
@@ -378,8 +378,3 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
     hints = [make_note("resume-hint")] if store.folder.has_entries() else []
     request.say(f"Interrupted; the best picture so far was saved as '{path}'.", *hints)
     return EXIT_INTERRUPT
-
-
-def find_partial_path(output: Path) -> Path:
-    """Return a free path for the image of an interrupted run: OUT.partial.tif, or numbered."""
-    return choose_free_name(output, "partial")

@@ -24,7 +24,7 @@ from napari_dip.pipeline.machine import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
@@ -107,11 +107,6 @@ def discard_stream(stream: TextIO) -> None:
         os.close(null_device)
 
 
-def is_terminal(stream: TextIO | None) -> bool:
-    """Return whether a stream is open and leads to a terminal."""
-    return stream is not None and not stream.closed and stream.isatty()
-
-
 def describe_axes(source: ImageSpec) -> tuple[Note, ...]:
     """Return a note about the assumed axes of a stack whose file does not name them."""
     if not source.has_guessed_axes or source.axes in ("YX", "YXS"):
@@ -165,12 +160,7 @@ class Interrupt:
                     self._previous_handlers[number] = signal.signal(number, self._handle_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, previous_handler in self._previous_handlers.items():
             signal.signal(number, previous_handler)
 
@@ -298,4 +288,6 @@ def choose_reporter(quiet: bool, *expected: int) -> Reporter:
     """Choose the reporter for this terminal."""
     if quiet:
         return Reporter()
-    return BarReporter(*expected) if is_terminal(sys.stderr) else LineReporter()
+    stream: TextIO | None = sys.stderr
+    is_terminal = stream is not None and not stream.closed and stream.isatty()
+    return BarReporter(*expected) if is_terminal else LineReporter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 
@@ -16,3 +17,7 @@ class Control(Enum):
     PAUSE = "pause"
     KEEP = "keep"
     DISCARD = "discard"
+
+
+#: Returns the command of the moment; it is polled before every iteration.
+PollControl = Callable[[], Control]

@@ -54,6 +54,8 @@ NOTES: Mapping[str, str] = MappingProxyType(
     _insert_phrases({**_MESSAGES["notes"], **_MESSAGES["warnings"]})
 )
 STOPS: Mapping[str, str] = MappingProxyType(_MESSAGES["stops"])
+#: Why an image does not tell its noise, by `UnreliableReason`.
+UNRELIABLE_REASONS: Mapping[str, str] = MappingProxyType(_MESSAGES["unreliable_reasons"])
 #: The end of a fit by the user, for other readers.
 ENDED_BY_HAND: str = _MESSAGES["phrases"]["ended_by_hand"]
 

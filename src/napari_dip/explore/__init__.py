@@ -33,20 +33,17 @@ __all__ = [
     "spectrum",
 ]
 
-_LAZY_IMPORTS = {
+#: Modules of the public names that are not those of `experiments`.
+_EXPLORE_MODULES = {
     "ArchitectureComparison": "comparison",
     "FeatureInversionResult": "feature_layers",
     "ImpedanceResult": "noise_impedance",
     "SpectrumResult": "spectra",
-    "architectures": "experiments",
-    "features": "experiments",
-    "impedance": "experiments",
-    "spectrum": "experiments",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name not in _LAZY_IMPORTS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY_IMPORTS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_EXPLORE_MODULES.get(name, 'experiments')}"), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from napari_dip.engine.fit.early_stopping import ValidationRecord, make_validati
 from napari_dip.explore.experiment_setup import compute_psnr
 from napari_dip.explore.fit import (
     VALIDATION_INTERVAL,
+    IterationRecord,
     choose_validation_pixels,
     count_weights,
     iter_fit,
@@ -24,17 +24,16 @@ from napari_dip.pipeline.calibrate.prepare import compute_output_decay, compute_
 from napari_dip.pipeline.events import map_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
-    import numpy.typing as npt
-
+    from napari_dip.engine.control import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.explore.fit import IterationRecord
+    from napari_dip.io.arrays import FloatArray
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
-    Curve = npt.NDArray[np.float64]
+    Curve = FloatArray
 
-    ProgressCurve = npt.NDArray[np.float64]
+    ProgressCurve = FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -184,7 +183,7 @@ def fit_architecture(
     truth: ImageArray | None,
     block: tuple[int, int],
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    control: PollControl = lambda: Control.GO,
     noise: ProgressCurve | None = None,
 ) -> Generator[ArchitectureProgress, None, ArchitectureFit | None]:
     """Fit an architecture to the image, then to noise.
@@ -221,10 +220,17 @@ def fit_architecture(
     fit_options["average"] = compute_output_decay(count)
     targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
-    recorder = _FitRecorder(setup, truth, image)
+    correspondence, records = Correspondence(image), list[IterationRecord]()
+    bands: list[ProgressCurve] = []
+    psnr: list[float] = []
 
     def make_update(record: IterationRecord) -> ArchitectureProgress:
-        image = recorder.record(record)
+        assert record.image is not None
+        records.append(record)
+        bands.append(correspondence.compute(record.image))
+        output = setup.restore_units(record.image)
+        if truth is not None:
+            psnr.append(compute_psnr(output, truth))
         done = 0.5 * record.iteration / count
         return ArchitectureProgress(done, record.iteration, "image", record.energy, image)
 
@@ -238,8 +244,22 @@ def fit_architecture(
         if noise is None:
             return None
     validation_mask = choose_validation_pixels(image.shape, setup, block)
-    return recorder.make_result(
-        architecture, count_weights(architecture, image.shape), noise, validation_mask, seconds
+    validation_errors = np.array([record.validation_error for record in records])
+    stop = find_stop(validation_errors.tolist())
+    selected = records[stop.selected_iteration - 1].image
+    assert selected is not None
+    return ArchitectureFit(
+        architecture=architecture,
+        weights=count_weights(architecture, image.shape),
+        energy=np.array([record.energy for record in records]),
+        noise=noise,
+        correspondence=np.array(bands),
+        validation_errors=validation_errors,
+        psnr=np.array(psnr) if psnr else None,
+        stop=stop,
+        image=setup.restore_units(selected),
+        errors=(selected - image)[validation_mask].astype(np.float64) ** 2,
+        seconds=seconds,
     )
 
 
@@ -256,54 +276,3 @@ def _fit_noise(
 
     is_complete = yield from map_generator(iter_fit(target, setup, **fit_options), make_update)
     return np.array(energies) if is_complete else None
-
-
-class _FitRecorder:
-    """Collect the measurements of each iteration."""
-
-    def __init__(self, setup: ExperimentSetup, truth: ImageArray | None, image: ImageArray) -> None:
-        self._setup, self._truth, self._image = setup, truth, image
-        self._correspondence = Correspondence(image)
-        self._records: list[IterationRecord] = []
-        self._bands: list[ProgressCurve] = []
-        self._psnr: list[float] = []
-
-    def record(self, record: IterationRecord) -> ImageArray:
-        """Measure the running average of one iteration and return it in the image's units."""
-        assert record.image is not None
-        self._records.append(record)
-        self._bands.append(self._correspondence.compute(record.image))
-        image = self._setup.restore_units(record.image)
-        if self._truth is not None:
-            self._psnr.append(compute_psnr(image, self._truth))
-        return image
-
-    def make_result(
-        self,
-        architecture: Architecture,
-        weights: int,
-        noise: ProgressCurve,
-        judges: npt.NDArray[np.bool_],
-        seconds: float,
-    ) -> ArchitectureFit:
-        """Combine all measurements into a `ArchitectureFit`."""
-        energy, validation_errors = (
-            np.array([attrgetter(name)(reading) for reading in self._records])
-            for name in ("energy", "validation_error")
-        )
-        stop = find_stop(validation_errors.tolist())
-        image = self._records[stop.selected_iteration - 1].image
-        assert image is not None
-        return ArchitectureFit(
-            architecture=architecture,
-            weights=weights,
-            energy=energy,
-            noise=noise,
-            correspondence=np.array(self._bands),
-            validation_errors=validation_errors,
-            psnr=np.array(self._psnr) if self._psnr else None,
-            stop=stop,
-            image=self._setup.restore_units(image),
-            errors=(image - self._image)[judges].astype(np.float64) ** 2,
-            seconds=seconds,
-        )

@@ -16,7 +16,6 @@ from napari_dip.explore.experiment_setup import (
     label_architecture,
     measure_validation_block,
 )
-from napari_dip.explore.figures import draw_titled_image
 from napari_dip.explore.results import (
     ExperimentReport,
     ExperimentResult,
@@ -32,18 +31,19 @@ from napari_dip.explore.results import (
 from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
+    draw_titled_image,
     make_figure,
     render_png,
     use_default_style,
 )
-from napari_dip.pipeline.events import Event, map_generator
-from napari_dip.pipeline.progress import Progress
+from napari_dip.pipeline.events import Event, Progress, map_generator
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Generator, Iterable
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.explore.architecture_fits import ArchitectureFit, ArchitectureProgress
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.pipeline.recipe import Recipe
@@ -323,7 +323,7 @@ def explore_architectures(
     designs: Iterable[Architecture],
     truth: ImageArray | None = None,
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    control: PollControl = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, ArchitectureComparison | None]:
     """Fit each architecture to the image and to noise, with the same validation pixels.
 

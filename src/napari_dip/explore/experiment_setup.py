@@ -39,11 +39,12 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
 
-    ImageArray = npt.NDArray[np.float32]
+    ImageArray = Float32Array
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -414,7 +415,7 @@ def crop_centre(image: npt.NDArray[ScalarT], side: int, axes: str = "YX") -> npt
     return np.ascontiguousarray(image[tuple(slices)])
 
 
-def standardise(image: npt.NDArray[Any]) -> ImageArray:
+def standardise(image: AnyArray) -> ImageArray:
     """Scale an image to zero mean and unit variance, so that energies can be compared."""
     centred = image.astype(np.float64) - image.mean(dtype=np.float64)
     return np.asarray(centred / centred.std(), np.float32)
@@ -455,7 +456,7 @@ def _describe_fit(plan: Plan, architecture: Architecture, torch: str) -> dict[st
 
 def _read_grey(
     name: str, image: Any, axes: str | None
-) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], npt.NDArray[Any]]:
+) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], AnyArray]:
     """Read one plane; average the colours of a photograph."""
     spec, pixels = describe_input(name, image, axes)
     raise_if_refused(check_header(spec, stacks=False))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
 
 from napari_dip.errors import FailedError
 from napari_dip.explore.experiment_setup import (
@@ -17,6 +19,8 @@ from napari_dip.explore.experiment_setup import (
     ITERATIONS,
     TARGETS,
     choose_architectures,
+    label_architecture,
+    list_all_architectures,
     make_experiment_setup,
     read_truth,
 )
@@ -30,12 +34,20 @@ from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES, list_band_labels
 from napari_dip.pipeline.events import drain_generator, map_generator
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.recipe import OLD_EXPERIMENT_SETTINGS, accept_old_names
+from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
+from napari_dip.pipeline.recipe import (
+    OLD_EXPERIMENT_SETTINGS,
+    PRESET_LABELS,
+    DeviceSetting,
+    accept_old_names,
+)
+from napari_dip.tasks.base import Setting
+from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from napari_dip.engine.control import Control
+    from napari_dip.engine.control import PollControl
     from napari_dip.explore.comparison import ArchitectureComparison
     from napari_dip.explore.feature_layers import FeatureInversionResult
     from napari_dip.explore.noise_impedance import ImpedanceResult
@@ -44,7 +56,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.events import Event
 
     #: Starts the fits, which poll a control at each iteration.
-    StartExperiment = Callable[[Callable[[], Control]], Generator[IterationUpdate, None, Any]]
+    StartExperiment = Callable[[PollControl], Generator[IterationUpdate, None, Any]]
 
 #: Crop in pixels and number of iterations of a comparison, which fits every architecture twice.
 COMPARISON_CROP, COMPARISON_ITERATIONS = 128, 300
@@ -124,6 +136,50 @@ class Experiment:
     files: tuple[str, ...]
     prepare: Callable[..., StartExperiment]
     plot: PlotSpec | None = None
+
+
+class ExperimentSettings(BaseModel):
+    """Settings of the experiments on a picture, as the dock shows them."""
+
+    preset: Annotated[
+        Literal["fast", "balanced", "best"],
+        Setting(
+            "Network of",
+            "Whose network is fitted: that of the preset of this name, in the paper's way, from "
+            "random input.",
+            choices=PRESET_LABELS,
+        ),
+    ] = "fast"
+    architecture: Annotated[
+        str,
+        Setting(
+            "Architecture",
+            "What differs from the preset's network. Bounded layers and Gaussian upsampling (Shi "
+            "et al.) hold fine detail back, noise as well; the command takes any bound and any "
+            "width.",
+            choices={
+                name: label_architecture(architecture)
+                for name, architecture in list_all_architectures().items()
+            },
+        ),
+    ] = DEFAULT_ARCHITECTURE
+    max_iterations: Annotated[
+        Annotated[int, Field(ge=1, le=100_000)],
+        Setting("Iterations", "Of each fit. Only experiments over as many can be compared."),
+    ] = ITERATIONS
+    crop: Annotated[
+        Annotated[int, Field(ge=MIN_IMAGE_SIDE, le=4096)],
+        Setting(
+            "Pixels",
+            "Pixels along a side: of a larger image its middle is looked at. Twice as many take "
+            "four times as long.",
+        ),
+    ] = DEFAULT_CROP
+    seed: Annotated[
+        Annotated[int, Field(ge=0, lt=2**31)],
+        Setting("Seed", "Start of the random numbers: the same seed gives the same figures."),
+    ] = 0
+    device: DeviceSetting = "auto"
 
 
 def _load(module: str, name: str) -> Any:

@@ -12,7 +12,6 @@ from napari_dip.engine.control import Control
 from napari_dip.errors import raise_if_refused
 from napari_dip.errors.notes import StopReason
 from napari_dip.explore.experiment_setup import crop_centre, parse_crop
-from napari_dip.explore.figures import draw_titled_image
 from napari_dip.explore.results import (
     ExperimentReport,
     ExperimentResult,
@@ -24,33 +23,32 @@ from napari_dip.explore.results import (
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
+    draw_titled_image,
     make_figure,
     render_png,
     select_middle_plane,
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.events import map_generator
+from napari_dip.pipeline.events import ProgressTracker, Stopwatch, map_generator
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks.invert_features import describe_layer_size
 from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
-    import numpy.typing as npt
-
+    from napari_dip.engine.control import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.events import Event
+    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.pipeline.events import Event, Step
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.progress import Step
 
-    ImageArray = npt.NDArray[np.float32]
+    ImageArray = Float32Array
 
 #: Prior as in the settings -> its label in figures.
 PRIOR_LABELS = {
@@ -114,7 +112,7 @@ class FeatureInversionResult(ExperimentResult):
 
     experiment: ClassVar[str] = "features"
     name: str
-    image: npt.NDArray[Any]
+    image: AnyArray
     axes: str
     rows: tuple[tuple[FeatureInversion, ...], ...]
     recipe: Mapping[str, Any]
@@ -189,7 +187,7 @@ class FeaturePlan:
     """
 
     spec: ImageSpec
-    image: npt.NDArray[Any]
+    image: AnyArray
     plans: tuple[tuple[tuple[str, Plan], ...], ...]
     answers: Mapping[str, str]
     recipe: Mapping[str, Any]
@@ -256,7 +254,7 @@ def _choose_even_layers(paths: list[str]) -> list[str]:
 
 
 def explore_features(
-    features: FeaturePlan, *, control: Callable[[], Control] = lambda: Control.GO
+    features: FeaturePlan, *, control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, FeatureInversionResult | None]:
     """Invert each layer with each prior, as the task `invert-features` does.
 
@@ -315,7 +313,7 @@ def explore_features(
     )
 
 
-def compute_correlation(item: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+def compute_correlation(item: AnyArray, other: AnyArray) -> float:
     """Return Pearson's correlation over all pixels and channels; 0 if either image is constant."""
     first, second = (image.astype(np.float64).ravel() for image in (item, other))
     first, second = first - first.mean(), second - second.mean()

@@ -30,16 +30,16 @@ from napari_dip.pipeline.events import map_generator
 from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
-    import numpy.typing as npt
     from torch import Tensor
 
-    from napari_dip.engine.control import Control
+    from napari_dip.engine.control import PollControl
     from napari_dip.engine.fit.schedule import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
+    from napari_dip.io.arrays import BoolArray
     from napari_dip.tasks.priors.deep_image_prior import Architecture
 
 #: Horizon of the cosine schedule, in lengths of the fit. The rate is then practically constant, as
@@ -119,7 +119,7 @@ def iter_fit(
     target: ImageArray,
     setup: ExperimentSetup,
     *,
-    control: Callable[[], Control],
+    control: PollControl,
     images: bool = False,
     architecture: Architecture | None = None,
     block: tuple[int, int] | None = None,
@@ -175,11 +175,7 @@ def iter_fit(
 
 
 def find_validation_stop(
-    target: ImageArray,
-    setup: ExperimentSetup,
-    block: tuple[int, int],
-    *,
-    control: Callable[[], Control],
+    target: ImageArray, setup: ExperimentSetup, block: tuple[int, int], *, control: PollControl
 ) -> Generator[int, None, ValidationStop | None]:
     """Fit once more with validation pixels and the usual early stopping; yield iterations.
 
@@ -220,7 +216,7 @@ def find_validation_stop(
 
 def choose_validation_pixels(
     shape: tuple[int, ...], setup: ExperimentSetup, block: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
+) -> BoolArray:
     """Return the mask (Y, X) of the validation pixels."""
     pixels = select_validation_pixels(
         shape, block, compute_validation_fraction(block, prod(shape)), setup.seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +11,6 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import TARGETS, standardise
-from napari_dip.explore.figures import draw_titled_image, format_iteration_axis
 from napari_dip.explore.fit import iter_fit
 from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
@@ -23,27 +22,28 @@ from napari_dip.explore.results import (
     ReportFigure,
     delay_keep,
     format_columns,
+    make_update,
     mark_ended_early,
     number_iterations,
     run_in_default_torch_state,
 )
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
+    draw_titled_image,
+    format_iteration_axis,
     make_figure,
     render_png,
     use_default_style,
 )
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
-    import numpy.typing as npt
-
+    from napari_dip.engine.control import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
+    from napari_dip.io.arrays import AnyArray, FloatArray
 
-    Curve = npt.NDArray[np.float64]
+    Curve = FloatArray
 #: Standard deviation of the added noise, relative to that of the image.
 ADDED_NOISE = 0.5
 #: Iterations whose energies are reported, as far as the fit got, in addition to the last one.
@@ -156,7 +156,7 @@ def make_targets(grey_image: ImageArray, seed: int) -> dict[str, ImageArray]:
     noisy = image + ADDED_NOISE * rng.standard_normal(image.shape)
     shuffled = rng.permutation(image.ravel()).reshape(image.shape)
     noise = rng.standard_normal(image.shape)
-    targets: tuple[npt.NDArray[Any], ...] = (image, noisy, shuffled, noise)
+    targets: tuple[AnyArray, ...] = (image, noisy, shuffled, noise)
     return {name: standardise(target) for name, target in zip(TARGETS, targets, strict=True)}
 
 
@@ -189,7 +189,7 @@ def compute_impedance(noise: Curve, image: Curve) -> float:
 
 @run_in_default_torch_state
 def explore_impedance(
-    setup: ExperimentSetup, *, control: Callable[[], Control] = lambda: Control.GO
+    setup: ExperimentSetup, *, control: PollControl = lambda: Control.GO
 ) -> Generator[IterationUpdate, None, ImpedanceResult | None]:
     """Fit the same network from the same initial weights to each target, in parallel.
 
@@ -212,13 +212,10 @@ def explore_impedance(
     targets, count = make_targets(setup.image, setup.seed), setup.iterations
     curves: dict[str, list[float]] = {name: [] for name in targets}
     with ExitStack() as ends:
-        control_without_keep = delay_keep(control)
         fits = {
-            name: iter_fit(target, setup, control=control_without_keep)
+            name: ends.enter_context(closing(iter_fit(target, setup, control=delay_keep(control))))
             for name, target in targets.items()
         }
-        for fit in fits.values():
-            ends.callback(fit.close)
         for iteration in range(1, count + 1):
             if control() is Control.KEEP:
                 break
@@ -228,25 +225,16 @@ def explore_impedance(
                     return None
                 curves[name].append(record.energy)
             points = {name: curve[-1] for name, curve in curves.items()}
-            yield IterationUpdate(
-                Event(
-                    message="Fitting image and noise",
-                    progress=Progress(done=iteration, total=count),
-                    iteration=iteration,
-                    iterations=count,
-                ),
-                points,
-            )
+            yield make_update("Fitting image and noise", iteration, count, points)
     iterations_done = len(curves["noise"])
     if iterations_done < min(count, MIN_KEPT_ITERATIONS):
         return None
     energies = {name: np.array(curve) for name, curve in curves.items()}
-    score = compute_impedance(energies["noise"], energies["image"])
     return ImpedanceResult(
         subject=mark_ended_early(setup, iterations_done),
         targets=targets,
         energies=energies,
-        score=score,
+        score=compute_impedance(energies["noise"], energies["image"]),
     )
 
 

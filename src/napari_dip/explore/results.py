@@ -29,8 +29,8 @@ from napari_dip.pipeline.assess.html_page import (
     render_page,
 )
 from napari_dip.pipeline.assess.references import EXPERIMENT_PAPERS, PAPERS
+from napari_dip.pipeline.events import Event, Progress, ProgressTracker, Stopwatch
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.store.results import escape_formula, format_json
 from napari_dip.pipeline.torch_state import run_in_default_state
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
+    from napari_dip.engine.control import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
-    from napari_dip.pipeline.events import Event
+    from napari_dip.io.arrays import AnyArray, Float32Array
+
 
 ArgumentsT = ParamSpec("ArgumentsT")
 OutcomeT = TypeVar("OutcomeT")
@@ -77,6 +77,15 @@ class IterationUpdate(NamedTuple):
     image: ImageArray | None = None
 
 
+def make_update(
+    message: str, iteration: int, count: int, points: Mapping[str, float], **more: Any
+) -> IterationUpdate:
+    """Report an iteration of fits that run side by side; `more` are fields of the update."""
+    progress = Progress(done=iteration, total=count)
+    event = Event(message=message, progress=progress, iteration=iteration, iterations=count)
+    return IterationUpdate(event, points, **more)
+
+
 def run_in_default_torch_state(
     experiment: Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]],
 ) -> Callable[ArgumentsT, Generator[IterationUpdate, None, OutcomeT]]:
@@ -97,7 +106,7 @@ def run_in_default_torch_state(
     return run
 
 
-def delay_keep(control: Callable[[], Control]) -> Callable[[], Control]:
+def delay_keep(control: PollControl) -> PollControl:
     """Return a control that ignores KEEP, so that parallel fits end at the same iteration."""
 
     def poll_control() -> Control:
@@ -131,7 +140,7 @@ class ExperimentTimer(Stopwatch):
 
     def __init__(
         self,
-        control: Callable[[], Control] = lambda: Control.GO,
+        control: PollControl = lambda: Control.GO,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(control, monotonic)
@@ -233,7 +242,7 @@ class ImageStack:
     name_suffix: str
     axis: str
     names: tuple[str, ...]
-    images: npt.NDArray[np.float32]
+    images: Float32Array
     has_image_units: bool = True
 
 
@@ -354,14 +363,14 @@ def format_csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return buffer.getvalue()
 
 
-def format_columns(columns: Mapping[str, npt.NDArray[Any]]) -> str:
+def format_columns(columns: Mapping[str, AnyArray]) -> str:
     """Return columns of numbers as CSV, with all digits."""
     return format_csv(
         tuple(columns), zip(*(column.tolist() for column in columns.values()), strict=True)
     )
 
 
-def number_iterations(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def number_iterations(columns: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """Return the columns after one of 1-based iterations."""
     count = len(next(iter(columns.values())))
     return {"iteration": np.arange(1, count + 1), **columns}

@@ -12,11 +12,6 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
-from napari_dip.explore.figures import (
-    choose_shades,
-    draw_titled_image,
-    format_iteration_axis,
-)
 from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
@@ -29,6 +24,7 @@ from napari_dip.explore.results import (
     delay_keep,
     format_columns,
     format_csv,
+    make_update,
     mark_ended_early,
     number_iterations,
     run_in_default_torch_state,
@@ -48,24 +44,25 @@ from napari_dip.explore.spectral_measures import (
     measure_sharpness,
 )
 from napari_dip.pipeline.assess.report_figures import (
+    choose_shades,
     compute_contrast_limits,
+    draw_titled_image,
+    format_iteration_axis,
     make_figure,
     render_png,
     use_default_style,
 )
 from napari_dip.pipeline.calibrate.resolution_and_outliers import ROBUST_PERCENTILES
-from napari_dip.pipeline.events import Event
-from napari_dip.pipeline.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
-    import numpy.typing as npt
-
+    from napari_dip.engine.control import PollControl
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray
     from napari_dip.explore.fit import IterationRecord, ValidationStop
+    from napari_dip.io.arrays import FloatArray
 
-    Curve = npt.NDArray[np.float64]
+    Curve = FloatArray
 
 #: Number of recorded estimates, evenly spaced in log(iteration).
 _RECORDED_ESTIMATES = 24
@@ -240,7 +237,7 @@ def explore_spectrum(
     setup: ExperimentSetup,
     truth: ImageArray | None = None,
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    control: PollControl = lambda: Control.GO,
 ) -> Generator[IterationUpdate, None, SpectrumResult | None]:
     """Fit to all pixels and measure each output, in parallel with a fit with validation pixels.
 
@@ -274,13 +271,7 @@ def explore_spectrum(
             if record is None:
                 break
             points, image = recorder.record(record)
-            event = Event(
-                message="Watching the frequencies",
-                progress=Progress(done=iteration, total=count),
-                iteration=iteration,
-                iterations=count,
-            )
-            yield IterationUpdate(event, points, image=image)
+            yield make_update("Watching the frequencies", iteration, count, points, image=image)
         if control() is Control.DISCARD or recorder.count < min(count, MIN_KEPT_ITERATIONS):
             return None
         validation_stop = validation_fit.finish()

@@ -16,11 +16,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
     from napari_dip.explore.experiment_setup import ImageArray
+    from napari_dip.io.arrays import FloatArray
 
-    BandCurve = npt.NDArray[np.float64]
+    BandCurve = FloatArray
 
 #: Number of bands of equal width, as in Shi et al.
 BAND_COUNT = 5

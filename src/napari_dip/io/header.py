@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
 
+    #: Headers of images by the name of the input.
+    Headers = Mapping[str, "ImageSpec"]
+
 #: Maximum number of planes of an image. Movies of 20,000 frames are in use. 50,000 planes of
 #: 256 × 256 pixels take two cores several days; the header of such a TIFF is read in 2 s.
 MAX_IMAGE_PLANES = 50_000
@@ -241,9 +244,8 @@ def _unescape_letter(escaped: re.Match[str]) -> str:
 
 def escape_unit(name: str) -> str:
     """Write a unit in ASCII as ImageJ does, with other letters as four hexadecimal digits."""
-    letters = (
-        character for character in name if character <= "\uffff"
-    )  # ImageJ, too, drops higher code points
+    # ImageJ, too, drops higher code points
+    letters = (character for character in name if character <= "\uffff")
     return "".join(
         letter
         if letter.isprintable() and letter.isascii() and letter != "\\"

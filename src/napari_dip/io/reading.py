@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dip.errors import RefusedError
 from napari_dip.io.formats import bioio, png_jpeg, tiff, zarr
@@ -43,9 +42,10 @@ if TYPE_CHECKING:
 
     from tifffile import TiffFile
 
+    from napari_dip.io.arrays import AnyArray
     from napari_dip.io.header import ImageSpec
 
-PixelsT = TypeVar("PixelsT", bound="LazyImage | npt.NDArray[Any]")
+PixelsT = TypeVar("PixelsT", bound="LazyImage | AnyArray")
 
 #: First bytes of a file -> module that reads it.
 _READERS = {
@@ -89,7 +89,7 @@ def read_spec(path: str | os.PathLike[str], axes: str | None = None) -> ImageSpe
     return spec
 
 
-def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
+def read_pixels(spec: ImageSpec) -> AnyArray:
     """Read all pixels of an image file.
 
     Parameters
@@ -119,7 +119,7 @@ def read_pixels(spec: ImageSpec) -> npt.NDArray[Any]:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | npt.NDArray[Any]:
+def open_pixels(spec: ImageSpec) -> MemoryMappedImage | LazyImage | AnyArray:
     """Open the pixels of a file without reading them where the format allows it.
 
     Parameters
@@ -198,7 +198,7 @@ def _check_unchanged(pixels: PixelsT, spec: ImageSpec) -> PixelsT:
     return pixels
 
 
-def _drop_alpha(raw: npt.NDArray[Any], spec: ImageSpec) -> npt.NDArray[Any]:
+def _drop_alpha(raw: AnyArray, spec: ImageSpec) -> AnyArray:
     """Drop the alpha samples, which follow the colours and which the header excludes."""
     if raw.ndim == len(spec.shape) + 1:  # grey and alpha: only grey remains, so drop the axis
         return raw[..., 0]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.io.arrays import AnyArray
+
 #: Maximum bytes in memory while all pixels of an image are iterated.
 CHUNK = 2**26
 #: Errors that parsers raise for an unexpected header. Their messages name variables, so users do
@@ -72,7 +74,7 @@ class MemoryMappedImage:
         """Number of axes."""
         return len(self.shape)
 
-    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+    def __getitem__(self, place: Any) -> AnyArray:
         """Return a copy of a region."""
         mapped = np.memmap(self.path, self.stored_dtype, "r", self.offset, self.shape)
         return np.array(mapped[place], dtype=self.dtype)
@@ -120,7 +122,7 @@ class LazyImage:
         """Number of axes."""
         return len(self.shape)
 
-    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+    def __getitem__(self, place: Any) -> AnyArray:
         """Return the pixels of a region.
 
         Raises
@@ -192,7 +194,7 @@ def _reserve(file: IO[bytes], count: int) -> None:
         file.write(bytes(min(CHUNK, count - first)))
 
 
-def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
+def iter_chunks(image: Any) -> Iterator[AnyArray]:
     """Iterate over all pixels in order, in chunks of at most `CHUNK` bytes where possible.
 
     Parameters
@@ -204,7 +206,7 @@ def iter_chunks(image: Any) -> Iterator[npt.NDArray[Any]]:
 
 def _iter_outer_chunks(
     image: Any, shape: tuple[int, ...], outer: tuple[int, ...]
-) -> Iterator[npt.NDArray[Any]]:
+) -> Iterator[AnyArray]:
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * image.dtype.itemsize
     if row_bytes > CHUNK and len(shape) > 1:
         for number in range(shape[0]):

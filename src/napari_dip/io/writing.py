@@ -1,24 +1,29 @@
-"""Write images, text and bytes atomically, with pixel size and provenance."""
+"""Write images as TIFF and OME-Zarr, text and bytes: atomically, with size and provenance."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dip.errors import FailedError
 from napari_dip.io.atomic import write_atomically
+from napari_dip.io.formats.zarr import FORMATS, check_zarr, find_foreign_file, get_ome_version
 from napari_dip.io.header import SourceTags, escape_unit, get_unit_meters, get_unit_symbol
 from napari_dip.io.outputs import FOLDER_SUFFIX, resolve_folder
-from napari_dip.io.paths import make_save_refusal
+from napari_dip.io.paths import is_zarr, make_save_refusal
 from napari_dip.io.regions import MemoryMappedImage, iter_chunks
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from napari_dip.io.arrays import AnyArray, FloatArray
 
 #: Pixel types of ImageJ's TIFF flavour, which most microscopists open next.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
@@ -30,7 +35,7 @@ _MAX_CLASSIC_TIFF_BYTES = 2**32 - 2**25
 
 def write_image(
     path: str | os.PathLike[str],
-    image: npt.NDArray[Any],
+    image: AnyArray,
     *,
     axes: str,
     scale: tuple[float, ...] | None = None,
@@ -75,8 +80,6 @@ def write_image(
     units = units or ("pixel",) * len(axes)
     sizes = dict(zip(axes, zip(scale, units, strict=True), strict=True)) if scale else {}
     if Path(path).suffix.lower() == FOLDER_SUFFIX:  # also with a slash behind it
-        from napari_dip.io.zarr_writing import write_zarr
-
         origin = dict(zip(axes, tags.origin, strict=True)) if tags and tags.origin else None
         zarr_options: dict[str, Any] = {"provenance": dict(provenance or {}), "like": like}
         pixels = _make_contiguous(image)
@@ -91,7 +94,7 @@ def write_image(
 
 def _write_tiff(
     path: Path,
-    image: npt.NDArray[Any],
+    image: AnyArray,
     axes: str,
     sizes: Mapping[str, tuple[float, str]],
     text: str,
@@ -138,7 +141,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
 
 def _write_tiff_pages(
     file: IO[bytes],
-    pixels: npt.NDArray[Any] | MemoryMappedImage,
+    pixels: AnyArray | MemoryMappedImage,
     flavour: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
@@ -157,7 +160,7 @@ def _write_tiff_pages(
         file.write(chunk.tobytes())
 
 
-def _make_contiguous(image: npt.NDArray[Any]) -> npt.NDArray[Any] | MemoryMappedImage:
+def _make_contiguous(image: AnyArray) -> AnyArray | MemoryMappedImage:
     """Return contiguous pixels, without a copy if they are already contiguous on the disk."""
     if isinstance(image, np.memmap) and image.flags.c_contiguous and image.filename is not None:
         path = Path(image.filename)
@@ -181,7 +184,7 @@ def _write_file(path: Path, write: Callable[[IO[bytes]], object], overwrite: boo
     return path
 
 
-def _is_imagej_compatible(image: npt.NDArray[Any], axes: str) -> bool:
+def _is_imagej_compatible(image: AnyArray, axes: str) -> bool:
     """Return whether ImageJ's flavour can hold an image: few types, fixed order, 8-bit colours."""
     if image.dtype.name not in _IMAGEJ_TYPES or image.nbytes > _MAX_CLASSIC_TIFF_BYTES:
         return False
@@ -192,7 +195,7 @@ def _is_imagej_compatible(image: npt.NDArray[Any], axes: str) -> bool:
 
 
 def _make_imagej_options(
-    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+    image: AnyArray, axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     metadata: dict[str, Any] = {"axes": axes, "Info": text}
     options: dict[str, Any] = {"metadata": metadata}
@@ -209,7 +212,7 @@ def _make_imagej_options(
 
 
 def _make_plain_options(
-    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+    image: AnyArray, axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"metadata": {"axes": axes, "napari_dip": text}}
     if "X" in sizes and "Y" in sizes:
@@ -223,7 +226,7 @@ def _make_plain_options(
 
 
 def _make_ome_options(
-    image: npt.NDArray[Any], axes: str, sizes: Mapping[str, tuple[float, str]], text: str
+    image: AnyArray, axes: str, sizes: Mapping[str, tuple[float, str]], text: str
 ) -> dict[str, Any]:
     import hashlib
     import uuid
@@ -249,3 +252,265 @@ def _make_ome_options(
             metadata["TimeIncrement"] = value
             metadata["TimeIncrementUnit"] = symbol
     return {"metadata": metadata}
+
+
+#: Shape of a chunk in pixels, 4 MB in single precision: one plane, or four of a stack, so that a
+#: viewer can show a plane without decompressing many others.
+_PLANE, _STACK = (1, 1024, 1024), (4, 512, 512)
+#: Maximum side of a plane of the coarsest level, which viewers show at once.
+_MAX_COARSEST_SIDE = 256
+#: Maximum ratio of voxel depth to width up to which the depth is halved along with the plane.
+_MAX_ISOTROPIC_RATIO = 1.5
+_AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+
+
+def write_zarr(
+    path: Path,
+    image: Any,
+    axes: str,
+    sizes: Mapping[str, tuple[float, str]],
+    *,
+    provenance: Any,
+    like: Any = None,
+    origin: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an image with all its levels.
+
+    Parameters
+    ----------
+    path : path ending in .zarr
+    image : ndarray or `MemoryMappedImage`
+        Read region by region.
+    axes : str
+        One letter for each axis out of T, C, Z, Y, X and S; samples become channels.
+    sizes : mapping of str to (float, str)
+        Size of a pixel and its unit, of the axes that have one.
+    provenance : dict in plain JSON types
+        Saved in the attributes as "napari_dip".
+    like : str, optional
+        Path of an OME-Zarr whose version the result should have; default: the newest version.
+    origin : mapping of str to float, optional
+        Centre of the first pixel, for the axes that have one.
+    overwrite : bool
+        Whether an earlier image may be replaced.
+
+    Returns
+    -------
+    Path
+        Path of the saved image, as passed in.
+
+    Raises
+    ------
+    RefusedError
+        If the package for Zarr is not installed.
+    FailedError
+        If it cannot be written; an earlier image stays unchanged.
+    """
+    check_zarr(path)
+    target = resolve_folder(path)
+    pixels = _ReorderedImage(image, axes)
+    try:
+        with write_atomically(
+            target, overwrite=overwrite, check=partial(_check_replaceable, target, overwrite)
+        ) as part:
+            _write_levels(part, pixels, sizes, provenance, get_ome_version(like), origin or {})
+    except OSError as error:
+        raise FailedError(make_save_refusal(path, error)) from error
+    return path
+
+
+class _ReorderedImage:
+    """View of an image with its axes in the order of OME-Zarr."""
+
+    def __init__(self, image: Any, axes: str) -> None:
+        self._image = image
+        self._axis_order = [axes.index(axis) for axis in "TCSZYX" if axis in axes]
+        self.axes = "".join(axes[place] for place in self._axis_order).replace("S", "C")
+        self.shape = tuple(int(image.shape[place]) for place in self._axis_order)
+        self.dtype = np.dtype(image.dtype).newbyteorder("=")
+
+    def __getitem__(self, region: tuple[slice, ...]) -> AnyArray:
+        source_region = [slice(None)] * len(region)
+        for side_slice, axis in zip(region, self._axis_order, strict=True):
+            source_region[axis] = side_slice
+        return np.asarray(self._image[tuple(source_region)]).transpose(self._axis_order)
+
+
+def _write_levels(
+    part: Path,
+    image: _ReorderedImage,
+    sizes: Mapping[str, tuple[float, str]],
+    provenance: dict[str, Any],
+    version: str,
+    origin: Mapping[str, float],
+) -> None:
+    import zarr
+
+    axes = image.axes
+    finest = [sizes.get(axis, (1.0, "pixel"))[0] for axis in axes]
+    units = {
+        axis: unit
+        for axis, (_, unit) in sizes.items()
+        if axis in axes and get_unit_symbol(unit) and unit != "pixel"
+    }
+    group = zarr.open_group(part, mode="w-", zarr_format=FORMATS[version])
+    levels, level = [finest], _create_level(group, 0, image.shape, image, version)
+    for region in _iter_chunk_regions(level):
+        level[region] = image[region]
+    while max(level.shape[-2:]) > _MAX_COARSEST_SIDE:
+        steps = _choose_level_factors(axes, level.shape, levels[-1], deep="Z" in units)
+        levels.append([size * step for size, step in zip(levels[-1], steps, strict=True)])
+        level = _write_coarser_level(group, len(levels) - 1, level, steps, image, version)
+    name = str(provenance.get("source", "image"))
+    first_pixel = [origin.get(axis, 0.0) for axis in axes]
+    multiscales = _build_multiscales(axes, levels, units, name, version, first_pixel)
+    group.attrs.update({**multiscales, "napari_dip": provenance})
+
+
+def _build_multiscales(
+    axes: str,
+    levels: Sequence[Sequence[float]],
+    units: Mapping[str, str],
+    name: str,
+    version: str,
+    origin: Sequence[float],
+) -> dict[str, Any]:
+    """Build the multiscales metadata that the specification requires.
+
+    Parameters
+    ----------
+    axes : str
+        In the order t, c, z, y, x, as capital letters.
+    levels : sequence of sequence of float
+        Pixel size along each axis, finest level first; the path of a level is its index.
+    units : mapping of str to str
+        Units of the axes that have one.
+    name : str
+    version : str
+        "0.4" or "0.5".
+    origin : sequence of float
+        Centre of the first pixel along each axis.
+    """
+    axis_fields = [
+        {"name": axis.lower(), "type": _AXIS_TYPES[axis]}
+        | ({"unit": units[axis]} if axis in units else {})
+        for axis in axes
+    ]
+    datasets = []
+    for number, sizes in enumerate(levels):
+        # the first pixel of a coarser level is centred on the pixels that it averages
+        shifted = [
+            start + (size - finest) / 2
+            for start, size, finest in zip(origin, sizes, levels[0], strict=True)
+        ]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(sizes)}]
+        if any(shifted):
+            steps.append({"type": "translation", "translation": shifted})
+        datasets.append({"path": str(number), "coordinateTransformations": steps})
+    fields: dict[str, Any] = {
+        "name": name,
+        "axes": axis_fields,
+        "datasets": datasets,
+        "type": "local mean",
+    }
+    if version == "0.4":
+        return {"multiscales": [{"version": version, **fields}]}
+    return {"ome": {"version": version, "multiscales": [fields]}}
+
+
+def _create_level(
+    group: Any, number: int, shape: tuple[int, ...], image: _ReorderedImage, version: str
+) -> Any:
+    """Create the array of one level."""
+    from numcodecs import Blosc
+    from zarr.codecs import BloscCodec
+
+    axes = image.axes
+    planes = shape[axes.index("Z")] if "Z" in axes else 1
+    chunks_by_axis = dict(zip("ZYX", _STACK if planes > 1 else _PLANE, strict=True))
+    options: dict[str, Any] = (
+        {
+            "compressors": Blosc("zstd", 3, Blosc.SHUFFLE),
+            "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        }
+        if version == "0.4"
+        else {
+            "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            "dimension_names": [axis.lower() for axis in axes],
+        }
+    )
+    return group.create_array(
+        str(number),
+        shape=shape,
+        chunks=tuple(
+            min(side, chunks_by_axis.get(axis, 1)) for side, axis in zip(shape, axes, strict=True)
+        ),
+        dtype=image.dtype,
+        fill_value=0,
+        config={"write_empty_chunks": True},  # so that a missing chunk means data loss
+        **options,
+    )
+
+
+def _write_coarser_level(
+    group: Any, number: int, above: Any, steps: list[int], image: _ReorderedImage, version: str
+) -> Any:
+    """Write a level of block means of the level above."""
+    shape = tuple(-(-side // step) for side, step in zip(above.shape, steps, strict=True))
+    coarse_level = _create_level(group, number, shape, image, version)
+    for region in _iter_chunk_regions(coarse_level):
+        fine = tuple(
+            slice(side_slice.start * step, min(side, side_slice.stop * step))
+            for side_slice, step, side in zip(region, steps, above.shape, strict=True)
+        )
+        means = _average_blocks(above[fine], steps)
+        coarse_level[region] = np.rint(means) if image.dtype.kind in "iu" else means
+    return coarse_level
+
+
+def _average_blocks(pixels: AnyArray, steps: list[int]) -> FloatArray:
+    """Return block means; blocks at the far border may be smaller."""
+    averaged = pixels.astype(np.float64)
+    for axis, step in enumerate(steps):
+        if step > 1:
+            starts = np.arange(0, averaged.shape[axis], step)
+            counts = np.minimum(step, averaged.shape[axis] - starts)
+            sums = np.add.reduceat(averaged, starts, axis=axis)
+            averaged = sums / counts.reshape(
+                [-1 if index == axis else 1 for index in range(averaged.ndim)]
+            )
+    return averaged
+
+
+def _choose_level_factors(
+    axes: str, shape: tuple[int, ...], sizes: list[float], *, deep: bool
+) -> list[int]:
+    """Return the factors of the next level: halve the plane, and the depth of isotropic voxels."""
+    width = sizes[-1]
+    steps = [1] * (len(axes) - 2) + [2 if side > 1 else 1 for side in shape[-2:]]
+    if "Z" in axes:
+        z_axis = axes.index("Z")
+        if deep and shape[z_axis] > 1 and sizes[z_axis] <= _MAX_ISOTROPIC_RATIO * width:
+            steps[z_axis] = 2
+    return steps
+
+
+def _iter_chunk_regions(array: Any) -> Iterator[tuple[slice, ...]]:
+    """Iterate over the regions of an array's chunks."""
+    for corner in product(
+        *(range(0, side, step) for side, step in zip(array.shape, array.chunks, strict=True))
+    ):
+        yield tuple(
+            slice(start, min(side, start + step))
+            for start, side, step in zip(corner, array.shape, array.chunks, strict=True)
+        )
+
+
+def _check_replaceable(target: Path, overwrite: bool) -> None:
+    """Raise OSError if anything but an OME-Zarr that may be replaced has the name of a result."""
+    if not os.path.lexists(target):
+        return
+    is_foreign = not target.is_dir() or (any(target.iterdir()) and not is_zarr(target))
+    if is_foreign or not overwrite or find_foreign_file(target):
+        raise FileExistsError(errno.EEXIST, "something of that name is there and would be lost")

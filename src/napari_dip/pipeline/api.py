@@ -23,8 +23,7 @@ from napari_dip.pipeline.recipe import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
-
+    from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import Event, Restoration
 
 #: Minimum time between two previews for `progress`, in seconds; more of them slow the fit.
@@ -542,7 +541,7 @@ def _convert_to_array(name: str, value: Any) -> Any:
     import numpy as np
 
     try:
-        array: npt.NDArray[Any] = np.asarray(value)
+        array: AnyArray = np.asarray(value)
     except Exception as error:  # __array__ of foreign types may raise anything
         why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "it is not made so"
         raise RefusedError("image-not-array", name=name, why=why) from None

@@ -49,8 +49,9 @@ from napari_dip.pipeline.store.tensor_file import DAMAGE_ERRORS, read_metadata
 from napari_dip.pipeline.store.unit_results import make_tile_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.types import Plan
 
@@ -273,7 +274,7 @@ def run_with_autosave(
     plan: Plan,
     data: Mapping[str, Any],
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    control: PollControl = lambda: Control.GO,
     preview_seconds: float | None = None,
 ) -> Generator[Event, None, Restoration | None]:
     """Restore as `run` does, with autosave; yields, returns and raises as `run` does.

@@ -21,14 +21,12 @@ from napari_dip.pipeline.plan.layout import check_header
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy.typing as npt
     from matplotlib.axes import Axes
 
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import Float32Array, FloatArray
 
-    Map = npt.NDArray[np.float32]
-
-    FloatArray = npt.NDArray[np.float64]
+    Map = Float32Array
 
 #: File names of the maps and of the photon transfer plot.
 CAMERA_MAP_FILES = ("offset.tif", "gain.tif", "noise.tif", "photon_transfer.png")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
 
@@ -59,18 +60,16 @@ class LazyPixels:
         self.ndim = len(self.shape)
         self._name, self._array = name, array
 
-    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+    def __getitem__(self, place: Any) -> AnyArray:
         """Compute and return a region."""
         return self._compute(self._array[place])
 
-    def __array__(
-        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
-    ) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         """Compute and return the whole array."""
         pixels = self._compute(self._array)
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
-    def _compute(self, part: Any) -> npt.NDArray[Any]:
+    def _compute(self, part: Any) -> AnyArray:
         try:
             block = np.asarray(part.compute())
         except Exception as error:  # tasks of dask may raise anything
@@ -87,7 +86,7 @@ class LazyPixels:
         return block
 
 
-def load_array(name: str, value: Any) -> npt.NDArray[Any]:
+def load_array(name: str, value: Any) -> AnyArray:
     """Return a value as a NumPy array, computed if it is a dask array; may raise `RefusedError`.
 
     Parameters

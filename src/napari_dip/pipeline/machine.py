@@ -27,8 +27,8 @@ from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import FailedError
-from napari_dip.io.paths import check_working_folder
+from napari_dip.errors import FailedError, Refusal, make_refusal
+from napari_dip.io.paths import check_working_folder, describe_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -102,9 +102,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    accepted = [
-        mallopt(name, size) == 1 for name, size in _MALLOC_SETTINGS.items()
-    ]  # a list: all are set, even if one is refused
+    # a list: all are set, even if one is refused
+    accepted = [mallopt(name, size) == 1 for name, size in _MALLOC_SETTINGS.items()]
     return all(accepted)
 
 
@@ -204,11 +203,13 @@ class Machine:
 
 def detect_machine() -> Machine:
     """Detect what this computer offers; takes milliseconds and does not import torch."""
+    import psutil
+
     version = get_torch_version()
     devices, missing = _detect_devices(version)
     return Machine(
         cores=_count_cores(),
-        memory_bytes=_get_free_memory(),
+        memory_bytes=int(psutil.virtual_memory().available),
         devices=devices,
         torch=version,
         missing=missing,
@@ -272,6 +273,13 @@ def is_memory_error(error: BaseException) -> bool:
     )
 
 
+def make_unexpected_refusal(error: Exception, name: str) -> Refusal:
+    """Return the refusal for an error that nothing else explains: the memory, or its own text."""
+    if is_memory_error(error):
+        return make_refusal("memory-out", name=name)
+    return make_refusal("unexpected", why=describe_exception(error))
+
+
 def choose_thread_count(cores: int, pixels: int) -> int:
     """Return the number of CPU threads for a fit; it depends on these two numbers alone.
 
@@ -333,20 +341,6 @@ def _has_bfloat16_instructions() -> bool:
     except OSError:
         return False
     return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
-
-
-def _get_free_memory() -> int:
-    try:
-        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-        return next(
-            int(line.split()[1]) * 1024
-            for line in meminfo.splitlines()
-            if line.startswith("MemAvailable")
-        )
-    except (OSError, StopIteration, ValueError):
-        import psutil  # ships with napari; needed where there is no /proc
-
-        return int(psutil.virtual_memory().available)
 
 
 def convert_nan_to_none(value: float) -> float | None:

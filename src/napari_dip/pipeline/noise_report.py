@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
+from napari_dip.errors.fault import UNRELIABLE_REASONS
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.api import describe_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
@@ -30,25 +30,10 @@ from napari_dip.tasks.shared_settings import check_content
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy.typing as npt
-
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.calibrate.calibration import StackArray
-
-#: Texts for the user on why the measured noise is unreliable, by `NoiseEstimate.unreliable_reason`.
-UNRELIABLE_REASON_TEXTS = {
-    UnreliableReason.TOO_FEW_BLOCKS: "too few parts of it are without holes",
-    UnreliableReason.CLIPPED: "almost all of it was cut off at an end of its range",
-    UnreliableReason.COARSE_GREY_VALUES: "its grey values are coarser than the noise",
-    UnreliableReason.TEXTURE: "structure is everywhere in it, down to single pixels",
-    UnreliableReason.AMBIGUOUS_CORRELATION: "texture and noise that neighbours share look alike "
-    "in it",
-    UnreliableReason.OFF_VARIANCE_MODEL: "at some brightness its noise is off a straight line, or "
-    "nothing is flat there",
-    UnreliableReason.HEAVY_TAILS: "many single pixels lie further off than normal noise has it",
-    UnreliableReason.SMOOTHED: "it seems to have been smoothed, interpolated or compressed",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -237,7 +222,7 @@ def _read_detector_frames(name: str, frames: Any) -> DetectorFrames | None:
 
 
 def make_noise_report(
-    spec: ImageSpec, array: npt.NDArray[Any], detector: DetectorCalibration | None = None
+    spec: ImageSpec, array: AnyArray, detector: DetectorCalibration | None = None
 ) -> NoiseReport | Refusal:
     """Measure the noise of an image whose header was checked, with torch in its default state.
 
@@ -260,7 +245,7 @@ def make_noise_report(
 
 
 def _measure_report(
-    spec: ImageSpec, array: npt.NDArray[Any], detector: DetectorCalibration | None
+    spec: ImageSpec, array: AnyArray, detector: DetectorCalibration | None
 ) -> NoiseReport | Refusal:
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
@@ -335,7 +320,7 @@ def _round_known(value: float | None) -> float | None:
 
 
 def _make_channel_noise(
-    noise: NoiseEstimate, planes: StackArray, measured_mask: npt.NDArray[np.bool_] | None
+    noise: NoiseEstimate, planes: StackArray, measured_mask: BoolArray | None
 ) -> Any:
     """Convert the noise estimate of one channel for the report."""
     plane_stack = planes.reshape(-1, *planes.shape[-2:])
@@ -353,9 +338,7 @@ def _make_channel_noise(
         points=compute_variance_points(
             plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
         ),
-        unreliable_reason=UNRELIABLE_REASON_TEXTS[noise.unreliable_reason]
-        if noise.unreliable_reason
-        else "",
+        unreliable_reason=UNRELIABLE_REASONS.get(noise.unreliable_reason or "", ""),
         caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,
         offset_error=noise.offset_error,
@@ -435,10 +418,10 @@ def measure_detector(
 
 
 #: Header and pixels of detector frames.
-DetectorFrames = tuple["ImageSpec", "npt.NDArray[Any]"]
+DetectorFrames = tuple["ImageSpec", "AnyArray"]
 
 
-def _stack_frames(frames: DetectorFrames, min_count: int) -> npt.NDArray[np.float64]:
+def _stack_frames(frames: DetectorFrames, min_count: int) -> FloatArray:
     """Return frames as a stack (N, Y, X); refuse fewer than `min_count`, and constant ones."""
     spec, array = frames
     plane_axes = [spec.axes.index(axis) for axis in "YX"]

@@ -57,6 +57,18 @@ _EXPECTED_VALUE_TEXTS = {
 }
 
 
+#: Labels of the presets.
+PRESET_LABELS = {"fast": "Fast", "balanced": "Balanced", "best": "Best"}
+DeviceSetting = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    Setting(
+        "Device",
+        "Where to compute. Automatic takes a GPU if there is one.",
+        choices={"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"},
+    ),
+]
+
+
 class RunSettings(BaseModel):
     """Settings that all tasks have, with their labels and help texts."""
 
@@ -68,7 +80,7 @@ class RunSettings(BaseModel):
             "Preset",
             "Fast for a first look, Balanced for daily work, Best for the figure in the paper: "
             "they differ in time, not in how the result is judged.",
-            choices={"fast": "Fast", "balanced": "Balanced", "best": "Best"},
+            choices=PRESET_LABELS,
             advanced=False,
         ),
     ] = "balanced"
@@ -79,19 +91,7 @@ class RunSettings(BaseModel):
             "Start of the random numbers: the same seed gives the same pixels.",
         ),
     ] = 0
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"],
-        Setting(
-            "Device",
-            "Where to compute. Automatic takes a GPU if there is one.",
-            choices={
-                "auto": "Automatic",
-                "cpu": "CPU",
-                "cuda": "NVIDIA GPU",
-                "mps": "Apple GPU",
-            },
-        ),
-    ] = "auto"
+    device: DeviceSetting = "auto"
     restarts: Annotated[
         Annotated[int, Field(ge=1, le=64)] | None,
         Setting(

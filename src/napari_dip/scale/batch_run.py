@@ -17,15 +17,14 @@ from napari_dip.errors import FailedError, Refusal, RefusedError
 from napari_dip.io.outputs import OutputLock, remove_stale_temporary_files
 from napari_dip.io.paths import make_folder_refusal
 from napari_dip.io.writing import write_text
-from napari_dip.pipeline.events import drain_generator, map_generator
+from napari_dip.pipeline.events import ProgressTracker, Stopwatch, drain_generator, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.progress import ProgressTracker, Stopwatch
 from napari_dip.pipeline.recipe import OLD_INPUTS, OLD_SWITCHES, accept_old_names
 from napari_dip.pipeline.store.joint_network import read_network_weights
 from napari_dip.scale.batch.file import restore_file
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
-from napari_dip.scale.batch.plan import find_remaining_plans
+from napari_dip.scale.batch.plan import find_remaining_plans, fit_batch_network
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
     NETWORK_FILE,
@@ -34,11 +33,11 @@ from napari_dip.scale.batch.records import (
     find_records_folder,
     write_batch_manifest,
 )
-from napari_dip.scale.batch.series import fit_batch_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.events import Event
     from napari_dip.scale.batch.jobs import BatchPlan, FileState, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
@@ -126,12 +125,8 @@ def batch(
     extra_paths = accept_old_names(extra_paths, {**OLD_INPUTS, **OLD_SWITCHES})
     joint_training = bool(extra_paths.pop("joint_training", joint_training))
     options: dict[str, Any] = {"resume": resume, "axes": axes, "joint_training": joint_training}
-    options |= {
-        "workers": workers,
-        "scheduler": scheduler,
-        "threads": threads,
-        "extra_paths": extra_paths,
-    }
+    options |= {"workers": workers, "scheduler": scheduler, "threads": threads}
+    options["extra_paths"] = extra_paths
     with plan_with_workers(recipe, inputs, outdir, **options) as (plan, start_pool):
         check_any_restorable(plan)
         with start_pool() as pool:
@@ -141,7 +136,7 @@ def batch(
 def run_batch(
     plan: BatchPlan,
     *,
-    control: Callable[[], Control] = lambda: Control.GO,
+    control: PollControl = lambda: Control.GO,
     pool: DaskWorkerPool | None = None,
 ) -> Generator[BatchEvent, None, BatchResult]:
     """Run a planned batch: file after file in the order of the inputs, or in parallel.
@@ -240,7 +235,7 @@ def _run_planned_files(
             fit_batch_network(plan, plan.joint_training, control), make_event
         )
     if not is_fitted:  # the user ended the joint training
-        outcomes = yield from _restore_sequentially(plan, _return_keep)
+        outcomes = yield from _restore_sequentially(plan, lambda: Control.KEEP)
     elif pool is None:
         outcomes = yield from _restore_sequentially(plan, control)
     else:
@@ -281,7 +276,7 @@ def _make_event(
 
 
 def _restore_sequentially(
-    plan: BatchPlan, control: Callable[[], Control]
+    plan: BatchPlan, control: PollControl
 ) -> Generator[BatchEvent, None, tuple[FileOutcome, ...]]:
     """Restore all files in this process."""
     outcomes = []
@@ -293,10 +288,7 @@ def _restore_sequentially(
 
 
 def _restore_or_skip(
-    plan: BatchPlan,
-    job: Job,
-    control: Callable[[], Control],
-    say: Callable[[Event], BatchEvent],
+    plan: BatchPlan, job: Job, control: PollControl, say: Callable[[Event], BatchEvent]
 ) -> Generator[BatchEvent, None, FileOutcome]:
     """Restore one file, unless it is refused or the batch is ending."""
     if isinstance(job.plan, Refusal):
@@ -305,10 +297,6 @@ def _restore_or_skip(
         return FileOutcome(source=job.source, state="waiting")
     events = restore_file(job, job.plan, resume=plan.resume, control=control)
     return (yield from map_generator(events, say))
-
-
-def _return_keep() -> Control:
-    return Control.KEEP
 
 
 @contextmanager
@@ -327,18 +315,11 @@ def _lock_batch_folder(plan: BatchPlan) -> Iterator[None]:
 def _record_batch(plan: BatchPlan) -> None:
     if not plan.resume and os.path.lexists(plan.folder / MANIFEST_FILE):  # another run was faster
         raise RefusedError("batch-exists", path=plan.folder / MANIFEST_FILE)
+    network_path = plan.network and Path(plan.network.path)
+    is_joint = network_path == plan.folder / NETWORK_FILE
+    facts = plan.recipe, plan.files, plan.refused_files, plan.machine.cores, is_joint
     try:
-        has_own_network = (
-            plan.network is not None and Path(plan.network.path) == plan.folder / NETWORK_FILE
-        )
-        write_batch_manifest(
-            plan.folder,
-            plan.recipe,
-            plan.files,
-            plan.refused_files,
-            plan.machine.cores,
-            has_own_network,
-        )
+        write_batch_manifest(plan.folder, *facts)
         find_records_folder(plan.folder).mkdir(exist_ok=True)
     except OSError as error:
         raise RefusedError(make_folder_refusal(plan.folder, error)) from None

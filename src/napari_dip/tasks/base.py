@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final, get_args
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    import numpy.typing as npt
     import torch
     from pydantic.fields import FieldInfo
     from torch import Tensor
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io.header import Headers
 
 #: Pixels around a position that determine most of a network's prediction there. The search for
 #: similar patches in BM3D reaches 16 pixels.
@@ -379,9 +379,7 @@ class TaskSpec:
     explains_pixels: bool = True
     reports_unreliable_noise: bool = False
     candidates: tuple[str, ...] = ()
-    describe_learned: Callable[[Mapping[str, npt.NDArray[np.float32]]], tuple[Note, ...]] = (
-        lambda learned: ()
-    )
+    describe_learned: Callable[[Mapping[str, Float32Array]], tuple[Note, ...]] = lambda learned: ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,16 +471,14 @@ class Pixels:
     """
 
     source: ImageSpec
-    image: npt.NDArray[Any]
-    stack: npt.NDArray[np.float32]
-    extra_inputs: Mapping[str, npt.NDArray[np.float32]]
+    image: AnyArray
+    stack: Float32Array
+    extra_inputs: Mapping[str, Float32Array]
 
 
 def keep_extra_inputs(
-    image: npt.NDArray[np.float32],
-    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-    headers: Mapping[str, ImageSpec],
-) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
     """Return the further inputs as they are, without notes."""
     return extra_inputs, ()
 
@@ -505,13 +501,11 @@ class Inspection:
         *grid) without outliers, extra_inputs, headers) -> `FitInput.extra_inputs`, and notes.
     """
 
-    measured_mask: npt.NDArray[np.bool_] | None = None
+    measured_mask: BoolArray | None = None
     prior_key: str = ""
     prior_reason: str = ""
     notes: tuple[Note, ...] = ()
-    prepare: Callable[..., tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]] = (
-        keep_extra_inputs
-    )
+    prepare: Callable[..., tuple[Mapping[str, Float32Array], tuple[Note, ...]]] = keep_extra_inputs
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -531,9 +525,7 @@ class Task(ABC):
 
     spec: ClassVar[TaskSpec]
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Decide what headers can decide.
 
         Parameters

@@ -66,14 +66,14 @@ from napari_dip.tasks.shared_settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
-    import numpy.typing as npt
     import torch
     from torch import Tensor, nn
 
     from napari_dip.engine.problem import Operator, Problem
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import Float32Array
+    from napari_dip.io.header import Headers
 
 #: Minimum floor of the blur's power: frequencies below it are not amplified further. With 0.03 the
 #: fit is slower. If the noise has a larger share of the image's variance, that share is the floor,
@@ -159,9 +159,7 @@ class Deblur(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse settings without a usable PSF; choose volume or planes, grid and halo by it."""
         psf, image = get_psf_source(self), extra_headers.get("psf")
         if refusal := psf.check(source, image):
@@ -200,11 +198,8 @@ class Deblur(Task):
         return Inspection(prepare=self._prepare_kernel)
 
     def _prepare_kernel(
-        self,
-        image: npt.NDArray[np.float32],
-        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-        headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+        self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Clean or compute the PSF, and return it with notes on what was done."""
         import torch
 
@@ -329,7 +324,7 @@ def state_pixel_sizes(task: Task, source: ImageSpec) -> Task:
     return task
 
 
-def describe_blur(learned: Mapping[str, npt.NDArray[np.float32]]) -> tuple[Note, ...]:
+def describe_blur(learned: Mapping[str, Float32Array]) -> tuple[Note, ...]:
     """Return a note on the blur that was estimated."""
     parameters = {name: float(values.flat[0]) for name, values in learned.items()}
     if "sigmas" in parameters:
@@ -390,9 +385,7 @@ class BlindDeblur(Task):
         """Return the width of the PSF in pixels, made odd so that it has a centre."""
         return self.psf_size | 1
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a PSF larger than the image; the object extends beyond it by the PSF's margin."""
         side = self._psf_side
         return check_size(source, (side, side), "YX") or TaskPlan(

@@ -65,13 +65,12 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
     from napari_dip.engine.problem import Problem
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
+    from napari_dip.io.header import Headers
 
 
 def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
@@ -144,9 +143,7 @@ class Denoise(Task):
     def _noise_model(self) -> NoiseModel:
         return NOISE_MODELS[self.noise]
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
         model = self._noise_model
         refusal = model.check_header(source, extra_headers)

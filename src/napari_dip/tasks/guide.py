@@ -5,7 +5,7 @@ The guide can be registered onto the image first, by phase correlation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -39,13 +39,13 @@ from napari_dip.tasks.shared_settings import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
+    from napari_dip.io.header import Headers
 
 #: Percentiles of the guide that are scaled to a range of one, so that hot and dead pixels do not
 #: set it.
@@ -122,9 +122,7 @@ class Guide(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse a guide that is a stack, or of another size."""
         guided = GUIDED_RANDOM_INPUT if self.prior == "random-input" else GUIDED
         return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
@@ -180,11 +178,8 @@ class Guide(Task):
         return Inspection(prepare=self._prepare_guide)
 
     def _prepare_guide(
-        self,
-        image: npt.NDArray[np.float32],
-        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-        headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+        self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Return the guide as (G, Y, X) with a range of one, registered if the user asks for it."""
         import numpy as np
 
@@ -214,7 +209,7 @@ class Guide(Task):
         return guide.axes
 
 
-def _normalise_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _normalise_range(plane: Float32Array) -> Float32Array:
     """Scale the bulk of the pixels to a range of one, around a mean of 0."""
     import numpy as np
 
@@ -228,9 +223,7 @@ def _normalise_range(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray((clipped - clipped.mean()) / span, np.float32)
 
 
-def _align_guide(
-    guide: npt.NDArray[np.float32], image: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], Note]:
+def _align_guide(guide: Float32Array, image: Float32Array) -> tuple[Float32Array, Note]:
     """Shift the guide onto the image, if the measured shift is plausible; return a note, too."""
     import numpy as np
 
@@ -244,7 +237,7 @@ def _align_guide(
     return moved, make_note("guide-moved", down=down, right=right)
 
 
-def phase_correlate(fixed: npt.NDArray[Any], moving: npt.NDArray[Any]) -> tuple[float, ...]:
+def phase_correlate(fixed: AnyArray, moving: AnyArray) -> tuple[float, ...]:
     """Measure the shift between two images by phase correlation.
 
     Parameters
@@ -295,7 +288,7 @@ def is_near(shift: tuple[float, ...]) -> bool:
     return all(abs(pixels) < MIN_SHIFT for pixels in shift)
 
 
-def shift_image(image: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArray[np.float32]:
+def shift_image(image: AnyArray, shift: tuple[float, ...]) -> Float32Array:
     """Shift an image by fractions of a pixel, with cubic splines and edge values beyond the border.
 
     Parameters
@@ -315,7 +308,7 @@ def shift_image(image: npt.NDArray[Any], shift: tuple[float, ...]) -> npt.NDArra
     return np.asarray(shifted, np.float32)
 
 
-def _taper_border(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _taper_border(image: AnyArray) -> FloatArray:
     """Taper the border to the mean, as equal borders would correlate at zero shift."""
     import numpy as np
 

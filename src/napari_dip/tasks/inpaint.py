@@ -46,7 +46,6 @@ from napari_dip.tasks.priors.registry import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import BoolArray, Float32Array
+    from napari_dip.io.header import Headers
 
 #: Depth of a hole from its rim inwards, in pixels, from which on its surroundings do not predict
 #: its interior. Scratches and letters are narrower. Chosen on the published examples
@@ -148,9 +149,7 @@ class Inpaint(Task):
         ),
     ] = "auto"
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""
         if "mask" in extra_headers:
             refusal = check_mask(source, extra_headers["mask"])
@@ -190,9 +189,7 @@ class Inpaint(Task):
             prepare=lambda *_: ({}, ()),  # the mask is part of the measured mask
         )
 
-    def _choose_prior(
-        self, prior_key: str, measured_mask: npt.NDArray[np.bool_]
-    ) -> tuple[str, str]:
+    def _choose_prior(self, prior_key: str, measured_mask: BoolArray) -> tuple[str, str]:
         """Choose by the holes: masked input for scattered or narrow ones, else random input.
 
         The mask is (N, C, *grid). Return the key of the prior, and the reason.
@@ -245,9 +242,7 @@ class Inpaint(Task):
             setup, problem=replace(problem, postprocess=postprocess, final_postprocess=None)
         )
 
-    def _make_hole_mask(
-        self, extra_inputs: Mapping[str, npt.NDArray[np.float32]]
-    ) -> npt.NDArray[np.bool_]:
+    def _make_hole_mask(self, extra_inputs: Mapping[str, Float32Array]) -> BoolArray:
         holes = parse_mask(extra_inputs["mask"], self.label, invert=self.invert_mask)
         return dilate_holes(holes, self.grow)
 
@@ -267,7 +262,7 @@ class Inpaint(Task):
         return estimate_type(mean, where(mask, measured.log_variance, blind.log_variance))
 
 
-def _choose_stack_prior(measured_mask: npt.NDArray[np.bool_]) -> tuple[str, str]:
+def _choose_stack_prior(measured_mask: BoolArray) -> tuple[str, str]:
     """Choose the prior of a stack, given the mask (N, C, *grid) of measured pixels."""
     missing, total = count_missing_planes(measured_mask)
     if missing:

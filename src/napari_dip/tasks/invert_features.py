@@ -35,13 +35,13 @@ from napari_dip.tasks.shared_settings import check_content
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
     from napari_dip.engine.operators.network_features import FeatureOperator
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import Float32Array
+    from napari_dip.io.header import Headers
     from napari_dip.tasks.network_import.loading import ImportedNetwork
 
 #: Height and width for which layers are listed without an image: the training size of torchvision
@@ -173,9 +173,7 @@ class InvertFeatures(Task):
         ),
     ] = 1.0
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse settings of network, layer and range, without opening files."""
         return self._check_settings() or TaskPlan(
             # the network takes all channels or colours at once
@@ -220,11 +218,8 @@ class InvertFeatures(Task):
         )
 
     def _prepare_range(
-        self,
-        image: npt.NDArray[np.float32],
-        extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-        headers: Mapping[str, ImageSpec],
-    ) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+        self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+    ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Return the value range of the network's input, and notes on network and range.
 
         Raises

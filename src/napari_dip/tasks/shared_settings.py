@@ -18,13 +18,11 @@ from napari_dip.tasks.noise_models.registry import NOISE_MODELS
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from napari_dip.engine.problem import Penalty, Problem
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput, TaskPlan
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ def make_noise_settings(task: Any, *, white: bool = False) -> NoiseSettings:
     return NoiseSettings(model=task.noise, read_noise=task.read_noise, gain=task.gain, white=white)
 
 
-def check_content(array: npt.NDArray[Any], name: str) -> Refusal | None:
+def check_content(array: AnyArray, name: str) -> Refusal | None:
     """Check the values of the measured pixels; return a refusal or None.
 
     Parameters
@@ -184,7 +182,7 @@ def check_exposure_header(source: ImageSpec, second: ImageSpec) -> Refusal | Non
 
 
 def check_exposure_pixels(
-    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], name: str, other: str
+    first: Float32Array, second: Float32Array, name: str, other: str
 ) -> Refusal | None:
     """Refuse a repeated exposure that is identical or does not show the same object.
 
@@ -249,9 +247,7 @@ def average_exposures(fit_input: FitInput) -> FitInput:
     return replace(fit_input, measurement=mean, noise=noise)
 
 
-def _correlate_block_means(
-    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
-) -> float | None:
+def _correlate_block_means(first: Float32Array, second: Float32Array) -> float | None:
     """Return the correlation of block means; None if the first image is constant."""
     x, y = (_compute_block_means(volume) for volume in (first, second))
     if first.min() == first.max():  # constant channels are not fitted
@@ -261,7 +257,7 @@ def _correlate_block_means(
     return float((x * y).sum()) / power**0.5 if power > 0 else 0.0
 
 
-def _compute_block_means(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def _compute_block_means(volume: Float32Array) -> FloatArray:
     """Return the means of blocks of (..., Y, X), subsampled evenly if there are very many."""
     import numpy as np
 

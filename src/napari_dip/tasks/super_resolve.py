@@ -45,13 +45,12 @@ from napari_dip.tasks.shared_settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
     from torch import Tensor
 
     from napari_dip.engine.problem import Estimate, Operator, Problem
     from napari_dip.io import ImageSpec
+    from napari_dip.io.header import Headers
 
 #: Upscaling factors of one axis; the Deep Image Prior paper shows 4 and 8.
 ALLOWED_FACTORS = (1, 2, 3, 4, 8)
@@ -192,9 +191,7 @@ class SuperResolve(Task):
     read_noise: ReadNoise = None
     gain: CameraGain = None
 
-    def plan(
-        self, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
-    ) -> TaskPlan | Refusal:
+    def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
         has_scales = self._has_scales(source)
         if self.prior == "zssr" and not has_scales:

@@ -8,9 +8,8 @@ import numpy as np
 
 from napari_dip.engine.noise.estimate import NoiseEstimate
 from napari_dip.engine.noise.reliability import NoiseCaution, UnreliableReason
-from napari_dip.errors.fault import NOTES
+from napari_dip.errors.fault import NOTES, UNRELIABLE_REASONS
 from napari_dip.pipeline.calibrate.channel_noise import SEPARATELY_NOTED_CAUTIONS, make_noise_notes
-from napari_dip.pipeline.noise_report import UNRELIABLE_REASON_TEXTS
 
 NONE = (0.0,) * 5
 
@@ -26,7 +25,7 @@ def list_keys(start: str) -> set[str]:
 
 
 def test_every_doubt_has_its_sentence() -> None:
-    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASON_TEXTS) == set(UnreliableReason)
+    assert list_keys("noise-doubt-") == set(UNRELIABLE_REASONS) == set(UnreliableReason)
 
 
 def test_every_caution_has_its_words_where_no_other_note_speaks_of_it() -> None:

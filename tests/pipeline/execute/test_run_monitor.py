@@ -10,11 +10,11 @@ from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.engine.fit.state import FitProgress
 from napari_dip.io import ImageSpec
+from napari_dip.pipeline.events import TIME_LEFT_MARGIN
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.machine import Machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
-from napari_dip.pipeline.progress import TIME_LEFT_MARGIN
 from napari_dip.pipeline.recipe import make_recipe
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from napari_dip.io.paths import parse_strict_json
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe
 from napari_dip.pipeline.assess.methods_section import write_methods_section
+from napari_dip.pipeline.assess.report_fields import read_run_report
 from napari_dip.pipeline.autosave import find_interrupted_runs
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import recipe_from_dict
-from napari_dip.pipeline.reproduce.report_lookup import read_run_report
 from napari_dip.pipeline.reproduce.saved_settings import SavedRecipeFolder
 from napari_dip.pipeline.store.run_folder import get_pixel_versions
 from napari_dip.scale.batch.jobs import FileOutcome, Job

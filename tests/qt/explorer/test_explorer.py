@@ -16,7 +16,7 @@ from napari_dip.explore.experiment_setup import TARGETS, label_architecture
 from napari_dip.explore.results import ExperimentTimer
 from napari_dip.explore.spectral_measures import BAND_NAMES
 from napari_dip.qt.explorer.experiment import ExplorerSettings, find_visible_plane, report_progress
-from napari_dip.qt.explorer.plot import ExplorerPlot
+from napari_dip.qt.explorer.results import ExplorerPlot
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.worker import ProgressQueue
 
@@ -232,8 +232,7 @@ def test_another_network_is_asked_for_where_one_is_fitted(qapp):
 
 def test_the_pace_leaves_pauses_out():
     from napari_dip.explore.results import IterationUpdate
-    from napari_dip.pipeline.events import Event
-    from napari_dip.pipeline.progress import Progress
+    from napari_dip.pipeline.events import Event, Progress
 
     now, wish = [0.0], [Control.GO]
     pace = ExperimentTimer(lambda: wish[0], lambda: now[0])

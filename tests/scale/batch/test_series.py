@@ -28,8 +28,12 @@ from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
 from napari_dip.pipeline.store.joint_network import read_network
 from napari_dip.pipeline.store.tensor_file import read_metadata, read_tensors, write_tensors
-from napari_dip.scale.batch.plan import find_remaining_plans, plan_batch
-from napari_dip.scale.batch.series import MIN_JOINT_TRAINING_FILES, choose_training_files
+from napari_dip.scale.batch.plan import (
+    MIN_JOINT_TRAINING_FILES,
+    choose_training_files,
+    find_remaining_plans,
+    plan_batch,
+)
 from napari_dip.scale.batch_run import run_batch, summarise_batch_plan
 from scale.cluster.simulated_workers import Here
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
+    from napari_dip.io.arrays import AnyArray
 
 #: Number of a type in the file -> torch's name of the type.
 DTYPES = {
@@ -415,7 +415,7 @@ def _parse_module_stack(stack: str) -> tuple[str, ...]:
     return tuple(path for _, path, *_ in fields if path)
 
 
-def read_weight(program: ExportedProgram, name: str) -> npt.NDArray[Any]:
+def read_weight(program: ExportedProgram, name: str) -> AnyArray:
     """Read one weight; floating-point numbers are converted to single precision.
 
     Parameters

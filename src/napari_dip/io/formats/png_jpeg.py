@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dip.errors import RefusedError
 from napari_dip.errors.fault import make_printable
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL.Image import Image
+
+    from napari_dip.io.arrays import AnyArray
 
 #: Supported modes of Pillow -> NumPy type, axes, and whether an alpha channel is dropped.
 _MODES = {
@@ -64,7 +65,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+def read_pixels(path: Path, spec: ImageSpec) -> AnyArray:
     """Decode a PNG or JPEG file with its alpha channel, and with palettes expanded."""
     with _open_image(path) as image:
         mode = _get_mode(image, path)

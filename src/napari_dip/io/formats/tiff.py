@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
     from napari_dip.errors.notes import Note
+    from napari_dip.io.arrays import AnyArray
     from napari_dip.io.header import OmeMetadata
 
     Pages = Sequence[TiffPage | TiffFrame | None]
@@ -107,9 +108,7 @@ def read_colour_table(file: TiffFile, page: TiffPage) -> npt.NDArray[np.uint8] |
     return None if np.abs(table[:, 0] - ramp).max() <= 1 else table[:, 0]
 
 
-def apply_colour_table(
-    table: npt.NDArray[np.uint8] | None, raw: npt.NDArray[Any], axes: str
-) -> npt.NDArray[Any]:
+def apply_colour_table(table: npt.NDArray[np.uint8] | None, raw: AnyArray, axes: str) -> AnyArray:
     """Convert values to colours, unless `axes` has no axis for them."""
     if table is None or (table.ndim == 2 and len(axes) == raw.ndim):
         return raw
@@ -397,7 +396,7 @@ def read_spec(path: Path, axes: str | None) -> ImageSpec:
     )
 
 
-def read_pixels(path: Path, spec: ImageSpec) -> npt.NDArray[Any]:
+def read_pixels(path: Path, spec: ImageSpec) -> AnyArray:
     """Decode the image of a TIFF file, with its alpha channel."""
     from tifffile import TiffFile
 
@@ -427,7 +426,7 @@ class PixelLocation:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def unpack(self, into: npt.NDArray[Any]) -> None:
+    def unpack(self, into: AnyArray) -> None:
         """Decode the pixels into an array of their shape, in native byte order."""
         from tifffile import TiffFile
 

@@ -173,9 +173,8 @@ def get_ome_version(path: str | None) -> str:
     """Return the version of an OME-Zarr; the newest for anything else."""
     if path is None or not is_zarr(Path(path)):
         return NEWEST
-    with suppress(
-        RefusedError
-    ):  # if it changed since it was read, the result still has to be saved
+    # if it changed since it was read, the result still has to be saved
+    with suppress(RefusedError):
         return read_pyramid(Path(path)).version
     return NEWEST
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.calibrate.calibration import StackArray
 
-    Power = npt.NDArray[np.float64]
+    Power = FloatArray
 
 #: Maximum period of a fine pattern, in pixels. Lines of 6 pixels are learned after ten iterations,
 #: lines of 16 pixels together with the image (docs/where-it-fails.md).
@@ -83,9 +84,7 @@ class PeriodicPattern:
     lost: float
 
 
-def detect_pattern(
-    residual: npt.NDArray[Any], measured: npt.NDArray[Any]
-) -> PeriodicPattern | None:
+def detect_pattern(residual: AnyArray, measured: AnyArray) -> PeriodicPattern | None:
     """Find the strongest fine periodic pattern in a residual.
 
     Parameters
@@ -133,7 +132,7 @@ def detect_pattern(
     )
 
 
-def _compute_windowed_power(plane: npt.NDArray[Any]) -> Power:
+def _compute_windowed_power(plane: AnyArray) -> Power:
     """Return the power spectrum of a plane without its mean, under a Hann window."""
     window = np.outer(*(np.hanning(count + 2)[1:-1] for count in plane.shape))
     centred = (plane - plane.mean(dtype=np.float64)) * window
@@ -181,7 +180,7 @@ def _list_peak_indices(place: int, size: int) -> npt.NDArray[np.int64]:
     return np.arange(place - _PEAK_RADIUS, place + _PEAK_RADIUS + 1) % size
 
 
-def find_strongest_pattern(lost: npt.NDArray[Any], stack: StackArray) -> PeriodicPattern | None:
+def find_strongest_pattern(lost: AnyArray, stack: StackArray) -> PeriodicPattern | None:
     """Return the strongest periodic pattern that a channel has lost; None if there is none.
 
     Parameters
@@ -216,7 +215,7 @@ class ClippedPixels:
 NO_CLIPPED_PIXELS = ClippedPixels(share=0.0, value=0.0)
 
 
-def detect_clipped_pixels(pixels: npt.NDArray[Any]) -> tuple[ClippedPixels, ClippedPixels]:
+def detect_clipped_pixels(pixels: AnyArray) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at the smallest and the largest value.
 
     Parameters
@@ -245,9 +244,7 @@ def detect_clipped_pixels(pixels: npt.NDArray[Any]) -> tuple[ClippedPixels, Clip
     )
 
 
-def _detect_plateau(
-    flat: npt.NDArray[Any], value: float, span: float, *, at_limit: bool
-) -> ClippedPixels:
+def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool) -> ClippedPixels:
     """Detect a plateau of the histogram at one end of a range.
 
     Parameters
@@ -282,7 +279,7 @@ def _detect_plateau(
 
 
 def measure_biased_parts(
-    residual: npt.NDArray[np.floating], measured_mask: npt.NDArray[np.bool_] | None
+    residual: npt.NDArray[np.floating], measured_mask: BoolArray | None
 ) -> tuple[float, int]:
     """Return the share of areas of a residual with a biased mean, and the number of areas.
 
@@ -296,7 +293,7 @@ def measure_biased_parts(
     sub_area_side = LOCAL_PART_SIDE // LOCAL_PART_CUTS
     rows, columns = (side // LOCAL_PART_SIDE for side in residual.shape[-2:])
 
-    def compute_sub_area_means(of: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def compute_sub_area_means(of: npt.NDArray[np.floating]) -> FloatArray:
         cropped = of[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
         shape = (
             *cropped.shape[:-2],

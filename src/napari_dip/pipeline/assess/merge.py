@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage, StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
@@ -54,12 +55,12 @@ class _MergedPixels:
     `prediction` and `residual` are from before the mean was corrected, by `shift`.
     """
 
-    image: npt.NDArray[Any]
-    result: npt.NDArray[Any]
-    std: npt.NDArray[Any]
-    prediction: npt.NDArray[Any]
-    residual: npt.NDArray[Any]
-    shift: npt.NDArray[Any]
+    image: AnyArray
+    result: AnyArray
+    std: AnyArray
+    prediction: AnyArray
+    residual: AnyArray
+    shift: AnyArray
 
 
 class ResultMerger:
@@ -153,7 +154,7 @@ class ResultMerger:
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 
-    def make_preview(self, unit: WorkUnit, image: StackArray) -> npt.NDArray[np.float32]:
+    def make_preview(self, unit: WorkUnit, image: StackArray) -> Float32Array:
         """Return the whole image, with the current estimate of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
@@ -264,7 +265,7 @@ class ResultMerger:
             shift=shift,
         )
 
-    def _correct_input(self) -> npt.NDArray[Any]:
+    def _correct_input(self) -> AnyArray:
         """Return the input in its own axes and type, corrected by camera maps if there are any."""
         if self._calibration.camera_correction is None:
             return self._array
@@ -277,12 +278,12 @@ class ResultMerger:
         camera = self._calibration.camera_correction
         return stack if camera is None else camera.correct(stack)
 
-    def _find_outliers(self) -> npt.NDArray[np.bool_] | None:
+    def _find_outliers(self) -> BoolArray | None:
         """Return a mask of the outliers that the result keeps as measured; None for none."""
         plan = self._plan
         if not self._calibration.outlier_count or not plan.recipe.task.spec.has_same_pixels:
             return None
-        outliers: npt.NDArray[np.bool_] = self._lay_out_input() != self._stack
+        outliers: BoolArray = self._lay_out_input() != self._stack
         if (measured_mask := self._calibration.measured_mask) is not None:
             outliers &= measured_mask
         return outliers
@@ -295,25 +296,25 @@ class ResultMerger:
             if outcome.has_estimate or self._plan.network is None
         ]
 
-    def _compute_mean(self) -> npt.NDArray[np.float64]:
+    def _compute_mean(self) -> FloatArray:
         """Return the mean image so far; the input where there is no result."""
         count = self._get_counts()
         return np.where(count > 0, self.sums[0] / np.maximum(count, 1), self._upscaled_stack)
 
-    def _get_preserved_mask(self) -> npt.NDArray[np.bool_] | None:
+    def _get_preserved_mask(self) -> BoolArray | None:
         """Return a mask of measured pixels that the task keeps unchanged; None if it keeps none."""
         return (
             self._calibration.measured_mask if self._plan.task_plan.keeps_measured_pixels else None
         )
 
-    def _make_input_mask(self, kept: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+    def _make_input_mask(self, kept: BoolArray | None) -> BoolArray:
         """Return a mask, in the shape of the result, of pixels that are copies of the input."""
         input_mask = np.zeros(self._upscaled_stack.shape, np.bool_)
         input_mask[self.count == 0] = True
         input_mask[:, list(self._calibration.constant_channels)] = True
         return self._arrange_result(input_mask if kept is None else input_mask | kept)
 
-    def _has_precision_loss(self, kept: npt.NDArray[np.bool_]) -> bool:
+    def _has_precision_loss(self, kept: BoolArray) -> bool:
         """Return whether float32 rounds measured pixels that the result keeps."""
         if self._plan.recipe.run_settings.dtype != "float32" or self._array.dtype.itemsize < 4:
             return False
@@ -321,14 +322,12 @@ class ResultMerger:
             is_rounded = self._array != self._array.astype(np.float32)
         return bool(np.any(is_rounded & self._arrange_result(kept)))
 
-    def _average_prediction(self) -> npt.NDArray[np.float64]:
+    def _average_prediction(self) -> FloatArray:
         """Return the mean predicted measurement; the input where there is no result."""
         count = self._get_counts()
         return np.where(count > 0, self.predictions / np.maximum(count, 1), self._stack)
 
-    def _compute_residual(
-        self, prediction: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float64], StackArray]:
+    def _compute_residual(self, prediction: FloatArray) -> tuple[FloatArray, StackArray]:
         """Return the residual, 0 where nothing was measured, and its mean for each channel."""
         residual = self._zero_unmeasured(self._stack - prediction)
         measured_mask, grid = self._calibration.measured_mask, tuple(range(2, residual.ndim))
@@ -341,7 +340,7 @@ class ResultMerger:
             measured_count, 1
         )
 
-    def _zero_unmeasured(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _zero_unmeasured(self, values: FloatArray) -> FloatArray:
         measured_mask = self._calibration.measured_mask
         return values if measured_mask is None else values * measured_mask
 
@@ -349,11 +348,11 @@ class ResultMerger:
         """Return the number of merged results, shaped to broadcast with (N, C, *grid)."""
         return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
 
-    def _arrange_result(self, stack: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _arrange_result(self, stack: AnyArray) -> AnyArray:
         """Return parts of the result in the axes and shape of the result."""
         return join_parts(stack, self._source.axes, self.image.result_shape, self._layout)
 
-    def _arrange_input(self, stack: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _arrange_input(self, stack: AnyArray) -> Float32Array:
         """Return parts of the input in the axes and shape of the input."""
         source, layout = self._source, self._layout
         arranged = join_parts(stack.astype(np.float32), source.axes, source.shape, layout)
@@ -375,7 +374,7 @@ class ResultMerger:
         """Return whether all channels of a unit have a result."""
         return bool((self.count[unit.part, list(unit.channels)] > 0).all())
 
-    def _compute_std(self) -> npt.NDArray[np.float32]:
+    def _compute_std(self) -> Float32Array:
         """Return the standard deviation; that of the noise where there is no result."""
         std = np.empty(self._upscaled_stack.shape, np.float32)
         # part by part, since temporary arrays take 40 bytes per pixel
@@ -388,7 +387,7 @@ class ResultMerger:
         std[:, list(self._calibration.constant_channels)] = 0
         return std
 
-    def _compute_noise_std(self, channel: int) -> npt.NDArray[np.float32]:
+    def _compute_noise_std(self, channel: int) -> Float32Array:
         """Return the noise's standard deviation at each pixel of a channel of the result."""
         noise, signal = self._calibration.noise[channel], self._upscaled_stack[:, channel]
         return np.sqrt(
@@ -434,11 +433,8 @@ class ResultMerger:
 
 
 def convert_to_input_dtype(
-    image: npt.NDArray[np.float32],
-    array: npt.NDArray[Any],
-    plan: Plan,
-    copied_mask: npt.NDArray[np.bool_],
-) -> npt.NDArray[Any]:
+    image: Float32Array, array: AnyArray, plan: Plan, copied_mask: BoolArray
+) -> AnyArray:
     """Convert a result to the input's data type if the recipe asks for it.
 
     Parameters
@@ -462,7 +458,7 @@ def convert_to_input_dtype(
     return converted
 
 
-def _convert_dtype(image: npt.NDArray[np.float32], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+def _convert_dtype(image: Float32Array, kind: np.dtype[Any]) -> AnyArray:
     """Convert to a data type; for integers, round and clip to the range of the type."""
     if kind.kind not in "iu":
         return image.astype(kind)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import StopReason, read_report_stop
 from napari_dip.pipeline.assess.references import (
+    PAPERS,
     TOPICS_OF_UNCITED_PAPERS,
     get_report_prior_spec,
     list_paper_keys,
-    list_references,
     uses_refinement,
 )
 from napari_dip.pipeline.recipe import RunSettings, recipe_from_dict
@@ -85,8 +85,7 @@ def write_methods_section(report: Report) -> str:
     paragraph = re.sub(
         r" ?\{([^}]*)\}", lambda result: _format_citation(result[1].split("|"), numbers), paragraph
     )
-    papers = dict(zip(cited, list_references(report), strict=True))
-    reference_lines = [f"[{number}] {papers[key]}" for key, number in numbers.items()]
+    reference_lines = [f"[{number}] {PAPERS[key]}" for key, number in numbers.items()]
     other_topics = [
         f"{TOPICS_OF_UNCITED_PAPERS[key]} [{numbers[key]}]"
         for key in numbers

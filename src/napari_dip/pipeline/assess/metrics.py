@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
+    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.pipeline.assess.validation_evidence import ConfirmedDetail
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import Plan
 
-    FloatArray = npt.NDArray[np.floating[Any]]
+    RealArray = npt.NDArray[np.floating[Any]]
 
-    MeasuredMask = npt.NDArray[np.bool_] | None
+    MeasuredMask = BoolArray | None
 
 #: Maximum lag, in pixels, at which the residual's autocorrelation is compared with the noise's.
 MAX_RESIDUAL_LAG = 3
@@ -136,11 +137,11 @@ class ResultMetrics:
 
 
 def measure_residual(
-    residual: FloatArray,
-    prediction: FloatArray,
+    residual: RealArray,
+    prediction: RealArray,
     measured_mask: MeasuredMask,
     noise: NoiseEstimate,
-    pixel_variance: FloatArray | float = 0.0,
+    pixel_variance: RealArray | float = 0.0,
 ) -> ResidualMetrics:
     """Compare the residual of one channel with the measured noise.
 
@@ -183,18 +184,14 @@ def measure_residual(
     )
 
 
-def _compute_lag_correlation(
-    scaled: npt.NDArray[np.float64], valid: npt.NDArray[np.float64], lag: int, axis: int
-) -> float:
+def _compute_lag_correlation(scaled: FloatArray, valid: FloatArray, lag: int, axis: int) -> float:
     """Return the autocovariance at one lag, over pairs of measured pixels."""
     scaled, valid = scaled.swapaxes(axis, -1), valid.swapaxes(axis, -1)
     pairs = float((valid[..., :-lag] * valid[..., lag:]).sum())
     return float((scaled[..., :-lag] * scaled[..., lag:]).sum()) / max(pairs, 1.0)
 
 
-def _compare_edge_variance(
-    scaled: npt.NDArray[np.float64], prediction: FloatArray, valid: npt.NDArray[np.bool_]
-) -> float:
+def _compare_edge_variance(scaled: FloatArray, prediction: RealArray, valid: BoolArray) -> float:
     """Return the ratio of the residual's variance at edges to that in flat areas.
 
     The ratio is the median over classes of brightness, or 1 if it cannot be measured.
@@ -213,7 +210,7 @@ def _compare_edge_variance(
     return float(np.median(ratios)) if ratios else 1.0
 
 
-def _compute_squared_gradient(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _compute_squared_gradient(image: FloatArray) -> FloatArray:
     """Return the squared gradient of (..., Y, X), from sums over 3 x 3 pixels (Prewitt)."""
     padded = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(1, 1)] * 2, mode="edge")
     gradient_y = padded[..., 2:, :] - padded[..., :-2, :]
@@ -244,9 +241,7 @@ def select_worst_residual(residuals: list[ResidualMetrics]) -> ResidualMetrics |
     )
 
 
-def measure_brightness(
-    pixels: npt.NDArray[Any], measured_mask: MeasuredMask = None
-) -> tuple[float, float]:
+def measure_brightness(pixels: AnyArray, measured_mask: MeasuredMask = None) -> tuple[float, float]:
     """Return the mean of the measured pixels, and its height above the dark level."""
     measured = pixels.reshape(-1) if measured_mask is None else pixels[measured_mask]
     if not measured.size:
@@ -256,7 +251,7 @@ def measure_brightness(
     return mean, height if height > 0 else 1.0
 
 
-def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> tuple[float, float]:
+def measure_distant_holes(measured_mask: BoolArray, steps: int) -> tuple[float, float]:
     """Return the share of missing pixels, and the share of these far from any measured pixel.
 
     Parameters
@@ -283,21 +278,11 @@ def measure_distant_holes(measured_mask: npt.NDArray[np.bool_], steps: int) -> t
     return float(missing.mean()), float(eroded.sum() / missing.sum())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BrightnessChanges:
-    """Changes of the mean intensity, as shares of its height above the dark level."""
-
-    bias: float | None
-    mean_correction: float
-    clipping_correction: float
-    unexplained_bias: float
-
-
 def measure_result(
     image: CalibratedImage,
-    residual: npt.NDArray[np.float64],
-    prediction: npt.NDArray[np.float64],
-    result: npt.NDArray[Any],
+    residual: FloatArray,
+    prediction: FloatArray,
+    result: AnyArray,
     evidence: Iterable[tuple[float, ...]],
 ) -> ResultMetrics:
     """Measure all metrics of a finished run.
@@ -344,7 +329,6 @@ def measure_result(
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
     least, largest = _detect_clipping(plan, calibration, parts)
-    brightness = _measure_brightness_changes(plan, calibration, parts, residual, result)
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
@@ -358,21 +342,14 @@ def measure_result(
         if has_comparable_noise and measured_mask is None
         else None,
         corrected_limits=list_corrected_limits(plan, calibration),
-        bias=brightness.bias,
-        mean_correction=brightness.mean_correction,
-        clipping_correction=brightness.clipping_correction,
-        unexplained_bias=brightness.unexplained_bias,
+        **_measure_brightness_changes(plan, calibration, parts, residual, result),
     )
 
 
 def _measure_brightness_changes(
-    plan: Plan,
-    calibration: Calibration,
-    parts: StackArray,
-    residual: npt.NDArray[np.float64],
-    result: npt.NDArray[Any],
-) -> _BrightnessChanges:
-    """Compare the mean of the result with that of the input; see `ResultMetrics`."""
+    plan: Plan, calibration: Calibration, parts: StackArray, residual: FloatArray, result: AnyArray
+) -> dict[str, Any]:
+    """Compare the mean of the result with that of the input, as fields of `ResultMetrics`."""
     from napari_dip.pipeline.calibrate.clipping import apply_clipping, bound_clipping_bias
 
     measured_mask = calibration.measured_mask
@@ -387,12 +364,12 @@ def _measure_brightness_changes(
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
     keeps_mean = plan.recipe.task.spec.keeps_mean
-    return _BrightnessChanges(
-        bias=(clipped_mean - mean) / mean_height if keeps_mean else None,
-        mean_correction=float(measured_residual.mean(dtype=np.float64)) / mean_height,
-        clipping_correction=(result_mean - clipped_mean) / mean_height,
-        unexplained_bias=unexplained / mean_height,
-    )
+    return {
+        "bias": (clipped_mean - mean) / mean_height if keeps_mean else None,
+        "mean_correction": float(measured_residual.mean(dtype=np.float64)) / mean_height,
+        "clipping_correction": (result_mean - clipped_mean) / mean_height,
+        "unexplained_bias": unexplained / mean_height,
+    }
 
 
 def _detect_clipping(
@@ -406,7 +383,7 @@ def _detect_clipping(
     return detect_clipped_pixels(written if measured_mask is None else written[measured_mask])
 
 
-def select_assessed_parts(parts: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
+def select_assessed_parts(parts: AnyArray) -> slice | npt.NDArray[np.intp]:
     """Select evenly spread parts, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
 
     Parameters

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
+    from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
@@ -42,7 +43,7 @@ _RUN_SPECIFIC_KEYS = (
 )
 
 
-def compute_sha256(array: npt.NDArray[Any] | MemoryMappedImage) -> str:
+def compute_sha256(array: AnyArray | MemoryMappedImage) -> str:
     """Return the SHA-256 of shape, type and pixels, independent of memory order and byte order."""
     native_dtype = np.dtype(array.dtype).newbyteorder("=")
     digest = hashlib.sha256(f"{native_dtype.str}{tuple(array.shape)}".encode())
@@ -127,9 +128,7 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
 
 
 def summarise_residual(
-    residuals: npt.NDArray[np.float64],
-    predictions: npt.NDArray[np.float64],
-    calibration: Calibration,
+    residuals: FloatArray, predictions: FloatArray, calibration: Calibration
 ) -> dict[str, float]:
     """Return whiteness and mean of the residual, averaged over channels that are not constant.
 
@@ -213,34 +212,21 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
+    ended = (outcome for outcome in outcomes if outcome.is_ended_by_user)
     early = [
         outcome
-        for outcome in outcomes
-        if outcome.is_ended_by_user and outcome.stop.reason is StopReason.USER
-    ]
-    early = [
-        early_outcome
-        for early_outcome in early
-        if _get_repeat_key(early_outcome) not in completed_keys
+        for outcome in ended
+        if outcome.stop.reason is StopReason.USER and _get_repeat_key(outcome) not in completed_keys
     ]
     if not early:
         return ()
     units = {unit.id: unit for unit in image.plan.units}
-    if len(early) > 1:
-        return (make_note("fits-ended-early", count=len(early), several=True),)
-    unit = units.get(early[0].unit)
-    if unit is None:
-        return (make_note("fits-ended-early", count=1, several=False),)
-    max_iterations = unit.iterations + image.plan.fit_config.refit_iterations
-    count = early[0].iterations
-    part = _describe_fitted_part(image, unit)
-    facts = {
-        "part": part,
-        "count": count,
-        "most": max_iterations,
-        "before_end": count < max_iterations,
-    }
-    return (make_note("fit-ended-early", **facts),)
+    unit, count = units.get(early[0].unit), early[0].iterations
+    if len(early) > 1 or unit is None:
+        return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
+    most = unit.iterations + image.plan.fit_config.refit_iterations
+    facts = {"count": count, "most": most, "before_end": count < most}
+    return (make_note("fit-ended-early", part=_describe_fitted_part(image, unit), **facts),)
 
 
 def _describe_fitted_part(image: CalibratedImage, unit: WorkUnit) -> str:
@@ -264,9 +250,7 @@ def _get_repeat_key(outcome: UnitOutcome) -> str:
     return outcome.unit.rpartition("r")[0]
 
 
-def describe_unrestored_parts(
-    image: CalibratedImage, missing: npt.NDArray[np.bool_]
-) -> tuple[Note, ...]:
+def describe_unrestored_parts(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
 
     Parameters

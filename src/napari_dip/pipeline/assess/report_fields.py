@@ -1,16 +1,28 @@
-"""Define and check the fields of reports, batch manifests and file records that are read back."""
+"""Find reports, batch manifests and file records that are read back, and check their fields."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
-from napari_dip.io.paths import MAX_REPORT_BYTES, parse_strict_json, read_small_text
-from napari_dip.pipeline.recipe import migrate_record
+from napari_dip.errors import RefusedError
+from napari_dip.errors.fault import make_printable
+from napari_dip.io.paths import (
+    MAX_REPORT_BYTES,
+    check_readable_file,
+    describe_exception,
+    is_zarr,
+    parse_strict_json,
+    read_small_text,
+)
+from napari_dip.pipeline.recipe import migrate_record, recipe_from_dict
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Mapping
 
 TextField = Annotated[str, Field(max_length=10_000)]
 #: File name, which need not be valid Unicode; pydantic's `str` rejects such names.
@@ -68,27 +80,12 @@ def check_record(raw: object, noun: str, kind: type[StrictModel]) -> dict[str, A
         If a field is wrong. The message is a phrase.
     """
     record = migrate_record(raw) if isinstance(raw, dict) else raw
-    if fault := find_field_fault(record, kind):
-        raise ValueError(f"it is no {noun}, since {fault}")
+    try:
+        kind.model_validate(record)
+    except ValidationError as error:
+        raise ValueError(f"it is no {noun}, since {_describe_field_error(error)}") from None
     assert isinstance(record, dict)  # otherwise its fields are missing
     return record
-
-
-def find_field_fault(raw: object, kind: type[StrictModel]) -> str:
-    """Return a phrase on the first wrong field; "" if all fields are valid.
-
-    Parameters
-    ----------
-    raw : object
-        Parsed JSON.
-    kind : type
-        Model that it is checked against.
-    """
-    try:
-        kind.model_validate(raw)
-    except ValidationError as error:
-        return _describe_field_error(error)
-    return ""
 
 
 def _describe_field_error(error: ValidationError) -> str:
@@ -246,3 +243,80 @@ class FileRecordFields(StrictModel):
     inputs_sha256: dict[NameField, DigestField]
     results_sha256: dict[NameField, DigestField]
     report: ReportFields
+
+
+_NOUN = "report of a run"
+
+
+def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the report of the run that made a file.
+
+    Files that napari-dip saved contain it. For other files, the report is read from a JSON file of
+    the same name in the same folder (`OUT.json`). Its digest must match the pixels.
+
+    Parameters
+    ----------
+    path : path
+        A TIFF, an OME-Zarr, or a report.
+
+    Raises
+    ------
+    RefusedError
+        If the file cannot be read, or there is no valid report.
+    """
+    from napari_dip.io.reading import read_provenance, read_spec
+
+    file_path = Path(path)
+    if not is_zarr(file_path):
+        file_path, _ = check_readable_file(path)
+    if file_path.suffix.lower() == ".json":
+        return _read_report_file(file_path)
+    read_spec(file_path)  # raises RefusedError if it is no image
+    try:
+        provenance = read_provenance(file_path)
+    except Exception:  # not a TIFF, or written by another program
+        provenance = None
+    if provenance and isinstance(provenance.get("report"), dict):
+        report = {**provenance["report"], "recipe": provenance["recipe"]}
+        return _check_report(file_path, partial(check_record, report, _NOUN, ReportFields))
+    report_path = file_path.with_suffix(".json")
+    if not report_path.is_file():
+        why = "neither in itself nor in a report beside it"
+        raise RefusedError("result-untold", path=file_path, why=why)
+    report = _read_report_file(report_path)
+    if not has_reported_pixels(file_path, report):
+        why = "the report beside it is of another picture"
+        raise RefusedError("result-untold", path=file_path, why=why)
+    return report
+
+
+def has_reported_pixels(path: Path, report: Mapping[str, Any]) -> bool:
+    """Return whether the pixels of a file match a report; an OME-Zarr must have no foreign files.
+
+    Raises
+    ------
+    RefusedError
+        If the file cannot be read.
+    """
+    from napari_dip.io.formats.zarr import find_foreign_file
+    from napari_dip.io.reading import open_pixels, read_spec
+    from napari_dip.pipeline.assess.report import compute_sha256
+
+    if path.is_dir() and find_foreign_file(path):
+        return False
+    pixels: Any = open_pixels(read_spec(path))
+    return compute_sha256(pixels) == report.get("output_sha256")
+
+
+def _read_report_file(path: Path) -> dict[str, Any]:
+    return _check_report(path, partial(read_record, path, _NOUN, ReportFields))
+
+
+def _check_report(path: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the report that `read` returns; raise `RefusedError` if it is none."""
+    try:
+        report = read()
+    except (ValueError, OSError) as error:
+        raise RefusedError("result-untold", path=path, why=describe_exception(error)) from None
+    recipe_from_dict(report["recipe"], origin=make_printable(str(path)))
+    return report

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from napari_dip.errors.fault import make_printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from napari_dip.io.arrays import AnyArray, FloatArray
 
 P = ParamSpec("P")
 #: Percentage of the darkest and of the brightest pixels that are clipped in a figure.
@@ -46,9 +49,9 @@ def use_default_style(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 
 @use_default_style
 def plot_before_after(
-    before: npt.NDArray[Any],
-    after: npt.NDArray[Any],
-    reference: npt.NDArray[Any] | None = None,
+    before: AnyArray,
+    after: AnyArray,
+    reference: AnyArray | None = None,
     *,
     titles: tuple[str, ...] = ("Input", "Restored", "Reference"),
 ) -> bytes:
@@ -81,8 +84,8 @@ def plot_before_after(
 
 @use_default_style
 def plot_overview(
-    before: npt.NDArray[Any],
-    after: npt.NDArray[Any],
+    before: AnyArray,
+    after: AnyArray,
     validation_loss: Sequence[Sequence[float | None]],
     best_iteration: int,
 ) -> bytes:
@@ -106,7 +109,8 @@ def plot_overview(
     figure = make_figure(*_OVERVIEW_INCHES, dots=_OVERVIEW_DOTS)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     for axes, panel, title in ((left, before, "Input"), (middle, after, "Restored")):
-        plot_image(axes, np.nan_to_num(stretch_contrast(_subsample_panel(panel), *limits)))
+        thumbnail = subsample_plane(panel, _MIN_THUMBNAIL_SIDE)
+        plot_image(axes, np.nan_to_num(stretch_contrast(thumbnail, *limits)))
         axes.set_title(title, fontsize=8)
     points = [(entry[0], entry[1]) for entry in validation_loss if entry[1] is not None]
     steps, losses = [point[0] for point in points], [point[1] for point in points]
@@ -135,25 +139,25 @@ def render_png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def compute_contrast_limits(image: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_contrast_limits(image: AnyArray) -> tuple[float, float]:
     """Return the values to show as black and white; a few extreme pixels are clipped."""
     low, high = np.percentile(image, [_CLIPPED_PERCENTILE, 100 - _CLIPPED_PERCENTILE])
     return float(low), float(high)
 
 
-def stretch_contrast(image: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float64]:
+def stretch_contrast(image: AnyArray, low: float, high: float) -> FloatArray:
     """Scale values between the limits to 0 to 1, and clip the others."""
     scaled = (image.astype(np.float64) - low) / max(high - low, 1e-12)
     return np.clip(scaled, 0, 1)
 
 
-def plot_image(axes: Axes, image: npt.NDArray[np.float64]) -> None:
+def plot_image(axes: Axes, image: FloatArray) -> None:
     """Draw a grey or colour image of values 0 to 1, without interpolation and axes."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
 
 
-def select_middle_plane(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
+def select_middle_plane(image: AnyArray, axes: str) -> AnyArray:
     """Return one plane of an image: the middle along time and depth, of the first channel.
 
     Returns
@@ -169,6 +173,34 @@ def select_middle_plane(image: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
     return image.transpose([axes.index(axis) for axis in "YXS" if axis in axes])
 
 
-def _subsample_panel(panel: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    step = max(1, max(panel.shape[:2]) // _MIN_THUMBNAIL_SIDE)
-    return panel[::step, ::step]
+def subsample_plane(plane: AnyArray, side: int) -> AnyArray:
+    """Subsample a plane (Y, X, ...) so that its longer side keeps at least `side` pixels."""
+    step = max(1, max(plane.shape[:2]) // side)
+    return plane[::step, ::step]
+
+
+#: Lightest shade of a row of curves; lighter ones are too light for white paper.
+_LIGHTEST_SHADE = 0.85
+
+
+def format_iteration_axis(axes: Axes, count: int, *, logarithmic: bool) -> None:
+    """Format the horizontal axis for iterations, in plain numbers."""
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlim(1, max(2, count))
+    axes.set_xlabel("Iteration")
+
+
+def choose_shades(count: int) -> Any:
+    """Return colours from dark to light, one for each curve."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.linspace(0, _LIGHTEST_SHADE, count))
+
+
+def draw_titled_image(axes: Axes, image: AnyArray, title: str, limits: tuple[float, float]) -> None:
+    """Draw an image at limits of contrast, with a title of plain text."""
+    plot_image(axes, stretch_contrast(image, *limits))
+    # names of layers are among the titles
+    axes.set_title(make_printable(title), fontsize=8, parse_math=False)

@@ -123,22 +123,19 @@ def finalize_plan(
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *fit_config_notes)))
     fit_config = replace(fit_config, prior_reason=why)
-    headers = plan.recipe, plan.source, plan.extra_headers, layout
+    image = plan.planned_image._replace(task_plan=task_plan, layout=layout)
     tiles = plan.tiles
     if tiles:
         if calibration.half_resolution is not None:
             tiles, notes = _cut_larger_tiles(plan, task_plan, notes)
         units = make_tile_units(
-            plan.recipe,
-            task_plan,
-            plan.source,
+            image,
             fit_config,
-            layout,
             _order_tiles(tiles, reference_tile or tiles[0]),
             tuple(Member(index, region.start) for index, region in enumerate(regions)),
         )
     else:
-        units = make_units(plan.recipe, task_plan, plan.source, fit_config, layout)
+        units = make_units(image, fit_config)
     if network is not None:
         half_resolution, constant = calibration.half_resolution, calibration.constant_channels
         if misfit := explain_misfit(
@@ -148,8 +145,8 @@ def finalize_plan(
         else:
             units = make_inference_units(units, fit_config)
     uses_bfloat16 = plan.has_bfloat16
-    grid = compute_fit_grid(*headers, plan.tiles)
-    _, peak_bytes = estimate_memory(*headers, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
+    grid = compute_fit_grid(image, plan.tiles)
+    _, peak_bytes = estimate_memory(image, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
     return RunPlan(
         recipe=plan.recipe,
         task_plan=task_plan,

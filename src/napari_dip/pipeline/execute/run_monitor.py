@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from napari_dip.engine.control import Control
 from napari_dip.engine.fit.early_stopping import ValidationRecord
 from napari_dip.errors import FailedError, RefusedError
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.events import Event, ProgressTracker, Step, Stopwatch
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.types import INFERENCE
-from napari_dip.pipeline.progress import ProgressTracker, Step, Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

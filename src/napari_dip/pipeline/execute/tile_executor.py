@@ -28,7 +28,7 @@ from napari_dip.pipeline.execute.tile_calibration import (
 )
 from napari_dip.pipeline.plan.layout import split_into_parts
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
-from napari_dip.pipeline.store.results import list_fallback_folders
+from napari_dip.pipeline.store.results import list_rescue_folders
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def open_tile_results(
 ) -> ResultStore:
     """Open and lock the folder of a run; raises the errors of `ResultStore.lock`."""
     store.open(plan, plan.source.axes, hashes)
-    results = ResultStore(store.folder, list_fallback_folders(plan))
+    results = ResultStore(store.folder, list_rescue_folders(plan)[::-1])
     results.lock()
     return results
 

@@ -16,17 +16,23 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import group_channels
-from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, JOINT_PREFIX, Member
+from napari_dip.pipeline.plan.types import (
+    FINE_TUNE_PROBE,
+    INFERENCE,
+    JOINT,
+    JOINT_PREFIX,
+    Member,
+    PlannedImage,
+)
 from napari_dip.tasks.shared_settings import has_reusable_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.types import FitConfig, JointNetwork, UnitOutcome, WorkUnit
-    from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
 
 #: Iterations of a fit with warm start: share of the preset's, and minimum. With its final inference
@@ -147,11 +153,9 @@ def choose_probe_members(members: tuple[Member, ...]) -> tuple[Member, ...]:
 
 def make_joint_units(
     first: WorkUnit,
+    fit_config: FitConfig,
     members: tuple[Member, ...],
-    chosen: tuple[Member, ...],
-    *,
-    joint_iterations: int,
-    probe_iterations: int,
+    probe_candidates: tuple[Member, ...],
 ) -> list[WorkUnit]:
     """Return the joint fit and its fine-tuning probes, which run before the frames.
 
@@ -159,17 +163,16 @@ def make_joint_units(
     ----------
     first : WorkUnit
         Unit of the first frame with an independent fit of all iterations.
+    fit_config : FitConfig
     members : tuple of Member
-    chosen : tuple of Member
-        Members for the fine-tuning probes.
-    joint_iterations, probe_iterations : int
-        Of the joint fit, and of each probe.
+    probe_candidates : tuple of Member
+        Members from which those of the fine-tuning probes are chosen.
     """
     name = first.network_name
     joint_unit = replace(
         first,
         id=f"{JOINT_PREFIX}{name}",
-        iterations=joint_iterations,
+        iterations=fit_config.joint_iterations,
         part=members[0].part if members else 0,
         role=JOINT,
         trained_on=members,
@@ -183,7 +186,7 @@ def make_joint_units(
         replace(
             joint_unit,
             id=f"probe{number}-{name}",
-            iterations=probe_iterations,
+            iterations=compute_warm_start_iterations(fit_config),
             part=member.part,
             starts_from=joint_unit.id,
             role=FINE_TUNE_PROBE,
@@ -191,7 +194,7 @@ def make_joint_units(
             next_part=member.next_part,
             trained_on=(member,),
         )
-        for number, member in enumerate(chosen)
+        for number, member in enumerate(choose_probe_members(probe_candidates))
     ]
     return [joint_unit, *probes]
 
@@ -305,10 +308,7 @@ def explain_misfit(
 def reuse_network(
     network: JointNetwork | None,
     units: tuple[WorkUnit, ...],
-    recipe: Recipe,
-    task_plan: TaskPlan,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
+    image: PlannedImage,
     fit_config: FitConfig,
     *,
     is_single: bool,
@@ -319,7 +319,7 @@ def reuse_network(
     ----------
     network : JointNetwork or None
         Only the task is checked before it is fitted. None: units stay as they are.
-    units, recipe, task_plan, source, extra_headers, fit_config
+    units, image, fit_config
         Those of the plan.
     is_single : bool
         Whether the image is one plane without tiles. Others are restored without the network.
@@ -332,24 +332,18 @@ def reuse_network(
     """
     if network is None:
         return None, units, ()
-    is_reusable = (
-        has_reusable_network(task_plan, fit_config.prior_key) and not fit_config.other_candidates
-    )
-    if not is_reusable or extra_headers:
-        return make_refusal("series-alone", name=source.name)
+    is_reusable = has_reusable_network(image.task_plan, fit_config.prior_key)
+    if not is_reusable or fit_config.other_candidates or image.extra_headers:
+        return make_refusal("series-alone", name=image.source.name)
     if not is_single:
         return None, units, (make_note("series-unused"),)
-    if refusal := _check_network(network, recipe, task_plan, source, fit_config):
+    if refusal := _check_network(network, image, fit_config):
         return refusal
     return network, make_inference_units(units, fit_config), ()
 
 
 def _check_network(
-    network: JointNetwork,
-    recipe: Recipe,
-    task_plan: TaskPlan,
-    source: ImageSpec,
-    fit_config: FitConfig,
+    network: JointNetwork, image: PlannedImage, fit_config: FitConfig
 ) -> Refusal | None:
     """Return a refusal if version, settings, restarts or channels of a network do not match."""
     from napari_dip.version import __version__
@@ -359,6 +353,7 @@ def _check_network(
     path = make_printable(network.path)
     if network.version != __version__:
         return make_refusal("series-version", path=path, found=network.version, here=__version__)
+    recipe = image.recipe
     plan_settings = {
         "task": recipe.task.spec.name,
         "preset": recipe.run_settings.preset,
@@ -381,7 +376,7 @@ def _check_network(
     if fit_config.restarts > network.repeats:
         facts = {"found": network.repeats, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
-    return check_channels(task_plan, source, network.groups)
+    return check_channels(image.task_plan, image.source, network.groups)
 
 
 def check_channels(

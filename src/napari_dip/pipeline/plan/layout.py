@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +13,10 @@ from napari_dip.errors.notes import make_note
 from napari_dip.io.header import MAX_IMAGE_PLANES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy.typing as npt
-
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, Float32Array
+    from napari_dip.io.header import Headers
     from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
 
 #: Axis of regions or files that are fitted together; no image has it.
@@ -108,7 +106,7 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     return Layout(parts=parts, channels=channels, grid=deep + "YX")
 
 
-def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.NDArray[np.float32]:
+def split_into_parts(array: AnyArray, axes: str, layout: Layout) -> Float32Array:
     """Return a copy of an image as (N, C, *grid) float32."""
     ordered = np.transpose(array, [axes.index(axis) for axis in layout.order])
     channels_start, grid_start = len(layout.parts), len(layout.parts) + len(layout.channels)
@@ -120,25 +118,15 @@ def split_into_parts(array: npt.NDArray[Any], axes: str, layout: Layout) -> npt.
     return np.array(ordered.reshape(*counts, *shape[grid_start:]), dtype=np.float32, order="C")
 
 
-def join_parts(
-    parts: npt.NDArray[Any], axes: str, shape: tuple[int, ...], layout: Layout
-) -> npt.NDArray[Any]:
+def join_parts(parts: AnyArray, axes: str, shape: tuple[int, ...], layout: Layout) -> AnyArray:
     """Return the image of that shape from its parts: the inverse of `split_into_parts`."""
     order = [axes.index(axis) for axis in layout.order]
     ordered = parts.reshape([shape[axis] for axis in order])
     return np.ascontiguousarray(np.transpose(ordered, np.argsort(order)))
 
 
-def check_all_headers(
-    task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec]
-) -> Refusal | None:
-    """Check the headers of image and further inputs; return a refusal or None."""
-    fault = check_header(source, stacks=task.spec.accepts_stacks)
-    return fault or _check_extra_inputs(task.spec, extra_headers)
-
-
 def plan_task(
-    task: Task, source: ImageSpec, extra_headers: Mapping[str, ImageSpec], axes: str
+    task: Task, source: ImageSpec, extra_headers: Headers, axes: str
 ) -> TaskPlan | Refusal:
     """Return the task's plan for fits with these axes, with all defaults filled in."""
     planned = task.plan(source, extra_headers, axes)
@@ -195,9 +183,7 @@ def _make_axis_count_refusal(source: ImageSpec) -> Refusal:
     return make_refusal("image-line", name=source.name, count=source.shape[0])
 
 
-def _check_extra_inputs(
-    task_spec: TaskSpec, extra_headers: Mapping[str, ImageSpec]
-) -> Refusal | None:
+def check_extra_headers(task_spec: TaskSpec, extra_headers: Headers) -> Refusal | None:
     """Check the headers of further inputs; return a refusal or None."""
     for task_input in task_spec.inputs[1:]:
         spec = extra_headers.get(task_input.name)

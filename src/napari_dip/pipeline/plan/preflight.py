@@ -19,7 +19,8 @@ from napari_dip.pipeline.plan.joint_training import reuse_network
 from napari_dip.pipeline.plan.layout import (
     MAX_UNNAMED_CHANNELS,
     Layout,
-    check_all_headers,
+    check_extra_headers,
+    check_header,
     describe_assumed_depth,
     make_layout,
     plan_task,
@@ -30,14 +31,13 @@ from napari_dip.pipeline.plan.tiling import (
     estimate_memory,
     list_tile_notes,
 )
-from napari_dip.pipeline.plan.types import Plan
+from napari_dip.pipeline.plan.types import Plan, PlannedImage
 from napari_dip.pipeline.plan.units import make_units
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import JointNetwork
     from napari_dip.pipeline.recipe import Recipe
@@ -48,7 +48,7 @@ def preflight(
     recipe: Recipe,
     source: ImageSpec,
     machine: Machine,
-    extra_headers: Mapping[str, ImageSpec] | None = None,
+    extra_headers: Headers | None = None,
     network: JointNetwork | None = None,
     *,
     stacks: str = "",
@@ -74,7 +74,9 @@ def preflight(
         It depends on the arguments alone; no file is read.
     """
     extra_headers = dict(extra_headers or {})
-    if fault := check_all_headers(recipe.task, source, extra_headers):
+    task_spec = recipe.task.spec
+    fault = check_header(source, stacks=task_spec.accepts_stacks)
+    if fault := fault or check_extra_headers(task_spec, extra_headers):
         return fault
     planes_plan = plan_task(recipe.task, source, extra_headers, "YX")
     if isinstance(planes_plan, Refusal):
@@ -90,29 +92,30 @@ def preflight(
     fit_config, notes = choose_fit_config(recipe, task_plan, source, volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
     notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
-    prepared = recipe, source, extra_headers, layout, fit_config
-    image_bytes, peak_bytes = estimate_memory(*prepared, uses_bfloat16=machine.has_bfloat16)
+    image = PlannedImage(recipe, task_plan, source, extra_headers, layout)
+    image_bytes, peak_bytes = estimate_memory(image, fit_config, uses_bfloat16=machine.has_bfloat16)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     tiling: tuple[int, tuple[Tile, ...]] | Refusal = (0, ())
     if recipe.run_settings.tile or needed_bytes > machine.memory_bytes:
-        tiling = choose_tiles(*prepared, machine)
+        tiling = choose_tiles(image, fit_config, machine)
     if isinstance(tiling, Refusal):
         return tiling
     side, tiles = tiling
     if needed_bytes > machine.memory_bytes and not tiles:
-        return _make_memory_refusal(task_plan, source, layout, needed_bytes, machine)
+        has_input_grid = task_plan.network_grid == source.get_sizes(layout.grid)
+        need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
+        code = "image-large" if has_input_grid else "result-large"
+        return make_refusal(code, name=source.name, need=need, have=have)
     if device == "cuda":
         notes += (make_note("card-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
-    peak_bytes = estimate_memory(*prepared, tiles, uses_bfloat16=machine.has_bfloat16)[1]
-    grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
+    peak_bytes = estimate_memory(image, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
+    grid = compute_fit_grid(image, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
-    units = make_units(recipe, task_plan, source, fit_config, layout, tiles)
+    units = make_units(image, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count(source) == 1
-    reused = reuse_network(
-        network, units, recipe, task_plan, source, extra_headers, fit_config, is_single=is_single
-    )
+    reused = reuse_network(network, units, image, fit_config, is_single=is_single)
     if isinstance(reused, Refusal):
         return reused
     network, units, reuse_notes = reused
@@ -139,21 +142,11 @@ def preflight(
     )
 
 
-def _make_memory_refusal(
-    task_plan: TaskPlan, source: ImageSpec, layout: Layout, need: int, machine: Machine
-) -> Refusal:
-    code = (
-        "image-large" if task_plan.network_grid == source.get_sizes(layout.grid) else "result-large"
-    )
-    have = format_bytes(machine.memory_bytes, floor)
-    return make_refusal(code, name=source.name, need=format_bytes(need), have=have)
-
-
 def choose_layout(
     recipe: Recipe,
     planes_plan: TaskPlan,
     source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
+    extra_headers: Headers,
     machine: Machine,
 ) -> tuple[Layout, TaskPlan, tuple[Note, ...]] | Refusal:
     """Choose between plane by plane and a volume.
@@ -179,7 +172,7 @@ def _choose_volume(
     recipe: Recipe,
     planes_plan: TaskPlan,
     source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
+    extra_headers: Headers,
     machine: Machine,
 ) -> tuple[bool, tuple[Note, ...]]:
     """Return whether planes are fitted together as a volume, and notes on the stack."""

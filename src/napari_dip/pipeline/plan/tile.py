@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, FloatArray
 
 #: Share of an overlap, at either end, where a tile has weight 0 or 1. The outermost pixels of a
 #: tile were computed from reflected pixels instead of the image beyond.
@@ -65,7 +64,7 @@ class Span:
             core_stop=self.core_stop,
         )
 
-    def compute_weights(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+    def compute_weights(self, start: int, stop: int) -> FloatArray:
         """Return the blending weight of each pixel from `start` to `stop`, all within the span.
 
         Overlaps are blended by a squared sine; the weights of all tiles sum to 1.
@@ -130,7 +129,7 @@ class Tile:
             index=self.index, y=self.y.upscale(factors[0]), x=self.x.upscale(factors[1]), z=self.z
         )
 
-    def compute_weights(self) -> npt.NDArray[np.float64]:
+    def compute_weights(self) -> FloatArray:
         """Return the blending weight of each pixel of the tile."""
         weights = np.ones(())
         for span in self.spans:
@@ -143,15 +142,15 @@ class Tile:
         slice_by_axis = dict(zip(self.axes, slices, strict=True))
         return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
 
-    def join_planes(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def join_planes(self, parts: AnyArray) -> AnyArray:
         """Convert a tile from (N, C, *grid) to (C, *size)."""
         return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
 
-    def split_planes(self, pixels: npt.NDArray[Any], grid: str) -> npt.NDArray[Any]:
+    def split_planes(self, pixels: AnyArray, grid: str) -> AnyArray:
         """Convert a tile from (C, *size) to (N, C, *grid), for fits with the axes `grid`."""
         return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
 
-    def read_pixels(self, image: Any, axes: str) -> npt.NDArray[Any]:
+    def read_pixels(self, image: Any, axes: str) -> AnyArray:
         """Return a copy of the tile's pixels from an image in memory or on disk."""
         return np.array(image[self.get_slices(axes)])
 
@@ -162,9 +161,7 @@ class Tile:
         return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
 
 
-def _compute_blend_ramp(
-    place: npt.NDArray[np.float64], middle: int, reach: int
-) -> npt.NDArray[np.float64]:
+def _compute_blend_ramp(place: FloatArray, middle: int, reach: int) -> FloatArray:
     """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
     ramp = reach * (1 - 2 * ZERO_WEIGHT_FRACTION)
     fraction = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)

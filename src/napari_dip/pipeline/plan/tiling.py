@@ -21,14 +21,13 @@ from napari_dip.tasks.base import CONTEXT_RADIUS
 from napari_dip.tasks.shared_settings import choose_planned_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import FitConfig
-    from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.pipeline.plan.types import FitConfig, PlannedImage
     from napari_dip.tasks.base import TaskPlan
 
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
@@ -153,12 +152,7 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
 
 
 def choose_tiles(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    layout: Layout,
-    fit_config: FitConfig,
-    machine: Machine,
+    image: PlannedImage, fit_config: FitConfig, machine: Machine
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
@@ -172,19 +166,16 @@ def choose_tiles(
         for an image that cannot be divided.
     """
     no_tiles: tuple[int, tuple[Tile, ...]] = (0, ())
-    prepared = recipe, source, extra_headers, layout, fit_config
-    side_setting = recipe.run_settings.tile
-    halo = None
-    if "T" not in get_stacked_axes(source):
-        halo = _plan_fit(recipe, source, extra_headers, layout, ()).halo
+    source, side_setting = image.source, image.recipe.run_settings.tile
+    halo = None if "T" in get_stacked_axes(source) else _plan_fit(image, ()).halo
     if halo is None:
         return make_refusal("tile-impossible", name=source.name) if side_setting else no_tiles
     if source.path is None and RESULT_VALUE_BYTES * prod(source.shape) > machine.memory_bytes:
         return no_tiles
-    for side, tiles in _iter_tilings(source, layout, halo, side_setting):
+    for side, tiles in _iter_tilings(source, image.layout, halo, side_setting):
         if len(tiles) > 1 and (
             side_setting
-            or estimate_memory(*prepared, tiles, uses_bfloat16=machine.has_bfloat16)[1]
+            or estimate_memory(image, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
             <= machine.memory_bytes
         ):
             return side, tiles
@@ -242,28 +233,21 @@ def cut_half_resolution_tiles(
 
 
 def estimate_memory(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    layout: Layout,
-    fit_config: FitConfig,
-    tiles: tuple[Tile, ...] = (),
-    *,
-    uses_bfloat16: bool,
+    image: PlannedImage, fit_config: FitConfig, tiles: tuple[Tile, ...] = (), *, uses_bfloat16: bool
 ) -> tuple[int, int]:
     """Estimate memory in bytes: that of the images on any device, and the total.
 
     Parameters
     ----------
-    recipe, source, extra_headers, layout, fit_config
-        Those of the plan.
+    image : PlannedImage
+    fit_config : FitConfig
     tiles : tuple of Tile
         Tiles of the plan; empty: none.
     uses_bfloat16 : bool
         Whether the CPU has bfloat16 instructions.
     """
-    task_plan = _plan_fit(recipe, source, extra_headers, layout, tiles)
-    grid = compute_fit_grid(recipe, source, extra_headers, layout, tiles)
+    source, layout = image.source, image.layout
+    task_plan, grid = _plan_fit(image, tiles), compute_fit_grid(image, tiles)
     count = count_channels(source)
     joint_channels = count if task_plan.joint_channels else 1
     header = make_fit_header(source, tiles)
@@ -286,29 +270,17 @@ def estimate_memory(
     return image_bytes, total_bytes
 
 
-def compute_fit_grid(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    layout: Layout,
-    tiles: tuple[Tile, ...],
-) -> tuple[int, ...]:
+def compute_fit_grid(image: PlannedImage, tiles: tuple[Tile, ...]) -> tuple[int, ...]:
     """Return the size of the network's output in one fit, that of the largest tile."""
-    grid = _plan_fit(recipe, source, extra_headers, layout, tiles).network_grid
+    grid = _plan_fit(image, tiles).network_grid
     assert grid is not None
     return grid
 
 
-def _plan_fit(
-    recipe: Recipe,
-    source: ImageSpec,
-    extra_headers: Mapping[str, ImageSpec],
-    layout: Layout,
-    tiles: tuple[Tile, ...],
-) -> TaskPlan:
+def _plan_fit(image: PlannedImage, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
-    header = make_fit_header(source, tiles)
-    task_plan = plan_task(recipe.task, header, extra_headers, layout.grid)
+    header = make_fit_header(image.source, tiles)
+    task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid)
     assert not isinstance(task_plan, Refusal)  # the whole image was not refused
     return task_plan
 

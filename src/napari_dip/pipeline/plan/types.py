@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note, Stop
     from napari_dip.io import ImageSpec
+    from napari_dip.io.header import Headers
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import TaskPlan
@@ -340,6 +341,16 @@ class Member(NamedTuple):
     next_part: int | None = None
 
 
+class PlannedImage(NamedTuple):
+    """An image with what is planned of it but fits and tiles."""
+
+    recipe: Recipe
+    task_plan: TaskPlan
+    source: ImageSpec
+    extra_headers: Headers
+    layout: Layout
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Plan of a run: work units, device, tiles and estimated costs.
@@ -386,10 +397,16 @@ class Plan:
     costs: CostEstimate
     layout: Layout
     notes: tuple[Note, ...] = ()
-    extra_headers: Mapping[str, ImageSpec] = field(default_factory=dict)
+    extra_headers: Headers = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False
     network: JointNetwork | None = None
+
+    @property
+    def planned_image(self) -> PlannedImage:
+        """The image with what is planned of it but fits and tiles."""
+        fields = self.recipe, self.task_plan, self.source, self.extra_headers, self.layout
+        return PlannedImage(*fields)
 
     @property
     def factors(self) -> tuple[int, ...]:

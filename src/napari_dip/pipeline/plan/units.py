@@ -15,14 +15,13 @@ from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
     choose_members,
-    choose_probe_members,
     compute_warm_start_iterations,
     get_neighbour_parts,
     make_inference_units,
     make_joint_units,
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
-from napari_dip.pipeline.plan.types import Member, WorkUnit
+from napari_dip.pipeline.plan.types import Member, PlannedImage, WorkUnit
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import choose_planned_training
 
@@ -30,12 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_dip.errors.notes import Note
-    from napari_dip.io import ImageSpec
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import FitConfig, Plan
-    from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.tasks.base import TaskPlan
 
 #: Maximum number of frames of a segment. A frame with warm start takes a fifth of the iterations,
 #: so segments of 32 frames cost an eighth more than an endless chain. At 25 frames per second they
@@ -92,16 +88,12 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
 
 
 def make_units(
-    recipe: Recipe,
-    task_plan: TaskPlan,
-    source: ImageSpec,
-    fit_config: FitConfig,
-    layout: Layout,
-    tiles: tuple[Tile, ...] = (),
+    image: PlannedImage, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
 ) -> tuple[WorkUnit, ...]:
     """Return the work units: for each group of channels and each restart, all parts in order."""
     if tiles:
-        return make_tile_units(recipe, task_plan, source, fit_config, layout, tiles)
+        return make_tile_units(image, fit_config, tiles)
+    recipe, task_plan, source, _, layout = image
     parts, stride = layout.count(source), layout.stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
@@ -147,22 +139,6 @@ def make_units(
     return tuple(assign_joint_network(units, fit_config, members, members))
 
 
-def make_training_units(
-    unit: WorkUnit,
-    fit_config: FitConfig,
-    members: tuple[Member, ...],
-    probe_candidates: tuple[Member, ...],
-) -> list[WorkUnit]:
-    """Return the joint fit for the network of a unit, and its fine-tuning probes."""
-    return make_joint_units(
-        unit,
-        members,
-        choose_probe_members(probe_candidates),
-        joint_iterations=fit_config.joint_iterations,
-        probe_iterations=compute_warm_start_iterations(fit_config),
-    )
-
-
 def assign_joint_network(
     units: Sequence[WorkUnit],
     fit_config: FitConfig,
@@ -177,17 +153,14 @@ def assign_joint_network(
     for unit in units:
         name = unit.network_name
         if name not in units_by_series:
-            units_by_series[name] = make_training_units(unit, fit_config, members, probe_candidates)
+            units_by_series[name] = make_joint_units(unit, fit_config, members, probe_candidates)
         units_by_series[name] += make_inference_units((unit,), fit_config)
     return [unit for series_units in units_by_series.values() for unit in series_units]
 
 
 def make_tile_units(
-    recipe: Recipe,
-    task_plan: TaskPlan,
-    source: ImageSpec,
+    image: PlannedImage,
     fit_config: FitConfig,
-    layout: Layout,
     tiles: tuple[Tile, ...],
     members: tuple[Member, ...] = (),
 ) -> tuple[WorkUnit, ...]:
@@ -200,13 +173,14 @@ def make_tile_units(
 
     Parameters
     ----------
-    recipe, task_plan, source, fit_config, layout
-        Those of the plan.
+    image : PlannedImage
+    fit_config : FitConfig
     tiles : tuple of Tile
         In the order in which they are restored.
     members : tuple of Member
         Regions of the image for joint training, once they are known.
     """
+    recipe, task_plan, source, _, layout = image
     series_training = choose_planned_training(
         task_plan, fit_config.prior_key, len(tiles), tiles=True
     )

@@ -1,5 +1,5 @@
-"""Reproduce a result: scripts, command lines, saved settings and reports that are read back.
+"""Reproduce a result: scripts, command lines and saved settings.
 
-Decided here: what a script needs to make a result again, where saved settings lie, and how the
-report of a result is found. Nothing is restored here.
+Decided here: what a script needs to make a result again, and where saved settings lie. Nothing is
+restored here.
 """

@@ -174,16 +174,13 @@ def build_command(run: Repetition) -> list[str]:
         if name != "image":
             arguments += [_format_option(name), path]
     for name, value in collect_settings(recipe).items():
-        arguments += _format_setting(name, value)
+        if isinstance(value, bool):
+            arguments.append(_format_option(name if value else f"no_{name}"))
+        else:
+            arguments += [_format_option(name), str(value)]
     if run.kept_iteration is not None:
         arguments += ["--keep-after", str(run.kept_iteration)]
     return arguments
-
-
-def _format_setting(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [_format_option(name if value else f"no_{name}")]
-    return [_format_option(name), str(value)]
 
 
 def _format_option(name: str) -> str:

@@ -108,14 +108,9 @@ def _shift_origin(spec: ImageSpec, scale: tuple[float, ...] | None) -> SourceTag
 def format_json(value: Any) -> str:
     """Format plain types as readable JSON, with unprintable characters escaped."""
     text = json.dumps(_replace_non_finite(value), indent=2, ensure_ascii=False)
-    return "\n".join(map(_escape_line, text.split("\n"))) + "\n"
-
-
-def _escape_line(line: str) -> str:
-    if line.isprintable():
-        return line
     return "".join(
-        character if character.isprintable() else _escape_character(character) for character in line
+        letter if letter == "\n" or letter.isprintable() else _escape_character(letter)
+        for letter in f"{text}\n"
     )
 
 
@@ -167,7 +162,7 @@ def rescue_result(failure: Exception, output: Path, plan: Plan, result: Restorat
     target_folders = (
         [output.parent] if failed.refusal.code in ("save-taken", "save-unexpected") else []
     )
-    folders = (*target_folders, *_list_rescue_folders(plan))
+    folders = (*target_folders, *list_rescue_folders(plan))
     for folder in folders:
         path = choose_free_name(folder / output.name, "rescued")
         with suppress(Exception), _restrict_permissions(folder):  # else try the next folder
@@ -199,7 +194,7 @@ def insert_name_suffix(output: Path, kind: str) -> Path:
     return output.with_name(shorten_name(stem, len(name_end)) + name_end)
 
 
-def _list_rescue_folders(plan: Plan) -> list[Path]:
+def list_rescue_folders(plan: Plan) -> list[Path]:
     """Return folders to save a result in: the input's, the home folder, and the temporary one."""
     folders = [resolve_target(Path(plan.source.path)).parent] if plan.source.path else []
     with suppress(RuntimeError):  # there is no home folder
@@ -207,11 +202,6 @@ def _list_rescue_folders(plan: Plan) -> list[Path]:
     with suppress(OSError):  # no temporary folder is writable
         folders.append(Path(tempfile.gettempdir()))
     return list(dict.fromkeys(folders))
-
-
-def list_fallback_folders(plan: Plan) -> list[Path]:
-    """Return folders for temporary state of a run, with the temporary folder first."""
-    return _list_rescue_folders(plan)[::-1]
 
 
 @contextmanager

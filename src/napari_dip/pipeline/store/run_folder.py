@@ -230,9 +230,8 @@ def make_run_identity(plan: Plan, axes: str, hashes: Mapping[str, str]) -> dict[
         SHA-256 of the pixels of each input.
     """
     fit_config = asdict(plan.fit_config)
-    fit_config["prior"] = fit_config.pop(
-        "prior_key"
-    )  # this key and "budget": as in run folders of 0.1
+    # this key and "budget": as in run folders of 0.1
+    fit_config["prior"] = fit_config.pop("prior_key")
     return {
         **get_pixel_versions(),
         "recipe": plan.recipe.to_dict(),
@@ -272,13 +271,9 @@ def _find_run_path(path: Path, *, resume: bool) -> Path:
     is returned. Opening it then reports the error.
     """
     candidate, number = path, 2
-    while _is_foreign(candidate):
+    while os.path.lexists(candidate) and not is_run_folder(candidate):
         candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
     return path if resume and not os.path.lexists(candidate) else candidate
-
-
-def _is_foreign(path: Path) -> bool:
-    return os.path.lexists(path) and not is_run_folder(path)
 
 
 def is_run_folder(folder: Path) -> bool:

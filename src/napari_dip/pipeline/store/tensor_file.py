@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy.typing as npt
+    from napari_dip.io.arrays import AnyArray
 
 _METADATA_KEY, _DIGEST_KEY = "napari_dip", "sha256"
 #: Maximum size of a header in bytes, as in safetensors itself.
@@ -106,7 +106,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     return tensors
 
 
-def map_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+def map_tensors(path: Path) -> dict[str, AnyArray]:
     """Return the floating-point tensors of a file, memory-mapped; nothing is verified."""
     header, data_start = _read_header(path)
     return {

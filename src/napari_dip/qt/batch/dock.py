@@ -5,6 +5,7 @@ The dock uses the same code as the command line, so each of them can resume a ba
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dip.errors import Refusal, RefusedError
 from napari_dip.pipeline.api import load_recipe
+from napari_dip.pipeline.events import Control, Event, map_generator
 from napari_dip.qt.batch.results import BatchResults
-from napari_dip.qt.batch.run import BatchPreflight, read_batch
 from napari_dip.qt.batch.settings import (
     BatchOptions,
     FilesChooser,
@@ -29,23 +30,157 @@ from napari_dip.qt.shell.dock_widget import (
     make_single_shot_timer,
     unwrap_viewer,
 )
+from napari_dip.qt.shell.job_controller import JobRequest
 from napari_dip.qt.shell.preferences import get_allowed_machine
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
-from napari_dip.qt.shell.worker import start_call
+from napari_dip.qt.shell.worker import JobProgress, start_call
 from napari_dip.qt.task.dock import TaskDock
-from napari_dip.scale.batch.records import has_joint_training, read_earlier_batch
-from napari_dip.scale.batch_run import summarise_batch_result
+from napari_dip.scale.batch.plan import plan_batch
+from napari_dip.scale.batch.records import MANIFEST_FILE, read_earlier_batch
+from napari_dip.scale.batch.table import FileRow, make_file_rows, update_file_row
+from napari_dip.scale.batch_run import (
+    check_any_restorable,
+    run_batch,
+    summarise_batch_plan,
+    summarise_batch_result,
+)
+from napari_dip.scale.cluster.dask_cluster import start_workers
 from napari_dip.tasks import TASKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
     import napari.viewer
 
+    from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.settings_form import SettingsForm
-    from napari_dip.qt.shell.worker import BackgroundCall, JobProgress
+    from napari_dip.qt.shell.worker import BackgroundCall
+    from napari_dip.scale.batch.jobs import BatchEvent, BatchPlan
     from napari_dip.scale.batch.table import FileRow
     from napari_dip.scale.batch_run import BatchResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPreflight:
+    """The plan of a batch, made from the headers of its files.
+
+    Attributes
+    ----------
+    plan : BatchPlan
+    rows : tuple of FileRow
+    summary : str
+        The plan in a sentence.
+    processes : int
+        Number of parallel processes; 1 for this process only.
+    repeat : callable
+        Reads all headers again.
+    """
+
+    plan: BatchPlan
+    rows: tuple[FileRow, ...]
+    summary: str
+    processes: int
+    repeat: Callable[[], BatchPreflight]
+
+    @property
+    def count_remaining(self) -> int:
+        """Number of files to restore."""
+        return sum(row.state == "ready" for row in self.rows)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder has an earlier batch, with or without results."""
+        return (
+            any(row.has_result for row in self.rows) or (self.plan.folder / MANIFEST_FILE).is_file()
+        )
+
+    def describe(self, message: str = "") -> str:
+        """Return the summary, a message and the notes, each in a line."""
+        return "\n".join(filter(None, [self.summary, message, *map(str, self.plan.notes)]))
+
+    def make_request(self) -> JobRequest:
+        """Return the request for the batch."""
+        count = len(self.rows)
+        return JobRequest(
+            kind="batch",
+            label=f"Batch of {count} file{'s' * (count != 1)}",
+            work=partial(execute_batch, self),
+            summary=self.describe(),
+        )
+
+
+def read_batch(
+    recipe: Recipe, inputs: tuple[str, ...], folder: str, *, processes: int, **options: Any
+) -> BatchPreflight:
+    """Read the headers of a batch; raise `RefusedError` if the whole batch cannot be restored.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    inputs : tuple of str
+        Files, folders and patterns.
+    folder : str
+        The folder for the results; a batch in it is resumed.
+    processes : int
+        Number of parallel processes.
+    options
+        As for `plan_batch`.
+    """
+    plan = plan_batch(recipe, inputs, folder, resume=True, process_count=processes, **options)
+    return BatchPreflight(
+        plan=plan,
+        rows=make_file_rows(plan),
+        summary=summarise_batch_plan(plan, processes if processes > 1 else None),
+        processes=processes,
+        repeat=partial(read_batch, recipe, inputs, folder, processes=processes, **options),
+    )
+
+
+def execute_batch(
+    preflight: BatchPreflight, pixels: Mapping[str, Any], control: PollControl
+) -> Generator[JobProgress, None, BatchResult]:
+    """Run a batch with the same code as the command line, as the work of a `JobRequest`.
+
+    Parameters
+    ----------
+    preflight : BatchPreflight
+        The plan. Its headers are read again, because the batch may have waited for hours.
+    pixels : mapping
+        Empty: pixels are read file by file.
+    control : callable
+        Polled at every step. DISCARD acts as KEEP: the current file leaves a checkpoint.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As `napari_dip.batch`.
+    """
+    reading = Event(message="Reading the headers")
+    yield JobProgress(event=reading)
+    preflight = preflight.repeat()
+    plan, rows = preflight.plan, list(preflight.rows)
+    check_any_restorable(plan)
+    yield JobProgress(event=reading, preflight=preflight)
+
+    def report(item: BatchEvent) -> JobProgress:
+        event = Event(message=item.progress.message, progress=item.progress)
+        index = item.number - 1
+        if index < 0:
+            return JobProgress(event=event)
+        rows[index] = update_file_row(rows[index], item)
+        return JobProgress(event=event, rows={index: rows[index]})
+
+    with start_workers(plan, preflight.processes if preflight.processes > 1 else 0) as workers:
+        steps = run_batch(plan, control=partial(_keep_on_discard, control), pool=workers)
+        return (yield from map_generator(steps, report))
+
+
+def _keep_on_discard(control: PollControl) -> Control:
+    """Return the control, with KEEP for DISCARD: closing napari must not lose results."""
+    requested = control()
+    return Control.KEEP if requested is Control.DISCARD else requested
+
 
 #: Milliseconds from the last change to reading the headers, longer than a pause in typing.
 _TYPING_PAUSE_MS = 400
@@ -144,7 +279,7 @@ class BatchDock(QWidget):
     def show_progress(self, progress: JobProgress) -> None:
         """Show the changed rows of the table, and the plan if the headers were read again."""
         if progress.preflight is not None:
-            self.results.show_preflight(progress.preflight, progress.preflight.rows)
+            self.results.show_plan(progress.preflight.plan, progress.preflight.rows)
             self.plan_label.setText(progress.preflight.describe())
         self.results.update_rows(progress.rows)
         self.run_bar.show_event(progress.event)
@@ -221,8 +356,8 @@ class BatchDock(QWidget):
             self.results.forget()
             return
         self._preflight = preflight
-        self.results.show_preflight(
-            preflight, (self._last_rows.get(row.source, row) for row in preflight.rows)
+        self.results.show_plan(
+            preflight.plan, (self._last_rows.get(row.source, row) for row in preflight.rows)
         )
         refused_count = len(preflight.plan.refused_files)
         all_refused = refused_count == len(preflight.rows)
@@ -241,7 +376,7 @@ class BatchDock(QWidget):
         recipe = None if earlier_batch is None else _load_recipe_or_none(earlier_batch[0])
         self.recipe.offer_earlier_batch(recipe, choose=has_no_files)
         if earlier_batch is not None:
-            self.joint_training.show_earlier_choice(has_joint_training(Path(self.folder.path)))
+            self.joint_training.show_earlier_choice(earlier_batch[2])
         if earlier_batch is not None and recipe is not None and has_no_files:
             self.files.show_inputs(earlier_batch[1])
         self.show_plan()

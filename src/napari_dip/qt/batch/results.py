@@ -37,13 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import napari.viewer
+    from napari.viewer import Viewer
 
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
-    from napari_dip.qt.batch.run import BatchPreflight
     from napari_dip.qt.shell.worker import BackgroundCall
-    from napari_dip.scale.batch.jobs import Job
+    from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.batch.table import FileRow
 
 #: Sides in pixels: of a chunk of a lazy array, and of the sample for the contrast limits.
@@ -67,7 +66,7 @@ class BatchLayers(QObject):
 
     message_emitted = Signal(str)
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QObject) -> None:
+    def __init__(self, viewer: Viewer, parent: QObject) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._remaining: list[tuple[Job, Recipe]] = []
@@ -360,13 +359,9 @@ class FilesTable(QTableView):
 
     def get_selected_rows(self) -> list[FileRow]:
         """Return the selected rows from top to bottom."""
-        return [self.files.rows[index] for index in self.get_selected_indices()]
-
-    def get_selected_indices(self) -> list[int]:
-        """Return the indices of the selected rows, in ascending order."""
         selection = self.selectionModel()
         selected = [] if selection is None else selection.selectedRows()
-        return sorted(index.row() for index in selected)
+        return [self.files.rows[number] for number in sorted(index.row() for index in selected)]
 
     def _lay_out_columns(self) -> None:
         if (heads := self.horizontalHeader()) is not None:
@@ -395,9 +390,9 @@ class BatchResults(QWidget):
 
     message_emitted = Signal(str)
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._preflight: BatchPreflight | None = None
+        self._plan: BatchPlan | None = None
         self.layers = BatchLayers(viewer, self)
         self.table = FilesTable()
         self.message_label = make_message_label()
@@ -425,9 +420,9 @@ class BatchResults(QWidget):
         self.layers.message_emitted.connect(self.message_emitted)
         self._on_chosen()
 
-    def show_preflight(self, preflight: BatchPreflight, rows: Iterable[FileRow]) -> None:
+    def show_plan(self, plan: BatchPlan, rows: Iterable[FileRow]) -> None:
         """Show the files of a batch in the table."""
-        self._preflight = preflight
+        self._plan = plan
         self.table.files.fill(list(rows))
         self._on_chosen()
 
@@ -438,15 +433,15 @@ class BatchResults(QWidget):
 
     def forget(self) -> None:
         """Empty the table."""
-        self._preflight = None
+        self._plan = None
         self.table.files.fill([])
         self._on_chosen()
 
     def open_page(self) -> None:
         """Open the page of the batch in the browser."""
-        if self._preflight is None:
+        if self._plan is None:
             return
-        page = self._preflight.plan.folder.absolute() / PAGE_FILE
+        page = self._plan.folder.absolute() / PAGE_FILE
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(page))):
             self.message_emitted.emit(f"No browser could be opened; the table is '{page}'.")
 
@@ -456,11 +451,11 @@ class BatchResults(QWidget):
 
     def _open(self, rows: Iterable[FileRow]) -> None:
         """Open the results of those rows that have one."""
-        preflight = self._preflight
-        if preflight is None:
+        plan = self._plan
+        if plan is None:
             return
         sources = {row.source for row in rows if row.has_result}
-        jobs = [job for job in preflight.plan.jobs if job.source in sources]
+        jobs = [job for job in plan.jobs if job.source in sources]
         if not jobs:
             self.message_emitted.emit("There is no result of that file.")
             return
@@ -469,7 +464,7 @@ class BatchResults(QWidget):
                 f"The first {MAX_OPENED_RESULTS} of {len(jobs)} results are opened."
             )
         self.layers.show_results(
-            jobs[:MAX_OPENED_RESULTS], preflight.plan.recipe, neighbours=self.with_input.isChecked()
+            jobs[:MAX_OPENED_RESULTS], plan.recipe, neighbours=self.with_input.isChecked()
         )
 
     def _on_chosen(self) -> None:
@@ -479,7 +474,7 @@ class BatchResults(QWidget):
         self.message_area.setVisible(bool(selected_rows and selected_rows[0].messages))
         self.show_button.setEnabled(any(row.has_result for row in selected_rows))
         self.all_button.setEnabled(any(row.has_result for row in rows))
-        folder = None if self._preflight is None else self._preflight.plan.folder
+        folder = None if self._plan is None else self._plan.folder
         self.page_button.setEnabled(folder is not None and (folder / PAGE_FILE).is_file())
 
     def _arrange(self) -> None:

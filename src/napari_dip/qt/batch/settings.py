@@ -6,7 +6,7 @@ import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import (
@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_dip.errors import DipError, Refusal, RefusedError
 from napari_dip.io.paths import is_zarr
 from napari_dip.pipeline.api import load_recipe
-from napari_dip.pipeline.recipe import RunSettings, make_recipe
+from napari_dip.pipeline.recipe import PRESET_LABELS, RunSettings, make_recipe
 from napari_dip.qt.shell.dock_widget import (
     fill_grid,
     guard_wheel,
@@ -177,13 +177,9 @@ class RecipeChooser(QWidget):
         """Update the list of settings; the choice stays if it still exists."""
         task, chosen = self.task, str(self.settings.currentData())
         presets = open_saved_settings(task)
-        common: Any = RunSettings.model_fields["preset"]
-        preset_labels = next(
-            metadata for metadata in common.metadata if hasattr(metadata, "choices")
-        ).choices
         choices: dict[str, tuple[str, Callable[[], Recipe]]] = {
             f"preset {value}": (label, partial(make_recipe, task, preset=value))
-            for value, label in preset_labels.items()
+            for value, label in PRESET_LABELS.items()
         }
         if (last_recipe := presets.remembered()) is not None:
             choices[_LAST_RUN_KEY] = ("As in my last run", partial(_return_recipe, last_recipe))

@@ -8,51 +8,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.explore.experiment_setup import (
-    label_architecture,
     list_all_architectures,
     make_experiment_recipe,
     plan_centre_fit,
 )
-from napari_dip.explore.experiments import EXPERIMENTS, Experiment
+from napari_dip.explore.experiments import EXPERIMENTS, Experiment, ExperimentSettings
 from napari_dip.explore.results import ExperimentTimer
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.events import Control, Event, map_generator
+from napari_dip.pipeline.events import Event, map_generator
 from napari_dip.pipeline.machine import format_duration
 from napari_dip.pipeline.plan.costs import START_SECONDS
-from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
-from napari_dip.pipeline.recipe import RunSettings
-from napari_dip.qt.shell.dock_widget import guard_wheel, make_combo, make_form
+from napari_dip.qt.shell.dock_widget import fill_grid, guard_wheel, make_combo, make_form
 from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 from napari_dip.qt.shell.layers import METADATA_KEY, get_full_resolution
 from napari_dip.qt.shell.preferences import get_allowed_machine
+from napari_dip.qt.shell.settings_form import fill_form, list_form_fields, make_field_widget
 from napari_dip.qt.shell.worker import JobProgress
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE, list_architectures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
-    import napari.viewer
-    import numpy.typing as npt
     from napari.layers import Image
+    from napari.viewer import Viewer
 
     from napari_dip.explore.experiments import Experiment
     from napari_dip.explore.results import IterationUpdate
+    from napari_dip.io.arrays import AnyArray
+    from napari_dip.pipeline.events import PollControl
     from napari_dip.pipeline.plan.types import Plan
 
-_MAX_FIT_ITERATIONS, _MAX_CROP_SIDE = 100_000, 4096
 #: Height of the list of architectures in pixels; eight are visible, the others scroll.
 _LIST_HEIGHT = 170
 
@@ -71,33 +66,17 @@ class ExplorerSettings:
     changed = Signal()
 
     def __init__(self) -> None:
-        self.experiments = _make_choices(
-            "Experiment", {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
-        )
+        labels = {key: row.label for key, row in EXPERIMENTS.items() if row.plot}
+        tip = "What to look at. Nothing is restored."
+        self.experiments = make_combo("Experiment", tip, labels, length=8)
+        guard_wheel(self.experiments)
         self.description_label = QLabel()
         self.description_label.setWordWrap(True)
-        fields = RunSettings.model_fields
-        presets, devices = (
-            next(
-                architecture
-                for architecture in fields[name].metadata
-                if hasattr(architecture, "choices")
-            ).choices
-            or {}
-            for name in ("preset", "device")
-        )
-        self.preset = _make_choices("Network of the preset", presets)
-        self.device = _make_choices("Device", devices)
-        self.network = _make_choices(
-            "Architecture",
-            {
-                name: label_architecture(architecture)
-                for name, architecture in list_all_architectures().items()
-            },
-        )
-        self.iterations = _make_spin_box("Iterations of each fit", 1, _MAX_FIT_ITERATIONS)
-        self.side = _make_spin_box("Pixels along a side", MIN_IMAGE_SIDE, _MAX_CROP_SIDE)
-        self.seed = _make_spin_box("Seed", 0, 2**31 - 1)
+        self._fields = list_form_fields(ExperimentSettings)
+        self._widgets = {field.name: make_field_widget(field) for field in self._fields}
+        self.iterations = self._widgets["max_iterations"].native
+        self.side, self.seed = self._widgets["crop"].native, self._widgets["seed"].native
+        self.network = self._widgets["architecture"].native
         self.designs = QListWidget()
         self.designs.setAccessibleName("Architectures")
         self.designs.setFixedHeight(_LIST_HEIGHT)
@@ -105,8 +84,9 @@ class ExplorerSettings:
             "<qt>Each differs from the preset's network in one thing. All are fitted to the image "
             "and to noise.</qt>"
         )
-        self._edited_spins: set[QSpinBox] = set()
-        self.basic_page, self.advanced_page = self._arrange()
+        self._edited_names: set[str] = set()
+        self.basic_page, self.advanced_page = QWidget(), QWidget()
+        self._arrange()
         self._fill_designs()
         self._on_experiment()
         self._listen()
@@ -123,15 +103,8 @@ class ExplorerSettings:
 
     def read_settings(self) -> dict[str, Any]:
         """Return the arguments of `make_experiment_recipe`, without the side of the crop."""
-        return {
-            "architecture": DEFAULT_ARCHITECTURE
-            if self.is_comparison
-            else self.network.currentData(),
-            "preset": self.preset.currentData(),
-            "max_iterations": self.iterations.value(),
-            "seed": self.seed.value(),
-            "device": self.device.currentData(),
-        }
+        values = {name: widget.value for name, widget in self._widgets.items() if name != "crop"}
+        return values | ({"architecture": DEFAULT_ARCHITECTURE} if self.is_comparison else {})
 
     def list_checked_designs(self) -> tuple[str, ...]:
         """Return the names of the checked architectures, with that of the preset."""
@@ -156,13 +129,10 @@ class ExplorerSettings:
 
     def _on_experiment(self, _: object = None) -> None:
         experiment = self.experiment
-        for spin, default in (
-            (self.iterations, experiment.iterations),
-            (self.side, experiment.crop),
-        ):
-            if spin not in self._edited_spins:
-                with QSignalBlocker(spin):
-                    spin.setValue(default)
+        defaults = {"max_iterations": experiment.iterations, "crop": experiment.crop}
+        for name in defaults.keys() - self._edited_names:
+            with self._widgets[name].changed.blocked():
+                self._widgets[name].value = defaults[name]
         self.designs.setVisible(self.is_comparison)
         self._designs_label.setVisible(self.is_comparison)
         self.network.setVisible(not self.is_comparison)
@@ -172,74 +142,27 @@ class ExplorerSettings:
 
     def _listen(self) -> None:
         self.experiments.currentIndexChanged.connect(self._on_experiment)
-        for spin in (self.iterations, self.side):
-            spin.valueChanged.connect(lambda _, spin=spin: self._edited_spins.add(spin))
-        for spin in (self.iterations, self.side, self.seed):
-            spin.valueChanged.connect(self._notify)
-        for combo in (self.preset, self.network, self.device):
-            combo.currentIndexChanged.connect(self._notify)
+        for name, widget in self._widgets.items():
+            widget.changed.connect(partial(self._on_edited, name))
         self.designs.itemChanged.connect(self._notify)
+
+    def _on_edited(self, name: str, _: object = None) -> None:
+        self._edited_names.add(name)
+        self._notify()
 
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
-    def _arrange(self) -> tuple[QWidget, QWidget]:
-        guard_wheel(self.experiments, self.preset, self.network, self.device)
-        guard_wheel(self.iterations, self.side, self.seed)
-        top, folded = QWidget(), QWidget()
-        top_layout = QVBoxLayout(top)
-        top_layout.setContentsMargins(0, 0, 0, 0)
-        form = make_form()
-        form.addRow("Experiment", self.experiments)
-        top_layout.addLayout(form)
-        top_layout.addWidget(self.description_label)
-        folded_layout = QVBoxLayout(folded)
-        folded_layout.setContentsMargins(0, 0, 0, 0)
-        form = make_form()
-        form.addRow("Network of", self.preset)
-        self._network_label = QLabel("Architecture")
-        form.addRow(self._network_label, self.network)
-        form.addRow("Iterations", self.iterations)
-        form.addRow("Pixels", self.side)
-        form.addRow("Seed", self.seed)
-        form.addRow("Device", self.device)
-        folded_layout.addLayout(form)
+    def _arrange(self) -> None:
+        experiment, settings = make_form(), QWidget()
+        experiment.addRow("Experiment", self.experiments)
+        fill_grid(self.basic_page, ([experiment], [self.description_label]))
+        form = fill_form(settings, self._widgets, self._fields)
+        self._network_label: Any = form.labelForField(self.network)
+        for spin in (self.iterations, self.side, self.seed):
+            spin.setKeyboardTracking(False)
         self._designs_label = QLabel("Architectures to compare")
-        folded_layout.addWidget(self._designs_label)
-        folded_layout.addWidget(self.designs)
-        self._set_tooltips()
-        return top, folded
-
-    def _set_tooltips(self) -> None:
-        tips = {
-            self.experiments: "What to look at. Nothing is restored.",
-            self.preset: "Whose network is fitted: that of the preset of this name, in the paper's "
-            "way, from random input.",
-            self.network: "What differs from the preset's network. Bounded layers and Gaussian "
-            "upsampling (Shi et al.) hold fine detail back, noise as well; the command takes any "
-            "bound and any width.",
-            self.iterations: "Of each fit. Only experiments over as many can be compared.",
-            self.side: "Pixels along a side: of a larger image its middle is looked at. Twice as "
-            "many take four times as long.",
-            self.seed: "Start of the random numbers: the same seed gives the same figures.",
-            self.device: "Where to compute. Automatic takes a GPU if there is one.",
-        }
-        for widget, tip in tips.items():
-            widget.setToolTip(f"<qt>{tip}</qt>")
-
-
-def _make_choices(name: str, choices: dict[str, str]) -> QComboBox:
-    return make_combo(name, choices=choices, length=8)
-
-
-def _make_spin_box(name: str, minimum: int, max_count: int) -> QSpinBox:
-    spin = QSpinBox()
-    spin.setAccessibleName(name)
-    spin.setRange(minimum, max_count)
-    spin.setValue(max_count)  # Qt shows a value only after it has changed
-    spin.setValue(minimum)
-    spin.setKeyboardTracking(False)
-    return spin
+        fill_grid(self.advanced_page, ([settings], [self._designs_label], [self.designs]))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -264,7 +187,7 @@ class Plane:
 
 
 def plan_experiment(
-    viewer: napari.viewer.Viewer, image: Image, truth: Any, settings: ExplorerSettings
+    viewer: Viewer, image: Image, truth: Any, settings: ExplorerSettings
 ) -> tuple[JobRequest, str] | Refusal:
     """Return a request for an experiment on the visible plane, and its plan; or a refusal.
 
@@ -349,7 +272,7 @@ def describe_experiment(plan: Plan, plane: Plane, fits: int, time: str) -> str:
     return "\n".join([*sentences, *map(str, plan.notes)])
 
 
-def find_visible_plane(viewer: napari.viewer.Viewer, layer: Image) -> Plane:
+def find_visible_plane(viewer: Viewer, layer: Image) -> Plane:
     """Return the plane of a layer at the position of the viewer's sliders."""
     data = get_full_resolution(layer)
     leading_axes = len(data.shape) - (3 if layer.rgb else 2)
@@ -431,8 +354,8 @@ def report_progress(update: IterationUpdate) -> JobProgress:
 def run_experiment(
     experiment: Experiment,
     arguments: Mapping[str, Any],
-    pixels: Mapping[str, npt.NDArray[Any]],
-    control: Callable[[], Control],
+    pixels: Mapping[str, AnyArray],
+    control: PollControl,
 ) -> Generator[JobProgress, None, Any]:
     """Run an experiment with the same code as the command line, as the work of a `JobRequest`.
 

@@ -1,4 +1,4 @@
-"""The result of an experiment: headline, table and images, and buttons to keep them."""
+"""An experiment in the dock: the plot of its course, then its result and buttons to keep it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyqtgraph as pg
 from qtpy.QtCore import QSignalBlocker, Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -19,23 +21,118 @@ from qtpy.QtWidgets import (
 
 from napari_dip.errors import Refusal
 from napari_dip.explore.experiment_setup import get_denoising_network
+from napari_dip.explore.experiments import EXPERIMENTS
 from napari_dip.io.paths import find_free_path
 from napari_dip.qt.explorer.experiment import add_stack_axis
 from napari_dip.qt.shell.dock_widget import fill_grid, make_button, style_table
 from napari_dip.qt.shell.layers import preserve_view
+from napari_dip.qt.shell.plot import DockPlot
 from napari_dip.qt.shell.preferences import open_saved_settings
 from napari_dip.qt.shell.worker import get_message, get_value_or_error, start_call
 from napari_dip.tasks.priors.deep_image_prior import DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    import napari.layers
-    import napari.viewer
+    from napari.layers import Image
+    from napari.viewer import Viewer
 
+    from napari_dip.explore.experiments import PlotSpec
     from napari_dip.explore.results import ExperimentResult, ExperimentSummary
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
     from napari_dip.qt.shell.worker import BackgroundCall
+
+    Points = Iterable[tuple[str, int, Mapping[str, float]]]
+
+#: Ticks of the iteration axis; the automatic labels of a logarithmic axis would overlap.
+_ITERATION_TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+
+
+class ExplorerPlot(DockPlot):
+    """A plot of curves over the logarithm of the iteration, as in the paper's figure."""
+
+    def __init__(self) -> None:
+        super().__init__("Course of the experiment", ("Iteration", ""), "")
+        self._spec: PlotSpec | None = None
+        self._points: dict[str, list[tuple[int, float]]] = {}
+        self._group = ""
+        self.curves: dict[str, pg.PlotDataItem] = {}
+        self.setLogMode(x=True)
+        self.getAxis("bottom").setTicks(
+            [[(np.log10(tick), f"{tick}") for tick in _ITERATION_TICKS]]
+        )
+        self.getAxis("left").setStyle(maxTickLevel=0)
+
+    @property
+    def count(self) -> int:
+        """Number of points of the longest curve."""
+        return max((len(point) for point in self._points.values()), default=0)
+
+    @property
+    def group(self) -> str:
+        """Label of the architecture whose curves are shown; "" in other experiments."""
+        return self._group
+
+    def restart(self, experiment: str) -> None:
+        """Empty the plot and set it up for an experiment."""
+        self._spec = spec = EXPERIMENTS[experiment].plot
+        assert spec is not None  # those without are not in the dock
+        for curve in self.curves.values():
+            self.removeItem(curve)
+        self.curves = {
+            curve.name: self.plot(pen=pg.mkPen(curve.colour, width=2)) for curve in spec.curves
+        }
+        self.setYRange(0, spec.top, padding=0)
+        self.setToolTip(f"<qt>{spec.tooltip}</qt>")
+        self.setVisible(False)
+        self._begin("")
+
+    def extend(self, points: Points) -> None:
+        """Add points; another group begins new curves."""
+        for group, iteration, values in points:
+            if group != self._group:
+                self._begin(group)
+            for name, value in values.items():
+                self._points[name].append((iteration, value))
+        self._draw()
+
+    def show_group(self, group: str, curves: Mapping[str, Iterable[float]]) -> None:
+        """Replace the curves by the complete curves of a group."""
+        self._begin(group)
+        for name, values in curves.items():
+            self._points[name] = list(enumerate(values, 1))
+        self._draw()
+
+    def _begin(self, group: str) -> None:
+        self._group = group
+        self._points = {name: [] for name in self.curves}
+        self.labels = "Iteration", self._spec.axis_label if self._spec else ""
+        self.legend = self._make_legend()
+        self.update_labels()
+        self._draw()
+
+    def _draw(self) -> None:
+        self.setVisible(self.count > 0)
+        for name, curve in self.curves.items():
+            points = np.array(self._points[name], dtype=float).reshape(-1, 2)
+            curve.setData(points[:, 0], points[:, 1])
+
+    def _make_legend(self) -> str:
+        """Return the legend above the plot, where it hides no curve, as rich text."""
+        spec = self._spec
+        if spec is None:
+            return ""
+        entries = [
+            f'<span style="color:{curve.colour}">━</span>&nbsp;{curve.label.replace(" ", "&nbsp;")}'
+            for curve in spec.curves
+        ]
+        gap, count = "&nbsp;&nbsp; ", spec.labels_per_line
+        lines = [
+            gap.join(entries[start : start + count]) for start in range(0, len(entries), count)
+        ]
+        lines[-1] += gap + spec.unit if spec.unit else ""
+        return "<br>".join([self._group, *lines] if self._group else lines)
+
 
 _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
@@ -107,14 +204,14 @@ class ExplorerResults(QWidget):
     #: Emitted with group and curves of the chosen row.
     chosen = Signal(object)
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._target: ResultTarget | None = None
         self._result: Any = None
         self._kind = ""
         self._summary: ExperimentSummary | None = None
-        self._layer: napari.layers.Image | None = None
+        self._layer: Image | None = None
         self._saving: BackgroundCall | None = None
         self._page: Path | None = None
         self.headline = QLabel()
@@ -182,7 +279,7 @@ class ExplorerResults(QWidget):
         layer_name = f"{target.name} {stack.name_suffix}"
         layer_labels = {"name": layer_name, "axis_labels": (stack.axis, "y", "x")}
 
-        def add() -> napari.layers.Image:
+        def add() -> Image:
             with preserve_view(self._viewer):
                 return self._viewer.add_image(stack.images, **attributes, **layer_labels)
 

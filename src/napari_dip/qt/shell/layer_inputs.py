@@ -40,10 +40,10 @@ from napari_dip.tasks.base import Pixels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import napari.viewer
-    import numpy.typing as npt
     from napari.layers import Layer
+    from napari.viewer import Viewer
 
+    from napari_dip.io.arrays import BoolArray
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import JobController
     from napari_dip.tasks import Input
@@ -69,11 +69,7 @@ class InputChooser(QWidget):
     changed = Signal()
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        parent: QWidget | None = None,
-        *,
-        asks_axes: bool = True,
+        self, viewer: Viewer, parent: QWidget | None = None, *, asks_axes: bool = True
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -235,7 +231,7 @@ class ExtraInputs(QWidget):
     changed = Signal()
 
     def __init__(
-        self, viewer: napari.viewer.Viewer, inputs: Sequence[Input], parent: QWidget | None = None
+        self, viewer: Viewer, inputs: Sequence[Input], parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
@@ -399,7 +395,7 @@ class ExtraInputs(QWidget):
         )
 
 
-def rasterise_shapes(shapes: Shapes, image: Image | None) -> npt.NDArray[np.bool_]:
+def rasterise_shapes(shapes: Shapes, image: Image | None) -> BoolArray:
     """Return a mask of a Shapes layer on the pixel grid of an image.
 
     Scale and position of the two layers may differ.
@@ -493,12 +489,7 @@ class LayerInputs(QObject):
     message_outdated = Signal()
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        inputs: Sequence[Input],
-        parent: QWidget,
-        *,
-        asks_axes: bool = True,
+        self, viewer: Viewer, inputs: Sequence[Input], parent: QWidget, *, asks_axes: bool = True
     ) -> None:
         super().__init__(parent)
         self.chooser = InputChooser(viewer, asks_axes=asks_axes)

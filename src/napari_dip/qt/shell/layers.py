@@ -22,12 +22,10 @@ from napari_dip.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import napari.layers
-    import napari.types
-    import napari.viewer
-    import numpy.typing as npt
     from napari.layers import Layer
+    from napari.viewer import Viewer
 
+    from napari_dip.io.arrays import AnyArray, Float32Array
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.qt.shell.job_controller import ResultTarget
@@ -76,7 +74,7 @@ _COPIED_ATTRIBUTES = (
 )
 
 
-def compute_value_range(image: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_value_range(image: AnyArray) -> tuple[float, float]:
     """Return minimum and maximum of an image without NaN; of a large one, of a sample."""
     if image.size > _MAX_SAMPLED_PIXELS:
         plane = image[tuple(count // 2 for count in image.shape[:-2])]
@@ -116,7 +114,7 @@ def adjust_contrast_limits(
     return {**layer_attributes, "contrast_limits": value_range}
 
 
-def find_layer(viewer: napari.viewer.Viewer, name: str) -> Any:
+def find_layer(viewer: Viewer, name: str) -> Any:
     """Return the layer of a name, or None."""
     return viewer.layers[name] if name in viewer.layers else None
 
@@ -208,7 +206,7 @@ def build_report_provenance(
 
 
 @contextmanager
-def preserve_view(viewer: napari.viewer.Viewer) -> Iterator[None]:
+def preserve_view(viewer: Viewer) -> Iterator[None]:
     """Restore selection, camera and sliders afterwards, which napari changes for a new layer."""
     layers = viewer.layers
     selected, active = set(layers.selection), layers.selection.active
@@ -230,7 +228,7 @@ def preserve_view(viewer: napari.viewer.Viewer) -> Iterator[None]:
             viewer.dims.current_step = step
 
 
-def get_full_resolution(layer: napari.layers.Image) -> Any:
+def get_full_resolution(layer: Image) -> Any:
     """Return the pixels in full resolution, without computing a lazy array.
 
     `layer.data` of a multiscale layer is a sequence of levels, which NumPy would silently read as
@@ -239,7 +237,7 @@ def get_full_resolution(layer: napari.layers.Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def read_layer_header(layer: napari.layers.Image, axes: str | None = None) -> ImageSpec:
+def read_layer_header(layer: Image, axes: str | None = None) -> ImageSpec:
     """Return a description of an Image layer, without reading its pixels.
 
     Parameters
@@ -263,14 +261,14 @@ def read_layer_header(layer: napari.layers.Image, axes: str | None = None) -> Im
     )
 
 
-def guess_layer_axes(layer: napari.layers.Image) -> str:
+def guess_layer_axes(layer: Image) -> str:
     """Return the axes from the layer's axis labels, or else guess them from the shape."""
     if labels := _parse_axis_labels(layer):
         return labels + ("S" if layer.rgb else "")
     return guess_axes(tuple(get_full_resolution(layer).shape), rgb=bool(layer.rgb))
 
 
-def _parse_axis_labels(layer: napari.layers.Image) -> str:
+def _parse_axis_labels(layer: Image) -> str:
     """Return the axes from the layer's axis labels; "" unless all are distinct known axes."""
     labels = "".join(label[:1].upper() for label in layer.axis_labels)
     is_valid = {"Y", "X"} <= set(labels) <= set("TCZYX") and len(set(labels)) == len(labels)
@@ -278,9 +276,7 @@ def _parse_axis_labels(layer: napari.layers.Image) -> str:
 
 
 def copy_layer_attributes(
-    layer: napari.layers.Image,
-    plan: Plan | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    layer: Image, plan: Plan | None = None, inputs: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the arguments of `add_image` for an image that is made from a layer.
 
@@ -309,22 +305,19 @@ def copy_layer_attributes(
     return attributes | {"metadata": metadata, "multiscale": False}
 
 
-def is_preview(layer: napari.layers.Layer) -> bool:
+def is_preview(layer: Layer) -> bool:
     """Whether a layer is a preview or a profile line of this plugin, which is never an input."""
     return bool(read_layer_provenance(layer).get("preview"))
 
 
-def read_source_input(layer: napari.layers.Layer) -> Mapping[str, Any] | None:
+def read_source_input(layer: Layer) -> Mapping[str, Any] | None:
     """Return name and hash of the input that a result was made from; None for other layers."""
     return read_layer_provenance(layer).get("input")
 
 
 def add_result(
-    viewer: napari.viewer.Viewer,
-    target: ResultTarget,
-    result: Restoration,
-    preview: Preview | None = None,
-) -> napari.layers.Image:
+    viewer: Viewer, target: ResultTarget, result: Restoration, preview: Preview | None = None
+) -> Image:
     """Add a result and its extra outputs as layers; return the layer of the result.
 
     Parameters
@@ -359,10 +352,10 @@ def add_result(
 
 
 def _add_learned_layer(
-    viewer: napari.viewer.Viewer,
+    viewer: Viewer,
     name: str,
     layer_attributes: Mapping[str, Any],
-    image: npt.NDArray[np.float32],
+    image: Float32Array,
     metadata: Mapping[str, Any],
 ) -> None:
     """Add an extra output, such as an estimated PSF, with the pixel size of the result."""
@@ -382,7 +375,7 @@ class Preview:
     target : ResultTarget
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, target: ResultTarget) -> None:
+    def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
         self._viewer, self._is_part = viewer, bool(target.crop_preview_name)
         self._name = f"{target.name} preview"
         self._layer_attributes = dict(target.layer_attributes) | {
@@ -393,7 +386,7 @@ class Preview:
         self._last_range = (inf, -inf)  # minimum and maximum so far
         self._limits: tuple[float, ...] | None = None
 
-    def show(self, image: npt.NDArray[np.float32] | None) -> None:
+    def show(self, image: Float32Array | None) -> None:
         """Show an image in the layer, unless it is None or the user has removed the layer.
 
         Raises
@@ -412,7 +405,7 @@ class Preview:
             self._is_dismissed = True
             raise
 
-    def _show_image(self, image: npt.NDArray[np.float32]) -> None:
+    def _show_image(self, image: Float32Array) -> None:
         attributes = self._update_attributes(image)
         if self._layer is None:
             self._layer = Image(image, name=self._name, **attributes)
@@ -425,7 +418,7 @@ class Preview:
             self._layer.contrast_limits = attributes.get("contrast_limits", self._limits)
         self._limits = tuple(self._layer.contrast_limits)
 
-    def _update_attributes(self, image: npt.NDArray[np.float32]) -> dict[str, Any]:
+    def _update_attributes(self, image: Float32Array) -> dict[str, Any]:
         """Return layer attributes with limits for all images so far, which avoids flicker."""
         low, high = compute_value_range(image)
         self._last_range = min(self._last_range[0], low), max(self._last_range[1], high)
@@ -445,7 +438,7 @@ class Preview:
                 self._viewer.layers.remove(layer)
 
     def show_result(
-        self, image: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
+        self, image: Float32Array, name: str, layer_attributes: Mapping[str, Any]
     ) -> Image | None:
         """Turn the preview layer into the layer of the result.
 
@@ -479,12 +472,11 @@ class Preview:
 
 
 def _update_layer(
-    layer: Image, image: npt.NDArray[np.float32], name: str, layer_attributes: Mapping[str, Any]
+    layer: Image, image: Float32Array, name: str, layer_attributes: Mapping[str, Any]
 ) -> None:
     """Make a layer equal to a new one with the given image, name and attributes."""
-    layer.metadata = dict(
-        layer_attributes["metadata"]
-    )  # first: listeners must not take it for a preview
+    # metadata first: listeners must not take it for a preview
+    layer.metadata = dict(layer_attributes["metadata"])
     layer.data = image
     old_attributes = layer.as_layer_data_tuple()[1]
     for key, value in layer_attributes.items():

@@ -38,7 +38,7 @@ from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import napari.viewer
+    from napari.viewer import Viewer
     from qtpy.QtGui import QResizeEvent
 
     from napari_dip.errors import Refusal
@@ -414,7 +414,7 @@ class JobPanel(QObject):
     def __init__(
         self,
         dock: JobDock,
-        viewer: napari.viewer.Viewer,
+        viewer: Viewer,
         run_bar: RunBar,
         plots: tuple[Any, ...] = (),
         **texts: str,

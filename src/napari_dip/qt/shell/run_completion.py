@@ -14,7 +14,7 @@ from napari_dip.qt.shell.worker import describe_error, get_value_or_error, log_e
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import napari.viewer
+    from napari.viewer import Viewer
 
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
@@ -43,7 +43,7 @@ class PendingResult:
     result: Restoration
     preview: Preview | None = None
 
-    def add(self, viewer: napari.viewer.Viewer) -> tuple[str, str]:
+    def add(self, viewer: Viewer) -> tuple[str, str]:
         """Add the result as a layer; without position and colours of the input if these fail.
 
         Returns
@@ -100,7 +100,7 @@ class PendingResult:
             summary, rest = " ".join(filter(None, [summary, rest])), ""
         return "\n".join(filter(None, [summary, *warnings, rest, " ".join(passed)]))
 
-    def _find_layer_name(self, viewer: napari.viewer.Viewer) -> str:
+    def _find_layer_name(self, viewer: Viewer) -> str:
         """Return the name of the layer that shows the result, or ""."""
         return next((layer.name for layer in viewer.layers if layer.data is self.result.image), "")
 
@@ -116,9 +116,7 @@ class ResultQueue:
     """
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        added: Callable[[PendingResult, str], str] = lambda answer, layer: "",
+        self, viewer: Viewer, added: Callable[[PendingResult, str], str] = lambda answer, layer: ""
     ) -> None:
         self._viewer = viewer
         self._on_added = added

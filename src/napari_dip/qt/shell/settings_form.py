@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
+    QFormLayout,
     QLabel,
     QLineEdit,
     QMenu,
@@ -31,7 +32,7 @@ from napari_dip.tasks import TASKS, Setting
 from napari_dip.tasks.base import get_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
 
@@ -177,9 +178,8 @@ class Field:
         return int if int in _list_union_members(self.kind) else float
 
 
-def list_form_fields(task: str) -> tuple[Field, ...]:
-    """Return the settings of a task: its own, then those that all tasks share."""
-    kinds: tuple[Any, ...] = (TASKS[task], RunSettings)
+def list_form_fields(*kinds: Any) -> tuple[Field, ...]:
+    """Return the settings of a task, or of models of pydantic, in their order."""
     return tuple(
         Field(
             name=name,
@@ -215,8 +215,8 @@ class SettingsForm:
 
     def __init__(self, task: str) -> None:
         self.task = task
-        self._fields = {field.name: field for field in list_form_fields(task)}
-        self.widgets = {name: _make_field_widget(field) for name, field in self._fields.items()}
+        self._fields = {field.name: field for field in list_form_fields(TASKS[task], RunSettings)}
+        self.widgets = {name: make_field_widget(field) for name, field in self._fields.items()}
         self.suggestion_menus = {
             name: SuggestionMenu(
                 self.widgets[name].native, name, suggest, lambda: self.build_recipe().task
@@ -226,14 +226,13 @@ class SettingsForm:
         }
         for widget in self.widgets.values():
             widget.changed.connect(self._notify)
-            guard_wheel(widget.native)
         noise_fields = NOISE_FIELDS if set(MEASURED_FIELDS) <= set(self._fields) else ()
         rest = [field for field in self._fields.values() if field.name not in noise_fields]
-        self.basic_page = self._make_page([field for field in rest if not field.setting.advanced])
-        self.advanced_page = self._make_page([field for field in rest if field.setting.advanced])
-        self.noise = self._make_page(
-            [self._fields[name] for name in noise_fields if name in self._fields]
-        )
+        noise = [self._fields[name] for name in noise_fields if name in self._fields]
+        self.basic_page, self.advanced_page, self.noise = QWidget(), QWidget(), QWidget()
+        fill_form(self.basic_page, self.widgets, [f for f in rest if not f.setting.advanced])
+        fill_form(self.advanced_page, self.widgets, [f for f in rest if f.setting.advanced])
+        fill_form(self.noise, self.widgets, noise)
         self.noise.setParent(self.advanced_page)  # an owner for the page until a dock shows it
         self.noise.setVisible(False)
 
@@ -313,21 +312,6 @@ class SettingsForm:
                 placeholder = figures.get(name) or format_placeholder(self._fields[name])
                 self.widgets[name].native.setPlaceholderText(placeholder)
 
-    def _make_page(self, fields: list[Field]) -> QWidget:
-        page = QWidget()
-        layout = make_form(page)
-        for field in fields:
-            widget = self.widgets[field.name].native
-            if isinstance(widget, QCheckBox):  # its label spans the row and narrows no field
-                widget.setText(field.setting.label)
-                layout.addRow(widget)
-                continue
-            label = QLabel(field.setting.label)
-            label.setToolTip(_format_tooltip(field.setting.help))
-            label.setBuddy(widget)
-            layout.addRow(label, widget)
-        return page
-
     def _notify(self, _: object = None) -> None:
         self.changed.emit()
 
@@ -341,17 +325,38 @@ def _list_union_members(kind: Any) -> tuple[Any, ...]:
     return (getattr(kind, "__origin__", kind),)
 
 
-def _make_field_widget(field: Field) -> ValueWidget[Any]:
+def fill_form(
+    page: QWidget, widgets: Mapping[str, ValueWidget[Any]], fields: Sequence[Field]
+) -> QFormLayout:
+    """Lay the widgets of settings out on a page, with their labels; return the layout."""
+    layout = make_form(page)
+    for field in fields:
+        widget = widgets[field.name].native
+        if isinstance(widget, QCheckBox):  # its label spans the row and narrows no field
+            widget.setText(field.setting.label)
+            layout.addRow(widget)
+            continue
+        label = QLabel(field.setting.label)
+        label.setToolTip(_format_tooltip(field.setting.help))
+        label.setBuddy(widget)
+        layout.addRow(label, widget)
+    return layout
+
+
+def make_field_widget(field: Field) -> ValueWidget[Any]:
+    """Return the widget of a setting, which the wheel changes only when it has the focus."""
     setting = field.setting
     options: dict[str, Any] = {"tooltip": _format_tooltip(setting.help)}
     if field.optional:
         line_edit = create_widget(value="", annotation=str, options=options)
         line_edit.native.setPlaceholderText(format_placeholder(field))
         line_edit.native.setAccessibleName(setting.label)
+        guard_wheel(line_edit.native)
         return line_edit  # type: ignore[return-value]  # magicgui promises any Widget
-    if get_origin(field.kind) is Literal:
-        labels = setting.choices or {value: str(value) for value in get_args(field.kind)}
-        options["choices"] = [(labels[value], value) for value in get_args(field.kind)]
+    values = get_args(field.kind) if get_origin(field.kind) is Literal else setting.choices
+    if values:
+        labels = setting.choices or {value: str(value) for value in values}
+        options["choices"] = [(labels[value], value) for value in values]
     else:
         minimum, maximum = field.limits
         limits = {"min": minimum, "max": maximum, "step": setting.step}
@@ -366,6 +371,7 @@ def _make_field_widget(field: Field) -> ValueWidget[Any]:
     if setting.file_filter:
         add_file_button(widget.native, setting.label, setting.file_filter)
     widget.native.setAccessibleName(setting.label)
+    guard_wheel(widget.native)
     return widget  # type: ignore[return-value]
 
 

@@ -35,12 +35,11 @@ from napari_dip.qt.task.request import make_crop_request, make_run_request
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import napari.layers
-    import napari.viewer
+    from napari.layers import Layer
+    from napari.viewer import Viewer
 
     from napari_dip.pipeline.execute.crop_preview import CropRegion
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.recipe import Recipe
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
     from napari_dip.qt.shell.layer_inputs import LayerInputs
     from napari_dip.qt.shell.settings_form import SettingsForm
@@ -58,9 +57,7 @@ _CROP_PREVIEW_HINT = (
 )
 
 
-def find_region(
-    viewer: napari.viewer.Viewer, plan: Plan, image: Image, shapes: Shapes | None
-) -> CropRegion:
+def find_region(viewer: Viewer, plan: Plan, image: Image, shapes: Shapes | None) -> CropRegion:
     """Return the region for a crop preview, in pixels of the image.
 
     Parameters
@@ -120,13 +117,13 @@ class GridComparison:
     viewer : napari.viewer.Viewer
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._hidden_layers: list[napari.layers.Layer] = []
-        self._labelled_layers: list[napari.layers.Layer] = []
+        self._hidden_layers: list[Layer] = []
+        self._labelled_layers: list[Layer] = []
         self._is_active = False
 
-    def show(self, layers: Sequence[napari.layers.Layer]) -> None:
+    def show(self, layers: Sequence[Layer]) -> None:
         """Show layers in the grid, with the camera on the last one."""
         self.end()
         viewer = self._viewer
@@ -162,7 +159,7 @@ class GridComparison:
             layer.name_overlay.visible = False
 
 
-def _get_viewer_grid(viewer: napari.viewer.Viewer) -> Any:
+def _get_viewer_grid(viewer: Viewer) -> Any:
     return viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid  # napari < 0.9
 
 
@@ -186,7 +183,7 @@ class CropPreviewSection(CollapsibleSection):
 
     def __init__(
         self,
-        viewer: napari.viewer.Viewer,
+        viewer: Viewer,
         inputs: LayerInputs,
         form: SettingsForm,
         plan: Callable[[], Plan | Refusal],
@@ -256,10 +253,11 @@ class CropPreviewSection(CollapsibleSection):
         source_layer = None if target is None else target.get_source_layer()
         if len(layers) > 1 and source_layer is not None and source_layer in self._viewer.layers:
             self.grid.show([source_layer, *layers])
+            recipes = [recipe_from_dict(read_layer_provenance(layer)["recipe"]) for layer in layers]
             matching_names = (
                 layer.name
-                for layer in layers
-                if _read_preview_recipe(layer).run_settings.preset == self._preset
+                for layer, recipe in zip(layers, recipes, strict=True)
+                if recipe.run_settings.preset == self._preset
             )
             self.previews.setCurrentText(next(matching_names, self.previews.currentText()))
             self.message_emitted.emit(_CHOOSE_PREVIEW_MESSAGE)
@@ -381,7 +379,3 @@ def _read_preview_provenance(layer: Any) -> Mapping[str, Any] | None:
     """Return the provenance of a crop preview; None for other layers."""
     provenance = read_layer_provenance(layer)
     return provenance if provenance.get("shows") == "crop-preview" else None
-
-
-def _read_preview_recipe(layer: Any) -> Recipe:
-    return recipe_from_dict(read_layer_provenance(layer)["recipe"])

@@ -34,7 +34,7 @@ from napari_dip.qt.task.request import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import napari.viewer
+    from napari.viewer import Viewer
 
     from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.layer_inputs import LayerInputs
@@ -69,11 +69,7 @@ class InterruptedRunPanel(QWidget):
     message_emitted = Signal(str)
 
     def __init__(
-        self,
-        viewer: napari.viewer.Viewer,
-        inputs: LayerInputs,
-        form: SettingsForm,
-        parent: QWidget | None = None,
+        self, viewer: Viewer, inputs: LayerInputs, form: SettingsForm, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self._viewer, self._form = viewer, form

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    import napari.viewer
     from napari.layers import Layer
+    from napari.viewer import Viewer
 
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.execute.crop_preview import CropRegion
@@ -204,9 +204,7 @@ def plan_autosave(
     )
 
 
-def collect_layer_pixels(
-    viewer: napari.viewer.Viewer, inputs: Mapping[str, Mapping[str, Any]]
-) -> Any:
+def collect_layer_pixels(viewer: Viewer, inputs: Mapping[str, Mapping[str, Any]]) -> Any:
     """Return the pixels of those inputs of a run whose layers exist, by input name.
 
     Parameters
@@ -223,7 +221,7 @@ def collect_layer_pixels(
     return pixels
 
 
-def recreate_layer(viewer: napari.viewer.Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
+def recreate_layer(viewer: Viewer, noted: Mapping[str, Any], pixels: Any) -> str:
     """Add a recorded layer again, without position and colours if napari rejects these.
 
     Parameters

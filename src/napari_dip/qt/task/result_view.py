@@ -39,10 +39,9 @@ from napari_dip.qt.shell.run_bar import make_message_label
 from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 
 if TYPE_CHECKING:
-    import napari.layers
-    import napari.viewer
-    import numpy.typing as npt
+    from napari.viewer import Viewer
 
+    from napari_dip.io.arrays import Float32Array, FloatArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.run_completion import PendingResult
@@ -69,11 +68,11 @@ class Profile(NamedTuple):
         Intensity, for RGB the mean; NaN outside of the image.
     """
 
-    distance: npt.NDArray[np.float64]
-    intensity: npt.NDArray[np.float64]
+    distance: FloatArray
+    intensity: FloatArray
 
 
-def find_drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | None:
+def find_drawn_line(viewer: Viewer) -> FloatArray | None:
     """Return both ends of the last line or path in the topmost visible Shapes layer with one.
 
     Returns
@@ -92,9 +91,7 @@ def find_drawn_line(viewer: napari.viewer.Viewer) -> npt.NDArray[np.float64] | N
     return None
 
 
-def measure_line_profile(
-    image: Image, line: npt.NDArray[np.float64], point: tuple[float, ...]
-) -> Profile:
+def measure_line_profile(image: Image, line: FloatArray, point: tuple[float, ...]) -> Profile:
     """Return the intensities of an image along a line; only pixels around the line are read.
 
     Parameters
@@ -142,7 +139,7 @@ class _LayerPair:
         Input and result; empty for no pair.
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer, *layers: Image) -> None:
+    def __init__(self, viewer: Viewer, *layers: Image) -> None:
         self._viewer, self._refs = viewer, [ref(layer) for layer in layers]
 
     def get(self) -> tuple[Image | None, Image | None]:
@@ -181,7 +178,7 @@ class ProfileSection(CollapsibleSection):
     viewer : napari.viewer.Viewer
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         page = QWidget()
         super().__init__("Line profile", page)
         self._viewer = viewer
@@ -302,8 +299,8 @@ _HIDDEN_LAYERS_HINT = "{names} come hidden: their eyes in the layer list show th
 
 
 def add_extra_layer(
-    viewer: napari.viewer.Viewer, kind: str, target: ResultTarget, result: Restoration
-) -> napari.layers.Image | None:
+    viewer: Viewer, kind: str, target: ResultTarget, result: Restoration
+) -> Image | None:
     """Add an extra layer, hidden at first; return None if the result does not have it.
 
     Parameters
@@ -340,7 +337,7 @@ def add_extra_layer(
         )
 
 
-def _reduce_rgb(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _reduce_rgb(pixels: Float32Array) -> Float32Array:
     """Return the signed root mean square over RGB, because napari shows no negative colours."""
     mean = pixels.mean(-1)
     return np.asarray(
@@ -362,7 +359,7 @@ class ResultView:
     profile : ProfileSection
     """
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._pending_result: PendingResult | None = None
         self._added_kinds: set[str] = set()
@@ -453,7 +450,7 @@ class Comparison(QWidget):
 
     ended = Signal()
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._pair = _LayerPair(viewer)

@@ -28,11 +28,10 @@ from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
 from napari_dip.version import __version__
 
 if TYPE_CHECKING:
-    import napari.layers
-    import napari.viewer
-    import numpy as np
-    import numpy.typing as npt
+    from napari.layers import Image
+    from napari.viewer import Viewer
 
+    from napari_dip.io.arrays import Float32Array
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.qt.shell.job_controller import JobRequest, ResultTarget
 
@@ -71,13 +70,13 @@ class SnapshotLayers:
         assert request.plan is not None  # only a batch has none
         self._plan, self._target = request.plan, target
         self._result: Restoration | None = None
-        self._snapshot_layers: list[tuple[ref[napari.layers.Image], Snapshot]] = []
+        self._snapshot_layers: list[tuple[ref[Image], Snapshot]] = []
 
     def __bool__(self) -> bool:
         """Whether a snapshot was added."""
         return bool(self._snapshot_layers)
 
-    def add(self, viewer: napari.viewer.Viewer, snapshot: Snapshot) -> str:
+    def add(self, viewer: Viewer, snapshot: Snapshot) -> str:
         """Add a snapshot as a new layer; return the name of the layer."""
         target = self._target
         suffix = self._plan.recipe.task.spec.result_suffix
@@ -161,7 +160,7 @@ class Snapshot:
         Time since the start of the run.
     """
 
-    image: npt.NDArray[np.float32]
+    image: Float32Array
     number: int
     iteration: int
     iterations: int
@@ -232,7 +231,7 @@ class HistorySlider(QWidget):
     #: Emitted with work unit and iteration of the snapshot that is shown, or None.
     moved = Signal(object)
 
-    def __init__(self, viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
         self._target: ResultTarget | None = None

@@ -9,22 +9,25 @@ from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from napari_dip.errors import FailedError, RefusedError, make_refusal
+from napari_dip.errors import FailedError, RefusedError
 from napari_dip.errors.fault import make_printable
 from napari_dip.io.header import make_plane_spec
 from napari_dip.io.outputs import check_folder
-from napari_dip.io.paths import describe_exception, resolve_target
+from napari_dip.io.paths import resolve_target
 from napari_dip.io.reading import read_provenance
 from napari_dip.io.regions import MemoryMappedImage
 from napari_dip.io.writing import write_bytes
-from napari_dip.pipeline.assess.report_figures import plot_overview, select_middle_plane
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.assess.report_fields import has_reported_pixels
+from napari_dip.pipeline.assess.report_figures import (
+    plot_overview,
+    select_middle_plane,
+    subsample_plane,
+)
+from napari_dip.pipeline.events import FINISHED, Event
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
-from napari_dip.pipeline.machine import is_memory_error
-from napari_dip.pipeline.progress import FINISHED
-from napari_dip.pipeline.reproduce.report_lookup import has_reported_pixels
+from napari_dip.pipeline.machine import make_unexpected_refusal
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import choose_free_name, rescue_result, save_image
 from napari_dip.pipeline.store.run_folder import RunFolder
@@ -32,13 +35,12 @@ from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, FileOu
 from napari_dip.scale.batch.records import hash_inputs, read_verified_record, write_file_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Set
+    from collections.abc import Generator, Mapping, Set
     from pathlib import Path
 
-    import numpy.typing as npt
-
-    from napari_dip.engine.control import Control
+    from napari_dip.engine.control import PollControl
     from napari_dip.errors import Refusal
+    from napari_dip.io.arrays import AnyArray
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.scale.batch.jobs import FileState, Job, ResultPaths
@@ -48,7 +50,7 @@ _MAX_DRAWN_SIDE = 2048
 
 
 def restore_file(
-    job: Job, plan: Plan, *, resume: bool, control: Callable[[], Control]
+    job: Job, plan: Plan, *, resume: bool, control: PollControl
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and write its record, unless a valid record exists.
 
@@ -101,7 +103,7 @@ def restore_file(
         if refusal.code == "save-unexpected":
             log = "".join(traceback.format_exception(error))
     except Exception as error:
-        refusal = _make_unexpected_refusal(error, source.name)
+        refusal = make_unexpected_refusal(error, source.name)
         log = "".join(traceback.format_exception(error))
     return record_failure(job, plan, hashes, state, refusal, log)
 
@@ -129,11 +131,7 @@ def _resolve_folders(paths: ResultPaths) -> tuple[Path, ...]:
 
 
 def _restore_and_save(
-    job: Job,
-    plan: Plan,
-    hashes: dict[str, str],
-    resume: bool,
-    control: Callable[[], Control],
+    job: Job, plan: Plan, hashes: dict[str, str], resume: bool, control: PollControl
 ) -> Generator[Event, None, FileOutcome]:
     """Restore one file and save its outputs; add the hashes of the inputs to `hashes`."""
     paths = job.paths
@@ -178,7 +176,7 @@ def _restore_and_save(
 def _save_extra_outputs(
     job: Job,
     plan: Plan,
-    image: npt.NDArray[Any] | MemoryMappedImage,
+    image: AnyArray | MemoryMappedImage,
     result: Restoration,
     replaceable: Set[Path],
 ) -> None:
@@ -192,15 +190,12 @@ def _save_extra_outputs(
         item.make_memmap() if isinstance(item, MemoryMappedImage) else item
         for item in (image, result.image)
     )
-    left, right = (_subsample_plane(select_middle_plane(whole, source.axes)) for whole in images)
+    left, right = (
+        subsample_plane(select_middle_plane(whole, source.axes), _MAX_DRAWN_SIDE)
+        for whole in images
+    )
     overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
     write_bytes(job.paths.picture, overview, overwrite=True)
-
-
-def _subsample_plane(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Subsample a plane that is too large for its drawing."""
-    step = max(1, max(plane.shape[:2]) // _MAX_DRAWN_SIDE)
-    return plane[::step, ::step]
 
 
 def record_failure(
@@ -232,17 +227,11 @@ def record_failure(
     return FileOutcome(source=job.source, state=state, refusal=refusal, record=record)
 
 
-def _make_unexpected_refusal(error: Exception, name: str) -> Refusal:
-    if is_memory_error(error):
-        return make_refusal("memory-out", name=name)
-    return make_refusal("unexpected", why=describe_exception(error))
-
-
 class BatchInterrupt(Exception):
     """Raised while a file is hashed, when the user ends the batch."""
 
 
-def check_interrupt(control: Callable[[], Control]) -> None:
+def check_interrupt(control: PollControl) -> None:
     """Raise `BatchInterrupt` if the control ends the batch."""
     if control() in ENDING_CONTROLS:
         raise BatchInterrupt

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
-from napari_dip.pipeline.plan.units import make_training_units, make_units
-from napari_dip.pipeline.progress import NOT_BEGUN, Progress
+from napari_dip.pipeline.events import NOT_BEGUN, Progress
+from napari_dip.pipeline.plan.joint_training import make_joint_units
+from napari_dip.pipeline.plan.units import make_units
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
@@ -61,7 +64,7 @@ class FileOutcome:
 class ControlRecorder:
     """Pass on the answers of a control and remember whether one ended the run."""
 
-    def __init__(self, control: Callable[[], Control]) -> None:
+    def __init__(self, control: PollControl) -> None:
         self.is_ended = False
         self._control = control
 
@@ -100,14 +103,10 @@ class JointTrainingPlan:
 
 def list_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
     """List the joint fits of a series and the fine-tuning probes of its members."""
-    single_units = make_units(
-        plan.recipe, plan.task_plan, plan.source, plan.fit_config, plan.layout
-    )
-    return tuple(
-        fit
-        for unit in single_units
-        for fit in make_training_units(unit, plan.fit_config, members, members)
-    )
+    fit_config = plan.fit_config
+    units = make_units(plan.planned_image, fit_config)
+    joint_units = (make_joint_units(unit, fit_config, members, members) for unit in units)
+    return tuple(chain.from_iterable(joint_units))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

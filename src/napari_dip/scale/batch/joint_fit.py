@@ -37,8 +37,9 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, ControlRecorder, list_training_units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Generator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
     from napari_dip.pipeline.calibrate.calibration import Calibration
     from napari_dip.scale.batch.jobs import JointTrainingPlan
@@ -72,7 +73,7 @@ def fit_joint_network(
     joint_plan: JointTrainingPlan,
     network_path: Path,
     unfinished: Path,
-    control: Callable[[], Control],
+    control: PollControl,
     *,
     resume: bool,
 ) -> Generator[Event, None, bool]:
@@ -109,7 +110,7 @@ def fit_joint_network(
     threads = choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size))
     recorder = ControlRecorder(control)
     store = CheckpointStore(unfinished, resume=resume, restarts=True)
-    steps = _measure_and_fit(joint_plan, threads, network_path, store, recorder)
+    steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
     try:
         return (yield from run_in_default_state(steps, threads))
     except (RefusedError, FailedError):
@@ -122,22 +123,8 @@ def fit_joint_network(
         raise
 
 
-def _measure_and_fit(
-    joint_plan: JointTrainingPlan,
-    threads: int,
-    network_path: Path,
-    store: CheckpointStore,
-    recorder: ControlRecorder,
-) -> Generator[Event, None, bool]:
-    """Calibrate the files and fit their network."""
-    crops = yield from _calibrate_files(joint_plan, recorder)
-    if not crops:
-        return False
-    return (yield from _fit_networks(crops, threads, network_path, store, recorder))
-
-
 def _calibrate_files(
-    joint_plan: JointTrainingPlan, control: Callable[[], Control]
+    joint_plan: JointTrainingPlan, control: PollControl
 ) -> Generator[Event, None, list[_TrainingCrop]]:
     """Calibrate the files; return those with the most common requirements, or [] if ended."""
     crops = []
@@ -186,13 +173,16 @@ def _crop_to_member(image: CalibratedImage, member: Member) -> CalibratedImage:
 
 
 def _fit_networks(
-    crops: list[_TrainingCrop],
+    joint_plan: JointTrainingPlan,
     threads: int,
     network_path: Path,
     store: CheckpointStore,
     recorder: ControlRecorder,
 ) -> Generator[Event, None, bool]:
-    """Fit the networks of all channels and restarts, one after another, and write them."""
+    """Fit the networks of all channels and restarts to calibrated files, and write them."""
+    crops = yield from _calibrate_files(joint_plan, recorder)
+    if not crops:
+        return False
     from napari_dip.pipeline.assess.merge import ResultMerger
 
     image = _combine_crops(crops, threads)
@@ -238,28 +228,25 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         scale=None,
         units=None,
     )
-    units, uses_bfloat16 = list_training_units(first, members), first.has_bfloat16
-    plan = RunPlan(
+    units = list_training_units(first, members)
+    plan = replace(
+        first,
         recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
-        task_plan=first.task_plan,
         source=source,
         units=units,
-        device=first.device,
         threads=threads,
-        fit_config=first.fit_config,
-        peak_bytes=first.peak_bytes,
         costs=estimate_costs(
             members[0].size,
             units,
             first.device,
             threads,
             first.fit_config,
-            uses_bfloat16=uses_bfloat16,
+            uses_bfloat16=first.has_bfloat16,
         ),
         layout=layout,
-        notes=first.notes,
-        extra_headers=first.extra_headers,
-        has_bfloat16=uses_bfloat16,
+        tiles=(),
+        regions=(),
+        network=None,
     )
     return CalibratedImage(
         plan=plan,

@@ -3,40 +3,220 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dip.errors import Refusal, RefusedError, make_refusal
+from napari_dip.errors import Refusal, RefusedError, make_refusal, raise_if_refused
+from napari_dip.errors.notes import make_note
 from napari_dip.io.outputs import check_folder, check_unlocked
 from napari_dip.io.paths import check_names_differ, expand_input_paths, make_result_name
 from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
-from napari_dip.pipeline.machine import detect_machine
+from napari_dip.pipeline.machine import choose_thread_count, detect_machine
+from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
+from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, check_channels, choose_members
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
-from napari_dip.scale.batch.jobs import BatchPlan, Job
+from napari_dip.pipeline.plan.types import JointNetwork, Member
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, read_network
+from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
+from napari_dip.scale.batch.joint_fit import fit_joint_network
 from napari_dip.scale.batch.records import (
     MANIFEST_FILE,
+    NETWORK_FILE,
     PAGE_FILE,
     TABLE_FILE,
     find_records_folder,
     has_same_inputs,
     make_relative_path,
     make_result_paths,
-    read_batch_cores,
     read_batch_manifest,
     read_file_record,
 )
-from napari_dip.scale.batch.series import choose_batch_network, plan_joint_training
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from napari_dip.engine.control import PollControl
+    from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.header import Headers
+    from napari_dip.pipeline.assess.report_fields import BatchManifestFields
+    from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.pipeline.plan.types import JointNetwork, Plan
+    from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.recipe import Recipe
+    from napari_dip.tasks.base import Task
+
+#: Minimum number of files for joint training. It takes as long as two to three separate files, so
+#: that with fewer than eight files it saves less than half of the time.
+MIN_JOINT_TRAINING_FILES = 8
+
+
+def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPlan | Refusal:
+    """Choose files and crops for the joint training, from headers alone.
+
+    Parameters
+    ----------
+    plans : sequence of Plan
+        Plans of all eligible files, each on its own, in their order.
+    cores : int
+
+    Returns
+    -------
+    JointTrainingPlan or Refusal
+        Evenly spaced files among those with the most common channels and network widths. The crop
+        of a large file lies at a different position in each.
+    """
+    kinds = [(_get_channel_groups(plan), plan.fit_config.widths) for plan in plans]
+    largest = [kind for kind, _ in Counter(kinds).most_common(1)]
+    eligible = [plan for plan, kind in zip(plans, kinds, strict=True) if kind in largest]
+    if len(eligible) < MIN_JOINT_TRAINING_FILES:
+        return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
+    sides = zip(*(plan_of_file.source.grid for plan_of_file in eligible), strict=True)
+    size = tuple(min(MAX_MEMBER_SIDE, *lengths) // 2 * 2 for lengths in sides)
+    chosen, members = [], []
+    # choose files and crop positions; even numbers, for half-resolution fits
+    for index, candidate in enumerate(
+        choose_members(len(eligible), (2 * MAX_MEMBER_SIDE,) * 2, 0, size)
+    ):
+        margins = [
+            side - crop_side
+            for side, crop_side in zip(eligible[candidate.part].source.grid, size, strict=True)
+        ]
+        spread = [2 * MAX_MEMBER_SIDE - crop_side for crop_side in size]
+        positions = zip(margins, candidate.origin, spread, strict=True)
+        origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
+        chosen.append(eligible[candidate.part])
+        members.append(Member(index, origin, size))
+    first = chosen[0]
+    units = list_training_units(first, tuple(members))
+    threads = choose_thread_count(cores, prod(size))
+    costs = estimate_costs(
+        size, units, first.device, threads, first.fit_config, uses_bfloat16=first.has_bfloat16
+    )
+    return JointTrainingPlan(plans=tuple(chosen), members=tuple(members), cores=cores, costs=costs)
+
+
+def _get_channel_groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    return tuple(group_channels(plan.task_plan, plan.source))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchNetwork:
+    """The network that the files of a batch share.
+
+    Attributes
+    ----------
+    network : JointNetwork or None
+        Before the joint training, only its path is set.
+    needs_training : bool
+        Whether the network is still to be fitted.
+    notes : tuple of Note
+    """
+
+    network: JointNetwork | None = None
+    needs_training: bool = False
+    notes: tuple[Note, ...] = ()
+
+    def check_place(self, earlier: Mapping[str, str]) -> None:
+        """Refuse to fit a network whose file would replace one that is not this batch's."""
+        if not self.needs_training or self.network is None:
+            return
+        network_path = Path(self.network.path)
+        if network_path.is_symlink():
+            raise RefusedError("output-linked", path=network_path)
+        if not earlier and os.path.lexists(network_path):
+            raise RefusedError("batch-exists", path=network_path)
+
+
+def choose_batch_network(
+    folder: Path,
+    named: str | os.PathLike[str] | None,
+    requested: bool,
+    begun: BatchManifestFields | None,
+) -> BatchNetwork:
+    """Choose the network that the files of a batch share, if any.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the results.
+    named : path or None
+        Path of a network that was fitted before.
+    requested : bool
+        Whether the user asked for joint training.
+    begun : BatchManifestFields or None
+        Manifest of the batch if it is resumed.
+
+    Raises
+    ------
+    RefusedError
+        If both are requested, if the batch began without joint training, or if the network is
+        unusable.
+    """
+    if requested and named is not None:
+        raise RefusedError("series-twice")
+    if named is not None:
+        return BatchNetwork(network=read_network(named))
+    was_joint = begun is not None and begun.joint_training
+    if requested and begun is not None and not was_joint:
+        raise RefusedError("series-late", folder=folder)
+    if not requested and not was_joint:
+        return BatchNetwork()
+    network_path, notes = folder / NETWORK_FILE, () if requested else (make_note("series-resumed"),)
+    if begun is not None and network_path.is_file():
+        return BatchNetwork(network=read_network(network_path), notes=notes)
+    network = JointNetwork(path=os.fspath(network_path))
+    return BatchNetwork(network=network, needs_training=True, notes=notes)
+
+
+def plan_joint_training(
+    jobs: tuple[Job, ...], series: BatchNetwork, cores: int
+) -> tuple[tuple[Job, ...], JointTrainingPlan | None]:
+    """Plan the joint training, and refuse the files that the network cannot be applied to.
+
+    Raises
+    ------
+    RefusedError
+        If too few files are eligible.
+    """
+    eligible = [job.plan for job in jobs if not isinstance(job.plan, Refusal) and job.plan.network]
+    if not series.needs_training or all(isinstance(job.plan, Refusal) for job in jobs):
+        return jobs, None
+    joint_plan = raise_if_refused(choose_training_files(eligible, cores))
+    network_groups = _get_channel_groups(joint_plan.plans[0])
+
+    def checked(job: Job) -> Job:
+        if isinstance(job.plan, Refusal) or job.plan.network is None:
+            return job
+        refusal = check_channels(job.plan.task_plan, job.plan.source, network_groups)
+        return job if refusal is None else replace(job, plan=refusal)
+
+    return tuple(map(checked, jobs)), joint_plan
+
+
+def fit_batch_network(
+    plan: BatchPlan, joint_plan: JointTrainingPlan, control: PollControl
+) -> Generator[Event, None, bool]:
+    """Fit the network of a batch; return whether there is one, or the user ended the fit.
+
+    Raises
+    ------
+    RefusedError, FailedError
+        As `fit_joint_network`; also if the device of the plan is not available.
+    """
+    device, machine = joint_plan.plans[0].device, detect_machine()
+    if device not in machine.devices:
+        facts = {"device": device, "why": machine.missing or "this computer has none"}
+        raise RefusedError("series-device", **facts)
+    network_path = plan.folder / NETWORK_FILE
+    checkpoint_path = find_records_folder(plan.folder) / f"{NETWORK_FILE}.unfinished"
+    paths = network_path, checkpoint_path
+    return (yield from fit_joint_network(joint_plan, *paths, control, resume=plan.resume))
 
 
 def find_remaining_plans(plan: BatchPlan) -> dict[int, Plan]:
@@ -99,17 +279,25 @@ def plan_batch(
     check_folder(os.fspath(outdir))
     check_unlocked(folder / MANIFEST_FILE)
     sources, notes = expand_input_paths(input_paths, folder)
-    earlier = read_batch_manifest(folder, loaded_recipe) if resume else {}
-    earlier_cores = read_batch_cores(folder) if earlier else None
-    machine = _limit_cores(machine or detect_machine(), threads or earlier_cores, process_count)
-    series = choose_batch_network(
-        folder, (extra_paths or {}).get(NETWORK_FILE_INPUT), joint_training, begun=bool(earlier)
+    manifest = read_batch_manifest(folder, loaded_recipe) if resume else None
+    begun = manifest if manifest is not None and manifest.files else None
+    earlier = begun.files if begun is not None else {}
+    machine = machine or detect_machine()
+    cores = threads or (begun and begun.cores) or machine.cores // process_count
+    machine = replace(machine, cores=max(1, min(cores, machine.cores)))
+    network_file = (extra_paths or {}).get(NETWORK_FILE_INPUT)
+    series = choose_batch_network(folder, network_file, joint_training, begun)
+    jobs = tuple(
+        Job(
+            source=source,
+            plan=plan_file(loaded_recipe, source, axes, extra_headers, machine, series.network),
+            paths=make_result_paths(folder, make_result_name(source)),
+        )
+        for source in sources
     )
-    prepared = loaded_recipe, axes, extra_headers, machine, series.network
-    jobs = tuple(_plan_job(source, folder, *prepared) for source in sources)
     jobs, joint_plan = plan_joint_training(jobs, series, machine.cores)
     restorable = [job for job in jobs if not isinstance(job.plan, Refusal)]
-    _check_no_overwrite(folder, restorable, extra_headers, earlier, resume)
+    _check_no_overwrite(folder, loaded_recipe.task, restorable, extra_headers, earlier, resume)
     series.check_place(earlier)
     files = {
         **earlier,
@@ -150,25 +338,6 @@ def _make_path_refusal(what: str, result: object) -> Refusal:
     return make_refusal("batch-paths", what=what, found=kind)
 
 
-def _plan_job(
-    source: Path,
-    folder: Path,
-    recipe: Recipe,
-    axes: str | None,
-    extra_headers: Mapping[str, ImageSpec],
-    machine: Machine,
-    network: JointNetwork | None,
-) -> Job:
-    plan = plan_file(recipe, source, axes, extra_headers, machine, network)
-    return Job(source=source, plan=plan, paths=make_result_paths(folder, make_result_name(source)))
-
-
-def _limit_cores(machine: Machine, cores: int | None, process_count: int) -> Machine:
-    """Return the machine with the number of cores that each fit uses."""
-    wanted_cores = cores or machine.cores // process_count
-    return replace(machine, cores=max(1, min(wanted_cores, machine.cores)))
-
-
 def _read_extra_headers(
     recipe: Recipe, extra_paths: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, ImageSpec]:
@@ -193,7 +362,7 @@ def plan_file(
     recipe: Recipe,
     source: Path,
     axes: str | None,
-    extra_headers: Mapping[str, ImageSpec],
+    extra_headers: Headers,
     machine: Machine,
     network: JointNetwork | None = None,
 ) -> Plan | Refusal:
@@ -224,8 +393,9 @@ def plan_file(
 
 def _check_no_overwrite(
     folder: Path,
+    task: Task,
     jobs: list[Job],
-    extra_headers: Mapping[str, ImageSpec],
+    extra_headers: Headers,
     earlier: Mapping[str, str],
     resume: bool,
 ) -> None:
@@ -246,18 +416,13 @@ def _check_no_overwrite(
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
             raise RefusedError("output-is-input", path=job.paths.result)
         if job.paths.result.name not in earlier:
-            new_paths += [job.paths.result, job.paths.record, job.paths.picture]
-            new_paths += [job.paths.get_learned_path(name) for name in _list_learned_outputs(job)]
+            new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.picture]
         elif not _is_own_result(job, folder, earlier):
             new_paths.append(job.paths.result)
     for path in new_paths:
         if os.path.lexists(path):
             code = "batch-foreign" if resume else "batch-exists"
             raise RefusedError(code, path=path)
-
-
-def _list_learned_outputs(job: Job) -> tuple[str, ...]:
-    return () if isinstance(job.plan, Refusal) else tuple(job.plan.recipe.task.spec.extra_outputs)
 
 
 def _is_own_result(job: Job, folder: Path, earlier: Mapping[str, str]) -> bool:

@@ -68,13 +68,13 @@ def make_result_paths(folder: Path, name: str) -> ResultPaths:
     )
 
 
-def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
-    """Read which results in a folder belong to this batch, and the relative paths of their inputs.
+def read_batch_manifest(folder: Path, recipe: Recipe) -> BatchManifestFields | None:
+    """Read which results in a folder belong to this batch, and how it was planned.
 
     Returns
     -------
-    mapping of str to str
-        Result name -> input path; empty without a manifest.
+    BatchManifestFields or None
+        None without a manifest.
 
     Raises
     ------
@@ -82,11 +82,11 @@ def read_batch_manifest(folder: Path, recipe: Recipe) -> Mapping[str, str]:
         If the manifest is invalid, or of another recipe.
     """
     if not os.path.lexists(folder / MANIFEST_FILE):
-        return {}
+        return None
     fields = _read_manifest_fields(folder)
     if fields.recipe != recipe.to_dict():
         raise RefusedError("batch-recipe", folder=folder)
-    return fields.files
+    return fields
 
 
 def _read_manifest_fields(folder: Path) -> BatchManifestFields:
@@ -99,7 +99,7 @@ def _read_manifest_fields(folder: Path) -> BatchManifestFields:
     return BatchManifestFields.model_validate(record)
 
 
-def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...], bool] | None:
     """Read recipe and inputs of the batch in a folder; None without a readable manifest.
 
     Returns
@@ -108,29 +108,15 @@ def read_earlier_batch(folder: Path) -> tuple[dict[str, Any], tuple[str, ...]] |
         In plain JSON types, not validated.
     sources : tuple of str
         Paths of all files: those with results first, then the refused ones.
+    joint_training : bool
+        Whether one network was to be fitted to many files.
     """
     with suppress(RefusedError):
         fields = _read_manifest_fields(folder)
-        sources = [
-            os.path.normpath(folder / relative_path) for relative_path in fields.files.values()
-        ]
-        refused = [refused_file.source for refused_file in fields.refused]
-        return fields.recipe, tuple(dict.fromkeys([*sources, *refused]))
+        sources = [os.path.normpath(folder / path) for path in fields.files.values()]
+        sources += [refused_file.source for refused_file in fields.refused]
+        return fields.recipe, tuple(dict.fromkeys(sources)), fields.joint_training
     return None
-
-
-def read_batch_cores(folder: Path) -> int | None:
-    """Read the number of cores that an earlier call in this folder planned with; None: unknown."""
-    with suppress(RefusedError):
-        return _read_manifest_fields(folder).cores or None
-    return None
-
-
-def has_joint_training(folder: Path) -> bool:
-    """Return whether an earlier call in this folder planned joint training."""
-    with suppress(RefusedError):
-        return _read_manifest_fields(folder).joint_training
-    return False
 
 
 def make_relative_path(source: Path, folder: Path) -> str:

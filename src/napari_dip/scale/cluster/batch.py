@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal, make_refusal
-from napari_dip.pipeline.events import Event
+from napari_dip.pipeline.events import Event, ProgressTracker
 from napari_dip.pipeline.plan.costs import START_SECONDS
 from napari_dip.pipeline.plan.units import (
     Shard,
@@ -27,7 +27,6 @@ from napari_dip.pipeline.plan.units import (
     count_joint_training_shards,
     estimate_serial_fraction,
 )
-from napari_dip.pipeline.progress import ProgressTracker
 from napari_dip.scale.batch.file import record_failure
 from napari_dip.scale.batch.jobs import ENDING_CONTROLS, BatchEvent, FileOutcome
 from napari_dip.scale.cluster.worker import (
@@ -40,8 +39,8 @@ from napari_dip.scale.cluster.worker import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
+    from napari_dip.pipeline.events import Step, Stopwatch
     from napari_dip.pipeline.plan.types import Plan
-    from napari_dip.pipeline.progress import Step, Stopwatch
     from napari_dip.scale.batch.jobs import BatchPlan, Job
     from napari_dip.scale.cluster.pool import DaskWorkerPool
     from napari_dip.scale.cluster.worker import WorkerMessage

@@ -28,11 +28,10 @@ from napari_dip.pipeline.assess.report_fields import (
     TextField,
     read_record,
 )
-from napari_dip.pipeline.events import Event, drain_generator
+from napari_dip.pipeline.events import Event, Progress, drain_generator
 from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version, load_torch
-from napari_dip.pipeline.progress import Progress
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
 from napari_dip.pipeline.store.joint_network import take_network
@@ -51,6 +50,7 @@ from napari_dip.scale.batch.records import make_result_paths, read_verified_reco
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.pipeline.plan.units import Shard
@@ -182,7 +182,7 @@ class WorkerTask:
 
 
 def restore_file_on_worker(
-    worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
+    worker_task: WorkerTask, control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore one file in this process, unless it is finished or has killed too many workers.
 
@@ -337,7 +337,7 @@ class WorkerMessage:
 
 
 def restore_shard_on_worker(
-    worker_task: WorkerTask, control: Callable[[], Control], on_event: Callable[[Event], object]
+    worker_task: WorkerTask, control: PollControl, on_event: Callable[[Event], object]
 ) -> dict[str, Any]:
     """Restore the tiles of a shard on this worker, or run its fits.
 
@@ -381,7 +381,7 @@ def restore_shard_on_worker(
 
 
 def _restore_shard(
-    job: Job, plan: Plan, shard: Shard, control: Callable[[], Control]
+    job: Job, plan: Plan, shard: Shard, control: PollControl
 ) -> Generator[Event, None, str]:
     if not (plan.tiles and shard.index):  # only the first task checks for an earlier record
         yield Event(message="Checking what was done before")

@@ -22,8 +22,7 @@ from napari_dip.io.paths import check_readable_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import numpy.typing as npt
+    from napari_dip.io.arrays import AnyArray, Float32Array
 
 #: Maximum memory in bytes and CPU time in seconds of loading and trial run. VGG-19, the largest
 #: classic network, has 0.6 GB of weights, of which three copies exist at once.
@@ -105,7 +104,7 @@ class ImportedNetwork:
     """
 
     description: Mapping[str, Any]
-    tensors: Mapping[str, npt.NDArray[Any]]
+    tensors: Mapping[str, AnyArray]
     channels: int
     shape: tuple[int, ...]
     sha256: str
@@ -348,7 +347,7 @@ def choose_normalisation(choice: str, mean: str, deviation: str, *, program: boo
 
 
 def choose_value_range(
-    image: npt.NDArray[np.float32], dtype: str, black: float | None, white: float | None
+    image: Float32Array, dtype: str, black: float | None, white: float | None
 ) -> tuple[float, float]:
     """Choose the values of the image that the network takes as 0 and 1.
 

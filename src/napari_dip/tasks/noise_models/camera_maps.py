@@ -7,7 +7,7 @@ calibration; pixels with more read noise get less weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,17 +18,16 @@ from napari_dip.tasks.base import Input
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
     from torch import Tensor
 
     from napari_dip.engine.likelihood.fidelity import NoiseVariance
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io.header import Headers
 
-    BoolArray = npt.NDArray[np.bool_]
-
-    StackArray = npt.NDArray[np.float32]
+    StackArray = Float32Array
 
 _MAP_HELP = "One plane of the image's size, as napari-dip camera-maps writes it; it holds for all."
 #: Camera maps as optional inputs.
@@ -145,9 +144,7 @@ class CameraCorrection:
         return (make_note("camera-maps", share=noisy_fraction),)
 
 
-def check_maps(
-    source: ImageSpec, extra_headers: Mapping[str, ImageSpec], *, of_detector: bool
-) -> Refusal | None:
+def check_maps(source: ImageSpec, extra_headers: Headers, *, of_detector: bool) -> Refusal | None:
     """Refuse camera maps of the wrong size or without use, from the headers alone.
 
     Parameters
@@ -182,7 +179,7 @@ def check_maps(
     return None
 
 
-def check_map_pixels(extra_inputs: Mapping[str, npt.NDArray[Any]]) -> Refusal | None:
+def check_map_pixels(extra_inputs: Mapping[str, AnyArray]) -> Refusal | None:
     """Refuse gain and noise maps with values that are not above 0."""
     for key, what in (("gain_map", "gain"), ("noise_map", "noise")):
         if key in extra_inputs and (wrong := int((extra_inputs[key] <= 0).sum())):

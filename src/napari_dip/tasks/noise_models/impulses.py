@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
-    Plane = npt.NDArray[np.float64]
-
-    BoolArray = npt.NDArray[np.bool_]
+    Plane = FloatArray
 
 #: Name of the noise model, and of the prior that fills in its pixels; a row of the presets.
 SALT_AND_PEPPER = "salt-and-pepper"
@@ -66,7 +65,7 @@ MAX_REPLACEMENT_DRAWS = 50
 NEIGHBOUR_OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
 
 
-def describe_impulses(measured_mask: npt.NDArray[np.bool_]) -> Note:
+def describe_impulses(measured_mask: BoolArray) -> Note:
     """Return a note on the number of impulses, given the mask (N, C, *grid) of all others."""
     count = int(measured_mask.size - measured_mask.sum())
     return make_note("impulses-found", count=count, share=count / measured_mask.size)
@@ -257,7 +256,7 @@ def _find_isolated(values: Plane, impulses: BoolArray, noise: Plane) -> BoolArra
     return np.asarray(similar_count <= 1)
 
 
-def _shift_plane(plane: npt.NDArray[Any], step: tuple[int, int]) -> npt.NDArray[Any]:
+def _shift_plane(plane: AnyArray, step: tuple[int, int]) -> AnyArray:
     """Return each pixel's neighbour at `step`; the border is mirrored."""
     (down, right), (height, width) = step, plane.shape
     padded = np.pad(plane, 1, mode="reflect")
@@ -277,8 +276,8 @@ def _fill_impulses(values: Plane, impulses: BoolArray) -> Plane:
 
 
 def replace_by_random_neighbours(
-    planes: npt.NDArray[np.float32], measured_mask: BoolArray, *, seed: int = 0
-) -> npt.NDArray[np.float32]:
+    planes: Float32Array, measured_mask: BoolArray, *, seed: int = 0
+) -> Float32Array:
     """Replace each missing pixel by a measured one drawn from its surroundings.
 
     The noise can then be measured on all pixels: its variance does not change, as it would with a

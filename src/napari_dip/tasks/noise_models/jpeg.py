@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import Float32Array, FloatArray
+    from napari_dip.io.header import Headers
 
-    Plane = npt.NDArray[np.float64]
+    Plane = FloatArray
 
 DCT_BLOCK_SIDE = 8
 #: Variance of a DCT coefficient by the rounding of pixels: 1/12, and as much again for the rounding
@@ -75,7 +77,7 @@ _DCT_BASIS = np.sqrt(np.where(_FREQUENCY == 0, 1, 2) / DCT_BLOCK_SIDE) * np.cos(
 )
 
 
-def check_jpeg(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+def check_jpeg(source: ImageSpec, extra_headers: Headers) -> Refusal | None:
     """Refuse repeated exposures and several channels, from the headers alone."""
     if "repeated_exposure" in extra_headers:
         return make_refusal("jpeg-second", name=extra_headers["repeated_exposure"].name)
@@ -85,14 +87,14 @@ def check_jpeg(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Ref
     return None
 
 
-def check_jpeg_pixels(image: npt.NDArray[np.float32], name: str) -> Refusal | None:
+def check_jpeg_pixels(image: Float32Array, name: str) -> Refusal | None:
     """Refuse images (C, Y, X) without traces of compression."""
     return make_refusal("jpeg-none", name=name) if _find_scaled_traces(image)[0] is None else None
 
 
 def read_jpeg_traces(
-    image: npt.NDArray[np.float32],
-) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    image: Float32Array,
+) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
     """Estimate how an image was compressed.
 
     Parameters
@@ -125,7 +127,7 @@ def read_jpeg_traces(
     return others, (make_note("jpeg-found", **facts),)
 
 
-def _find_scaled_traces(image: npt.NDArray[np.float32]) -> tuple[Traces | None, float]:
+def _find_scaled_traces(image: Float32Array) -> tuple[Traces | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
@@ -150,7 +152,7 @@ class Traces:
     """
 
     block_offset: tuple[int, int]
-    quantisation_tables: npt.NDArray[np.float64]
+    quantisation_tables: FloatArray
     has_half_chroma: tuple[bool, bool]
     quality: int
 

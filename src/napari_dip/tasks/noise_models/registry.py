@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.errors.notes import Note
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array
+    from napari_dip.io.header import Headers
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.noise_models.stripes import StripeOffsets
 
@@ -69,7 +71,7 @@ MIN_QUARTER_IMPULSE_FRACTION = 0.3
 MIN_STRIPE_VARIANCE_RATIO = 20.0
 
 
-def check_speckle_pixels(name: str, stack: npt.NDArray[np.float32]) -> Refusal | None:
+def check_speckle_pixels(name: str, stack: Float32Array) -> Refusal | None:
     """Refuse images with negative values, which no multiplicative noise produces."""
     count = int((stack < 0).sum())
     if not count:
@@ -78,7 +80,7 @@ def check_speckle_pixels(name: str, stack: npt.NDArray[np.float32]) -> Refusal |
     return make_refusal("speckle-negative", name=name, **facts)
 
 
-def compute_logarithm(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def compute_logarithm(planes: Float32Array) -> Float32Array:
     """Return the logarithm of the intensities (..., Y, X) of one channel."""
     import numpy as np
     import torch
@@ -88,7 +90,7 @@ def compute_logarithm(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
     return np.asarray(compute_log_intensity(torch.from_numpy(np.ascontiguousarray(planes))).numpy())
 
 
-def convert_log_noise(noise: NoiseEstimate, logarithms: npt.NDArray[np.float32]) -> NoiseEstimate:
+def convert_log_noise(noise: NoiseEstimate, logarithms: Float32Array) -> NoiseEstimate:
     """Convert the noise that was measured on logarithms to that of intensities."""
     import numpy as np
 
@@ -103,11 +105,8 @@ def convert_log_noise(noise: NoiseEstimate, logarithms: npt.NDArray[np.float32])
 
 
 def remove_named_noise(
-    volume: npt.NDArray[np.float32],
-    measured_mask: npt.NDArray[np.bool_] | None,
-    step: float,
-    noise: str,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None, float]:
+    volume: Float32Array, measured_mask: BoolArray | None, step: float, noise: str
+) -> tuple[Float32Array, BoolArray | None, float]:
     """Remove a named noise from one channel (..., Y, X), so that the rest can be measured.
 
     Returns
@@ -134,7 +133,7 @@ def remove_named_noise(
     )
 
 
-def list_noise_hints(image: npt.NDArray[np.float32]) -> tuple[Note, ...]:
+def list_noise_hints(image: Float32Array) -> tuple[Note, ...]:
     """Return notes on named noises that an image (C, *grid) clearly shows."""
     planes = [_crop_middle(item) for item in image.reshape(-1, *image.shape[-2:])]
     plane = max(planes, key=lambda item: float(item.std()))
@@ -156,12 +155,12 @@ def find_clear_stripes(plane: npt.NDArray[np.floating]) -> StripeOffsets | None:
     return lines if lines is not None and lines.variance_ratio > MIN_STRIPE_VARIANCE_RATIO else None
 
 
-def _crop_middle(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _crop_middle(plane: AnyArray) -> AnyArray:
     starts = [max(0, (side - HINT_CROP_SIDE) // 2) for side in plane.shape]
     return plane[starts[0] : starts[0] + HINT_CROP_SIDE, starts[1] : starts[1] + HINT_CROP_SIDE]
 
 
-def _measure_impulse_fraction(plane: npt.NDArray[np.float32]) -> float:
+def _measure_impulse_fraction(plane: Float32Array) -> float:
     """Return the share of clear impulses; 0 if they are too few or not everywhere."""
     import numpy as np
 
@@ -242,7 +241,7 @@ class NoiseModel:
     check_header: Callable[..., Refusal | None] = _accept
     check_pixels: Callable[..., Refusal | None] = _accept
     prepare_inputs: Callable[..., Any] = keep_extra_inputs
-    find_missing: Callable[..., npt.NDArray[np.bool_] | None] = _accept
+    find_missing: Callable[..., BoolArray | None] = _accept
     prepare_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     build_problem: Callable[..., Problem] | None = None
@@ -251,10 +250,10 @@ class NoiseModel:
 
 def _make_exposure_check(
     title: str,
-) -> Callable[[ImageSpec, Mapping[str, ImageSpec]], Refusal | None]:
+) -> Callable[[ImageSpec, Headers], Refusal | None]:
     """Return a check that refuses repeated exposures: the noise is found in a single image."""
 
-    def check_header(source: ImageSpec, extra_headers: Mapping[str, ImageSpec]) -> Refusal | None:
+    def check_header(source: ImageSpec, extra_headers: Headers) -> Refusal | None:
         if "repeated_exposure" not in extra_headers:
             return None
         return make_refusal(
@@ -265,10 +264,8 @@ def _make_exposure_check(
 
 
 def _add_hints(
-    image: npt.NDArray[np.float32],
-    extra_inputs: Mapping[str, npt.NDArray[np.float32]],
-    headers: Mapping[str, ImageSpec],
-) -> tuple[Mapping[str, npt.NDArray[np.float32]], tuple[Note, ...]]:
+    image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
+) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
     """Return the inputs, and hints on a noise model that fits better."""
     return extra_inputs, () if "repeated_exposure" in headers else list_noise_hints(image)
 

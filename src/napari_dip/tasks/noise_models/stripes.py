@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Problem
     from napari_dip.errors.notes import Note
+    from napari_dip.io.arrays import Float32Array, FloatArray
     from napari_dip.tasks.base import FitInput
-
-    FloatArray = npt.NDArray[np.float64]
 
 #: Name of the noise model.
 STRIPES = "stripes"
@@ -61,7 +60,7 @@ REWEIGHTING_ROUNDS = 8
 MAD_TO_SIGMA = 1.4826
 
 
-def describe_stripes(image: npt.NDArray[np.float32]) -> Note:
+def describe_stripes(image: Float32Array) -> Note:
     """Return a note on the stripes of an image (C, *grid), or that there are none."""
     import numpy as np
 
@@ -187,7 +186,7 @@ def find_lines(plane: npt.NDArray[np.floating], axis: int | None = None) -> Stri
     return max(selected, key=lambda item: item.variance_ratio) if selected else None
 
 
-def subtract_line_offsets(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def subtract_line_offsets(planes: Float32Array) -> Float32Array:
     """Subtract the line offsets of each plane of (..., Y, X) that has any."""
     flat = planes.reshape(-1, *planes.shape[-2:])
     offsets = [find_lines(plane) for plane in flat]

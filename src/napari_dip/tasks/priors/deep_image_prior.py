@@ -449,10 +449,9 @@ def compute_channel_widths(architecture_name: str, preset: tuple[int, ...]) -> t
     """Return an architecture's channels at each scale, given those of the preset's network."""
     if architecture_name == DEFAULT_ARCHITECTURE:
         return preset
-    architectures = list_architectures(preset, 0.0)
-    return (
-        architectures[architecture_name].widths if architecture_name in architectures else preset
-    )  # the preset's own depth is not listed
+    # the preset's own depth is not listed
+    architecture = list_architectures(preset, 0.0).get(architecture_name)
+    return preset if architecture is None else architecture.widths
 
 
 def _vary_depth(base: Architecture) -> list[Architecture]:

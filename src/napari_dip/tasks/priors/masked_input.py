@@ -6,7 +6,7 @@ The network takes the image with more of its pixels masked, and learns to fill t
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import torch
     from torch import nn
 
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
     from napari_dip.engine.priors.masked_stack import MaskedStackPrior
     from napari_dip.engine.problem import Problem
     from napari_dip.io import ImageSpec
+    from napari_dip.io.arrays import AnyArray, BoolArray
     from napari_dip.tasks.base import FitInput
     from napari_dip.tasks.priors.prior_spec import PriorOptions
-
-    BoolArray = npt.NDArray[np.bool_]
 
 #: Correlation of neighbouring mask pixels from which on holes have a shape. It is 0 for pixels
 #: missing singly, and 0.7 for strokes three pixels wide.
@@ -73,7 +71,7 @@ def check_mask(source: ImageSpec, mask: ImageSpec) -> Refusal | None:
     return make_refusal("mask-shape", name=mask.name, image=source.name, **sides)
 
 
-def parse_mask(mask: npt.NDArray[Any], label: int | None, *, invert: bool) -> BoolArray:
+def parse_mask(mask: AnyArray, label: int | None, *, invert: bool) -> BoolArray:
     """Return which pixels of a mask mark pixels to fill in.
 
     Parameters
@@ -107,9 +105,7 @@ def dilate_holes(holes: BoolArray, pixels: int) -> BoolArray:
     return dilated
 
 
-def refuse_marks(
-    mask: npt.NDArray[Any], name: str, label: int | None, holes: BoolArray
-) -> Refusal | None:
+def refuse_marks(mask: AnyArray, name: str, label: int | None, holes: BoolArray) -> Refusal | None:
     """Refuse a mask that marks no pixel, or every pixel.
 
     Parameters
