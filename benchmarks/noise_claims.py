@@ -13,7 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import raise_if_refused
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.machine import detect_machine
@@ -32,7 +32,7 @@ DEFAULT_SETS = tuple(name for name in SETS if name != "fmd256")
 def list_claims(picture: npt.NDArray[Any]) -> dict[str, Any]:
     """Calibrate one picture as a denoising with `fast` does."""
     axes = "YXS" if picture.ndim == 3 else "YX"
-    spec, pixels = describe_input("image", picture, axes)
+    spec, pixels = open_input("image", picture, axes)
     plan = raise_if_refused(preflight(make_recipe("denoise"), spec, detect_machine()))
     image = raise_if_refused(calibrate_image(plan, {"image": pixels()}))
     calibration = image.calibration

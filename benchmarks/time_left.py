@@ -32,7 +32,7 @@ import numpy as np
 import tifffile
 
 from napari_dip.pipeline import events as progress_module
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.events import FINISHED
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
@@ -151,7 +151,7 @@ def _run_one(
     image: np.ndarray[Any, Any], axes: str, settings: dict[str, Any]
 ) -> Iterator[Progress]:
     recipe = make_recipe("denoise", preset="fast", **settings)
-    spec = describe_input("image", image, axes)[0]
+    spec = open_input("image", image, axes)[0]
     plan = preflight(recipe, spec, dataclasses.replace(detect_machine(), cores=1))
     assert isinstance(plan, Plan)
     for event in run(plan, {"image": image}, preview_seconds=PREVIEWS):

@@ -171,7 +171,7 @@ def test_regions_and_files_are_no_movies():
         for argument in node.keywords
         if argument.arg == "parts" and isinstance(argument.value, ast.Constant)
     }
-    assert not written, "a layout's parts are the image's own axes, or MEMBER_AXIS"
+    assert not written, "a layout's parts are the image's own axes, or REGION_AXIS"
 
 
 def test_there_are_at_most_187_modules():

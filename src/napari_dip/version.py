@@ -1,4 +1,4 @@
-"""The version of the package; everything else asks here."""
+"""The version of the package; everything else reads it here."""
 
 from __future__ import annotations
 

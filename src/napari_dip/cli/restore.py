@@ -59,7 +59,7 @@ from napari_dip.pipeline.recipe import (
     rename_settings,
 )
 from napari_dip.pipeline.store.checkpoints import MAX_STATE_SUFFIX_BYTES, CheckpointStore
-from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, take_network
+from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, pop_network_file
 from napari_dip.pipeline.store.results import (
     add_to_failure,
     choose_free_name,
@@ -251,7 +251,7 @@ def _check_outputs(request: Request, pixels: int) -> dict[str, Path]:
 
 def _make_plan(recipe: Recipe, spec: ImageSpec, request: Request) -> Plan:
     extra_paths = {name: path for name, path in request.images.items() if name != "image"}
-    network = take_network(extra_paths)
+    network = pop_network_file(extra_paths)
     extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
     return raise_if_refused(preflight(recipe, spec, detect_machine(), extra_headers, network))
 

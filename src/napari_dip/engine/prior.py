@@ -95,7 +95,7 @@ class Window:
         Tensor dimensions that are flipped.
     planes : tuple of int or None
         Indices along the first axis, in any order; None: `size[0]` of them from `start[0]` on.
-    member : int or None
+    batch_index : int or None
         Index of one image in a batch of B that share a network; None: all B.
     """
 
@@ -103,11 +103,11 @@ class Window:
     size: tuple[int, ...]
     mirrored: tuple[int, ...] = ()
     planes: tuple[int, ...] | None = None
-    member: int | None = None
+    batch_index: int | None = None
 
     def crop(self, whole: Tensor) -> Tensor:
-        """Crop (B, C, *grid) to (B, C, *size), or to (1, C, *size) if there is a member."""
-        whole = self.select_member(whole)
+        """Crop (B, C, *grid) to (B, C, *size), or to (1, C, *size) if there is a `batch_index`."""
+        whole = self.select_image(whole)
         for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
             if self.planes is None or axis:
                 whole = whole.narrow(axis + 2, start, count)
@@ -115,11 +115,11 @@ class Window:
             whole = whole[:, :, list(self.planes)]
         return whole.flip(self.mirrored) if self.mirrored else whole
 
-    def select_member(self, whole: Tensor) -> Tensor:
-        """Return the member's image of (B, ...); all of them if `member` is None or B is 1."""
-        if self.member is None or len(whole) == 1:
+    def select_image(self, whole: Tensor) -> Tensor:
+        """Return one image of (B, ...); all of them if `batch_index` is None or B is 1."""
+        if self.batch_index is None or len(whole) == 1:
             return whole
-        return whole[self.member : self.member + 1]
+        return whole[self.batch_index : self.batch_index + 1]
 
     def place_on(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Undo the crop: place (B, C, *size) on (B, C, *grid), with 0 elsewhere."""
@@ -142,22 +142,24 @@ def draw_random_window(
     rng: torch.Generator,
     *,
     mirror: bool = True,
-    members: int = 1,
+    batch_size: int = 1,
 ) -> Window:
     """Draw a window of `size` at random within `grid`, mirrored at random along each axis.
 
-    With several members, one of them is drawn as well.
+    With several images in a batch, one of them is drawn as well.
     """
     uniforms = torch.rand(2 * len(grid), generator=rng, device=rng.device).tolist()
     start = tuple(
         int(uniform * (grid_size - window_size + 1))
         for uniform, grid_size, window_size in zip(uniforms, grid, size, strict=False)
     )
-    member = None
-    if members > 1:
-        member = int(torch.randint(members, (), generator=rng, device=rng.device))
+    batch_index = None
+    if batch_size > 1:
+        batch_index = int(torch.randint(batch_size, (), generator=rng, device=rng.device))
     mirrored = (axis + 2 for axis, uniform in enumerate(uniforms[len(grid) :]) if uniform < 0.5)
-    return Window(start=start, size=size, mirrored=tuple(mirrored) if mirror else (), member=member)
+    return Window(
+        start=start, size=size, mirrored=tuple(mirrored) if mirror else (), batch_index=batch_index
+    )
 
 
 class NetworkSample(NamedTuple):
@@ -363,7 +365,7 @@ class BlindSpotPrior(Prior):
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window, mirrored at random, with blocks hidden at random positions."""
-        window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
+        window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
         density = self.masked_fraction / prod(self.blind_spot_size)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
@@ -403,13 +405,13 @@ class BlindSpotPrior(Prior):
             centres = self.visible_mask.new_zeros((1, 1, *canvas))
             lattice = [slice(first, None, step) for first, step in zip(shift, pitch, strict=True)]
             centres[:, :, *lattice] = 1
-            trusted = dilate_to_blocks(centres, self.core)[:, :, *inside]
+            predicted = dilate_to_blocks(centres, self.core)[:, :, *inside]
             hidden = dilate_to_blocks(centres, self.blind_spot_size)[:, :, *inside]
             yield NetworkSample(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
                 ),
-                output_mask=trusted,
+                output_mask=predicted,
             )
 
     def estimate(self, output: Tensor) -> Estimate:

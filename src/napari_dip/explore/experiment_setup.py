@@ -15,7 +15,7 @@ import numpy as np
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.fault import make_printable
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.preflight import preflight
@@ -458,7 +458,7 @@ def _read_grey(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageArray, ImageSpec, tuple[Note, ...], AnyArray]:
     """Read one plane; average the colours of a photograph."""
-    spec, pixels = describe_input(name, image, axes)
+    spec, pixels = open_input(name, image, axes)
     raise_if_refused(check_header(spec, stacks=False))
     if "C" in spec.axes:
         count = spec.shape[spec.axes.index("C")]

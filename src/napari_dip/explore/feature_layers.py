@@ -20,7 +20,7 @@ from napari_dip.explore.results import (
     ReportTable,
     format_csv,
 )
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import (
     compute_contrast_limits,
     draw_titled_image,
@@ -204,7 +204,7 @@ def plan_features(
 ) -> FeaturePlan:
     """Read the image and plan all fits; parameters and refusals as for `explore.features`."""
     task_settings = {"preset": "fast", "network": str(network), **settings}
-    spec, load_pixels = describe_input("image", image, axes)
+    spec, load_pixels = open_input("image", image, axes)
     side, pixels = parse_crop(crop, FEATURE_CROP), np.asarray(load_pixels())
     if len(spec.axes) == pixels.ndim:  # else the header check reports the error
         pixels = crop_centre(pixels, side, spec.axes)

@@ -66,16 +66,16 @@ _HASH_CHUNK_BYTES = 2**22
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def shorten_name(name: str, room: int) -> str:
+def shorten_name(name: str, suffix_bytes: int) -> str:
     """Shorten a file name so that a suffix fits; different names stay different.
 
     Parameters
     ----------
     name : str
-    room : int
+    suffix_bytes : int
         Bytes reserved for the suffix.
     """
-    encoded, max_bytes = os.fsencode(name), _MAX_NAME_BYTES - room
+    encoded, max_bytes = os.fsencode(name), _MAX_NAME_BYTES - suffix_bytes
     if len(encoded) <= max_bytes:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:12]

@@ -74,17 +74,15 @@ def restore(
     from napari_dip.pipeline.lazy_inputs import check_unchanged, stamp_files
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
-    from napari_dip.pipeline.store.joint_network import take_network
+    from napari_dip.pipeline.store.joint_network import pop_network_file
 
     parsed_recipe, inputs = load_recipe(recipe), accept_old_names(inputs, OLD_INPUTS)
-    network = take_network(inputs)
+    network = pop_network_file(inputs)
     _check_names(parsed_recipe, inputs)
     control = make_keep_after_control(keep_after)
-    spec, pixels = describe_input("image", image, axes)
+    spec, pixels = open_input("image", image, axes)
     extra_inputs = {
-        name: describe_input(name, value, None)
-        for name, value in inputs.items()
-        if value is not None
+        name: open_input(name, value, None) for name, value in inputs.items() if value is not None
     }
     headers = {name: header for name, (header, _) in extra_inputs.items()}
     plan = raise_if_refused(preflight(parsed_recipe, spec, detect_machine(), headers, network))
@@ -496,7 +494,7 @@ def parse_axes(axes: object) -> str | None:
     return "".join(map(str, letters)).upper()
 
 
-def describe_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
+def open_input(name: str, image: Any, axes: object) -> tuple[ImageSpec, Callable[[], Any]]:
     """Return the header of an image, and a function that reads its pixels.
 
     Pixels of a file are read only when that function is called.

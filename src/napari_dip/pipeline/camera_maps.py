@@ -14,7 +14,7 @@ from napari_dip.io.outputs import check_folder, check_output
 from napari_dip.io.paths import make_folder
 from napari_dip.io.reading import open_pixels
 from napari_dip.io.writing import write_bytes, write_image
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.report_figures import make_figure, render_png, use_default_style
 from napari_dip.pipeline.plan.layout import check_header
 
@@ -277,7 +277,7 @@ def _describe_stacks(name: str, frames: Any) -> list[FrameStack]:
     is_list = isinstance(frames, Sequence) and not isinstance(frames, str)
     specs = []
     for frame in frames if is_list else [frames]:
-        spec, pixels = describe_input(name, frame, None)
+        spec, pixels = open_input(name, frame, None)
         specs.append((spec, open_pixels(spec) if spec.path is not None else pixels()))
     return specs
 

@@ -11,7 +11,7 @@ import numpy as np
 from napari_dip.errors import Refusal, RefusedError, raise_if_refused
 from napari_dip.errors.fault import UNRELIABLE_REASONS
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.api import describe_input
+from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_to_six_digits
@@ -207,7 +207,7 @@ def measure_noise(
 def _describe_checked_input(
     name: str, image: Any, axes: str | None
 ) -> tuple[ImageSpec, Callable[[], Any]]:
-    spec, pixels = describe_input(name, image, axes)
+    spec, pixels = open_input(name, image, axes)
     if fault := check_header(spec):
         raise RefusedError(fault)
     return spec, pixels

@@ -492,7 +492,7 @@ class Inspection:
     measured_mask : ndarray or None
         (N, C, *grid), True where a pixel was measured; None if all were.
     prior_key : str
-        Prior that the pixels ask for; "": that of the plan.
+        Prior that suits the pixels; "": that of the plan.
     prior_reason : str
         Why, for the report; "": that of the plan.
     notes : tuple of Note

@@ -180,7 +180,7 @@ class Guide(Task):
     def _prepare_guide(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
     ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
-        """Return the guide as (G, Y, X) with a range of one, registered if the user asks for it."""
+        """Return the guide as (G, Y, X) with a range of one, registered on request."""
         import numpy as np
 
         raw, axes = extra_inputs["guide"], self._get_guide_axes(headers["guide"])

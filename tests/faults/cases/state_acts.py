@@ -408,12 +408,12 @@ def events_spoilt(_: Path) -> None:
 
 def running(**how: Any) -> Any:
     """Begin a run as the dock does, step by step."""
-    from napari_dip.pipeline.api import describe_input
+    from napari_dip.pipeline.api import open_input
     from napari_dip.pipeline.execute.runner import run
     from napari_dip.pipeline.machine import detect_machine
     from napari_dip.pipeline.plan.preflight import preflight
 
-    spec, pixels = describe_input("image", plain(), None)
+    spec, pixels = open_input("image", plain(), None)
     recipe = dip.make_recipe("denoise", **{**FAST, "max_iterations": 60, **how})
     return run(preflight(recipe, spec, detect_machine(), {}), {"image": pixels()})
 

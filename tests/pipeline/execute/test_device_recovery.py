@@ -139,7 +139,7 @@ def test_from_a_card_a_checkpoint_is_copied_off_now_and_then():
         bites.record_checkpoint(there(30), "random-input") is None
     )  # in a race nothing is kept on the disk
     bites.latest_checkpoint = None
-    bites.abandon_device()
+    bites.switch_to_cpu()
     assert (bites.prior_key, bites.is_exhausted) == ("random-input", True)
     assert bites.latest_checkpoint is not None and bites.choose_device("cuda") == "cpu"
 

@@ -99,7 +99,7 @@ def test_a_pause_does_not_lengthen_what_is_left() -> None:
     for pause in (0, 1000):
         hands = Hands()
         monitor = RunMonitor(plan(), hands.control, None, hands.monotonic)
-        monitor.begin(1, 0)
+        monitor.start_fit(1, 0)
         hands.time += 10
         if pause:
             paused_for(pause, hands, monitor)
@@ -139,7 +139,7 @@ def test_looks_for_the_sake_of_previews_take_a_hundredth_of_the_time() -> None:
 def test_the_words_name_the_part_where_there_are_several() -> None:
     hands = Hands()
     monitor = RunMonitor(plan((3, 64, 64), "CYX"), hands.control, None, hands.monotonic)
-    monitor.begin(2, 0)
+    monitor.start_fit(2, 0)
     event = monitor.make_event(progress(50), None)
     assert event.message == "Restoring, part 2 of 3"
     assert (event.unit, event.units) == (2, 3)
@@ -151,7 +151,7 @@ def test_the_words_count_frames_of_a_movie_and_planes_of_a_stack() -> None:
     for axis, word in (("T", "frame"), ("Z", "plane")):
         stack = plan((8, 64, 64), f"{axis}YX", stacks="planes", restarts=1)
         monitor = RunMonitor(stack, Hands().control, None)
-        monitor.begin(3, 0)
+        monitor.start_fit(3, 0)
         assert monitor.make_event(progress(5), None).message == f"Restoring, {word} 3 of 8"
 
 
@@ -169,7 +169,7 @@ def told_left(
     """What is said to be left at each report of a run, on a clock of our own."""
     hands = Hands()
     monitor = RunMonitor(plan(shape), hands.control, None, hands.monotonic)
-    monitor.begin(1, 0)
+    monitor.start_fit(1, 0)
     began = hands.time
     said = []
     for iteration in iterations:
@@ -210,7 +210,7 @@ def test_frames_without_iterations_have_a_time_left_too() -> None:
     monitor = RunMonitor(movie, hands.control, None, hands.monotonic)
     said = []
     for number, unit in enumerate(movie.units, start=1):
-        monitor.begin(number, 0)
+        monitor.start_fit(number, 0)
         for iteration in range(0, unit.iterations + 1, 25):
             hands.time += 1 if unit.iterations else 2
             report = progress(iteration, inference_fraction=float(unit.has_estimate))
@@ -230,17 +230,17 @@ def test_a_second_restoration_goes_on_where_the_first_ended() -> None:
     fractions = []
     for again in (False, True):
         if again:
-            monitor.expect(plan())
-            begun = monitor.announce("Restoring again with weaker noise")
+            monitor.set_expected_work(plan())
+            begun = monitor.make_message_event("Restoring again with weaker noise")
             assert begun.fraction >= fractions[-1]
             assert begun.seconds_left == pytest.approx(54 * TIME_LEFT_MARGIN, rel=0.1)
-        monitor.begin(1, 0)
+        monitor.start_fit(1, 0)
         for iteration in (25, 50, 75, 100):
             hands.time += 0.5 * 25
             fractions.append(monitor.make_event(progress(iteration), None).fraction)
         hands.time += 3
         fractions.append(monitor.make_event(progress(100, inference_fraction=1.0), None).fraction)
-        monitor.begin_assessment()
+        monitor.start_assessment()
         hands.time += 1
     assert fractions == sorted(fractions)
     assert fractions[3] > 0.5

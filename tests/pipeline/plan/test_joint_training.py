@@ -21,10 +21,10 @@ from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.plan.joint_training import (
-    MAX_MEMBER_PIXELS,
-    MAX_MEMBERS,
+    MAX_TRAINING_PIXELS,
+    MAX_TRAINING_REGIONS,
     apply_probe_outcome,
-    choose_members,
+    choose_training_regions,
     compute_fine_tune_gain,
 )
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT, UnitOutcome, WorkUnit
@@ -150,12 +150,12 @@ def test_each_by_itself_begins_with_nothing_and_takes_all_iterations() -> None:
 def test_members_lie_within_their_frames_and_are_no_more_than_the_memory_was_counted_for(
     grid: tuple[int, int],
 ) -> None:
-    members = choose_members(96, grid, 1)
-    assert len({one.part for one in members}) == len(members) <= MAX_MEMBERS
+    members = choose_training_regions(96, grid, 1)
+    assert len({one.part for one in members}) == len(members) <= MAX_TRAINING_REGIONS
     for one in members:
         sides = zip(one.origin, one.size, grid, strict=True)
         assert all(start >= 0 and start + count <= side for start, count, side in sides)
-    assert sum(np.prod(one.size) for one in members) <= MAX_MEMBER_PIXELS
+    assert sum(np.prod(one.size) for one in members) <= MAX_TRAINING_PIXELS
 
 
 def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None:
@@ -181,7 +181,7 @@ def test_frames_go_on_only_where_trials_gain_more_than_chance_explains() -> None
 
 def test_one_of_several_pictures_is_drawn_and_a_single_one_draws_no_further_number() -> None:
     rng, same = (torch.Generator().manual_seed(0) for _ in range(2))
-    drawn = {draw_random_window((8, 8), (4, 4), rng, members=3).member for _ in range(40)}
+    drawn = {draw_random_window((8, 8), (4, 4), rng, batch_size=3).batch_index for _ in range(40)}
     assert drawn == {0, 1, 2}
     draw_random_window((8, 8), (4, 4), same)
     assert torch.equal(

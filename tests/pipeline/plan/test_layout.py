@@ -27,11 +27,11 @@ def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
     spec = ImageSpec(name="a", shape=(2, 3, 4, 5, 6), dtype="float32", axes="TZCYX")
     layout = make_layout(spec, volume=True)
     assert (layout.parts, layout.channels, layout.grid) == ("T", "C", "ZYX")
-    assert layout.count(spec) == 2
-    assert layout.depth(spec) == (3,)
+    assert layout.count_parts(spec) == 2
+    assert layout.get_depth(spec) == (3,)
 
 
 def test_axes_of_one_element_make_no_stack() -> None:
     spec = ImageSpec(name="a", shape=(1, 1, 5, 6), dtype="float32", axes="TZYX")
     layout = make_layout(spec, volume=True)
-    assert (layout.count(spec), layout.depth(spec)) == (1, ())
+    assert (layout.count_parts(spec), layout.get_depth(spec)) == (1, ())

@@ -22,7 +22,7 @@ from napari_dip.errors import Refusal
 from napari_dip.io.paths import compute_file_sha256
 from napari_dip.pipeline.assess.methods_section import write_methods_section
 from napari_dip.pipeline.machine import detect_machine
-from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, MAX_MEMBERS
+from napari_dip.pipeline.plan.joint_training import MAX_TRAINING_REGION_SIDE, MAX_TRAINING_REGIONS
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FINE_TUNE_PROBE, INFERENCE, JOINT
 from napari_dip.pipeline.reproduce.repetition import Repetition, write_python_script
@@ -320,14 +320,17 @@ def test_what_is_seen_of_a_file_lies_within_it(sizes):
     ]
     lesson = choose_training_files(plans, 2)
     assert not isinstance(lesson, Refusal)
-    assert len(lesson.members) <= MAX_MEMBERS and len({one.size for one in lesson.members}) == 1
-    for plan, member in zip(lesson.plans, lesson.members, strict=True):
+    assert (
+        len(lesson.training_regions) <= MAX_TRAINING_REGIONS
+        and len({one.size for one in lesson.training_regions}) == 1
+    )
+    for plan, member in zip(lesson.plans, lesson.training_regions, strict=True):
         sides = zip(plan.source.grid, member.origin, member.size, strict=True)
         assert all(0 <= start and start + count <= side for side, start, count in sides)
         assert not any(one % 2 for one in (*member.origin, *member.size))  # halves are whole
-        assert max(member.size) <= MAX_MEMBER_SIDE
-    if max(sizes[0]) > MAX_MEMBER_SIDE:
-        assert len({one.origin for one in lesson.members}) == len(lesson.members)
+        assert max(member.size) <= MAX_TRAINING_REGION_SIDE
+    if max(sizes[0]) > MAX_TRAINING_REGION_SIDE:
+        assert len({one.origin for one in lesson.training_regions}) == len(lesson.training_regions)
 
 
 def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
@@ -342,7 +345,7 @@ def test_each_of_several_pictures_is_shown_noise_as_strong_as_its_own():
     for _ in range(12):
         draw = code.draw_training_input(rng)
         assert draw.window is not None and draw.target_noise is not None
-        wanted = float(strengths[draw.window.member, 0, 0, 0]) ** 0.5 / code.noise_strength
+        wanted = float(strengths[draw.window.batch_index, 0, 0, 0]) ** 0.5 / code.noise_strength
         assert float(draw.target_noise.std()) == pytest.approx(wanted, rel=0.05)
 
 

@@ -71,17 +71,17 @@ def run_masked_richardson_lucy(
     Richardson, JOSA 62, 1972, doi:10.1364/JOSA.62.000055; Lucy, Astron. J. 79, 1974,
     doi:10.1086/111605.
     """
-    spread_back = operator.make_adjoint(measurement)
+    apply_adjoint = operator.make_adjoint(measurement)
     axes = tuple(range(2, measurement.ndim))
     measurement = measurement.clamp(min=0) * valid
     mean = measurement.sum(axes, keepdim=True) / valid.sum(axes, keepdim=True).clamp(min=1)
     floor = MIN_LIGHT * mean + torch.finfo(measurement.dtype).tiny
-    light = spread_back(valid.expand_as(measurement).contiguous())
+    light = apply_adjoint(valid.expand_as(measurement).contiguous())
     image, images = mean.expand_as(light), []
     for step in range(1, max(iterations) + 1):
         with torch.no_grad():
             prediction = operator(image).clamp(min=floor)
-        factor = spread_back(measurement / prediction).clamp(min=0) / light.clamp(
+        factor = apply_adjoint(measurement / prediction).clamp(min=0) / light.clamp(
             min=MIN_SENSITIVITY
         )
         image = image * torch.where(light > MIN_SENSITIVITY, factor, 1.0)
@@ -135,34 +135,34 @@ def iterate_smooth_deconvolution(
     Tensor
         (1, C, *grid), non-negative.
     """
-    spread_back = operator.make_adjoint(light)
+    apply_adjoint = operator.make_adjoint(light)
     weight_map = valid / variance
     noise_std = float(variance.mean().sqrt())
-    target, sensitivity = spread_back(weight_map * light.clamp(min=0)), spread_back(weight_map)
+    target, sensitivity = apply_adjoint(weight_map * light.clamp(min=0)), apply_adjoint(weight_map)
     is_sensitive = sensitivity > MIN_SENSITIVITY * weight_map.mean()
     axes = tuple(range(2, light.ndim))
     mean = (light.clamp(min=0) * valid).sum(axes, keepdim=True) / valid.sum().clamp(min=1)
     image = mean.expand_as(sensitivity)
     floor = MIN_LIGHT * mean + torch.finfo(light.dtype).tiny
 
-    def brightened(ahead: Tensor, weight: float) -> Tensor:
+    def update(extrapolated: Tensor, weight: float) -> Tensor:
         with torch.no_grad():
-            current = spread_back(weight_map * operator(ahead))
-        return ahead * torch.where(
+            current = apply_adjoint(weight_map * operator(extrapolated))
+        return extrapolated * torch.where(
             is_sensitive,
-            _compute_multiplicative_update(ahead, target, current, weight, noise_std),
+            _compute_multiplicative_update(extrapolated, target, current, weight, noise_std),
             1.0,
         )
 
     for weight in weights:
-        steps = _iterate_accelerated(partial(brightened, weight=weight), image, floor)
+        steps = _iterate_accelerated(partial(update, weight=weight), image, floor)
         for number, image in enumerate(islice(steps, marks[-1]), 1):
             if number in marks:
                 yield image
 
 
 def _iterate_accelerated(
-    brightened: Callable[[Tensor], Tensor], image: Tensor, least: Tensor
+    update: Callable[[Tensor], Tensor], image: Tensor, least: Tensor
 ) -> Iterator[Tensor]:
     """Yield the images of endless steps, with momentum from the agreement of the last two."""
     previous, change, last_change = image, None, None
@@ -171,7 +171,7 @@ def _iterate_accelerated(
         if change is not None and last_change is not None:
             momentum = _compute_momentum(change, last_change)
             extrapolated = (image + momentum * (image - previous)).clamp(min=least)
-        previous, image = image, brightened(extrapolated)
+        previous, image = image, update(extrapolated)
         last_change, change = change, image - extrapolated
         yield image
 
@@ -223,15 +223,15 @@ def compute_bending_gradient(image: Tensor, corner: float) -> tuple[Tensor, Tens
 
 
 def _compute_multiplicative_update(
-    image: Tensor, wanted: Tensor, now: Tensor, weight: float, noise_std: float
+    image: Tensor, target: Tensor, current: Tensor, weight: float, noise_std: float
 ) -> Tensor:
     """Return the factor of a multiplicative step, of data and penalty."""
     if weight:
         slope, curvature = compute_bending_gradient(image, noise_std)
-        price = weight / noise_std
-        wanted = wanted + price * (curvature * image - slope).clamp(min=0)
-        now = now + price * curvature * image
-    return wanted.clamp(min=0) / now.clamp(min=torch.finfo(image.dtype).tiny)
+        smoothness_weight = weight / noise_std
+        target = target + smoothness_weight * (curvature * image - slope).clamp(min=0)
+        current = current + smoothness_weight * curvature * image
+    return target.clamp(min=0) / current.clamp(min=torch.finfo(image.dtype).tiny)
 
 
 def _compute_momentum(change: Tensor, last_change: Tensor) -> float:

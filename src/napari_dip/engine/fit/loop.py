@@ -77,7 +77,7 @@ def fit(
     state = _begin(problem, prior, schedule, seed, resume, warm_start)
     trainer = state.trainer
     # a checkpoint of a fit that had ended must not continue
-    stop = _ask_stop_rule(state, stop_rule) if resume else None
+    stop = _apply_stop_rule(state, stop_rule) if resume else None
     while trainer.iteration < schedule.stop_at and stop is None:
         command = _wait_while_paused(control)
         if command is Control.DISCARD or (command is Control.KEEP and trainer.iteration == 0):
@@ -89,7 +89,7 @@ def fit(
         is_last = trainer.iteration == schedule.stop_at
         if is_validation := is_last or trainer.iteration % schedule.validation_interval == 0:
             note = state.validate()
-            stop = _ask_stop_rule(state, stop_rule)
+            stop = _apply_stop_rule(state, stop_rule)
             if keep_checkpoint is not None:
                 keep_checkpoint(state.make_checkpoint())
             yield state.make_progress(note=note)
@@ -139,7 +139,7 @@ def _refit_on_all_pixels(
         if preview_due(False):
             yield state.make_progress(estimate=trainer.problem.postprocess(trainer.predict()))
     if isfinite(trainer.read_loss()):
-        state.best_average, state.last_prediction = trainer.average_state_dict(), None
+        state.best_average, state.last_prediction = trainer.get_average_state_dict(), None
     return False
 
 
@@ -155,7 +155,7 @@ def _begin(
         prior.net.load_state_dict(dict(warm_start))
     trainer = Trainer(problem, prior, schedule, seed=seed)
     if resume is None:
-        return FitState(trainer, trainer.average_state_dict(), trainer.state_dict())
+        return FitState(trainer, trainer.get_average_state_dict(), trainer.state_dict())
     trainer.load_state_dict(resume.trainer_state)
     return FitState(
         trainer,
@@ -175,7 +175,7 @@ def _wait_while_paused(control: Callable[[], Control]) -> Control:
     return command
 
 
-def _ask_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
+def _apply_stop_rule(state: FitState, stop_rule: StopRule) -> Stop | None:
     if state.rollbacks >= MAX_ROLLBACKS:
         return make_stop(StopReason.BREAKDOWN, count=state.rollbacks)
     return stop_rule(state.history)
@@ -220,6 +220,6 @@ def _finish(
         iterations=iteration,
         history=tuple(state.history),
         learned_parameters=trainer.get_learned_parameters(),
-        weights=trainer.network_state_dict(),
+        weights=trainer.get_network_state_dict(),
         notes=tuple(state.notes),
     )

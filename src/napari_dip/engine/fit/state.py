@@ -225,7 +225,10 @@ class FitState:
         ):
             return self._roll_back()
         if self._is_improvement(validation_loss, self._compute_tolerance(validation_loss)):
-            self.best_average, self.best_iteration = trainer.average_state_dict(), trainer.iteration
+            self.best_average, self.best_iteration = (
+                trainer.get_average_state_dict(),
+                trainer.iteration,
+            )
         self.history.append(
             ValidationRecord(
                 iteration=trainer.iteration,

@@ -445,12 +445,12 @@ def list_batch_tensors(batch: TrainingBatch) -> list[Tensor]:
 def clone_batch(batch: TrainingBatch) -> TrainingBatch:
     """Return a copy of a batch in new tensors."""
 
-    def each(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def clone_all(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(tensor.clone() for tensor in part)
 
     return batch._replace(
         network_input=batch.network_input.clone(),
-        measurements=each(batch.measurements),
-        targets=each(batch.targets),
-        weights=each(batch.weights),
+        measurements=clone_all(batch.measurements),
+        targets=clone_all(batch.targets),
+        weights=clone_all(batch.weights),
     )

@@ -62,11 +62,11 @@ class OutputAverage:
         for total, addend in zip(self._sums.values(), added, strict=True):
             total.mul_(self._decay).add_(addend, alpha=1 - self._decay)
 
-    def network(self) -> nn.Module:
+    def get_network(self) -> nn.Module:
         """Return the network with its current weights."""
         return self._net
 
-    def outputs(self) -> Estimate | None:
+    def get_outputs(self) -> Estimate | None:
         """Return mean and log-variance of the outputs."""
         weight = self._sums["weight"].clamp(min=1e-12)
         mean = self._sums["sum"] / weight
@@ -123,11 +123,11 @@ class WeightAverage:
             ):
                 averaged.lerp_(weight, 1 - decay)
 
-    def network(self) -> nn.Module:
+    def get_network(self) -> nn.Module:
         """Return the network with the averaged weights."""
         return self._averaged_network
 
-    def outputs(self) -> Estimate | None:
+    def get_outputs(self) -> Estimate | None:
         """Return None: the image must be predicted with the averaged weights."""
         return None
 
@@ -258,12 +258,12 @@ class Trainer:
     @torch.no_grad()
     def predict(self) -> Estimate:
         """Return the averaged outputs, or one prediction with the averaged weights."""
-        outputs = self._average.outputs()
+        outputs = self._average.get_outputs()
         if outputs is not None:
             return outputs
         return self.prior.estimate(
             _apply_network_in_turn(
-                self._average.network(), self.prior.make_prediction_input().network_input
+                self._average.get_network(), self.prior.make_prediction_input().network_input
             )
         )
 
@@ -273,7 +273,7 @@ class Trainer:
         sample = self.prior.make_validation_input()
         assert sample is not None  # the loop checks `has_validation_input`
         estimate = self.prior.estimate(
-            self._average.network()(convert_to_channels_last(sample.network_input))
+            self._average.get_network()(convert_to_channels_last(sample.network_input))
         )
         grid = tuple(self.problem.terms[0].measurement.shape[2:])
         log_variance = estimate.log_variance
@@ -285,11 +285,11 @@ class Trainer:
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:
         """Yield completed shares, and at last the estimate: averaged outputs, or sums of draws."""
-        outputs = self._average.outputs()
+        outputs = self._average.get_outputs()
         if outputs is not None:
             yield outputs
             return
-        net = self._average.network()
+        net = self._average.get_network()
         mean = self.problem.terms[0].measurement.new_zeros(self._shape)
         log_variance: Tensor | None = None
         covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
@@ -352,7 +352,7 @@ class Trainer:
         counts_on_device = self._optimizer.defaults.get("capturable", False)
         return value.clone().to(weight.device) if counts_on_device else value.clone()
 
-    def average_state_dict(self) -> StateDict:
+    def get_average_state_dict(self) -> StateDict:
         """Return a copy of the average."""
         return self._average.state_dict()
 
@@ -368,11 +368,11 @@ class Trainer:
             for name, value in term.operator.get_learned_parameters().items()
         }
 
-    def network_state_dict(self) -> StateDict:
+    def get_network_state_dict(self) -> StateDict:
         """Return a copy of the averaged weights, or of the current ones if outputs are averaged."""
         return {
             name: value.detach().clone()
-            for name, value in self._average.network().state_dict().items()
+            for name, value in self._average.get_network().state_dict().items()
         }
 
 

@@ -29,7 +29,7 @@ BRIGHTNESS_CLASSES = 12
 MAX_NOISE_RATIO = 1.5
 #: Lower bound of a prediction's variance, in units of the noise variance: even in a flat region, a
 #: prediction is the mean of about fifty noisy neighbours.
-MIN_DOUBT_RATIO = 0.02
+MIN_PREDICTION_VARIANCE_RATIO = 0.02
 #: Border lines that are corrected on each side, and length of the mean along a line, in pixels. On
 #: F16 of the Deep Image Prior page, these lines had 57 % of the squared error.
 BORDER_WIDTH, BORDER_AVERAGE_LENGTH = 3, 9
@@ -78,15 +78,15 @@ class NoiseVariance:
         )
 
     @classmethod
-    def concatenate(cls, each: Sequence[NoiseVariance]) -> NoiseVariance:
+    def concatenate(cls, variances: Sequence[NoiseVariance]) -> NoiseVariance:
         """Concatenate the variances of several measurements to (B, C, 1, ...)."""
         gain, intercept, floor = (
-            torch.cat([getattr(item, name) for item in each])
+            torch.cat([getattr(item, name) for item in variances])
             for name in ("gain", "intercept", "floor")
         )
-        if all(item.square is None for item in each):
+        if all(item.square is None for item in variances):
             return cls(gain=gain, intercept=intercept, floor=floor)
-        squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in each]
+        squares = [torch.zeros_like(o.gain) if o.square is None else o.square for o in variances]
         return cls(gain=gain, intercept=intercept, floor=floor, square=torch.cat(squares))
 
     def evaluate(self, signal: Tensor) -> Tensor:
@@ -235,7 +235,9 @@ def compute_posterior(
     noise_variance = measured * _estimate_flat_ratio(mean, total / measured).clamp(
         assumed_noise_fraction, MAX_NOISE_RATIO
     )
-    prediction_variance = (total - noise_variance).maximum(MIN_DOUBT_RATIO * noise_variance)
+    prediction_variance = (total - noise_variance).maximum(
+        MIN_PREDICTION_VARIANCE_RATIO * noise_variance
+    )
     if not uses_measured_pixel:
         return Estimate(mean, prediction_variance.log())
     if reliability is not None:

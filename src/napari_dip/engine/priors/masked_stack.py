@@ -120,13 +120,13 @@ def gather_neighbour_planes(
         Distance to the first previous and next plane that may be used, broadcastable to
         (P, Y, X). 1: the adjacent plane; N or more: none on that side.
     """
-    here = planes[:, None, None]
-    before = _gather_side_planes(measurement[0], nearest.previous, here - reach[0], -1)
-    after = _gather_side_planes(measurement[0], nearest.next, here + reach[1], 1)
+    own_index = planes[:, None, None]
+    before = _gather_side_planes(measurement[0], nearest.previous, own_index - reach[0], -1)
+    after = _gather_side_planes(measurement[0], nearest.next, own_index + reach[1], 1)
     inside_masks = [inside.to(measurement.dtype) for _, _, inside in (before, after)]
     nearness = torch.stack(
         [
-            inside / (place - here).abs().clamp(min=1)
+            inside / (place - own_index).abs().clamp(min=1)
             for (_, place, _), inside in zip((before, after), inside_masks, strict=True)
         ],
         1,
@@ -507,14 +507,16 @@ class MaskedStackPrior(Prior):
         fillings = fill_by_normalized_convolution(own, visible_planes, self.filling_windows)
         # interpolated from other planes where the pixel is visible, else filled within the plane
         neighbours = fillings[:, : own.shape[1]]
-        elsewhere = neighbour_planes.nearness.sum(1, keepdim=True) > 0
-        here = visible_planes.amax((1, 2, 3), keepdim=True) > 0
-        both = (
+        has_neighbour = neighbour_planes.nearness.sum(1, keepdim=True) > 0
+        has_visible_pixel = visible_planes.amax((1, 2, 3), keepdim=True) > 0
+        mixture = (
             self.neighbour_weight * neighbour_planes.interpolated
             + (1 - self.neighbour_weight) * neighbours
         )
         base = torch.where(
-            elsewhere, torch.where(here, both, neighbour_planes.interpolated), neighbours
+            has_neighbour,
+            torch.where(has_visible_pixel, mixture, neighbour_planes.interpolated),
+            neighbours,
         )
         base = torch.where(visible_planes > 0, own, base)
         parts = [

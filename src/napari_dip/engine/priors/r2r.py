@@ -253,9 +253,9 @@ class R2RPrior(Prior):
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
         """Draw a random window with fresh noise, mirrored at random."""
-        window = draw_random_window(self.grid, self.window, rng, members=len(self.measurement))
+        window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         filled, std = window.crop(self.filled_measurement), window.crop(self.std)
-        noise = self._draw_white_noise(std, window.select_member(self.count_value), rng)
+        noise = self._draw_white_noise(std, window.select_image(self.count_value), rng)
         if self.spectrum is not None:
             noise = torch.fft.irfft2(torch.fft.rfft2(noise) * self.spectrum, s=self.window[-2:])
         noise = noise * std

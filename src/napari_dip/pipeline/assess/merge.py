@@ -91,8 +91,8 @@ class ResultMerger:
         self._source, self._layout = image.source, image.layout
         self._stack = self._upscaled_stack = stack = image.stack
         self._array = image.inputs["image"]
-        finer = image.plan.task_plan.get_factors(image.layout.grid)
-        for axis, factor in enumerate(finer, stack.ndim - len(finer)):
+        factors = image.plan.task_plan.get_factors(image.layout.grid)
+        for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
         self.predictions = np.zeros(stack.shape, np.float64)

@@ -120,11 +120,11 @@ def _estimate_confirmed_detail(sums: list[float]) -> ConfirmedDetail | None:
 
 
 def _sum_regression_moments(
-    detail: Tensor, measured: Tensor, weight: Tensor, judges: Tensor
+    detail: Tensor, measured: Tensor, weight: Tensor, validation_pixels: Tensor
 ) -> Tensor:
     """Return the sums for a weighted regression through the origin and for its standard error."""
     detail, measured, weight = (values.to(torch.float64) for values in (detail, measured, weight))
-    validation_mask = judges.to(torch.float64).expand_as(detail)
+    validation_mask = validation_pixels.to(torch.float64).expand_as(detail)
     squared_weight, square = weight**2, detail**2
     terms = (
         weight * square,
@@ -138,11 +138,11 @@ def _sum_regression_moments(
     return torch.stack([term.sum() for term in terms])
 
 
-def _average_validation_pixels(image: Tensor, judges: Tensor) -> Tensor:
+def _average_validation_pixels(image: Tensor, validation_pixels: Tensor) -> Tensor:
     """Return the mean of each channel over the validation pixels: (B, C, 1, ...)."""
     axes = tuple(range(2, image.ndim))
-    total = judges.sum(axes, keepdim=True).clamp(min=1)
-    return (image * judges).sum(axes, keepdim=True) / total
+    total = validation_pixels.sum(axes, keepdim=True).clamp(min=1)
+    return (image * validation_pixels).sum(axes, keepdim=True) / total
 
 
 def _average_window(image: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     return [
         layout
         for layout in layouts
-        if layout != plan.layout and min(layout.depth(plan.source)) >= min_depth
+        if layout != plan.layout and min(layout.get_depth(plan.source)) >= min_depth
     ]
 
 

@@ -15,7 +15,7 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels, plan_task_for
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config, estimate_costs
-from napari_dip.pipeline.plan.joint_training import explain_misfit, make_inference_units
+from napari_dip.pipeline.plan.joint_training import describe_mismatch, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
     TILE_NOTES,
     compute_fit_grid,
@@ -23,7 +23,7 @@ from napari_dip.pipeline.plan.tiling import (
     estimate_memory,
     list_tile_notes,
 )
-from napari_dip.pipeline.plan.types import Member
+from napari_dip.pipeline.plan.types import TrainingRegion
 from napari_dip.pipeline.plan.units import make_tile_units, make_units
 from napari_dip.tasks.priors.r2r import UNRELIABLE_NOISE_REASON, WEAK_NOISE_REASON
 
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import Inspection, TaskPlan
 
 #: Standard deviation of the noise, as a fraction of the intensity range, below which noise is weak.
-#: A network that sees the image (R2R) then copies it, and validation does not notice. The noise of
-#: the photographs of cc15 is 0.002 to 0.004 of the range, and one of four fits lost 7.8 dB. So the
-#: blind spot is used instead. Micrographs of FMD, W2S and Hagen et al. have 0.04 to 0.18.
+#: A network that takes the image as input (R2R) then copies it, and validation does not notice.
+#: The noise of the photographs of cc15 is 0.002 to 0.004 of the range, and one of four fits lost
+#: 7.8 dB. So the blind spot is used instead. Micrographs of FMD, W2S and Hagen et al. have 0.04 to
+#: 0.18.
 MAX_WEAK_NOISE = 0.02
 
 
@@ -59,11 +60,11 @@ def calibrate_image(
     network : JointNetwork, optional
         The fitted network that the plan applies.
     """
-    sorted_inputs = arrange_inputs(plan, inputs)
-    if isinstance(sorted_inputs, Refusal):
-        return sorted_inputs
-    calibration, stack = calibrate_pixels(plan, sorted_inputs)
-    inspection, layout = sorted_inputs.inspection, sorted_inputs.layout
+    run_inputs = arrange_inputs(plan, inputs)
+    if isinstance(run_inputs, Refusal):
+        return run_inputs
+    calibration, stack = calibrate_pixels(plan, run_inputs)
+    inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
         plan=finalize_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
@@ -93,9 +94,9 @@ def finalize_plan(
     plan : Plan
         From headers alone.
     inspection : Inspection
-        What the task decided from the pixels; it may ask for another prior.
+        What the task decided from the pixels; it may choose another prior.
     calibration : Calibration
-        Unreliable or weak noise asks for the task's fallback prior. With a half-resolution input,
+        Unreliable or weak noise leads to the task's fallback prior. With a half-resolution input,
         tiles are larger.
     layout : Layout, optional
         Layout in which every part has measured pixels; that of the plan by default.
@@ -132,16 +133,16 @@ def finalize_plan(
             image,
             fit_config,
             _order_tiles(tiles, reference_tile or tiles[0]),
-            tuple(Member(index, region.start) for index, region in enumerate(regions)),
+            tuple(TrainingRegion(index, region.start) for index, region in enumerate(regions)),
         )
     else:
         units = make_units(image, fit_config)
     if network is not None:
         half_resolution, constant = calibration.half_resolution, calibration.constant_channels
-        if misfit := explain_misfit(
+        if mismatch := describe_mismatch(
             network, fit_config, constant, uses_half_resolution=half_resolution is not None
         ):
-            notes, network = (*notes, make_note("series-unfit", why=misfit)), None
+            notes, network = (*notes, make_note("series-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
     uses_bfloat16 = plan.has_bfloat16
@@ -172,7 +173,7 @@ def finalize_plan(
 def _choose_prior(
     plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
 ) -> tuple[str, str]:
-    """Return the prior that pixels and noise ask for, with the reason; "": that of the plan."""
+    """Return the prior that suits pixels and noise, with the reason; "": that of the plan."""
     prior_key, why = inspection.prior_key or plan.fit_config.prior_key, inspection.prior_reason
     if task_plan.fallback_prior_key and prior_key == task_plan.prior_key and noise_reason:
         return task_plan.fallback_prior_key, noise_reason
@@ -180,7 +181,7 @@ def _choose_prior(
 
 
 def explain_fallback(calibration: Calibration) -> str:
-    """Return why the noise asks for the fallback prior: unreliable or weak; "" if it does not."""
+    """Return why the noise requires the fallback prior: unreliable or weak; "" if it does not."""
     varied = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]
     if any(calibration.noise[c].unreliable_reason for c in varied):
         return UNRELIABLE_NOISE_REASON

@@ -181,7 +181,7 @@ def _restore_crop(
     from napari_dip.tasks.shared_settings import check_content
 
     monitor = RunMonitor(crop_plan, control, preview_seconds)
-    yield monitor.announce("Measuring the noise of the whole image")
+    yield monitor.make_message_event("Measuring the noise of the whole image")
     whole = _calibrate_whole_image(plan, data)
     array = np.array(data["image"][region.slices])
     if content_refusal := check_content(array[np.isfinite(array)], plan.source.name):
@@ -189,12 +189,12 @@ def _restore_crop(
     image = _crop_image(whole, region, crop_plan, array)
     if image.calibration.measured_mask is not None and not image.calibration.measured_mask.any():
         raise_if_refused(make_refusal("nothing-known", name=plan.source.name))
-    monitor.expect(image.plan)
+    monitor.set_expected_work(image.plan)
     merger = ResultMerger(image)
     control_request = yield from Executor(merger, monitor).run(image.plan.units)
     if control_request is Control.DISCARD or not merger.outcomes:
         return None
-    monitor.begin_assessment()
+    monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
 
 

@@ -212,7 +212,7 @@ class RecoveryState:
         """Return the device for the next fit: the planned one, or the CPU if the GPU has failed."""
         return "cpu" if self.is_device_lost else planned
 
-    def abandon_device(self) -> Note:
+    def switch_to_cpu(self) -> Note:
         """Switch to the CPU after the GPU failed, and return a note about it."""
         self.is_device_lost = True
         if self.latest_checkpoint is None and self._candidate_checkpoint is not None:
@@ -225,8 +225,8 @@ class RecoveryState:
         self.notes.append(note)
         return note
 
-    def has_retry(self, *, lost: bool) -> bool:
-        """Return whether a result can still be had, from a checkpoint or another attempt.
+    def can_retry(self, *, lost: bool) -> bool:
+        """Return whether a checkpoint or another attempt can still give a result.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ def retry_fit(
     attempt: Attempt,
     resume: Checkpoint | None,
     recovery: RecoveryState,
-    planned: int | None,
+    planned_window: int | None,
     side: int,
     outcomes: list[UnitOutcome],
 ) -> Generator[Event, None, Control]:
@@ -292,7 +292,7 @@ def retry_fit(
         Checkpoint for the first attempt.
     recovery : RecoveryState
         Shared by all fits of the run. The attempt updates its `latest_checkpoint`.
-    planned : int or None
+    planned_window : int or None
         Planned training window; None if the fit trains on the whole grid.
     side : int
         Longest side of the image, in pixels.
@@ -329,11 +329,11 @@ def retry_fit(
             is_recoverable = is_lost or is_memory_error(error)
             if not is_recoverable or len(outcomes) > finished_count or recovery.is_exhausted:
                 raise
-            if not outcomes and not recovery.has_retry(lost=is_lost):
+            if not outcomes and not recovery.can_retry(lost=is_lost):
                 raise
         # within the handler, the traceback would still refer to the arrays of the fit
         free_memory()
-        note = recovery.abandon_device() if is_lost else recovery.shrink_window(planned, side)
+        note = recovery.switch_to_cpu() if is_lost else recovery.shrink_window(planned_window, side)
         yield replace(recovery.last_event, message=str(note), preview=None)
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def is_inference_only(unit: WorkUnit) -> bool:
     """Return whether a unit only applies a jointly trained network to a whole plane or frame.
 
-    Such units are fast, so they all run even after the user has asked to keep the result.
+    Such units are fast, so they all run even after the user has ended the run and kept the result.
     """
     return unit.role == INFERENCE and unit.tile is None
 
@@ -194,7 +194,7 @@ class Executor:
         running_fits = []
         for index, prior_key in enumerate(prior_keys):
             candidate = index if self._is_selecting else None
-            self._monitor.begin(number, first_iteration, candidate)
+            self._monitor.start_fit(number, first_iteration, candidate)
             running_fits.append(self._start_fit(unit, prior_key, resume))
             yield from self._iter_events(unit, running_fits[-1])
             if running_fits[-1].is_ended_by_user:
@@ -255,7 +255,7 @@ class Executor:
                 checkpoint, prior_key if self._is_selecting else ""
             )
             if recorded is not None and self._store is not None:
-                self._store.offer(recorded, unit.id)
+                self._store.record_fit(recorded, unit.id)
 
         loop = fit(
             prepared_fit.problem,

@@ -554,5 +554,5 @@ def make_unit_outcome(
         and not result.is_ended_by_user,
         role=unit.role,
         series=unit.series,
-        members=len(unit.trained_on),
+        region_count=len(unit.trained_on),
     )

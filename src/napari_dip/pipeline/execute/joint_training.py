@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
-    from napari_dip.pipeline.plan.types import Member, WorkUnit
+    from napari_dip.pipeline.plan.types import TrainingRegion, WorkUnit
     from napari_dip.tasks.base import FitInput
 
 #: Standard errors by which a fit must be better than that of a simpler prior.
@@ -51,13 +51,13 @@ def prepare_joint_fit(
     frame_provider: NeighbourFrameProvider,
     recovery: RecoveryState,
 ) -> PreparedFit:
-    """Set up the joint training of one network on all members of a unit.
+    """Set up the joint training of one network on all training regions of a unit.
 
     Parameters
     ----------
     image : CalibratedImage
     unit : WorkUnit
-        The network is trained on its members. They share range and noise, unless the calibration
+        The network is trained on its regions. They share range and noise, unless the calibration
         has `part_calibrations`.
     prior_key : str
     frame_provider : NeighbourFrameProvider
@@ -68,19 +68,24 @@ def prepare_joint_fit(
     fit_config = adapt_fit_config(image, prior_key, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_inputs = []
-    for member in unit.trained_on:
-        member_unit = replace(
+    for training_region in unit.trained_on:
+        region_unit = replace(
             unit,
-            part=member.part,
-            previous_part=member.previous_part,
-            next_part=member.next_part,
-            origin=member.origin,
+            part=training_region.part,
+            previous_part=training_region.previous_part,
+            next_part=training_region.next_part,
+            origin=training_region.origin,
         )
-        frames = frame_provider.get_neighbour_frames(member_unit, prior_key)
+        frames = frame_provider.get_neighbour_frames(region_unit, prior_key)
         if frames.neighbours is not None:
-            frames = replace(frames, neighbours=frames.neighbours[:, *_make_member_slices(member)])
-        crop, member_unit = _crop_member(image, member), replace(member_unit, part=0)
-        fit_inputs.append(make_fit_input(crop, member_unit, fit_config, frames, device))
+            frames = replace(
+                frames, neighbours=frames.neighbours[:, *_make_region_slices(training_region)]
+            )
+        crop, region_unit = (
+            _crop_training_region(image, training_region),
+            replace(region_unit, part=0),
+        )
+        fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
     is_separate = bool(image.calibration.part_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
     prepared_fit = prepare_fit_from_input(image.plan, unit, joint_input, fit_config)
@@ -129,16 +134,18 @@ def compute_validation_gain(
     return float(gain.sum()), float((gain**2).sum()), count
 
 
-def _make_member_slices(member: Member, halves: int = 1) -> tuple[slice, ...]:
-    """Return the slices of a member within its part, in pixels `halves` times as wide."""
-    if not member.size:
+def _make_region_slices(training_region: TrainingRegion, halves: int = 1) -> tuple[slice, ...]:
+    """Return the slices of a region within its part, in pixels `halves` times as wide."""
+    if not training_region.size:
         return ()
-    sides = zip(member.origin, member.size, strict=True)
+    sides = zip(training_region.origin, training_region.size, strict=True)
     return tuple(slice(start // halves, (start + count) // halves) for start, count in sides)
 
 
-def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
-    """Return calibration and pixels (1, C, *size) of one member.
+def _crop_training_region(
+    image: CalibratedImage, training_region: TrainingRegion
+) -> CalibratedImage:
+    """Return calibration and pixels (1, C, *size) of one region.
 
     In joint training on several files, parts are cropped already and have calibrations of their
     own.
@@ -147,12 +154,16 @@ def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
     if calibration.part_calibrations:
         return replace(
             image,
-            calibration=calibration.part_calibrations[member.part],
-            stack=parts[member.part : member.part + 1],
+            calibration=calibration.part_calibrations[training_region.part],
+            stack=parts[training_region.part : training_region.part + 1],
         )
 
     def crop(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
-        return whole[member.part : member.part + 1, :, *_make_member_slices(member, halves)]
+        return whole[
+            training_region.part : training_region.part + 1,
+            :,
+            *_make_region_slices(training_region, halves),
+        ]
 
     repeated_exposure, half_resolution = calibration.repeated_exposure, calibration.half_resolution
     if repeated_exposure is not None:
@@ -160,8 +171,10 @@ def _crop_member(image: CalibratedImage, member: Member) -> CalibratedImage:
             calibration,
             repeated_exposure=replace(repeated_exposure, stack=crop(repeated_exposure.stack)),
         )
-    if calibration.camera_correction is not None and member.size:
-        camera_correction = calibration.camera_correction.crop(_make_member_slices(member)[-2:])
+    if calibration.camera_correction is not None and training_region.size:
+        camera_correction = calibration.camera_correction.crop(
+            _make_region_slices(training_region)[-2:]
+        )
         calibration = replace(calibration, camera_correction=camera_correction)
     if half_resolution is not None:
         calibration = replace(

@@ -47,7 +47,7 @@ class FitSteps(NamedTuple):
 
     iterations: Step
     inference: Step
-    ending: Step
+    refinement: Step
 
 
 class RunMonitor:
@@ -87,9 +87,9 @@ class RunMonitor:
         self._last_preview = self._preview_start = 0.0
         self._preview_cost, self._has_preview_inference = 0.0, False
         self._tracker = ProgressTracker()
-        self.expect(plan)
+        self.set_expected_work(plan)
 
-    def expect(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
+    def set_expected_work(self, plan: Plan, units: Sequence[WorkUnit] = ()) -> None:
         """Set the expected work to that of a plan, or of some of its units.
 
         Call it again when calibration has changed the plan. Work that was done before, with
@@ -168,7 +168,7 @@ class RunMonitor:
         )
         fit.iterations.warm_up = WARM_UP_ITERATIONS / max(1, iterations)
 
-    def begin(self, number: int, done: int, candidate: int | None = None) -> None:
+    def start_fit(self, number: int, done: int, candidate: int | None = None) -> None:
         """Start timing a fit.
 
         Parameters
@@ -194,7 +194,7 @@ class RunMonitor:
         total = self._iterations[number - 1]
         self._fit.iterations.start(self.seconds, done / total if total else 1.0)
 
-    def begin_assessment(self) -> None:
+    def start_assessment(self) -> None:
         """Start timing what follows all fits."""
         self._finish_fit()
         for step in self._tracker.steps:
@@ -204,20 +204,20 @@ class RunMonitor:
 
     def _finish_fit(self) -> None:
         """Record how long the current fit took after its last progress."""
-        iterations, inference, ending = self._fit
+        iterations, inference, refinement = self._fit
         if not iterations.is_started:
             return
         now, since = self.seconds, max(step.last_update for step in self._fit)
         iterations.finish()
-        if not ending.is_started:
+        if not refinement.is_started:
             if not inference.is_started:
                 inference.start(since)
             remaining = (1 - inference.fraction) * inference.planned
-            fraction = remaining / max(remaining + ending.planned, MIN_STEP_SECONDS)
+            fraction = remaining / max(remaining + refinement.planned, MIN_STEP_SECONDS)
             since += fraction * (now - since)
             inference.finish(since)
-            ending.start(since)
-        ending.finish(now)
+            refinement.start(since)
+        refinement.finish(now)
 
     def poll_control(self) -> Control:
         """Return the request of the user; KEEP once the time limit is reached."""
@@ -231,7 +231,7 @@ class RunMonitor:
             return Control.KEEP
         return request
 
-    def check_time(self, name: str) -> None:
+    def raise_if_timed_out(self, name: str) -> None:
         """Raise an error if the time limit ended a run that has no result.
 
         Parameters
@@ -286,7 +286,7 @@ class RunMonitor:
                 iteration=0, training_loss=nan, validation_loss=nan
             )
         return replace(
-            self.announce(
+            self.make_message_event(
                 self._describe(progress) if progress.note is None else str(progress.note)
             ),
             iteration=progress.iteration,
@@ -299,7 +299,7 @@ class RunMonitor:
             units=len(self._units),
         )
 
-    def announce(self, message: str) -> Event:
+    def make_message_event(self, message: str) -> Event:
         """Return an event with the progress of the run.
 
         Parameters
@@ -317,7 +317,7 @@ class RunMonitor:
 
     def _record(self, progress: FitProgress) -> None:
         """Record the progress of a fit in its steps."""
-        now, (iterations, inference, ending) = self.seconds, self._fit
+        now, (iterations, inference, refinement) = self.seconds, self._fit
         total = self._iterations[self._number - 1]
         if not progress.inference_fraction:
             if total:
@@ -331,8 +331,8 @@ class RunMonitor:
             inference.update(now, progress.inference_fraction)
         if inference.fraction > COMPLETE_FRACTION or not inference.planned:
             inference.finish()
-            if not ending.is_started:
-                ending.start(now)
+            if not refinement.is_started:
+                refinement.start(now)
 
     def _describe(self, progress: FitProgress) -> str:
         """Describe the current step for the user."""

@@ -149,7 +149,7 @@ def _restore(
             noise_reason=image.plan.fit_config.prior_reason,
         )
         image = replace(image, plan=run_plan, calibration=calibration)
-        yield monitor.announce("Restoring again with weaker noise")
+        yield monitor.make_message_event("Restoring again with weaker noise")
         try:
             retry_restoration = yield from _fit_units(image, monitor, None)
         except Exception as error:
@@ -172,7 +172,7 @@ def _fit_units(
     from napari_dip.pipeline.store.unit_results import ResultStore
 
     plan = image.plan
-    monitor.expect(plan)
+    monitor.set_expected_work(plan)
     merger = ResultMerger(image)
     if store is not None:
         store.open_image(image)
@@ -200,9 +200,9 @@ def _fit_units(
         return None
     monitor.is_ended = control is Control.KEEP
     if not merger.outcomes:  # ended before the first result
-        monitor.check_time(image.source.name)
+        monitor.raise_if_timed_out(image.source.name)
         return None
-    monitor.begin_assessment()
+    monitor.start_assessment()
     return merger.make_restoration(monitor.seconds, timed_out=monitor.timed_out)
 
 
@@ -226,11 +226,11 @@ def read_image(
     """
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
 
-    yield monitor.announce("Reading the image")
+    yield monitor.make_message_event("Reading the image")
     # arrays of the caller may change during the run; those read from files cannot
     read_array = np.array if plan.source.path is None else np.asarray
     arrays = {name: read_array(data[name]) for name in ("image", *plan.extra_headers)}
-    yield monitor.announce("Measuring the noise")
+    yield monitor.make_message_event("Measuring the noise")
     return raise_if_refused(calibrate_image(plan, arrays, network))
 
 
@@ -284,7 +284,7 @@ def restore_shard(
         if shard.index and not results.read_joint_outcomes():
             joint_units = (unit for unit in sample.plan.units if not unit.has_estimate)
             units = (*joint_units, *units)
-        monitor.expect(sample.plan, units)
+        monitor.set_expected_work(sample.plan, units)
         executor = TileExecutor(sample, data["image"], monitor, store, results)
         return (yield from executor.run(units))
     finally:
@@ -310,7 +310,7 @@ def _fit_unit_shard(
     remaining_units = tuple(unit for unit in shard_units if unit.id not in stored_ids)
     if not remaining_units:
         return Control.GO
-    monitor.expect(image.plan, remaining_units)
+    monitor.set_expected_work(image.plan, remaining_units)
     executor = Executor(
         merger,
         monitor,

@@ -17,7 +17,7 @@ from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import finalize_plan
 from napari_dip.pipeline.lazy_inputs import check_unchanged
-from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, split_into_parts
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
@@ -50,11 +50,11 @@ class TileStatistics:
 
     Attributes
     ----------
-    spread : ndarray
+    std : ndarray
         (tiles, C): standard deviation of each tile's pixels, in the image's units.
     """
 
-    spread: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
 
     def select_reference_tile(self, tiles: tuple[Tile, ...]) -> Tile:
         """Return the tile with the most structure, which is fitted first.
@@ -62,7 +62,7 @@ class TileStatistics:
         That is the largest standard deviation, summed over channels. Each channel is divided by its
         maximum over all tiles.
         """
-        fraction = self.spread / np.maximum(self.spread.max(0), 1e-30)
+        fraction = self.std / np.maximum(self.std.max(0), 1e-30)
         return tiles[int(fraction.sum(1).argmax())]
 
 
@@ -103,7 +103,7 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
     """
     name, axes = plan.source.name, plan.source.axes
     nans = infinite = 0
-    lows, highs, spread = [], [], []
+    lows, highs, std = [], [], []
     for tile in plan.tiles:
         array = tile.core.read_pixels(image, axes)
         if array.dtype.kind == "f":
@@ -113,7 +113,7 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
         highs.append(array.max())
         with np.errstate(over="ignore", invalid="ignore"):  # too large values are refused below
             parts = np.moveaxis(split_into_parts(array, axes, plan.layout), 1, 0)
-            spread.append(parts.reshape(len(parts), -1).std(1, dtype=np.float64))
+            std.append(parts.reshape(len(parts), -1).std(1, dtype=np.float64))
     total = plan.source.pixels
     if nans:
         return make_refusal("pixels-nan", count=nans, total=total, name=name)
@@ -122,10 +122,10 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
     low, high = min(lows), max(highs)
     if low == high:
         return make_refusal("pixels-constant", total=total, name=name, value=low)
-    return check_content(np.array([low, high]), name) or TileStatistics(spread=np.array(spread))
+    return check_content(np.array([low, high]), name) or TileStatistics(std=np.array(std))
 
 
-def select_sample_regions(plan: Plan, survey: TileStatistics) -> tuple[Tile, ...]:
+def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile, ...]:
     """Select the regions on which the image is calibrated.
 
     They cover all planes of a small image. Otherwise, they are spread evenly, and some are centred
@@ -135,7 +135,7 @@ def select_sample_regions(plan: Plan, survey: TileStatistics) -> tuple[Tile, ...
     ----------
     plan : Plan
         A plan with tiles.
-    survey : TileStatistics
+    statistics : TileStatistics
     """
     grid, depth = plan.source.grid, _count_tiled_planes(plan.tiles)
     planes: Sequence[int | None] = range(depth) if depth else [None]
@@ -153,7 +153,7 @@ def select_sample_regions(plan: Plan, survey: TileStatistics) -> tuple[Tile, ...
         (item * depth, item * grid[0], x_fraction * grid[1])
         for item, x_fraction in zip(y_fractions, x_fractions, strict=True)
     ]
-    reference_tiles = dict.fromkeys(plan.tiles[int(index)] for index in survey.spread.argmax(0))
+    reference_tiles = dict.fromkeys(plan.tiles[int(index)] for index in statistics.std.argmax(0))
     for place, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
         z, y, x = (
             (item.core_start + item.core_stop) / 2 for item in (tile.z or tile.y, tile.y, tile.x)
@@ -267,10 +267,10 @@ def calibrate_tiles(
     RefusedError
         If the pixels cannot be restored.
     """
-    yield monitor.announce("Reading the image")
+    yield monitor.make_message_event("Reading the image")
     statistics = raise_if_refused(measure_tiles(plan, data["image"]))
     hashes = {name: compute_sha256(data[name]) for name in ("image", *plan.extra_headers)}
-    yield monitor.announce("Measuring the noise")
+    yield monitor.make_message_event("Measuring the noise")
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, parts = calibrate_pixels(plan, inputs)
@@ -289,10 +289,10 @@ def make_sample_image(
     plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
 ) -> CalibratedImage:
     """Return sample regions, (regions, *image), as an image whose parts are their planes."""
-    axes = MEMBER_AXIS + plan.source.axes
+    axes = REGION_AXIS + plan.source.axes
     whole = plan.source
     source = replace(whole, shape=array.shape, axes=axes, scale=None, units=None)
-    parts = MEMBER_AXIS + "".join(axis for axis in "Z" if axis in axes)
+    parts = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
     layout = Layout(parts=parts, channels=plan.layout.channels, grid="YX")
     return CalibratedImage(
         plan=plan,

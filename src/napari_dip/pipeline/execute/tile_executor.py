@@ -163,7 +163,7 @@ class TileExecutor:
             machine_refusal = make_machine_refusal(error, self._plan.source.name)
             if machine_refusal is None or not self.finished_tiles:
                 raise
-            yield self._monitor.announce(
+            yield self._monitor.make_message_event(
                 f"{machine_refusal.sentence} The tiles that are done were kept."
             )
             return Control.KEEP
@@ -171,7 +171,7 @@ class TileExecutor:
         is_new = fallback_notice != self._store.fallback_notice
         if control is Control.GO and fallback_notice and is_new:
             self._store.fallback_notice = fallback_notice
-            yield self._monitor.announce(fallback_notice.sentence)
+            yield self._monitor.make_message_event(fallback_notice.sentence)
         return control
 
     def _restore_tile(
@@ -258,7 +258,7 @@ def restore_tiles(
     monitor = RunMonitor(plan, control, None)
     sample, hashes = yield from calibrate_tiles(plan, data, monitor)
     run_plan, image = sample.plan, data["image"]
-    monitor.expect(run_plan)
+    monitor.set_expected_work(run_plan)
     with ExitStack() as stack:
         if store is None:
             temporary_folder = tempfile.TemporaryDirectory(
@@ -274,11 +274,11 @@ def restore_tiles(
         if request is Control.DISCARD:
             return None
         if not executor.finished_tiles:  # ended before the first result
-            monitor.check_time(plan.source.name)
+            monitor.raise_if_timed_out(plan.source.name)
             return None
         results.check_tiles(executor.finished_tiles)
-        monitor.begin_assessment()
-        yield monitor.announce("Putting the tiles together")
+        monitor.start_assessment()
+        yield monitor.make_message_event("Putting the tiles together")
         blender = TileBlender(run_plan, sample.calibration, results, image)
         images = blender.write_images(_compute_mean_shift(run_plan, results))
         return assemble_restoration(sample, blender, results, images, hashes["image"], monitor)

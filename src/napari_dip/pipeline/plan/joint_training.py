@@ -21,8 +21,8 @@ from napari_dip.pipeline.plan.types import (
     INFERENCE,
     JOINT,
     JOINT_PREFIX,
-    Member,
     PlannedImage,
+    TrainingRegion,
 )
 from napari_dip.tasks.shared_settings import has_reusable_network
 
@@ -41,20 +41,20 @@ WARM_START_ITERATION_FRACTION, MIN_WARM_START_ITERATIONS = 0.2, 25
 #: Settings of a task that may differ from those of the network, since they concern only frames and
 #: planes.
 IGNORED_SETTINGS = ("neighbouring_frames", "temporal_smoothing", "series_training")
-#: Maximum number of validations of a joint fit; each predicts all its members.
+#: Maximum number of validations of a joint fit; each predicts all its training regions.
 MAX_JOINT_VALIDATIONS = 10
-#: Number of fine-tuning probes, on evenly spread members.
+#: Number of fine-tuning probes, on evenly spread training regions.
 FINE_TUNE_PROBE_COUNT = 3
 #: Minimum gain of fine-tuning at validation pixels, in standard errors. A probe counts its best of
 #: a few validations, which is biased by about one standard error.
 MIN_GAIN_STANDARD_ERRORS = 2.0
-#: Maximum side of a training crop, maximum pixels of all crops together, and minimum and maximum
-#: number of members.
-MAX_MEMBER_SIDE, MAX_MEMBER_PIXELS = 512, 2**21
-MIN_MEMBERS, MAX_MEMBERS = 8, 32
-#: Bytes per pixel and channel of a member: image, filled-in image, noise, masks, neighbouring
-#: frames and predictions.
-MEMBER_PIXEL_BYTES = 80
+#: Maximum side of a training region, maximum pixels of all of them together, and minimum and
+#: maximum number of them.
+MAX_TRAINING_REGION_SIDE, MAX_TRAINING_PIXELS = 512, 2**21
+MIN_TRAINING_REGIONS, MAX_TRAINING_REGIONS = 8, 32
+#: Bytes per pixel and channel of a training region: image, filled-in image, noise, masks,
+#: neighbouring frames and predictions.
+TRAINING_PIXEL_BYTES = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +87,15 @@ def compute_warm_start_iterations(fit_config: FitConfig) -> int:
     )
 
 
-def compute_member_size(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size of the training crop of a frame of that size."""
-    return tuple(min(side, MAX_MEMBER_SIDE) for side in grid)
+def compute_training_region_size(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of the training region of a frame of that size."""
+    return tuple(min(side, MAX_TRAINING_REGION_SIDE) for side in grid)
 
 
-def choose_members(
+def choose_training_regions(
     parts: int, grid: tuple[int, ...], stride: int, size: tuple[int, ...] = ()
-) -> tuple[Member, ...]:
-    """Choose the training crops of a joint fit: evenly spread frames, each at another place.
+) -> tuple[TrainingRegion, ...]:
+    """Choose the training regions of a joint fit: in evenly spread frames, each at another place.
 
     Parameters
     ----------
@@ -106,22 +106,26 @@ def choose_members(
     stride : int
         Parts from a frame to its neighbour; 0 if there are no neighbours.
     size : tuple of int
-        Size of a crop; (): `compute_member_size`.
+        Size of a region; (): `compute_training_region_size`.
     """
-    size = size or compute_member_size(grid)
-    max_count = min(MAX_MEMBERS, max(MIN_MEMBERS, MAX_MEMBER_PIXELS // prod(size)))
+    size = size or compute_training_region_size(grid)
+    max_count = min(
+        MAX_TRAINING_REGIONS, max(MIN_TRAINING_REGIONS, MAX_TRAINING_PIXELS // prod(size))
+    )
     count = min(parts, max_count)
-    members = []
+    training_regions = []
     for number in range(count):
         part = (2 * number + 1) * parts // (2 * count)
-        # steps of three and five spread the crops over both axes
-        relative_place = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
+        # steps of three and five spread the regions over both axes
+        relative_position = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
         free = [side - crop_side for side, crop_side in zip(grid, size, strict=True)]
         origin = tuple(
-            round(space * fraction) for space, fraction in zip(free, relative_place, strict=True)
+            round(space * fraction) for space, fraction in zip(free, relative_position, strict=True)
         )
-        members.append(Member(part, origin, size, *get_neighbour_parts(part, parts, stride)))
-    return tuple(members)
+        training_regions.append(
+            TrainingRegion(part, origin, size, *get_neighbour_parts(part, parts, stride))
+        )
+    return tuple(training_regions)
 
 
 def get_neighbour_parts(part: int, parts: int, stride: int) -> tuple[int | None, int | None]:
@@ -130,32 +134,36 @@ def get_neighbour_parts(part: int, parts: int, stride: int) -> tuple[int | None,
     return before, part + stride if stride and part + stride < parts else None
 
 
-def estimate_members_memory(parts: int, grid: tuple[int, ...], channels: int) -> int:
+def estimate_training_memory(parts: int, grid: tuple[int, ...], channels: int) -> int:
     """Estimate the additional memory of a joint fit, in bytes."""
     return (
-        len(choose_members(parts, grid, 0))
-        * prod(compute_member_size(grid))
+        len(choose_training_regions(parts, grid, 0))
+        * prod(compute_training_region_size(grid))
         * channels
-        * MEMBER_PIXEL_BYTES
+        * TRAINING_PIXEL_BYTES
     )
 
 
-def choose_probe_members(members: tuple[Member, ...]) -> tuple[Member, ...]:
-    """Choose the members of the fine-tuning probes, evenly spread."""
+def choose_probe_regions(
+    training_regions: tuple[TrainingRegion, ...],
+) -> tuple[TrainingRegion, ...]:
+    """Choose the regions of the fine-tuning probes, evenly spread."""
     indices = [
-        (2 * index + 1) * len(members) // (2 * FINE_TUNE_PROBE_COUNT)
+        (2 * index + 1) * len(training_regions) // (2 * FINE_TUNE_PROBE_COUNT)
         for index in range(FINE_TUNE_PROBE_COUNT)
     ]
     return (
-        tuple(dict.fromkeys(members[member_index] for member_index in indices)) if members else ()
+        tuple(dict.fromkeys(training_regions[index] for index in indices))
+        if training_regions
+        else ()
     )
 
 
 def make_joint_units(
     first: WorkUnit,
     fit_config: FitConfig,
-    members: tuple[Member, ...],
-    probe_candidates: tuple[Member, ...],
+    training_regions: tuple[TrainingRegion, ...],
+    probe_candidates: tuple[TrainingRegion, ...],
 ) -> list[WorkUnit]:
     """Return the joint fit and its fine-tuning probes, which run before the frames.
 
@@ -164,8 +172,8 @@ def make_joint_units(
     first : WorkUnit
         Unit of the first frame with an independent fit of all iterations.
     fit_config : FitConfig
-    members : tuple of Member
-    probe_candidates : tuple of Member
+    training_regions : tuple of TrainingRegion
+    probe_candidates : tuple of TrainingRegion
         Members from which those of the fine-tuning probes are chosen.
     """
     name = first.network_name
@@ -173,9 +181,9 @@ def make_joint_units(
         first,
         id=f"{JOINT_PREFIX}{name}",
         iterations=fit_config.joint_iterations,
-        part=members[0].part if members else 0,
+        part=training_regions[0].part if training_regions else 0,
         role=JOINT,
-        trained_on=members,
+        trained_on=training_regions,
         starts_from="",
         previous_part=None,
         next_part=None,
@@ -187,14 +195,14 @@ def make_joint_units(
             joint_unit,
             id=f"probe{number}-{name}",
             iterations=compute_warm_start_iterations(fit_config),
-            part=member.part,
+            part=training_region.part,
             starts_from=joint_unit.id,
             role=FINE_TUNE_PROBE,
-            previous_part=member.previous_part,
-            next_part=member.next_part,
-            trained_on=(member,),
+            previous_part=training_region.previous_part,
+            next_part=training_region.next_part,
+            trained_on=(training_region,),
         )
-        for number, member in enumerate(choose_probe_members(probe_candidates))
+        for number, training_region in enumerate(choose_probe_regions(probe_candidates))
     ]
     return [joint_unit, *probes]
 
@@ -242,7 +250,7 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
         return {}
     gain = compute_fine_tune_gain(all_outcomes, joint_outcome.series)
     facts: dict[str, object] = {
-        "members": joint_outcome.members,
+        "members": joint_outcome.region_count,
         "iterations": joint_outcome.iterations,
         "inference": sum(outcome.role == INFERENCE for outcome in all_outcomes),
     }
@@ -274,7 +282,7 @@ def make_inference_units(
     )
 
 
-def explain_misfit(
+def describe_mismatch(
     network: JointNetwork,
     fit_config: FitConfig,
     constant_channels: tuple[int, ...],

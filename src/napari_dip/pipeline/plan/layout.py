@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from napari_dip.tasks.base import Task, TaskPlan, TaskSpec
 
 #: Axis of regions or files that are fitted together; no image has it.
-MEMBER_AXIS = "M"
+REGION_AXIS = "M"
 #: Name of a part for the user, by the axis of the parts.
-PART_NAMES = {"T": "frame", "Z": "plane", MEMBER_AXIS: "region"}
+PART_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
 #: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.
@@ -59,7 +59,7 @@ class Layout:
         """All axes in the order of a stack: parts, channels, grid."""
         return self.parts + self.channels + self.grid
 
-    def count(self, source: ImageSpec) -> int:
+    def count_parts(self, source: ImageSpec) -> int:
         """Return the number of parts."""
         return int(
             np.prod([source.shape[source.axes.index(axis)] for axis in self.parts], dtype=int)
@@ -69,15 +69,17 @@ class Layout:
         """Return the axis of neighbouring parts, time before depth; "" for a single part."""
         return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
 
-    def stride(self, source: ImageSpec) -> int:
+    def get_part_stride(self, source: ImageSpec) -> int:
         """Return how far the indices of two neighbouring parts lie apart; 0 for a single part."""
         axis = self.get_neighbour_axis(source)
         if not axis:
             return 0
         # of the parts' axes, time comes first and depth last
-        return self.count(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
+        return (
+            self.count_parts(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
+        )
 
-    def depth(self, source: ImageSpec) -> tuple[int, ...]:
+    def get_depth(self, source: ImageSpec) -> tuple[int, ...]:
         """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
         return tuple(source.shape[source.axes.index(axis)] for axis in self.grid[:-2])
 
@@ -153,8 +155,8 @@ def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
         return make_refusal("axes-missing", axes=axes, name=name)
     if 0 in shape:
         return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
-    if fault := _check_dtype(source):
-        return fault
+    if refusal := _check_dtype(source):
+        return refusal
     colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # would be read as a stack
     if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
         hint = _make_channels_hint(shape, axes)

@@ -75,9 +75,9 @@ def preflight(
     """
     extra_headers = dict(extra_headers or {})
     task_spec = recipe.task.spec
-    fault = check_header(source, stacks=task_spec.accepts_stacks)
-    if fault := fault or check_extra_headers(task_spec, extra_headers):
-        return fault
+    refusal = check_header(source, stacks=task_spec.accepts_stacks)
+    if refusal := refusal or check_extra_headers(task_spec, extra_headers):
+        return refusal
     planes_plan = plan_task(recipe.task, source, extra_headers, "YX")
     if isinstance(planes_plan, Refusal):
         return planes_plan
@@ -114,7 +114,7 @@ def preflight(
     grid = compute_fit_grid(image, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
     units = make_units(image, fit_config, tiles)
-    is_single = not tiles and not layout.is_volume and layout.count(source) == 1
+    is_single = not tiles and not layout.is_volume and layout.count_parts(source) == 1
     reused = reuse_network(network, units, image, fit_config, is_single=is_single)
     if isinstance(reused, Refusal):
         return reused
@@ -177,7 +177,7 @@ def _choose_volume(
 ) -> tuple[bool, tuple[Note, ...]]:
     """Return whether planes are fitted together as a volume, and notes on the stack."""
     volume = make_layout(source, volume=True)
-    depth = volume.depth(source)
+    depth = volume.get_depth(source)
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()
@@ -198,7 +198,7 @@ def _choose_volume(
     fit_config = choose_fit_config(recipe, volume_plan, source, volume=True)[0]
     channels = count_channels(source)
     need = estimate_fit_memory(grid, channels, fit_config, uses_bfloat16=machine.has_bfloat16)
-    need += estimate_image_memory(grid, channels * volume.count(source))
+    need += estimate_image_memory(grid, channels * volume.count_parts(source))
     return need <= machine.memory_bytes, notes
 
 

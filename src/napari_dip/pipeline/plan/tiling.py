@@ -14,7 +14,7 @@ from napari_dip.pipeline.plan.costs import (
     estimate_fit_memory,
     estimate_image_memory,
 )
-from napari_dip.pipeline.plan.joint_training import estimate_members_memory
+from napari_dip.pipeline.plan.joint_training import estimate_training_memory
 from napari_dip.pipeline.plan.layout import get_stacked_axes, plan_task
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.tasks.base import CONTEXT_RADIUS
@@ -156,7 +156,7 @@ def choose_tiles(
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
-    The plan asks for them if the recipe sets a tile size, or if the whole image does not fit.
+    The plan has them if the recipe sets a tile size, or if the whole image does not fit.
 
     Returns
     -------
@@ -251,16 +251,16 @@ def estimate_memory(
     count = count_channels(source)
     joint_channels = count if task_plan.joint_channels else 1
     header = make_fit_header(source, tiles)
-    image_bytes = estimate_image_memory(grid, count * layout.count(header))
+    image_bytes = estimate_image_memory(grid, count * layout.count_parts(header))
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )
-    parts = layout.count(source)
+    parts = layout.count_parts(source)
     if (
         not layout.is_volume
         and choose_planned_training(task_plan, fit_config.prior_key, parts) == "joint"
     ):
-        total_bytes += estimate_members_memory(parts, source.grid, joint_channels)
+        total_bytes += estimate_training_memory(parts, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)
         total_bytes += RESULT_IMAGES * min(4 * source.pixels, MAX_IN_MEMORY_RESULT_BYTES)

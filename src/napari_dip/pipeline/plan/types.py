@@ -1,4 +1,4 @@
-"""Types of a plan: plan, work unit, outcome of a unit, configuration of a fit, costs, member."""
+"""Types of a plan: plan, work unit, outcome of a unit, configuration of a fit, costs, region."""
 
 from __future__ import annotations
 
@@ -103,9 +103,11 @@ class CostEstimate:
     refinement: float
     assessment: float
 
-    def estimate_fit(self, iterations: int, members: int = 0) -> float:
-        """Estimate the seconds of one fit; a joint fit validates on all its members."""
-        validations = max(iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * members)
+    def estimate_fit(self, iterations: int, training_regions: int = 0) -> float:
+        """Estimate the seconds of one fit; a joint fit validates on all its regions."""
+        validations = max(
+            iterations / ITERATIONS_PER_VALIDATION, JOINT_VALIDATIONS * training_regions
+        )
         return iterations * self.iteration + validations * self.validation
 
 
@@ -168,7 +170,7 @@ class UnitRole(StrEnum):
     """What a fit is for."""
 
     INDEPENDENT = "independent"  # a network of its own
-    JOINT = "joint"  # one network, trained on all members of a series
+    JOINT = "joint"  # one network, trained on regions of all frames of a series
     FINE_TUNE_PROBE = "fine-tune-probe"  # tests whether fine-tuning that network improves a frame
     INFERENCE = "inference"  # an image by that network
 
@@ -221,8 +223,8 @@ class WorkUnit:
         First pixel of the tile in the image, per axis of the fit; () without tiles.
     role : UnitRole
         `INDEPENDENT`, `JOINT`, `FINE_TUNE_PROBE` or `INFERENCE`.
-    trained_on : tuple of Member
-        Training crops of a joint fit or of a probe.
+    trained_on : tuple of TrainingRegion
+        Training regions of a joint fit or of a probe.
     fine_tune_iterations : int
         Iterations of fine-tuning of an `INFERENCE` unit, if the probes show a gain.
     """
@@ -242,7 +244,7 @@ class WorkUnit:
     tile: int | None = None
     origin: tuple[int, ...] = ()
     role: UnitRole = INDEPENDENT
-    trained_on: tuple[Member, ...] = ()
+    trained_on: tuple[TrainingRegion, ...] = ()
     fine_tune_iterations: int = 0
 
     @property
@@ -280,10 +282,9 @@ class WorkUnit:
 class UnitOutcome:
     """Outcome of the fit of one work unit, in plain numbers.
 
-    `is_ended_by_user` is set if the user ended the fit.
-    `members` is the number of training crops of a joint
-    fit. `gain` is set for a fine-tuning probe: sum and sum of squares of the gain at validation
-    pixels, and the number of these pixels.
+    `is_ended_by_user` is set if the user ended the fit. `region_count` is the number of training
+    regions of a joint fit. `gain` is set for a fine-tuning probe: sum and sum of squares of the
+    gain at validation pixels, and the number of these pixels.
     """
 
     unit: str
@@ -298,13 +299,13 @@ class UnitOutcome:
     is_refined: bool = False
     role: UnitRole = INDEPENDENT
     series: str = ""
-    members: int = 0
+    region_count: int = 0
     gain: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome in plain JSON types, which `read_outcome` reads."""
         raw = asdict(self)
-        raw["prior"] = raw.pop("prior_key")
+        raw["prior"], raw["members"] = raw.pop("prior_key"), raw.pop("region_count")
         return raw
 
     @property
@@ -320,16 +321,16 @@ class UnitOutcome:
         return max(0, self.iterations - self.history[-1][0])
 
 
-class Member(NamedTuple):
-    """Training crop of a joint fit: a region of one part.
+class TrainingRegion(NamedTuple):
+    """Region of one part, on which a joint fit trains.
 
     Attributes
     ----------
     part : int
     origin : tuple of int
-        First pixel of the crop in the image, per axis of the grid.
+        First pixel of the region in the image, per axis of the grid.
     size : tuple of int
-        Size of the crop; () for the whole part.
+        Size of the region; () for the whole part.
     previous_part, next_part : int or None
         Neighbouring parts, as in `WorkUnit`.
     """
@@ -442,7 +443,7 @@ class Plan:
         fits = [unit for unit in self.units if unit.has_estimate]
         if self.tiles:  # one worker may restore only some of them
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        if len(fits) != self.layout.count(self.source):
+        if len(fits) != self.layout.count_parts(self.source):
             return "part"
         return PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
 
@@ -462,7 +463,7 @@ class Plan:
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""
-        depth = "".join(f" × {count}" for count in self.layout.depth(self.source))
+        depth = "".join(f" × {count}" for count in self.layout.get_depth(self.source))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
     @property

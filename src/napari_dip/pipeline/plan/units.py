@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
-    choose_members,
+    choose_training_regions,
     compute_warm_start_iterations,
     get_neighbour_parts,
     make_inference_units,
     make_joint_units,
 )
 from napari_dip.pipeline.plan.layout import PART_NAMES
-from napari_dip.pipeline.plan.types import Member, PlannedImage, WorkUnit
+from napari_dip.pipeline.plan.types import PlannedImage, TrainingRegion, WorkUnit
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import choose_planned_training
 
@@ -78,7 +78,9 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
         unit.has_time_neighbours for unit in plan.units
     )
     has_warm_starts = any(unit.starts_from and not unit.series for unit in plan.units)
-    starts = list_segment_starts(plan.layout.count(plan.source), plan.layout.stride(plan.source))
+    starts = list_segment_starts(
+        plan.layout.count_parts(plan.source), plan.layout.get_part_stride(plan.source)
+    )
     if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
         return ()
     part_name = PART_NAMES[plan.layout.get_neighbour_axis(plan.source)]
@@ -94,7 +96,7 @@ def make_units(
     if tiles:
         return make_tile_units(image, fit_config, tiles)
     recipe, task_plan, source, _, layout = image
-    parts, stride = layout.count(source), layout.stride(source)
+    parts, stride = layout.count_parts(source), layout.get_part_stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
         "warm-start"
@@ -135,15 +137,15 @@ def make_units(
     ]
     if series_training != "joint" or fit_config.other_candidates:
         return tuple(units)
-    members = choose_members(parts, source.grid, stride)
-    return tuple(assign_joint_network(units, fit_config, members, members))
+    training_regions = choose_training_regions(parts, source.grid, stride)
+    return tuple(assign_joint_network(units, fit_config, training_regions, training_regions))
 
 
 def assign_joint_network(
     units: Sequence[WorkUnit],
     fit_config: FitConfig,
-    members: tuple[Member, ...],
-    probe_candidates: tuple[Member, ...],
+    training_regions: tuple[TrainingRegion, ...],
+    probe_candidates: tuple[TrainingRegion, ...],
 ) -> list[WorkUnit]:
     """Return units with one jointly trained network for each group of channels and restart.
 
@@ -153,7 +155,9 @@ def assign_joint_network(
     for unit in units:
         name = unit.network_name
         if name not in units_by_series:
-            units_by_series[name] = make_joint_units(unit, fit_config, members, probe_candidates)
+            units_by_series[name] = make_joint_units(
+                unit, fit_config, training_regions, probe_candidates
+            )
         units_by_series[name] += make_inference_units((unit,), fit_config)
     return [unit for series_units in units_by_series.values() for unit in series_units]
 
@@ -162,7 +166,7 @@ def make_tile_units(
     image: PlannedImage,
     fit_config: FitConfig,
     tiles: tuple[Tile, ...],
-    members: tuple[Member, ...] = (),
+    training_regions: tuple[TrainingRegion, ...] = (),
 ) -> tuple[WorkUnit, ...]:
     """Return the work units of an image in tiles, tile by tile.
 
@@ -177,7 +181,7 @@ def make_tile_units(
     fit_config : FitConfig
     tiles : tuple of Tile
         In the order in which they are restored.
-    members : tuple of Member
+    training_regions : tuple of TrainingRegion
         Regions of the image for joint training, once they are known.
     """
     recipe, task_plan, source, _, layout = image
@@ -221,9 +225,11 @@ def make_tile_units(
         return tuple(units)
     order = {tile.index: place for place, tile in enumerate(tiles)}
     # probe on tiles if the image is measured whole, or before regions are known
-    tile_members = (Member(0, tile.start, tile.size) for tile in tiles)
-    probe_candidates = members if len(members) > 1 else tuple(sorted(tile_members))
-    units = assign_joint_network(units, fit_config, members, probe_candidates)
+    tile_regions = (TrainingRegion(0, tile.start, tile.size) for tile in tiles)
+    probe_candidates = (
+        training_regions if len(training_regions) > 1 else tuple(sorted(tile_regions))
+    )
+    units = assign_joint_network(units, fit_config, training_regions, probe_candidates)
     # the joint fit comes before the first tile
     return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else order[unit.tile]))
 

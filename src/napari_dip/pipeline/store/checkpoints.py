@@ -181,7 +181,7 @@ class CheckpointStore:
         checkpoint, self.unit = self._latest_checkpoint
         return checkpoint
 
-    def offer(self, checkpoint: Checkpoint, unit: str) -> None:
+    def record_fit(self, checkpoint: Checkpoint, unit: str) -> None:
         """Record a checkpoint of the current fit, and write it if one is due."""
         if not checkpoint.history:
             return
@@ -324,4 +324,5 @@ def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     stop = read_stop(raw["stop"] if "stop" in raw else raw["stop_reason"])
     notes = tuple(map(read_note, raw["notes"]))
     fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
+    fields["region_count"] = fields.pop("members", 0)
     return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

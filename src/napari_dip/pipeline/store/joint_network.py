@@ -32,7 +32,7 @@ NETWORK_FILE_SCHEMA = 1
 NETWORK_FILE_INPUT = "network_file"
 
 
-def take_network(inputs: dict[str, Any]) -> JointNetwork | None:
+def pop_network_file(inputs: dict[str, Any]) -> JointNetwork | None:
     """Remove the network of a series from further inputs and return it; None if there is none."""
     path = inputs.pop(NETWORK_FILE_INPUT, None)
     return None if path is None else read_network(path)
@@ -112,7 +112,7 @@ def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> lis
         if outcome.series not in series_names or outcome.unit in existing_ids:
             continue
         if outcome.role == JOINT:
-            note = make_note("series-network", name=name, count=outcome.members)
+            note = make_note("series-network", name=name, count=outcome.region_count)
             outcome = replace(outcome, notes=(note, *outcome.notes[1:]))
         missing_outcomes.append(outcome)
     return missing_outcomes

@@ -133,9 +133,9 @@ class BatchLayers(QObject):
         pixels, attributes = self._opened_layers.pop(0)
         if not self._is_open(attributes["metadata"][METADATA_KEY]["path"]):
             add = partial(self._add_layer, pixels, attributes)
-            trouble = call_reporting_errors(add, "The result could not be opened")
-            if trouble:
-                self.message_emitted.emit(trouble)
+            error_message = call_reporting_errors(add, "The result could not be opened")
+            if error_message:
+                self.message_emitted.emit(error_message)
         self._next_timer.start()
 
     def _add_layer(self, pixels: Any, attributes: dict[str, Any]) -> None:
@@ -334,7 +334,7 @@ class FilesTable(QTableView):
     """The view of the table, in which several rows can be selected."""
 
     #: Emitted with the index of a row after a double click or Enter.
-    wanted = Signal(int)
+    row_activated = Signal(int)
     chosen = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -353,7 +353,7 @@ class FilesTable(QTableView):
         policy.setVerticalStretch(1)
         self.setSizePolicy(policy)
         self._lay_out_columns()
-        self.activated.connect(lambda index: self.wanted.emit(index.row()))
+        self.activated.connect(lambda index: self.row_activated.emit(index.row()))
         if (selection := self.selectionModel()) is not None:
             selection.selectionChanged.connect(lambda *_: self.chosen.emit())
 
@@ -412,7 +412,7 @@ class BatchResults(QWidget):
         self.with_input = QCheckBox("with inputs")
         self.with_input.setToolTip("<qt>Open the input of each result below it, too</qt>")
         self._arrange()
-        self.table.wanted.connect(lambda place: self._open([self.table.files.rows[place]]))
+        self.table.row_activated.connect(lambda place: self._open([self.table.files.rows[place]]))
         self.table.chosen.connect(self._on_chosen)
         self.show_button.clicked.connect(lambda: self._open(self.table.get_selected_rows()))
         self.all_button.clicked.connect(lambda: self._open(self.table.files.rows))

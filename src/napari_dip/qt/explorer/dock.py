@@ -165,10 +165,10 @@ class PriorExplorer(QWidget):
 
     def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
         """Show the result and return its description."""
-        message, trouble = get_value_or_error(
+        message, error_message = get_value_or_error(
             lambda: self.results.show_result(request, outcome), "What was found cannot be shown"
         )
-        return trouble if message is None else message
+        return error_message if message is None else message
 
     def release_job(self) -> str:
         """Remove the preview; return an error message, or ""."""

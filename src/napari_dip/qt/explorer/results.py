@@ -283,7 +283,7 @@ class ExplorerResults(QWidget):
             with preserve_view(self._viewer):
                 return self._viewer.add_image(stack.images, **attributes, **layer_labels)
 
-        layer, trouble = get_value_or_error(add, "The layer could not be added")
+        layer, error_message = get_value_or_error(add, "The layer could not be added")
         if layer is not None:
             self._layer = layer
             row = max(0, self.table.currentRow()) if summary.curves else len(stack.names) - 1
@@ -291,7 +291,7 @@ class ExplorerResults(QWidget):
             self._on_step()
         names = f"{stack.names[0]} to {stack.names[-1]}" if len(stack.names) > 1 else stack.names[0]
         message = f"Added: '{layer_name}'. Its slider goes through {names}."
-        self.message_emitted.emit(trouble or message)
+        self.message_emitted.emit(error_message or message)
 
     def save(self) -> None:
         """Save the report in a folder that the user chooses, in the background."""

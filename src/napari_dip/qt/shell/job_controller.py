@@ -343,11 +343,11 @@ class JobController(QObject):
             ticket.leave()
         elif not ticket.has_begun:
             self.message_emitted.emit(ticket.description)
-        elif trouble := call_reporting_errors(
+        elif error_message := call_reporting_errors(
             lambda: self._begin(request, ticket), "The run could not be started"
         ):
             self.discard()
-            self.message_emitted.emit(trouble)
+            self.message_emitted.emit(error_message)
 
     def _begin(self, request: JobRequest, ticket: QueueTicket) -> None:
         self._view.begin_job(request)

@@ -139,10 +139,10 @@ class ResultQueue:
                 f"The result for '{name}' is ready but could not be added to the viewer: "
                 f"{describe_error(error)}. Press Add the result to try again."
             )
-        message, trouble = get_value_or_error(
+        message, error_message = get_value_or_error(
             lambda: self._on_added(pending, layer), "It cannot be compared with its input"
         )
-        return pending.describe(layer, [*remarks, remark, message or trouble])
+        return pending.describe(layer, [*remarks, remark, message or error_message])
 
     def add_waiting(self) -> str:
         """Try again to add the waiting results; return the message for the user."""

@@ -176,7 +176,7 @@ class CropPreviewSection(CollapsibleSection):
     """
 
     #: Emitted with a list of `JobRequest`, to be run one after another.
-    wanted = Signal(object)
+    run_requested = Signal(object)
     message_emitted = Signal(str)
     #: Emitted when the form is set for a run on the whole image.
     applied = Signal()
@@ -313,7 +313,7 @@ class CropPreviewSection(CollapsibleSection):
         self._comparison_target = requests[0].target if len(requests) > 1 else None
         self._earlier_layer_names = {layer.name for layer in self._viewer.layers}
         self._preset = plan.recipe.run_settings.preset
-        self.wanted.emit(requests)
+        self.run_requested.emit(requests)
 
     def _make_request(
         self, plan: Plan, image: Image, shapes: Shapes | None, presets: tuple[str, ...]

@@ -142,11 +142,11 @@ class TaskDock(QWidget):
         if self.is_busy or layer is None or isinstance(plan, Refusal):
             self.show_plan()
             return
-        request, trouble = get_value_or_error(
+        request, error_message = get_value_or_error(
             lambda: make_run_request(plan, layer, self.extra_inputs), "The run could not be started"
         )
         if request is None:
-            self.run_bar.show_message(trouble)
+            self.run_bar.show_message(error_message)
             return
         self.repeat.remember(plan.recipe)
         self.jobs.start([request])
@@ -177,8 +177,8 @@ class TaskDock(QWidget):
         """Show the preview, the time left and the curves."""
         event = progress.event
         failing = "The preview cannot be shown, but the run goes on"
-        trouble = call_reporting_errors(lambda: self.history.show_event(event), failing)
-        self._remarks += filter(None, [trouble])
+        error_message = call_reporting_errors(lambda: self.history.show_event(event), failing)
+        self._remarks += filter(None, [error_message])
         self.run_bar.show_event(event, self._remarks)
         self.curve.extend(progress.points, event.best_iteration)
 
@@ -230,8 +230,8 @@ class TaskDock(QWidget):
         self.inputs.follow_jobs(self.jobs)
         self.jobs.ended.connect(self._on_ended)
         self.jobs.discarded.connect(self.history.forget)
-        self.crop_preview.wanted.connect(self.jobs.start)
-        self.recovery.wanted.connect(self.jobs.start)
+        self.crop_preview.run_requested.connect(self.jobs.start)
+        self.recovery.run_requested.connect(self.jobs.start)
         self.crop_preview.applied.connect(self.start)
         for section in (self.repeat, self.crop_preview, self.recovery):
             section.message_emitted.connect(self.run_bar.prepend_message)

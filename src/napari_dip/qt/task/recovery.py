@@ -65,7 +65,7 @@ class InterruptedRunPanel(QWidget):
     """
 
     #: Emitted with a list of `JobRequest`, to be run.
-    wanted = Signal(object)
+    run_requested = Signal(object)
     message_emitted = Signal(str)
 
     def __init__(
@@ -153,15 +153,15 @@ class InterruptedRunPanel(QWidget):
             return
         pixels = {name: inputs[name] if array is None else array for name, array in outcome.items()}
         new = {name: array for name, array in outcome.items() if array is not None}
-        request, trouble = get_value_or_error(
+        request, error_message = get_value_or_error(
             lambda: self._restore_request(run, pixels, new),
             "The unfinished run cannot be brought back",
         )
         if isinstance(request, Refusal):
-            trouble = request.message
-        self.message_emitted.emit(trouble)
+            error_message = request.message
+        self.message_emitted.emit(error_message)
         if request is not None and not isinstance(request, Refusal):
-            self.wanted.emit([request])
+            self.run_requested.emit([request])
 
     def _restore_request(
         self, run: InterruptedRun, pixels: Mapping[str, Any], new: Mapping[str, Any]

@@ -240,7 +240,7 @@ class ProfileSection(CollapsibleSection):
         else:
             point = self._viewer.dims.point
             unit = str(source_layer.units[-1]) if source_layer.units is not None else "pixel"
-            trouble = call_reporting_errors(
+            error_message = call_reporting_errors(
                 lambda: self.plot.show_profiles(
                     measure_line_profile(source_layer, line, point),
                     measure_line_profile(result_layer, line, point),
@@ -248,7 +248,7 @@ class ProfileSection(CollapsibleSection):
                 ),
                 "The profile cannot be shown",
             )
-            self._show_message(trouble or f"'{source_layer.name}' and '{result_layer.name}'")
+            self._show_message(error_message or f"'{source_layer.name}' and '{result_layer.name}'")
             return
         self.plot.setVisible(False)
         self.fit_page_height()
@@ -401,9 +401,9 @@ class ResultView:
     def _add_extra_layer(self, kind: str, pending: PendingResult, names: list[str]) -> str:
         """Add an extra layer and append its name to `names`; return an error message or ""."""
         act = partial(add_extra_layer, self._viewer, kind, pending.target, pending.result)
-        layer, trouble = get_value_or_error(act, f"The {kind} could not be added")
+        layer, error_message = get_value_or_error(act, f"The {kind} could not be added")
         names += [] if layer is None else [f"'{layer.name}'"]
-        return trouble
+        return error_message
 
 
 class ExtraLayerChooser(QWidget):

@@ -321,10 +321,10 @@ class HistorySlider(QWidget):
         layers, selected = self._snapshot_layers, self._selected
         if layers is None or selected is None:
             return
-        name, trouble = get_value_or_error(
+        name, error_message = get_value_or_error(
             lambda: layers.add(self._viewer, selected), "The picture could not be kept"
         )
-        self._show_message(trouble or f"Kept: '{name}'.")
+        self._show_message(error_message or f"Kept: '{name}'.")
 
     def _remove_preview(self) -> None:
         preview, self._preview = self._preview, None
@@ -350,8 +350,10 @@ class HistorySlider(QWidget):
     def _on_move(self, index: int) -> None:
         snapshots = self.snapshot_buffer.snapshots
         self._selected = snapshots[index] if index < len(snapshots) else None
-        trouble = call_reporting_errors(self._show_selected_snapshot, "The picture cannot be shown")
-        self._show_message(trouble)
+        error_message = call_reporting_errors(
+            self._show_selected_snapshot, "The picture cannot be shown"
+        )
+        self._show_message(error_message)
 
     def _show_selected_snapshot(self) -> None:
         selected, target = self._selected, self._target

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.machine import Machine
-    from napari_dip.pipeline.plan.types import CostEstimate, JointNetwork, Member, Plan, WorkUnit
+    from napari_dip.pipeline.plan.types import (
+        CostEstimate,
+        JointNetwork,
+        Plan,
+        TrainingRegion,
+        WorkUnit,
+    )
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.tasks.base import Task
 
@@ -83,7 +89,7 @@ class JointTrainingPlan:
     ----------
     plans : tuple of Plan
         Plans of the training files, each on its own.
-    members : tuple of Member
+    training_regions : tuple of TrainingRegion
         Crop of each file, in the same order; `part` is its index.
     cores : int
         Cores that the fit uses.
@@ -91,7 +97,7 @@ class JointTrainingPlan:
     """
 
     plans: tuple[Plan, ...]
-    members: tuple[Member, ...]
+    training_regions: tuple[TrainingRegion, ...]
     cores: int
     costs: CostEstimate
 
@@ -101,11 +107,15 @@ class JointTrainingPlan:
         return self.costs.fit + self.costs.longest_inference
 
 
-def list_training_units(plan: Plan, members: tuple[Member, ...]) -> tuple[WorkUnit, ...]:
-    """List the joint fits of a series and the fine-tuning probes of its members."""
+def list_training_units(
+    plan: Plan, training_regions: tuple[TrainingRegion, ...]
+) -> tuple[WorkUnit, ...]:
+    """List the joint fits of a series and its fine-tuning probes."""
     fit_config = plan.fit_config
     units = make_units(plan.planned_image, fit_config)
-    joint_units = (make_joint_units(unit, fit_config, members, members) for unit in units)
+    joint_units = (
+        make_joint_units(unit, fit_config, training_regions, training_regions) for unit in units
+    )
     return tuple(chain.from_iterable(joint_units))
 
 

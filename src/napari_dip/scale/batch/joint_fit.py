@@ -27,8 +27,8 @@ from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
-from napari_dip.pipeline.plan.layout import MEMBER_AXIS, Layout, split_into_parts
-from napari_dip.pipeline.plan.types import JOINT, Member
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, split_into_parts
+from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
 from napari_dip.pipeline.store.tensor_file import write_tensors
@@ -55,7 +55,7 @@ class _TrainingCrop:
     """Crop of one file, its place, and the hash of the file."""
 
     image: CalibratedImage
-    member: Member
+    training_region: TrainingRegion
     sha256: str
 
     @property
@@ -107,7 +107,7 @@ def fit_joint_network(
     """
     yield Event(message="Starting the engine")
     load_torch()
-    threads = choose_thread_count(joint_plan.cores, prod(joint_plan.members[0].size))
+    threads = choose_thread_count(joint_plan.cores, prod(joint_plan.training_regions[0].size))
     recorder = ControlRecorder(control)
     store = CheckpointStore(unfinished, resume=resume, restarts=True)
     steps = _fit_networks(joint_plan, threads, network_path, store, recorder)
@@ -128,10 +128,10 @@ def _calibrate_files(
 ) -> Generator[Event, None, list[_TrainingCrop]]:
     """Calibrate the files; return those with the most common requirements, or [] if ended."""
     crops = []
-    for plan, member in zip(joint_plan.plans, joint_plan.members, strict=True):
+    for plan, training_region in zip(joint_plan.plans, joint_plan.training_regions, strict=True):
         if control() in ENDING_CONTROLS:
             return []
-        progress = f"{member.part + 1} of {len(joint_plan.members)}"
+        progress = f"{training_region.part + 1} of {len(joint_plan.training_regions)}"
         yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
         try:
             stamps = stamp_files(plan)
@@ -140,21 +140,25 @@ def _calibrate_files(
             image = yield from read_image(plan, data, RunMonitor(plan, control, None))
         except RefusedError:  # the plan of that file reports the reason
             continue
-        crop = _crop_to_member(image, member)
-        crops.append(_TrainingCrop(image=crop, member=member, sha256=sha256))
+        crop = _crop_to_training_region(image, training_region)
+        crops.append(_TrainingCrop(image=crop, training_region=training_region, sha256=sha256))
     kinds = Counter(crop.network_requirements for crop in crops)
     most_common = kinds.most_common(1)[0][0] if kinds else ()
     similar = [crop for crop in crops if crop.network_requirements == most_common]
     if len(similar) < MIN_SIMILAR_FILES:
-        facts = {"count": len(similar), "total": len(joint_plan.members)}
+        facts = {"count": len(similar), "total": len(joint_plan.training_regions)}
         raise RefusedError("series-unlike", **facts)
     return similar
 
 
-def _crop_to_member(image: CalibratedImage, member: Member) -> CalibratedImage:
+def _crop_to_training_region(
+    image: CalibratedImage, training_region: TrainingRegion
+) -> CalibratedImage:
     """Return the crop of one file; its header stays that of the file."""
     axes, half_resolution = image.source.axes, image.calibration.half_resolution
-    sides = dict(zip("YX", zip(member.origin, member.size, strict=True), strict=True))
+    sides = dict(
+        zip("YX", zip(training_region.origin, training_region.size, strict=True), strict=True)
+    )
     region = [slice(None)] * len(axes)
     for axis, (start, count) in sides.items():
         region[axes.index(axis)] = slice(start, start + count)
@@ -216,9 +220,11 @@ def _fit_networks(
 def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
     """Return the crops of all files as the parts of one image, with the plan of the joint fit."""
     first = crops[0].image.plan
-    members = tuple(crop.member._replace(part=index) for index, crop in enumerate(crops))
+    training_regions = tuple(
+        crop.training_region._replace(part=index) for index, crop in enumerate(crops)
+    )
     stack = np.concatenate([crop.image.stack for crop in crops])
-    layout = Layout(parts=MEMBER_AXIS, channels=first.layout.channels or "C", grid="YX")
+    layout = Layout(parts=REGION_AXIS, channels=first.layout.channels or "C", grid="YX")
     source = replace(
         first.source,
         name=SERIES_NAME,
@@ -228,7 +234,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         scale=None,
         units=None,
     )
-    units = list_training_units(first, members)
+    units = list_training_units(first, training_regions)
     plan = replace(
         first,
         recipe=first.recipe.replace_run_settings(time_limit=None),  # that applies to one file
@@ -236,7 +242,7 @@ def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
         units=units,
         threads=threads,
         costs=estimate_costs(
-            members[0].size,
+            training_regions[0].size,
             units,
             first.device,
             threads,

@@ -18,9 +18,13 @@ from napari_dip.io.reading import read_spec
 from napari_dip.pipeline.api import load_recipe, parse_axes
 from napari_dip.pipeline.machine import choose_thread_count, detect_machine
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
-from napari_dip.pipeline.plan.joint_training import MAX_MEMBER_SIDE, check_channels, choose_members
+from napari_dip.pipeline.plan.joint_training import (
+    MAX_TRAINING_REGION_SIDE,
+    check_channels,
+    choose_training_regions,
+)
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.plan.types import JointNetwork, Member
+from napari_dip.pipeline.plan.types import JointNetwork, TrainingRegion
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT, read_network
 from napari_dip.scale.batch.jobs import BatchPlan, Job, JointTrainingPlan, list_training_units
 from napari_dip.scale.batch.joint_fit import fit_joint_network
@@ -77,28 +81,30 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     if len(eligible) < MIN_JOINT_TRAINING_FILES:
         return make_refusal("series-few", least=MIN_JOINT_TRAINING_FILES, count=len(eligible))
     sides = zip(*(plan_of_file.source.grid for plan_of_file in eligible), strict=True)
-    size = tuple(min(MAX_MEMBER_SIDE, *lengths) // 2 * 2 for lengths in sides)
-    chosen, members = [], []
+    size = tuple(min(MAX_TRAINING_REGION_SIDE, *lengths) // 2 * 2 for lengths in sides)
+    chosen, training_regions = [], []
     # choose files and crop positions; even numbers, for half-resolution fits
     for index, candidate in enumerate(
-        choose_members(len(eligible), (2 * MAX_MEMBER_SIDE,) * 2, 0, size)
+        choose_training_regions(len(eligible), (2 * MAX_TRAINING_REGION_SIDE,) * 2, 0, size)
     ):
         margins = [
             side - crop_side
             for side, crop_side in zip(eligible[candidate.part].source.grid, size, strict=True)
         ]
-        spread = [2 * MAX_MEMBER_SIDE - crop_side for crop_side in size]
+        spread = [2 * MAX_TRAINING_REGION_SIDE - crop_side for crop_side in size]
         positions = zip(margins, candidate.origin, spread, strict=True)
         origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
         chosen.append(eligible[candidate.part])
-        members.append(Member(index, origin, size))
+        training_regions.append(TrainingRegion(index, origin, size))
     first = chosen[0]
-    units = list_training_units(first, tuple(members))
+    units = list_training_units(first, tuple(training_regions))
     threads = choose_thread_count(cores, prod(size))
     costs = estimate_costs(
         size, units, first.device, threads, first.fit_config, uses_bfloat16=first.has_bfloat16
     )
-    return JointTrainingPlan(plans=tuple(chosen), members=tuple(members), cores=cores, costs=costs)
+    return JointTrainingPlan(
+        plans=tuple(chosen), training_regions=tuple(training_regions), cores=cores, costs=costs
+    )
 
 
 def _get_channel_groups(plan: Plan) -> tuple[tuple[int, ...], ...]:

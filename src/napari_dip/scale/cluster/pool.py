@@ -112,13 +112,13 @@ def check_worker_options(
 
 
 def choose_worker_count(
-    wanted: int, peaks: Iterable[int], machine: Machine, gpu_count: int
+    requested: int, peaks: Iterable[int], machine: Machine, gpu_count: int
 ) -> tuple[int, Note | None]:
     """Choose how many workers to run at once on a computer.
 
     Parameters
     ----------
-    wanted : int
+    requested : int
     peaks : iterable of int
         Peak memory of each file in bytes.
     machine : Machine
@@ -129,15 +129,15 @@ def choose_worker_count(
     -------
     count : int
     why : Note or None
-        Why it is less than `wanted`.
+        Why it is less than `requested`.
     """
     largest = max(peaks, default=0) + WORKER_OVERHEAD_BYTES
     max_by_memory = max(1, machine.memory_bytes // largest)
-    is_gpu_limit = 0 < gpu_count < min(wanted, max_by_memory)
-    count = gpu_count if is_gpu_limit else min(wanted, max_by_memory)
-    if count == wanted:
-        return wanted, None
-    facts: dict[str, Any] = {"count": count, "wanted": wanted, "several": count > 1}
+    is_gpu_limit = 0 < gpu_count < min(requested, max_by_memory)
+    count = gpu_count if is_gpu_limit else min(requested, max_by_memory)
+    if count == requested:
+        return requested, None
+    facts: dict[str, Any] = {"count": count, "wanted": requested, "several": count > 1}
     if is_gpu_limit:
         return count, make_note("workers-cards", **facts)
     facts |= {"need": format_bytes(largest), "have": format_bytes(machine.memory_bytes)}
@@ -183,8 +183,8 @@ def find_shared_machine(pool: Sequence[WorkerInfo], address: str) -> Machine:
     own_versions = get_versions()
     for info in pool:
         if info.versions != own_versions:
-            wanted, other = map(format_versions, (own_versions, info.versions))
-            raise RefusedError("cluster-versions", found=other, here=wanted)
+            own, other = map(format_versions, (own_versions, info.versions))
+            raise RefusedError("cluster-versions", found=other, here=own)
         if info.threads > 1:
             raise RefusedError("cluster-threads", count=info.threads, address=address)
     pool = [worker for worker in pool if worker.resources.get(GPU_RESOURCE)] or pool

@@ -34,7 +34,7 @@ from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import detect_machine, get_torch_version, load_torch
 from napari_dip.pipeline.recipe import recipe_from_json
 from napari_dip.pipeline.store.checkpoints import CHECKPOINT_NAME, CheckpointStore
-from napari_dip.pipeline.store.joint_network import take_network
+from napari_dip.pipeline.store.joint_network import pop_network_file
 from napari_dip.pipeline.store.run_folder import RunFolder, is_run_folder
 from napari_dip.pipeline.torch_state import run_in_default_state
 from napari_dip.scale.batch.file import (
@@ -281,7 +281,7 @@ def plan_worker_job(worker_task: WorkerTask) -> Job:
     recipe = recipe_from_json(worker_task.recipe)
     try:
         extra_paths = {name: root / path for name, path in worker_task.extra_paths.items()}
-        network = take_network(extra_paths)
+        network = pop_network_file(extra_paths)
         extra_headers = {name: read_spec(path) for name, path in extra_paths.items()}
         plan = plan_file(
             recipe, source, worker_task.axes, extra_headers, worker_task.machine, network

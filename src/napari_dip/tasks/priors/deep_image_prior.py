@@ -52,40 +52,48 @@ _COMPATIBLE_NOISE_MODELS = ("auto", "gaussian", "poisson-gaussian")
 def build_random_input_prior(
     fit_input: FitInput, rng: torch.Generator, options: PriorOptions
 ) -> Prior:
-    """Build the network and its random input; `options.random_input` says how."""
+    """Build the network and its random input; as `options.random_input` describes."""
     import torch
 
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import RandomInputPrior
 
-    wanted, channels = options.random_input, fit_input.measurement.shape[1]
-    grid, extra_input = wanted.grid or fit_input.grid, wanted.extra_input
+    input_options, channels = options.random_input, fit_input.measurement.shape[1]
+    grid, extra_input = input_options.grid or fit_input.grid, input_options.extra_input
     architectures = list_architectures(fit_input.widths, 0.0)
-    name = wanted.architecture
+    name = input_options.architecture
     if name in architectures and name != DEFAULT_ARCHITECTURE and not name.startswith("depth"):
         # the widths of the fit are already those of the architecture
         architecture = replace(architectures[name], widths=fit_input.widths)
-        return build_from_architecture(architecture, grid, rng, channels, wanted.jitter)
+        return build_from_architecture(architecture, grid, rng, channels, input_options.jitter)
     extra_channels = options.extra_channels + (0 if extra_input is None else extra_input.shape[1])
     net = Hourglass(
         len(grid),
-        wanted.channels + extra_channels,
+        input_options.channels + extra_channels,
         channels,
         fit_input.widths,
-        skip_channels=wanted.skip_channels,
+        skip_channels=input_options.skip_channels,
         is_normalised=True,
         rng=rng,
     )
-    code = torch.empty(1, wanted.channels, *grid).uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
-    jitter: float | Tensor = wanted.jitter
+    random_input = torch.empty(1, input_options.channels, *grid).uniform_(
+        0, RANDOM_INPUT_RANGE, generator=rng
+    )
+    jitter: float | Tensor = input_options.jitter
     if extra_input is not None:
-        code = torch.cat([code, extra_input.detach().cpu()], 1)
-        jitters = [jitter] * wanted.channels + [wanted.extra_input_jitter] * extra_input.shape[1]
+        random_input = torch.cat([random_input, extra_input.detach().cpu()], 1)
+        jitters = [jitter] * input_options.channels + [
+            input_options.extra_input_jitter
+        ] * extra_input.shape[1]
         jitter = torch.tensor(jitters).reshape(1, -1, *(1,) * len(grid))
-    if wanted.baseline is not None:
+    if input_options.baseline is not None:
         net.zero_head()
-    scale, baseline, bounds = wanted.output_scale, wanted.baseline, wanted.bounds
-    return RandomInputPrior(net, code, jitter, scale, baseline, bounds=bounds)
+    scale, baseline, bounds = (
+        input_options.output_scale,
+        input_options.baseline,
+        input_options.bounds,
+    )
+    return RandomInputPrior(net, random_input, jitter, scale, baseline, bounds=bounds)
 
 
 def build_no_skip_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> Prior:
@@ -262,10 +270,10 @@ def _make_network_input(
     if architecture.code == "coordinates":
         axes = [torch.linspace(0, 1, count) for count in grid]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
-    code = torch.empty(1, channels, *grid)
+    random_input = torch.empty(1, channels, *grid)
     if architecture.code == "Gaussian":
-        return code.normal_(0, RANDOM_INPUT_RANGE, generator=rng)
-    return code.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
+        return random_input.normal_(0, RANDOM_INPUT_RANGE, generator=rng)
+    return random_input.uniform_(0, RANDOM_INPUT_RANGE, generator=rng)
 
 
 #: Architectures that Denoise can use, with their names in forms: all that differ in the network or

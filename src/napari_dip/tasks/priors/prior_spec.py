@@ -1,4 +1,4 @@
-"""Define a row of the table of priors, and what a task may ask of a prior that it builds."""
+"""Define a row of the table of priors, and the options of a prior that a task builds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RANDOM_INPUT_JITTER = 1 / 30
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RandomInput:
-    """State what a task asks of a random input.
+    """Hold the options of a random input.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PriorOptions:
-    """State what a task asks of a prior; a prior ignores what does not concern it.
+    """Hold the options of a prior; a prior ignores those that do not concern it.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """List all priors: what each network takes as input, what it costs, and how it is described.
 
-A prior is one row of `PRIOR_SPECS`. Plan, fit, report and methods section ask the row; none of them
-compares the name of a prior. A task decides when a prior applies.
+A prior is one row of `PRIOR_SPECS`. Plan, fit, report and methods section read the row;
+none of them compares the name of a prior. A task decides when a prior applies.
 """
 
 from __future__ import annotations
