@@ -191,7 +191,7 @@ class NetworkSample(NamedTuple):
 
 
 class Prior(ABC):
-    """A network, and the draws of its inputs.
+    """A network, and how its inputs are drawn.
 
     Attributes
     ----------
@@ -199,7 +199,7 @@ class Prior(ABC):
     grid : tuple of int
         Size of the restored image, per axis.
     covers_grid : bool
-        Whether each draw covers the whole grid and all its outputs are valid. Then outputs are
+        Whether each sample covers the whole grid and all its outputs are valid. Then outputs are
         averaged. Otherwise weights are, since one output is a window or a few valid pixels.
     reveals_validation : bool
         Whether the inputs of the final inference contain validation pixels. Then only
@@ -212,7 +212,7 @@ class Prior(ABC):
     reveals_validation: bool = False
 
     def to(self, device: torch.device) -> Self:
-        """Move the network and all tensors of the draws to a device."""
+        """Move the network and the tensors of its inputs to a device."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor | nn.Module | Prior):
                 setattr(self, name, value.to(device))
@@ -446,7 +446,7 @@ class GuidedPrior(Prior):
         self.reveals_validation = prior.reveals_validation
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
-        """Return the prior's draw with the same window of the guide."""
+        """Return the prior's sample with the same window of the guide."""
         return self._append_guide(self._prior.draw_training_input(rng))
 
     def make_prediction_input(self) -> NetworkSample:

@@ -157,7 +157,7 @@ def _dim(name: str, path: Path, axes: str) -> DegradedSample:
 
 
 def _mitochondria() -> npt.NDArray[np.uint16]:
-    """Give the channel of mitochondria, (192, 192)."""
+    """Return the channel of mitochondria, (192, 192)."""
     return np.asarray(_read(TWO_CHANNELS)[0], np.uint16)
 
 

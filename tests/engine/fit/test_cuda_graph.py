@@ -188,4 +188,4 @@ def test_a_fit_whose_looks_change_all_the_time_is_not_recorded_for_ever(
         )
     )
     assert graph_step.DYNAMIC_SHAPES_REASON in str(step.note)
-    assert isinstance(step.draw_context(), nullcontext)
+    assert isinstance(step.sampling_context(), nullcontext)

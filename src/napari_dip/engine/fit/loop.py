@@ -50,7 +50,7 @@ def fit(
     schedule : Schedule
     stop_rule : StopRule
     seed : int
-        Seed of the draws.
+        Seed of the samples.
     resume : Checkpoint or None
         State from which the fit continues exactly.
     warm_start : mapping of str to Tensor or None

@@ -1,8 +1,8 @@
 """Compute one training step, eagerly or as a CUDA graph, and inference in bfloat16 and in tiles.
 
 A step of these narrow networks is several hundred small operations, each of which takes longer to
-launch than to compute. A CUDA graph records and replays them as a whole. Draws are computed outside
-the graph on a stream of their own, so that the CPU can wait for a draw without waiting for the
+launch than to compute. A CUDA graph records and replays them as a whole. Samples are drawn outside
+the graph on a stream of their own, so that the CPU can wait for a sample without waiting for the
 previous step. Not yet run on a GPU.
 """
 
@@ -94,11 +94,11 @@ class TrainingBatch(NamedTuple):
         (B, D, *size); in 2-D with channels last in memory.
     measurements : tuple of Tensor
     targets : tuple of Tensor
-        The measurements less the draw's `target_noise`.
+        The measurements minus the sample's `target_noise`.
     weights : tuple of Tensor
         Loss weight of each pixel, (B, 1, *size).
     bypasses_operator : bool
-        As in the draw.
+        As in `NetworkSample`.
     uses_validation_pixels : bool
         Whether the loss includes validation pixels, as in the refit.
     """
@@ -118,7 +118,7 @@ StepOutput = tuple[Estimate, Tensor]
 def make_training_batch(
     problem: Problem, sample: NetworkSample, *, uses_validation_pixels: bool
 ) -> TrainingBatch:
-    """Return network input, measurements, targets and loss weights of a draw.
+    """Return network input, measurements, targets and loss weights of a sample.
 
     Parameters
     ----------
@@ -182,12 +182,12 @@ class EagerTrainStep:
         self._max_gradient_norm = max_gradient_norm
         self._uses_bfloat16 = uses_bfloat16
 
-    def draw_context(self) -> AbstractContextManager[object]:
+    def sampling_context(self) -> AbstractContextManager[object]:
         """Return an empty context."""
         return nullcontext()
 
-    def wait_for_draw(self, batch: TrainingBatch, sample: NetworkSample) -> None:
-        """Do nothing: draws are computed in order with everything else."""
+    def wait_for_sample(self, batch: TrainingBatch, sample: NetworkSample) -> None:
+        """Do nothing: samples are computed in order with everything else."""
 
     def set_rates(self, rates: tuple[float, ...]) -> None:
         """Set the learning rates, in place where they are tensors that a CUDA graph reads."""
@@ -337,18 +337,22 @@ class CudaGraphTrainStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static_batch: TrainingBatch | None = None  # the tensors that the graph reads
         self._static_output: StepOutput | None = None  # and those that it writes
-        self._draw_stream: torch.cuda.Stream | None = None
+        self._sampling_stream: torch.cuda.Stream | None = None
 
-    def draw_context(self) -> AbstractContextManager[object]:
-        """Return the context of the draws' own stream, once there is a graph."""
-        return nullcontext() if self._draw_stream is None else torch.cuda.stream(self._draw_stream)
+    def sampling_context(self) -> AbstractContextManager[object]:
+        """Return the context of the stream for samples, once there is a graph."""
+        return (
+            nullcontext()
+            if self._sampling_stream is None
+            else torch.cuda.stream(self._sampling_stream)
+        )
 
-    def wait_for_draw(self, batch: TrainingBatch, sample: NetworkSample) -> None:
+    def wait_for_sample(self, batch: TrainingBatch, sample: NetworkSample) -> None:
         """Wait for the tensors of that stream, and keep their memory until they are used."""
-        if self._draw_stream is None:
+        if self._sampling_stream is None:
             return
         now = torch.cuda.current_stream()
-        now.wait_stream(self._draw_stream)
+        now.wait_stream(self._sampling_stream)
         for tensor in (*list_batch_tensors(batch), sample.output_mask):
             if tensor is not None:
                 tensor.record_stream(now)
@@ -369,7 +373,9 @@ class CudaGraphTrainStep:
             except RuntimeError as error:  # includes a lack of memory: eager steps need less
                 why = str(error).strip().splitlines()[0].rstrip(".") if str(error) else "no reason"
                 self.note = make_note("steps-eager", why=why)
-                self._graph = self._draw_stream = self._static_batch = self._static_output = None
+                self._graph = self._sampling_stream = self._static_batch = self._static_output = (
+                    None
+                )
         return self.eager.run(batch)
 
     def _replay(self, batch: TrainingBatch) -> StepOutput:
@@ -404,7 +410,7 @@ class CudaGraphTrainStep:
             self.eager.optimizer.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
                 self._static_output = self.eager.run(static_batch)
-        self._graph, self._static_batch, self._draw_stream = graph, static_batch, stream
+        self._graph, self._static_batch, self._sampling_stream = graph, static_batch, stream
 
 
 @contextmanager

@@ -152,7 +152,7 @@ Average = OutputAverage | WeightAverage
 
 
 def make_average(prior: Prior, shape: tuple[int, ...], decay: float, template: Tensor) -> Average:
-    """Return an average of outputs if each draw covers the grid, else one of weights."""
+    """Return an average of outputs if each sample covers the grid, else one of weights."""
     if not prior.covers_grid:
         from copy import deepcopy
 
@@ -165,7 +165,7 @@ StateDict = dict[str, Tensor]
 
 
 class Trainer:
-    """Trainer that draws, runs a training step and averages at each iteration.
+    """Draw a sample, run a training step and update the average, at each iteration.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class Trainer:
     prior : Prior
     schedule : Schedule
     seed : int
-        Seed of the draws.
+        Seed of the samples.
 
     Attributes
     ----------
@@ -223,19 +223,19 @@ class Trainer:
     def advance(self) -> None:
         """Draw network input and masks, run a training step, and update the average.
 
-        The device is waited for only if a draw reads a value back.
+        The device is waited for only if sampling reads a value back.
         """
         self.iteration += 1
         rates = self.schedule.get_rates(self.iteration)
         self.train_step.set_rates(tuple(rate * self.rate_factor for rate in rates))
-        with self.train_step.draw_context():
+        with self.train_step.sampling_context():
             sample = self.prior.draw_training_input(self._rng)
             batch = make_training_batch(
                 self.problem,
                 sample,
                 uses_validation_pixels=self.uses_validation_pixels,
             )
-        self.train_step.wait_for_draw(batch, sample)
+        self.train_step.wait_for_sample(batch, sample)
         estimate, likelihood = self.train_step.run(batch)
         with torch.no_grad():
             self._average.update(sample, estimate)
@@ -262,7 +262,7 @@ class Trainer:
         if outputs is not None:
             return outputs
         return self.prior.estimate(
-            _apply_network_in_turn(
+            _apply_network_per_image(
                 self._average.get_network(), self.prior.make_prediction_input().network_input
             )
         )
@@ -284,7 +284,7 @@ class Trainer:
 
     @torch.no_grad()
     def run_final_inference(self) -> Iterator[Estimate | float]:
-        """Yield completed shares, and at last the estimate: averaged outputs, or sums of draws."""
+        """Yield completed fractions, then the estimate: averaged outputs, or merged samples."""
         outputs = self._average.get_outputs()
         if outputs is not None:
             yield outputs
@@ -294,7 +294,7 @@ class Trainer:
         log_variance: Tensor | None = None
         covered_fraction, pixel_count = 0.0, mean[0, 0].numel()
         for sample in self.prior.make_inference_inputs():
-            estimate = self.prior.estimate(_apply_network_in_turn(net, sample.network_input))
+            estimate = self.prior.estimate(_apply_network_per_image(net, sample.network_input))
             valid = (
                 torch.ones_like(mean[:, :1]) if sample.output_mask is None else sample.output_mask
             )
@@ -376,11 +376,11 @@ class Trainer:
         }
 
 
-def _apply_network_in_turn(net: nn.Module, network_input: Tensor) -> Tensor:
+def _apply_network_per_image(net: nn.Module, network_input: Tensor) -> Tensor:
     """Apply a network to one image of a batch at a time, to limit memory."""
     return torch.cat([apply_network(net, part) for part in network_input.split(1)])
 
 
 def _place_on_grid(sample: NetworkSample, part: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Place a draw's window on the whole grid, with 0 elsewhere."""
+    """Place the window of a sample on the whole grid, with 0 elsewhere."""
     return part if sample.window is None else sample.window.place_on(part, grid)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
-#: Decay per iteration of the running average of weights, for priors whose draws do not cover the
+#: Decay per iteration of the running average of weights, for priors whose samples do not cover the
 #: grid; for the others, outputs are averaged.
 WEIGHT_AVERAGE_DECAY = 0.95
 #: Share of the measured noise variance that a blind-spot fit takes as certain. At 1, a noise

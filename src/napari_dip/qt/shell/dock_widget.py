@@ -261,7 +261,7 @@ def make_combo(
 
 
 def style_combo(combo: QComboBox, name: str, tip: str, *, length: int | None) -> QComboBox:
-    """Give a list the looks of `make_combo`, and return it."""
+    """Style a list as `make_combo` does, and return it."""
     combo.setAccessibleName(name)
     combo.setToolTip(f"<qt>{tip}</qt>" if tip else "")
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)

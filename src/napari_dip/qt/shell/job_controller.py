@@ -192,7 +192,7 @@ class JobQueue(QObject):
             self._advance()
 
     def _advance(self) -> None:
-        """Let the first job begin, and notify the others of the jobs ahead of them."""
+        """Begin the first job, and notify the others of the jobs ahead of them."""
         for number, ticket in enumerate(tuple(self._tickets)):
             labels_ahead = tuple(earlier_ticket.label for earlier_ticket in self._tickets[:number])
             if ticket.has_begun or (number and ticket.jobs_ahead == labels_ahead):
@@ -296,7 +296,7 @@ class JobController(QObject):
         return self.request is not None
 
     def set_planned(self, is_planned: bool) -> None:
-        """Say whether there is a plan that can start; ignored during a job."""
+        """Set whether there is a plan that can start; ignored during a job."""
         if not self.is_busy:
             self._set_state(JobState.PLANNED if is_planned else JobState.IDLE)
 
@@ -337,7 +337,7 @@ class JobController(QObject):
                 self.discarded.emit()
 
     def _on_turn(self, ticket: QueueTicket) -> None:
-        """Begin the job, or say which jobs it waits for."""
+        """Begin the job, or emit a message on the jobs that it waits for."""
         request, self._ticket = self.request, ticket
         if request is None:  # discarded in the meantime
             ticket.leave()
@@ -379,7 +379,7 @@ class JobController(QObject):
             self._end_timer.start()
 
     def _finish(self, message: str = "", state: JobState = JobState.FINISHED) -> None:
-        """End the job, say its message, and begin the next one unless there is a `message`."""
+        """End the job, emit its message, and begin the next one unless there is a `message`."""
         self._set_state(state)
         self._call = self._ticket = None
         messages = [message or self._message, self._view.release_job()]

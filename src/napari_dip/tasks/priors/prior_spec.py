@@ -125,7 +125,7 @@ class PriorInput:
     Attributes
     ----------
     is_image : bool
-        Whether it is the image itself, damaged afresh in each iteration.
+        Whether it is the image itself, corrupted anew in each iteration.
     is_masked : bool
         Whether pixels of it are masked, and the network predicts the variance of each pixel.
     is_random : bool
