@@ -255,3 +255,15 @@ def test_read_noise_is_not_claimed_where_black_was_cut_off() -> None:
     light = np.where(discs() > 0.4, discs(), 0)
     shot = 4 * rng().poisson(80 * light) + rng().normal(0, 6, light.shape)
     assert estimate_noise(torch.from_numpy(np.clip(np.rint(shot), 0, 255))[None], 1).offset is None
+
+
+@pytest.mark.parametrize("gain", [20, 80, 200])
+def test_noise_in_the_light_is_measured_beside_a_dark_that_has_thousands_of_times_less(
+    gain: float,
+) -> None:
+    """The dark blocks' own noise once made the line miss the light: its noise counted as 5."""
+    light = 300 * np.where(discs() > 0.5, discs(), 0)
+    shot = 200 + rng().normal(0, 5, light.shape) + gain * rng().poisson(light)
+    found = estimate_noise(torch.from_numpy(np.rint(shot))[None], 1)
+    assert found.gain == pytest.approx(gain, rel=0.05)
+    assert found.gain * 200 + found.intercept < 60

@@ -412,14 +412,24 @@ def _is_even(means: Tensor, power: Tensor, usual: float) -> bool:
     """Return whether the energy of each brightness class is near that of all blocks."""
     for indices in _group_by_brightness(means):
         level = measure_finest_level(power[indices])
-        is_textured = (
-            _compute_energy_quantile(power[indices][:, _COARSE_BANDS], 0.2, _NORMAL_QUANTILE_20)
-            > MIN_TEXTURE_RATIO * level
+        upper_bound = (
+            MAX_TEXTURED_CLASS_ENERGY if is_textured(power[indices]) else CLASS_ENERGY_RANGE[1]
         )
-        upper_bound = MAX_TEXTURED_CLASS_ENERGY if is_textured else CLASS_ENERGY_RANGE[1]
         if not CLASS_ENERGY_RANGE[0] * usual < level < upper_bound * usual:
             return False
     return True
+
+
+def is_textured(power: Tensor) -> bool:
+    """Return whether most blocks have far more energy in coarse frequencies than in the finest.
+
+    Parameters
+    ----------
+    power : Tensor
+        (K, DCT_SIDE, DCT_SIDE), in units of the power of noise.
+    """
+    coarse = _compute_energy_quantile(power[:, _COARSE_BANDS], 0.2, _NORMAL_QUANTILE_20)
+    return coarse > MIN_TEXTURE_RATIO * measure_finest_level(power)
 
 
 def _find_outlier_blocks(power: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from napari_dip.engine.noise.consistency_checks import (
     find_caution,
     find_contradiction,
+    is_textured,
     measure_finest_level,
 )
 from napari_dip.engine.noise.correlation import (
@@ -44,6 +46,7 @@ from napari_dip.engine.noise.variance_model import (
     fit_variance_model,
     make_dct_matrix,
     make_frequency_grids,
+    pin_dark_blocks,
     select_finest_bands,
 )
 
@@ -100,6 +103,9 @@ MIN_FLAT_FRACTION_FOR_ESTIMATE = 0.02
 MIN_FINE_POWER_FRACTION = 0.5
 #: Otherwise it is fitted in this many frequency bands: the finest ones of at least that power.
 FALLBACK_BANDS, MIN_BAND_POWER_FRACTION = 25, 0.3
+#: Fewest photons that the range of an image holds by a gain that is believed beside a dark plateau:
+#: 6 or more with three photons per pixel after an EMCCD; 1.1 where texture was taken for noise.
+MIN_BRIGHT_PHOTONS = 3.0
 #: Reasons for which noise is taken for white, with the variance of the finest frequencies.
 TEXTURE_REASONS = (UnreliableReason.AMBIGUOUS_CORRELATION, UnreliableReason.TEXTURE)
 #: Autocorrelation of white noise.
@@ -232,28 +238,30 @@ def estimate_noise(
             max((FALLBACK_NOISE_FRACTION * value_range) ** 2, rounding_variance),
             clipped_reason or UnreliableReason.TOO_FEW_BLOCKS,
         )
-    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
-    correlation = _measure_block_correlation(
-        planes, measured_mask, limits, white_model, min_variance
-    )
-    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
-    if not _is_correlated(correlation):
-        power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
-        model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    darkest = float(energies.means.quantile(0.02))
-    darkest_variance = model.gain * darkest + model.intercept
     has_few_values = len(planes.unique()) < MIN_GREY_VALUES
     reason = UnreliableReason.COARSE_GREY_VALUES if has_few_values else clipped_reason
-    reason = reason or _find_unreliable_reason(
-        model, correlation, float(energies.means.median()), step
-    )
-    if not reason:
-        floor = max(0.5 * darkest_variance, min_variance)
-        reason = _find_contradiction(energies, model, correlation, floor)
-    if reason in TEXTURE_REASONS:
-        # what is correlated is texture; white noise is no stronger than the finest frequencies
-        model, correlation = white_model, _NO_CORRELATION
-        darkest_variance = model.gain * darkest + model.intercept
+
+    def measure(blocks: BlockEnergies) -> _MeasuredModel:
+        return _measure_model(
+            planes,
+            measured_mask,
+            limits,
+            blocks,
+            min_variance=min_variance,
+            step=step,
+            reason=reason,
+        )
+
+    measured, is_pinned = measure(energies), False
+    if measured.reason is UnreliableReason.OFF_VARIANCE_MODEL:
+        pinned = pin_dark_blocks(energies, min_variance)
+        second = measured if pinned is None else measure(pinned)
+        # a gain is the grey values of one photon, and bright pixels hold several
+        is_physical = MIN_BRIGHT_PHOTONS * second.model.gain <= value_range
+        arguments = second, measured, min_variance
+        if pinned is not None and is_physical and _explains_bright_blocks(pinned, *arguments):
+            energies, measured, is_pinned = pinned, second, True
+    model, correlation, darkest_variance, reason = measured
     floor = max(0.5 * darkest_variance, min_variance)
     dark_level, caution = None, None
     if not reason:
@@ -268,8 +276,10 @@ def estimate_noise(
             step=step,
             is_correlated=_is_correlated(correlation),
         )
-        is_dark_clipped = isfinite(image_limits[0])
-        if not is_dark_clipped and caution is not NoiseCaution.OFF_VARIANCE_MODEL:
+        is_off = caution is NoiseCaution.OFF_VARIANCE_MODEL
+        if is_off and is_pinned:
+            reason, caution = UnreliableReason.OFF_VARIANCE_MODEL, None
+        if not is_off and not isfinite(image_limits[0]):
             dark_level = find_dark_plateau(
                 energies.means, model.gain, model.intercept, min_variance
             )
@@ -288,6 +298,57 @@ def estimate_noise(
         read_noise_error=0.0 if dark_level is None else dark_level.read_noise_error,
         caution=caution,
     )
+
+
+class _MeasuredModel(NamedTuple):
+    """Variance model and correlation, variance at the darkest blocks, and what contradicts them."""
+
+    model: VarianceModel
+    correlation: NoiseCorrelation
+    darkest: float
+    reason: UnreliableReason | None
+
+
+def _measure_model(
+    planes: Tensor,
+    measured_mask: Tensor | None,
+    limits: tuple[float, float],
+    energies: BlockEnergies,
+    *,
+    min_variance: float,
+    step: float,
+    reason: UnreliableReason | None,
+) -> _MeasuredModel:
+    """Measure variance model and correlation, and check them unless there is a reason already."""
+    white_model = fit_variance_model(energies, select_finest_bands(), 1.0, min_variance)
+    correlation = _measure_block_correlation(
+        planes, measured_mask, limits, white_model, min_variance
+    )
+    model = _extend_to_all_bands(white_model, energies, correlation, min_variance)
+    if not _is_correlated(correlation):
+        power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
+        model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
+    darkest = float(energies.means.quantile(0.02))
+    reason = reason or _find_unreliable_reason(
+        model, correlation, float(energies.means.median()), step
+    )
+    if not reason:
+        floor = max(0.5 * (model.gain * darkest + model.intercept), min_variance)
+        reason = _find_contradiction(energies, model, correlation, floor)
+    if reason in TEXTURE_REASONS:
+        # what is correlated is texture; white noise is no stronger than the finest frequencies
+        model, correlation = white_model, _NO_CORRELATION
+    return _MeasuredModel(model, correlation, model.gain * darkest + model.intercept, reason)
+
+
+def _explains_bright_blocks(
+    pinned: BlockEnergies, second: _MeasuredModel, first: _MeasuredModel, min_variance: float
+) -> bool:
+    """Return whether a second model explains more blocks, and not by taking texture for noise."""
+    bright = pinned.means > pinned.means.min()
+    variance = second.model.variance(pinned.means[bright], min_variance)
+    has_more = second.model.flat_fraction > first.model.flat_fraction
+    return has_more and not is_textured(pinned.power[bright] / variance[:, None, None])
 
 
 def _measure_robust_range(planes: Tensor) -> float:

@@ -40,6 +40,9 @@ DARK_SPREAD_RANGE = (0.7, 1.4)
 #: Least ratio of the number of blocks at the plateau to that in an interval of the same width above
 #: it. Noise alone has 35, a uniform ramp has 1.
 MIN_PLATEAU_RATIO = 2.0
+#: Share of the blocks, the darkest, whose noise is that of the dark plateau, and distance from it
+#: in standard errors up to which a block belongs to it.
+_DARK_FRACTION, _PINNED_ERRORS = 0.03, 4.0
 #: Share of the pixels that is left out at each end for the spread of a single dark frame.
 _TAIL_FRACTION = 0.1587
 #: Iterations for the centre of the plateau.
@@ -403,6 +406,29 @@ def find_dark_plateau(
         width / count**0.5,
         (read_variance / (2 * count * DCT_SIDE**2)) ** 0.5,
     )
+
+
+def pin_dark_blocks(blocks: BlockEnergies, min_variance: float) -> BlockEnergies | None:
+    """Return the blocks with those of a dark plateau at its brightness; None without a plateau.
+
+    Means of dark blocks differ by noise alone. Where the variance is thousands of times as strong
+    in bright parts, the line that fits those turns this noise into variances between nothing and
+    many times that of the dark, so that no line fits both.
+
+    Parameters
+    ----------
+    blocks : BlockEnergies
+    min_variance : float
+        Lower bound of the variance.
+    """
+    darkest = blocks.means.argsort(stable=True)[: max(1, round(_DARK_FRACTION * len(blocks.means)))]
+    energy = float(blocks.power[darkest][:, select_finest_bands()].mean(1).median())
+    level = find_dark_plateau(blocks.means, 0.0, energy, min_variance)
+    if level is None:
+        return None
+    limit = level.offset + _PINNED_ERRORS * level.read_noise / DCT_SIDE
+    means = torch.where(blocks.means < limit, level.offset, blocks.means)
+    return blocks._replace(means=means)
 
 
 def estimate_number_of_looks(variance: float) -> float:
