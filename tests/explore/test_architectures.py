@@ -31,7 +31,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     build_from_architecture,
     list_architectures,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import RANDOM_INPUT
 
 ONLY = ("half-width", "decoder", "sgd", "deep-decoder")
@@ -68,7 +68,7 @@ def test_the_design_of_the_preset_is_the_network_that_a_denoising_is_fed_with():
     scene, rate = make_plain_fit_input((16, 16)), 0.01
     design = list_architectures(scene.widths, rate)["preset"]
     ours = build_from_architecture(design, scene.grid, torch.Generator().manual_seed(3))
-    without_jitter = PriorOptions(random_input=RandomInput(jitter=0.0))
+    without_jitter = PriorOptions(random_input=RandomInputOptions(jitter=0.0))
     theirs = RANDOM_INPUT.build(scene, torch.Generator().manual_seed(3), without_jitter)
     assert isinstance(theirs, RandomInputPrior) and isinstance(ours, RandomInputPrior)
     assert torch.equal(ours.random_input, theirs.random_input) and ours.jitter == theirs.jitter

@@ -81,9 +81,9 @@ class Child:
                     most = held() + memory
                     resource.setrlimit(resource.RLIMIT_AS, (most, most))
                 before()
-                from napari_dip.cli.app import _hush_libraries, main
+                from napari_dip.cli.app import _silence_libraries, main
 
-                _hush_libraries()
+                _silence_libraries()
                 code = main(list(argv))
                 sys.stdout.flush()
                 sys.stderr.flush()

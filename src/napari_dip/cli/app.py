@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         use_streams()
-        _hush_libraries()
+        _silence_libraries()
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         if _PARSER_OPTIONS.isdisjoint(tokens):
@@ -333,7 +333,7 @@ def _report_unexpected_error(error: Exception) -> int:
     return EXIT_FAILURE
 
 
-def _hush_libraries() -> None:
+def _silence_libraries() -> None:
     """Silence the warnings of libraries; `python -W` brings them back."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

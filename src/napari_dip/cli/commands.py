@@ -250,12 +250,12 @@ def run_noise_command(
     json_text = format_json(noise.to_dict())
     if report is not None:
         write_text(report_path, json_text, overwrite=overwrite)
-    for line in [json_text.rstrip("\n")] if as_json else _noise_lines(noise):
+    for line in [json_text.rstrip("\n")] if as_json else _format_noise_lines(noise):
         print_result(line, saved=report is not None)
     return 0
 
 
-def _noise_lines(report: NoiseReport) -> list[str]:
+def _format_noise_lines(report: NoiseReport) -> list[str]:
     has_channels = len(report.channels) > 1
     lines = []
     for number, channel in enumerate(report.channels, 1):
@@ -285,12 +285,12 @@ def run_doctor_command(*, as_json: bool = False) -> int:
     if as_json:
         print_result(json.dumps(report.to_dict(), indent=2))
     else:
-        for line in _computer_lines(report):
+        for line in _format_computer_lines(report):
             print_result(line)
     return 0 if report.is_usable else 1
 
 
-def _computer_lines(report: InstallationReport) -> list[str]:
+def _format_computer_lines(report: InstallationReport) -> list[str]:
     torch = f"{report.torch} ({report.build or 'no CUDA'})" if report.torch else "not working"
     gpus = f" ({', '.join(report.gpus)})" if report.gpus else ""
     lines = [

@@ -165,7 +165,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     store.remove()
     remove_stale_temporary_files(Path(request.outputs["output"]).parent)
     if request.resume:
-        _forget_partial(request, result)
+        _remove_partial_image(request, result)
     return EXIT_SUCCESS
 
 
@@ -321,7 +321,7 @@ def _iter_writers(
     yield "recipe", text(result.recipe.to_json())
 
 
-def _forget_partial(request: Request, result: Restoration) -> None:
+def _remove_partial_image(request: Request, result: Restoration) -> None:
     """Remove the partial image that the interrupted run left, now that the run is finished."""
     partial_path = insert_name_suffix(Path(request.outputs["output"]), "partial")
     with suppress(Exception):  # a file that cannot be read is not ours

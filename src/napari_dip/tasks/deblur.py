@@ -30,7 +30,7 @@ from napari_dip.tasks.initial_estimate import (
     make_proximity_penalty,
     make_validated_mixture,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT
 from napari_dip.tasks.psf_settings import (
     OIL,
@@ -211,7 +211,7 @@ class Deblur(Task):
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior, and the problem: the blurred prediction explains the image."""
         operator, dark = self._make_operator(fit_input), self._compute_dark_level(fit_input)
-        random_input, guess = RandomInput(grid=operator.compute_grid(fit_input.grid)), None
+        random_input, guess = RandomInputOptions(grid=operator.compute_grid(fit_input.grid)), None
         if self.initial_estimate != "none":
             guess = compute_initial_estimate(fit_input, operator, dark)
             random_input = guess.add_to_input(random_input)

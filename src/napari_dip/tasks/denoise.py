@@ -32,7 +32,7 @@ from napari_dip.tasks.priors.deep_image_prior import (
     ArchitectureName,
     check_architecture,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import (
     BLIND_SPOT,
     MASKED_INPUT,
@@ -249,7 +249,7 @@ class Denoise(Task):
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             predicts_measured=True,
-            random_input=RandomInput(architecture=self.architecture),
+            random_input=RandomInputOptions(architecture=self.architecture),
         )
         return TaskSetup(
             prior=prior_spec.build(model.limit_network_input(fit_input), rng, options),

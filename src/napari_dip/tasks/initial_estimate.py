@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.problem import Estimate, Operator, Penalty
     from napari_dip.tasks.base import FitInput
-    from napari_dip.tasks.priors.prior_spec import RandomInput
+    from napari_dip.tasks.priors.prior_spec import RandomInputOptions
 
 #: Successive weights of the smoothness penalty, from smooth to sharp: noise, once in the estimate,
 #: is slow to disappear (crop of pollen, 12 x 48 x 48: 26.5 dB; 26.3 dB with a new start for each
@@ -254,7 +254,7 @@ class InitialEstimate(NamedTuple):
     smooth: SmoothDeconvolution | None = None
     brightness_scale: float = 1.0
 
-    def add_to_input(self, random_input: RandomInput) -> RandomInput:
+    def add_to_input(self, random_input: RandomInputOptions) -> RandomInputOptions:
         """Return a random input with the initial estimates as further channels.
 
         The fit of a volume also starts from one of them. Noise in the start remains, since the data

@@ -35,7 +35,7 @@ from napari_dip.tasks.priors.masked_input import (
     parse_mask,
     refuse_marks,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import (
     MASKED_INPUT,
     MASKED_INPUT_SHAPES,
@@ -229,7 +229,9 @@ class Inpaint(Task):
             fit_input = replace(fit_input, masks=masks)
         options = PriorOptions(
             predicts_measured=self.unmasked == "denoise",
-            random_input=RandomInput(skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER),
+            random_input=RandomInputOptions(
+                skip_channels=INPAINT_SKIP_CHANNELS, jitter=INPAINT_JITTER
+            ),
         )
         setup = PRIOR_SPECS[fit_input.prior_key].setup(fit_input, rng, options)
         problem = validate_by_squared_error(fit_input, setup.problem)

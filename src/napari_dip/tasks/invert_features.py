@@ -28,7 +28,7 @@ from napari_dip.tasks.network_import.loading import (
     list_network_layers,
     load_network,
 )
-from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInput
+from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
 from napari_dip.tasks.priors.registry import PIXELS, PRIOR_SPECS, RANDOM_INPUT, TOTAL_VARIATION
 from napari_dip.tasks.shared_settings import check_content
 
@@ -260,7 +260,7 @@ class InvertFeatures(Task):
 
         prior_spec, operator = PRIOR_SPECS[fit_input.prior_key], self._make_operator(fit_input)
         low, value_range = _get_network_range(fit_input)
-        options = PriorOptions(random_input=RandomInput(bounds=(low, low + value_range)))
+        options = PriorOptions(random_input=RandomInputOptions(bounds=(low, low + value_range)))
         prior = prior_spec.build(fit_input, rng, options)
         # in units of the network's range, so that a weight means the same for every image
         penalty = total_variation(float(operator.get_buffer("input_scale").mean()))

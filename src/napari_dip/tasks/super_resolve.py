@@ -26,7 +26,7 @@ from napari_dip.tasks.priors.prior_spec import (
     RANDOM_INPUT_CHANNELS,
     RANDOM_INPUT_CHANNELS_IN_VOLUMES,
     PriorOptions,
-    RandomInput,
+    RandomInputOptions,
     Resampling,
 )
 from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT, ZSSR
@@ -272,7 +272,7 @@ class SuperResolve(Task):
             )
             return prior_spec.setup(fit_input, rng, PriorOptions(resampling=resampling))
         grid = coarser.compute_grid(fit_input.grid)
-        random_input = RandomInput(
+        random_input = RandomInputOptions(
             grid=grid,
             jitter=SMALL_FACTOR_JITTER if max(factors) <= MAX_SMALL_FACTOR else LARGE_FACTOR_JITTER,
             channels=RANDOM_INPUT_CHANNELS_IN_VOLUMES if len(grid) > 2 else RANDOM_INPUT_CHANNELS,
@@ -373,8 +373,11 @@ class SuperResolve(Task):
 
 
 def _add_estimates(
-    random_input: RandomInput, interpolated: Tensor, backprojected: Tensor, start: Tensor | None
-) -> RandomInput:
+    random_input: RandomInputOptions,
+    interpolated: Tensor,
+    backprojected: Tensor,
+    start: Tensor | None,
+) -> RandomInputOptions:
     """Append the interpolated image, and the back-projected one unless the fit starts from it."""
     from torch import cat
 

@@ -193,9 +193,9 @@ def command(*argv: object, before: Callable[[], object] = lambda: None) -> Said:
                 for number, name in ((1, "out"), (2, "err")):
                     os.dup2(os.open(f"{place}/{name}", os.O_WRONLY | os.O_CREAT, 0o666), number)
                 before()
-                from napari_dip.cli.app import _hush_libraries, main
+                from napari_dip.cli.app import _silence_libraries, main
 
-                _hush_libraries()
+                _silence_libraries()
                 code = main([str(word) for word in argv])
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -208,7 +208,7 @@ def _compute_radial_profile(optics: _Optics, planes: Tensor, max_radius: float) 
     turns = (
         optics.na * float(radii[-1]) + float(planes.abs().max()) * (optics.index - cosine)
     ) / optics.wavelength
-    pupil, weights = _gauss_legendre(_MIN_NODES + ceil(_NODES_PER_TURN * turns))
+    pupil, weights = _compute_gauss_legendre_nodes(_MIN_NODES + ceil(_NODES_PER_TURN * turns))
     rings = torch.special.bessel_j0(wavenumber * optics.na * radii[:, None] * pupil)
     path = (optics.index**2 - (optics.na * pupil) ** 2).sqrt()
     phase = wavenumber * planes[:, None] * path
@@ -263,7 +263,7 @@ def _compute_sample_offsets(size: int, pixel: float, airy: float) -> Tensor:
     return (torch.arange(size, dtype=torch.float64)[:, None] - size // 2 + within) * pixel
 
 
-def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+def _compute_gauss_legendre_nodes(count: int) -> tuple[Tensor, Tensor]:
     """Return nodes and weights on 0 to 1, by Golub and Welsch (doi:10.2307/2004418)."""
     order = torch.arange(1, count, dtype=torch.float64)
     neighbours = order / (4 * order**2 - 1).sqrt()

@@ -244,10 +244,10 @@ def make_gaussian_upsampling(width: float) -> Upsampling:
     if not (width > 0 and isfinite(width)):
         raise ValueError(f"`width` must be above 0 coarse pixels, but is {width!r}.")
 
-    def widened(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
+    def widen(dims: int, channels: int, rng: torch.Generator) -> nn.Module:
         return GaussianUpsampling(channels, width)
 
-    return widened
+    return widen
 
 
 def bound_spectral_norms(net: nn.Module, bound: float) -> None:

@@ -71,7 +71,7 @@ _MALFORMED_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError
 _MAX_LAYER_SUGGESTIONS = 5
 
 
-class Aliases:
+class AliasTracker:
     """Track values that operators change in place, so that all steps become functional.
 
     `relu_(x)` becomes a new value, which later steps find under the old name. Other names of the
@@ -138,7 +138,7 @@ class Aliases:
         return ".".join([functional, *parts[2:]])
 
 
-def parse_argument(kind: str, value: Any, aliases: Aliases) -> Any:
+def parse_argument(kind: str, value: Any, aliases: AliasTracker) -> Any:
     """Convert one argument to plain JSON types.
 
     Parameters
@@ -146,7 +146,7 @@ def parse_argument(kind: str, value: Any, aliases: Aliases) -> Any:
     kind : str
         Kind of the argument in the file, such as "as_ints".
     value : object
-    aliases : Aliases
+    aliases : AliasTracker
 
     Raises
     ------
@@ -166,7 +166,7 @@ def parse_argument(kind: str, value: Any, aliases: Aliases) -> Any:
     raise ValueError(kind)
 
 
-def _parse_value(value: Mapping[str, Any], aliases: Aliases) -> Any:
+def _parse_value(value: Mapping[str, Any], aliases: AliasTracker) -> Any:
     """Convert a value that is a name, nothing, or a plain number."""
     ((kind, content),) = value.items()
     if kind == "as_name":
@@ -176,7 +176,7 @@ def _parse_value(value: Mapping[str, Any], aliases: Aliases) -> Any:
     return None if kind == "as_none" else content
 
 
-def _resolve_name(name: Any, aliases: Aliases) -> Any:
+def _resolve_name(name: Any, aliases: AliasTracker) -> Any:
     """Return the constant of a name, or a reference to its current value."""
     return aliases.constants[name] if name in aliases.constants else aliases.resolve_name(str(name))
 
@@ -301,7 +301,7 @@ def _parse_program(
     for name, (group, key) in locations.items():
         config = lists[group]["config"]
         weights[name] = _parse_weight(archive, group, config[key]) if key in config else None
-    aliases, steps = Aliases(constants), []
+    aliases, steps = AliasTracker(constants), []
     for number, node in enumerate(graph["nodes"]):
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
@@ -372,7 +372,7 @@ def _parse_open_sizes(entry: list[dict[str, Any]]) -> tuple[int | None, ...]:
 
 
 def _parse_node(
-    archive: ProgramArchive, number: int, node: dict[str, Any], aliases: Aliases
+    archive: ProgramArchive, number: int, node: dict[str, Any], aliases: AliasTracker
 ) -> GraphNode:
     operator = str(node["target"]).removeprefix("torch.ops.")
     arguments = {}

@@ -305,7 +305,7 @@ class SettingsForm:
             facts["hint"] = "Leave it empty to use the default."
         return replace(original, facts=facts)
 
-    def say_measured(self, figures: Mapping[str, str]) -> None:
+    def show_measured_values(self, figures: Mapping[str, str]) -> None:
         """Show measured values as placeholders of the empty fields, else the usual placeholder."""
         for name in MEASURED_FIELDS:
             if name in self.widgets:

@@ -157,7 +157,7 @@ class NoiseSection(CollapsibleSection):
         }
         placeholders = {key: f"{value}, measured" for key, value in figures.items()}
         placeholders["read_noise"] += " in the dark"  # may exceed the read noise of the detector
-        self._form.say_measured(placeholders)
+        self._form.show_measured_values(placeholders)
         self.plot.show_noise(report.channels)
         self._show_message("\n".join(report.sentences))
 
@@ -171,7 +171,7 @@ class NoiseSection(CollapsibleSection):
             return
         self._measured_image = None
         self._reset()
-        self._form.say_measured({})
+        self._form.show_measured_values({})
         self.plot.setVisible(False)
         self._show_message(_NOISE_HINT)
 

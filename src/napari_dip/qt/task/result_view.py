@@ -355,7 +355,7 @@ class ResultView:
     Attributes
     ----------
     extra_layer_chooser : ExtraLayerChooser
-    comparison : Comparison
+    comparison : ComparisonSlider
     profile : ProfileSection
     """
 
@@ -364,7 +364,7 @@ class ResultView:
         self._pending_result: PendingResult | None = None
         self._added_kinds: set[str] = set()
         self.extra_layer_chooser = ExtraLayerChooser()
-        self.comparison = Comparison(viewer)
+        self.comparison = ComparisonSlider(viewer)
         self.profile = ProfileSection(viewer)
         self.extra_layer_chooser.changed.connect(self._add_checked_layers)
         self.comparison.ended.connect(self._release_images)
@@ -438,7 +438,7 @@ class ExtraLayerChooser(QWidget):
         self.changed.emit()
 
 
-class Comparison(QWidget):
+class ComparisonSlider(QWidget):
     """A slider that fades between input and result, visible while both layers exist.
 
     The opacities are restored when the comparison ends.

@@ -127,7 +127,7 @@ def read_jpeg_traces(
     return others, (make_note("jpeg-found", **facts),)
 
 
-def _find_scaled_traces(image: Float32Array) -> tuple[Traces | None, float]:
+def _find_scaled_traces(image: Float32Array) -> tuple[CompressionTraces | None, float]:
     """Return the traces, and the factor from units of the image to 8-bit grey levels."""
     maximum = float(image.max())
     # common scales of images: up to 1, 8 bits, or 16 bits with 65535 for 255
@@ -136,7 +136,7 @@ def _find_scaled_traces(image: Float32Array) -> tuple[Traces | None, float]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Traces:
+class CompressionTraces:
     """Describe how an image was compressed.
 
     Attributes
@@ -157,7 +157,7 @@ class Traces:
     quality: int
 
 
-def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
+def find_traces(levels: npt.NDArray[np.floating]) -> CompressionTraces | None:
     """Estimate how an image was compressed; None if it shows no traces.
 
     Parameters
@@ -190,7 +190,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
     quality = _estimate_quality(steps)
     table = _complete_quantisation_steps(steps, 0, quality)
     if len(planes) == 1:
-        return Traces(
+        return CompressionTraces(
             block_offset=start,
             quantisation_tables=table[None],
             has_half_chroma=(False, False),
@@ -198,7 +198,7 @@ def find_traces(levels: npt.NDArray[np.floating]) -> Traces | None:
         )
     start, has_half_chroma, chroma_steps = _find_chroma_subsampling(planes[1:], clipped, start)
     chroma_tables = [_complete_quantisation_steps(chroma, 1, quality) for chroma in chroma_steps]
-    return Traces(
+    return CompressionTraces(
         block_offset=start,
         quantisation_tables=np.stack([table, *chroma_tables]),
         has_half_chroma=has_half_chroma,

@@ -27,7 +27,7 @@ RANDOM_INPUT_JITTER = 1 / 30
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class RandomInput:
+class RandomInputOptions:
     """Hold the options of a random input.
 
     Attributes
@@ -102,7 +102,7 @@ class PriorOptions:
         (1, G, *grid), of a range of about one: further channels of the network's input.
     extra_channels : int
         Number of input channels besides the prior's own; `PriorSpec.build` sets it.
-    random_input : RandomInput
+    random_input : RandomInputOptions
     resampling : Resampling or None
         For priors that learn from coarser scales.
     """
@@ -111,7 +111,7 @@ class PriorOptions:
     predicts_measured: bool = False
     guide: Tensor | None = None
     extra_channels: int = 0
-    random_input: RandomInput = field(default_factory=RandomInput)
+    random_input: RandomInputOptions = field(default_factory=RandomInputOptions)
     resampling: Resampling | None = None
 
 
