@@ -178,7 +178,7 @@ MUTATIONS = [
     Mutation(
         "a picture that finds no place is kept elsewhere",
         "cli/restore.py",
-        "rescue_failure = rescue_result(failure, target, plan, result) if is_picture else None",
+        "rescue_failure = rescue_result(failure, target, plan, result) if is_result else None",
         "rescue_failure = None",
         "disk",
         "denoise 12",

@@ -207,7 +207,7 @@ def _describe_file_refusal(source: Path, refusal: Refusal) -> str:
 
 #: Folder of the images, in the working folder; numbered if it already holds some.
 FOLDER = "demo"
-PICTURE, RESULT = "before_after.png", "mitochondria_denoised.tif"
+DEMO_IMAGE, RESULT = "before_after.png", "mitochondria_denoised.tif"
 
 
 def run_noise_command(
@@ -458,9 +458,9 @@ def _explain_no_window() -> str:
 
 def _save_demo_images(preset: str) -> int:
     folder = Path(FOLDER)
-    if any(os.path.lexists(folder / name) for name in (PICTURE, RESULT)):
+    if any(os.path.lexists(folder / name) for name in (DEMO_IMAGE, RESULT)):
         folder = find_free_path(".", FOLDER)  # the files may be those of an earlier demo
-    image, result_path = folder / PICTURE, folder / RESULT
+    image, result_path = folder / DEMO_IMAGE, folder / RESULT
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -287,8 +287,8 @@ def _save_outputs(request: Request, plan: Plan, result: Restoration) -> None:
             check_unmoved(target)
             write(target)
         except Exception as failure:  # a full disk must not cost the result of a long run
-            is_picture = name == "output"
-            rescue_failure = rescue_result(failure, target, plan, result) if is_picture else None
+            is_result = name == "output"
+            rescue_failure = rescue_result(failure, target, plan, result) if is_result else None
             failures.append(rescue_failure or convert_to_failure(failure, target))
     if failures:
         raise failures[0]

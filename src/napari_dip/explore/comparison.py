@@ -54,7 +54,7 @@ TIE_STANDARD_ERRORS = 2.0
 #: Mark of the recommended architecture in the dock's table.
 _BEST_ROW_MARK = "✓ "
 #: Number of images in a row of the figure.
-_PICTURES_PER_ROW = 5
+_IMAGES_PER_ROW = 5
 #: Minimum ratio of maximum to minimum for a logarithmic axis, whose tick labels would overlap below
 #: it.
 _MIN_LOGARITHMIC_RATIO = 30
@@ -168,7 +168,7 @@ class ArchitectureComparison(ExperimentResult):
             recipe=self.subject.recipe,
             notes=self.subject.notes,
             description=(
-                f"{self.subject.describe_picture()} Each design differs from the preset's network "
+                f"{self.subject.describe_image()} Each design differs from the preset's network "
                 f"in one thing ({self.subject.network}), and is fitted from one start to the image "
                 f"and to noise: {self.subject.iterations} iterations of plain squared error at a "
                 f"steady rate, without jitter, seed {self.subject.seed}.",
@@ -524,9 +524,9 @@ def _draw_architecture_images(architectures: ArchitectureComparison) -> bytes:
     limits = compute_contrast_limits(
         architectures.subject.image if architectures.truth is None else architectures.truth
     )
-    rows = -(-len(images) // _PICTURES_PER_ROW)
+    rows = -(-len(images) // _IMAGES_PER_ROW)
     figure = make_figure(8.6, 2.1 * rows)
-    panels = figure.subplots(rows, _PICTURES_PER_ROW, squeeze=False).ravel()
+    panels = figure.subplots(rows, _IMAGES_PER_ROW, squeeze=False).ravel()
     for panel, (title, image) in zip(panels, images.items(), strict=False):
         draw_titled_image(panel, image, title, limits)
     for panel in panels[len(images) :]:

@@ -248,14 +248,14 @@ class ExperimentSetup:
         label = preset_label if label == preset_label else f"{label}, else {preset_label}"
         return f"{label}, rate {self.architecture.rate:g}"
 
-    def describe_picture(self) -> str:
+    def describe_image(self) -> str:
         """Return a sentence that names the pixels."""
-        return f"Looked at: {_format_picture_size(self.image.shape)} of '{self.name}'."
+        return f"Looked at: {_format_plane_size(self.image.shape)} of '{self.name}'."
 
     def describe_fit(self) -> str:
         """Describe image, network and fit in sentences."""
         return (
-            f"{self.describe_picture()} Network: {self.network}, fed with random input without "
+            f"{self.describe_image()} Network: {self.network}, fed with random input without "
             f"jitter; {self.iterations} iterations of plain squared error at a steady rate, "
             f"nothing held out, seed {self.seed}."
         )
@@ -308,7 +308,7 @@ def make_experiment_setup(
     grey, spec, notes, stored_pixels = _read_grey(name, image, axes)
     cropped = crop_centre(grey, side)
     if cropped.shape != grey.shape:
-        notes += (make_note("experiment-crop", size=_format_picture_size(cropped.shape)),)
+        notes += (make_note("experiment-crop", size=_format_plane_size(cropped.shape)),)
     raise_if_refused(check_content(cropped, spec.name))
     machine = machine or detect_machine()
     plan = raise_if_refused(plan_centre_fit(recipe, spec, side, machine))
@@ -401,8 +401,8 @@ def read_truth(truth: Any, setup: ExperimentSetup) -> ImageArray:
     """
     grey, spec, _, _ = _read_grey("truth", truth, None)
     if grey.shape != setup.full_size:
-        facts = {"name": spec.name, "size": _format_picture_size(grey.shape), "image": setup.name}
-        raise RefusedError("truth-size", other=_format_picture_size(setup.full_size), **facts)
+        facts = {"name": spec.name, "size": _format_plane_size(grey.shape), "image": setup.name}
+        raise RefusedError("truth-size", other=_format_plane_size(setup.full_size), **facts)
     return crop_centre(grey, int(setup.recipe["crop"]))
 
 
@@ -473,6 +473,6 @@ def _read_grey(
     return grey, spec, notes, stored_pixels
 
 
-def _format_picture_size(shape: tuple[int, ...]) -> str:
+def _format_plane_size(shape: tuple[int, ...]) -> str:
     height, width = shape
     return f"{width} × {height} pixels"

@@ -133,10 +133,8 @@ class KernelNetwork(nn.Module):
         self.sizes = sizes
         taps = int(torch.Size(sizes).numel())
         self.register_buffer("code", torch.rand(_INPUT_UNITS, generator=rng) * _INPUT_STD)
-        first, last = (
-            _make_linear_layer(_INPUT_UNITS, _HIDDEN_UNITS, rng),
-            _make_linear_layer(_HIDDEN_UNITS, taps, rng),
-        )
+        first = _make_linear(_INPUT_UNITS, _HIDDEN_UNITS, rng)
+        last = _make_linear(_HIDDEN_UNITS, taps, rng)
         if start is not None:
             with torch.no_grad():
                 last.weight.zero_()
@@ -277,7 +275,7 @@ def _embed_in_volume(plane: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return depth[:, None, None] * plane
 
 
-def _make_linear_layer(before: int, after: int, rng: torch.Generator) -> nn.Linear:
+def _make_linear(before: int, after: int, rng: torch.Generator) -> nn.Linear:
     """Return a linear layer with torch's initialisation, drawn from `rng` alone."""
     layer = make_without_init(nn.Linear, before, after)
     for values in layer.parameters():

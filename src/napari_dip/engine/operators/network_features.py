@@ -185,12 +185,12 @@ class FeatureGraph(nn.Module):
 
     def __init__(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._picture, self._output = str(description["picture"]), str(description["output"])
+        self._image_input, self._output = str(description["picture"]), str(description["output"])
         self._buffer_names = {name: f"kept_{place}" for place, name in enumerate(tensors)}
         for name, place in self._buffer_names.items():
             self.register_buffer(place, tensors[name].detach(), persistent=False)
         self._steps = [_resolve_operator(*step) for step in description["steps"]]
-        existing = {self._picture, *self._buffer_names}
+        existing = {self._image_input, *self._buffer_names}
         for _, arguments, results, _ in self._steps:
             if missing := {name for name in _list_result_names(arguments) if name not in existing}:
                 raise ValueError(f"{min(missing)!r} is asked for before it is there")
@@ -200,7 +200,7 @@ class FeatureGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map the standardised image (B, C, Y, X) to activations of any shape."""
-        values: dict[str, Any] = {self._picture: image}
+        values: dict[str, Any] = {self._image_input: image}
         values |= {name: getattr(self, place) for name, place in self._buffer_names.items()}
         for call, arguments, results, listed in self._steps:
             provided = {

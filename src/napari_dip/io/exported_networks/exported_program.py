@@ -224,7 +224,7 @@ class ExportedProgram:
     Attributes
     ----------
     archive : ProgramArchive
-    picture : str
+    image_input : str
         Name of the input.
     sizes : tuple of int or None
         (B, C, H, W) of the exported input; None for dynamic sizes.
@@ -240,7 +240,7 @@ class ExportedProgram:
     """
 
     archive: ProgramArchive
-    picture: str
+    image_input: str
     sizes: tuple[int | None, ...]
     steps: tuple[GraphNode, ...]
     stored_weights: Mapping[str, StoredWeight]
@@ -306,7 +306,7 @@ def _parse_program(
         steps.append(_parse_node(archive, number, node, aliases))
     return ExportedProgram(
         archive=archive,
-        picture=image,
+        image_input=image,
         sizes=_parse_open_sizes(graph["tensor_values"][image]["sizes"]),
         steps=tuple(steps),
         stored_weights={name: weight for name, weight in weights.items() if weight is not None},
@@ -487,7 +487,7 @@ def extract_subgraph(program: ExportedProgram, layer: str) -> dict[str, Any]:
     }
     needed, weight_names = _find_dependencies(program, layers[layer], producers)
     return {
-        "picture": program.picture,
+        "picture": program.image_input,
         "output": layers[layer],
         "steps": [
             [item.operator, dict(item.arguments), list(item.results), item.has_list_output]
@@ -523,7 +523,7 @@ def _find_dependencies(
                 names += [
                     (reference, number) for reference in iter_references(program.steps[number])
                 ]
-        elif name != program.picture:
+        elif name != program.image_input:
             raise program.archive.make_broken_error(f"it lacks '{name[:100]}'")
     return needed, list(weight_names)
 

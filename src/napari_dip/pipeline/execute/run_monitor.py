@@ -336,15 +336,15 @@ class RunMonitor:
 
     def _describe(self, progress: FitProgress) -> str:
         """Describe the current step for the user."""
-        pictured = [unit.has_estimate for unit in self._units]
+        has_estimate = [unit.has_estimate for unit in self._units]
         if self._candidate:
             return "Finding out which prior suits"
-        if not pictured[self._number - 1]:
+        if not has_estimate[self._number - 1]:
             return "Learning from many at once"
         message = "Taking a last close look" if progress.inference_fraction else "Restoring"
-        if len(pictured) > 1:
-            image_number = sum(pictured[: self._number])
-            message += f", {self._plan.part_name} {image_number} of {sum(pictured)}"
+        if len(has_estimate) > 1:
+            image_number = sum(has_estimate[: self._number])
+            message += f", {self._plan.part_name} {image_number} of {sum(has_estimate)}"
         return message
 
 

@@ -26,7 +26,7 @@ from napari_dip.qt.shell.plot import ValidationCurve
 from napari_dip.qt.shell.preferences import get_allowed_machine, get_default_preset
 from napari_dip.qt.shell.run_bar import JobPanel, RunBar, make_message_label
 from napari_dip.qt.shell.run_completion import (
-    NO_PICTURE_MESSAGE,
+    NO_IMAGE_MESSAGE,
     SNAPSHOTS_KEPT_MESSAGE,
     PendingResult,
     ResultQueue,
@@ -88,9 +88,7 @@ class TaskDock(QWidget):
         self.crop_preview = CropPreviewSection(viewer, self.inputs, self.form, self.plan)
         self.recovery = InterruptedRunPanel(viewer, self.inputs, self.form)
         plots = (self.curve, self.noise.plot, self.view.profile.plot)
-        self._panel = JobPanel(
-            self, viewer, self.run_bar, plots, nothing_message=NO_PICTURE_MESSAGE
-        )
+        self._panel = JobPanel(self, viewer, self.run_bar, plots, nothing_message=NO_IMAGE_MESSAGE)
         self.jobs = self._panel.jobs
         self._arrange()
         self._listen()

@@ -86,7 +86,7 @@ def restore_file(
                 source=job.source,
                 state="kept",
                 result=paths.result,
-                picture=paths.picture,
+                overview=paths.overview,
                 record=verified_record,
             )
     hashes: dict[str, str] = {}
@@ -168,7 +168,7 @@ def _restore_and_save(
         source=job.source,
         state="restored",
         result=paths.result,
-        picture=paths.picture,
+        overview=paths.overview,
         record=record,
     )
 
@@ -195,7 +195,7 @@ def _save_extra_outputs(
         for whole in images
     )
     overview = plot_overview(left, right, result.report["validation_loss"], result.best_iteration)
-    write_bytes(job.paths.picture, overview, overwrite=True)
+    write_bytes(job.paths.overview, overview, overwrite=True)
 
 
 def record_failure(

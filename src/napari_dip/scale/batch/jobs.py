@@ -51,7 +51,7 @@ class FileOutcome:
     state : str
         "restored", "kept" (from an earlier call), "refused", "failed" or "waiting".
     result : Path or None
-    picture : Path or None
+    overview : Path or None
         Drawing of input, result and validation loss, as PNG.
     refusal : Refusal or None
         Why there is no result.
@@ -62,7 +62,7 @@ class FileOutcome:
     source: Path
     state: FileState
     result: Path | None = None
-    picture: Path | None = None
+    overview: Path | None = None
     refusal: Refusal | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
 
@@ -224,7 +224,7 @@ class ResultPaths:
     Attributes
     ----------
     result, record : Path
-    picture : Path
+    overview : Path
         Drawing of input, result and validation loss.
     checkpoint : Path
         Exists while the file is being restored.
@@ -234,13 +234,13 @@ class ResultPaths:
 
     result: Path
     record: Path
-    picture: Path
+    overview: Path
     checkpoint: Path
     crash_counter: Path
 
     def __iter__(self) -> Iterator[Path]:
         """Iterate over all paths."""
-        return iter((self.result, self.record, self.picture, self.checkpoint, self.crash_counter))
+        return iter((self.result, self.record, self.overview, self.checkpoint, self.crash_counter))
 
     def list_outputs(self, task: Task) -> tuple[Path, ...]:
         """Return the paths of the result and of the extra outputs of a task."""

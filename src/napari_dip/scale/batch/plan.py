@@ -422,7 +422,7 @@ def _check_no_overwrite(
         if job.paths.result.exists() and _identify_file(job.paths.result) in inputs:
             raise RefusedError("output-is-input", path=job.paths.result)
         if job.paths.result.name not in earlier:
-            new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.picture]
+            new_paths += [*job.paths.list_outputs(task), job.paths.record, job.paths.overview]
         elif not _is_own_result(job, folder, earlier):
             new_paths.append(job.paths.result)
     for path in new_paths:

@@ -62,7 +62,7 @@ def make_result_paths(folder: Path, name: str) -> ResultPaths:
     return ResultPaths(
         result=folder / name,
         record=records / f"{short_name}.json",
-        picture=records / f"{short_name}.png",
+        overview=records / f"{short_name}.png",
         checkpoint=records / f"{short_name}.unfinished",
         crash_counter=records / f"{short_name}.begun",
     )

@@ -112,9 +112,9 @@ def _list_verdict_sentences(report: Mapping[str, Any]) -> list[str]:
 def _make_page_cells(outcome: FileOutcome) -> tuple[Html, Html, Html]:
     row = _make_table_row(outcome)
     image = Html()
-    if outcome.picture is not None:
+    if outcome.overview is not None:
         with suppress(OSError, DipError):  # reading a pipe in its place would block
-            path, byte_count = check_readable_file(outcome.picture)
+            path, byte_count = check_readable_file(outcome.overview)
             image = make_image(path.read_bytes()) if byte_count <= MAX_REPORT_BYTES else image
     if outcome.refusal is not None:
         paragraphs = [outcome.refusal.sentence, outcome.refusal.remedy]

@@ -242,12 +242,12 @@ def parse_worker_answer(job: Job, answer: Mapping[str, Any], *, resume: bool) ->
         state = "restored"
     done = state in ("restored", "kept")
     refusal = None if answer["refusal"] is None else read_refusal(answer["refusal"])
-    result, image = (job.paths.result, job.paths.picture) if done else (None, None)
+    result, image = (job.paths.result, job.paths.overview) if done else (None, None)
     return FileOutcome(
         source=job.source,
         state=state,
         result=result,
-        picture=image,
+        overview=image,
         refusal=refusal,
         record=answer["receipt"],
     )

@@ -46,7 +46,7 @@ BISQUARE = 4.685
 #: Parts of a line whose steps are compared to estimate the error of their mean, and factor by which
 #: the image's own steps vary more, since structure can extend over all parts. Of 1, 2, 4 and 8, the
 #: factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a nucleus.
-LINE_PARTS, PICTURE_VARIANCE_FACTOR = 6, 4.0
+LINE_PARTS, IMAGE_VARIANCE_FACTOR = 6, 4.0
 #: Strips of a line whose covariance is measured; minimum correlation of two of them for offsets;
 #: and variance of a bend (a line less the mean of its neighbours) per variance of the offsets. The
 #: correlation is at most 0.46 on 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
@@ -219,7 +219,7 @@ def _estimate_line_offsets(values: FloatArray, axis: int) -> StripeOffsets | Non
             return None
     if variance <= MIN_OFFSET_VARIANCE_RATIO * mean_variance:
         return None
-    step_variance = max(PICTURE_VARIANCE_FACTOR * max(error, mean_variance), 1e-3 * variance)
+    step_variance = max(IMAGE_VARIANCE_FACTOR * max(error, mean_variance), 1e-3 * variance)
     offsets = _infer_offsets(detrended, variance, step_variance)
     offsets -= offsets.mean()
     return StripeOffsets(
