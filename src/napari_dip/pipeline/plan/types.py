@@ -40,7 +40,7 @@ class FitConfig:
         Channels of the network at each scale, finest first.
     learning_rate : float
     window : int or None
-        Side of the training crop of one step, in pixels; None: the whole image.
+        Side of the training window of one step, in pixels; None: the whole image.
     refit_iterations : int
         Iterations of the last phase, the refit on training and validation pixels.
     other_candidates : tuple of str

@@ -83,7 +83,7 @@ class ControlRecorder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointTrainingPlan:
-    """The files, and the crop of each, that one network is fitted to.
+    """The files, and the region of each, that one network is fitted to.
 
     Attributes
     ----------
