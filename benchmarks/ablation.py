@@ -46,7 +46,11 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     ("all", {}, {}),
     ("no correlation", {}, WHITE),
     ("no skewness", {}, {"napari_dip.engine.priors.r2r.estimate_count_skewness": _no_skewness}),
-    ("no last filter", {}, {"napari_dip.tasks.priors.r2r.make_bm3d_refinement": lambda *_: None}),
+    (
+        "no last filter",
+        {},
+        {"napari_dip.tasks.priors.r2r.make_nl_bayes_refinement": lambda *_: None},
+    ),
     (
         "no lines along the border",
         {},

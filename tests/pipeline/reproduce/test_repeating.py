@@ -199,8 +199,8 @@ def test_what_the_scale_of_a_stack_decided_is_written_down():
 
 ALWAYS = {"deep image prior"}
 USED = {
-    "r2r": {"r2r", "bm3d", "noise estimation"},
-    "blind-spot": {"noise2void", "posterior mean", "bm3d", "noise estimation"},
+    "r2r": {"r2r", "nl-bayes", "bm3d", "noise estimation"},
+    "blind-spot": {"noise2void", "posterior mean", "nl-bayes", "bm3d", "noise estimation"},
     "random-input": {"noise estimation"},
 }
 
@@ -314,7 +314,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
 
         monkeypatch.setattr(module, name, call)
 
-    watched(collaborative, "refine_by_bm3d", "bm3d")
+    watched(collaborative, "refine_by_nl_bayes", "nl-bayes")
     watched(first_guess, "run_masked_richardson_lucy", "Lucy")
     watched(recorruption, "R2RPrior", "r2r")
     others = {name: scene(seed=seed) for name, seed in inputs.items() if seed >= 0}
@@ -322,7 +322,7 @@ def test_parts_are_cited_where_they_ran_and_nowhere_else(task, settings, inputs,
         others["mask"] = np.random.default_rng(0).random((24, 24)) < 0.2
     result = dip.restore(scene(), dip.make_recipe(task, **{**FEW, **settings}), **others)
     cited = set(list_paper_keys(result.report))
-    assert cited & {"bm3d", "Lucy", "r2r"} == ran
+    assert cited & {"nl-bayes", "Lucy", "r2r"} == ran
     assert ("repeated exposure" in cited) == ("repeated_exposure" in inputs)
     assert ("bp-dip" in cited) == ("deblur" in task)
     text = write_methods_section(result.report)

@@ -250,7 +250,7 @@ def _describe_refinement(report: Report) -> str:
         return (
             "It was fitted at half its size {lanczos}. In the end luminance and colours were "
             "filtered together, at three sizes {colour camera}, by patches that look alike and "
-            "guided in part by the network's picture {bm3d}."
+            "guided in part by the network's picture {nl-bayes|bm3d}."
         )
     if report.get("fit", {}).get("half_resolution"):
         sentences.append(
@@ -260,7 +260,7 @@ def _describe_refinement(report: Report) -> str:
     if uses_refinement(report):
         sentences.append(
             "In the end patches that look alike were filtered together, guided by the network's "
-            "picture {bm3d}."
+            "picture {nl-bayes|bm3d}."
         )
     return " ".join(sentences)
 

@@ -38,7 +38,7 @@ def get_report_prior_spec(report: Report) -> PriorSpec:
 
 
 def uses_refinement(report: Report) -> bool:
-    """Return whether a run ended with BM3D-style refinement."""
+    """Return whether a run ended with NL-Bayes refinement."""
     return bool(report.get("fit", {}).get("refined"))
 
 
@@ -154,6 +154,7 @@ def _uses_blur_model(*, free: bool) -> Callable[[Report], bool]:
 #: models.
 _CITATION_RULES: Mapping[str, Callable[[Report], bool]] = {
     "deep image prior": lambda _: True,
+    "nl-bayes": uses_refinement,
     "bm3d": uses_refinement,
     "colour camera": lambda report: bool(report["noise"].get("camera")) and uses_refinement(report),
     "noise estimation": _uses_measured_noise,

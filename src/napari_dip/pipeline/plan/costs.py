@@ -69,7 +69,7 @@ INFERENCE_FEATURE_BYTES = 17
     PIECEWISE_INFERENCE_PIXEL_BYTES,
     VOLUME_INFERENCE_PIXEL_BYTES,
 ) = 120, 190, 80, 180
-#: Bytes per pixel and channel of BM3D-style refinement beyond what inference has allocated: 44 at
+#: Bytes per pixel and channel of NL-Bayes refinement beyond what inference has allocated: 44 at
 #: 2,048 pixels a side and three channels, 85 at 1,536, 70 at 4,096 and one channel.
 REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on

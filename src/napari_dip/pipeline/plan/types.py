@@ -84,11 +84,11 @@ class CostEstimate:
     longest_inference : float
         Final inference of all fits with the noise correlation that takes most passes.
     ending : float
-        BM3D-style refinement, residual and quality checks.
+        NL-Bayes refinement, residual and quality checks.
     iteration, validation : float
         One iteration, and one validation on one image.
     inference, refinement : float
-        Usual final inference of one fit, and BM3D-style refinement of its image.
+        Usual final inference of one fit, and NL-Bayes refinement of its image.
     assessment : float
         Residual and quality checks of the whole result.
     """

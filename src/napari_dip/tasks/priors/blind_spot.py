@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 BLIND_SPOT_FRACTION, BLIND_SPOT_BLOCK_FRACTION = 1 / 8, 0.3
 #: Block width from which on the central three pixels enter the loss instead of one.
 MIN_WIDE_BLOCK = 7
-#: Share of the network's prediction in its mean with the BM3D-style refinement, for white and for
-#: correlated noise. The two have different errors. A share of 0.1 gained 0.07 dB on starfish (noise
-#: of 25) and 0.04 on W2S 010_0 and 077_2; it lost 0.04 on lena and TwoPhoton_BPAE_R, and 0.16 on
-#: barbara, which is repetitive; 0.05 is in between. With correlated noise, the filter knows low
-#: frequencies less well than the network.
-REFINEMENT_NETWORK_FRACTION, CORRELATED_NETWORK_FRACTION = 0.05, 0.5
+#: Share of the network's prediction in its mean with the NL-Bayes refinement, where noise is
+#: correlated: the filter knows low frequencies less well than the network. Of 0.1 to 0.7, 0.1 and
+#: 0.2 are the best on WideField_BPAE_B and R, by 0.04 and 0.08 dB before 0.5. Also where it has
+#: seen neighbouring frames: 0.1 and 0.5 dB more on two of three movies, 0.1 less on the third.
+PILOT_FRACTION = 0.2
 #: Weight of the network's prediction relative to the filter's first step, for a colour camera.
 CAMERA_GUIDE_WEIGHT = 0.3
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
@@ -116,7 +115,7 @@ def build_blind_spot_problem(
     options : PriorOptions
     uses_measured_pixel : bool
         Whether postprocessing uses the measured value of each pixel: in the posterior mean, and in
-        the BM3D-style refinement.
+        the NL-Bayes refinement.
     """
     from napari_dip.engine.likelihood.fidelity import (
         beta_nll,
@@ -147,7 +146,7 @@ def build_blind_spot_problem(
             reliability=fit_input.masks.reliability,
         )
 
-    refine = make_bm3d_refinement(fit_input, postprocess) if uses_measured_pixel else None
+    refine = make_nl_bayes_refinement(fit_input, postprocess) if uses_measured_pixel else None
     return Problem(
         terms=(term,),
         penalties=options.penalties,
@@ -156,16 +155,16 @@ def build_blind_spot_problem(
     )
 
 
-def make_bm3d_refinement(
+def make_nl_bayes_refinement(
     fit_input: FitInput, postprocess: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate] | None:
-    """Return the BM3D-style refinement; None in three dimensions and for tiny images.
+    """Return the NL-Bayes refinement; None in three dimensions and for tiny images.
 
-    The result keeps a share of the network's prediction, whose errors differ from those of the
-    filter: `REFINEMENT_NETWORK_FRACTION`.
+    With correlated noise, and in series, the result keeps a share of the network's prediction:
+    `PILOT_FRACTION`. Its errors differ from those of the filter.
     """
     from napari_dip.engine.likelihood.fidelity import restore_border_detail
-    from napari_dip.engine.refinement import PATCH_SIDE, refine_by_bm3d
+    from napari_dip.engine.refinement import PATCH_SIDE, refine_by_nl_bayes
 
     if fit_input.measurement.ndim > 4 or min(fit_input.grid) < PATCH_SIDE:
         return None
@@ -179,17 +178,11 @@ def make_bm3d_refinement(
             damped = pilot.mean + fit_input.masks.weight * (measured - pilot.mean)
             pilot = pilot._replace(mean=restore_border_detail(noise, damped, pilot.mean))
         arguments = noise, measured, pilot.mean, fit_input.masks.weight, fit_input.noise.correlation
-        filtered = refine_by_bm3d(
-            *arguments, uses_pilot_only=fit_input.series.neighbours is not None
-        )
-        network_fraction = (
-            REFINEMENT_NETWORK_FRACTION
-            if fit_input.noise.correlation is None
-            else CORRELATED_NETWORK_FRACTION
-        )
-        return filtered._replace(
-            mean=filtered.mean + network_fraction * (pilot.mean - filtered.mean)
-        )
+        has_neighbours = fit_input.series.neighbours is not None
+        filtered = refine_by_nl_bayes(*arguments, uses_pilot_only=has_neighbours)
+        if fit_input.noise.correlation is None and not has_neighbours:
+            return filtered
+        return filtered._replace(mean=filtered.mean + PILOT_FRACTION * (pilot.mean - filtered.mean))
 
     return refine
 

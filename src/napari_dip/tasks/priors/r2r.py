@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_dip.tasks.priors.blind_spot import (
     build_image_network,
     compute_fit_window,
-    make_bm3d_refinement,
+    make_nl_bayes_refinement,
 )
 
 if TYPE_CHECKING:
@@ -83,5 +83,5 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         terms=(term,),
         penalties=options.penalties,
         postprocess=postprocess,
-        final_postprocess=make_bm3d_refinement(fit_input, postprocess),
+        final_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
     )
