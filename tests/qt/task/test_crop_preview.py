@@ -55,7 +55,7 @@ def test_a_drawn_rectangle_is_tried_in_its_place_and_then_applied_to_all(large):
     np.testing.assert_allclose(preview.scale, (0.5, 0.5))
     made = preview.metadata[METADATA_KEY]
     assert made["shows"] == "crop-preview"
-    assert "cells crop preview" not in large.dock.repeat.combo.currentText()
+    assert "cells crop preview" not in large.dock.repeat.buttons.combo.currentText()
     large.set(max_iterations="9", gain="3")
     large.press(trying.apply_button)
     large.wait_for_end()

@@ -64,7 +64,7 @@ def test_a_layer_of_a_file_is_repeated_from_that_file(
     desk.viewer.open(str(path), plugin="napari")
     desk.set(seed=5, smoothing=0.1)
     pixels = restored(desk, "my cells").data
-    buttons = desk.dock.repeat
+    buttons = desk.dock.repeat.buttons
     press(desk, buttons.python_button)
     assert str(path) in clipboard() and "seed=5" in clipboard()
     monkeypatch.chdir(tmp_path)
@@ -86,7 +86,7 @@ def test_a_layer_of_no_file_is_saved_first_and_asked_for_once(open_fold, tmp_pat
     precious = tmp_path / "cells.tif"
     precious.write_bytes(b"precious")
     pixels = restored(desk).data
-    before, buttons = clipboard(), desk.dock.repeat
+    before, buttons = clipboard(), desk.dock.repeat.buttons
     press(desk, buttons.command_button)
     desk.wait_until(lambda: clipboard() != before)
     assert "cells-2.tif' lies beside it" in desk.message_emitted.replace("\n", " ")
@@ -108,12 +108,12 @@ def test_a_layer_that_is_gone_or_changed_is_not_saved_in_its_place(
     restored(desk)
     QApplication.clipboard().setText("as before")
     desk.viewer.layers["cells"].data = desk.viewer.layers["cells"].data + 1
-    press(desk, desk.dock.repeat.python_button)
+    press(desk, desk.dock.repeat.buttons.python_button)
     desk.wait_until(lambda: "holds other pixels than when" in desk.message_emitted)
     desk.viewer.layers.remove("cells")
-    press(desk, desk.dock.repeat.python_button)
+    press(desk, desk.dock.repeat.buttons.python_button)
     assert "is not in napari any more and lies in no file" in desk.message_emitted
-    press(desk, desk.dock.repeat.again_button)
+    press(desk, desk.dock.repeat.buttons.again_button)
     assert "there is no layer 'cells' any more" in desk.message_emitted
     assert clipboard() == "as before" and not list((tmp_path / "to").iterdir())
 
@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_and_kept_is_repeated_to_the_pixel(open_fold, tmp
     result = desk.viewer.layers["cells denoised"]
     assert result.metadata[METADATA_KEY]["report"]["fit"]["kept"] == 1
     before = clipboard()
-    press(desk, desk.dock.repeat.command_button)
+    press(desk, desk.dock.repeat.buttons.command_button)
     desk.wait_until(lambda: clipboard() != before)
     _, *words = shlex.split(clipboard())
     assert "--keep-after" in words
@@ -153,7 +153,7 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
     desk.viewer.layers.selection.active = desk.viewer.layers["other"]
     desk.set(seed=9, prior="auto", gain="")
     assert desk.dock.chooser.get_layer().name == "other"
-    press(desk, desk.dock.repeat.again_button)
+    press(desk, desk.dock.repeat.buttons.again_button)
     assert "Press Run to make it again" in desk.message_emitted
     assert desk.dock.chooser.get_layer().name == "cells"
     assert desk.dock.form.build_recipe().to_dict() == first.metadata[METADATA_KEY]["recipe"]
@@ -165,7 +165,7 @@ def test_run_again_brings_settings_and_layers_back(open_fold, noisy):
 
 
 def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold):
-    desk, combo = open_fold, open_fold.dock.repeat.combo
+    desk, combo = open_fold, open_fold.dock.repeat.buttons.combo
     first = restored(desk)
     desk.set(seed=1)
     desk.run()
@@ -175,28 +175,28 @@ def test_the_selected_result_is_repeated_and_any_task_can_describe_it(open_fold)
     assert combo.currentText() == "cells denoised"
     desk.viewer.layers.selection.active = desk.viewer.layers["cells"]
     assert combo.currentText() == "cells denoised"
-    press(desk, desk.dock.repeat.methods_button)
+    press(desk, desk.dock.repeat.buttons.methods_button)
     assert "seed 0" in clipboard() and "[1] Ulyanov, Vedaldi, Lempitsky" in clipboard()
     assert desk.message_emitted.startswith("The methods text was copied")
     assert "Done: 'cells denoised [1]'." in desk.message_emitted  # its verdict stays in sight
     dock = make_dock_class("inpaint")(desk.viewer)
     desk.viewer.window.add_dock_widget(dock, name="Inpaint", area="right")
     dock.repeat.expand(animate=False)
-    desk.press(dock.repeat.again_button)
+    desk.press(dock.repeat.buttons.again_button)
     assert "was made by the task 'Denoise'" in dock.run_bar.message_label.text()
-    desk.press(dock.repeat.methods_button)
+    desk.press(dock.repeat.buttons.methods_button)
     assert clipboard().startswith("The image was denoised")
 
 
 def test_uncertainty_and_residual_are_no_results_to_repeat(open_fold):
-    desk, buttons = open_fold, open_fold.dock.repeat
+    desk, buttons = open_fold, open_fold.dock.repeat.buttons
     assert buttons.combo.count() == 0  # the input is none either
     for one in ("again", "python", "command", "methods"):
         assert not getattr(buttons, f"{one}_button").isEnabled()
     for box in desk.dock.view.extra_layer_chooser.boxes.values():
         box.setChecked(True)
     restored(desk)
-    combo = desk.dock.repeat.combo
+    combo = desk.dock.repeat.buttons.combo
     assert [combo.itemText(n) for n in range(combo.count())] == ["cells denoised"]
     assert "cells residual" in desk.names
 

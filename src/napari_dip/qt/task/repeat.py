@@ -54,7 +54,7 @@ from napari_dip.qt.task.request import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from napari.viewer import Viewer
+    import napari.viewer
 
     from napari_dip.pipeline.recipe import Recipe
     from napari_dip.pipeline.reproduce.repetition import Repetition
@@ -123,8 +123,8 @@ def save_layers(
     return paths
 
 
-class RepeatSection(CollapsibleSection):
-    """The section of the dock with results to repeat, presets and recipe files.
+class RepeatButtons(QWidget):
+    """A list of results, and four buttons that repeat the chosen one.
 
     Parameters
     ----------
@@ -135,9 +135,14 @@ class RepeatSection(CollapsibleSection):
 
     message_emitted = Signal(str)
 
-    def __init__(self, viewer: Viewer, form: SettingsForm, inputs: LayerInputs) -> None:
-        page = QWidget()
-        super().__init__("Repeat", page)
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        form: SettingsForm,
+        inputs: LayerInputs,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
         self._viewer, self._form = viewer, form
         self._chooser, self._extra_inputs = inputs.chooser, inputs.extra_inputs
         self._connections = Connections()
@@ -165,13 +170,7 @@ class RepeatSection(CollapsibleSection):
             "Copy what to write about this result in a paper: version, settings, what was "
             "measured, and the references for what was used.",
         )
-        self._saved_settings = open_saved_settings(form.task)
-        self.presets = SavedRecipesWidget(form, self._saved_settings)
-        self.recipes = RecipeButtons(form)
-        self._arrange(page)
-        for section in (self.presets, self.recipes):
-            section.message_emitted.connect(self.message_emitted)
-        self.toggled.connect(self.presets.refresh)  # another dock may have saved one
+        self._arrange()
         self.again_button.clicked.connect(self.set_up_again)
         self.python_button.clicked.connect(partial(self._copy, write_python_script, "The script"))
         self.command_button.clicked.connect(partial(self._copy, format_command_line, "The command"))
@@ -235,26 +234,11 @@ class RepeatSection(CollapsibleSection):
         return layer, None if layer is None else read_result_provenance(layer)
 
     def set_busy(self, busy: bool) -> None:
-        """Disable what changes the settings during a run."""
+        """Disable "Run again" during a run."""
         self._is_busy = busy
         self.refresh()
-        for section in (self.presets, self.recipes):
-            section.setEnabled(not busy)
 
-    def restore_last_settings(self) -> str:
-        """Set the form as it was for the last run; return a message or ""."""
-        last_recipe = self._saved_settings.remembered()
-        if last_recipe is None or last_recipe == make_recipe(self._form.task):
-            return ""
-        self._form.show(last_recipe)
-        return _LAST_SETTINGS_MESSAGE
-
-    def remember(self, recipe: Recipe) -> None:
-        """Save the settings of a run that begins; errors are ignored, so that the run starts."""
-        with suppress(DipError):
-            self._saved_settings.remember(recipe)
-
-    def shut_down(self) -> None:
+    def disconnect_viewer(self) -> None:
         """Disconnect from the viewer, which outlives this widget."""
         if self._save_call is not None:
             self._save_call.discard()
@@ -342,13 +326,11 @@ class RepeatSection(CollapsibleSection):
         copy_text(text)
         self.message_emitted.emit(f"{what} was copied; paste it where you want it.{more}")
 
-    def _arrange(self, page: QWidget) -> None:
-        form, label = make_form(), make_message_label()
+    def _arrange(self) -> None:
+        form = make_form()
         form.addRow("Result", self.combo)
-        label.setText(_OWN_PRESETS_LABEL)
-        buttons = ([self.python_button, self.command_button], [self.methods_button])
-        own = ([self.again_button], [label], [self.presets], [self.recipes])
-        fill_grid(page, ([form], *buttons, *own))
+        copy_buttons = [self.python_button, self.command_button]
+        fill_grid(self, ([form], copy_buttons, [self.methods_button], [self.again_button]))
 
 
 class SavedRecipesWidget(QWidget):
@@ -511,3 +493,59 @@ class RecipeButtons(QWidget):
         path, _ = QFileDialog.getSaveFileName(self, "Save recipe", name, _RECIPE_FILE_FILTER)
         if path:
             self.save(path)
+
+
+class RepeatSection(CollapsibleSection):
+    """The section of the dock with results to repeat, presets and recipe files.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+    form : SettingsForm
+    inputs : LayerInputs
+    """
+
+    message_emitted = Signal(str)
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        form: SettingsForm,
+        inputs: LayerInputs,
+    ) -> None:
+        page = QWidget()
+        super().__init__("Repeat", page)
+        self._form = form
+        self._saved_settings = open_saved_settings(form.task)
+        self.buttons = RepeatButtons(viewer, form, inputs)
+        self.presets = SavedRecipesWidget(form, self._saved_settings)
+        self.recipes = RecipeButtons(form)
+        label = make_message_label()
+        label.setText(_OWN_PRESETS_LABEL)
+        fill_grid(page, ([self.buttons], [label], [self.presets], [self.recipes]))
+        for section in (self.buttons, self.presets, self.recipes):
+            section.message_emitted.connect(self.message_emitted)
+        self.toggled.connect(self.presets.refresh)  # another dock may have saved one
+
+    def restore_last_settings(self) -> str:
+        """Set the form as it was for the last run; return a message or ""."""
+        last_recipe = self._saved_settings.remembered()
+        if last_recipe is None or last_recipe == make_recipe(self._form.task):
+            return ""
+        self._form.show(last_recipe)
+        return _LAST_SETTINGS_MESSAGE
+
+    def remember(self, recipe: Recipe) -> None:
+        """Save the settings of a run that begins; errors are ignored, so that the run starts."""
+        with suppress(DipError):
+            self._saved_settings.remember(recipe)
+
+    def set_busy(self, busy: bool) -> None:
+        """Disable what changes the settings during a run."""
+        self.buttons.set_busy(busy)
+        for section in (self.presets, self.recipes):
+            section.setEnabled(not busy)
+
+    def shut_down(self) -> None:
+        """Disconnect from the viewer."""
+        self.buttons.disconnect_viewer()
