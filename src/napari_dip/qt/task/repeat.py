@@ -186,7 +186,8 @@ class RepeatButtons(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """List the results, latest first; choose a new one or else the selected layer."""
-        layers, active = self._viewer.layers[::-1], self._viewer.layers.selection.active
+        # not `layers[::-1]`: napari makes a layer list of it, which renames layers of one name
+        layers, active = [*reversed(self._viewer.layers)], self._viewer.layers.selection.active
         names = [layer.name for layer in layers if read_result_provenance(layer) is not None]
         update_combo(self.combo, names, names, active.name if active is not None else "")
         for button in (self.python_button, self.command_button, self.methods_button):

@@ -527,7 +527,7 @@ class ComparisonSlider(QWidget):
     def _hide_layers_between(self, below: Image, above: Image) -> None:
         """Hide other results of the same input between the two layers."""
         first, last = sorted((self._get_layer_index(below), self._get_layer_index(above)))
-        for layer in self._viewer.layers[first + 1 : last]:
+        for layer in list(self._viewer.layers)[first + 1 : last]:
             if layer.visible and read_source_input(layer) is not None:
                 layer.visible = read_source_input(layer) != read_source_input(above)
 
