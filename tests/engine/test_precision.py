@@ -26,13 +26,13 @@ def errors_in_single_and_half(
     seen: np.ndarray,
     **further: Any,
 ) -> list[float]:
-    """Mean squared errors of 20 iterations in each precision."""
+    """Mean squared errors of 60 iterations in each precision."""
     errors = []
     for half in (False, True):
         monkeypatch.setattr(
             "napari_dip.engine.fit.trainer.has_fast_bfloat16", lambda _, half=half: half
         )
-        quick = {"preset": "fast", "max_iterations": 20, "device": "cpu"}
+        quick = {"preset": "fast", "max_iterations": 60, "device": "cpu"}
         picture = restore(seen, **quick, **further).image
         errors.append(float(np.mean((picture - truth) ** 2)))
     return errors
