@@ -322,7 +322,9 @@ def test_what_a_picture_says_of_itself_does_not_count_in_judging(prior: str) -> 
     term = make_task_problem(Inpaint(), one).terms[0]
     off = one.measurement + 0.1
     sure, unsure = (torch.full_like(off, value) for value in (-20.0, 0.0))
-    losses = [term.likelihood(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)]
+    losses = [
+        term.comparison_loss(Estimate(off, doubt), one.measurement) for doubt in (sure, unsure)
+    ]
     assert torch.equal(*losses)
 
 

@@ -148,8 +148,9 @@ class Term:
     operator : Operator
     fidelity : Fidelity
         Training loss.
-    likelihood : Fidelity
-        Negative log-likelihood, which early stopping and the choice between priors compare.
+    comparison_loss : Fidelity
+        What early stopping and the choice between priors compare: the deviance, twice the negative
+        log-likelihood up to a constant, where there is a noise model.
     training_weight : Tensor
         (B, 1, *measured) float32, weight of each pixel in the loss: 1 at training pixels, less at
         training pixels that are noisier than usual.
@@ -167,7 +168,7 @@ class Term:
     measurement: Tensor
     operator: Operator
     fidelity: Fidelity
-    likelihood: Fidelity
+    comparison_loss: Fidelity
     training_weight: Tensor
     validation_mask: Tensor
     refit_weight: Tensor
@@ -234,7 +235,7 @@ def append_postprocessing(
 def compute_validation_loss(
     problem: Problem, estimate: Estimate, *, bypasses_operator: bool = False
 ) -> Tensor:
-    """Return the mean negative log-likelihood of the validation pixels, plus the SURE term if any.
+    """Return the mean deviance of the validation pixels, plus the SURE term if any.
 
     A scalar, NaN if there are no validation pixels.
 
@@ -250,7 +251,7 @@ def compute_validation_loss(
     count = estimate.mean.new_zeros(())
     for term in problem.terms:
         prediction = estimate if bypasses_operator else term.operator.predict(estimate)
-        loss = term.likelihood(prediction, term.measurement) * term.validation_mask
+        loss = term.comparison_loss(prediction, term.measurement) * term.validation_mask
         total = total + loss.sum()
         count = count + term.validation_mask.sum() * loss.shape[1]
     loss = total / count

@@ -150,7 +150,7 @@ def group_patches(matching_image: Tensor, size: int = GROUP_SIZE) -> list[PatchB
 
 def _match_patches(matching_image: Tensor, rows: range, columns: range, size: int) -> PatchBlock:
     """Group the patches that begin in these rows and columns with the most similar ones."""
-    beyond, part = zip(
+    beyond, search_slices = zip(
         *(
             _find_search_area(*span)
             for span in zip((rows, columns), matching_image.shape[1:], strict=True)
@@ -158,18 +158,18 @@ def _match_patches(matching_image: Tensor, rows: range, columns: range, size: in
         strict=True,
     )
     distances = _compute_patch_distances(
-        matching_image[:, part[0], part[1]], beyond, len(rows), len(columns)
+        matching_image[:, search_slices[0], search_slices[1]], beyond, len(rows), len(columns)
     )
     nearest = distances.topk(size, largest=False)
     matches = nearest.indices.where(nearest.values < torch.inf, nearest.indices[..., :1])
     down, right = matches // SEARCH_SIDE - SEARCH_RADIUS, matches % SEARCH_SIDE - SEARCH_RADIUS
     reference_rows, reference_columns = (
-        torch.arange(len(span), device=matches.device) * GROUP_STEP + span[0] - block_size.start
-        for span, block_size in zip((rows, columns), part, strict=True)
+        torch.arange(len(span), device=matches.device) * GROUP_STEP + span[0] - searched.start
+        for span, searched in zip((rows, columns), search_slices, strict=True)
     )
-    width = part[1].stop - part[1].start
+    width = search_slices[1].stop - search_slices[1].start
     indices = (reference_rows[:, None, None] + down) * width + reference_columns[:, None] + right
-    return PatchBlock(part[0], part[1], indices.flatten(0, 1).int())
+    return PatchBlock(search_slices[0], search_slices[1], indices.flatten(0, 1).int())
 
 
 def _find_search_area(own: range, side: int) -> tuple[tuple[int, int], slice]:

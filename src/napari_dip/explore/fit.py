@@ -243,7 +243,7 @@ def _build_experiment_problem(
         measurement=measurement,
         operator=Identity(),
         fidelity=error,
-        likelihood=error,
+        comparison_loss=error,
         training_weight=all_pixels - guard_mask,
         validation_mask=validation_mask,
         refit_weight=all_pixels,

@@ -252,7 +252,7 @@ class Deblur(Task):
             measurement=fit_input.measurement,
             operator=self._make_operator(fit_input),
             fidelity=make_fidelity(masks.visible),
-            likelihood=gaussian_deviance(noise.variance),
+            comparison_loss=gaussian_deviance(noise.variance),
             training_weight=masks.visible,
             validation_mask=masks.validation,
             refit_weight=refitted,

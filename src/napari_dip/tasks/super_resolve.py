@@ -312,7 +312,7 @@ class SuperResolve(Task):
             measurement=fit_input.measurement,
             operator=coarser,
             fidelity=weighted_residual(noise),
-            likelihood=gaussian_deviance(noise),
+            comparison_loss=gaussian_deviance(noise),
             training_weight=masks.visible,
             validation_mask=masks.validation,
             # with a start, postprocessing adds the validation pixels instead of the refit

@@ -89,7 +89,7 @@ def coarse_term(operator: torch.nn.Module, side: int) -> Term:
         measurement=measurement,
         operator=operator,
         fidelity=weighted_residual(noise),
-        likelihood=likelihood,
+        comparison_loss=likelihood,
         training_weight=all_pixels,
         validation_mask=all_pixels,
         refit_weight=all_pixels,

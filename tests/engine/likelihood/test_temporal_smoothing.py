@@ -112,7 +112,7 @@ def test_the_frame_before_drives_but_never_judges() -> None:
         measurement=0 * ones,
         operator=Identity(),
         fidelity=weighted_residual(noise),
-        likelihood=gaussian_deviance(noise),
+        comparison_loss=gaussian_deviance(noise),
         training_weight=ones,
         validation_mask=ones,
         refit_weight=ones,

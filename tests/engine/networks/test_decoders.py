@@ -98,7 +98,7 @@ def stepper(make):
         measurement=ramp,
         operator=Identity(),
         fidelity=error,
-        likelihood=error,
+        comparison_loss=error,
         training_weight=there,
         validation_mask=held_out,
         refit_weight=there,

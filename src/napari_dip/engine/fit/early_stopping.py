@@ -18,10 +18,10 @@ class ValidationRecord:
     iteration : int
         1-based.
     training_loss : float
-        Negative log-likelihood of the training pixels, averaged over the iterations since the
-        previous validation.
+        Deviance (twice the negative log-likelihood) of the training pixels, averaged over the
+        iterations since the previous validation.
     validation_loss : float
-        Negative log-likelihood of the validation pixels under the averaged estimate.
+        The same of the validation pixels under the averaged estimate.
     """
 
     iteration: int

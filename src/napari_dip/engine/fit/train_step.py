@@ -111,7 +111,7 @@ class TrainingBatch(NamedTuple):
     uses_validation_pixels: bool
 
 
-#: The network's estimate, and the mean negative log-likelihood, a scalar.
+#: The network's estimate, and the mean deviance (twice the negative log-likelihood), a scalar.
 StepOutput = tuple[Estimate, Tensor]
 
 
@@ -205,22 +205,22 @@ class EagerTrainStep:
             if self._uses_bfloat16
             else net(batch.network_input)
         )
-        loss, likelihood = self._compute_losses(batch, estimate)
+        loss, deviance = self._compute_losses(batch, estimate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, self._max_gradient_norm, foreach=True)
         self.optimizer.step()
-        return estimate, likelihood
+        return estimate, deviance
 
     def invalidate(self) -> None:
         """Do nothing: no tensors are kept."""
 
     def _compute_losses(self, batch: TrainingBatch, estimate: Estimate) -> tuple[Tensor, Tensor]:
-        """Return the training loss with penalties, and the negative log-likelihood; two scalars.
+        """Return the training loss with penalties, and the mean deviance; two scalars.
 
         Both are sums over the terms of the mean over the pixels with a loss weight.
         """
-        loss, likelihood = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
+        loss, deviance = estimate.mean.new_zeros(()), estimate.mean.new_zeros(())
         tensors = batch.measurements, batch.targets, batch.weights
         for term, measured, target, weight in zip(self._problem.terms, *tensors, strict=True):
             prediction = estimate if batch.bypasses_operator else term.operator.predict(estimate)
@@ -231,12 +231,12 @@ class EagerTrainStep:
             count = (weight.sum() * loss_of_pixel.shape[1]).clamp(min=1)
             loss = loss + loss_of_pixel.sum() / count
             with torch.no_grad():  # comparable with the validation loss
-                likelihood = (
-                    likelihood + (term.likelihood(prediction, measured) * weight).sum() / count
+                deviance = (
+                    deviance + (term.comparison_loss(prediction, measured) * weight).sum() / count
                 )
         for factor, penalty in self._problem.penalties:
             loss = loss + factor * penalty(estimate.mean)
-        return loss, likelihood
+        return loss, deviance
 
 
 def convert_to_channels_last(network_input: Tensor) -> Tensor:

@@ -236,14 +236,14 @@ class Trainer:
                 uses_validation_pixels=self.uses_validation_pixels,
             )
         self.train_step.wait_for_sample(batch, sample)
-        estimate, likelihood = self.train_step.run(batch)
+        estimate, deviance = self.train_step.run(batch)
         with torch.no_grad():
             self._average.update(sample, estimate)
-            self._loss += likelihood.detach()
+            self._loss += deviance.detach()
         self._steps_since_loss_read += 1
 
     def read_loss(self) -> float:
-        """Return the mean negative log-likelihood since the last call, and wait for the device.
+        """Return the mean deviance since the last call, and wait for the device.
 
         It is NaN if a weight is not finite.
         """

@@ -211,7 +211,7 @@ def make_temporal_term(
         measurement=before.image,
         operator=_PostprocessedIdentity(postprocess),
         fidelity=loss,
-        likelihood=_compute_zero_likelihood,
+        comparison_loss=_compute_zero_likelihood,
         training_weight=before.valid,
         validation_mask=torch.zeros_like(before.valid),
         refit_weight=before.valid,

@@ -261,8 +261,8 @@ def estimate_noise(
         arguments = second, measured, min_variance
         if pinned is not None and is_physical and _explains_bright_blocks(pinned, *arguments):
             energies, measured, is_pinned = pinned, second, True
-    model, correlation, darkest_variance, reason = measured
-    floor = max(0.5 * darkest_variance, min_variance)
+    model, correlation, dark_variance, reason = measured
+    floor = max(0.5 * dark_variance, min_variance)
     dark_level, caution = None, None
     if not reason:
         caution = find_caution(
@@ -305,7 +305,7 @@ class _MeasuredModel(NamedTuple):
 
     model: VarianceModel
     correlation: NoiseCorrelation
-    darkest: float
+    dark_variance: float
     reason: UnreliableReason | None
 
 
@@ -328,17 +328,17 @@ def _measure_model(
     if not _is_correlated(correlation):
         power = energies.power / model.variance(energies.means, min_variance)[:, None, None]
         model = white_model if measure_finest_level(power) < MIN_FINE_ENERGY else model
-    darkest = float(energies.means.quantile(0.02))
+    dark_level = float(energies.means.quantile(0.02))
     reason = reason or _find_unreliable_reason(
         model, correlation, float(energies.means.median()), step
     )
     if not reason:
-        floor = max(0.5 * (model.gain * darkest + model.intercept), min_variance)
+        floor = max(0.5 * (model.gain * dark_level + model.intercept), min_variance)
         reason = _find_contradiction(energies, model, correlation, floor)
     if reason in TEXTURE_REASONS:
         # what is correlated is texture; white noise is no stronger than the finest frequencies
         model, correlation = white_model, _NO_CORRELATION
-    return _MeasuredModel(model, correlation, model.gain * darkest + model.intercept, reason)
+    return _MeasuredModel(model, correlation, model.gain * dark_level + model.intercept, reason)
 
 
 def _explains_bright_blocks(

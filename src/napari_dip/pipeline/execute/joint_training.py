@@ -126,7 +126,7 @@ def compute_validation_gain(
         apply_network(prior.net, prior.make_prediction_input().network_input)
     )
     initial_loss, final_loss = (
-        term.likelihood(term.operator.predict(estimate), term.measurement)
+        term.comparison_loss(term.operator.predict(estimate), term.measurement)
         for estimate in (initial_estimate, result.network_estimate)
     )
     gain = ((initial_loss - final_loss) * term.validation_mask).double()

@@ -381,8 +381,8 @@ def _check_network(
                 "wanted": repr(plan_value),
             }
             return make_refusal("series-settings", **facts)
-    if fit_config.restarts > network.repeats:
-        facts = {"found": network.repeats, "wanted": fit_config.restarts}
+    if fit_config.restarts > network.restarts:
+        facts = {"found": network.restarts, "wanted": fit_config.restarts}
         return make_refusal("series-repeats", path=path, **facts)
     return check_channels(image.task_plan, image.source, network.groups)
 

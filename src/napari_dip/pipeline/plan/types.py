@@ -126,7 +126,7 @@ class JointNetwork:
     preset : str
     version : str
         Version of this package.
-    repeats : int
+    restarts : int
         Number of restarts.
     prior_key : str
     widths : tuple of int
@@ -147,7 +147,7 @@ class JointNetwork:
     settings: Mapping[str, Any] | None = None
     preset: str = ""
     version: str = ""
-    repeats: int = 0
+    restarts: int = 0
     prior_key: str = ""
     widths: tuple[int, ...] = ()
     uses_half_resolution: bool = False

@@ -60,7 +60,7 @@ def read_network(path: str | os.PathLike[str]) -> JointNetwork:
             settings=dict(description["settings"]),
             preset=str(description["preset"]),
             version=str(description["version"]),
-            repeats=int(description["repeats"]),
+            restarts=int(description["repeats"]),
             prior_key=str(description["prior"]),
             widths=tuple(int(width) for width in description["widths"]),
             uses_half_resolution=bool(description["halved"]),

@@ -129,7 +129,7 @@ def build_blind_spot_problem(
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=beta_nll(noise, fit_input.noise.level**2),
-        likelihood=gaussian_deviance(noise),
+        comparison_loss=gaussian_deviance(noise),
         training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         refit_weight=fit_input.masks.weight,

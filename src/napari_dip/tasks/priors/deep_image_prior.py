@@ -141,7 +141,7 @@ def build_random_input_problem(fit_input: FitInput, options: PriorOptions) -> Pr
                 measurement=fit_input.measurement[exposure : exposure + 1],
                 operator=Identity(),
                 fidelity=weighted_residual(noise),
-                likelihood=gaussian_deviance(noise),
+                comparison_loss=gaussian_deviance(noise),
                 training_weight=fit_input.masks.training_weight
                 if has_validation
                 else fit_input.masks.weight,
@@ -171,7 +171,7 @@ def validate_by_squared_error(fit_input: FitInput, problem: Problem) -> Problem:
     terms = (
         replace(
             term,
-            likelihood=lambda estimate, measurement: likelihood(
+            comparison_loss=lambda estimate, measurement: likelihood(
                 type(estimate)(estimate.mean), measurement
             ),
         )

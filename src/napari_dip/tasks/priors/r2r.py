@@ -67,7 +67,7 @@ def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         measurement=fit_input.measurement,
         operator=Identity(),
         fidelity=least_squares(fit_input.noise.level**2),
-        likelihood=gaussian_deviance(fit_input.noise.variance),
+        comparison_loss=gaussian_deviance(fit_input.noise.variance),
         training_weight=fit_input.masks.training_weight,
         validation_mask=fit_input.masks.validation,
         refit_weight=fit_input.masks.weight,

@@ -90,7 +90,7 @@ def build_recompression_problem(fit_input: FitInput, options: PriorOptions) -> P
         measurement=measured,
         operator=Identity(),
         fidelity=beta_nll(variance_floor, compression_error),
-        likelihood=gaussian_deviance(variance_floor),
+        comparison_loss=gaussian_deviance(variance_floor),
         training_weight=1 - block_mask,
         validation_mask=block_mask,
         refit_weight=torch.ones_like(block_mask),

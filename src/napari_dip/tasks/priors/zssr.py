@@ -105,7 +105,7 @@ def build_zssr_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
         operator=operator,
         fidelity=beta_nll(variance_floor, interpolation_error),
         # by squared error, regardless of the predicted variance
-        likelihood=lambda estimate, image: likelihood(type(estimate)(estimate.mean), image),
+        comparison_loss=lambda estimate, image: likelihood(type(estimate)(estimate.mean), image),
         training_weight=fit_input.masks.measured * (1 - patch_mask),
         validation_mask=fit_input.masks.measured * patch_mask,
         refit_weight=fit_input.masks.measured,
