@@ -33,7 +33,7 @@ from napari_dip.qt.shell.job_controller import (
     JobState,
     JobView,
 )
-from napari_dip.qt.shell.worker import call_reporting_errors, get_value_or_error
+from napari_dip.qt.shell.worker import call_reporting_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QResizeEvent
 
     from napari_dip.errors import Refusal
+    from napari_dip.qt.shell.job_controller import JobRequest
     from napari_dip.qt.shell.worker import JobProgress
 
 #: Largest number of visible lines; a window of 1280 x 720 leaves room for the widgets below.
@@ -424,7 +425,7 @@ class JobPanel(QObject):
         self._dock, self._viewer, self._run_bar, self._plots = dock, viewer, run_bar, plots
         self._activity: Activity | None = None
         self._is_busy = False
-        self.jobs = jobs = JobController(dock, self, **texts)
+        self.jobs = jobs = JobController(self, self, **texts)
         jobs.state_changed.connect(self._on_state)
         jobs.message_emitted.connect(run_bar.show_message)
         jobs.progressed.connect(self._on_progress)
@@ -437,6 +438,23 @@ class JobPanel(QObject):
         viewer.layers.events.removing.connect(self._on_removing)
         self._on_theme()
 
+    def begin_job(self, request: JobRequest) -> None:
+        """Prepare the dock for a job that begins, and show its progress in napari's window."""
+        self._dock.begin_job(request)
+        self._activity = Activity(request.label, self._widget.window())
+
+    def accept_outcome(self, request: JobRequest, outcome: Any) -> str:
+        """Show the outcome in the dock and return a message for the user."""
+        return self._dock.accept_outcome(request, outcome)
+
+    def release_job(self) -> str:
+        """Remove what only the job needed; return an error message, or ""."""
+        return self._dock.release_job()
+
+    def describe_discard(self) -> str:
+        """Return the message on a discarded job."""
+        return self._dock.describe_discard()
+
     def shut_down(self) -> None:
         """Stop the job and disconnect from the viewer."""
         self.jobs.discard()
@@ -445,12 +463,6 @@ class JobPanel(QObject):
 
     def _on_state(self, state: JobState) -> None:
         self._run_bar.show_state(state)
-        request = self.jobs.request
-        if state is JobState.RUNNING and self._activity is None and request is not None:
-            self._activity, _ = get_value_or_error(
-                lambda: Activity(request.label, self._widget.window()),
-                "The progress cannot be shown in napari's window",
-            )
         if self.jobs.is_busy == self._is_busy:
             return
         self._is_busy = self.jobs.is_busy
