@@ -277,7 +277,7 @@ def refine_by_nl_bayes(
     )
     thresholded = None
     if correlation is None and not uses_pilot_only:
-        thresholded, _ = threshold_patch_groups(measured_colours, blocks, power)
+        thresholded = threshold_patch_groups(measured_colours, blocks, power)
     mean, remaining = filter_by_nl_bayes(
         measured_colours, pilot_colours, blocks, power, thresholded=thresholded
     )
@@ -338,10 +338,8 @@ def _make_hadamard_matrix() -> Tensor:
     return rows / sqrt(THRESHOLD_GROUP_SIZE)
 
 
-def threshold_patch_groups(
-    image: Tensor, blocks: Sequence[PatchBlock], power: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Apply a hard threshold to all groups, and average them: mean and variance, (C, Y, X) each.
+def threshold_patch_groups(image: Tensor, blocks: Sequence[PatchBlock], power: Tensor) -> Tensor:
+    """Apply a hard threshold to all groups, and average their patches: (C, Y, X).
 
     The first `THRESHOLD_GROUP_SIZE` patches of each group are used.
 
@@ -364,9 +362,8 @@ def threshold_patch_groups(
         kept = (spectrum.square() > HARD_THRESHOLD_SIGMAS**2 * power).to(measured)
         kept[:, :, 0, 0] = 1  # the mean of a group is always kept
         filtered = torch.einsum("kj,cgkp->cgjp", group_transform, spectrum.mul_(kept))
-        remaining = (kept * power).mean((2, 3))[..., None].expand(-1, -1, PATCH_SIDE**2)
         energy = (kept * power).sum((0, 2, 3))
-        return _FilteredGroups(filtered @ patch_transform, remaining, energy)
+        return _FilteredGroups(tuple(filtered @ patch_transform), energy)
 
     return _filter_patch_groups([image], blocks, threshold)
 
@@ -429,10 +426,11 @@ def filter_by_nl_bayes(
         remaining = NOISE_FACTOR * (details * projection).sum(2)
         shrinkage = gram @ inverse
         energy = (shrinkage * shrinkage.mT).sum((0, 2, 3))
-        return _FilteredGroups(filtered, remaining, energy)
+        return _FilteredGroups((*filtered, *remaining[:, :, None]), energy)
 
     images = [image, guide] if thresholded is None else [image, guide, thresholded]
-    return _filter_patch_groups(images, blocks, estimate)
+    mean, variance = _filter_patch_groups(images, blocks, estimate).chunk(2)
+    return mean, variance
 
 
 def _compute_threshold_weight(measured: Tensor, guides: Tensor, power: Tensor) -> Tensor:
@@ -445,10 +443,9 @@ def _compute_threshold_weight(measured: Tensor, guides: Tensor, power: Tensor) -
 
 
 class _FilteredGroups(NamedTuple):
-    """Filtered patches (C, G, K, P²), variance of their pixels (C, G, P²), noise left (G,)."""
+    """Values of all patches, each (G, K or 1, P²), the first (G, K, P²), and noise left (G,)."""
 
-    patches: Tensor
-    variance: Tensor
+    values: tuple[Tensor, ...]
     energy: Tensor
 
 
@@ -456,29 +453,29 @@ def _filter_patch_groups(
     images: Sequence[Tensor],
     blocks: Sequence[PatchBlock],
     filter_groups: Callable[..., _FilteredGroups],
-) -> tuple[Tensor, Tensor]:
-    """Filter all groups of these images, (C, Y, X) each, and average them: mean and variance."""
-    channels, height, width = images[0].shape
-    sums = images[0].new_zeros(2 * channels + 1, height, width)
-    window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(sums)
+) -> Tensor:
+    """Filter all groups of these images, (C, Y, X) each, and average each value: (V, Y, X)."""
+    sums: Tensor | None = None
+    window = torch.kaiser_window(PATCH_SIDE, periodic=False, beta=_KAISER_BETA).to(images[0])
     window = (window[:, None] * window).flatten()
-    steps = torch.arange(PATCH_SIDE, device=sums.device, dtype=torch.int32)
+    steps = torch.arange(PATCH_SIDE, device=window.device, dtype=torch.int32)
     for rows, columns, first in blocks:
         parts = [image[:, rows, columns] for image in images]
         offsets = (steps[:, None] * parts[0].shape[2] + steps).flatten()
         indices = first[..., None] + offsets  # (G, K, P²)
         filtered = filter_groups(*(_gather_pixels(part, indices) for part in parts))
-        size = filtered.patches.shape[2]
+        size = filtered.values[0].shape[1]
         weight = 1 / filtered.energy.clamp(min=MIN_GROUP_ENERGY)
         weight = (weight[:, None, None] * window).expand(-1, size, -1)
-        variance = filtered.variance[:, :, None]
-        values = (*(weight * filtered.patches), *(weight * variance), weight)
+        values = (*(weight * value for value in filtered.values), weight)
+        if sums is None:
+            sums = window.new_zeros(len(values), *images[0].shape[1:])
         added = sums.new_zeros(len(sums), parts[0][0].numel())
         for total, value in zip(added, values, strict=True):
             total.index_add_(0, indices[:, :size].flatten(), value.flatten())
         sums[:, rows, columns] += added.reshape(-1, *parts[0].shape[1:])
-    mean, variance, total_weight = sums.split([channels, channels, 1])
-    return mean / total_weight, variance / total_weight
+    assert sums is not None  # each image has a group
+    return sums[:-1] / sums[-1]
 
 
 def _gather_pixels(image: Tensor, places: Tensor) -> Tensor:
@@ -581,7 +578,7 @@ def _filter_level(
     weight[1:] *= COLOUR_WEIGHT
     smooth = F.avg_pool2d(F.pad(padded[None], (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
     blocks = group_patches(smooth * weight[:, None, None])
-    thresholded, _ = threshold_patch_groups(padded, blocks, power)
+    thresholded = threshold_patch_groups(padded, blocks, power)
     if guide is not None:
         thresholded = torch.lerp(
             thresholded, F.pad(guide[None], sides, mode="replicate")[0], fraction
