@@ -38,7 +38,7 @@ def list_claims(picture: npt.NDArray[Any]) -> dict[str, Any]:
     calibration = image.calibration
     variances = [
         float(compute_noise_variance(noise, mean))
-        for noise, mean in zip(calibration.noise, calibration.offset, strict=True)
+        for noise, mean in zip(calibration.noise, calibration.intensity_offset, strict=True)
     ]
     return {
         "variance": [float(f"{one:.6g}") for one in variances],

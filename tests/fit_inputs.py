@@ -47,7 +47,7 @@ def make_fit_input_from(
     zero = measurement[:1].amin(axes, keepdim=True)
     return FitInput(
         measurement=measurement,
-        intensity_offset=zero,
+        intensity_offset=-zero,
         intensity_scale=torch.ones_like(zero),
         noise=FitNoise(variance=noise, level=noise_level, assumed_fraction=assumed_noise_fraction),
         masks=FitMasks(

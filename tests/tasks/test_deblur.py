@@ -114,8 +114,8 @@ def test_darkness_is_zero_or_the_least_value_or_what_the_user_says(settings, low
     one.measurement[...] = 0.5
     one.measurement[..., 3, 3] = lowest
     units = {
-        "intensity_offset": torch.full((1, 1, 1, 1), -0.5),
-        "intensity_scale": torch.full((1, 1, 1, 1), 0.1),
+        "intensity_offset": torch.full((1, 1, 1, 1), 5.0),
+        "intensity_scale": torch.full((1, 1, 1, 1), 10.0),
     }
     task = Deblur(gaussian_sigma=1.2, smoothing=0.0, **settings)
     ((weight, penalty),) = make_task_problem(task, replace(one, **units)).penalties

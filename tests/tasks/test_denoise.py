@@ -225,7 +225,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
     inputs = arrange_inputs(plan, {"image": image})
     assert isinstance(inputs, RunInputs)
     calibration, _ = calibrate_pixels(plan, inputs)
-    level = (0.001 if is_weak else 0.2) * calibration.scale[0]
+    level = (0.001 if is_weak else 0.2) * calibration.intensity_scale[0]
     noise = replace(
         calibration.noise[0],
         gain=0.0,

@@ -290,9 +290,8 @@ class FitInput:
         (B, C, *grid), in network units; 0 where nothing was measured. B is 1, or 2 with a repeated
         exposure, which is scaled to the intensities of the first. In joint training, B is the
         number of images or regions, in the masks and neighbours as well.
-    intensity_scale, intensity_offset : Tensor
-        (1, C, 1, ...): a value in network units is intensity_scale * value of the image +
-        intensity_offset.
+    intensity_offset, intensity_scale : Tensor
+        (1, C, 1, ...): network units are (pixel - intensity_offset) / intensity_scale.
     noise : FitNoise
     masks : FitMasks
     prior_key : str
@@ -311,8 +310,8 @@ class FitInput:
     """
 
     measurement: Tensor
-    intensity_scale: Tensor
     intensity_offset: Tensor
+    intensity_scale: Tensor
     noise: FitNoise
     masks: FitMasks
     prior_key: str
@@ -327,6 +326,19 @@ class FitInput:
     def grid(self) -> tuple[int, ...]:
         """Return the size of the measurement, per axis."""
         return tuple(self.measurement.shape[2:])
+
+    @property
+    def image_unit(self) -> Tensor:
+        """Return one unit of the image in network units, (1, C, 1, ...)."""
+        return 1 / self.intensity_scale
+
+    def to_network_units(self, values: Tensor | float) -> Tensor:
+        """Convert intensities of the image, (..., C, 1, ...) or the same for all channels."""
+        return values * self.image_unit - self.intensity_offset / self.intensity_scale
+
+    def to_image_units(self, values: Tensor) -> Tensor:
+        """Convert intensities in network units, (B, C, *grid), to units of the image."""
+        return (values + self.intensity_offset / self.intensity_scale) / self.image_unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

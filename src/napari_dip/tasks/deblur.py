@@ -283,9 +283,9 @@ class Deblur(Task):
     def _compute_dark_level(self, fit_input: FitInput) -> Tensor:
         """Return the value of a pixel without light, in network units: (1, C, 1, ...)."""
         if self.background is not None:
-            return fit_input.intensity_offset + self.background * fit_input.intensity_scale
+            return fit_input.to_network_units(self.background)
         axes = tuple(range(2, fit_input.measurement.ndim))
-        return fit_input.intensity_offset.minimum(fit_input.measurement.amin(axes, keepdim=True))
+        return fit_input.to_network_units(0).minimum(fit_input.measurement.amin(axes, keepdim=True))
 
     def _compute_margin(self, fit_input: FitInput) -> tuple[int, ...]:
         if self.border == "circular":

@@ -301,8 +301,7 @@ class InvertFeatures(Task):
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the network's 0 and the length of its range, in network units: (1, C, 1, 1) each."""
     black, white = (float(value) for value in fit_input.extra_inputs["range"])
-    scale, offset = fit_input.intensity_scale, fit_input.intensity_offset
-    return offset + black * scale, (white - black) * scale
+    return fit_input.to_network_units(black), (white - black) * fit_input.image_unit
 
 
 def describe_layer_size(task: Task, size: tuple[int, ...]) -> str:

@@ -203,14 +203,14 @@ class LineOffsets(Identity):
     ----------
     offsets : Tensor
         (1, C, *grid), or of size 1 along axes with equal offsets, in network units.
-    intensity_scale : Tensor
+    image_unit : Tensor
         (1, C, 1, ...), one unit of the image in network units.
     """
 
-    def __init__(self, offsets: Tensor, intensity_scale: Tensor) -> None:
+    def __init__(self, offsets: Tensor, image_unit: Tensor) -> None:
         super().__init__()
         self.offsets = offsets
-        self.intensity_scale = intensity_scale
+        self.image_unit = image_unit
 
     def detect(self, image: Tensor) -> Tensor:
         """Return the image (1, C, *grid) with the offsets added."""
@@ -218,6 +218,6 @@ class LineOffsets(Identity):
 
     def get_learned_parameters(self) -> dict[str, Tensor]:
         """Return the offsets in the image's units: (lines,), after an axis of channels or depth."""
-        values = (self.offsets / self.intensity_scale)[0]
+        values = (self.offsets / self.image_unit)[0]
         lines = values.squeeze(-1 if values.shape[-1] == 1 else -2)
         return {"line_offsets": (lines[0] if len(lines) == 1 else lines).clone()}

@@ -80,7 +80,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         return None
     residual = split_into_parts(result.residual, image.source.axes, image.layout)
     noise = tuple(
-        _weaken_noise(channel_noise, calibration.offset[c], residual[:, c])
+        _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)
     )
     block = (1,) * len(calibration.blind_spot_size)

@@ -108,8 +108,8 @@ class Calibration:
 
     Attributes
     ----------
-    offset, scale : tuple of float
-        Per channel: network units are (pixel - offset) / scale.
+    intensity_offset, intensity_scale : tuple of float
+        Per channel: network units are (pixel - intensity_offset) / intensity_scale.
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     blind_spot_size : tuple of int
@@ -141,8 +141,8 @@ class Calibration:
         Correction by camera maps, and the noise of each pixel.
     """
 
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
+    intensity_offset: tuple[float, ...]
+    intensity_scale: tuple[float, ...]
     noise: tuple[NoiseEstimate, ...]
     blind_spot_size: tuple[int, ...]
     validation_fraction: float

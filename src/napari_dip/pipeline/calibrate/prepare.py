@@ -120,8 +120,8 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     elif half_resolution:
         notes.append(make_note("half-resolution"))
     calibration = Calibration(
-        offset=offset,
-        scale=scale,
+        intensity_offset=offset,
+        intensity_scale=scale,
         noise=noise,
         blind_spot_size=block,
         validation_fraction=compute_validation_fraction(block, measured_count),

@@ -187,8 +187,8 @@ def explain_fallback(calibration: Calibration) -> str:
         return UNRELIABLE_NOISE_REASON
     # the offset is the mean of the channel
     is_weak = any(
-        compute_noise_variance(calibration.noise[c], calibration.offset[c]) ** 0.5
-        < MAX_WEAK_NOISE * calibration.scale[c]
+        compute_noise_variance(calibration.noise[c], calibration.intensity_offset[c]) ** 0.5
+        < MAX_WEAK_NOISE * calibration.intensity_scale[c]
         for c in varied
     )
     return WEAK_NOISE_REASON if is_weak else ""

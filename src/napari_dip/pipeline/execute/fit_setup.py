@@ -122,8 +122,8 @@ def convert_noise_to_network_units(
         for channel in channels:
             estimate, offset, scale = (
                 exposure_noise[channel],
-                calibration.offset[channel],
-                calibration.scale[channel],
+                calibration.intensity_offset[channel],
+                calibration.intensity_scale[channel],
             )
             # expand (relative_deviation * signal)**2, where the signal includes the offset
             square, relative_offset = estimate.relative_deviation**2, offset / scale
@@ -250,8 +250,10 @@ def make_fit_input(
         calibration = calibration.get_fit_calibration()
     pixels, exposure_noises = _stack_exposures(calibration, parts, unit)
     dims = pixels.ndim - 2
-    offset = shape_channel_values(calibration.offset, channels, dims + 1).astype(np.float32)
-    scale = shape_channel_values(calibration.scale, channels, dims + 1).astype(np.float32)
+    offset = shape_channel_values(calibration.intensity_offset, channels, dims + 1).astype(
+        np.float32
+    )
+    scale = shape_channel_values(calibration.intensity_scale, channels, dims + 1).astype(np.float32)
     measurement = torch.from_numpy((pixels - offset) / scale).to(device)
     noise = convert_noise_to_network_units(exposure_noises, calibration, channels, device, dims)
     measured_mask = _make_measured_mask(calibration, unit, measurement)
@@ -282,8 +284,8 @@ def make_fit_input(
             )
     fit_input = FitInput(
         measurement=measurement * measured_mask,
-        intensity_offset=torch.from_numpy(-offset / scale)[None].to(device),
-        intensity_scale=torch.from_numpy(1 / scale)[None].to(device),
+        intensity_offset=torch.from_numpy(offset)[None].to(device),
+        intensity_scale=torch.from_numpy(scale)[None].to(device),
         noise=FitNoise(
             variance=noise,
             level=float(noise.evaluate(measurement).mean().sqrt()),
@@ -401,9 +403,10 @@ def convert_to_image_units(
 ) -> npt.NDArray[np.float32]:
     """Convert an estimate (1, C, *grid) to the image's units, as (C, *grid)."""
     image = mean[0].cpu().numpy().astype(np.float64)
-    scale = shape_channel_values(calibration.scale, unit.channels, image.ndim)
+    scale = shape_channel_values(calibration.intensity_scale, unit.channels, image.ndim)
     return np.asarray(
-        image * scale + shape_channel_values(calibration.offset, unit.channels, image.ndim),
+        image * scale
+        + shape_channel_values(calibration.intensity_offset, unit.channels, image.ndim),
         np.float32,
     )
 
@@ -431,7 +434,7 @@ def compute_uncertainty(
     if blind.log_variance is not None:
         variance = _compute_variance_factor(fit, blind) * variance
     std = variance[0].sqrt().cpu().numpy()
-    scale = shape_channel_values(calibration.scale, fit.unit.channels, std.ndim)
+    scale = shape_channel_values(calibration.intensity_scale, fit.unit.channels, std.ndim)
     return np.asarray(std * scale, np.float32)
 
 

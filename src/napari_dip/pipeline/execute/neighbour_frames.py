@@ -193,7 +193,7 @@ def _sum_channels(calibration: Calibration, part: StackArray) -> npt.NDArray[np.
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
     varying_channels = [c for c in range(len(part)) if c not in calibration.constant_channels]
     scale = np.reshape(
-        [calibration.scale[c] for c in varying_channels], (-1, *[1] * (part.ndim - 1))
+        [calibration.intensity_scale[c] for c in varying_channels], (-1, *[1] * (part.ndim - 1))
     )
     return np.asarray((part[varying_channels] / scale).sum(0), np.float64)
 

@@ -96,7 +96,7 @@ def add_line_offsets(fit_input: FitInput, problem: Problem) -> Problem:
     if fit_input.removed is None:
         return problem
     first, *other_terms = problem.terms
-    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.intensity_scale))
+    first = replace(first, operator=LineOffsets(fit_input.removed, fit_input.image_unit))
     return replace(problem, terms=(first, *other_terms))
 
 

@@ -137,16 +137,9 @@ def _make_compression(fit_input: FitInput) -> JpegCompression:
 
 def _to_grey_levels(fit_input: FitInput, image: Tensor) -> Tensor:
     """Convert network units to 8-bit grey levels."""
-    return (
-        (image - fit_input.intensity_offset)
-        / fit_input.intensity_scale
-        * fit_input.extra_inputs["jpeg_levels"]
-    )
+    return fit_input.to_image_units(image) * fit_input.extra_inputs["jpeg_levels"]
 
 
 def _to_network_units(fit_input: FitInput, levels: Tensor) -> Tensor:
     """Convert 8-bit grey levels to network units."""
-    return (
-        levels / fit_input.extra_inputs["jpeg_levels"] * fit_input.intensity_scale
-        + fit_input.intensity_offset
-    )
+    return fit_input.to_network_units(levels / fit_input.extra_inputs["jpeg_levels"])
