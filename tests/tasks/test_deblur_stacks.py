@@ -102,7 +102,7 @@ def scene(kernel: torch.Tensor, grid: tuple[int, ...] = (8, 16, 20)) -> FitInput
     ],
 )
 def test_the_psf_says_whether_a_stack_is_a_volume(axes, shape, psf, settings, grid) -> None:
-    assert plan(shape, axes, psf, **settings).layout.grid == grid
+    assert plan(shape, axes, psf, **settings).layout.grid_axes == grid
 
 
 @pytest.mark.sampled(2)

@@ -198,7 +198,7 @@ def test_masks_of_another_shape_are_refused_before_anything_is_read(
 def test_a_plan_fits_planes_together_and_counts_with_a_network_of_planes(axes: str) -> None:
     shape = (40, 256, 256)
     plan = make_task_plan(axes, shape, (256, 256))
-    assert plan.layout.grid == axes
+    assert plan.layout.grid_axes == axes
     assert len(plan.units) == 1
     alone = make_task_plan("YX", (256, 256), (256, 256))
     assert plan.costs.fit < 4 * alone.costs.fit

@@ -84,7 +84,7 @@ def test_only_depth_makes_a_volume_unless_the_user_wants_one(axes, settings, gri
     spec = ImageSpec(name="cells", shape=(6, 24, 32), dtype="uint16", axes=axes)
     plan = preflight(make_recipe("super-resolve", **settings), spec, MACHINE)
     assert isinstance(plan, Plan)
-    assert plan.layout.grid == grid
+    assert plan.layout.grid_axes == grid
 
 
 @pytest.mark.parametrize(

@@ -215,10 +215,9 @@ def _run_demo(
 
 def summarise_task(task: type[Task]) -> str:
     """Return the summary of a task: the first line of its module's docstring, after the name."""
-    line_parts = (
-        (getmodule(task).__doc__ or task.spec.title).strip().splitlines()[0].partition(": ")
-    )
-    summary = line_parts[2] or line_parts[0]
+    first_line = (getmodule(task).__doc__ or task.spec.title).strip().splitlines()[0]
+    title, _, text = first_line.partition(": ")
+    summary = text or title
     return summary[:1].upper() + summary[1:]
 
 

@@ -385,8 +385,8 @@ def _save_inputs(
     folder.clear()  # what is copied stays
     for name, array in copied.items():
         with (
-            write_atomically(target.folder / f"{name}.npy", overwrite=True) as part,
-            part.open("xb") as file,
+            write_atomically(target.folder / f"{name}.npy", overwrite=True) as temporary_path,
+            temporary_path.open("xb") as file,
         ):
             np.save(file, array, allow_pickle=False)
     folder.summary = {**target.run_summary, "inputs": descriptions}

@@ -69,15 +69,15 @@ class LazyPixels:
         pixels = self._compute(self._array)
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
-    def _compute(self, part: Any) -> AnyArray:
+    def _compute(self, array: Any) -> AnyArray:
         try:
-            block = np.asarray(part.compute())
+            block = np.asarray(array.compute())
         except Exception as error:  # tasks of dask may raise anything
             if is_memory_error(error):  # not a fault of the array
                 raise
             facts = {"name": self._name, "why": describe_exception(error)}
             raise RefusedError("array-broken", **facts) from error
-        shape = tuple(part.shape)
+        shape = tuple(array.shape)
         if block.shape != shape or block.dtype != self.dtype:
             facts = {"name": self._name, "said": _format_array_type(shape, self.dtype)}
             raise RefusedError(

@@ -22,7 +22,7 @@ from napari_dip.pipeline.calibrate.channel_noise import (
     measure_channel_noise,
 )
 from napari_dip.pipeline.machine import load_torch
-from napari_dip.pipeline.plan.layout import check_header, make_layout, split_into_parts
+from napari_dip.pipeline.plan.layout import check_header, make_layout, to_stack
 from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings
 from napari_dip.tasks.shared_settings import check_content
@@ -250,32 +250,32 @@ def _measure_report(
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
     layout = make_layout(spec, volume=False)
-    parts = split_into_parts(array, spec.axes, layout)
+    stack = to_stack(array, spec.axes, layout)
     mask = None
-    if (missing := np.isnan(parts)).any():
+    if (missing := np.isnan(stack)).any():
         mask = ~missing
-    measured = array if mask is None else parts[mask]
+    measured = array if mask is None else stack[mask]
     if fault := check_content(measured, spec.name):
         return fault
     least, largest = detect_clipped_pixels(measured)
     if mask is not None:
-        parts = np.where(mask, parts, np.nanmean(parts)).astype(np.float32)
+        stack = np.where(mask, stack, np.nanmean(stack)).astype(np.float32)
     step = 1.0 if array.dtype.kind in "iu" else 0.0
-    constant = tuple(c for c in range(parts.shape[1]) if parts[:, c].min() == parts[:, c].max())
+    constant = tuple(c for c in range(stack.shape[1]) if stack[:, c].min() == stack[:, c].max())
     inputs = RunInputs(
-        stack=parts,
+        stack=stack,
         extra_inputs={},
         measured_mask=mask,
         grey_level_step=step,
         layout=layout,
         inspection=Inspection(measured_mask=mask),
     )
-    noise = measure_channel_noise(inputs, parts, constant, NoiseSettings())[0]
+    noise = measure_channel_noise(inputs, stack, constant, NoiseSettings())[0]
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
     return NoiseReport(
         channels=tuple(
-            _make_channel_noise(noise[c], parts[:, c], None if mask is None else mask[:, c])
+            _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
             for c in varied
         ),
         hidden_block=compute_blind_spot_size([noise[c] for c in varied], spec.grid),

@@ -347,12 +347,12 @@ def _migrate_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename_within(
-    record: dict[str, Any], parts: tuple[str, ...], names: Mapping[str, str]
+    record: dict[str, Any], sections: tuple[str, ...], names: Mapping[str, str]
 ) -> None:
     """Replace old keys within the given sections of a record, where these are dicts."""
     record |= {
         section: _rename(record[section], names)
-        for section in parts
+        for section in sections
         if isinstance(record.get(section), dict)
     }
 

@@ -336,11 +336,11 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     """
     prepared = len(plan.jobs) - len(plan.refused_files)
     plans = find_remaining_plans(plan).values()
-    parts = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
+    clauses = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
     if prepared > len(plans):
-        parts.append(f"{prepared - len(plans)} done before")
+        clauses.append(f"{prepared - len(plans)} done before")
     if plan.refused_files:
-        parts.append(f"{len(plan.refused_files)} refused")
+        clauses.append(f"{len(plan.refused_files)} refused")
     worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"
     seconds = sum(remaining_plan.seconds for remaining_plan in plans) / max(
         1, min(workers or 1, len(plans))
@@ -348,18 +348,18 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     if plans and plan.joint_training is not None:
         seconds += plan.joint_training.seconds
     duration = f": up to {format_duration(seconds)}" if plans else ""
-    return f"{', '.join(parts)}, {len(plans)} to restore{worker_text}{duration}."
+    return f"{', '.join(clauses)}, {len(plans)} to restore{worker_text}{duration}."
 
 
 def summarise_batch_result(result: BatchResult) -> str:
     """Summarise the outcomes of a batch in one sentence."""
-    parts = {
+    count_by_label = {
         "restored": result.count("restored"),
         "done before": result.count("kept"),
         "refused": result.count("refused"),
         "failed": result.count("failed"),
         "left": result.count("waiting"),
     }
-    counts = ", ".join(f"{count} {label}" for label, count in parts.items() if count)
+    counts = ", ".join(f"{count} {label}" for label, count in count_by_label.items() if count)
     files = f"{len(result.outcomes)} file{'s' * (len(result.outcomes) != 1)}"
     return f"Of {files}: {counts}."

@@ -84,14 +84,14 @@ def normalise_factor(value: object) -> str:
     PydanticCustomError
         If a factor is not allowed, or all are 1.
     """
-    parts: list[Any]
+    factors: list[Any]
     if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",")]
+        factors = [text.strip() for text in value.split(",")]
     elif isinstance(value, list | tuple):
-        parts = list(value)
+        factors = list(value)
     else:
-        parts = [value]
-    texts = [str(part) for part in parts]
+        factors = [value]
+    texts = [str(factor) for factor in factors]
     numbers = [int(text) for text in texts if text in map(str, ALLOWED_FACTORS)]
     if len(numbers) != len(texts) or len(numbers) not in (1, 2, 3) or max(numbers) == 1:
         raise PydanticCustomError(
@@ -230,7 +230,7 @@ class SuperResolve(Task):
 
     def _get_factors(self, axes: str) -> tuple[int, ...]:
         """Return the factor of each axis; a single number holds for Y and X."""
-        numbers = [int(part) for part in self.factor.split(",")]
+        numbers = [int(text) for text in self.factor.split(",")]
         factor_z = numbers[0] if len(numbers) > 2 else 1
         factors = {"Z": factor_z, "Y": numbers[-2:][0], "X": numbers[-1]}
         return tuple(factors.get(axis, 1) for axis in axes)

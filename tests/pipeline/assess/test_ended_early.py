@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.assess.report import describe_unrestored_parts, describe_unrestored_tiles
+from napari_dip.pipeline.assess.report import describe_unrestored_items, describe_unrestored_tiles
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
@@ -19,7 +19,7 @@ def said(shape, axes, missing):
     source = ImageSpec(name="x", shape=shape, dtype="float32", axes=axes)
     recipe = make_recipe("denoise", preset="fast", stacks="planes", series_training="warm-start")
     plan = preflight(recipe, source, detect_machine(), {})
-    return tuple(map(str, describe_unrestored_parts(plan, np.asarray(missing, bool))))
+    return tuple(map(str, describe_unrestored_items(plan, np.asarray(missing, bool))))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_parts
+from napari_dip.pipeline.assess.artefact_detection import compute_biased_limit, measure_biased_areas
 from napari_dip.pipeline.assess.metrics import ResidualMetrics, ResultMetrics
 from napari_dip.pipeline.assess.quality_checks import check_quality
 
@@ -23,7 +23,7 @@ def noise(seed: int, blur: float = 0.0, shape=(SIDE, SIDE)) -> np.ndarray:
 @pytest.mark.parametrize("blur", [0.0, 0.7, 1.2])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 500.0])
 def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
-    shares = [measure_biased_parts(strength * noise(seed, blur), None)[0] for seed in range(10)]
+    shares = [measure_biased_areas(strength * noise(seed, blur), None)[0] for seed in range(10)]
     assert max(shares) <= compute_biased_limit((SIDE // 16) ** 2)
 
 
@@ -31,7 +31,7 @@ def test_noise_alone_is_not_far_from_zero_anywhere(blur, strength):
 def test_a_quarter_that_is_brighter_by_as_much_as_the_noise_is_far(blur):
     left = noise(0, blur)
     left[: SIDE // 2, : SIDE // 2] += 1
-    far, parts = measure_biased_parts(left - left.mean(), None)
+    far, parts = measure_biased_areas(left - left.mean(), None)
     assert parts == 64
     assert far > compute_biased_limit(parts)
 
@@ -40,13 +40,13 @@ def test_parts_with_a_hole_do_not_count():
     left, known = noise(0), np.ones((SIDE, SIDE), bool)
     known[5, :64] = False
     left[5, :64] = 1e6
-    far, parts = measure_biased_parts(left, known)
+    far, parts = measure_biased_areas(left, known)
     assert parts == 60
     assert far <= compute_biased_limit(parts)
 
 
 def test_small_pictures_do_not_tell():
-    assert measure_biased_parts(noise(0, shape=(12, 12)), None) == (0.0, 0)
+    assert measure_biased_areas(noise(0, shape=(12, 12)), None) == (0.0, 0)
     assert compute_biased_limit(9) == 1.0
 
 

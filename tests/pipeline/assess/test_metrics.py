@@ -15,7 +15,7 @@ from napari_dip.pipeline.assess.metrics import (
     MAX_ASSESSED_PIXELS,
     measure_distant_holes,
     measure_residual,
-    select_assessed_parts,
+    select_assessed_items,
 )
 from napari_dip.pipeline.assess.quality_checks import (
     MAX_EDGE_VARIANCE_RATIO,
@@ -152,13 +152,13 @@ def test_shares_of_several_units_are_added_up():
 
 def test_of_many_planes_some_stand_for_all_and_of_few_none_is_left_out():
     dark = np.float32(0)
-    assert select_assessed_parts(
+    assert select_assessed_items(
         np.broadcast_to(dark, (MAX_ASSESSED_PIXELS // 2**20, 1, 1024, 1024))
     ) == slice(None)
-    assert select_assessed_parts(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [
+    assert select_assessed_items(np.broadcast_to(dark, (100, 1, 1024, 1024))).tolist() == [
         0,
         33,
         66,
         99,
     ]
-    assert select_assessed_parts(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]
+    assert select_assessed_items(np.broadcast_to(dark, (2, 1, 4096, 4096))).tolist() == [0]

@@ -81,8 +81,8 @@ def test_planes_next_to_a_tile_are_looked_at_and_left_to_their_own_tile() -> Non
     plan = planned("planes", tile=TILE)
     lower = [unit for unit in plan.units if plan.tiles[unit.tile or 0].z.start == 0]  # type: ignore[union-attr]
     assert {tile.size[0] for tile in plan.tiles} == {4}  # three and one beside
-    assert {unit.part for unit in lower} == {0, 1, 2}
-    assert {unit.next_part for unit in lower if unit.part == 2} == {3}
+    assert {unit.item for unit in lower} == {0, 1, 2}
+    assert {unit.next_item for unit in lower if unit.item == 2} == {3}
     assert len({unit.id for unit in plan.units}) == len(plan.units) == 2 * SHAPE[0]
 
 

@@ -114,8 +114,8 @@ def test_the_way_back_is_the_same_drift() -> None:
 def test_a_plane_of_a_stack_follows_the_same_plane_one_frame_earlier() -> None:
     stack = np.stack([[shot(32)] * 3] * 2)
     plan = plan_for(stack, "TZYX", stacks="planes")
-    assert [unit.previous_part for unit in plan.units] == [None, None, None, 0, 1, 2]
-    assert [unit.next_part for unit in plan.units] == [3, 4, 5, None, None, None]
+    assert [unit.previous_item for unit in plan.units] == [None, None, None, 0, 1, 2]
+    assert [unit.next_item for unit in plan.units] == [3, 4, 5, None, None, None]
 
 
 def test_a_single_picture_or_volume_has_no_neighbour() -> None:
@@ -239,15 +239,15 @@ def test_units_are_told_apart_by_their_neighbours_only_in_movies() -> None:
         (0, 2),
         (1,),
     )
-    assert replace(second, previous_part=None).neighbours == (2,)
+    assert replace(second, previous_item=None).neighbours == (2,)
 
 
 def test_a_long_movie_begins_anew_with_each_segment() -> None:
     movie = np.stack([shot(16)] * 70)
     plan = plan_for(movie, "TYX", series_training="warm-start", max_iterations=250)
-    assert [unit.part for unit in plan.units if unit.is_segment_start] == [0, 24, 47]
-    assert [unit.part for unit in plan.units if not unit.starts_from] == [0, 24, 47]
-    spent = {unit.part: unit.iterations for unit in plan.units}
+    assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 24, 47]
+    assert [unit.item for unit in plan.units if not unit.starts_from] == [0, 24, 47]
+    spent = {unit.item: unit.iterations for unit in plan.units}
     assert spent[0] == spent[24] == spent[47] > 4 * spent[23]
     # the noisy frames on both sides of the cut are still seen
     assert plan.units[24].neighbours == (23, 25)
@@ -256,8 +256,8 @@ def test_a_long_movie_begins_anew_with_each_segment() -> None:
 def test_volumes_of_a_movie_are_cut_between_frames_only() -> None:
     movie = np.stack([np.stack([shot(16)] * 3)] * 33)
     plan = plan_for(movie, "TZYX", stacks="planes", series_training="warm-start")
-    assert [unit.part for unit in plan.units if unit.is_segment_start] == [0, 1, 2, 51, 52, 53]
-    assert [unit.part for unit in plan.units if not unit.starts_from] == [0, 51]
+    assert [unit.item for unit in plan.units if unit.is_segment_start] == [0, 1, 2, 51, 52, 53]
+    assert [unit.item for unit in plan.units if not unit.starts_from] == [0, 51]
 
 
 def test_the_first_frame_of_a_segment_is_drawn_to_none() -> None:

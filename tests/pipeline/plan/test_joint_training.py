@@ -151,7 +151,7 @@ def test_members_lie_within_their_frames_and_are_no_more_than_the_memory_was_cou
     grid: tuple[int, int],
 ) -> None:
     members = choose_training_regions(96, grid, 1)
-    assert len({one.part for one in members}) == len(members) <= MAX_TRAINING_REGIONS
+    assert len({one.item for one in members}) == len(members) <= MAX_TRAINING_REGIONS
     for one in members:
         sides = zip(one.origin, one.size, grid, strict=True)
         assert all(start >= 0 and start + count <= side for start, count, side in sides)

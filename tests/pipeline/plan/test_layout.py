@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.plan.layout import join_parts, make_layout, split_into_parts
+from napari_dip.pipeline.plan.layout import from_stack, make_layout, to_stack
 
 
 @pytest.mark.parametrize("volume", [False, True])
@@ -17,21 +17,21 @@ def test_parts_are_the_way_there_and_back(axes: str, volume: bool) -> None:
     layout = make_layout(
         ImageSpec(name="a", shape=shape, dtype="float32", axes=axes), volume=volume
     )
-    parts = split_into_parts(array, axes, layout)
+    parts = to_stack(array, axes, layout)
     assert parts.shape[-2:] == (5, 6)
-    assert parts.ndim == 2 + len(layout.grid)
-    assert np.array_equal(join_parts(parts, axes, shape, layout), array)
+    assert parts.ndim == 2 + len(layout.grid_axes)
+    assert np.array_equal(from_stack(parts, axes, shape, layout), array)
 
 
 def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
     spec = ImageSpec(name="a", shape=(2, 3, 4, 5, 6), dtype="float32", axes="TZCYX")
     layout = make_layout(spec, volume=True)
-    assert (layout.parts, layout.channels, layout.grid) == ("T", "C", "ZYX")
-    assert layout.count_parts(spec) == 2
+    assert (layout.item_axes, layout.channel_axis, layout.grid_axes) == ("T", "C", "ZYX")
+    assert layout.count_items(spec) == 2
     assert layout.get_depth(spec) == (3,)
 
 
 def test_axes_of_one_element_make_no_stack() -> None:
     spec = ImageSpec(name="a", shape=(1, 1, 5, 6), dtype="float32", axes="TZYX")
     layout = make_layout(spec, volume=True)
-    assert (layout.count_parts(spec), layout.get_depth(spec)) == (1, ())
+    assert (layout.count_items(spec), layout.get_depth(spec)) == (1, ())

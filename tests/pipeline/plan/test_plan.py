@@ -445,8 +445,8 @@ def test_depth_is_a_volume_and_time_is_not() -> None:
     deep, moving = ask((12, 64, 64), "ZYX"), ask((12, 64, 64), "TYX")
     assert isinstance(deep, Plan)
     assert isinstance(moving, Plan)
-    assert (deep.layout.grid, len(deep.units)) == ("ZYX", 1)
-    assert (moving.layout.grid, len(moving.units)) == ("YX", 12)
+    assert (deep.layout.grid_axes, len(deep.units)) == ("ZYX", 1)
+    assert (moving.layout.grid_axes, len(moving.units)) == ("YX", 12)
     assert deep.summary.startswith("64 × 64 × 12 pixels on")
 
 
@@ -457,14 +457,14 @@ def test_the_user_may_choose_a_volume_or_planes() -> None:
     )
     assert isinstance(planes, Plan)
     assert isinstance(volume, Plan)
-    assert planes.layout.parts == "Z"
-    assert volume.layout.grid == "TYX"
+    assert planes.layout.item_axes == "Z"
+    assert volume.layout.grid_axes == "TYX"
 
 
 def test_each_frame_of_a_volume_series_is_a_volume() -> None:
     plan = ask((3, 8, 64, 64), "TZYX")
     assert isinstance(plan, Plan)
-    assert (plan.layout.parts, plan.layout.grid, len(plan.units)) == ("T", "ZYX", 3)
+    assert (plan.layout.item_axes, plan.layout.grid_axes, len(plan.units)) == ("T", "ZYX", 3)
 
 
 @pytest.mark.parametrize(
@@ -484,24 +484,24 @@ def test_planes_that_lie_far_apart_are_restored_one_by_one_and_the_plan_says_so(
     )
     plan = preflight(make_recipe("denoise"), spec, MACHINE)
     assert isinstance(plan, Plan)
-    assert plan.layout.grid == grid
+    assert plan.layout.grid_axes == grid
     assert any("5.0 pixels apart" in str(note) for note in plan.notes) == (grid == "YX")
     wished = preflight(make_recipe("denoise", stacks="volume"), spec, MACHINE)
     assert isinstance(wished, Plan)
-    assert wished.layout.grid == "ZYX"
+    assert wished.layout.grid_axes == "ZYX"
 
 
 def test_too_thin_a_stack_is_no_volume_whatever_is_asked_for() -> None:
     plan = ask((3, 64, 64), "ZYX", stacks="volume")
     assert isinstance(plan, Plan)
-    assert plan.layout.grid == "YX"
+    assert plan.layout.grid_axes == "YX"
     assert any("too few for a volume" in str(note) for note in plan.notes)
 
 
 def test_a_volume_too_large_for_the_memory_goes_plane_by_plane() -> None:
     plan = ask((64, 512, 512), "ZYX", machine=replace(MACHINE, memory_bytes=3 * 10**9))
     assert isinstance(plan, Plan)
-    assert plan.layout.grid == "YX"
+    assert plan.layout.grid_axes == "YX"
 
 
 def test_later_frames_begin_with_what_was_learned_and_take_less_than_a_fifth() -> None:

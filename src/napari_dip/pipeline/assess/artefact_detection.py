@@ -48,12 +48,12 @@ MIN_PLATEAU_FRACTION = 1e-4
 #: Minimum number of pixels at an extreme value for a plateau, and minimum ratio of that number to
 #: the mean number per nearby value. The histogram of an unclipped image falls towards its end.
 MIN_PLATEAU_PIXELS, MIN_PLATEAU_PIXEL_RATIO = 4, 3.0
-#: Parts of the range next to an extreme value that it is compared with, as fractions. The first
+#: Sections of the range next to an extreme value that it is compared with, as fractions. The first
 #: with the minimum number of distinct values is used, since images of few photons have few values.
 PLATEAU_COMPARISON_SPANS, MIN_COMPARISON_VALUES = (1 / 50, 1 / 10, 1 / 2), 3
 #: Side of the areas in pixels, and number of sub-areas along each of its axes. Sub-areas are as
 #: wide as the correlation length in FMD's widefield images, so their means are nearly independent.
-LOCAL_PART_SIDE, LOCAL_PART_CUTS = 16, 4
+LOCAL_AREA_SIDE, SUB_AREAS_PER_SIDE = 16, 4
 #: Standard errors from which on the mean of an area counts as biased. With 16 sub-areas, 1 in 900
 #: areas exceeds it by chance.
 BIAS_STANDARD_ERRORS = 4.0
@@ -62,7 +62,7 @@ BIAS_STANDARD_ERRORS = 4.0
 #: overestimated four times, it was 0.08 to 0.20 (kodim08, noise of 25).
 MAX_BIASED_FRACTION = 0.05
 #: Minimum number of areas for this test.
-MIN_LOCAL_PARTS = 16
+MIN_LOCAL_AREAS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +278,7 @@ def _detect_plateau(flat: AnyArray, value: float, span: float, *, at_limit: bool
     )
 
 
-def measure_biased_parts(
+def measure_biased_areas(
     residual: npt.NDArray[np.floating], measured_mask: BoolArray | None
 ) -> tuple[float, int]:
     """Return the share of areas of a residual with a biased mean, and the number of areas.
@@ -290,22 +290,22 @@ def measure_biased_parts(
     measured_mask : ndarray of bool or None
         True at measured pixels; None: everywhere. Areas with missing pixels are ignored.
     """
-    sub_area_side = LOCAL_PART_SIDE // LOCAL_PART_CUTS
-    rows, columns = (side // LOCAL_PART_SIDE for side in residual.shape[-2:])
+    sub_area_side = LOCAL_AREA_SIDE // SUB_AREAS_PER_SIDE
+    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
 
     def compute_sub_area_means(of: npt.NDArray[np.floating]) -> FloatArray:
-        cropped = of[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
+        cropped = of[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
         shape = (
             *cropped.shape[:-2],
             rows,
-            LOCAL_PART_CUTS,
+            SUB_AREAS_PER_SIDE,
             sub_area_side,
             columns,
-            LOCAL_PART_CUTS,
+            SUB_AREAS_PER_SIDE,
             sub_area_side,
         )
         means = cropped.reshape(shape).mean((-4, -1), dtype=np.float64)
-        return np.asarray(np.moveaxis(means, -3, -2).reshape(-1, LOCAL_PART_CUTS**2), np.float64)
+        return np.asarray(np.moveaxis(means, -3, -2).reshape(-1, SUB_AREAS_PER_SIDE**2), np.float64)
 
     means = compute_sub_area_means(residual)
     if measured_mask is not None:
@@ -314,15 +314,17 @@ def measure_biased_parts(
         ]
     if not len(means):
         return 0.0, 0
-    standard_errors = means.std(1, ddof=1) / LOCAL_PART_CUTS
+    standard_errors = means.std(1, ddof=1) / SUB_AREAS_PER_SIDE
     is_biased = np.abs(means.mean(1)) > BIAS_STANDARD_ERRORS * np.maximum(
         standard_errors, np.finfo(np.float32).tiny
     )
     return float(is_biased.mean()), len(means)
 
 
-def compute_biased_limit(stack: int) -> float:
+def compute_biased_limit(area_count: int) -> float:
     """Return the maximum share of biased areas, raised by three standard errors for few areas."""
-    if stack < MIN_LOCAL_PARTS:
+    if area_count < MIN_LOCAL_AREAS:
         return 1.0
-    return MAX_BIASED_FRACTION + 3 * sqrt(MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / stack)
+    return MAX_BIASED_FRACTION + 3 * sqrt(
+        MAX_BIASED_FRACTION * (1 - MAX_BIASED_FRACTION) / area_count
+    )

@@ -1,4 +1,4 @@
-"""Merge the results of work units into one image, and describe parts that are unfinished."""
+"""Merge the results of work units into one image, and describe items that are unfinished."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from napari_dip.errors.notes import (
     serialise_notes,
     serialise_stop,
 )
-from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_parts
+from napari_dip.pipeline.assess.metrics import measure_result, select_assessed_items
 from napari_dip.pipeline.assess.quality_checks import check_quality
 from napari_dip.pipeline.assess.report import (
     compute_sha256,
     describe_early_end,
-    describe_unrestored_parts,
+    describe_unrestored_items,
     make_run_report,
     serialise_fit,
     summarise_residual,
@@ -29,7 +29,7 @@ from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import zero_residual_outliers
 from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
-from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
+from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
 from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
@@ -64,7 +64,7 @@ class _MergedPixels:
 
 
 class ResultMerger:
-    """Accumulate mean and variance over restarts, and merge channels and parts.
+    """Accumulate mean and variance over restarts, and merge channels and items.
 
     Parameters
     ----------
@@ -75,11 +75,11 @@ class ResultMerger:
     ----------
     image : CalibratedImage
     sums : ndarray
-        (3, parts, C, *grid of the result): sums of images, squared images and variances.
+        (3, N, C, *grid of the result): sums of images, squared images and variances.
     predictions : ndarray
         (N, C, *grid): sum of predicted measurements.
     count : ndarray
-        (parts, C): number of merged results.
+        (N, C): number of merged results.
     outcomes : list of UnitOutcome
     learned : dict of str to ndarray
         Sums of learned parameters, by name and first channel.
@@ -91,7 +91,7 @@ class ResultMerger:
         self._source, self._layout = image.source, image.layout
         self._stack = self._upscaled_stack = stack = image.stack
         self._array = image.inputs["image"]
-        factors = image.plan.task_plan.get_factors(image.layout.grid)
+        factors = image.plan.task_plan.get_factors(image.layout.grid_axes)
         for axis, factor in enumerate(factors, stack.ndim - len(factors)):
             self._upscaled_stack = np.repeat(self._upscaled_stack, factor, axis)
         self.sums = np.zeros((3, *self._upscaled_stack.shape), np.float64)
@@ -135,22 +135,22 @@ class ResultMerger:
             key = f"{name}.{unit.channels[0]}"
             self.learned[key] = self.learned.get(key, 0) + values
         for index, channel in enumerate(unit.channels):
-            part_channel = unit.part, channel
-            self.sums[0][part_channel] += image[index]
-            self.sums[1][part_channel] += image[index].astype(np.float64) ** 2
-            self.sums[2][part_channel] += std[index].astype(np.float64) ** 2
-            self.predictions[part_channel] += prediction[index]
-            self.count[part_channel] += 1
+            item_channel = unit.item, channel
+            self.sums[0][item_channel] += image[index]
+            self.sums[1][item_channel] += image[index].astype(np.float64) ** 2
+            self.sums[2][item_channel] += std[index].astype(np.float64) ** 2
+            self.predictions[item_channel] += prediction[index]
+            self.count[item_channel] += 1
 
-    def get_finished_part(self, part: int, channels: list[int]) -> tuple[StackArray, StackArray]:
-        """Return the restored image of a part and its standard deviation: (C, *grid) each."""
-        sums = self.sums[:, part, channels]
-        images, squares, variances = sums / self._get_counts()[part, channels]
+    def get_finished_item(self, item: int, channels: list[int]) -> tuple[StackArray, StackArray]:
+        """Return the restored image of an item and its standard deviation: (C, *grid) each."""
+        sums = self.sums[:, item, channels]
+        images, squares, variances = sums / self._get_counts()[item, channels]
         variance = variances + np.maximum(squares - images**2, 0)
         return images.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def get_estimates(self) -> tuple[StackArray, StackArray, StackArray]:
-        """Return image, standard deviation and prediction of all parts: (N, C, *grid) each."""
+        """Return image, standard deviation and prediction of all items: (N, C, *grid) each."""
         mean, prediction = self._compute_mean(), self._average_prediction()
         return mean.astype(np.float32), self._compute_std(), prediction.astype(np.float32)
 
@@ -158,7 +158,7 @@ class ResultMerger:
         """Return the whole image, with the current estimate of a unit that is not finished."""
         mean = self._compute_mean()
         if not self._has_result(unit):
-            mean[unit.part, list(unit.channels)] = image
+            mean[unit.item, list(unit.channels)] = image
         if (preserved_mask := self._get_preserved_mask()) is not None:
             mean = np.where(preserved_mask, self._stack, mean)
         return self._arrange_result(mean.astype(np.float32))
@@ -177,7 +177,7 @@ class ResultMerger:
         timed_out : bool
             Whether the time limit ended the run.
         untouched : tuple of Note
-            Notes on unrestored areas that are not parts, such as tiles.
+            Notes on unrestored areas that are not items, such as tiles.
         """
         pixels = self._merge_pixels()
         own_outcomes = self._list_own_outcomes() or self.outcomes
@@ -187,7 +187,7 @@ class ResultMerger:
             stop = make_stop(StopReason.TIME, limit=self._plan.recipe.run_settings.time_limit)
         unfinished_notes = (
             *untouched,
-            *describe_unrestored_parts(self.image, self.count == 0),
+            *describe_unrestored_items(self.image, self.count == 0),
             *describe_early_end(self.image, self.outcomes),
         )
         metrics = measure_result(
@@ -197,7 +197,7 @@ class ResultMerger:
             pixels.result,
             [outcome.evidence for outcome in self.outcomes],
         )
-        assessed_parts = select_assessed_parts(pixels.residual)
+        assessed_items = select_assessed_items(pixels.residual)
         report_entries = {
             "iterations": sum(outcome.iterations for outcome in own_outcomes),
             "best_iteration": first_outcome.best_iteration,
@@ -210,8 +210,8 @@ class ResultMerger:
                 for iteration, _, loss in first_outcome.history
             ],
             "residual": summarise_residual(
-                pixels.residual[assessed_parts],
-                pixels.prediction[assessed_parts],
+                pixels.residual[assessed_items],
+                pixels.prediction[assessed_items],
                 self._calibration,
             ),
             "verdict": check_quality(metrics, unfinished_notes),
@@ -253,7 +253,7 @@ class ResultMerger:
             self._make_input_mask(preserved_mask),
         )
         if image.dtype != np.float32:  # assess the values after rounding and clipping
-            result = split_into_parts(image, self._source.axes, self._layout)
+            result = to_stack(image, self._source.axes, self._layout)
         if (outliers := self._find_outliers()) is not None:
             image = np.where(self._arrange_result(outliers), input_image.astype(image.dtype), image)
         return _MergedPixels(
@@ -274,7 +274,7 @@ class ResultMerger:
 
     def _lay_out_input(self) -> StackArray:
         """Return the input as (N, C, *grid), with outliers, corrected by camera maps."""
-        stack = split_into_parts(self._array, self._source.axes, self._layout)
+        stack = to_stack(self._array, self._source.axes, self._layout)
         camera = self._calibration.camera_correction
         return stack if camera is None else camera.correct(stack)
 
@@ -349,13 +349,13 @@ class ResultMerger:
         return self.count.reshape(*self.count.shape, *[1] * (self._stack.ndim - 2))
 
     def _arrange_result(self, stack: AnyArray) -> AnyArray:
-        """Return parts of the result in the axes and shape of the result."""
-        return join_parts(stack, self._source.axes, self.image.result_shape, self._layout)
+        """Return a stack of the result in the axes and shape of the result."""
+        return from_stack(stack, self._source.axes, self.image.result_shape, self._layout)
 
     def _arrange_input(self, stack: AnyArray) -> Float32Array:
-        """Return parts of the input in the axes and shape of the input."""
+        """Return a stack of the input in the axes and shape of the input."""
         source, layout = self._source, self._layout
-        arranged = join_parts(stack.astype(np.float32), source.axes, source.shape, layout)
+        arranged = from_stack(stack.astype(np.float32), source.axes, source.shape, layout)
         return np.asarray(arranged, np.float32)
 
     def _average_learned(self) -> dict[str, StackArray]:
@@ -372,18 +372,18 @@ class ResultMerger:
 
     def _has_result(self, unit: WorkUnit) -> bool:
         """Return whether all channels of a unit have a result."""
-        return bool((self.count[unit.part, list(unit.channels)] > 0).all())
+        return bool((self.count[unit.item, list(unit.channels)] > 0).all())
 
     def _compute_std(self) -> Float32Array:
         """Return the standard deviation; that of the noise where there is no result."""
         std = np.empty(self._upscaled_stack.shape, np.float32)
-        # part by part, since temporary arrays take 40 bytes per pixel
-        for part, counts in enumerate(np.maximum(self._get_counts(), 1)):
-            images, squares, variances = self.sums[:, part]
+        # item by item, since temporary arrays take 40 bytes per pixel
+        for item, counts in enumerate(np.maximum(self._get_counts(), 1)):
+            images, squares, variances = self.sums[:, item]
             spread = np.maximum(squares / counts - (images / counts) ** 2, 0)
-            std[part] = np.sqrt(variances / counts + spread)
-        for part, channel in np.argwhere(self.count == 0):
-            std[part, channel] = self._compute_noise_std(int(channel))[part]
+            std[item] = np.sqrt(variances / counts + spread)
+        for item, channel in np.argwhere(self.count == 0):
+            std[item, channel] = self._compute_noise_std(int(channel))[item]
         std[:, list(self._calibration.constant_channels)] = 0
         return std
 
@@ -401,10 +401,10 @@ class ResultMerger:
         plan_reason = fit_config.prior_reason if chosen == fit_config.prior_key else ""
         why = plan_reason or self._explain_prior(chosen)
         for prior_key in other_priors:
-            stack = ", ".join(
+            unit_ids = ", ".join(
                 outcome.unit for outcome in self.outcomes if outcome.prior_key == prior_key
             )
-            why += f"; in part {stack} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
+            why += f"; in part {unit_ids} '{prior_key}' ran, since {self._explain_prior(prior_key)}"
         return {"chosen": chosen, "why": why}
 
     def _explain_prior(self, prior_key: str) -> str:

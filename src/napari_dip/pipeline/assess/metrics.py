@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.artefact_detection import (
     PeriodicPattern,
     detect_clipped_pixels,
     find_strongest_pattern,
-    measure_biased_parts,
+    measure_biased_areas,
 )
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.tasks.inpaint import MIN_DEEP_HOLE
@@ -169,7 +169,7 @@ def measure_residual(
     ]
     edge_ratio = _compare_edge_variance(scaled, prediction, valid > 0)
     deviation = residual - (residual * valid).sum() / total
-    biased_share, area_count = measure_biased_parts(deviation, measured_mask)
+    biased_share, area_count = measure_biased_areas(deviation, measured_mask)
     intensity_range = float(np.ptp(prediction)) or 1.0
     change = float(np.sqrt((deviation**2 * valid).sum() / total)) / intensity_range
     return ResidualMetrics(
@@ -262,7 +262,7 @@ def measure_distant_holes(measured_mask: BoolArray, steps: int) -> tuple[float, 
         A pixel is far if no measured pixel is within this distance along axes and diagonals. Planes
         of a volume count like pixels.
     """
-    missing = np.any(~measured_mask, axis=1)  # (parts, *grid)
+    missing = np.any(~measured_mask, axis=1)  # (N, *grid)
     if not missing.any():
         return 0.0, 0.0
     eroded = missing
@@ -302,9 +302,9 @@ def measure_result(
     from napari_dip.pipeline.assess.validation_evidence import combine_validation_evidence
     from napari_dip.pipeline.calibrate.clipping import list_corrected_limits
 
-    plan, calibration, parts = image.plan, image.calibration, image.stack
+    plan, calibration, stack = image.plan, image.calibration, image.stack
     measured_mask = calibration.measured_mask
-    assessed = select_assessed_parts(parts)
+    assessed = select_assessed_items(stack)
     assessed_residual = residual[assessed]
     assessed_prediction = prediction[assessed]
     assessed_mask = None if measured_mask is None else measured_mask[assessed]
@@ -328,7 +328,7 @@ def measure_result(
     filled_share, distant_share = (
         (0.0, 0.0) if measured_mask is None else measure_distant_holes(measured_mask, MIN_DEEP_HOLE)
     )
-    least, largest = _detect_clipping(plan, calibration, parts)
+    least, largest = _detect_clipping(plan, calibration, stack)
     return ResultMetrics(
         residual=select_worst_residual(residuals),
         detail=detail,
@@ -338,29 +338,29 @@ def measure_result(
         is_upscaled=max(plan.factors) > 1,
         lower_clipping=least,
         upper_clipping=largest,
-        pattern=find_strongest_pattern(assessed_residual, parts[assessed])
+        pattern=find_strongest_pattern(assessed_residual, stack[assessed])
         if has_comparable_noise and measured_mask is None
         else None,
         corrected_limits=list_corrected_limits(plan, calibration),
-        **_measure_brightness_changes(plan, calibration, parts, residual, result),
+        **_measure_brightness_changes(plan, calibration, stack, residual, result),
     )
 
 
 def _measure_brightness_changes(
-    plan: Plan, calibration: Calibration, parts: StackArray, residual: FloatArray, result: AnyArray
+    plan: Plan, calibration: Calibration, stack: StackArray, residual: FloatArray, result: AnyArray
 ) -> dict[str, Any]:
     """Compare the mean of the result with that of the input, as fields of `ResultMetrics`."""
     from napari_dip.pipeline.calibrate.clipping import apply_clipping, bound_clipping_bias
 
     measured_mask = calibration.measured_mask
-    mean, mean_height = measure_brightness(parts, measured_mask)
+    mean, mean_height = measure_brightness(stack, measured_mask)
     result_mean, clipped_mean = (
         float(item.mean(dtype=np.float64))
         if measured_mask is None
         else measure_brightness(item, measured_mask)[0]
         for item in (result, apply_clipping(plan, calibration, result))
     )
-    raised, lowered = bound_clipping_bias(plan, calibration, parts)
+    raised, lowered = bound_clipping_bias(plan, calibration, stack)
     measured_residual = residual if measured_mask is None else residual[measured_mask]
     unexplained = max(result_mean - mean - lowered, 0.0) + min(result_mean - mean + raised, 0.0)
     keeps_mean = plan.recipe.task.spec.keeps_mean
@@ -373,26 +373,26 @@ def _measure_brightness_changes(
 
 
 def _detect_clipping(
-    plan: Plan, calibration: Calibration, parts: StackArray
+    plan: Plan, calibration: Calibration, stack: StackArray
 ) -> tuple[ClippedPixels, ClippedPixels]:
     """Detect clipped pixels at black and at white, in the values that the camera wrote."""
     camera, measured_mask = calibration.camera_correction, calibration.measured_mask
-    written = parts if camera is None else camera.undo(parts)
+    written = stack if camera is None else camera.undo(stack)
     if plan.source.dtype[0] in "iu":
         written = np.rint(written).astype(plan.source.dtype)
     return detect_clipped_pixels(written if measured_mask is None else written[measured_mask])
 
 
-def select_assessed_parts(parts: AnyArray) -> slice | npt.NDArray[np.intp]:
-    """Select evenly spread parts, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
+def select_assessed_items(stack: AnyArray) -> slice | npt.NDArray[np.intp]:
+    """Select evenly spread items, at least one, of at most `MAX_ASSESSED_PIXELS` per channel.
 
     Parameters
     ----------
-    parts : ndarray
+    stack : ndarray
         (N, C, *grid).
     """
-    count, pixels_per_part = len(parts), max(1, parts[:1, :1].size)
-    selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_part)
+    count, pixels_per_item = len(stack), max(1, stack[:1, :1].size)
+    selected_count = max(1, MAX_ASSESSED_PIXELS // pixels_per_item)
     if selected_count >= count:
         return slice(None)
     return np.linspace(0, count - 1, selected_count).round().astype(np.intp)

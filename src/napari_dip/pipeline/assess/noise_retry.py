@@ -1,7 +1,7 @@
 """Reduce the noise for a new run if a result has lost edges or brightness.
 
 If the noise was overestimated, the fit removes structure as noise. Both tests are independent of
-the measured noise strength, so they detect this. Smooth parts of the residual give an upper bound
+the measured noise strength, so they detect this. Smooth areas of the residual give an upper bound
 of the noise.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.assess.artefact_detection import LOCAL_PART_SIDE, compute_biased_limit
+from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE, compute_biased_limit
 from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
-from napari_dip.pipeline.plan.layout import split_into_parts
+from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 #: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.
 #: The share 0.25 halves the standard deviation. With noise variance overestimated 4 to 400 times,
-#: one run was enough each time; the second is for residuals without smooth parts.
+#: one run was enough each time; the second is for residuals without smooth areas.
 MAX_RETRY_ROUNDS, MAX_RETRY_VARIANCE_FRACTION = 2, 0.25
-#: Quantile of the variance in parts of the residual that is taken as upper bound of the noise.
-#: Parts contain noise and lost structure, with least structure where the image is smooth. Minimum
+#: Quantile of the variance in areas of the residual that is taken as upper bound of the noise.
+#: Areas contain noise and lost structure, with least structure where the image is smooth. Minimum
 #: share of the noise variance in a new run.
-CALM_PART_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
+CALM_AREA_QUANTILE, MIN_RETRY_VARIANCE_FRACTION = 0.25, 1e-4
 #: Ratio of the residual's variance along edges to that elsewhere, above which edges were lost. It
 #: was 0.86 to 1.02 in six images of FMD and twelve photographs of kodak256 with noise of 25. It was
 #: 4 where noise was overestimated 4 and 20 times, and the result was worse than the input.
@@ -78,7 +78,7 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         return None
     if result.residual is None or compute_failure_score(result) < 1:
         return None
-    residual = split_into_parts(result.residual, image.source.axes, image.layout)
+    residual = to_stack(result.residual, image.source.axes, image.layout)
     noise = tuple(
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)
@@ -97,11 +97,11 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
 
 
 def _weaken_noise(noise: NoiseEstimate, mean: float, residual: StackArray) -> NoiseEstimate:
-    """Return white noise with a reduced variance, at most that of smooth parts of the residual."""
-    rows, columns = (side // LOCAL_PART_SIDE for side in residual.shape[-2:])
-    cropped = residual[..., : rows * LOCAL_PART_SIDE, : columns * LOCAL_PART_SIDE]
-    parts = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_PART_SIDE, columns, LOCAL_PART_SIDE)
-    smooth_variance = float(np.quantile(parts.var((-3, -1), dtype=np.float64), CALM_PART_QUANTILE))
+    """Return white noise with a reduced variance, at most that of smooth areas of the residual."""
+    rows, columns = (side // LOCAL_AREA_SIDE for side in residual.shape[-2:])
+    cropped = residual[..., : rows * LOCAL_AREA_SIDE, : columns * LOCAL_AREA_SIDE]
+    areas = cropped.reshape(*cropped.shape[:-2], rows, LOCAL_AREA_SIDE, columns, LOCAL_AREA_SIDE)
+    smooth_variance = float(np.quantile(areas.var((-3, -1), dtype=np.float64), CALM_AREA_QUANTILE))
     fraction = min(
         MAX_RETRY_VARIANCE_FRACTION,
         max(

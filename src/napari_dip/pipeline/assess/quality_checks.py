@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import (
-    LOCAL_PART_SIDE,
+    LOCAL_AREA_SIDE,
     MIN_PATTERN_FRACTION,
     MIN_PATTERN_LOSS,
     compute_biased_limit,
@@ -161,7 +161,7 @@ def _check_residual(metrics: ResultMetrics) -> Iterator[Note]:
 def _check_local_means(residual: ResidualMetrics | None) -> Iterator[Note]:
     """Check the brightness of small areas, independent of the measured noise."""
     if residual is not None and residual.biased_share > compute_biased_limit(residual.parts):
-        yield make_note("brightness-off", share=residual.biased_share, side=LOCAL_PART_SIDE)
+        yield make_note("brightness-off", share=residual.biased_share, side=LOCAL_AREA_SIDE)
 
 
 def _check_pattern(metrics: ResultMetrics) -> Iterator[Note]:

@@ -1,6 +1,6 @@
 """Build the report of a run in plain JSON types: settings, versions, noise, fit and residual.
 
-Its notes name the fits that ended early and the parts that were not restored.
+Its notes name the fits that ended early and the items that were not restored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari_dip.io.regions import iter_chunks
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.machine import get_torch_version
 from napari_dip.pipeline.plan.joint_training import summarise_joint_training
-from napari_dip.pipeline.plan.layout import PART_NAMES
+from napari_dip.pipeline.plan.layout import ITEM_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +109,7 @@ def serialise_fit(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) -> di
     if plan.network is not None:
         joint_training["joint_training"] |= plan.network.report_fields
     return {
-        "axes": image.layout.grid,
+        "axes": image.layout.grid_axes,
         "inputs": list(plan.extra_headers),
         "scale": None if source.scale is None else list(source.scale),
         "units": None if source.units is None else list(source.units),
@@ -187,7 +187,7 @@ def make_run_report(image: CalibratedImage, **facts: Any) -> dict[str, Any]:
 
 
 def select_repeatable_fields(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a report that is saved with a result: the same for each repetition."""
+    """Return the fields of a report that are saved with a result: the same for each repetition."""
     return {key: value for key, value in report.items() if key not in _RUN_SPECIFIC_KEYS}
 
 
@@ -226,47 +226,49 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
         return (make_note("fits-ended-early", count=len(early), several=len(early) > 1),)
     most = unit.iterations + image.plan.fit_config.refit_iterations
     facts = {"count": count, "most": most, "before_end": count < most}
-    return (make_note("fit-ended-early", part=_describe_fitted_part(image, unit), **facts),)
+    return (make_note("fit-ended-early", part=_describe_fitted_item(image, unit), **facts),)
 
 
-def _describe_fitted_part(image: CalibratedImage, unit: WorkUnit) -> str:
-    """Return a name for the part that was fitted, such as "plane 2"; "" if there is only one."""
+def _describe_fitted_item(image: CalibratedImage, unit: WorkUnit) -> str:
+    """Return a name for the item that was fitted, such as "plane 2"; "" if there is only one."""
     if unit.tile is not None:
         return "a tile"
-    part_axes = _list_part_axes(image)
-    if len(part_axes) == 1:
-        return f"{PART_NAMES[part_axes]} {unit.part + 1}"
-    return "a plane" if part_axes else ""
+    item_axes = _get_item_axes(image)
+    if len(item_axes) == 1:
+        return f"{ITEM_NAMES[item_axes]} {unit.item + 1}"
+    return "a plane" if item_axes else ""
 
 
-def _list_part_axes(image: CalibratedImage) -> str:
-    """Return the axes along which the image has more than one part."""
+def _get_item_axes(image: CalibratedImage) -> str:
+    """Return the axes along which the image has more than one item."""
     source = image.source
-    return "".join(part for part in image.layout.parts if source.shape[source.axes.index(part)] > 1)
+    return "".join(
+        axis for axis in image.layout.item_axes if source.shape[source.axes.index(axis)] > 1
+    )
 
 
 def _get_repeat_key(outcome: UnitOutcome) -> str:
-    """Return the part of the unit's id that all restarts share."""
+    """Return the beginning of the unit's id that all restarts share."""
     return outcome.unit.rpartition("r")[0]
 
 
-def describe_unrestored_parts(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:
+def describe_unrestored_items(image: CalibratedImage, missing: BoolArray) -> tuple[Note, ...]:
     """Return notes on the planes, frames and channels that were not restored.
 
     Parameters
     ----------
     image : CalibratedImage
     missing : ndarray of bool
-        (parts, C), in the image's layout; True where there is no result.
+        (N, C), in the image's layout; True where there is no result.
     """
     channels = missing.all(0)
     channel_missing = missing[:, ~channels]
-    parts = channel_missing.all(1) & ~channels.all()
+    is_missing = channel_missing.all(1) & ~channels.all()
     notes = _format_unrestored("channel", np.flatnonzero(channels))
-    notes += _describe_parts(image, np.flatnonzero(parts))
+    notes += _describe_unrestored(image, np.flatnonzero(is_missing))
     for channel in np.flatnonzero(~channels):
-        missing_parts = np.flatnonzero(missing[:, channel] & ~parts)
-        notes += _describe_parts(image, missing_parts, channel_number=int(channel) + 1)
+        missing_items = np.flatnonzero(missing[:, channel] & ~is_missing)
+        notes += _describe_unrestored(image, missing_items, channel_number=int(channel) + 1)
     return tuple(notes)
 
 
@@ -279,30 +281,30 @@ def describe_unrestored_tiles(missing_count: int, count: int) -> tuple[Note, ...
     )
 
 
-def _describe_parts(
-    image: CalibratedImage, parts: npt.NDArray[np.intp], **facts: int
+def _describe_unrestored(
+    image: CalibratedImage, items: npt.NDArray[np.intp], **facts: int
 ) -> list[Note]:
-    """Return notes that name parts as frames, planes, or planes of a frame."""
-    part_axes = _list_part_axes(image)
-    if len(part_axes) < 2:
-        return _format_unrestored(PART_NAMES.get(part_axes, "part"), parts, **facts)
-    plane_count = image.source.shape[image.source.axes.index(image.layout.parts[1])]
-    frames, planes = np.divmod(parts, plane_count)
+    """Return notes that name items as frames, planes, or planes of a frame."""
+    item_axes = _get_item_axes(image)
+    if len(item_axes) < 2:
+        return _format_unrestored(ITEM_NAMES.get(item_axes, "part"), items, **facts)
+    plane_count = image.source.shape[image.source.axes.index(image.layout.item_axes[1])]
+    frames, planes = np.divmod(items, plane_count)
     unrestored_frames = [
         frame_index
         for frame_index in np.unique(frames)
         if (frames == frame_index).sum() == plane_count
     ]
-    notes = _format_unrestored(PART_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
+    notes = _format_unrestored(ITEM_NAMES["T"], np.array(unrestored_frames, np.intp), **facts)
     for frame in np.setdiff1d(frames, unrestored_frames):
-        notes += _format_unrestored(PART_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
+        notes += _format_unrestored(ITEM_NAMES["Z"], planes[frames == frame], frame + 1, **facts)
     return notes
 
 
 def _format_unrestored(
     noun: str, indices: npt.NDArray[np.intp], frame: int | None = None, **facts: int
 ) -> list[Note]:
-    """Return one note on unrestored parts, given their 0-based indices; empty if there are none."""
+    """Return one note on unrestored items, given their 0-based indices; empty if there are none."""
     if not len(indices):
         return []
     # in lower case after a prefix such as "Channel 2: "

@@ -67,7 +67,7 @@ class RunInputs:
     grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     layout : Layout
-        That of the plan, or another one if some part of it has no measured pixel.
+        That of the plan, or another one if an item of it has no measured pixel.
     inspection : Inspection
         What the task decided from the pixels.
     repeated_exposure : ndarray or None
@@ -135,8 +135,8 @@ class Calibration:
         Number of outliers, which are filled in for the fit.
     camera_noise : CameraNoise or None
         Joint noise of red, green and blue, if it is that of a colour camera.
-    part_calibrations : tuple of Calibration
-        Calibration of each part, if parts come from different files; empty: all share this one.
+    item_calibrations : tuple of Calibration
+        Calibration of each item, if items come from different files; empty: all share this one.
     camera_correction : CameraCorrection or None
         Correction by camera maps, and the noise of each pixel.
     """
@@ -156,7 +156,7 @@ class Calibration:
     outlier_limits: tuple[tuple[float, float], ...] = ()
     outlier_count: int = 0
     camera_noise: CameraNoise | None = None
-    part_calibrations: tuple[Calibration, ...] = ()
+    item_calibrations: tuple[Calibration, ...] = ()
     camera_correction: CameraCorrection | None = None
 
     @property

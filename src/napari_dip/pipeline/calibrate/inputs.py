@@ -12,7 +12,7 @@ from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.plan.layout import (
     get_stacked_axes,
     make_layout,
-    split_into_parts,
+    to_stack,
 )
 from napari_dip.tasks.base import Pixels
 from napari_dip.tasks.noise_models.camera_maps import build_camera_correction
@@ -71,7 +71,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     repeated_exposure = (
         None
         if exposure_name is None
-        else split_into_parts(extra_inputs.pop(exposure_name), plan.source.axes, layout)
+        else to_stack(extra_inputs.pop(exposure_name), plan.source.axes, layout)
     )
     if (
         exposure_name is not None
@@ -113,7 +113,7 @@ def _choose_filled_layout(
     """Arrange and inspect the image; if a plane has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
-            stack = split_into_parts(image, plan.source.axes, layout)
+            stack = to_stack(image, plan.source.axes, layout)
         overlays = _arrange_overlays(plan, extra_inputs, layout)
         inspection = inspect_pixels(plan, image, stack, overlays)
         if isinstance(inspection, Refusal):
@@ -123,7 +123,7 @@ def _choose_filled_layout(
             return layout, stack, inspection
         if not measured_mask.any():
             return make_refusal("nothing-known", name=plan.source.name)
-        if not (empty_count := _count_empty_parts(measured_mask)):
+        if not (empty_count := _count_empty_items(measured_mask)):
             return layout, stack, inspection
         facts = {"count": empty_count, "total": len(measured_mask)}
     return make_refusal("plane-unknown", name=plan.source.name, **facts)
@@ -149,12 +149,12 @@ def _arrange_overlays(
             sides = [count if axis in axes else 1 for axis, count in sizes]
             full_sides = [1 if axis in "CS" and axis not in axes else n for axis, n in sizes]
             overlay = np.broadcast_to(extra_inputs[task_input.name].reshape(sides), full_sides)
-            arranged[task_input.name] = split_into_parts(overlay, source.axes, layout)
+            arranged[task_input.name] = to_stack(overlay, source.axes, layout)
     return arranged
 
 
-def _count_empty_parts(measured_mask: npt.NDArray[np.bool_]) -> int:
-    """Count the parts without measured pixels in a channel that other parts have measured."""
+def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
+    """Count the items without measured pixels in a channel that other items have measured."""
     has_pixels = measured_mask.reshape(*measured_mask.shape[:2], -1).any(2)
     is_empty = np.any(~has_pixels & np.any(has_pixels, axis=0), axis=1)
     return int(np.count_nonzero(is_empty))

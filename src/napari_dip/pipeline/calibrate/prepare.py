@@ -144,7 +144,7 @@ def plan_task_for(plan: Plan, layout: Layout) -> TaskPlan:
     """Return the task's plan for a layout, which is that of the plan in most runs."""
     if layout == plan.layout:
         return plan.task_plan
-    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_headers, layout.grid)
+    task_plan = plan_task(plan.recipe.task, plan.source, plan.extra_headers, layout.grid_axes)
     assert not isinstance(task_plan, Refusal)  # the planned layout was not refused
     return task_plan
 
@@ -216,7 +216,7 @@ def _is_colour_image(
     is_tiled: bool,
 ) -> bool:
     """Return whether the noise may be measured as that of a colour camera."""
-    has_colours = inputs.layout.channels == "S" and stack.shape[1] == 3 and stack.ndim == 4
+    has_colours = inputs.layout.channel_axis == "S" and stack.shape[1] == 3 and stack.ndim == 4
     is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
     is_large_plane = (len(stack) == 1 or is_tiled) and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
     uses_automatic_noise = (
@@ -230,7 +230,7 @@ def _is_colour_image(
 def _remove_outliers(
     plan: Plan, inputs: RunInputs
 ) -> tuple[StackArray, tuple[tuple[float, float], ...], StackArray]:
-    """Return the parts with outliers filled in, the limits of each channel, and the outliers."""
+    """Return the stack with outliers filled in, the limits of each channel, and the outliers."""
     stack, measured_mask = inputs.stack, inputs.measured_mask
     if not plan.recipe.task.spec.explains_pixels:
         return stack, (NO_OUTLIER_LIMITS,) * stack.shape[1], np.zeros(0, np.float32)

@@ -197,7 +197,7 @@ def _compute_surrounding_median(
 
 
 def zero_residual_outliers(residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Set extreme values of a residual (C or parts, ...) to zero.
+    """Set extreme values of a residual (C or N, ...) to zero.
 
     A few outliers in the measurement must not dominate the mean of the residual.
     """

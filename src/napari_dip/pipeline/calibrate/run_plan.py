@@ -99,7 +99,7 @@ def finalize_plan(
         Unreliable or weak noise leads to the task's fallback prior. With a half-resolution input,
         tiles are larger.
     layout : Layout, optional
-        Layout in which every part has measured pixels; that of the plan by default.
+        Layout in which every item has measured pixels; that of the plan by default.
     network : JointNetwork, optional
         The fitted network that the plan applies.
     regions : tuple of Tile
@@ -112,7 +112,7 @@ def finalize_plan(
     layout, notes = layout or plan.layout, plan.notes
     task_plan = plan_task_for(plan, layout)
     if layout != plan.layout:
-        notes = (*notes, make_note("planes-together", axis=layout.grid[0]))
+        notes = (*notes, make_note("planes-together", axis=layout.grid_axes[0]))
     prior_key, why = _choose_prior(
         plan, task_plan, inspection, noise_reason or explain_fallback(calibration)
     )

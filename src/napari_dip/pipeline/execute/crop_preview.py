@@ -34,7 +34,7 @@ REGION_ALIGNMENT = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRegion:
-    """Describe a rectangular part of an image.
+    """Describe a rectangular crop of an image.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class CropRegion:
 def make_crop_region(
     source: ImageSpec, layout: Layout, box: tuple[float, float, float, float], at: tuple[int, ...]
 ) -> CropRegion:
-    """Return the crop for a box in the image plane, within one of the separately fitted parts.
+    """Return the crop for a box in the image plane, within one of the separately fitted items.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def make_crop_region(
             start = int(low) // REGION_ALIGNMENT * REGION_ALIGNMENT
             stop = ceil(high / REGION_ALIGNMENT) * REGION_ALIGNMENT
             spans.append((start, min(extent, stop)))
-        elif axis in layout.parts:
+        elif axis in layout.item_axes:
             spans.append((position, position + 1))
         else:
             spans.append((0, extent))
@@ -232,35 +232,35 @@ def _crop_image(
     )
     from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
     from napari_dip.pipeline.calibrate.run_plan import finalize_plan
-    from napari_dip.pipeline.plan.layout import split_into_parts
+    from napari_dip.pipeline.plan.layout import to_stack
     from napari_dip.tasks.base import Inspection
 
-    plan, calibration, parts = whole.plan, whole.calibration, whole.stack
+    plan, calibration, stack = whole.plan, whole.calibration, whole.stack
     layout, source, axes = plan.layout, plan.source, plan.source.axes
-    part_counts = [source.shape[axes.index(axis)] for axis in layout.parts]
-    part_numbers = np.arange(int(np.prod(part_counts, dtype=int))).reshape(part_counts)
-    selected_parts = part_numbers[
-        tuple(region.get_span(axis, axes) for axis in layout.parts)
+    item_counts = [source.shape[axes.index(axis)] for axis in layout.item_axes]
+    item_numbers = np.arange(int(np.prod(item_counts, dtype=int))).reshape(item_counts)
+    selected_items = item_numbers[
+        tuple(region.get_span(axis, axes) for axis in layout.item_axes)
     ].ravel()
-    grid = tuple(region.get_span(axis, axes) for axis in layout.grid)
-    sides = source.get_sizes(layout.grid)
+    grid = tuple(region.get_span(axis, axes) for axis in layout.grid_axes)
+    sides = source.get_sizes(layout.grid_axes)
 
     def crop(arranged: Any) -> Any:
         """Crop (N, C, *grid) or (..., *grid); return arrays with another grid unchanged."""
         if arranged.shape[-len(sides) :] != sides:
             return arranged
-        if arranged.ndim == len(sides) + 2 and len(arranged) == part_numbers.size:
-            arranged = arranged[selected_parts]
+        if arranged.ndim == len(sides) + 2 and len(arranged) == item_numbers.size:
+            arranged = arranged[selected_items]
         return np.ascontiguousarray(arranged[(..., *grid)])
 
     if plan.tiles:  # calibrated on a sample, without mask and repeated exposure
         cropped_stack, measured_mask, repeated_exposure = (
-            split_into_parts(array, axes, layout),
+            to_stack(array, axes, layout),
             None,
             None,
         )
     else:
-        cropped_stack, repeated_exposure = crop(parts), calibration.repeated_exposure
+        cropped_stack, repeated_exposure = crop(stack), calibration.repeated_exposure
         measured_mask = (
             None if calibration.measured_mask is None else crop(calibration.measured_mask)
         )

@@ -67,7 +67,7 @@ def is_device_error(error: BaseException) -> bool:
         return False
     message = str(error).lower()
     return type(error).__name__ == "AcceleratorError" or any(
-        part in message for part in _DEVICE_ERROR_TEXTS
+        text in message for text in _DEVICE_ERROR_TEXTS
     )
 
 

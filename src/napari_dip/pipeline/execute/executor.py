@@ -390,12 +390,12 @@ class Executor:
             raise FailedError("diverged", **facts)
 
 
-def read_part_checkpoint(
-    store: CheckpointStore, part: str, merger: ResultMerger
+def read_tile_checkpoint(
+    store: CheckpointStore, tile_name: str, merger: ResultMerger
 ) -> Checkpoint | None:
-    """Return the checkpoint of a part of a run; None if there is none, or a damaged one."""
+    """Return the checkpoint of a tile; None if there is none, or a damaged one."""
     try:
-        return store.read(merger, part)
+        return store.read(merger, tile_name)
     except RefusedError:
         store.remove_checkpoint()
         return None

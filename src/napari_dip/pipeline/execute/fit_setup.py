@@ -242,13 +242,13 @@ def make_fit_input(
         Other frames of the movie, in the image's units.
     device_name : str
     """
-    calibration, parts = image.calibration, image.stack
+    calibration, stack = image.calibration, image.stack
     prior_spec, device = PRIOR_SPECS[fit_config.prior_key], torch.device(device_name)
-    channels, upscaled_grid, full_size_stack = list(unit.channels), None, parts
+    channels, upscaled_grid, full_size_stack = list(unit.channels), None, stack
     if calibration.half_resolution is not None:
-        upscaled_grid, parts = parts.shape[2:], calibration.half_resolution.stack
+        upscaled_grid, stack = stack.shape[2:], calibration.half_resolution.stack
         calibration = calibration.get_fit_calibration()
-    pixels, exposure_noises = _stack_exposures(calibration, parts, unit)
+    pixels, exposure_noises = _stack_exposures(calibration, stack, unit)
     dims = pixels.ndim - 2
     offset = shape_channel_values(calibration.intensity_offset, channels, dims + 1).astype(
         np.float32
@@ -276,7 +276,7 @@ def make_fit_input(
     if upscaled_grid is not None:
         half_resolution = HalfResolution(upscaled_grid=upscaled_grid)
         if calibration.camera_noise is not None and len(channels) == 3:
-            full_size = torch.from_numpy((full_size_stack[unit.part, channels] - offset) / scale)
+            full_size = torch.from_numpy((full_size_stack[unit.item, channels] - offset) / scale)
             half_resolution = replace(
                 half_resolution,
                 camera_noise=calibration.camera_noise.convert_units(float(scale.flat[0])),
@@ -316,13 +316,13 @@ def make_fit_input(
 
 
 def _stack_exposures(
-    calibration: Calibration, parts: StackArray, unit: WorkUnit
+    calibration: Calibration, stack: StackArray, unit: WorkUnit
 ) -> tuple[StackArray, tuple[tuple[NoiseEstimate, ...], ...]]:
     """Return the pixels of a unit in all exposures, (B, C, *grid), and the noise of each."""
     repeated_exposure, channels = calibration.repeated_exposure, list(unit.channels)
     if repeated_exposure is None:
-        return parts[unit.part, channels][None], (calibration.noise,)
-    pixels = np.stack([stack[unit.part, channels] for stack in (parts, repeated_exposure.stack)])
+        return stack[unit.item, channels][None], (calibration.noise,)
+    pixels = np.stack([pixels[unit.item, channels] for pixels in (stack, repeated_exposure.stack)])
     return pixels, (calibration.noise, repeated_exposure.noise)
 
 
@@ -492,7 +492,7 @@ def _make_measured_mask(calibration: Calibration, unit: WorkUnit, measurement: T
     if calibration.measured_mask is None:
         return torch.ones_like(measurement[:1, :1])
     measured_mask = torch.from_numpy(
-        calibration.measured_mask[unit.part, list(unit.channels)].all(0).astype(np.float32)
+        calibration.measured_mask[unit.item, list(unit.channels)].all(0).astype(np.float32)
     )
     return measured_mask[None, None].to(measurement.device)
 

@@ -58,7 +58,7 @@ def prepare_joint_fit(
     image : CalibratedImage
     unit : WorkUnit
         The network is trained on its regions. They share range and noise, unless the calibration
-        has `part_calibrations`.
+        has `item_calibrations`.
     prior_key : str
     frame_provider : NeighbourFrameProvider
         Provides the neighbouring frames.
@@ -71,9 +71,9 @@ def prepare_joint_fit(
     for training_region in unit.trained_on:
         region_unit = replace(
             unit,
-            part=training_region.part,
-            previous_part=training_region.previous_part,
-            next_part=training_region.next_part,
+            item=training_region.item,
+            previous_item=training_region.previous_item,
+            next_item=training_region.next_item,
             origin=training_region.origin,
         )
         frames = frame_provider.get_neighbour_frames(region_unit, prior_key)
@@ -83,10 +83,10 @@ def prepare_joint_fit(
             )
         crop, region_unit = (
             _crop_training_region(image, training_region),
-            replace(region_unit, part=0),
+            replace(region_unit, item=0),
         )
         fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
-    is_separate = bool(image.calibration.part_calibrations)
+    is_separate = bool(image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
     prepared_fit = prepare_fit_from_input(image.plan, unit, joint_input, fit_config)
     problem = replace(prepared_fit.problem, postprocess=_keep_estimate, final_postprocess=None)
@@ -135,7 +135,7 @@ def compute_validation_gain(
 
 
 def _make_region_slices(training_region: TrainingRegion, halves: int = 1) -> tuple[slice, ...]:
-    """Return the slices of a region within its part, in pixels `halves` times as wide."""
+    """Return the slices of a region within its item, in pixels `halves` times as wide."""
     if not training_region.size:
         return ()
     sides = zip(training_region.origin, training_region.size, strict=True)
@@ -147,20 +147,20 @@ def _crop_training_region(
 ) -> CalibratedImage:
     """Return calibration and pixels (1, C, *size) of one region.
 
-    In joint training on several files, parts are cropped already and have calibrations of their
+    In joint training on several files, items are cropped already and have calibrations of their
     own.
     """
-    calibration, parts = image.calibration, image.stack
-    if calibration.part_calibrations:
+    calibration, stack = image.calibration, image.stack
+    if calibration.item_calibrations:
         return replace(
             image,
-            calibration=calibration.part_calibrations[training_region.part],
-            stack=parts[training_region.part : training_region.part + 1],
+            calibration=calibration.item_calibrations[training_region.item],
+            stack=stack[training_region.item : training_region.item + 1],
         )
 
     def crop(whole: npt.NDArray[np.float32], halves: int = 1) -> npt.NDArray[np.float32]:
         return whole[
-            training_region.part : training_region.part + 1,
+            training_region.item : training_region.item + 1,
             :,
             *_make_region_slices(training_region, halves),
         ]
@@ -181,7 +181,7 @@ def _crop_training_region(
             calibration,
             half_resolution=replace(half_resolution, stack=crop(half_resolution.stack, 2)),
         )
-    return replace(image, calibration=calibration, stack=crop(parts))
+    return replace(image, calibration=calibration, stack=crop(stack))
 
 
 def _stack_fit_inputs(fit_inputs: list[FitInput], *, is_separate: bool) -> FitInput:

@@ -85,7 +85,7 @@ def estimate_drift(image: CalibratedImage, frame: int, other: int) -> Drift:
     ----------
     image : CalibratedImage
     frame, other : int
-        Indices of parts.
+        Indices of items.
     """
     fixed, moving = (
         _sum_channels(image.calibration, image.stack[number]) for number in (frame, other)
@@ -128,7 +128,7 @@ class NeighbourFrames:
     previous_mask: StackArray | None = None
 
 
-#: Value for images that are not part of a stack or movie.
+#: Value for images that are neither in a Z stack nor in a movie.
 NO_NEIGHBOUR_FRAMES = NeighbourFrames()
 
 
@@ -159,9 +159,9 @@ class NeighbourFrameProvider:
                 for neighbour in unit.neighbours
             ]
             frames = replace(frames, neighbours=np.concatenate([aligned[0], aligned[-1]]))
-        if self._uses_previous_frame(unit) and unit.previous_part is not None:
-            image, std = self._merge.get_finished_part(unit.previous_part, channels)
-            drift = self._get_drift(unit, unit.previous_part).rescale(
+        if self._uses_previous_frame(unit) and unit.previous_item is not None:
+            image, std = self._merge.get_finished_item(unit.previous_item, channels)
+            drift = self._get_drift(unit, unit.previous_item).rescale(
                 stack.shape[2:], image.shape[1:]
             )
             frames = replace(
@@ -178,24 +178,24 @@ class NeighbourFrameProvider:
         return has_previous and self._task_plan.uses_previous_frame
 
     def _get_drift(self, unit: WorkUnit, other: int) -> Drift:
-        """Return the cached shift of another part onto a unit's; 0 for planes of a stack."""
+        """Return the cached shift of another item onto a unit's; 0 for planes of a stack."""
         if not unit.has_time_neighbours:
             return Drift(shift=(0.0,) * (self._stack.ndim - 2))
-        earlier, later = sorted((unit.part, other))
+        earlier, later = sorted((unit.item, other))
         if (earlier, later) not in self._drifts:
             estimate = estimate_drift(self._merge.image, later, earlier)
             self._drifts[earlier, later] = estimate
         drift = self._drifts[earlier, later]
-        return drift if unit.part == later else drift.invert()
+        return drift if unit.item == later else drift.invert()
 
 
-def _sum_channels(calibration: Calibration, part: StackArray) -> npt.NDArray[np.float64]:
+def _sum_channels(calibration: Calibration, item: StackArray) -> npt.NDArray[np.float64]:
     """Return the sum (*grid) of all channels that vary, each divided by its scale."""
-    varying_channels = [c for c in range(len(part)) if c not in calibration.constant_channels]
+    varying_channels = [c for c in range(len(item)) if c not in calibration.constant_channels]
     scale = np.reshape(
-        [calibration.intensity_scale[c] for c in varying_channels], (-1, *[1] * (part.ndim - 1))
+        [calibration.intensity_scale[c] for c in varying_channels], (-1, *[1] * (item.ndim - 1))
     )
-    return np.asarray((part[varying_channels] / scale).sum(0), np.float64)
+    return np.asarray((item[varying_channels] / scale).sum(0), np.float64)
 
 
 def _average_plane_blocks(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -344,7 +344,7 @@ class RunMonitor:
         message = "Taking a last close look" if progress.inference_fraction else "Restoring"
         if len(has_estimate) > 1:
             image_number = sum(has_estimate[: self._number])
-            message += f", {self._plan.part_name} {image_number} of {sum(has_estimate)}"
+            message += f", {self._plan.item_name} {image_number} of {sum(has_estimate)}"
         return message
 
 

@@ -16,7 +16,7 @@ from napari_dip.pipeline.assess.merge import ResultMerger, convert_to_input_dtyp
 from napari_dip.pipeline.assess.report import compute_sha256, describe_unrestored_tiles
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
 from napari_dip.pipeline.calibrate.resolution_and_outliers import fill_outliers, make_outlier_note
-from napari_dip.pipeline.plan.layout import join_parts, split_into_parts
+from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.pipeline.plan.tiling import MAX_IN_MEMORY_RESULT_BYTES, find_largest_tile
 from napari_dip.pipeline.store.unit_results import list_tile_outcomes, make_tile_name
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.store.unit_results import ResultStore
 
-#: Maximum number of values and of planes in a band, the part of the result that is blended at a
+#: Maximum number of values and of planes in a band, the rows of the result that are blended at a
 #: time. A band of several planes avoids decompressing chunks of the file once per plane.
 MAX_BAND_VALUES, MAX_BAND_PLANES = 2**20, 4
 
@@ -103,7 +103,7 @@ class TileBlender:
         """
         plan, axes = self._plan, self._plan.source.axes
         measured = place.join_planes(
-            split_into_parts(place.read_pixels(self._image, axes), axes, plan.layout)
+            to_stack(place.read_pixels(self._image, axes), axes, plan.layout)
         )
         result_region = place.upscale(self._factors)
         image, variance, prediction, restored_weight = (
@@ -222,8 +222,8 @@ class TileBlender:
     def _arrange_axes(self, pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.float32]:
         """Return pixels (C, *size) of a region in the image's axes."""
         source = tile.make_header(self._plan.source)
-        parts = tile.split_planes(pixels.astype(np.float32), self._plan.layout.grid)
-        return np.asarray(join_parts(parts, source.axes, source.shape, self._plan.layout))
+        stack = tile.split_planes(pixels.astype(np.float32), self._plan.layout.grid_axes)
+        return np.asarray(from_stack(stack, source.axes, source.shape, self._plan.layout))
 
     def _substitute_input(
         self, measured: npt.NDArray[Any], inside: tuple[slice, ...]
@@ -320,7 +320,7 @@ def assemble_restoration(
     }
     scale = plan.source.scale
     report["fit"] = {**report["fit"], "scale": None if scale is None else list(scale)}
-    report["fit"]["axes"] = plan.layout.grid
+    report["fit"]["axes"] = plan.layout.grid_axes
     report["fit"]["units"] = None if plan.source.units is None else list(plan.source.units)
     return replace(restoration, image=restored, uncertainty=std, residual=residual, report=report)
 

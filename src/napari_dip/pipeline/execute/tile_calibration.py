@@ -17,7 +17,7 @@ from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
 from napari_dip.pipeline.calibrate.run_plan import finalize_plan
 from napari_dip.pipeline.lazy_inputs import check_unchanged
-from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, split_into_parts
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.tile import Span, Tile
 from napari_dip.pipeline.plan.tiling import (
     MAX_MEASURED_PIXELS,
@@ -112,8 +112,8 @@ def measure_tiles(plan: Plan, image: Any) -> TileStatistics | Refusal:
         lows.append(array.min())
         highs.append(array.max())
         with np.errstate(over="ignore", invalid="ignore"):  # too large values are refused below
-            parts = np.moveaxis(split_into_parts(array, axes, plan.layout), 1, 0)
-            std.append(parts.reshape(len(parts), -1).std(1, dtype=np.float64))
+            channels = np.moveaxis(to_stack(array, axes, plan.layout), 1, 0)
+            std.append(channels.reshape(len(channels), -1).std(1, dtype=np.float64))
     total = plan.source.pixels
     if nans:
         return make_refusal("pixels-nan", count=nans, total=total, name=name)
@@ -173,7 +173,7 @@ def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile,
 def read_sample_regions(
     plan: Plan, data: Mapping[str, Any], regions: tuple[Tile, ...]
 ) -> tuple[RunInputs, npt.NDArray[Any]]:
-    """Read sample regions as the parts of one stack.
+    """Read sample regions as the items of one stack.
 
     Returns
     -------
@@ -183,16 +183,16 @@ def read_sample_regions(
         The same pixels in the image's axes and type, with an axis of regions in front.
     """
     array = np.stack([region.read_pixels(data["image"], plan.source.axes) for region in regions])
-    parts = np.concatenate(
-        [split_into_parts(region_pixels, plan.source.axes, plan.layout) for region_pixels in array]
+    stack = np.concatenate(
+        [to_stack(region_pixels, plan.source.axes, plan.layout) for region_pixels in array]
     )
     extra_inputs = {name: np.asarray(data[name], np.float32) for name in plan.extra_headers}
     for name, spec in plan.extra_headers.items():
         raise_if_refused(check_finite(extra_inputs[name], spec.name))
-    inspection = raise_if_refused(inspect_pixels(plan, array, parts, extra_inputs))
+    inspection = raise_if_refused(inspect_pixels(plan, array, stack, extra_inputs))
     grey_level_step = 1.0 if array.dtype.kind in "iu" else 0.0
     return RunInputs(
-        stack=parts,
+        stack=stack,
         extra_inputs=extra_inputs,
         measured_mask=None,
         grey_level_step=grey_level_step,
@@ -273,8 +273,8 @@ def calibrate_tiles(
     yield monitor.make_message_event("Measuring the noise")
     regions = select_sample_regions(plan, statistics)
     inputs, array = read_sample_regions(plan, data, regions)
-    calibration, parts = calibrate_pixels(plan, inputs)
-    calibration = _halve_sample(plan, calibration, parts)
+    calibration, stack = calibrate_pixels(plan, inputs)
+    calibration = _halve_sample(plan, calibration, stack)
     run_plan = finalize_plan(
         plan,
         inputs.inspection,
@@ -288,28 +288,28 @@ def calibrate_tiles(
 def make_sample_image(
     plan: RunPlan, calibration: Calibration, array: npt.NDArray[Any]
 ) -> CalibratedImage:
-    """Return sample regions, (regions, *image), as an image whose parts are their planes."""
+    """Return sample regions, (regions, *image), as an image whose items are their planes."""
     axes = REGION_AXIS + plan.source.axes
     whole = plan.source
     source = replace(whole, shape=array.shape, axes=axes, scale=None, units=None)
-    parts = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
-    layout = Layout(parts=parts, channels=plan.layout.channels, grid="YX")
+    item_axes = REGION_AXIS + "".join(axis for axis in "Z" if axis in axes)
+    layout = Layout(item_axes=item_axes, channel_axis=plan.layout.channel_axis, grid_axes="YX")
     return CalibratedImage(
         plan=plan,
         calibration=calibration,
         source=source,
         layout=layout,
         inputs={"image": array},
-        stack=split_into_parts(array, axes, layout),
+        stack=to_stack(array, axes, layout),
     )
 
 
-def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibration:
+def _halve_sample(plan: Plan, calibration: Calibration, stack: Any) -> Calibration:
     """Return the calibration with a half-resolution input if the sample is oversampled."""
     is_stack = plan.tiles[0].z is not None
     if (
         is_stack
-        or len(parts) == 1
+        or len(stack) == 1
         or not plan.task_plan.uses_half_resolution
         or calibration.repeated_exposure is not None
     ):
@@ -317,7 +317,7 @@ def _halve_sample(plan: Plan, calibration: Calibration, parts: Any) -> Calibrati
     base_calibration = calibration
     is_colour_camera = base_calibration.camera_noise is not None
     half_resolution = halve_oversampled(
-        parts,
+        stack,
         base_calibration.noise,
         base_calibration.blind_spot_size,
         base_calibration.constant_channels,

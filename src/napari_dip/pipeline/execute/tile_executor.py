@@ -20,13 +20,13 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     zero_residual_outliers,
 )
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
-from napari_dip.pipeline.execute.executor import Executor, read_part_checkpoint
+from napari_dip.pipeline.execute.executor import Executor, read_tile_checkpoint
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.execute.tile_blending import TileBlender, assemble_restoration
 from napari_dip.pipeline.execute.tile_calibration import (
     calibrate_tiles,
 )
-from napari_dip.pipeline.plan.layout import split_into_parts
+from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.results import list_rescue_folders
 from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make_tile_name
@@ -132,7 +132,7 @@ class TileExecutor:
         if not units or self._results.read_joint_outcomes():
             return Control.GO
         merger = ResultMerger(self._sample)
-        resume = read_part_checkpoint(self._store, "sample", merger)
+        resume = read_tile_checkpoint(self._store, "sample", merger)
         merger.outcomes[:] = [
             outcome for outcome in merger.outcomes if self._results.load_weights(outcome.series)
         ]
@@ -179,7 +179,7 @@ class TileExecutor:
     ) -> Generator[Event, None, Control]:
         """Fit all units of one tile, as for a separate image, and save the result."""
         merger = ResultMerger(self._read_tile(tile))
-        resume = read_part_checkpoint(self._store, make_tile_name(tile.index), merger)
+        resume = read_tile_checkpoint(self._store, make_tile_name(tile.index), merger)
         executor = self._make_executor(merger)
         control = yield from executor.run(units, resume, first_number=number)
         return self._record_tile(tile, merger, control)
@@ -189,7 +189,7 @@ class TileExecutor:
         plan, calibration = self._plan, self._calibration
         source = tile.make_header(plan.source)
         array = tile.read_pixels(self._image, source.axes)
-        stack = split_into_parts(array, source.axes, plan.layout)
+        stack = to_stack(array, source.axes, plan.layout)
         stack, _ = fill_outliers(stack, None, calibration.outlier_limits)
         return CalibratedImage(
             plan=plan,

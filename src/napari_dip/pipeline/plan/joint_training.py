@@ -93,18 +93,18 @@ def compute_training_region_size(grid: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def choose_training_regions(
-    parts: int, grid: tuple[int, ...], stride: int, size: tuple[int, ...] = ()
+    item_count: int, grid: tuple[int, ...], stride: int, size: tuple[int, ...] = ()
 ) -> tuple[TrainingRegion, ...]:
     """Choose the training regions of a joint fit: in evenly spread frames, each at another place.
 
     Parameters
     ----------
-    parts : int
+    item_count : int
         Number of frames.
     grid : tuple of int
         Size of a frame.
     stride : int
-        Parts from a frame to its neighbour; 0 if there are no neighbours.
+        Items from a frame to its neighbour; 0 if there are no neighbours.
     size : tuple of int
         Size of a region; (): `compute_training_region_size`.
     """
@@ -112,10 +112,10 @@ def choose_training_regions(
     max_count = min(
         MAX_TRAINING_REGIONS, max(MIN_TRAINING_REGIONS, MAX_TRAINING_PIXELS // prod(size))
     )
-    count = min(parts, max_count)
+    count = min(item_count, max_count)
     training_regions = []
     for number in range(count):
-        part = (2 * number + 1) * parts // (2 * count)
+        item = (2 * number + 1) * item_count // (2 * count)
         # steps of three and five spread the regions over both axes
         relative_position = ((number * 3 % count + 0.5) / count, (number * 5 % count + 0.5) / count)
         free = [side - crop_side for side, crop_side in zip(grid, size, strict=True)]
@@ -123,21 +123,21 @@ def choose_training_regions(
             round(space * fraction) for space, fraction in zip(free, relative_position, strict=True)
         )
         training_regions.append(
-            TrainingRegion(part, origin, size, *get_neighbour_parts(part, parts, stride))
+            TrainingRegion(item, origin, size, *get_neighbour_items(item, item_count, stride))
         )
     return tuple(training_regions)
 
 
-def get_neighbour_parts(part: int, parts: int, stride: int) -> tuple[int | None, int | None]:
-    """Return the parts before and after a part; None where there is none."""
-    before = part - stride if stride and part >= stride else None
-    return before, part + stride if stride and part + stride < parts else None
+def get_neighbour_items(item: int, item_count: int, stride: int) -> tuple[int | None, int | None]:
+    """Return the items before and after an item; None where there is none."""
+    before = item - stride if stride and item >= stride else None
+    return before, item + stride if stride and item + stride < item_count else None
 
 
-def estimate_training_memory(parts: int, grid: tuple[int, ...], channels: int) -> int:
+def estimate_training_memory(item_count: int, grid: tuple[int, ...], channels: int) -> int:
     """Estimate the additional memory of a joint fit, in bytes."""
     return (
-        len(choose_training_regions(parts, grid, 0))
+        len(choose_training_regions(item_count, grid, 0))
         * prod(compute_training_region_size(grid))
         * channels
         * TRAINING_PIXEL_BYTES
@@ -181,12 +181,12 @@ def make_joint_units(
         first,
         id=f"{JOINT_PREFIX}{name}",
         iterations=fit_config.joint_iterations,
-        part=training_regions[0].part if training_regions else 0,
+        item=training_regions[0].item if training_regions else 0,
         role=JOINT,
         trained_on=training_regions,
         starts_from="",
-        previous_part=None,
-        next_part=None,
+        previous_item=None,
+        next_item=None,
         tile=None,
         origin=(),
     )
@@ -195,11 +195,11 @@ def make_joint_units(
             joint_unit,
             id=f"probe{number}-{name}",
             iterations=compute_warm_start_iterations(fit_config),
-            part=training_region.part,
+            item=training_region.item,
             starts_from=joint_unit.id,
             role=FINE_TUNE_PROBE,
-            previous_part=training_region.previous_part,
-            next_part=training_region.next_part,
+            previous_item=training_region.previous_item,
+            next_item=training_region.next_item,
             trained_on=(training_region,),
         )
         for number, training_region in enumerate(choose_probe_regions(probe_candidates))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Axis of regions or files that are fitted together; no image has it.
 REGION_AXIS = "M"
-#: Name of a part for the user, by the axis of the parts.
-PART_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
+#: Name of an item for the user, by the axis of the items.
+ITEM_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
 #: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.
@@ -33,55 +33,56 @@ _AXIS_MEANINGS = {"C": "channels", "T": "time", "S": "red, green and blue"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Use of each axis of an image: parts, channels, or grid of a fit.
+    """Use of each axis of an image: items, channels, or grid of a fit.
 
     Attributes
     ----------
-    parts : str
-        Axes whose planes or volumes are restored one after another, such as "T".
-    channels : str
+    item_axes : str
+        Axes of the items, the planes or volumes that are restored one after another: "T", "Z",
+        "TZ" or "".
+    channel_axis : str
         "C", "S" or "".
-    grid : str
+    grid_axes : str
         Axes of one fit: "YX", or "ZYX" or "TYX" for a volume.
     """
 
-    parts: str
-    channels: str
-    grid: str
+    item_axes: str
+    channel_axis: str
+    grid_axes: str
 
     @property
     def is_volume(self) -> bool:
         """Whether planes are fitted together as a volume."""
-        return len(self.grid) > 2
+        return len(self.grid_axes) > 2
 
     @property
     def order(self) -> str:
-        """All axes in the order of a stack: parts, channels, grid."""
-        return self.parts + self.channels + self.grid
+        """All axes in the order of a stack (N, C, *grid): items, channels, grid."""
+        return self.item_axes + self.channel_axis + self.grid_axes
 
-    def count_parts(self, source: ImageSpec) -> int:
-        """Return the number of parts."""
+    def count_items(self, source: ImageSpec) -> int:
+        """Return the number of items."""
         return int(
-            np.prod([source.shape[source.axes.index(axis)] for axis in self.parts], dtype=int)
+            np.prod([source.shape[source.axes.index(axis)] for axis in self.item_axes], dtype=int)
         )
 
     def get_neighbour_axis(self, source: ImageSpec) -> str:
-        """Return the axis of neighbouring parts, time before depth; "" for a single part."""
-        return next((axis for axis in get_stacked_axes(source) if axis in self.parts), "")
+        """Return the axis of neighbouring items, time before depth; "" for a single item."""
+        return next((axis for axis in get_stacked_axes(source) if axis in self.item_axes), "")
 
-    def get_part_stride(self, source: ImageSpec) -> int:
-        """Return how far the indices of two neighbouring parts lie apart; 0 for a single part."""
+    def get_item_stride(self, source: ImageSpec) -> int:
+        """Return how far the indices of two neighbouring items lie apart; 0 for a single item."""
         axis = self.get_neighbour_axis(source)
         if not axis:
             return 0
-        # of the parts' axes, time comes first and depth last
+        # of the items' axes, time comes first and depth last
         return (
-            self.count_parts(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
+            self.count_items(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
         )
 
     def get_depth(self, source: ImageSpec) -> tuple[int, ...]:
         """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
-        return tuple(source.shape[source.axes.index(axis)] for axis in self.grid[:-2])
+        return tuple(source.shape[source.axes.index(axis)] for axis in self.grid_axes[:-2])
 
 
 def get_stacked_axes(source: ImageSpec) -> str:
@@ -92,7 +93,7 @@ def get_stacked_axes(source: ImageSpec) -> str:
 
 
 def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
-    """Assign each axis of an image to parts, channels or grid.
+    """Assign each axis of an image to items, channels or grid.
 
     Parameters
     ----------
@@ -103,15 +104,16 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
         Axis along which planes are fitted together instead; "": as above.
     """
     deep = (deep or get_stacked_axes(source)[-1:]) if volume else ""
-    channels = next((axis for axis in "CS" if axis in source.axes), "")
-    parts = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
-    return Layout(parts=parts, channels=channels, grid=deep + "YX")
+    channel_axis = next((axis for axis in "CS" if axis in source.axes), "")
+    item_axes = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
+    return Layout(item_axes=item_axes, channel_axis=channel_axis, grid_axes=deep + "YX")
 
 
-def split_into_parts(array: AnyArray, axes: str, layout: Layout) -> Float32Array:
-    """Return a copy of an image as (N, C, *grid) float32."""
+def to_stack(array: AnyArray, axes: str, layout: Layout) -> Float32Array:
+    """Return a copy of an image as a stack, (N, C, *grid) float32."""
     ordered = np.transpose(array, [axes.index(axis) for axis in layout.order])
-    channels_start, grid_start = len(layout.parts), len(layout.parts) + len(layout.channels)
+    channels_start = len(layout.item_axes)
+    grid_start = channels_start + len(layout.channel_axis)
     shape = ordered.shape
     counts = [
         int(np.prod(shape[:channels_start], dtype=int)),
@@ -120,10 +122,10 @@ def split_into_parts(array: AnyArray, axes: str, layout: Layout) -> Float32Array
     return np.array(ordered.reshape(*counts, *shape[grid_start:]), dtype=np.float32, order="C")
 
 
-def join_parts(parts: AnyArray, axes: str, shape: tuple[int, ...], layout: Layout) -> AnyArray:
-    """Return the image of that shape from its parts: the inverse of `split_into_parts`."""
+def from_stack(stack: AnyArray, axes: str, shape: tuple[int, ...], layout: Layout) -> AnyArray:
+    """Return the image of that shape from its stack: the inverse of `to_stack`."""
     order = [axes.index(axis) for axis in layout.order]
-    ordered = parts.reshape([shape[axis] for axis in order])
+    ordered = stack.reshape([shape[axis] for axis in order])
     return np.ascontiguousarray(np.transpose(ordered, np.argsort(order)))
 
 

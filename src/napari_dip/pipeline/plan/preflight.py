@@ -103,7 +103,7 @@ def preflight(
         return tiling
     side, tiles = tiling
     if needed_bytes > machine.memory_bytes and not tiles:
-        has_input_grid = task_plan.network_grid == source.get_sizes(layout.grid)
+        has_input_grid = task_plan.network_grid == source.get_sizes(layout.grid_axes)
         need, have = format_bytes(needed_bytes), format_bytes(machine.memory_bytes, floor)
         code = "image-large" if has_input_grid else "result-large"
         return make_refusal(code, name=source.name, need=need, have=have)
@@ -114,7 +114,7 @@ def preflight(
     grid = compute_fit_grid(image, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
     units = make_units(image, fit_config, tiles)
-    is_single = not tiles and not layout.is_volume and layout.count_parts(source) == 1
+    is_single = not tiles and not layout.is_volume and layout.count_items(source) == 1
     reused = reuse_network(network, units, image, fit_config, is_single=is_single)
     if isinstance(reused, Refusal):
         return reused
@@ -161,7 +161,7 @@ def choose_layout(
     is_volume, notes = _choose_volume(recipe, planes_plan, source, extra_headers, machine)
     layout, task_plan = make_layout(source, volume=is_volume), planes_plan
     if is_volume:
-        volume_plan = plan_task(recipe.task, source, extra_headers, layout.grid)
+        volume_plan = plan_task(recipe.task, source, extra_headers, layout.grid_axes)
         if isinstance(volume_plan, Refusal):
             return volume_plan
         task_plan = volume_plan
@@ -181,7 +181,7 @@ def _choose_volume(
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()
-    if volume.grid[0] == "Z" and source.has_guessed_axes and depth[0] <= MAX_UNNAMED_CHANNELS:
+    if volume.grid_axes[0] == "Z" and source.has_guessed_axes and depth[0] <= MAX_UNNAMED_CHANNELS:
         notes = (describe_assumed_depth(source),)
     stacks = recipe.run_settings.stacks
     if stacks == "auto":
@@ -189,16 +189,16 @@ def _choose_volume(
     if depth[0] < recipe.task.spec.min_depth:
         thin_note = make_note("volume-thin", count=depth[0], least=recipe.task.spec.min_depth)
         return False, (*notes, thin_note) if stacks == "volume" else notes
-    if stacks != "auto" or volume.grid[0] != "Z":
+    if stacks != "auto" or volume.grid_axes[0] != "Z":
         return stacks == "volume", notes
-    volume_plan = plan_task(recipe.task, source, extra_headers, volume.grid)
+    volume_plan = plan_task(recipe.task, source, extra_headers, volume.grid_axes)
     if isinstance(volume_plan, Refusal):
         return False, notes
-    grid = volume_plan.network_grid or source.get_sizes(volume.grid)
+    grid = volume_plan.network_grid or source.get_sizes(volume.grid_axes)
     fit_config = choose_fit_config(recipe, volume_plan, source, volume=True)[0]
     channels = count_channels(source)
     need = estimate_fit_memory(grid, channels, fit_config, uses_bfloat16=machine.has_bfloat16)
-    need += estimate_image_memory(grid, channels * volume.count_parts(source))
+    need += estimate_image_memory(grid, channels * volume.count_items(source))
     return need <= machine.memory_bytes, notes
 
 

@@ -82,7 +82,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """Part of a plane or stack that is restored separately.
+    """Section of a plane or volume that is restored separately.
 
     Attributes
     ----------
@@ -142,13 +142,13 @@ class Tile:
         slice_by_axis = dict(zip(self.axes, slices, strict=True))
         return tuple(slice_by_axis.get(axis, slice(None)) for axis in axes)
 
-    def join_planes(self, parts: AnyArray) -> AnyArray:
+    def join_planes(self, stack: AnyArray) -> AnyArray:
         """Convert a tile from (N, C, *grid) to (C, *size)."""
-        return np.moveaxis(parts, 0, 1) if parts.ndim == len(self.spans) + 1 else parts[0]
+        return np.moveaxis(stack, 0, 1) if stack.ndim == len(self.spans) + 1 else stack[0]
 
-    def split_planes(self, pixels: AnyArray, grid: str) -> AnyArray:
-        """Convert a tile from (C, *size) to (N, C, *grid), for fits with the axes `grid`."""
-        return np.moveaxis(pixels, 1, 0) if len(grid) < len(self.spans) else pixels[None]
+    def split_planes(self, pixels: AnyArray, grid_axes: str) -> AnyArray:
+        """Convert a tile from (C, *size) to (N, C, *grid), for fits with these axes."""
+        return np.moveaxis(pixels, 1, 0) if len(grid_axes) < len(self.spans) else pixels[None]
 
     def read_pixels(self, image: Any, axes: str) -> AnyArray:
         """Return a copy of the tile's pixels from an image in memory or on disk."""

@@ -251,16 +251,16 @@ def estimate_memory(
     count = count_channels(source)
     joint_channels = count if task_plan.joint_channels else 1
     header = make_fit_header(source, tiles)
-    image_bytes = estimate_image_memory(grid, count * layout.count_parts(header))
+    image_bytes = estimate_image_memory(grid, count * layout.count_items(header))
     total_bytes = image_bytes + estimate_fit_memory(
         grid, joint_channels, fit_config, uses_bfloat16=uses_bfloat16
     )
-    parts = layout.count_parts(source)
+    item_count = layout.count_items(source)
     if (
         not layout.is_volume
-        and choose_planned_training(task_plan, fit_config.prior_key, parts) == "joint"
+        and choose_planned_training(task_plan, fit_config.prior_key, item_count) == "joint"
     ):
-        total_bytes += estimate_training_memory(parts, source.grid, joint_channels)
+        total_bytes += estimate_training_memory(item_count, source.grid, joint_channels)
     if tiles:
         total_bytes += int(TILE_RUN_OVERHEAD_BYTES + header.pixels * TILE_PIXEL_OVERHEAD_BYTES)
         total_bytes += RESULT_IMAGES * min(4 * source.pixels, MAX_IN_MEMORY_RESULT_BYTES)
@@ -280,7 +280,7 @@ def compute_fit_grid(image: PlannedImage, tiles: tuple[Tile, ...]) -> tuple[int,
 def _plan_fit(image: PlannedImage, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
     header = make_fit_header(image.source, tiles)
-    task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid)
+    task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid_axes)
     assert not isinstance(task_plan, Refusal)  # the whole image was not refused
     return task_plan
 

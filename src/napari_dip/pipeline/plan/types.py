@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_dip.pipeline.machine import format_bytes, format_duration
-from napari_dip.pipeline.plan.layout import PART_NAMES, Layout
+from napari_dip.pipeline.plan.layout import ITEM_NAMES, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,7 +190,7 @@ JOINT_PREFIX = "all-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
-    """One fit of a plan: image part or tile, group of channels, and restart.
+    """One fit of a plan: item or tile, group of channels, and restart.
 
     Attributes
     ----------
@@ -203,20 +203,20 @@ class WorkUnit:
     seed : int
         Seed of the random numbers of this fit.
     iterations : int
-    part : int
-        Number of the plane or volume in its stack or movie, 0-based.
+    item : int
+        Index of the plane, volume or frame along N of the stack (N, C, *grid).
     starts_from : str
         Id of the unit whose network the fit starts with, such as the one before or a joint fit;
         "": a new network.
-    previous_part, next_part : int or None
-        Neighbouring parts: of a movie, the same plane in the frame before and after; of a stack,
+    previous_item, next_item : int or None
+        Neighbouring items: of a movie, the same plane in the frame before and after; of a Z stack,
         the plane before and after. None: no neighbour.
     has_time_neighbours : bool
         Whether the neighbours are frames of a movie.
     segment : int
-        Number of the segment of the movie or stack; see `napari_dip.pipeline.plan.units`.
+        Number of the segment of the movie or Z stack; see `napari_dip.pipeline.plan.units`.
     is_segment_start : bool
-        Whether the part is in the first frame of its segment, which uses no earlier frame.
+        Whether the item is in the first frame of its segment, which uses no earlier frame.
     tile : int or None
         Index of the tile; None: the whole plane or stack.
     origin : tuple of int
@@ -234,10 +234,10 @@ class WorkUnit:
     restart: int
     seed: int
     iterations: int
-    part: int = 0
+    item: int = 0
     starts_from: str = ""
-    previous_part: int | None = None
-    next_part: int | None = None
+    previous_item: int | None = None
+    next_item: int | None = None
     has_time_neighbours: bool = False
     segment: int = 0
     is_segment_start: bool = False
@@ -249,7 +249,7 @@ class WorkUnit:
 
     @property
     def first_unit_id(self) -> str:
-        """Id of the first restart of the same part and channels."""
+        """Id of the first restart of the same item and channels."""
         return f"{self.id.rpartition('r')[0]}r0"
 
     @property
@@ -272,9 +272,9 @@ class WorkUnit:
 
     @property
     def neighbours(self) -> tuple[int, ...]:
-        """Neighbouring parts, without those that do not exist."""
+        """Neighbouring items, without those that do not exist."""
         return tuple(
-            neighbour for neighbour in (self.previous_part, self.next_part) if neighbour is not None
+            neighbour for neighbour in (self.previous_item, self.next_item) if neighbour is not None
         )
 
 
@@ -322,24 +322,24 @@ class UnitOutcome:
 
 
 class TrainingRegion(NamedTuple):
-    """Region of one part, on which a joint fit trains.
+    """Region of one item, on which a joint fit trains.
 
     Attributes
     ----------
-    part : int
+    item : int
     origin : tuple of int
         First pixel of the region in the image, per axis of the grid.
     size : tuple of int
-        Size of the region; () for the whole part.
-    previous_part, next_part : int or None
-        Neighbouring parts, as in `WorkUnit`.
+        Size of the region; () for the whole item.
+    previous_item, next_item : int or None
+        Neighbouring items, as in `WorkUnit`.
     """
 
-    part: int
+    item: int
     origin: tuple[int, ...]
     size: tuple[int, ...] = ()
-    previous_part: int | None = None
-    next_part: int | None = None
+    previous_item: int | None = None
+    next_item: int | None = None
 
 
 class PlannedImage(NamedTuple):
@@ -438,14 +438,14 @@ class Plan:
         return total if limit is None else min(total, limit)
 
     @property
-    def part_name(self) -> str:
+    def item_name(self) -> str:
         """Name of what one fit restores, for the user: tile, frame, plane or part."""
         fits = [unit for unit in self.units if unit.has_estimate]
         if self.tiles:  # one worker may restore only some of them
             return "tile" if len(fits) == len({unit.tile for unit in fits}) else "part"
-        if len(fits) != self.layout.count_parts(self.source):
+        if len(fits) != self.layout.count_items(self.source):
             return "part"
-        return PART_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
+        return ITEM_NAMES.get(self.layout.get_neighbour_axis(self.source), "part")
 
     @property
     def work_summary(self) -> str:
@@ -459,7 +459,7 @@ class Plan:
         }[self.device]
         count = len(self.units)
         single_channels = {unit.channels for unit in self.units if len(unit.channels) == 1}
-        unit_name = "channel" if len(single_channels) == count else self.part_name
+        unit_name = "channel" if len(single_channels) == count else self.item_name
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""

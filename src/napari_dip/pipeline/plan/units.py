@@ -16,11 +16,11 @@ from napari_dip.pipeline.plan.costs import group_channels
 from napari_dip.pipeline.plan.joint_training import (
     choose_training_regions,
     compute_warm_start_iterations,
-    get_neighbour_parts,
+    get_neighbour_items,
     make_inference_units,
     make_joint_units,
 )
-from napari_dip.pipeline.plan.layout import PART_NAMES
+from napari_dip.pipeline.plan.layout import ITEM_NAMES
 from napari_dip.pipeline.plan.types import PlannedImage, TrainingRegion, WorkUnit
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import choose_planned_training
@@ -43,29 +43,28 @@ TILE_SEED_STEP = 1_000_003
 MIN_SHARDED_TILES = 3
 
 
-def compute_segment(part: int, parts: int, stride: int) -> int:
-    """Return the segment of a part, 0-based; lengths of segments differ by one frame at most.
+def compute_segment(item: int, item_count: int, stride: int) -> int:
+    """Return the segment of an item, 0-based; lengths of segments differ by one frame at most.
 
     Parameters
     ----------
-    part : int
+    item : int
         0-based.
-    parts : int
-        Number of parts.
+    item_count : int
     stride : int
-        Parts from a frame to the next, such as the planes of a frame; 0 for a single part.
+        Items from a frame to the next, such as the planes of a frame; 0 for a single item.
     """
-    frames = parts // max(1, stride)
+    frames = item_count // max(1, stride)
     count = -(-frames // MAX_SEGMENT_FRAMES)
-    return part // max(1, stride) * count // frames
+    return item // max(1, stride) * count // frames
 
 
-def list_segment_starts(parts: int, stride: int) -> tuple[int, ...]:
+def list_segment_starts(item_count: int, stride: int) -> tuple[int, ...]:
     """Return the first frame of each segment but the first, 0-based."""
-    parts_per_frame = max(1, stride)
+    items_per_frame = max(1, stride)
     segments = [
-        compute_segment(frame * parts_per_frame, parts, stride)
-        for frame in range(parts // parts_per_frame)
+        compute_segment(frame * items_per_frame, item_count, stride)
+        for frame in range(item_count // items_per_frame)
     ]
     return tuple(
         frame for frame in range(1, len(segments)) if segments[frame] != segments[frame - 1]
@@ -79,65 +78,65 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
     )
     has_warm_starts = any(unit.starts_from and not unit.series for unit in plan.units)
     starts = list_segment_starts(
-        plan.layout.count_parts(plan.source), plan.layout.get_part_stride(plan.source)
+        plan.layout.count_items(plan.source), plan.layout.get_item_stride(plan.source)
     )
     if plan.tiles or not starts or not (is_smoothed or has_warm_starts):
         return ()
-    part_name = PART_NAMES[plan.layout.get_neighbour_axis(plan.source)]
+    item_name = ITEM_NAMES[plan.layout.get_neighbour_axis(plan.source)]
     *earlier, last = (str(frame + 1) for frame in (0, *starts))
     numbers = f"{', '.join(earlier)} and {last}"
-    return (make_note("segments", count=len(starts) + 1, called=part_name, which=numbers),)
+    return (make_note("segments", count=len(starts) + 1, called=item_name, which=numbers),)
 
 
 def make_units(
     image: PlannedImage, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
 ) -> tuple[WorkUnit, ...]:
-    """Return the work units: for each group of channels and each restart, all parts in order."""
+    """Return the work units: for each group of channels and each restart, all items in order."""
     if tiles:
         return make_tile_units(image, fit_config, tiles)
     recipe, task_plan, source, _, layout = image
-    parts, stride = layout.count_parts(source), layout.get_part_stride(source)
+    item_count, stride = layout.count_items(source), layout.get_item_stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
         "warm-start"
         if layout.is_volume
-        else choose_planned_training(task_plan, fit_config.prior_key, parts)
+        else choose_planned_training(task_plan, fit_config.prior_key, item_count)
     )
-    segments = [compute_segment(part, parts, stride) for part in range(parts)]
-    neighbours = [get_neighbour_parts(part, parts, stride) for part in range(parts)]
-    # parts with a warm start from the part before, which is in the same segment
+    segments = [compute_segment(item, item_count, stride) for item in range(item_count)]
+    neighbours = [get_neighbour_items(item, item_count, stride) for item in range(item_count)]
+    # items with a warm start from the item before, which is in the same segment
     previous_segments = [-1, *segments[:-1]]
     is_warm_start = [
         series_training != "independent" and previous == segment
         for previous, segment in zip(previous_segments, segments, strict=True)
     ]
 
-    def name(part: int, number: int, restart: int) -> str:
-        return f"c{number}r{restart}" if parts == 1 else f"p{part}c{number}r{restart}"
+    def name(item: int, number: int, restart: int) -> str:
+        return f"c{number}r{restart}" if item_count == 1 else f"p{item}c{number}r{restart}"
 
     units = [
         WorkUnit(
-            id=name(part, number, restart),
+            id=name(item, number, restart),
             channels=group,
             restart=restart,
-            # the same for all parts: a warm start needs the same network input
+            # the same for all items: a warm start needs the same network input
             seed=recipe.run_settings.seed + 1000 * number + restart,
-            iterations=warm_start_iterations if is_warm_start[part] else fit_config.iterations,
-            part=part,
-            starts_from=name(part - 1, number, restart) if is_warm_start[part] else "",
-            previous_part=before,
-            next_part=after,
+            iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
+            item=item,
+            starts_from=name(item - 1, number, restart) if is_warm_start[item] else "",
+            previous_item=before,
+            next_item=after,
             has_time_neighbours=layout.get_neighbour_axis(source) == "T",
-            segment=segments[part],
-            is_segment_start=before is None or segments[before] != segments[part],
+            segment=segments[item],
+            is_segment_start=before is None or segments[before] != segments[item],
         )
         for number, group in enumerate(group_channels(task_plan, source))
         for restart in range(fit_config.restarts)
-        for part, (before, after) in enumerate(neighbours)
+        for item, (before, after) in enumerate(neighbours)
     ]
     if series_training != "joint" or fit_config.other_candidates:
         return tuple(units)
-    training_regions = choose_training_regions(parts, source.grid, stride)
+    training_regions = choose_training_regions(item_count, source.grid, stride)
     return tuple(assign_joint_network(units, fit_config, training_regions, training_regions))
 
 
@@ -210,16 +209,16 @@ def make_tile_units(
                 + restart
                 + TILE_SEED_STEP * tile.index,
                 iterations=warm_start_iterations if start else fit_config.iterations,
-                part=part,
+                item=item,
                 starts_from=f"{start}c{number}r{restart}" if start else "",
-                previous_part=part - 1 if plane_name and part else None,
-                next_part=part + 1 if plane_name and part + 1 < tile.size[0] else None,
+                previous_item=item - 1 if plane_name and item else None,
+                next_item=item + 1 if plane_name and item + 1 < tile.size[0] else None,
                 tile=tile.index,
-                origin=tile.start[-len(layout.grid) :],
+                origin=tile.start[-len(layout.grid_axes) :],
             )
             for number, group in enumerate(group_channels(task_plan, source))
             for restart in range(fit_config.restarts)
-            for (part, plane_name), start in zip(planes, starts, strict=True)
+            for (item, plane_name), start in zip(planes, starts, strict=True)
         ]
     if series_training != "joint" or fit_config.other_candidates or tiles[0].z is not None:
         return tuple(units)
@@ -245,12 +244,12 @@ def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Identify a part of the tiles of a file, or of its fits if it has no tiles.
+    """Identify a share of the tiles of a file, or of its fits if it has no tiles.
 
     Attributes
     ----------
     index : int
-        0: joint training and the first tile. From 1 to `count`: a part of the other tiles, or of
+        0: joint training and the first tile. From 1 to `count`: a share of the other tiles, or of
         all fits if there are no tiles.
     count : int
         Number of shards.
@@ -375,7 +374,7 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
         elif unit_key in warm_started:
             chains[*unit_key, unit.segment].append(unit)
         else:
-            chains[*unit_key, unit.part].append(unit)
+            chains[*unit_key, unit.item].append(unit)
     return list(chains.values())
 
 

@@ -98,7 +98,7 @@ class CheckpointStore:
         self.weights: Mapping[str, Any] | None = None
         self._name = name
         self._restarts = restarts
-        self._part = ""
+        self._tile_name = ""
         self._latest_checkpoint: tuple[Checkpoint, str] | None = None
         self._merged: tuple[dict[str, Any], tuple[UnitOutcome, ...]] | None = None
         self._last_write_time = time.monotonic()
@@ -136,16 +136,16 @@ class CheckpointStore:
                 raise
             self.folder.restart()
 
-    def read(self, merger: ResultMerger, part: str = "") -> Checkpoint | None:
-        """Read the checkpoint of a part of the run, if it is to be resumed.
+    def read(self, merger: ResultMerger, tile_name: str = "") -> Checkpoint | None:
+        """Read the checkpoint of the run, or of one tile, if it is to be resumed.
 
         Parameters
         ----------
         merger : ResultMerger
             Receives the results of the finished units.
-        part : str
-            Name of the part, such as a tile, that is fitted from now on. A checkpoint of another
-            part is removed.
+        tile_name : str
+            Name of the tile that is fitted from now on; "" without tiles. A checkpoint of another
+            tile is removed.
 
         Returns
         -------
@@ -157,14 +157,14 @@ class CheckpointStore:
         RefusedError
             If the file is damaged.
         """
-        self._part, path = part, self.folder.get_path(self._name)
+        self._tile_name, path = tile_name, self.folder.get_path(self._name)
         if not self.folder.resume or not path.exists():
             return None
         try:
             if path.is_symlink() or path.stat().st_size > self._max_bytes:
                 raise DamagedFileError("no checkpoint of this run is so large")
             metadata, tensors = read_metadata(path), read_tensors(path)
-            if metadata["part"] != part:
+            if metadata["part"] != tile_name:
                 self.remove_checkpoint()
                 return None
             groups = group_tensors(tensors)
@@ -250,7 +250,7 @@ class CheckpointStore:
         import torch
 
         tensors: dict[str, Any] = {}
-        metadata: dict[str, Any] = {"part": self._part, "fit": None, "outcomes": []}
+        metadata: dict[str, Any] = {"part": self._tile_name, "fit": None, "outcomes": []}
         if self._merged is not None:
             arrays, outcomes = self._merged
             tensors |= {name: torch.as_tensor(array) for name, array in arrays.items()}

@@ -169,8 +169,8 @@ class RunFolder:
         """Write summary and identity; raise OSError if they cannot be written."""
         identity = {"identity": self.identity} if self.identity else {}
         content = {**self.summary, "schema": RUN_FOLDER_SCHEMA, **get_pixel_versions(), **identity}
-        with write_atomically(self.path / RUN_MANIFEST_FILE, overwrite=True) as part:
-            part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        with write_atomically(self.path / RUN_MANIFEST_FILE, overwrite=True) as temporary_path:
+            temporary_path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def save(
         self,
@@ -310,10 +310,10 @@ def make_run_folder(folder: Path, mode: int = _FOLDER_MODE) -> None:
     if not os.path.lexists(folder):
         with (
             suppress(FileExistsError),  # another shard of the same run was faster
-            write_atomically(folder, overwrite=False) as part,
+            write_atomically(folder, overwrite=False) as temporary_folder,
         ):
-            part.mkdir(mode=mode)
-            (part / MARKER_FILE).write_bytes(
+            temporary_folder.mkdir(mode=mode)
+            (temporary_folder / MARKER_FILE).write_bytes(
                 b"\n".join((_MARKER_PREFIX, format_lock_owner().encode(), b""))
             )
     if not is_run_folder(folder):

@@ -62,9 +62,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     metadata_json = json.dumps(metadata)
     texts = {_METADATA_KEY: metadata_json, _DIGEST_KEY: _compute_digest(tensors, metadata_json)}
     try:
-        with write_atomically(path, overwrite=True) as part:
-            save_file(tensors, part, metadata=texts)
-            with part.open("rb+") as file:
+        with write_atomically(path, overwrite=True) as temporary_path:
+            save_file(tensors, temporary_path, metadata=texts)
+            with temporary_path.open("rb+") as file:
                 _sort_metadata(file)
     except SafetensorError as error:  # raised for a full disk, too
         match = re.search(r"os error (\d+)", str(error))

@@ -84,7 +84,7 @@ def compute_value_range(image: AnyArray) -> tuple[float, float]:
 
 
 def adjust_contrast_limits(
-    layer_attributes: Mapping[str, Any], value_range: tuple[float, float], *, part: bool = False
+    layer_attributes: Mapping[str, Any], value_range: tuple[float, float], *, is_crop: bool = False
 ) -> dict[str, Any]:
     """Set contrast limits for an image that would be black between those of its source layer.
 
@@ -94,7 +94,7 @@ def adjust_contrast_limits(
         The attributes of the source layer, by `copy_layer_attributes`.
     value_range : (float, float)
         Minimum and maximum of the image.
-    part : bool
+    is_crop : bool
         Whether the image shows a crop of the layer.
 
     Returns
@@ -106,7 +106,7 @@ def adjust_contrast_limits(
     limits = layer_attributes.get("contrast_limits")
     if limits is None or layer_attributes.get("rgb"):
         return dict(layer_attributes)
-    min_range = (MIN_CROP_CONTRAST_FRACTION if part else MIN_CONTRAST_FRACTION) * (
+    min_range = (MIN_CROP_CONTRAST_FRACTION if is_crop else MIN_CONTRAST_FRACTION) * (
         limits[1] - limits[0]
     )
     if not 0 < value_range[1] - value_range[0] < min_range:
@@ -332,7 +332,7 @@ def add_result(
     shows = "crop-preview" if crop_name else "result"
     metadata = add_provenance(target.layer_attributes, name, result, shows)
     layer_attributes = adjust_contrast_limits(
-        target.layer_attributes, compute_value_range(result.image), part=bool(crop_name)
+        target.layer_attributes, compute_value_range(result.image), is_crop=bool(crop_name)
     )
     with preserve_view(viewer):
         for output in spec.extra_outputs:
@@ -376,7 +376,7 @@ class Preview:
     """
 
     def __init__(self, viewer: Viewer, target: ResultTarget) -> None:
-        self._viewer, self._is_part = viewer, bool(target.crop_preview_name)
+        self._viewer, self._is_crop = viewer, bool(target.crop_preview_name)
         self._name = f"{target.name} preview"
         self._layer_attributes = dict(target.layer_attributes) | {
             "metadata": {METADATA_KEY: {"preview": True}}
@@ -422,7 +422,9 @@ class Preview:
         """Return layer attributes with limits for all images so far, which avoids flicker."""
         low, high = compute_value_range(image)
         self._last_range = min(self._last_range[0], low), max(self._last_range[1], high)
-        return adjust_contrast_limits(self._layer_attributes, self._last_range, part=self._is_part)
+        return adjust_contrast_limits(
+            self._layer_attributes, self._last_range, is_crop=self._is_crop
+        )
 
     @property
     def is_dismissed(self) -> bool:

@@ -269,16 +269,16 @@ class RunBar(QWidget):
             return
         self._last_shown_event = event, tuple(remarks)
         self.bar.setValue(round(1000 * event.fraction))
-        parts = [event.message.rstrip(".")]
+        phrases = [event.message.rstrip(".")]
         seconds = int(time.monotonic() - self._last_event_time)
         if seconds and not event.fraction:
-            parts.append(f"{seconds} s so far")
+            phrases.append(f"{seconds} s so far")
         if event.iterations:
-            parts.append(f"iteration {event.iteration} of {event.iterations}")
+            phrases.append(f"iteration {event.iteration} of {event.iterations}")
         if event.seconds_left is not None and event.fraction < 1:
-            parts.append(f"at most {format_duration(event.seconds_left)} left")
-        # each part stays on one line
-        progress = " · ".join(part.replace(" ", "\u00a0") for part in parts)
+            phrases.append(f"at most {format_duration(event.seconds_left)} left")
+        # each phrase stays on one line
+        progress = " · ".join(phrase.replace(" ", "\u00a0") for phrase in phrases)
         self.message_area.show_text("\n".join([progress, *remarks]))
 
     def show_message(self, text: str) -> None:

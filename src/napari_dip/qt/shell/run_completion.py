@@ -91,8 +91,8 @@ class PendingResult:
         notes = (
             str(note) for note in read_report_notes(report) if note not in self.target.plan_notes
         )
-        parts = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
-        rest = " ".join(format_sentence(sentence) for sentence in parts if sentence)
+        sentences = dict.fromkeys((*notes, duration, *remarks))  # without duplicates
+        rest = " ".join(format_sentence(sentence) for sentence in sentences if sentence)
         reason = str(self.result.stop)
         summary = " ".join([f"Done: '{layer}'.", *([format_sentence(reason)] if reason else [])])
         warnings, passed = format_quality_checks(report)

@@ -89,7 +89,7 @@ class SnapshotLayers:
             attributes = adjust_contrast_limits(
                 target.layer_attributes,
                 compute_value_range(snapshot.image),
-                part=bool(target.crop_preview_name),
+                is_crop=bool(target.crop_preview_name),
             )
             layer = viewer.add_image(
                 snapshot.image.copy(), name=name, **{**attributes, "metadata": metadata}

@@ -90,7 +90,7 @@ class JointTrainingPlan:
     plans : tuple of Plan
         Plans of the training files, each on its own.
     training_regions : tuple of TrainingRegion
-        Crop of each file, in the same order; `part` is its index.
+        Crop of each file, in the same order; `item` is its index.
     cores : int
         Cores that the fit uses.
     costs : CostEstimate

@@ -27,7 +27,7 @@ from napari_dip.pipeline.execute.tile_calibration import open_plan_inputs
 from napari_dip.pipeline.lazy_inputs import stamp_files
 from napari_dip.pipeline.machine import choose_thread_count, load_torch
 from napari_dip.pipeline.plan.costs import estimate_costs, group_channels
-from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, split_into_parts
+from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.types import JOINT, TrainingRegion
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_SCHEMA
@@ -131,7 +131,7 @@ def _calibrate_files(
     for plan, training_region in zip(joint_plan.plans, joint_plan.training_regions, strict=True):
         if control() in ENDING_CONTROLS:
             return []
-        progress = f"{training_region.part + 1} of {len(joint_plan.training_regions)}"
+        progress = f"{training_region.item + 1} of {len(joint_plan.training_regions)}"
         yield Event(message=f"Measuring the noise of '{plan.source.name}', {progress}")
         try:
             stamps = stamp_files(plan)
@@ -172,7 +172,7 @@ def _crop_to_training_region(
         image,
         calibration=replace(image.calibration, half_resolution=half_resolution),
         inputs={},
-        stack=split_into_parts(array, axes, image.layout),
+        stack=to_stack(array, axes, image.layout),
     )
 
 
@@ -218,13 +218,15 @@ def _fit_networks(
 
 
 def _combine_crops(crops: list[_TrainingCrop], threads: int) -> CalibratedImage:
-    """Return the crops of all files as the parts of one image, with the plan of the joint fit."""
+    """Return the crops of all files as the items of one stack, with the plan of the joint fit."""
     first = crops[0].image.plan
     training_regions = tuple(
-        crop.training_region._replace(part=index) for index, crop in enumerate(crops)
+        crop.training_region._replace(item=index) for index, crop in enumerate(crops)
     )
     stack = np.concatenate([crop.image.stack for crop in crops])
-    layout = Layout(parts=REGION_AXIS, channels=first.layout.channels or "C", grid="YX")
+    layout = Layout(
+        item_axes=REGION_AXIS, channel_axis=first.layout.channel_axis or "C", grid_axes="YX"
+    )
     source = replace(
         first.source,
         name=SERIES_NAME,
@@ -289,7 +291,7 @@ def _combine_calibrations(crops: list[_TrainingCrop]) -> Calibration:
         )
         for calibration in calibrations
     )
-    return replace(combined[0], half_resolution=None, part_calibrations=combined)
+    return replace(combined[0], half_resolution=None, item_calibrations=combined)
 
 
 def _write_network_file(

@@ -89,12 +89,12 @@ def choose_training_files(plans: Sequence[Plan], cores: int) -> JointTrainingPla
     ):
         margins = [
             side - crop_side
-            for side, crop_side in zip(eligible[candidate.part].source.grid, size, strict=True)
+            for side, crop_side in zip(eligible[candidate.item].source.grid, size, strict=True)
         ]
         spread = [2 * MAX_TRAINING_REGION_SIDE - crop_side for crop_side in size]
         positions = zip(margins, candidate.origin, spread, strict=True)
         origin = tuple(side * offset // span // 2 * 2 for side, offset, span in positions)
-        chosen.append(eligible[candidate.part])
+        chosen.append(eligible[candidate.item])
         training_regions.append(TrainingRegion(index, origin, size))
     first = chosen[0]
     units = list_training_units(first, tuple(training_regions))

@@ -274,8 +274,8 @@ def normalise_numbers(value: object) -> str:
     PydanticCustomError
         If it holds anything but finite numbers.
     """
-    parts = list(value) if isinstance(value, list | tuple) else str(value).split(",")
-    texts = [str(part).strip() for part in parts]
+    values = list(value) if isinstance(value, list | tuple) else str(value).split(",")
+    texts = [str(item).strip() for item in values]
     if texts == [""]:
         return ""
     try:
@@ -341,7 +341,7 @@ def choose_normalisation(choice: str, mean: str, deviation: str, *, program: boo
         IMAGENET if choice == "imagenet" or (choice == "auto" and not program) else ((0.0,), (1.0,))
     )
     means, deviations = (
-        tuple(float(part) for part in text.split(",") if part) for text in (mean, deviation)
+        tuple(float(number) for number in text.split(",") if number) for text in (mean, deviation)
     )
     return Normalisation(mean=means or default[0], deviation=deviations or default[1])
 

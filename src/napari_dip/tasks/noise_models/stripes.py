@@ -43,10 +43,11 @@ FLATNESS_RADIUS, POWER = 2, 2
 #: constant of Tukey's bisquare, 95 % efficient on normal noise. With weights that never reach 0,
 #: mortar along a third of a row of bricks left dark rows.
 BISQUARE = 4.685
-#: Parts of a line whose steps are compared to estimate the error of their mean, and factor by which
-#: the image's own steps vary more, since structure can extend over all parts. Of 1, 2, 4 and 8, the
-#: factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a nucleus.
-LINE_PARTS, IMAGE_VARIANCE_FACTOR = 6, 4.0
+#: Sections of a line whose steps are compared to estimate the error of their mean, and factor by
+#: which the image's own steps vary more, since structure can extend over all sections. Of 1, 2, 4
+#: and 8, the factor 4 had the smallest mean error on crops of 96 x 96 of camera, coins, moon and a
+#: nucleus.
+LINE_SECTIONS, IMAGE_VARIANCE_FACTOR = 6, 4.0
 #: Strips of a line whose covariance is measured; minimum correlation of two of them for offsets;
 #: and variance of a bend (a line less the mean of its neighbours) per variance of the offsets. The
 #: correlation is at most 0.46 on 114 images of FMD, W2S, Hagen et al., Set12, BSD68, kodak256 and
@@ -204,8 +205,9 @@ def _estimate_line_offsets(values: FloatArray, axis: int) -> StripeOffsets | Non
     if count < MIN_LINES:
         return None
     steps, noise = _measure_line_steps(across)
-    parts = [_measure_line_steps(part)[0] for part in np.array_split(across, LINE_PARTS, axis=1)]
-    error = float(np.median(np.var(parts, axis=0, ddof=1))) / LINE_PARTS
+    sections = np.array_split(across, LINE_SECTIONS, axis=1)
+    section_steps = [_measure_line_steps(section)[0] for section in sections]
+    error = float(np.median(np.var(section_steps, axis=0, ddof=1))) / LINE_SECTIONS
     detrended = steps - _compute_step_trend(steps)
     width = max(MAD_TO_SIGMA * float(np.median(np.abs(detrended))), 1e-30)
     clipped = np.clip(detrended, -STEP_CLIP_SIGMAS * width, STEP_CLIP_SIGMAS * width)
