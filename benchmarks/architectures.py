@@ -23,7 +23,7 @@ from tifffile import imread
 from napari_dip.explore.experiment_setup import (
     list_plan_architectures,
     make_experiment_setup,
-    measure_validation_block,
+    measure_blind_spot_size,
 )
 from napari_dip.pipeline.events import drain_generator
 from napari_dip.pipeline.torch_state import use_default_torch_state
@@ -81,7 +81,7 @@ def fitted(name: str, design: str, wish: Wish, noise: dict[Any, Any]) -> dict[st
     subject = make_experiment_setup(
         noisy, crop=wish.side, max_iterations=wish.iterations, device="cpu", preset="fast"
     )
-    block = measure_validation_block(subject)
+    block = measure_blind_spot_size(subject)
     known = noise.get((design, block))
     with use_default_torch_state(subject.plan.threads):
         found = drain_generator(

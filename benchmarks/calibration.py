@@ -175,7 +175,7 @@ def correlated(
 
 
 def judge_reach(name: str, kind: str, lag: float, level: float, side: int) -> dict[str, Any]:
-    """Compare the hidden block with the one that the true autocorrelation asks for."""
+    """Compare the blind spot with the one that the true autocorrelation asks for."""
     rng = np.random.default_rng([ord(name[0]), ord(name[1]), round(100 * lag), round(level), side])
     picture = 255 * scene(name, 1.0)
     top, left = (int(rng.integers(0, max(1, full - side + 1))) for full in picture.shape)

@@ -41,7 +41,7 @@ def denoise(field: str, capture: int, preset: str) -> dict[str, Any]:
         "output dB": after,
         "gain dB": after - before,
         "seconds": seconds,
-        "hidden block": "×".join(map(str, reversed(told["noise"]["blind_spot_block"]))),
+        "blind spot": "×".join(map(str, reversed(told["noise"]["blind_spot_size"]))),
         "iterations": told["iterations"],
     }
 

@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/noise_claims.py [--sets fmd w2s ...] [--name claims] [--against claims]
 No fit is made. For each channel: variance at the mean brightness, correlation at lag 1, doubt and
-caution; for each picture: hidden block, prior, half resolution, camera noise. `--against NAME`
+caution; for each picture: blind spot, prior, half resolution, camera noise. `--against NAME`
 reads benchmarks/out/NAME.json and lists each picture that differs.
 """
 

@@ -8,7 +8,7 @@ the draws choose these pixels and the other half tells their brightness and vari
 a pixel was chosen by is off by its noise. What is cut off at an end is judged as if it had not
 been, as the measurement means it.
 
-right: variances within 15 % and hidden blocks as wide as the true correlation asks for, or one
+right: variances within 15 % and blind spots as wide as the true correlation asks for, or one
 pixel wider to each side. silent: neither a doubt, nor a caution, nor within a factor of 1.5. A
 colour picture counts by its worst channel. Offsets and read noises that are claimed are judged
 apart: within two true read noises and a factor of 1.5. `--every N` takes each Nth picture, from
@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dip.engine.noise.estimate import (
-    MAX_BLOCK_HALF_WIDTH,
+    MAX_BLIND_SPOT_RADIUS,
     MAX_NEGLIGIBLE_CORRELATION,
     MIN_LAG_1_CORRELATION,
     compute_blind_spot_size,
@@ -95,8 +95,8 @@ def truth_of(draws: Picture, recipe: Recipe) -> Truth:
     y, x = (
         tuple(float((a * b).mean() / whole) for a, b in pairs)
         for pairs in (
-            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MAX_BLOCK_HALF_WIDTH + 1)],
-            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_BLOCK_HALF_WIDTH + 1)],
+            [(noise[:, lag:], noise[:, :-lag]) for lag in range(1, MAX_BLIND_SPOT_RADIUS + 1)],
+            [(noise[..., lag:], noise[..., :-lag]) for lag in range(1, MAX_BLIND_SPOT_RADIUS + 1)],
         )
     )
     return Truth(tuple(levels), tuple(told), y, x)
@@ -111,7 +111,7 @@ def reach(along: tuple[float, ...], shift: float) -> int:
         for lag, value in enumerate(along)
         if lag and value + shift <= MAX_NEGLIGIBLE_CORRELATION
     ]
-    return ended[0] if ended else MAX_BLOCK_HALF_WIDTH
+    return ended[0] if ended else MAX_BLIND_SPOT_RADIUS
 
 
 def judge(estimate: NoiseEstimate, truth: Truth, shape: tuple[int, int]) -> dict[str, object]:

@@ -61,7 +61,7 @@ def compare(field: str, wish: argparse.Namespace) -> dict[str, Any]:
         "mean restored dB": quality(restored(middle.astype(np.float32)).image, truth),
         "together dB": quality(both.image, truth),
         "gain of the second": match.gain,
-        "hidden block": "×".join(map(str, both.report["noise"]["blind_spot_block"])),
+        "blind spot": "×".join(map(str, both.report["noise"]["blind_spot_size"])),
         "CPU seconds": seconds,
     }
 

@@ -38,7 +38,7 @@ def project(tmp_path_factory):
     (package / "tasks" / "priors" / "noise2fast.py").write_text(BUILDERS, encoding="utf-8")
     imported, row = ROW.split("\n\n", 1)
     registry = package / "tasks" / "priors" / "registry.py"
-    first = "from napari_dip.tasks.priors.r2r import"
+    first = "from napari_dip.tasks.priors.recompression import"
     edit(registry, first, f"{imported}\n{first}")
     edit(registry, "#: All priors, by key.\n", f"{row}\n#: All priors, by key.\n")
     edit(registry, "            PIXELS,\n", "            PIXELS,\n            NOISE2FAST,\n")

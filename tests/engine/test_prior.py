@@ -10,7 +10,7 @@ from napari_dip.engine.networks.hourglass import Hourglass
 from napari_dip.engine.prior import (
     BlindSpotPrior,
     RandomInputPrior,
-    dilate_to_blocks,
+    dilate_centres,
     draw_validation_centres,
 )
 
@@ -23,7 +23,7 @@ def blind_spot(
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
     net = Hourglass(len(grid), 1, 2, (4, 8), skip_channels=None, is_normalised=False, rng=rng)
-    held_out = dilate_to_blocks(draw_validation_centres(grid, block, 0.05, seed=0), block)
+    held_out = dilate_centres(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
     return BlindSpotPrior(net, measurement, held_out, block, core, masked_fraction=0.2, window=size)
@@ -41,8 +41,8 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
     sample = prior.draw_training_input(torch.Generator().manual_seed(2))
     assert sample.loss_mask is not None
     assert sample.window is not None
-    beyond = tuple(size - core + 1 for size, core in zip(block, prior.core, strict=True))
-    hidden = dilate_to_blocks(sample.loss_mask, beyond).flip(sample.window.mirrored)
+    beyond = tuple(size - core + 1 for size, core in zip(block, prior.core_size, strict=True))
+    hidden = dilate_centres(sample.loss_mask, beyond).flip(sample.window.mirrored)
     changed = measurement + 100 * hidden
     again = blind_spot(changed, block).draw_training_input(torch.Generator().manual_seed(2))
     assert float(sample.loss_mask.sum()) > 0
@@ -52,7 +52,7 @@ def test_the_code_does_not_depend_on_what_is_hidden(block: tuple[int, ...]) -> N
 @pytest.mark.parametrize("block", BLOCKS)
 def test_held_out_pixels_and_their_guard_never_enter_the_code(block: tuple[int, ...]) -> None:
     measurement = picture(block)
-    guard = dilate_to_blocks(
+    guard = dilate_centres(
         draw_validation_centres(tuple(measurement.shape[2:]), block, 0.05, seed=0), block
     )
     prior, changed = blind_spot(measurement, block), blind_spot(measurement + 100 * guard, block)

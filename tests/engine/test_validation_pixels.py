@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_dip.engine.prior import dilate_to_blocks, draw_validation_centres
+from napari_dip.engine.prior import dilate_centres, draw_validation_centres
 
 
 def test_overlapping_tiles_hold_out_the_same_pixels() -> None:
@@ -24,7 +24,7 @@ def test_the_share_is_what_was_asked_for(shape: tuple[int, ...]) -> None:
 
 def test_guards_take_no_more_than_the_share() -> None:
     centres = draw_validation_centres((256, 256), (5, 7), 0.06, seed=1)
-    assert 0.04 < float(dilate_to_blocks(centres, (5, 7)).mean()) <= 0.06
+    assert 0.04 < float(dilate_centres(centres, (5, 7)).mean()) <= 0.06
 
 
 def test_another_seed_holds_out_other_pixels() -> None:
@@ -41,7 +41,7 @@ def test_held_out_pixels_form_no_lattice() -> None:
 def test_a_centre_grows_to_its_block() -> None:
     centre = torch.zeros(1, 1, 9, 9)
     centre[0, 0, 4, 4] = 1
-    grown = dilate_to_blocks(centre, (3, 5))
+    grown = dilate_centres(centre, (3, 5))
     assert float(grown.sum()) == 15
     assert float(grown[0, 0, 3:6, 2:7].sum()) == 15
 

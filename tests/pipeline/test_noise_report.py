@@ -31,7 +31,7 @@ def measured(camera_shot) -> dip.NoiseReport:
 def test_the_gain_of_a_camera_is_found(measured):
     (one,) = measured.channels
     assert one.gain == pytest.approx(GAIN, rel=0.2)
-    assert measured.hidden_block == (1, 1)
+    assert measured.blind_spot_size == (1, 1)
     assert "do not share noise" in measured.correlation_sentence
     assert "single pixels are hidden" in measured.correlation_sentence
 
@@ -42,7 +42,7 @@ def test_its_figures_are_those_of_a_run(camera_shot, measured):
     (one,) = measured.channels
     assert noise["gain"] == [pytest.approx(one.gain, rel=1e-4)]
     assert noise["intercept"] == [pytest.approx(one.intercept, rel=1e-4)]
-    assert noise["blind_spot_block"] == list(measured.hidden_block)
+    assert noise["blind_spot_size"] == list(measured.blind_spot_size)
 
 
 def test_the_points_lie_about_the_line(measured):

@@ -25,7 +25,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.tasks import Inpaint
-from napari_dip.tasks.priors.masked_input import (
+from napari_dip.tasks.priors.hole_filling import (
     dilate_holes,
     is_scattered,
     measure_hole_depth,

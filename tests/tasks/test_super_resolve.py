@@ -26,7 +26,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import SuperResolve
 from napari_dip.tasks.priors.prior_spec import RANDOM_INPUT_CHANNELS
 from napari_dip.tasks.priors.registry import ZSSR
-from napari_dip.tasks.priors.zssr import split_into_stages
+from napari_dip.tasks.priors.upscaling import split_into_stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +203,7 @@ def test_the_result_is_finer_by_the_factor_and_keeps_the_mean(factor, shape) -> 
     assert result.residual is not None
     assert result.residual.shape == coarse.shape
     assert abs(float(result.residual.mean())) < 1e-3 * float(coarse.mean())
-    assert result.report["noise"]["blind_spot_block"] == [1, 1]
+    assert result.report["noise"]["blind_spot_size"] == [1, 1]
 
 
 def test_colours_are_enlarged_together() -> None:

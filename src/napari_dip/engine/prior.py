@@ -28,7 +28,7 @@ _UINT32_MASK = 0xFFFFFFFF
 
 def draw_validation_centres(
     shape: tuple[int, ...],
-    block: tuple[int, ...],
+    blind_spot_size: tuple[int, ...],
     fraction: float,
     seed: int,
     origin: tuple[int, ...] | None = None,
@@ -40,11 +40,11 @@ def draw_validation_centres(
     ----------
     shape : tuple of int
         Size of the region, per axis.
-    block : tuple of int, odd
-        Size of the hidden block. Its centre is a validation pixel; the rest is a guard band of
-        pixels whose noise is correlated with that of the centre.
+    blind_spot_size : tuple of int, odd
+        Size of a blind spot in pixels, per axis. Its centre is a validation pixel; the rest is a
+        guard band of pixels whose noise is correlated with that of the centre.
     fraction : float, 0 to 1
-        Share of all pixels in validation blocks, guard bands included; an upper bound.
+        Share of validation pixels and their guard bands in all pixels; an upper bound.
     seed : int
     origin : tuple of int or None
         Global coordinates of the region's first pixel; None: zeros.
@@ -63,24 +63,24 @@ def draw_validation_centres(
         coordinates = torch.arange(start, start + count, dtype=torch.int64) // patch[axis]
         coordinates = coordinates.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         hashes = _hash_integers((hashes ^ coordinates) + axis + 1)
-    is_centre = hashes < int(fraction / prod(block) * (_UINT32_MASK + 1))
+    is_centre = hashes < int(fraction / prod(blind_spot_size) * (_UINT32_MASK + 1))
     return is_centre.to(torch.float32)[None, None]
 
 
-def dilate_to_blocks(centres: Tensor, block: tuple[int, ...]) -> Tensor:
-    """Dilate each centre of (B, 1, *grid) to the block around it; same shape, 0 or 1."""
+def dilate_centres(centres: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Dilate each centre of (B, 1, *grid) to a box of `size` around it; same shape, 0 or 1."""
     pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
-    if prod(block) == 1:
+    if prod(size) == 1:
         return centres
-    return pools[len(block)](centres, block, stride=1, padding=tuple(size // 2 for size in block))
+    return pools[len(size)](centres, size, stride=1, padding=tuple(side // 2 for side in size))
 
 
-def _hash_integers(word: Tensor) -> Tensor:
+def _hash_integers(integers: Tensor) -> Tensor:
     """Hash integers to 32 bits, such that neighbouring ones become independent."""
-    word = word & _UINT32_MASK
-    for factor in _HASH_MULTIPLIERS:
-        word = ((word ^ (word >> 15)) * factor) & _UINT32_MASK
-    return word ^ (word >> 16)
+    hashes = integers & _UINT32_MASK
+    for multiplier in _HASH_MULTIPLIERS:
+        hashes = ((hashes ^ (hashes >> 15)) * multiplier) & _UINT32_MASK
+    return hashes ^ (hashes >> 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,34 +105,35 @@ class Window:
     planes: tuple[int, ...] | None = None
     batch_index: int | None = None
 
-    def crop(self, whole: Tensor) -> Tensor:
+    def crop(self, tensor: Tensor) -> Tensor:
         """Crop (B, C, *grid) to (B, C, *size), or to (1, C, *size) if there is a `batch_index`."""
-        whole = self.select_image(whole)
-        for axis, (start, count) in enumerate(zip(self.start, self.size, strict=True)):
+        cropped = self.select_image(tensor)
+        for axis, (start, length) in enumerate(zip(self.start, self.size, strict=True)):
             if self.planes is None or axis:
-                whole = whole.narrow(axis + 2, start, count)
+                cropped = cropped.narrow(axis + 2, start, length)
         if self.planes is not None:
-            whole = whole[:, :, list(self.planes)]
-        return whole.flip(self.mirrored) if self.mirrored else whole
+            cropped = cropped[:, :, list(self.planes)]
+        return cropped.flip(self.mirrored) if self.mirrored else cropped
 
-    def select_image(self, whole: Tensor) -> Tensor:
+    def select_image(self, batch: Tensor) -> Tensor:
         """Return one image of (B, ...); all of them if `batch_index` is None or B is 1."""
-        if self.batch_index is None or len(whole) == 1:
-            return whole
-        return whole[self.batch_index : self.batch_index + 1]
+        if self.batch_index is None or len(batch) == 1:
+            return batch
+        return batch[self.batch_index : self.batch_index + 1]
 
-    def place_on(self, part: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def place_on(self, cropped: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Undo the crop: place (B, C, *size) on (B, C, *grid), with 0 elsewhere."""
-        part = part.flip(self.mirrored) if self.mirrored else part
+        cropped = cropped.flip(self.mirrored) if self.mirrored else cropped
         if self.size == grid and self.planes is None:
-            return part
-        canvas = part.new_zeros((*part.shape[:2], *grid))
+            return cropped
+        canvas = cropped.new_zeros((*cropped.shape[:2], *grid))
         region: list[slice | list[int]] = [
-            slice(first, first + n) for first, n in zip(self.start, self.size, strict=True)
+            slice(start, start + length)
+            for start, length in zip(self.start, self.size, strict=True)
         ]
         if self.planes is not None:
             region[0] = list(self.planes)
-        canvas[:, :, *region] = part
+        canvas[:, :, *region] = cropped
         return canvas
 
 
@@ -224,7 +225,7 @@ class Prior(ABC):
 
     @abstractmethod
     def make_prediction_input(self) -> NetworkSample:
-        """Return the input of the whole grid with only validation blocks hidden, for previews."""
+        """Return the input of the whole grid with only validation pixels hidden, for previews."""
 
     def make_validation_input(self) -> NetworkSample | None:
         """Return the input for the validation loss; None: that of `make_prediction_input`.
@@ -320,8 +321,8 @@ def split_mean_and_variance(output: Tensor) -> Estimate:
 class BlindSpotPrior(Prior):
     """Blind spot: predict hidden pixels of the measurement from their surroundings.
 
-    Each training step hides other blocks, and the loss is computed at their cores. A block is
-    wider than the noise correlation, so no input pixel shares the noise of a predicted one.
+    Each training step hides other blind spots, and the loss is computed at their cores. A blind
+    spot is wider than the noise correlation, so no input pixel shares the noise of a predicted one.
     Validation pixels and their guard band never enter the network input.
 
     Parameters
@@ -330,12 +331,12 @@ class BlindSpotPrior(Prior):
         Its 2 C output channels are the mean and the variance before a softplus.
     measurement : Tensor
         (B, C, *grid). If B > 1, each training step uses one image of the batch.
-    validation_blocks : Tensor
+    guard_mask : Tensor
         (B, 1, *grid), 1 at validation pixels and their guard band.
     blind_spot_size : tuple of int, odd
-        Size of a hidden block, per axis: wider than the noise correlation.
-    core : tuple of int, odd
-        Size of the middle of a block where the prediction is valid, per axis. Its distance to
+        Size of a blind spot in pixels, per axis: wider than the noise correlation.
+    core_size : tuple of int, odd
+        Size of the core of a blind spot, where the prediction is valid, per axis. Its distance to
         visible pixels is about the correlation length or more.
     masked_fraction : float
         Approximate share of the pixels that one training step hides.
@@ -347,33 +348,33 @@ class BlindSpotPrior(Prior):
         self,
         net: nn.Module,
         measurement: Tensor,
-        validation_blocks: Tensor,
+        guard_mask: Tensor,
         blind_spot_size: tuple[int, ...],
-        core: tuple[int, ...],
+        core_size: tuple[int, ...],
         *,
         masked_fraction: float,
         window: tuple[int, ...] | None,
     ) -> None:
         self.net = net
         self.blind_spot_size = blind_spot_size
-        self.core = core
+        self.core_size = core_size
         self.masked_fraction = masked_fraction
-        self.visible_mask = 1 - validation_blocks
+        self.visible_mask = 1 - guard_mask
         self.measurement = measurement * self.visible_mask
         self.grid = tuple(measurement.shape[2:])
         self.window = self.grid if window is None else tuple(map(min, window, self.grid))
 
     def draw_training_input(self, rng: torch.Generator) -> NetworkSample:
-        """Draw a random window, mirrored at random, with blocks hidden at random positions."""
+        """Draw a random window, mirrored at random, with blind spots at random positions."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
         density = self.masked_fraction / prod(self.blind_spot_size)
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
-        predicted = dilate_to_blocks(centres, self.core) * visible
-        # validation blocks are filled anew: a fixed filling would contain the pixels hidden now
+        predicted = dilate_centres(centres, self.core_size) * visible
+        # guard bands are filled anew: a fixed filling would contain the pixels hidden now
         network_input = fill_with_local_mean(
             measurement,
-            visible * (1 - dilate_to_blocks(centres, self.blind_spot_size)),
+            visible * (1 - dilate_centres(centres, self.blind_spot_size)),
             self.blind_spot_size,
         )
         return NetworkSample(
@@ -381,32 +382,34 @@ class BlindSpotPrior(Prior):
         )
 
     def make_prediction_input(self) -> NetworkSample:
-        """Return the measurement with only the validation blocks hidden."""
+        """Return the measurement with only validation pixels and their guard band hidden."""
         return NetworkSample(
             fill_with_local_mean(self.measurement, self.visible_mask, self.blind_spot_size)
         )
 
     def make_inference_inputs(self) -> Iterator[NetworkSample]:
-        """Yield inputs with a shifted lattice of hidden blocks, until the cores cover the grid."""
+        """Yield inputs with a shifted lattice of blind spots, until the cores cover the grid."""
         grid = self.grid
-        margin = [core // 2 for core in self.core]
-        # cores must tile the grid, with at least two visible pixels between blocks
-        pitch = [
+        margin = [core // 2 for core in self.core_size]
+        # cores must tile the grid, with at least two visible pixels between blind spots
+        strides = [
             core * ceil((size + 2) / core)
-            for size, core in zip(self.blind_spot_size, self.core, strict=True)
+            for size, core in zip(self.blind_spot_size, self.core_size, strict=True)
         ]
-        canvas = [count + 2 * edge for count, edge in zip(grid, margin, strict=True)]
-        inside = [slice(edge, edge + count) for edge, count in zip(margin, grid, strict=True)]
-        shifts = (
-            range(0, min(step, count), core)
-            for step, count, core in zip(pitch, canvas, self.core, strict=True)
+        padded_grid = [length + 2 * pad for length, pad in zip(grid, margin, strict=True)]
+        unpadded = [slice(pad, pad + length) for pad, length in zip(margin, grid, strict=True)]
+        offsets_by_axis = (
+            range(0, min(stride, length), core)
+            for stride, length, core in zip(strides, padded_grid, self.core_size, strict=True)
         )
-        for shift in product(*shifts):
-            centres = self.visible_mask.new_zeros((1, 1, *canvas))
-            lattice = [slice(first, None, step) for first, step in zip(shift, pitch, strict=True)]
+        for offsets in product(*offsets_by_axis):
+            centres = self.visible_mask.new_zeros((1, 1, *padded_grid))
+            lattice = [
+                slice(offset, None, stride) for offset, stride in zip(offsets, strides, strict=True)
+            ]
             centres[:, :, *lattice] = 1
-            predicted = dilate_to_blocks(centres, self.core)[:, :, *inside]
-            hidden = dilate_to_blocks(centres, self.blind_spot_size)[:, :, *inside]
+            predicted = dilate_centres(centres, self.core_size)[:, :, *unpadded]
+            hidden = dilate_centres(centres, self.blind_spot_size)[:, :, *unpadded]
             yield NetworkSample(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size
@@ -479,12 +482,14 @@ def zero_last_channels(net: nn.Module, count: int) -> None:
         Its first parameter with more than one axis must be the weights of the input layer.
     count : int
     """
-    first = next(weight for weight in net.parameters() if weight.ndim > 1)
+    input_weight = next(weight for weight in net.parameters() if weight.ndim > 1)
     with torch.no_grad():
-        first[:, -count:] = 0
+        input_weight[:, -count:] = 0
 
 
-def fill_with_local_mean(measurement: Tensor, visible: Tensor, block: tuple[int, ...]) -> Tensor:
+def fill_with_local_mean(
+    measurement: Tensor, visible: Tensor, blind_spot_size: tuple[int, ...]
+) -> Tensor:
     """Replace hidden pixels by the mean of the visible pixels around them.
 
     Parameters
@@ -493,21 +498,19 @@ def fill_with_local_mean(measurement: Tensor, visible: Tensor, block: tuple[int,
         (B, C, *grid).
     visible : Tensor
         (B, 1, *grid), 0 where hidden.
-    block : tuple of int
-        Size of the hidden blocks; the mean is over 2 x block + 1 pixels, per axis.
+    blind_spot_size : tuple of int
+        Size of a blind spot in pixels, per axis; the mean is over 2 x size + 1 pixels.
     """
-    local_sum = _compute_box_mean(measurement * visible, block)
-    weight = _compute_box_mean(visible, block)
+    local_sum = _compute_box_mean(measurement * visible, blind_spot_size)
+    weight = _compute_box_mean(visible, blind_spot_size)
     return torch.where(visible > 0, measurement, local_sum / weight.clamp(min=1e-6))
 
 
-def _compute_box_mean(image: Tensor, block: tuple[int, ...]) -> Tensor:
-    """Return the mean over 2 x block + 1 pixels, per axis; beyond the border are zeros."""
-    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(block)]
-    for axis, size in enumerate(block):
-        kernel = [1] * len(block)
-        kernel[axis] = 2 * size + 1
-        image = pool(
-            image, kernel, stride=1, padding=[k // 2 for k in kernel], count_include_pad=True
-        )
+def _compute_box_mean(image: Tensor, radius: tuple[int, ...]) -> Tensor:
+    """Return the mean over 2 x radius + 1 pixels, per axis, with zero padding."""
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(radius)]
+    for axis, axis_radius in enumerate(radius):
+        kernel_size, padding = [1] * len(radius), [0] * len(radius)
+        kernel_size[axis], padding[axis] = 2 * axis_radius + 1, axis_radius
+        image = pool(image, kernel_size, stride=1, padding=padding, count_include_pad=True)
     return image

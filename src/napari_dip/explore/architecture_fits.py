@@ -181,7 +181,7 @@ def fit_architecture(
     architecture: Architecture,
     setup: ExperimentSetup,
     truth: ImageArray | None,
-    block: tuple[int, int],
+    blind_spot_size: tuple[int, int],
     *,
     control: PollControl = lambda: Control.GO,
     noise: ProgressCurve | None = None,
@@ -193,12 +193,12 @@ def fit_architecture(
     architecture : Architecture
     setup : ExperimentSetup
     truth : ndarray (Y, X) or None
-    block : tuple of int
-        Size of the guard blocks around validation pixels, the same for all architectures.
+    blind_spot_size : tuple of int
+        Size of the guard band around each validation pixel, the same for all architectures.
     control : callable
     noise : ndarray (iterations,) or None
-        Energies of the fit to noise, if known. For the same seed, shape and block they are the same
-        for all images.
+        Energies of the fit to noise, if known. They are the same for all images
+        with the same seed, shape and blind spot.
 
     Yields
     ------
@@ -216,7 +216,11 @@ def fit_architecture(
         If a fit diverged.
     """
     start_time, count = time.process_time(), setup.iterations
-    fit_options: dict[str, Any] = {"control": control, "architecture": architecture, "block": block}
+    fit_options: dict[str, Any] = {
+        "control": control,
+        "architecture": architecture,
+        "blind_spot_size": blind_spot_size,
+    }
     fit_options["average"] = compute_output_decay(count)
     targets = make_targets(setup.image, setup.seed)
     image = targets["image"]
@@ -243,7 +247,7 @@ def fit_architecture(
         noise = yield from _fit_noise(targets["noise"], setup, fit_options)
         if noise is None:
             return None
-    validation_mask = choose_validation_pixels(image.shape, setup, block)
+    validation_mask = choose_validation_pixels(image.shape, setup, blind_spot_size)
     validation_errors = np.array([record.validation_error for record in records])
     stop = find_stop(validation_errors.tolist())
     selected = records[stop.selected_iteration - 1].image

@@ -14,7 +14,7 @@ from napari_dip.explore.architecture_fits import fit_architecture, is_significan
 from napari_dip.explore.experiment_setup import (
     get_denoising_network,
     label_architecture,
-    measure_validation_block,
+    measure_blind_spot_size,
 )
 from napari_dip.explore.results import (
     ExperimentReport,
@@ -68,8 +68,8 @@ class ArchitectureComparison(ExperimentResult):
     ----------
     subject : ExperimentSetup
     truth : ndarray (Y, X) or None
-    block : tuple of int
-        Size of the guard blocks around validation pixels.
+    blind_spot_size : tuple of int
+        Size of the guard band around each validation pixel.
     fits : tuple of ArchitectureFit
         One fit per architecture, that of the preset first.
     failed_architectures : tuple of str
@@ -81,7 +81,7 @@ class ArchitectureComparison(ExperimentResult):
     experiment: ClassVar[str] = "architectures"
     subject: ExperimentSetup
     truth: ImageArray | None
-    block: tuple[int, int]
+    blind_spot_size: tuple[int, int]
     fits: tuple[ArchitectureFit, ...]
     failed_architectures: tuple[str, ...]
     skipped_architectures: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class ArchitectureComparison(ExperimentResult):
             references=("deep image prior", "guide", "spectral bias", "deep decoder"),
             table=_make_architecture_table(self, rows),
             numbers={
-                "block": list(self.block),
+                "block": list(self.blind_spot_size),
                 "best": self.best.architecture.name,
                 "level": [fit.architecture.name for fit in self.equivalent_fits],
                 "broken": list(self.failed_architectures),
@@ -347,11 +347,11 @@ def explore_architectures(
         None if it was discarded, or ended before the first architecture was finished.
     """
     architectures = tuple(designs)
-    block = measure_validation_block(setup)
+    blind_spot_size = measure_blind_spot_size(setup)
     fits: list[ArchitectureFit] = []
     failed: list[str] = []
     for number, design in enumerate(architectures):
-        steps = fit_architecture(design, setup, truth, block, control=control)
+        steps = fit_architecture(design, setup, truth, blind_spot_size, control=control)
         make_update = partial(
             _make_comparison_update, design, number, len(architectures), setup.iterations
         )
@@ -372,7 +372,7 @@ def explore_architectures(
     return ArchitectureComparison(
         subject=setup,
         truth=truth,
-        block=block,
+        blind_spot_size=blind_spot_size,
         fits=tuple(fits),
         failed_architectures=tuple(failed),
         skipped_architectures=skipped,

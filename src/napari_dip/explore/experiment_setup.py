@@ -421,11 +421,11 @@ def standardise(image: AnyArray) -> ImageArray:
     return np.asarray(centred / centred.std(), np.float32)
 
 
-def measure_validation_block(setup: ExperimentSetup) -> tuple[int, int]:
-    """Measure the size of the guard blocks around validation pixels, as for a restoration."""
+def measure_blind_spot_size(setup: ExperimentSetup) -> tuple[int, int]:
+    """Measure the size of the guard band around each validation pixel, as for a restoration."""
     from napari_dip.pipeline.noise_report import measure_noise
 
-    return measure_noise(setup.image, "YX").hidden_block
+    return measure_noise(setup.image, "YX").blind_spot_size
 
 
 def compute_psnr(image: ImageArray, truth: ImageArray) -> float:

@@ -17,7 +17,7 @@ from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, neve
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
 from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
 from napari_dip.engine.likelihood.fidelity import least_squares
-from napari_dip.engine.prior import dilate_to_blocks
+from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import FailedError
 from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
@@ -122,7 +122,7 @@ def iter_fit(
     control: PollControl,
     images: bool = False,
     architecture: Architecture | None = None,
-    block: tuple[int, int] | None = None,
+    blind_spot_size: tuple[int, int] | None = None,
     average: float = 0.0,
 ) -> Generator[IterationRecord, None, bool]:
     """Fit to a target without jitter up to the last iteration, without early stopping.
@@ -138,8 +138,8 @@ def iter_fit(
         Whether to yield the outputs, too.
     architecture : Architecture or None
         Architecture of the network; None: that of the subject.
-    block : tuple of int or None
-        Size of the guard blocks around validation pixels; None: no validation pixels.
+    blind_spot_size : tuple of int or None
+        Size of the guard band around each validation pixel; None: no validation pixels.
     average : float
         Decay of the running average that is yielded; 0: the output itself.
 
@@ -154,7 +154,7 @@ def iter_fit(
         If the fit diverged.
     """
     architecture = architecture or setup.architecture
-    problem, prior = _build_experiment_problem(target, setup, block, architecture)
+    problem, prior = _build_experiment_problem(target, setup, blind_spot_size, architecture)
     schedule = _make_schedule(setup, architecture, average=average, validation_interval=1)
     is_preview_due = (lambda _: True) if images else (lambda _: False)
     loop = fit(
@@ -175,7 +175,11 @@ def iter_fit(
 
 
 def find_validation_stop(
-    target: ImageArray, setup: ExperimentSetup, block: tuple[int, int], *, control: PollControl
+    target: ImageArray,
+    setup: ExperimentSetup,
+    blind_spot_size: tuple[int, int],
+    *,
+    control: PollControl,
 ) -> Generator[int, None, ValidationStop | None]:
     """Fit once more with validation pixels and the usual early stopping; yield iterations.
 
@@ -184,8 +188,8 @@ def find_validation_stop(
     Parameters
     ----------
     target, setup, control : as for `iter_fit`
-    block : tuple of int
-        Size of the guard blocks around validation pixels, per axis: wider than the noise
+    blind_spot_size : tuple of int
+        Size of the guard band around each validation pixel, per axis: wider than the noise
         correlation.
 
     Returns
@@ -193,7 +197,7 @@ def find_validation_stop(
     ValidationStop or None
         None if it was discarded.
     """
-    problem, prior = _build_experiment_problem(target, setup, block, setup.architecture)
+    problem, prior = _build_experiment_problem(target, setup, blind_spot_size, setup.architecture)
     average = compute_output_decay(setup.iterations)
     schedule = _make_schedule(
         setup, setup.architecture, average=average, validation_interval=VALIDATION_INTERVAL
@@ -215,11 +219,14 @@ def find_validation_stop(
 
 
 def choose_validation_pixels(
-    shape: tuple[int, ...], setup: ExperimentSetup, block: tuple[int, int]
+    shape: tuple[int, ...], setup: ExperimentSetup, blind_spot_size: tuple[int, int]
 ) -> BoolArray:
     """Return the mask (Y, X) of the validation pixels."""
     pixels = select_validation_pixels(
-        shape, block, compute_validation_fraction(block, prod(shape)), setup.seed
+        shape,
+        blind_spot_size,
+        compute_validation_fraction(blind_spot_size, prod(shape)),
+        setup.seed,
     )
     return np.asarray(pixels[0, 0].numpy() > 0)
 
@@ -227,17 +234,17 @@ def choose_validation_pixels(
 def _build_experiment_problem(
     target: ImageArray,
     setup: ExperimentSetup,
-    block: tuple[int, int] | None,
+    blind_spot_size: tuple[int, int] | None,
     architecture: Architecture,
 ) -> tuple[Problem, Prior]:
     """Build the least-squares problem for a target, and the network that is fitted to it."""
     measurement = torch.from_numpy(target)[None, None].to(torch.device(setup.plan.device))
     all_pixels = torch.ones_like(measurement)
     validation_mask = guard_mask = torch.zeros_like(all_pixels)
-    if block is not None:
-        pixels = choose_validation_pixels(target.shape, setup, block).astype(np.float32)
+    if blind_spot_size is not None:
+        pixels = choose_validation_pixels(target.shape, setup, blind_spot_size).astype(np.float32)
         validation_mask = torch.from_numpy(pixels)[None, None].to(measurement.device)
-        guard_mask = dilate_to_blocks(validation_mask, block)
+        guard_mask = dilate_centres(validation_mask, blind_spot_size)
     error = least_squares(1.0)
     term = Term(
         measurement=measurement,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.explore.experiment_setup import compute_psnr, measure_validation_block, standardise
+from napari_dip.explore.experiment_setup import compute_psnr, measure_blind_spot_size, standardise
 from napari_dip.explore.fit import find_validation_stop, iter_fit
 from napari_dip.explore.results import (
     MIN_KEPT_ITERATIONS,
@@ -260,9 +260,9 @@ def explore_spectrum(
         None if it was discarded, or ended before `MIN_KEPT_ITERATIONS`.
     """
     target, count = standardise(setup.image), setup.iterations
-    recorder, block = _SpectrumRecorder(setup, truth), measure_validation_block(setup)
+    recorder, blind_spot_size = _SpectrumRecorder(setup, truth), measure_blind_spot_size(setup)
     fit_steps = iter_fit(target, setup, control=delay_keep(control), images=True)
-    validation_steps = find_validation_stop(target, setup, block, control=control)
+    validation_steps = find_validation_stop(target, setup, blind_spot_size, control=control)
     with closing(fit_steps), closing(validation_steps):
         validation_fit = _ValidationFit(validation_steps)
         for iteration in range(1, count + 1):

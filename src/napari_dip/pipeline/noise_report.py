@@ -106,14 +106,14 @@ class NoiseReport:
     ----------
     channels : tuple of ChannelNoise
         In the order of the image, without channels that hold one value only.
-    hidden_block : tuple of int
-        Size of the hidden block of a blind spot, along Y and X.
+    blind_spot_size : tuple of int
+        Size of the blind spot, along Y and X.
     lower_clipping, upper_clipping : ClippedPixels
         Clipped pixels at the lower and the upper end of the range.
     """
 
     channels: tuple[ChannelNoise, ...]
-    hidden_block: tuple[int, int]
+    blind_spot_size: tuple[int, int]
     lower_clipping: ClippedPixels
     upper_clipping: ClippedPixels
 
@@ -141,8 +141,8 @@ class NoiseReport:
 
     @property
     def correlation_sentence(self) -> str:
-        """Return a sentence on the correlation of the noise, and on the hidden block."""
-        height, width = self.hidden_block
+        """Return a sentence on the correlation of the noise, and on the blind spot."""
+        height, width = self.blind_spot_size
         if height * width == 1:
             return (
                 "Neighbouring pixels do not share noise: when the image is restored, single "
@@ -160,7 +160,7 @@ class NoiseReport:
         """Return the report in plain JSON types."""
         return {
             "channels": [channel.to_dict() for channel in self.channels],
-            "blind_spot_block": list(self.hidden_block),
+            "blind_spot_size": list(self.blind_spot_size),
             "cut_off": {
                 name: {"share": round_to_six_digits(end.share), "value": end.value}
                 for name, end in (("least", self.lower_clipping), ("largest", self.upper_clipping))
@@ -278,7 +278,7 @@ def _measure_report(
             _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
             for c in varied
         ),
-        hidden_block=compute_blind_spot_size([noise[c] for c in varied], spec.grid),
+        blind_spot_size=compute_blind_spot_size([noise[c] for c in varied], spec.grid),
         lower_clipping=least,
         upper_clipping=largest,
     )

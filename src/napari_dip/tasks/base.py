@@ -186,7 +186,7 @@ class FitMasks:
     validation, guard : Tensor
         (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
     blind_spot_size : tuple of int
-        Size of a hidden block, per axis of the grid.
+        Size of a blind spot, per axis of the grid.
     reliability : Tensor or None
         (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
         all.
@@ -232,11 +232,11 @@ class FitMasks:
         allowed : Tensor
             (1, 1, *grid), 1 where a validation pixel may lie.
         """
-        from napari_dip.engine.prior import dilate_to_blocks
+        from napari_dip.engine.prior import dilate_centres
 
         assert self.select_validation is not None
         validation = self.select_validation(patch=patch, allowed=allowed)
-        guard = dilate_to_blocks(validation, self.blind_spot_size)
+        guard = dilate_centres(validation, self.blind_spot_size)
         return replace(self, validation=validation, guard=guard)
 
     def clear_validation(self) -> FitMasks:
@@ -410,7 +410,7 @@ class TaskPlan:
     prior_key : str
         The prior that the user chose, or the default.
     prior_reasons : mapping of str to str
-        Why a prior runs, for the report, by prior; "{block}" stands for the size of hidden blocks.
+        Why a prior runs, for the report, by prior; "{blind_spot}" stands for its size.
     fallback_prior_key : str
         Prior that replaces `prior_key` where the noise is unreliable or weak; "": none.
     architecture : str

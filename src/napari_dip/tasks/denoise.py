@@ -206,13 +206,13 @@ class Denoise(Task):
         return self._noise_model.is_detector and (count == 1 or is_joint_movie)
 
     def _list_prior_reasons(self) -> dict[str, str]:
-        """Return why each prior runs, and the size of its hidden blocks."""
+        """Return why each prior runs, and the size of its blind spots."""
         is_chosen = self.prior != "auto"
         reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
         return {
             **dict.fromkeys(PRIOR_SPECS, reason),
             R2R.key: reason if is_chosen else f"{reason} where the noise is known",
-            BLIND_SPOT.key: f"{reason}; {{block}}",
+            BLIND_SPOT.key: f"{reason}; {{blind_spot}}",
             MASKED_INPUT.key: "it learns to fill pixels in from those around, as the impulses need",
             RECOMPRESSION.key: "it learns to undo the compression that was found, on the picture "
             "itself",

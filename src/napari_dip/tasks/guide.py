@@ -155,7 +155,7 @@ class Guide(Task):
         return None
 
     def _list_prior_reasons(self) -> dict[str, str]:
-        """Return why each prior runs, and the size of its hidden blocks."""
+        """Return why each prior runs, and the size of its blind spots."""
         verdict = "hidden pixels were predicted {} with the guide"
         reasons = {
             GUIDED.key: verdict.format("better"),
@@ -165,7 +165,7 @@ class Guide(Task):
         return {
             GUIDED_RANDOM_INPUT.key: "you chose it",
             **{
-                prior_key: f"{'you chose it' if is_chosen else reason}; {{block}}"
+                prior_key: f"{'you chose it' if is_chosen else reason}; {{blind_spot}}"
                 for prior_key, reason in reasons.items()
             },
         }

@@ -25,7 +25,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
-from napari_dip.tasks.priors.masked_input import (
+from napari_dip.tasks.priors.hole_filling import (
     check_mask,
     count_missing_planes,
     dilate_holes,

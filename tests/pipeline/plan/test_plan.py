@@ -23,9 +23,9 @@ from napari_dip.pipeline.machine import (
     is_memory_error,
 )
 from napari_dip.pipeline.plan.costs import (
-    BLOCK_SIDES,
+    BLIND_SPOT_SIDES,
     START_SECONDS,
-    count_block_passes,
+    count_blind_spot_passes,
     count_final_passes,
     count_max_scales,
 )
@@ -33,7 +33,7 @@ from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import Plan
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.tasks.priors.blind_spot import compute_loss_core_width
+from napari_dip.tasks.priors.self_supervised import compute_loss_core_width
 
 MACHINE = Machine(
     cores=2,
@@ -194,7 +194,7 @@ def test_sizes_needed_are_rounded_up_and_sizes_there_down() -> None:
     assert (format_bytes(3.9e6, floor), format_bytes(2.39e9, floor)) == ("3 MB", "2.3 GB")
 
 
-@pytest.mark.parametrize("block", list(product(BLOCK_SIDES, repeat=2)))
+@pytest.mark.parametrize("block", list(product(BLIND_SPOT_SIDES, repeat=2)))
 def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[int, int]) -> None:
     import torch
 
@@ -212,16 +212,16 @@ def test_the_looks_of_a_last_sweep_are_as_many_as_the_prior_takes(block: tuple[i
         window=None,
     )
     assert (
-        count_block_passes(block)
+        count_blind_spot_passes(block)
         == len(list(prior.make_inference_inputs()))
         <= count_final_passes(2)[1]
     )
 
 
 def test_blocks_reach_no_further_than_the_looks_are_counted_for() -> None:
-    from napari_dip.engine.noise.estimate import MAX_BLOCK_HALF_WIDTH
+    from napari_dip.engine.noise.estimate import MAX_BLIND_SPOT_RADIUS
 
-    assert max(BLOCK_SIDES) == 2 * MAX_BLOCK_HALF_WIDTH + 1
+    assert max(BLIND_SPOT_SIDES) == 2 * MAX_BLIND_SPOT_RADIUS + 1
 
 
 def test_the_time_is_bounded_by_most_looks_and_the_bar_paced_by_the_usual() -> None:

@@ -168,7 +168,7 @@ def test_a_layer_with_a_psf_of_three_axes_sharpens_a_volume(open_dock, noisy):
     result = result_of(desk, "cells deblurred")
     assert result.data.shape == (6, 24, 24)
     report = result.metadata[METADATA_KEY]["report"]
-    assert report["noise"]["blind_spot_block"] == [1, 1, 1]
+    assert report["noise"]["blind_spot_size"] == [1, 1, 1]
 
 
 def test_the_layer_says_how_far_its_planes_lie_apart(open_dock, noisy):

@@ -58,15 +58,15 @@ MIN_LAG_1_CORRELATION = 0.22
 #: structure in flat blocks measures as much; treated as noise, it lowered the PSNR of mitochondria
 #: and coins.
 MAX_DOUBTFUL_CORRELATION = 0.12
-#: The hidden block stops growing at the first lag whose noise correlation, without that of the
+#: The blind spot stops growing at the first lag whose noise correlation, without that of the
 #: image itself, is at most this. A network learns no noise from so little.
 MAX_NEGLIGIBLE_CORRELATION = 0.05
-#: Largest half width of the hidden block, in pixels. On FMD widefield, whose noise is correlated
+#: Largest radius of the blind spot, in pixels. On FMD widefield, whose noise is correlated
 #: over 4 pixels, blocks of 7 x 7 are better than 5 x 5 by 1 dB and than 11 x 11 by 1.4 dB, since
 #: larger ones hide too much of the surroundings.
-MAX_BLOCK_HALF_WIDTH = 3
-#: Fewest hidden blocks that fit side by side into the image.
-MIN_BLOCKS_PER_SIDE = 6
+MAX_BLIND_SPOT_RADIUS = 3
+#: Fewest blind spots that fit side by side into the image.
+MIN_BLIND_SPOTS_PER_SIDE = 6
 MIN_NOISE_BLOCKS = 8  #: Fewest informative blocks of pixels for an estimate.
 #: Standard deviation that is assumed with fewer blocks, as a share of the range. Any value will do
 #: that keeps the loss of order one.
@@ -477,8 +477,8 @@ def _find_contradiction(
 def _is_correlated(correlation: NoiseCorrelation) -> bool:
     return (
         max(
-            _compute_block_half_width(list(correlation.along_y)),
-            _compute_block_half_width(list(correlation.along_x)),
+            _compute_blind_spot_radius(list(correlation.along_y)),
+            _compute_blind_spot_radius(list(correlation.along_x)),
         )
         > 0
     )
@@ -513,36 +513,38 @@ def extract_white_variance(estimate: NoiseEstimate) -> NoiseEstimate:
 def compute_blind_spot_size(
     estimates: list[NoiseEstimate], grid: tuple[int, int]
 ) -> tuple[int, int]:
-    """Return the size along Y and X of hidden blocks, wide enough for the noise correlation.
+    """Return the size along Y and X of blind spots, wide enough for the noise correlation.
 
     Parameters
     ----------
     estimates : list of NoiseEstimate
         One for each channel; the longest correlation determines the size.
     grid : tuple of int
-        Size of the image, which limits the block.
+        Size of the image, which limits that of the blind spot.
     """
-    half_y = max(_compute_block_half_width(list(estimate.along_y)) for estimate in estimates)
-    half_x = max(_compute_block_half_width(list(estimate.along_x)) for estimate in estimates)
-    max_half_y, max_half_x = (max(0, (side // MIN_BLOCKS_PER_SIDE - 1) // 2) for side in grid)
-    return 2 * min(half_y, max_half_y) + 1, 2 * min(half_x, max_half_x) + 1
+    radius_y = max(_compute_blind_spot_radius(list(estimate.along_y)) for estimate in estimates)
+    radius_x = max(_compute_blind_spot_radius(list(estimate.along_x)) for estimate in estimates)
+    max_radius_y, max_radius_x = (
+        max(0, (side // MIN_BLIND_SPOTS_PER_SIDE - 1) // 2) for side in grid
+    )
+    return 2 * min(radius_y, max_radius_y) + 1, 2 * min(radius_x, max_radius_x) + 1
 
 
-def _compute_block_half_width(correlation: list[float]) -> int:
-    """Return the half width of the hidden block along one axis; 0 if the noise is white.
+def _compute_blind_spot_radius(correlation: list[float]) -> int:
+    """Return the radius of the blind spot along one axis; 0 if the noise is white.
 
     The correlation of the image falls slowly, so the value at the longest lag is subtracted from
     all lags.
     """
-    first, *further = subtract_image_correlation(tuple(correlation))
-    if first <= MIN_LAG_1_CORRELATION:
+    lag_1, *longer_lags = subtract_image_correlation(tuple(correlation))
+    if lag_1 <= MIN_LAG_1_CORRELATION:
         return 0
-    length = 1
-    for value in further[: MAX_BLOCK_HALF_WIDTH - 1]:
+    radius = 1
+    for value in longer_lags[: MAX_BLIND_SPOT_RADIUS - 1]:
         if value <= MAX_NEGLIGIBLE_CORRELATION:
             break
-        length += 1
-    return length
+        radius += 1
+    return radius
 
 
 def correct_by_prediction(noise: NoiseEstimate, plane: Tensor, step: float) -> NoiseEstimate:

@@ -102,7 +102,7 @@ def _estimate_moment_ratio(
     measured_mask: Tensor,
     noise: NoiseVariance,
     weights: Stencil,
-    apart: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> Tensor:
     """Return the third moment of filtered flat pixels, in units of gain times variance."""
     batch, channels, *_ = measurement.shape
@@ -112,12 +112,12 @@ def _estimate_moment_ratio(
     ) / average_in_plane(measured_mask, SURROUNDINGS_SIDE).clamp(min=1e-6)
     variance = noise.evaluate(local_mean)
     valid = (
-        _apply_stencil(measured_mask, (stencil != 0).to(stencil), apart)
+        _apply_stencil(measured_mask, (stencil != 0).to(stencil), dilation)
         >= int((stencil != 0).sum()) - 0.5
     )
     valid = valid.expand_as(measurement)
     relative_slope = _compute_squared_slope(local_mean) / variance
-    moments = (_apply_stencil(measurement, stencil, apart) ** 3).reshape(batch, channels, -1)
+    moments = (_apply_stencil(measurement, stencil, dilation) ** 3).reshape(batch, channels, -1)
     expected_moments = (noise.gain * variance).reshape(batch, channels, -1) * float(
         (stencil**3).sum()
     )
@@ -139,20 +139,20 @@ def _estimate_moment_ratio(
     return ratios
 
 
-def _compute_squared_slope(around: Tensor) -> Tensor:
-    """Return the squared gradient along Y and X of the moving mean."""
-    flat = around.reshape(-1, 1, *around.shape[-2:])
-    framed = F.pad(flat, (1,) * 4, mode="replicate")
-    down = framed[..., 2:, 1:-1] - framed[..., :-2, 1:-1]
-    right = framed[..., 1:-1, 2:] - framed[..., 1:-1, :-2]
-    return (down**2 + right**2).reshape(around.shape)
+def _compute_squared_slope(local_mean: Tensor) -> Tensor:
+    """Return the squared magnitude of the moving mean's gradient in each plane."""
+    planes = local_mean.reshape(-1, 1, *local_mean.shape[-2:])
+    padded = F.pad(planes, (1,) * 4, mode="replicate")
+    gradient_y = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    gradient_x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    return (gradient_y**2 + gradient_x**2).reshape(local_mean.shape)
 
 
 def average_in_plane(image: Tensor, side: int) -> Tensor:
     """Return the moving mean over `side` x `side` pixels of each plane; `side` is odd."""
-    flat = image.reshape(-1, 1, *image.shape[-2:])
-    framed = F.pad(flat, (side // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(framed, side, 1).reshape(image.shape)
+    planes = image.reshape(-1, 1, *image.shape[-2:])
+    padded = F.pad(planes, (side // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, side, 1).reshape(image.shape)
 
 
 def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
@@ -163,10 +163,10 @@ def _find_uncorrelated_distance(along: tuple[float, ...]) -> int:
     )
 
 
-def _apply_stencil(image: Tensor, weights: Tensor, apart: tuple[int, ...]) -> Tensor:
-    """Convolve each plane with a stencil dilated by `apart`, with zeros beyond the border."""
-    flat = image.reshape(-1, 1, *image.shape[-2:])
-    return F.conv2d(flat, weights, padding=apart, dilation=apart).reshape(image.shape)
+def _apply_stencil(image: Tensor, stencil: Tensor, dilation: tuple[int, ...]) -> Tensor:
+    """Convolve each plane with a stencil dilated by `dilation`, with zero padding."""
+    planes = image.reshape(-1, 1, *image.shape[-2:])
+    return F.conv2d(planes, stencil, padding=dilation, dilation=dilation).reshape(image.shape)
 
 
 class R2RPrior(Prior):
@@ -183,10 +183,10 @@ class R2RPrior(Prior):
         (B, C, *grid) in 2-D or 3-D. If B > 1, each training step uses one image of the batch.
     measured_mask : Tensor
         (B, 1, *grid), 1 where there is a measurement.
-    validation_blocks : Tensor
+    guard_mask : Tensor
         (B, 1, *grid), 1 at validation pixels and their guard band.
-    block : tuple of int, odd
-        Size of a validation pixel with its guard band.
+    blind_spot_size : tuple of int, odd
+        Size of a validation pixel with its guard band, per axis.
     noise : NoiseVariance
         Of the measurement; one for all images, or one for each.
     correlation : tuple of two tuples of float or None
@@ -212,8 +212,8 @@ class R2RPrior(Prior):
         net: nn.Module,
         measurement: Tensor,
         measured_mask: Tensor,
-        validation_blocks: Tensor,
-        block: tuple[int, ...],
+        guard_mask: Tensor,
+        blind_spot_size: tuple[int, ...],
         noise: NoiseVariance,
         correlation: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
@@ -222,10 +222,12 @@ class R2RPrior(Prior):
     ) -> None:
         self.net = net
         self.noise_strength = R2R_NOISE_STRENGTH if correlation is None else R2R_CORRELATED_STRENGTH
-        self.measurement = fill_with_local_mean(measurement * measured_mask, measured_mask, block)
-        self.visible_mask = measured_mask * (1 - validation_blocks)
+        self.measurement = fill_with_local_mean(
+            measurement * measured_mask, measured_mask, blind_spot_size
+        )
+        self.visible_mask = measured_mask * (1 - guard_mask)
         self.filled_measurement = fill_with_local_mean(
-            measurement * self.visible_mask, self.visible_mask, block
+            measurement * self.visible_mask, self.visible_mask, blind_spot_size
         )
         self.std = noise.evaluate(_average_surroundings(self.filled_measurement)).sqrt()
         if reliability is not None:

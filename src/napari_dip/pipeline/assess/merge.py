@@ -31,8 +31,8 @@ from napari_dip.pipeline.events import Restoration
 from napari_dip.pipeline.machine import convert_nan_to_none
 from napari_dip.pipeline.plan.layout import from_stack, to_stack
 from napari_dip.pipeline.plan.units import make_segment_notes
-from napari_dip.tasks.priors.blind_spot import describe_blind_spot
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from napari_dip.tasks.priors.self_supervised import describe_blind_spot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -408,9 +408,9 @@ class ResultMerger:
         return {"chosen": chosen, "why": why}
 
     def _explain_prior(self, prior_key: str) -> str:
-        """Return the task's reason for a prior, with the size of its hidden blocks."""
+        """Return the task's reason for a prior, with the size of its blind spots."""
         reason = self._plan.task_plan.prior_reasons.get(prior_key, DEFAULT_PRIOR_REASON)
-        return reason.format(block=describe_blind_spot(self._calibration.blind_spot_size))
+        return reason.format(blind_spot=describe_blind_spot(self._calibration.blind_spot_size))
 
     def _list_notes(self) -> list[Note]:
         notes = [*self._plan.notes, *make_segment_notes(self._plan), *self._calibration.notes]

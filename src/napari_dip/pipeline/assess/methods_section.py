@@ -156,8 +156,8 @@ def _describe_noise_model(report: Report) -> str:
         if key in cited:
             origin = f"{phrase} {{{key}}}"
     origin += "".join(f" {{{key}}}" for key in noise_model.papers)
-    sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_block"]))
-    is_single_pixel = all(side == 1 for side in noise["blind_spot_block"])
+    sizes = " × ".join(str(side) for side in reversed(noise["blind_spot_size"]))
+    is_single_pixel = all(side == 1 for side in noise["blind_spot_size"])
     hidden = "single pixels" if is_single_pixel else f"blocks of {sizes} pixels"
     has_masked_input = get_report_prior_spec(report).network_input.is_masked
     purpose = "from the network and to judge the fit" if has_masked_input else "to judge the fit"

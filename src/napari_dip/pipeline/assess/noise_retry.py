@@ -83,12 +83,12 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)
     )
-    block = (1,) * len(calibration.blind_spot_size)
+    blind_spot_size = (1,) * len(calibration.blind_spot_size)
     return replace(
         calibration,
         noise=noise,
-        blind_spot_size=block,
-        validation_fraction=compute_validation_fraction(block, residual[0, 0].size),
+        blind_spot_size=blind_spot_size,
+        validation_fraction=compute_validation_fraction(blind_spot_size, residual[0, 0].size),
         noise_model=identify_noise_model(noise, request),
         notes=(*calibration.notes, make_note("noise-weaker")),
         half_resolution=None,

@@ -75,7 +75,7 @@ def _uses_input(*names: str) -> Callable[[Report], bool]:
 
 def _uses_sure_term(report: Report) -> bool:
     """Return whether a SURE term was used, as for random input with correlated noise."""
-    is_correlated = any(side > 1 for side in report["noise"]["blind_spot_block"])
+    is_correlated = any(side > 1 for side in report["noise"]["blind_spot_size"])
     return (
         get_report_prior_spec(report).network_input.is_random
         and is_correlated

@@ -92,7 +92,7 @@ def serialise_noise(calibration: Calibration) -> dict[str, Any]:
             "y": [list(noise.along_y) for noise in calibration.noise],
             "x": [list(noise.along_x) for noise in calibration.noise],
         },
-        "blind_spot_block": list(calibration.blind_spot_size),
+        "blind_spot_size": list(calibration.blind_spot_size),
     }
 
 

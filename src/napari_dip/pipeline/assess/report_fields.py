@@ -114,7 +114,7 @@ class _Noise(StrictModel):
     model: TokenField
     gain: Annotated[list[NumberField], Field(min_length=1)]
     intercept: Annotated[list[NumberField], Field(min_length=1)]
-    blind_spot_block: SizesField
+    blind_spot_size: SizesField
     relative: list[NumberField] = Field(default_factory=list)
     camera: _Camera | None = None
 

@@ -44,7 +44,7 @@ class HalfResolutionInput:
     noise : tuple of NoiseEstimate
         Noise of the stack, per channel.
     blind_spot_size : tuple of int
-        Size of hidden blocks in the stack.
+        Size of blind spots in the stack.
     """
 
     stack: StackArray
@@ -86,19 +86,19 @@ class RunInputs:
     camera_correction: CameraCorrection | None = None
 
 
-def compute_validation_fraction(block: tuple[int, ...], pixels: int) -> float:
+def compute_validation_fraction(blind_spot_size: tuple[int, ...], pixels: int) -> float:
     """Return the share of validation pixels, within the limits above.
 
     Parameters
     ----------
-    block : tuple of int
-        Size of the hidden block around each validation pixel.
+    blind_spot_size : tuple of int
+        Size of the blind spot around each validation pixel.
     pixels : int
         Number of measured pixels.
     """
     return min(
         MAX_VALIDATION_FRACTION,
-        max(VALIDATION_FRACTION, MIN_RELIABLE_VALIDATION_PIXELS * prod(block) / pixels),
+        max(VALIDATION_FRACTION, MIN_RELIABLE_VALIDATION_PIXELS * prod(blind_spot_size) / pixels),
     )
 
 
@@ -113,7 +113,7 @@ class Calibration:
     noise : tuple of NoiseEstimate
         Per channel, in the image's units.
     blind_spot_size : tuple of int
-        Size of hidden blocks, and of guard bands around validation pixels, per axis of a fit.
+        Size of blind spots, and of guard bands around validation pixels, per axis of a fit.
     validation_fraction : float
     constant_channels : tuple of int
         Channels that hold one value only; they are returned unchanged.

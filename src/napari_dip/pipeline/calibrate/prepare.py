@@ -1,4 +1,4 @@
-"""Measure normalisation, noise and hidden block of an image, and choose validation pixels.
+"""Measure normalisation, noise and blind spot of an image, and choose validation pixels.
 
 It also decides the patience of early stopping and the averaging of outputs.
 """
@@ -90,7 +90,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     )
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
-    block = (1,) * (stack.ndim - 4) + (
+    blind_spot_size = (1,) * (stack.ndim - 4) + (
         (1, 1)
         if task_plan.has_single_pixel_blind_spot
         else compute_blind_spot_size(varied, plan.source.grid)
@@ -104,7 +104,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     half_resolution = None
     if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
         half_resolution = halve_oversampled(
-            stack, noise, block, constant, camera=camera is not None
+            stack, noise, blind_spot_size, constant, camera=camera is not None
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
@@ -123,8 +123,8 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         intensity_offset=offset,
         intensity_scale=scale,
         noise=noise,
-        blind_spot_size=block,
-        validation_fraction=compute_validation_fraction(block, measured_count),
+        blind_spot_size=blind_spot_size,
+        validation_fraction=compute_validation_fraction(blind_spot_size, measured_count),
         constant_channels=constant,
         noise_model=identify_noise_model(varied, task_plan.noise_settings),
         measured_mask=measured_mask,
@@ -256,7 +256,7 @@ def _compute_intensity_range(plane: StackArray) -> tuple[float, float]:
 
 def select_validation_pixels(
     grid: tuple[int, ...],
-    block: tuple[int, ...],
+    blind_spot_size: tuple[int, ...],
     fraction: float,
     seed: int,
     *,
@@ -268,7 +268,7 @@ def select_validation_pixels(
 
     Parameters
     ----------
-    grid, block, fraction, seed, origin, patch
+    grid, blind_spot_size, fraction, seed, origin, patch
         As for `draw_validation_centres`; the share is doubled if it gives too few pixels.
     allowed : Tensor or None
         (1, 1, *grid), 1 where a validation pixel may lie; None: everywhere.
@@ -281,7 +281,7 @@ def select_validation_pixels(
     from napari_dip.engine.prior import draw_validation_centres
 
     while True:
-        centres = draw_validation_centres(grid, block, fraction, seed, origin, patch)
+        centres = draw_validation_centres(grid, blind_spot_size, fraction, seed, origin, patch)
         if allowed is not None:
             centres = centres.to(allowed.device) * allowed
         if fraction >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     BoolArray = npt.NDArray[np.bool_]
 
-#: Minimum side of the hidden block for a half-resolution fit. With smaller ones only direct
+#: Minimum side of the blind spot for a half-resolution fit. With smaller ones only direct
 #: neighbours share noise, and halving would lose more than it gains.
-MIN_OVERSAMPLED_BLOCK = 5
+MIN_OVERSAMPLED_BLIND_SPOT = 5
 #: Minimum side of an image in pixels, so that half of it can be restored.
 MIN_HALVED_SIDE = 64
-#: Maximum side of the hidden block at half resolution, where the correlation beyond one pixel is
+#: Maximum side of the blind spot at half resolution, where the correlation beyond one pixel is
 #: small. On the first exposures of FMD WideField_BPAE_R and B, 512 x 512 pixels, blocks of 3 x 3
 #: gave 33.75 and 36.08 dB, and blocks of 3 x 7, by the autocorrelation, 33.11 and 35.55 dB.
-MAX_HALF_RESOLUTION_BLOCK = 3
+MAX_HALF_RESOLUTION_BLIND_SPOT = 3
 #: Percentiles of the intensity range without outliers.
 ROBUST_PERCENTILES = (0.5, 99.5)
 #: Distance from the intensity range, in ranges, beyond which a pixel is suspect. In 28 images of
@@ -61,7 +61,7 @@ NO_OUTLIER_LIMITS = (-inf, inf)
 def halve_oversampled(
     stack: StackArray,
     noise: Sequence[NoiseEstimate],
-    block: tuple[int, ...],
+    blind_spot_size: tuple[int, ...],
     constant: tuple[int, ...],
     *,
     camera: bool = False,
@@ -73,8 +73,8 @@ def halve_oversampled(
     stack : ndarray
         (1, C, Y, X), all pixels measured.
     noise : sequence of NoiseEstimate
-    block : tuple of int
-        Size of hidden blocks.
+    blind_spot_size : tuple of int
+        Size of blind spots.
     constant : tuple of int
         Channels that hold one value only.
     camera : bool
@@ -94,7 +94,7 @@ def halve_oversampled(
         return None
     varied = [c for c in range(stack.shape[1]) if c not in constant]
     checks = (is_oversampled(torch.from_numpy(stack[:, c]), noise[c]) for c in varied)
-    if not camera and (min(block) < MIN_OVERSAMPLED_BLOCK or not all(checks)):
+    if not camera and (min(blind_spot_size) < MIN_OVERSAMPLED_BLIND_SPOT or not all(checks)):
         return None
     half_size_stack = np.asarray(halve_resolution(torch.from_numpy(stack)), np.float32)
     noises = tuple(
@@ -106,7 +106,7 @@ def halve_oversampled(
     return HalfResolutionInput(
         stack=half_size_stack,
         noise=noises,
-        blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLOCK) for side in measured),
+        blind_spot_size=tuple(min(side, MAX_HALF_RESOLUTION_BLIND_SPOT) for side in measured),
     )
 
 

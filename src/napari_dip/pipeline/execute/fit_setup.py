@@ -14,7 +14,7 @@ from napari_dip.engine.fit.schedule import Phase, Schedule
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
-from napari_dip.engine.prior import dilate_to_blocks, fill_with_local_mean
+from napari_dip.engine.prior import dilate_centres, fill_with_local_mean
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
 from napari_dip.pipeline.calibrate.prepare import (
@@ -297,7 +297,7 @@ def make_fit_input(
         masks=FitMasks(
             measured=measured_mask,
             validation=validation_mask,
-            guard=dilate_to_blocks(validation_mask, calibration.blind_spot_size),
+            guard=dilate_centres(validation_mask, calibration.blind_spot_size),
             blind_spot_size=calibration.blind_spot_size,
             reliability=reliability,
             select_validation=select_validation,

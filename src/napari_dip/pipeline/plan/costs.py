@@ -14,14 +14,14 @@ from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
 from napari_dip.tasks.base import list_candidates
-from napari_dip.tasks.priors.blind_spot import compute_loss_core_width, compute_window_size
 from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
-from napari_dip.tasks.priors.masked_input import (
+from napari_dip.tasks.priors.hole_filling import (
     MAX_BATCH_PIXELS,
     STACK_RESIDUAL_BLOCKS,
     compute_stack_window,
 )
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from napari_dip.tasks.priors.self_supervised import compute_loss_core_width, compute_window_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 #: Iterations of a joint fit, as a multiple of the preset's. On 8 frames of cancer_cell_migration
 #: (96 x 96) factors 1 and 2.4 gave 31.91 and 32.04 dB, and independent fits 31.89 dB.
 JOINT_ITERATION_FACTOR = 2.0
-#: Possible sides of a hidden block, in pixels.
-BLOCK_SIDES = (1, 3, 5, 7)
+#: Possible sides of a blind spot, in pixels.
+BLIND_SPOT_SIDES = (1, 3, 5, 7)
 #: Floating-point operations per second of convolutions of these widths. Per CPU thread, in single
 #: precision: a step of 256 x 256 pixels and widths 16, 32, 64, 64 takes 0.105 s on one thread of a
 #: shared Intel Xeon with AMX (`benchmarks/speed_plan.py`, as all below). On a GPU: a low guess,
@@ -81,29 +81,34 @@ FIT_CONFIG_NOTES = ("fewer-scales",)
 REFIT_DIVISOR = 8
 
 
-def count_inference_passes(block: tuple[int, ...], core: tuple[int, ...]) -> int:
-    """Count the passes of final inference: shifts of a block lattice whose cores tile the image.
+def count_inference_passes(blind_spot_size: tuple[int, ...], core_size: tuple[int, ...]) -> int:
+    """Count the passes of final inference: shifted lattices of blind spots whose cores tile it.
 
     Parameters
     ----------
-    block, core : tuple of int
-        Sizes of a hidden block, and of its core where the prediction is used, per axis.
+    blind_spot_size, core_size : tuple of int
+        Sizes of a blind spot, and of its core where the prediction is used, per axis.
     """
-    return prod(ceil((size + 2) / middle) for size, middle in zip(block, core, strict=True))
+    return prod(
+        ceil((size + 2) / core) for size, core in zip(blind_spot_size, core_size, strict=True)
+    )
 
 
-def count_block_passes(block: tuple[int, ...]) -> int:
-    """Count the passes of final inference with hidden blocks of that size."""
-    return count_inference_passes(block, tuple(compute_loss_core_width(side) for side in block))
+def count_blind_spot_passes(blind_spot_size: tuple[int, ...]) -> int:
+    """Count the passes of final inference with blind spots of that size."""
+    return count_inference_passes(
+        blind_spot_size, tuple(compute_loss_core_width(side) for side in blind_spot_size)
+    )
 
 
 def count_final_passes(dims: int) -> tuple[int, int]:
     """Count the passes of final inference for white noise, and their maximum for any noise."""
     leading_axes = (1,) * (dims - 2)
     maximum = max(
-        count_block_passes((*leading_axes, *block)) for block in product(BLOCK_SIDES, BLOCK_SIDES)
+        count_blind_spot_passes((*leading_axes, *size))
+        for size in product(BLIND_SPOT_SIDES, repeat=2)
     )
-    return count_block_passes((*leading_axes, 1, 1)), maximum
+    return count_blind_spot_passes((*leading_axes, 1, 1)), maximum
 
 
 def compute_batch_pixels(grid: tuple[int, ...], fit_config: FitConfig) -> int:
@@ -265,7 +270,7 @@ def estimate_costs(
         further_channels = REFINEMENT_CHANNEL_SECONDS * (channels / fits - 1)
         refinement_seconds = (REFINEMENT_PIXEL_SECONDS + further_channels) * prod(grid)
     assessment_seconds = ASSESSMENT_PIXEL_SECONDS * prod(grid) * channels
-    # the hidden block depends on the noise, which is not measured yet
+    # the blind spot depends on the noise, which is not measured yet
     usual_passes, max_passes = (
         (1, 1) if prior_spec.cost.has_single_pass else count_final_passes(dims)
     )

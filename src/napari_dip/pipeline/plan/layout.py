@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 REGION_AXIS = "M"
 #: Name of an item for the user, by the axis of the items.
 ITEM_NAMES = {"T": "frame", "Z": "plane", REGION_AXIS: "region"}
-#: Minimum side of an image in pixels, for hidden blocks, guard bands and three coarser scales.
+#: Minimum side of an image in pixels, for blind spots, guard bands and three coarser scales.
 MIN_IMAGE_SIDE = 16
 #: Maximum length of an unnamed axis that may be channels.
 MAX_UNNAMED_CHANNELS = 8

@@ -174,7 +174,7 @@ class PriorCost:
     averaged_passes : int
         Passes of an inference that averages over flips and rotations; 0 if it does not.
     has_single_pass : bool
-        Whether the final inference is a single pass, however wide the hidden blocks are.
+        Whether the final inference is a single pass, however wide the blind spots are.
     """
 
     float32_step_bytes: int = 74

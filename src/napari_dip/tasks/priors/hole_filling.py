@@ -12,8 +12,8 @@ import numpy as np
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
-from napari_dip.tasks.priors.blind_spot import build_blind_spot_problem
 from napari_dip.tasks.priors.deep_image_prior import validate_by_squared_error
+from napari_dip.tasks.priors.self_supervised import build_blind_spot_problem
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,9 @@
-"""Blind-spot prior: how its network, its problem and its postprocessing are built."""
+"""Self-supervised denoising priors, blind spot and R2R: how they are built.
+
+The network of a blind spot predicts hidden pixels of the measurement. That of R2R
+(recorrupted-to-recorrupted) takes the measurement with more noise of the same kind, so the noise
+has to be known.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,17 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.networks.hourglass import Hourglass
     from napari_dip.engine.prior import BlindSpotPrior
+    from napari_dip.engine.priors.r2r import R2RPrior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.tasks.base import FitInput, HalfResolution
     from napari_dip.tasks.priors.prior_spec import PriorOptions
 
-#: Fraction of the pixels that are hidden in each iteration, for single pixels and for blocks, of
-#: which only the centre enters the loss. On FMD crops, 1/12, 1/6 and 1/4 lie within 0.1 dB for
-#: single pixels. Blocks of 5 x 7 gain 0.2 dB from 0.15 to 0.3, and nothing beyond.
-BLIND_SPOT_FRACTION, BLIND_SPOT_BLOCK_FRACTION = 1 / 8, 0.3
-#: Block width from which on the central three pixels enter the loss instead of one.
-MIN_WIDE_BLOCK = 7
+#: Fraction of the pixels that are hidden in each iteration, for blind spots of one pixel and for
+#: wider ones, of which only the core enters the loss. On FMD crops, 1/12, 1/6 and 1/4 lie within
+#: 0.1 dB for one pixel. Blind spots of 5 x 7 gain 0.2 dB from 0.15 to 0.3, and nothing beyond.
+BLIND_SPOT_FRACTION, WIDE_BLIND_SPOT_FRACTION = 1 / 8, 0.3
+#: Width of a blind spot from which on its core is three pixels wide instead of one.
+MIN_WIDE_BLIND_SPOT = 7
 #: Share of the network's prediction in its mean with the NL-Bayes refinement, where noise is
 #: correlated: the filter knows low frequencies less well than the network. Of 0.1 to 0.7, 0.1 and
 #: 0.2 are the best on WideField_BPAE_B and R, by 0.04 and 0.08 dB before 0.5. Also where it has
@@ -31,6 +37,17 @@ CAMERA_GUIDE_WEIGHT = 0.3
 #: Maximum depth of a training window in three dimensions, in planes. More than the network's
 #: coarsest scale spans would only reduce the window's width.
 MAX_WINDOW_DEPTH = 16
+#: Reasons in the report why the blind spot replaced R2R.
+UNRELIABLE_NOISE_REASON = (
+    "the noise could not be measured reliably, and R2R adds noise of the measured strength"
+)
+WEAK_NOISE_REASON = (
+    "the noise is weak compared with the image, and a network that sees all of it would copy it"
+)
+#: Approximate share of the noise variance that remains in the network's prediction. It serves as
+#: the variance where the user stopped the fit early: 0.09 on F16 with noise of 25, 0.12 to 0.34 on
+#: FMD.
+R2R_RESIDUAL_NOISE_SHARE = 0.2
 
 
 def compute_window_size(dims: int, side: int) -> tuple[int, ...]:
@@ -48,8 +65,8 @@ def compute_fit_window(fit_input: FitInput) -> tuple[int, ...] | None:
 
 
 def compute_loss_core_width(side: int) -> int:
-    """Return the width of the centre of a hidden block that enters the loss."""
-    return 3 if side >= MIN_WIDE_BLOCK else 1
+    """Return the width of the core of a blind spot, which enters the loss."""
+    return 3 if side >= MIN_WIDE_BLIND_SPOT else 1
 
 
 def build_image_network(
@@ -73,7 +90,7 @@ def build_image_network(
 def build_blind_spot_prior(
     fit_input: FitInput, rng: torch.Generator, options: PriorOptions
 ) -> BlindSpotPrior:
-    """Build the network and its input: the measurement with hidden blocks."""
+    """Build the network and its input: the measurement with blind spots."""
     from napari_dip.engine.prior import BlindSpotPrior
 
     channels = fit_input.measurement.shape[1]
@@ -88,7 +105,7 @@ def build_blind_spot_prior(
         hidden,
         fit_input.masks.blind_spot_size,
         tuple(compute_loss_core_width(side) for side in fit_input.masks.blind_spot_size),
-        masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else BLIND_SPOT_BLOCK_FRACTION,
+        masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else WIDE_BLIND_SPOT_FRACTION,
         window=compute_fit_window(fit_input),
     )
 
@@ -155,6 +172,59 @@ def build_blind_spot_problem(
     )
 
 
+def build_r2r_prior(fit_input: FitInput, rng: torch.Generator, options: PriorOptions) -> R2RPrior:
+    """Build the network and its input: the measurement with added noise of its own kind."""
+    from napari_dip.engine.priors.r2r import R2RPrior
+
+    channels = fit_input.measurement.shape[1]
+    # replacements of very noisy pixels have the usual noise
+    reliability = (
+        None
+        if fit_input.masks.reliability is None
+        else fit_input.masks.reliability.where(fit_input.masks.low_noise > 0, 1.0)
+    )
+    return R2RPrior(
+        build_image_network(fit_input, rng, channels + options.extra_channels, channels),
+        fit_input.measurement,
+        fit_input.masks.low_noise,
+        fit_input.masks.guard,
+        fit_input.masks.blind_spot_size,
+        fit_input.noise.image_variances or fit_input.noise.variance,
+        fit_input.noise.correlation,
+        window=compute_fit_window(fit_input),
+        reliability=reliability,
+    )
+
+
+def build_r2r_problem(fit_input: FitInput, options: PriorOptions) -> Problem:
+    """Build the problem: the measurement is the image plus noise."""
+    from napari_dip.engine.likelihood.fidelity import gaussian_deviance, least_squares
+    from napari_dip.engine.problem import Estimate, Identity, Problem, Term
+
+    term = Term(
+        measurement=fit_input.measurement,
+        operator=Identity(),
+        fidelity=least_squares(fit_input.noise.level**2),
+        comparison_loss=gaussian_deviance(fit_input.noise.variance),
+        training_weight=fit_input.masks.training_weight,
+        validation_mask=fit_input.masks.validation,
+        refit_weight=fit_input.masks.weight,
+    )
+
+    def postprocess(estimate: Estimate) -> Estimate:
+        return Estimate(
+            estimate.mean,
+            (R2R_RESIDUAL_NOISE_SHARE * fit_input.noise.variance.evaluate(estimate.mean)).log(),
+        )
+
+    return Problem(
+        terms=(term,),
+        penalties=options.penalties,
+        postprocess=postprocess,
+        final_postprocess=make_nl_bayes_refinement(fit_input, postprocess),
+    )
+
+
 def make_nl_bayes_refinement(
     fit_input: FitInput, postprocess: Callable[[Estimate], Estimate]
 ) -> Callable[[Estimate], Estimate] | None:
@@ -213,15 +283,15 @@ def _make_camera_refinement(
     return refine
 
 
-def describe_blind_spot(block: tuple[int, ...]) -> str:
-    """Return the size of the hidden blocks, and the reason for it, as text.
+def describe_blind_spot(blind_spot_size: tuple[int, ...]) -> str:
+    """Return the size of the blind spots, and the reason for it, as text.
 
     Parameters
     ----------
-    block : tuple of int
-        Size of the hidden blocks, along Y and X.
+    blind_spot_size : tuple of int
+        Size of the blind spots, along Y and X.
     """
-    if all(side == 1 for side in block):
+    if all(side == 1 for side in blind_spot_size):
         return "single pixels are hidden, since neighbouring pixels do not share noise"
-    sizes = " × ".join(str(side) for side in reversed(block))
+    sizes = " × ".join(str(side) for side in reversed(blind_spot_size))
     return f"blocks of {sizes} pixels are hidden, since neighbouring pixels share noise"
