@@ -15,7 +15,8 @@ import torch
 
 from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, never_stop
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
-from napari_dip.engine.fit.schedule import Phase, Schedule, make_lbfgs, make_sgd
+from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
+from napari_dip.engine.fit.schedule import Phase, Schedule
 from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_dip.engine.control import PollControl
-    from napari_dip.engine.fit.schedule import OptimizerFactory
+    from napari_dip.engine.fit.optimizers import OptimizerFactory
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.prior import Prior
     from napari_dip.explore.experiment_setup import ExperimentSetup, ImageArray

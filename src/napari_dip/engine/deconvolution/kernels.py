@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_dip.engine.fit.schedule import Adam
+from napari_dip.engine.fit.optimizers import Adam
 from napari_dip.engine.networks.layers import make_without_init
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_dip.engine.fit.schedule import make_adam, make_capturable_adam
+from napari_dip.engine.fit.optimizers import make_adam, make_capturable_adam
 from napari_dip.engine.fit.train_step import (
     apply_network,
     convert_to_channels_last,

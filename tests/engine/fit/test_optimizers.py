@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from napari_dip.engine.fit import schedule as optimizers
+from napari_dip.engine.fit import optimizers
 
 
 def moved(optimizer: torch.optim.Optimizer, weights: list[torch.nn.Parameter]) -> torch.Tensor:
@@ -50,7 +50,7 @@ def test_no_optimiser_loads_torchs_compiler_or_leaves_anything_of_it(tmp_path) -
         "import os, sys, tempfile, torch\n"
         "before = dict(os.environ)\n"
         "import numpy as np, napari_dip as dip\n"
-        "from napari_dip.engine.fit import schedule as optimisers\n"
+        "from napari_dip.engine.fit import optimizers as optimisers\n"
         "makers = optimisers.make_adam, optimisers.make_sgd, optimisers.make_lbfgs\n"
         "for make in makers:\n"
         "    weight = torch.nn.Parameter(torch.ones(3))\n"

@@ -1,0 +1,146 @@
+"""Define the optimisers of a fit: Adam, gradient descent with momentum, and L-BFGS.
+
+Each evaluates the loss once an iteration and keeps its state in tensors, so that checkpoints and
+rollbacks hold all of it. Its learning rate is 0 until the schedule sets one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+#: Momentum of gradient descent; the usual value.
+_MOMENTUM = 0.9
+#: Pairs (s, y) in the history of L-BFGS; torch uses 100, Nocedal and Wright 3 to 20.
+_HISTORY_SIZE = 10
+#: Least cosine between the update s and the gradient difference y. Below it, the pair does not
+#: enter the history of L-BFGS, since its curvature is unreliable.
+_MIN_CURVATURE_COSINE = 1e-6
+#: Parameter groups of torch -> optimiser.
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+class UnwrappedOptimizer(Optimizer):
+    """An optimiser without the wrappers that torch adds for its compiler.
+
+    The wrappers import the compiler at the first call, which takes one to two seconds, creates a
+    temporary folder and sets an environment variable. Nothing is compiled here.
+    """
+
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+
+
+class Adam(UnwrappedOptimizer, torch.optim.Adam):
+    """Adam of torch without the compiler's wrappers."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class SGD(UnwrappedOptimizer, torch.optim.SGD):
+    """Gradient descent of torch without the compiler's wrappers."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+def make_adam(groups: list[dict[str, Any]]) -> Optimizer:
+    """Return Adam (Kingma, Ba, ICLR 2015, arXiv:1412.6980)."""
+    return Adam(groups, lr=0.0, foreach=True)
+
+
+def make_capturable_adam(groups: list[dict[str, Any]]) -> Optimizer:
+    """Return Adam with rates and step counts as tensors on the GPU, for use in a CUDA graph."""
+    for group in groups:
+        group["lr"] = torch.zeros((), device=group["params"][0].device)
+    return Adam(groups, lr=0.0, foreach=True, capturable=True)
+
+
+def make_sgd(groups: list[dict[str, Any]]) -> Optimizer:
+    """Return gradient descent with momentum."""
+    return SGD(groups, lr=0.0, momentum=_MOMENTUM, foreach=True)
+
+
+def make_lbfgs(groups: list[dict[str, Any]]) -> Optimizer:
+    """Return L-BFGS without a line search: see `FixedStepLbfgs`."""
+    return FixedStepLbfgs(groups)
+
+
+class FixedStepLbfgs(UnwrappedOptimizer):
+    """L-BFGS with one evaluation of the loss an iteration; the learning rate is the step length.
+
+    A line search would evaluate the loss several times, so that iterations were not comparable
+    with those of other optimisers. The state has the textbook's names: the updates s, the gradient
+    differences y, and the last gradient and update.
+
+    Parameters
+    ----------
+    groups : list of dict
+        Parameter groups of torch. All use the first group's rate, since they share one curvature.
+
+    References
+    ----------
+    Nocedal, Wright, Numerical optimization, 2nd edition, 2006, algorithms 7.4 and 7.5.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Update all weights once from their gradients; `closure` is not called."""
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        gradient = torch.cat(
+            [
+                (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()
+                for weight in weights
+            ]
+        )
+        state = self.state[weights[0]]
+        if state:
+            _append_to_history(state, gradient)
+            direction = -_run_two_loop_recursion(state, gradient)
+        else:
+            direction = -gradient / gradient.norm().clamp(min=1)
+            state["s"] = gradient.new_zeros((_HISTORY_SIZE, gradient.numel()))
+            state["y"] = torch.zeros_like(state["s"])
+            state["history_length"] = torch.zeros((), dtype=torch.int64)
+        update = self.param_groups[0]["lr"] * direction
+        state["last_gradient"], state["last_update"] = gradient, update
+        sizes = [weight.numel() for weight in weights]
+        for weight, weight_update in zip(weights, update.split(sizes), strict=True):
+            weight += weight_update.view_as(weight)
+
+
+def _append_to_history(state: dict[str, Tensor], gradient: Tensor) -> None:
+    """Append the last pair (s, y) to the history, if its curvature is positive."""
+    s, y = state["last_update"], gradient - state["last_gradient"]
+    if not float(y @ s) > _MIN_CURVATURE_COSINE * float(y.norm() * s.norm()):
+        return
+    for name, newest in (("s", s), ("y", y)):
+        state[name] = torch.cat([state[name][1:], newest[None]])
+    state["history_length"] = (state["history_length"] + 1).clamp(max=_HISTORY_SIZE)
+
+
+def _run_two_loop_recursion(state: dict[str, Tensor], gradient: Tensor) -> Tensor:
+    """Return the gradient times the estimate of the inverse Hessian."""
+    length = int(state["history_length"])
+    if not length:
+        scaled_gradient: Tensor = gradient / gradient.norm().clamp(min=1)
+        return scaled_gradient
+    s, y = state["s"][-length:], state["y"][-length:]
+    rho = 1 / (s * y).sum(1)
+    direction, alphas = gradient, list[Tensor]()
+    for i in reversed(range(length)):
+        alpha = rho[i] * (s[i] @ direction)
+        alphas.append(alpha)
+        direction = direction - alpha * y[i]
+    direction = direction * (s[-1] @ y[-1]) / y[-1].square().sum()
+    for i, alpha in zip(range(length), reversed(alphas), strict=True):
+        beta = rho[i] * (y[i] @ direction)
+        direction = direction + s[i] * (alpha - beta)
+    return direction
