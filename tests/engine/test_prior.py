@@ -17,8 +17,14 @@ from napari_dip.engine.prior import (
 BLOCKS = [(1, 1), (1, 3), (5, 5), (7, 7), (5, 7), (3, 3, 3)]
 
 
+DIAMOND = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+
+
 def blind_spot(
-    measurement: torch.Tensor, block: tuple[int, ...], window: int | None = None
+    measurement: torch.Tensor,
+    block: tuple[int, ...],
+    window: int | None = None,
+    shape: torch.Tensor | None = None,
 ) -> BlindSpotPrior:
     grid = tuple(measurement.shape[2:])
     rng = torch.Generator().manual_seed(0)
@@ -26,7 +32,9 @@ def blind_spot(
     held_out = dilate_centres(draw_validation_centres(grid, block, 0.05, seed=0), block)
     size = None if window is None else (window,) * len(grid)
     core = tuple(3 if side >= 7 else 1 for side in block)
-    return BlindSpotPrior(net, measurement, held_out, block, core, masked_fraction=0.2, window=size)
+    return BlindSpotPrior(
+        net, measurement, held_out, block, core, masked_fraction=0.2, window=size, shape=shape
+    )
 
 
 def picture(block: tuple[int, ...]) -> torch.Tensor:
@@ -78,6 +86,36 @@ def test_a_sweep_trusts_each_pixel_exactly_once(block: tuple[int, ...]) -> None:
         sample.output_mask for sample in blind_spot(measurement, block).make_inference_inputs()
     )
     assert torch.equal(trusted, torch.ones_like(measurement))
+
+
+def test_a_shape_hides_its_own_pixels_and_no_others() -> None:
+    measurement = picture((3, 3)) + 1
+    prior = blind_spot(measurement, (3, 3), shape=DIAMOND)
+    for sample in prior.make_inference_inputs():
+        assert sample.output_mask is not None
+        hidden = dilate_centres(sample.output_mask, (3, 3), DIAMOND)
+        is_filled = sample.network_input != prior.measurement
+        assert not bool((is_filled & (hidden + 1 - prior.visible_mask == 0)).any())
+        assert bool(is_filled[hidden * prior.visible_mask > 0].all())
+
+
+def test_a_shape_hides_as_large_a_share_as_a_block_with_more_pixels_to_learn_from() -> None:
+    measurement = picture((3, 3))
+    drawn = [
+        blind_spot(measurement, (3, 3), shape=shape).draw_training_input(
+            torch.Generator().manual_seed(2)
+        )
+        for shape in (None, DIAMOND)
+    ]
+    block, diamond = (float(sample.loss_mask.sum()) for sample in drawn)
+    assert 1.4 < diamond / block < 2.2  # 9 of 5 pixels
+
+
+@pytest.mark.parametrize("size", [(3, 3), (1, 3, 3)])
+def test_a_full_shape_is_the_block(size: tuple[int, ...]) -> None:
+    centres = draw_validation_centres((8,) * (len(size) - 2) + (40, 36), size, 0.1, seed=0)
+    block = dilate_centres(centres, size)
+    assert torch.equal(dilate_centres(centres, size, torch.ones(size)), block)
 
 
 def test_a_window_shows_the_matching_part_of_the_measurement() -> None:

@@ -20,7 +20,8 @@ from napari_dip.io import ImageSpec
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-from napari_dip.pipeline.calibrate.run_plan import finalize_plan
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image, finalize_plan
+from napari_dip.pipeline.execute.fit_setup import prepare_fit
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
@@ -28,6 +29,7 @@ from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.tasks import TASKS, Denoise
 from napari_dip.tasks.base import FitInput, SeriesFrames, Setting
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
+from small_runs import plan_for, shot
 
 SOURCE = ImageSpec(name="cells", shape=(24, 32), dtype="uint8", axes="YX")
 
@@ -75,7 +77,7 @@ def test_only_wide_blocks_are_driven_by_more_than_their_centre(
 ) -> None:
     prior = make_task_prior(Denoise(), scene("blind-spot", block))
     assert isinstance(prior, BlindSpotPrior)
-    assert prior.core == core
+    assert prior.core_size == core
 
 
 def test_guarded_pixels_never_drive() -> None:
@@ -267,3 +269,74 @@ def test_an_image_that_does_not_tell_its_noise_is_restored_with_hidden_pixels() 
     prior = dip.denoise(image, **quick).report["prior"]
     assert prior["chosen"] == "blind-spot"
     assert "could not be measured" in prior["why"]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        ("010/111/010", "010/111/010"),
+        (" 000 / 111 / 000 ", "111"),
+        ("00100/00100/00100", "1/1/1"),
+        ("", ""),
+        (1, "1"),
+    ],
+)
+def test_the_shape_of_a_blind_spot_has_one_text(drawn: object, text: str) -> None:
+    assert make_recipe("denoise", blind_spot_shape=drawn).task.blind_spot_shape == text
+
+
+@pytest.mark.parametrize(
+    ("drawn", "reason"),
+    [
+        ("11/11", "odd in height and width"),
+        ("110/111/010", "the same after half a turn"),
+        ("101", "1 in the middle"),
+        ("/".join(["1" * 13] * 13), "at most 11 pixels high and wide"),
+        ("111/1/111", "equally long"),
+        ("2", "rows of 1 and 0"),
+        ("/", "rows of 1 and 0"),
+        (None, "rows of 1 and 0"),
+    ],
+)
+def test_a_blind_spot_that_is_none_is_refused_in_two_sentences(drawn: object, reason: str) -> None:
+    with pytest.raises(dip.RefusedError, match="'blind_spot_shape' cannot be") as caught:
+        make_recipe("denoise", blind_spot_shape=drawn)
+    assert reason in caught.value.refusal.sentence
+    assert caught.value.refusal.remedy == "Leave it out to use the default."
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX"])
+def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
+    array = shot(48) if axes == "YX" else np.stack([shot(48)] * 4)
+    plan = plan_for(array, axes=axes, blind_spot_shape="010/111/010", stacks="volume")
+    image = calibrate_image(plan, {"image": array})
+    assert image.plan.fit_config.prior_key == "blind-spot"
+    fit = prepare_fit(image, image.plan.units[0])
+    masks = fit.fit_input.masks
+    inner = torch.nn.functional.pad(masks.validation, (-1, -1, -1, -1))
+    crosses = sum(
+        masks.guard[..., 1 + y : 47 + y, 1 + x : 47 + x] * inner
+        for y, x in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+    )
+    assert float(inner.sum()) > 0
+    assert torch.equal(crosses, 5 * inner)
+    assert float(masks.guard.sum()) <= 5 * float(masks.validation.sum())
+    assert isinstance(fit.prior, BlindSpotPrior)
+    assert fit.prior.hidden_count == 5
+    assert fit.prior.core_size == (1,) * len(axes)
+
+
+def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> None:
+    plan = plan_for(shot(48), blind_spot_shape="111/111/111")
+    assert plan.fit_config.prior_key == "r2r"
+    image = calibrate_image(plan, {"image": shot(48)})
+    masks = prepare_fit(image, image.plan.units[0]).fit_input.masks
+    assert (masks.blind_spot_size, masks.blind_spot_shape) == ((3, 3), None)
+
+
+def test_the_report_says_that_the_blind_spot_was_drawn() -> None:
+    quick = {"preset": "fast", "max_iterations": 4, "device": "cpu"}
+    report = dip.denoise(shot(48), blind_spot_shape="010/111/010", **quick).report
+    assert report["noise"]["blind_spot_size"] == [3, 3]
+    assert "5 of 3 × 3 pixels are hidden, in the shape that you set" in report["prior"]["why"]
+    assert report["recipe"]["settings"]["blind_spot_shape"] == "010/111/010"

@@ -67,12 +67,30 @@ def draw_validation_centres(
     return is_centre.to(torch.float32)[None, None]
 
 
-def dilate_centres(centres: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Dilate each centre of (B, 1, *grid) to a box of `size` around it; same shape, 0 or 1."""
-    pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+def dilate_centres(centres: Tensor, size: tuple[int, ...], shape: Tensor | None = None) -> Tensor:
+    """Dilate each centre to a box around it, or to a shape within that box.
+
+    Parameters
+    ----------
+    centres : Tensor
+        (B, 1, *grid), 0 or 1.
+    size : tuple of int, odd
+    shape : Tensor or None
+        (*size), 1 where a pixel belongs to the shape, point symmetric; None: everywhere.
+
+    Returns
+    -------
+    Tensor
+        (B, 1, *grid), 0 or 1.
+    """
     if prod(size) == 1:
         return centres
-    return pools[len(size)](centres, size, stride=1, padding=tuple(side // 2 for side in size))
+    padding = tuple(side // 2 for side in size)
+    if shape is not None:
+        convolve = {2: F.conv2d, 3: F.conv3d}[len(size)]
+        return convolve(centres, shape.to(centres)[None, None], padding=padding).clamp(max=1)
+    pools = {1: nn.functional.max_pool1d, 2: nn.functional.max_pool2d, 3: nn.functional.max_pool3d}
+    return pools[len(size)](centres, size, stride=1, padding=padding)
 
 
 def _hash_integers(integers: Tensor) -> Tensor:
@@ -342,6 +360,8 @@ class BlindSpotPrior(Prior):
         Approximate share of the pixels that one training step hides.
     window : tuple of int or None
         Size of the crop of one training step; None: the whole grid.
+    shape : Tensor or None
+        (*blind_spot_size), 1 where a pixel of the block is hidden, point symmetric; None: all are.
     """
 
     def __init__(
@@ -354,9 +374,12 @@ class BlindSpotPrior(Prior):
         *,
         masked_fraction: float,
         window: tuple[int, ...] | None,
+        shape: Tensor | None = None,
     ) -> None:
         self.net = net
         self.blind_spot_size = blind_spot_size
+        self.shape = shape
+        self.hidden_count = prod(blind_spot_size) if shape is None else int(shape.sum())
         self.core_size = core_size
         self.masked_fraction = masked_fraction
         self.visible_mask = 1 - guard_mask
@@ -368,13 +391,13 @@ class BlindSpotPrior(Prior):
         """Draw a random window, mirrored at random, with blind spots at random positions."""
         window = draw_random_window(self.grid, self.window, rng, batch_size=len(self.measurement))
         measurement, visible = window.crop(self.measurement), window.crop(self.visible_mask)
-        density = self.masked_fraction / prod(self.blind_spot_size)
+        density = self.masked_fraction / self.hidden_count
         centres = (torch.empty_like(visible).uniform_(generator=rng) < density).to(visible.dtype)
         predicted = dilate_centres(centres, self.core_size) * visible
         # guard bands are filled anew: a fixed filling would contain the pixels hidden now
         network_input = fill_with_local_mean(
             measurement,
-            visible * (1 - dilate_centres(centres, self.blind_spot_size)),
+            visible * (1 - dilate_centres(centres, self.blind_spot_size, self.shape)),
             self.blind_spot_size,
         )
         return NetworkSample(
@@ -409,7 +432,7 @@ class BlindSpotPrior(Prior):
             ]
             centres[:, :, *lattice] = 1
             predicted = dilate_centres(centres, self.core_size)[:, :, *unpadded]
-            hidden = dilate_centres(centres, self.blind_spot_size)[:, :, *unpadded]
+            hidden = dilate_centres(centres, self.blind_spot_size, self.shape)[:, :, *unpadded]
             yield NetworkSample(
                 fill_with_local_mean(
                     self.measurement, self.visible_mask * (1 - hidden), self.blind_spot_size

@@ -34,6 +34,8 @@ CONTEXT_RADIUS = 32
 #: Weight below which a pixel is neither a validation pixel nor part of the network input: the
 #: prediction from its neighbours is then more certain than the pixel.
 MIN_PIXEL_WEIGHT = 0.5
+#: Blind spot of tasks that hide single pixels, whatever the noise correlation is.
+SINGLE_PIXEL = ((1,),)
 #: Key of the prior of tasks that choose no other.
 DEFAULT_PRIOR = "random-input"
 
@@ -187,6 +189,8 @@ class FitMasks:
         (1, 1, *grid): 1 at validation pixels, and 1 at validation pixels and their guard bands.
     blind_spot_size : tuple of int
         Size of a blind spot, per axis of the grid.
+    blind_spot_shape : Tensor or None
+        (*blind_spot_size): 1 where a pixel is hidden; None: all are.
     reliability : Tensor or None
         (1, 1, *grid), up to 1: weight of a pixel relative to one of usual read noise; None: 1 for
         all.
@@ -198,6 +202,7 @@ class FitMasks:
     validation: Tensor
     guard: Tensor
     blind_spot_size: tuple[int, ...]
+    blind_spot_shape: Tensor | None = None
     reliability: Tensor | None = None
     select_validation: Callable[..., Tensor] | None = None
 
@@ -236,7 +241,7 @@ class FitMasks:
 
         assert self.select_validation is not None
         validation = self.select_validation(patch=patch, allowed=allowed)
-        guard = dilate_centres(validation, self.blind_spot_size)
+        guard = dilate_centres(validation, self.blind_spot_size, self.blind_spot_shape)
         return replace(self, validation=validation, guard=guard)
 
     def clear_validation(self) -> FitMasks:
@@ -430,8 +435,9 @@ class TaskPlan:
     uses_previous_frame : bool
         Whether the result of the previous frame enters the fit.
     noise_settings : NoiseSettings
-    has_single_pixel_blind_spot : bool
-        Whether single pixels are hidden, whatever the noise correlation is.
+    blind_spot_shape : tuple of tuple of int
+        Rows of the pixels that are hidden together: 1 where hidden, 0 where not. Empty: a block
+        that the noise correlation determines.
     uses_clipping_correction : bool
         Whether noise that was clipped at black or white is corrected.
     uses_half_resolution : bool
@@ -456,7 +462,7 @@ class TaskPlan:
     uses_neighbouring_frames: bool = False
     uses_previous_frame: bool = False
     noise_settings: NoiseSettings = field(default_factory=NoiseSettings)
-    has_single_pixel_blind_spot: bool = False
+    blind_spot_shape: tuple[tuple[int, ...], ...] = ()
     uses_clipping_correction: bool = False
     uses_half_resolution: bool = False
     keeps_measured_pixels: bool = False

@@ -15,6 +15,7 @@ from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     IMAGE,
+    SINGLE_PIXEL,
     FitInput,
     Inspection,
     Pixels,
@@ -181,7 +182,7 @@ class Deblur(Task):
             # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
             # images, blurred and with white noise added, blocks of up to 7 x 7 were measured, which
             # would take a quarter of the pixels from the fit
-            has_single_pixel_blind_spot=True,
+            blind_spot_shape=SINGLE_PIXEL,
         )
 
     def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
@@ -393,7 +394,7 @@ class BlindDeblur(Task):
             prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, whatever the noise
-            has_single_pixel_blind_spot=True,
+            blind_spot_shape=SINGLE_PIXEL,
         )
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:

@@ -15,6 +15,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
     IMAGE,
+    SINGLE_PIXEL,
     FitInput,
     Inspection,
     Pixels,
@@ -44,6 +45,7 @@ from napari_dip.tasks.priors.registry import (
 )
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE,
+    BlindSpotShape,
     CameraGain,
     NoiseSetting,
     ReadNoise,
@@ -62,6 +64,7 @@ from napari_dip.tasks.shared_settings import (
     is_movie,
     make_noise_settings,
     make_total_variation_penalty,
+    read_blind_spot,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +127,7 @@ class Denoise(Task):
     noise: NoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
+    blind_spot_shape: BlindSpotShape = ""
     smoothing: TotalVariationWeight = 0.0
     smoothing_kind: TotalVariationKind = "isotropic"
     neighbouring_frames: UseNeighbouringFrames = True
@@ -158,7 +162,7 @@ class Denoise(Task):
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
         is_replaceable = self.prior == "auto" and PRIOR_SPECS[prior_key].needs_noise_variance
-        has_user_noise = self.read_noise is not None or self.gain is not None
+        has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
             stack_mode="planes" if code or is_distant else "auto",
@@ -174,8 +178,9 @@ class Denoise(Task):
             uses_previous_frame=self.temporal_smoothing > 0,
             noise_settings=make_noise_settings(self),
             # filling in needs the closest neighbours
-            has_single_pixel_blind_spot=self.prior == "auto"
-            and model.prior_key == MASKED_INPUT.key,
+            blind_spot_shape=SINGLE_PIXEL
+            if self.prior == "auto" and model.prior_key == MASKED_INPUT.key
+            else read_blind_spot(self.blind_spot_shape),
             uses_clipping_correction=model.is_detector,
             # the user's noise does not hold for binned pixels
             uses_half_resolution=model.is_detector and not has_user_noise,
@@ -199,11 +204,15 @@ class Denoise(Task):
         return R2R.key if self._allows_r2r(source, is_volume) else BLIND_SPOT.key
 
     def _allows_r2r(self, source: ImageSpec, is_volume: bool) -> bool:
-        """Return whether R2R applies: detector noise, in a plane or a jointly trained movie."""
+        """Return whether R2R applies: detector noise, in a plane or a jointly trained movie.
+
+        Its noise has a correlation along Y times that along X, as a blind spot without gaps has.
+        """
         count = count_planes(source)  # for planes along Z the blind spot is better: ADR 0012
         series_training = choose_series_training(self.series_training, count, has_image_input=True)
         is_joint_movie = not is_volume and is_movie(source) and series_training == "joint"
-        return self._noise_model.is_detector and (count == 1 or is_joint_movie)
+        is_detector = self._noise_model.is_detector and "0" not in self.blind_spot_shape
+        return is_detector and (count == 1 or is_joint_movie)
 
     def _list_prior_reasons(self) -> dict[str, str]:
         """Return why each prior runs, and the size of its blind spots."""

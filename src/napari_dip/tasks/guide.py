@@ -27,6 +27,7 @@ from napari_dip.tasks.base import (
 from napari_dip.tasks.priors.prior_spec import PriorOptions
 from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT, PRIOR_SPECS
 from napari_dip.tasks.shared_settings import (
+    BlindSpotShape,
     CameraGain,
     DetectorNoiseSetting,
     ReadNoise,
@@ -34,6 +35,7 @@ from napari_dip.tasks.shared_settings import (
     TotalVariationWeight,
     make_noise_settings,
     make_total_variation_penalty,
+    read_blind_spot,
 )
 
 if TYPE_CHECKING:
@@ -121,6 +123,7 @@ class Guide(Task):
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
     gain: CameraGain = None
+    blind_spot_shape: BlindSpotShape = ""
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse a guide that is a stack, or of another size."""
@@ -129,6 +132,7 @@ class Guide(Task):
             prior_key=guided.key,
             prior_reasons=self._list_prior_reasons(),
             noise_settings=make_noise_settings(self),
+            blind_spot_shape=read_blind_spot(self.blind_spot_shape),
         )
 
     def _check_guide(self, source: ImageSpec, guide: ImageSpec) -> Refusal | None:

@@ -14,6 +14,7 @@ from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     IMAGE,
+    SINGLE_PIXEL,
     FitInput,
     Input,
     Inspection,
@@ -162,7 +163,7 @@ class Inpaint(Task):
             stack_mode="volume",  # neighbouring planes show most of what is missing in a plane
             prior_key=MASKED_INPUT.key if self.prior == "auto" else self.prior,
             # filling in needs the closest neighbours, even where they share noise
-            has_single_pixel_blind_spot=True,
+            blind_spot_shape=SINGLE_PIXEL,
             keeps_measured_pixels=self.unmasked == "keep",
             notes=_list_mask_notes(source, extra_headers.get("mask")),
         )

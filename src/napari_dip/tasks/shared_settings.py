@@ -9,7 +9,8 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import make_refusal
 from napari_dip.errors.notes import make_note
@@ -68,6 +69,64 @@ CameraGain = Annotated[
     Setting(
         "Gain",
         "How much the noise variance grows for each unit of brightness. Empty: measured.",
+    ),
+]
+#: Largest side of a blind spot in pixels, twice the longest measured lag and one.
+MAX_BLIND_SPOT_SIDE = 11
+
+
+def normalise_blind_spot(value: object) -> str:
+    """Convert the shape of a blind spot to its text in recipes, without empty margins.
+
+    Parameters
+    ----------
+    value : str
+        Rows of 1 and 0 with "/" between, such as "010/111/010"; "": measured.
+
+    Raises
+    ------
+    PydanticCustomError
+        If the text does not describe such a shape.
+    """
+    rows = ["".join(row.split()) for row in str(value).split("/")]
+    if rows == [""]:
+        return ""
+    size, middle = (len(rows), len(rows[0])), rows[len(rows) // 2]
+    requirement = ""
+    if set("".join(rows)) - {"0", "1"} or {len(row) for row in rows} != {size[1]} or not size[1]:
+        requirement = "rows of 1 and 0, equally long, with / between, such as 010/111/010"
+    elif max(size) > MAX_BLIND_SPOT_SIDE:
+        requirement = f"at most {MAX_BLIND_SPOT_SIDE} pixels high and wide"
+    elif not size[0] % 2 or not size[1] % 2:
+        requirement = "odd in height and width, so that one pixel is in the middle"
+    elif middle[size[1] // 2] != "1":
+        requirement = "1 in the middle, where the predicted pixel is"
+    elif "".join(rows) != "".join(rows)[::-1]:
+        requirement = "the same after half a turn, as a correlation is"
+    if requirement:
+        raise PydanticCustomError(
+            "blind_spot", "Input should be {requirement}", {"requirement": requirement}
+        )
+    for _ in range(2):  # margins along Y, then along X
+        while "1" not in rows[0]:
+            rows = rows[1:-1]
+        rows = ["".join(column) for column in zip(*rows, strict=True)]
+    return "/".join(rows)
+
+
+def read_blind_spot(text: str) -> tuple[tuple[int, ...], ...]:
+    """Return the rows of a blind spot in the form of `TaskPlan.blind_spot_shape`."""
+    return tuple(tuple(map(int, row)) for row in text.split("/")) if text else ()
+
+
+BlindSpotShape = Annotated[
+    str,
+    BeforeValidator(normalise_blind_spot),
+    Setting(
+        "Blind spot",
+        "Pixels that are hidden together with the one in their middle, since they share its noise: "
+        "rows of 1 (hidden) and 0 with / between. 010/111/010 is a cross, 11111 five pixels of a "
+        "row. Where it holds a 0, the prior Automatic is the blind spot. Empty: measured.",
     ),
 ]
 TotalVariationWeight = Annotated[

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.tasks.base import (
+    SINGLE_PIXEL,
     FitInput,
     Setting,
     Task,
@@ -213,7 +214,7 @@ class SuperResolve(Task):
             # correlation between coarse pixels nearly always belongs to the image
             noise_settings=make_noise_settings(self, white=True),
             # so blocks would be wide, and guard bands of 7 x 7 coarse pixels cover a quarter
-            has_single_pixel_blind_spot=True,
+            blind_spot_shape=SINGLE_PIXEL,
         )
 
     def _check_axes(self, source: ImageSpec, axes: str) -> Refusal | None:

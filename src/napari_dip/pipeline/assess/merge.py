@@ -410,7 +410,8 @@ class ResultMerger:
     def _explain_prior(self, prior_key: str) -> str:
         """Return the task's reason for a prior, with the size of its blind spots."""
         reason = self._plan.task_plan.prior_reasons.get(prior_key, DEFAULT_PRIOR_REASON)
-        return reason.format(blind_spot=describe_blind_spot(self._calibration.blind_spot_size))
+        size, rows = self._calibration.blind_spot_size, self._plan.task_plan.blind_spot_shape
+        return reason.format(blind_spot=describe_blind_spot(size, rows))
 
     def _list_notes(self) -> list[Note]:
         notes = [*self._plan.notes, *make_segment_notes(self._plan), *self._calibration.notes]

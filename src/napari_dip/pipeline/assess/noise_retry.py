@@ -83,7 +83,9 @@ def reduce_noise(image: CalibratedImage, result: Restoration) -> Calibration | N
         _weaken_noise(channel_noise, calibration.intensity_offset[c], residual[:, c])
         for c, channel_noise in enumerate(calibration.noise)
     )
-    blind_spot_size = (1,) * len(calibration.blind_spot_size)
+    blind_spot_size = calibration.blind_spot_size
+    if not plan.task_plan.blind_spot_shape:
+        blind_spot_size = (1,) * len(blind_spot_size)
     return replace(
         calibration,
         noise=noise,

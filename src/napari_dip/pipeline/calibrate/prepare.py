@@ -90,10 +90,9 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     )
     varied = [item for c, item in enumerate(noise) if c not in constant]
     # detectors record plane by plane, so noise is assumed white along depth and time
+    rows = task_plan.blind_spot_shape
     blind_spot_size = (1,) * (stack.ndim - 4) + (
-        (1, 1)
-        if task_plan.has_single_pixel_blind_spot
-        else compute_blind_spot_size(varied, plan.source.grid)
+        (len(rows), len(rows[0])) if rows else compute_blind_spot_size(varied, plan.source.grid)
     )
     prepared_inputs, input_notes = inputs.inspection.prepare(
         stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}

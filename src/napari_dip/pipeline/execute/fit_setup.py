@@ -272,6 +272,7 @@ def make_fit_input(
         origin=origin or None,
     )
     validation_mask = select_validation(allowed=eligible_mask)
+    blind_spot_shape = _make_blind_spot_shape(image.plan, validation_mask)
     half_resolution = None
     if upscaled_grid is not None:
         half_resolution = HalfResolution(upscaled_grid=upscaled_grid)
@@ -297,8 +298,9 @@ def make_fit_input(
         masks=FitMasks(
             measured=measured_mask,
             validation=validation_mask,
-            guard=dilate_centres(validation_mask, calibration.blind_spot_size),
+            guard=dilate_centres(validation_mask, calibration.blind_spot_size, blind_spot_shape),
             blind_spot_size=calibration.blind_spot_size,
+            blind_spot_shape=blind_spot_shape,
             reliability=reliability,
             select_validation=select_validation,
         ),
@@ -313,6 +315,14 @@ def make_fit_input(
     )
     fit_input = average_exposures(fit_input) if prior_spec.network_input.is_image else fit_input
     return _add_neighbour_frames(fit_input, frames, offset, scale)
+
+
+def _make_blind_spot_shape(plan: Plan, mask: Tensor) -> Tensor | None:
+    """Return the shape of the user's blind spot, with the axes of a mask; None for a block."""
+    rows = plan.task_plan.blind_spot_shape
+    if all(map(all, rows)):
+        return None
+    return torch.tensor(rows).to(mask).reshape(*[1] * (mask.ndim - 4), len(rows), -1)
 
 
 def _stack_exposures(

@@ -48,8 +48,10 @@ _DECIMALS = 4
 #: Size policy of lists of choices, and the smallest number of visible characters.
 _COMBO_SIZE_POLICY = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
 _MIN_COMBO_LENGTH = 8
-#: Settings that are shown next to the measured noise, and those of them that can be measured.
-NOISE_FIELDS, MEASURED_FIELDS = ("noise", "read_noise", "gain"), ("gain", "read_noise")
+#: Settings that are shown next to the measured noise, and those of them that tasks with a noise
+#: section have and that can be measured.
+NOISE_FIELDS = ("noise", "read_noise", "gain", "blind_spot_shape")
+MEASURED_FIELDS = ("gain", "read_noise")
 
 
 def add_file_button(line: QLineEdit, label: str, files: str) -> None:

@@ -95,7 +95,8 @@ def build_blind_spot_prior(
 
     channels = fit_input.measurement.shape[1]
     net = build_image_network(fit_input, rng, channels + options.extra_channels, 2 * channels)
-    has_single_pixels = all(side == 1 for side in fit_input.masks.blind_spot_size)
+    size, shape = fit_input.masks.blind_spot_size, fit_input.masks.blind_spot_shape
+    has_single_pixels = all(side == 1 for side in size)
     hidden = fit_input.masks.guard
     if fit_input.masks.reliability is not None:  # noisy pixels are predicted as well
         hidden = hidden.maximum(1 - fit_input.masks.low_noise)
@@ -103,10 +104,12 @@ def build_blind_spot_prior(
         net,
         fit_input.measurement,
         hidden,
-        fit_input.masks.blind_spot_size,
-        tuple(compute_loss_core_width(side) for side in fit_input.masks.blind_spot_size),
+        size,
+        # only the middle of a shape is as far from visible pixels as the user meant
+        tuple(compute_loss_core_width(side) if shape is None else 1 for side in size),
         masked_fraction=BLIND_SPOT_FRACTION if has_single_pixels else WIDE_BLIND_SPOT_FRACTION,
         window=compute_fit_window(fit_input),
+        shape=shape,
     )
 
 
@@ -283,15 +286,19 @@ def _make_camera_refinement(
     return refine
 
 
-def describe_blind_spot(blind_spot_size: tuple[int, ...]) -> str:
+def describe_blind_spot(blind_spot_size: tuple[int, ...], rows: tuple[tuple[int, ...], ...]) -> str:
     """Return the size of the blind spots, and the reason for it, as text.
 
     Parameters
     ----------
     blind_spot_size : tuple of int
         Size of the blind spots, along Y and X.
+    rows : tuple of tuple of int
+        As `TaskPlan.blind_spot_shape`.
     """
     if all(side == 1 for side in blind_spot_size):
         return "single pixels are hidden, since neighbouring pixels do not share noise"
     sizes = " × ".join(str(side) for side in reversed(blind_spot_size))
+    if not all(map(all, rows)):
+        return f"{sum(map(sum, rows))} of {sizes} pixels are hidden, in the shape that you set"
     return f"blocks of {sizes} pixels are hidden, since neighbouring pixels share noise"
