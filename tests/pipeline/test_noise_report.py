@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from scipy.signal import convolve2d
 from skimage import data
 
 import napari_dip as dip
+from napari_dip.pipeline.recipe import make_recipe
 
 GAIN, READ_NOISE, OFFSET = 2.0, 6.0, 100.0
 
@@ -43,6 +45,46 @@ def test_its_figures_are_those_of_a_run(camera_shot, measured):
     assert noise["gain"] == [pytest.approx(one.gain, rel=1e-4)]
     assert noise["intercept"] == [pytest.approx(one.intercept, rel=1e-4)]
     assert noise["blind_spot_size"] == list(measured.blind_spot_size)
+
+
+def correlated(kernel: np.ndarray) -> np.ndarray:
+    """A scene in noise of 15 that was filtered with a kernel."""
+    rng = np.random.default_rng(3)
+    noise = convolve2d(rng.normal(size=(140, 140)), kernel, mode="same")[6:134, 6:134]
+    scene = data.coins()[60:188, 60:188]
+    return (scene + 15 * noise / noise.std()).astype(np.float32)
+
+
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("kernel", [CROSS, np.ones((1, 4)), np.eye(3)], ids=["cross", "row", "eye"])
+def test_the_correlation_is_measured_at_all_lags_of_the_plane(kernel):
+    (one,) = dip.measure_noise(correlated(kernel)).channels
+    side = len(one.correlation) // 2
+    overlaps = convolve2d(kernel, kernel[::-1, ::-1]) / (kernel**2).sum()
+    truth = np.zeros_like(one.correlation)
+    rows, columns = (slice(side - n // 2, side + n // 2 + 1) for n in overlaps.shape)
+    truth[rows, columns] = overlaps
+    np.testing.assert_allclose(one.correlation, truth, atol=0.15)
+    np.testing.assert_allclose(one.correlation, one.correlation[::-1, ::-1], atol=1e-9)
+    assert one.correlation[side, side] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        (CROSS, "00100/01110/11111/01110/00100"),
+        (np.ones((1, 4)), "1111111"),
+        (np.ones((1, 1)), "1"),
+    ],
+    ids=["cross", "row", "white"],
+)
+def test_the_shape_that_shares_noise_is_suggested(kernel, shape):
+    report = dip.measure_noise(correlated(kernel))
+    assert report.to_dict()["blind_spot_shape"] == shape
+    assert (f"Only the pixels {shape}" in report.correlation_sentence) == ("0" in shape)
+    assert make_recipe("denoise", blind_spot_shape=shape).task.blind_spot_shape == shape
 
 
 def test_the_points_lie_about_the_line(measured):

@@ -18,14 +18,14 @@ from napari_dip.pipeline.assess.report import round_to_six_digits
 from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
-    compute_variance_points,
     measure_channel_noise,
+    measure_flat_blocks,
 )
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import check_header, make_layout, to_stack
 from napari_dip.pipeline.torch_state import use_default_torch_state
 from napari_dip.tasks.base import Inspection, NoiseSettings
-from napari_dip.tasks.shared_settings import check_content
+from napari_dip.tasks.shared_settings import check_content, normalise_blind_spot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,8 @@ class ChannelNoise:
         image has no part that is surely dark.
     along_y, along_x : tuple of float
         Autocorrelation of the noise at lags 1, 2, ... pixels.
+    correlation : ndarray
+        (L, L), the same at lags along Y and X together, in flat blocks; lag 0 is in the middle.
     points : tuple of (mean, variance)
         Mean and variance of the flattest blocks of the image.
     unreliable_reason : str
@@ -71,6 +73,7 @@ class ChannelNoise:
     read_noise: float | None
     along_y: tuple[float, ...]
     along_x: tuple[float, ...]
+    correlation: FloatArray
     points: tuple[tuple[float, float], ...]
     unreliable_reason: str = ""
     caution: str = ""
@@ -93,7 +96,11 @@ class ChannelNoise:
             ),
             "doubt": self.unreliable_reason,
             "caution": self.caution,
-            "autocorrelation": {"y": list(self.along_y), "x": list(self.along_x)},
+            "autocorrelation": {
+                "y": list(self.along_y),
+                "x": list(self.along_x),
+                "plane": self.correlation.round(4).tolist(),
+            },
             "points": [list(map(round_to_six_digits, point)) for point in self.points],
         }
 
@@ -108,12 +115,15 @@ class NoiseReport:
         In the order of the image, without channels that hold one value only.
     blind_spot_size : tuple of int
         Size of the blind spot, along Y and X.
+    blind_spot_shape : str
+        Its pixels that share noise with the middle one, as the setting of that name; a suggestion.
     lower_clipping, upper_clipping : ClippedPixels
         Clipped pixels at the lower and the upper end of the range.
     """
 
     channels: tuple[ChannelNoise, ...]
     blind_spot_size: tuple[int, int]
+    blind_spot_shape: str
     lower_clipping: ClippedPixels
     upper_clipping: ClippedPixels
 
@@ -150,10 +160,16 @@ class NoiseReport:
             )
         along_y = max(channel.along_y[0] for channel in self.channels)
         along_x = max(channel.along_x[0] for channel in self.channels)
-        return (
+        sentence = (
             f"Neighbouring pixels share noise ({along_y:.0%} along Y, {along_x:.0%} along X): when "
             f"the image is restored, blocks of {width} × {height} pixels are hidden from the "
             "network."
+        )
+        if "0" not in self.blind_spot_shape:
+            return sentence
+        return (
+            f"{sentence} Only the pixels {self.blind_spot_shape} of such a block share noise with "
+            "its middle; the setting 'Blind spot' can hide these alone."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,6 +177,7 @@ class NoiseReport:
         return {
             "channels": [channel.to_dict() for channel in self.channels],
             "blind_spot_size": list(self.blind_spot_size),
+            "blind_spot_shape": self.blind_spot_shape,
             "cut_off": {
                 name: {"share": round_to_six_digits(end.share), "value": end.value}
                 for name, end in (("least", self.lower_clipping), ("largest", self.upper_clipping))
@@ -247,7 +264,10 @@ def make_noise_report(
 def _measure_report(
     spec: ImageSpec, array: AnyArray, detector: DetectorCalibration | None
 ) -> NoiseReport | Refusal:
-    from napari_dip.engine.noise.estimate import compute_blind_spot_size
+    from napari_dip.engine.noise.estimate import (
+        MAX_NEGLIGIBLE_CORRELATION,
+        compute_blind_spot_size,
+    )
 
     layout = make_layout(spec, volume=False)
     stack = to_stack(array, spec.axes, layout)
@@ -273,15 +293,32 @@ def _measure_report(
     noise = measure_channel_noise(inputs, stack, constant, NoiseSettings())[0]
     noise = noise if detector is None else tuple(detector.apply_to(estimate) for estimate in noise)
     varied = [c for c in range(len(noise)) if c not in constant]
+    channels = tuple(
+        _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
+        for c in varied
+    )
+    blind_spot_size = compute_blind_spot_size([noise[c] for c in varied], spec.grid)
     return NoiseReport(
-        channels=tuple(
-            _make_channel_noise(noise[c], stack[:, c], None if mask is None else mask[:, c])
-            for c in varied
+        channels=channels,
+        blind_spot_size=blind_spot_size,
+        blind_spot_shape=_suggest_blind_spot(
+            np.max([channel.correlation for channel in channels], 0) > MAX_NEGLIGIBLE_CORRELATION,
+            blind_spot_size,
         ),
-        blind_spot_size=compute_blind_spot_size([noise[c] for c in varied], spec.grid),
         lower_clipping=least,
         upper_clipping=largest,
     )
+
+
+def _suggest_blind_spot(is_correlated: BoolArray, size: tuple[int, int]) -> str:
+    """Return the lags that are correlated and connected with lag 0, within a block of that size."""
+    from skimage.measure import label
+
+    middle, halves = len(is_correlated) // 2, [side // 2 for side in size]
+    lags = is_correlated[tuple(slice(middle - half, middle + half + 1) for half in halves)]
+    regions = label(lags, connectivity=2)  # type: ignore[no-untyped-call]
+    cells = regions == regions[tuple(halves)]
+    return normalise_blind_spot("/".join("".join(str(int(cell)) for cell in row) for row in cells))
 
 
 def describe_noise_strength(noise: ChannelNoise) -> str:
@@ -327,6 +364,9 @@ def _make_channel_noise(
     dark_level = float(
         np.percentile(plane_stack if measured_mask is None else planes[measured_mask], 1)
     )
+    points, correlation = measure_flat_blocks(
+        plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
+    )
     return ChannelNoise(
         gain=noise.gain,
         intercept=noise.intercept,
@@ -335,9 +375,8 @@ def _make_channel_noise(
         read_noise=noise.read_noise,
         along_y=noise.along_y,
         along_x=noise.along_x,
-        points=compute_variance_points(
-            plane_stack, None if measured_mask is None else measured_mask.reshape(plane_stack.shape)
-        ),
+        correlation=correlation,
+        points=points,
         unreliable_reason=UNRELIABLE_REASONS.get(noise.unreliable_reason or "", ""),
         caution=str(make_note(f"noise-caution-{noise.caution}")) if noise.caution else "",
         gain_error=noise.gain_error,

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_dip.engine.noise.flat_blocks import compute_covariances, correct_surface_bias
+from napari_dip.engine.noise.flat_blocks import (
+    MAX_LAG,
+    MAX_SURFACE_LOSS,
+    MIN_COUNTED_CORRELATION,
+    SURFACE_COEFFICIENTS,
+    compute_covariances,
+    correct_surface_bias,
+)
 from napari_dip.engine.noise.variance_model import DCT_SIDE, make_dct_matrix
 
 if TYPE_CHECKING:
@@ -178,6 +185,39 @@ def measure_noise_correlation(residuals: Tensor, variance: Tensor) -> NoiseCorre
             tuple(round(confidence * value, 4) for value in item) for item in (y, x, min_y, min_x)
         )
     return NoiseCorrelation(y, x, min_y, min_x, agreement, is_reliable=True)
+
+
+def measure_correlation_plane(residuals: Tensor) -> Tensor:
+    """Measure the autocorrelation of flat blocks at all lags along both axes together.
+
+    As for the axes, what the longest lags have in common is that of the image and is subtracted.
+
+    Parameters
+    ----------
+    residuals : Tensor
+        (K, side, side), blocks less a smooth surface.
+
+    Returns
+    -------
+    Tensor
+        (2 MAX_LAG + 1, 2 MAX_LAG + 1), along Y and X; 1 in the middle, and point symmetric.
+    """
+    side = residuals.shape[1]
+    padded = (2 * side, 2 * side)  # lags shorter than a block do not wrap around
+    spectra = torch.fft.rfft2(residuals, s=padded).abs().square()
+    power = (spectra / residuals.square().sum((1, 2), keepdim=True).clamp(min=1e-30)).mean(0)
+    lags = torch.arange(-MAX_LAG, MAX_LAG + 1)
+    pairs = (1 - lags.abs() / side)[:, None] * (1 - lags.abs() / side)
+    raw = torch.fft.irfft2(power, s=padded)[lags][:, lags] / pairs
+    plane, lost = raw, SURFACE_COEFFICIENTS / side**2
+    for _ in range(3):  # the sum needs the corrected values, which need the sum
+        plane = raw * (1 - lost) + lost
+        total = float(plane[plane > MIN_COUNTED_CORRELATION].sum())
+        lost = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
+    longest = torch.cat([plane[0], plane[-1], plane[1:-1, 0], plane[1:-1, -1]])
+    image_correlation = min(max(0.0, float(longest.median())), MAX_NOISE_CORRELATION)
+    noise_correlation: Tensor = (plane - image_correlation) / (1 - image_correlation)
+    return noise_correlation
 
 
 def compute_band_power(along_y: Sequence[float], along_x: Sequence[float]) -> Tensor:

@@ -16,9 +16,9 @@ MAX_LAG = 5
 #: Coefficients of the smooth surface that is subtracted from each block.
 SURFACE_COEFFICIENTS = 6
 #: Least correlation of a lag that enters the correction for the surface.
-_MIN_COUNTED_CORRELATION = 0.02
+MIN_COUNTED_CORRELATION = 0.02
 #: Upper bound of the share of variance that the surface removes.
-_MAX_SURFACE_LOSS = 0.3
+MAX_SURFACE_LOSS = 0.3
 #: Least share of clipped pixels at the lowest or highest grey value, and their least ratio to those
 #: at the next value.
 MIN_CLIPPED_FRACTION, MIN_CLIPPED_RATIO = 2e-4, 2.0
@@ -124,10 +124,10 @@ def correct_surface_bias(
     for _ in range(3):  # the sum needs the corrected values, which need the sum
         y, x = ([value * (1 - lost) + lost for value in raw.tolist()] for raw in (raw_y, raw_x))
         total = prod(
-            1 + 2 * sum(value for value in axis if value > _MIN_COUNTED_CORRELATION)
+            1 + 2 * sum(value for value in axis if value > MIN_COUNTED_CORRELATION)
             for axis in (y, x)
         )
-        lost = min(_MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
+        lost = min(MAX_SURFACE_LOSS, SURFACE_COEFFICIENTS * total / side**2)
     return tuple(round(value, 4) for value in y), tuple(round(value, 4) for value in x), lost
 
 

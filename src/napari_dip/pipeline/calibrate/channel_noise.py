@@ -296,10 +296,10 @@ def name_channel(channel: int, count: int) -> dict[str, int]:
     return {} if count == 1 else {"channel_number": channel + 1}
 
 
-def compute_variance_points(
+def measure_flat_blocks(
     planes: StackArray, measured_mask: npt.NDArray[np.bool_] | None
-) -> tuple[tuple[float, float], ...]:
-    """Return (mean, variance) of the flattest blocks, as used for the variance model.
+) -> tuple[tuple[tuple[float, float], ...], npt.NDArray[np.float64]]:
+    """Measure the flattest blocks, as used for the variance model.
 
     Parameters
     ----------
@@ -307,10 +307,19 @@ def compute_variance_points(
         (P, Y, X).
     measured_mask : ndarray of bool or None
         (P, Y, X), True where there is a measurement; blocks with holes are omitted.
+
+    Returns
+    -------
+    points : tuple of (mean, variance)
+        Of each block.
+    correlation : ndarray
+        (2 MAX_LAG + 1, 2 MAX_LAG + 1), autocorrelation by lag along Y and X; lag 0 in the middle.
     """
     import torch
 
+    from napari_dip.engine.noise.correlation import measure_correlation_plane
     from napari_dip.engine.noise.flat_blocks import (
+        MAX_LAG,
         NO_CLIPPING,
         choose_block_side,
         cut_blocks,
@@ -332,13 +341,15 @@ def compute_variance_points(
         is_usable = select_informative_blocks(pixels, side, side // 2, sample_mask, NO_CLIPPING)
     means, residuals = means[is_usable], residuals[is_usable]
     if not len(means):
-        return ()
+        white = np.zeros((2 * MAX_LAG + 1,) * 2)
+        white[MAX_LAG, MAX_LAG] = 1
+        return (), white
     flat_indices = select_flat_blocks(means, residuals)
     means, residuals = means[flat_indices], residuals[flat_indices]
     variances = residuals.square().mean((1, 2)) / (1 - estimate_autocorrelation(residuals)[2])
     stride = max(1, -(-len(means) // MAX_VARIANCE_POINTS))
     pairs = zip(means[::stride].tolist(), variances[::stride].tolist(), strict=True)
-    return tuple(pairs)
+    return tuple(pairs), measure_correlation_plane(residuals).numpy()
 
 
 def detect_camera_noise(
