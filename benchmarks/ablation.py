@@ -39,7 +39,7 @@ def _no_skewness(measurement: Any, known: Any, noise: Any, correlation: Any = No
 Changes = dict[str, "Callable[..., Any]"]
 WHITE: Changes = {
     "napari_dip.engine.noise.estimate.compute_blind_spot_size": lambda *_: (1, 1),
-    "napari_dip.pipeline.calibrate.prepare.halve_oversampled": lambda *_: None,
+    "napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": lambda *_: None,
 }
 #: (name, settings, changes), each beside the settings alone.
 PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
@@ -59,7 +59,7 @@ PARTS: tuple[tuple[str, dict[str, Any], Changes], ...] = (
     (
         "no half size",
         {},
-        {"napari_dip.pipeline.calibrate.prepare.halve_oversampled": lambda *_: None},
+        {"napari_dip.pipeline.calibrate.image_calibration.halve_oversampled": lambda *_: None},
     ),
     ("blind spot", BLIND, {}),
     (

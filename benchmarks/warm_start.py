@@ -87,7 +87,7 @@ def fitted(
     from napari_dip.engine.fit.loop import fit
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.calibrate.run_plan import calibrate_image
-    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, prepare_fit
+    from napari_dip.pipeline.execute.fit_setup import convert_to_image_units, make_fit_arguments
 
     recipe = make_recipe("denoise", prior=prior, preset="fast", max_iterations=count, device="cpu")
     plan = preflight(
@@ -97,7 +97,7 @@ def fitted(
     )
     image = calibrate_image(plan, {"image": one.noisy})
     with use_default_torch_state(plan.threads):
-        ready = prepare_fit(image, image.plan.units[0])
+        ready = make_fit_arguments(image, image.plan.units[0])
         loop = fit(
             ready.problem,
             ready.prior,

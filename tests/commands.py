@@ -28,7 +28,7 @@ LOADED = (
     "napari_dip.cli.app",
     "torch",
     "napari_dip.pipeline.assess.merge",
-    "napari_dip.pipeline.calibrate.prepare",
+    "napari_dip.pipeline.calibrate.image_calibration",
     "napari_dip.pipeline.execute.executor",
 )
 

@@ -17,11 +17,11 @@ from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.engine.prior import BlindSpotPrior, RandomInputPrior
 from napari_dip.engine.problem import Estimate
 from napari_dip.io import ImageSpec
-from napari_dip.pipeline.calibrate.calibration import RunInputs
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-from napari_dip.pipeline.calibrate.run_plan import calibrate_image, finalize_plan
-from napari_dip.pipeline.execute.fit_setup import prepare_fit
+from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
+from napari_dip.pipeline.calibrate.types import RunInputs
+from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.plan.types import FitConfig, Plan
@@ -235,7 +235,7 @@ def adapted(prior: str, *, is_unreliable: bool, is_weak: bool) -> FitConfig:
         floor=0.0,
         unreliable_reason=UnreliableReason.TOO_FEW_BLOCKS if is_unreliable else None,
     )
-    return finalize_plan(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
+    return make_run_plan(plan, inputs.inspection, replace(calibration, noise=(noise,))).fit_config
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_drawn_blind_spot_is_that_of_guard_bands_and_prior(axes: str) -> None:
     plan = plan_for(array, axes=axes, blind_spot_shape="010/111/010", stacks="volume")
     image = calibrate_image(plan, {"image": array})
     assert image.plan.fit_config.prior_key == "blind-spot"
-    fit = prepare_fit(image, image.plan.units[0])
+    fit = make_fit_arguments(image, image.plan.units[0])
     masks = fit.fit_input.masks
     inner = torch.nn.functional.pad(masks.validation, (-1, -1, -1, -1))
     crosses = sum(
@@ -330,7 +330,7 @@ def test_a_drawn_rectangle_is_the_block_of_that_size_and_keeps_the_prior() -> No
     plan = plan_for(shot(48), blind_spot_shape="111/111/111")
     assert plan.fit_config.prior_key == "r2r"
     image = calibrate_image(plan, {"image": shot(48)})
-    masks = prepare_fit(image, image.plan.units[0]).fit_input.masks
+    masks = make_fit_arguments(image, image.plan.units[0]).fit_input.masks
     assert (masks.blind_spot_size, masks.blind_spot_shape) == ((3, 3), None)
 
 

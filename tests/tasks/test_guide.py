@@ -19,7 +19,7 @@ from napari_dip.engine.problem import Estimate
 from napari_dip.errors import RefusedError
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.events import drain_generator
-from napari_dip.pipeline.execute.fit_setup import PreparedFit
+from napari_dip.pipeline.execute.fit_setup import FitArguments
 from napari_dip.pipeline.execute.joint_training import FitRun, select_best_fit
 from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.plan.preflight import preflight
@@ -61,7 +61,7 @@ def arranged(
     pixels = Pixels(source=source, image=image, stack=stack[None], extra_inputs=others)
     inspection = task.inspect(pixels, TaskPlan())
     assert isinstance(inspection, Inspection)
-    others, notes = inspection.prepare(stack, others, {"guide": header})
+    others, notes = inspection.convert_inputs(stack, others, {"guide": header})
     return others["guide"], notes
 
 
@@ -249,7 +249,7 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
         weights={},
         notes=(),
     )
-    ready = PreparedFit(
+    ready = FitArguments(
         unit=None,
         problem=make_task_problem(Guide(), one),
         prior=None,
@@ -258,7 +258,7 @@ def runner(one: FitInput, mean: torch.Tensor, *, kept: bool = False) -> FitRun:
         seed=0,
         fit_input=one,
     )  # type: ignore[arg-type]
-    return FitRun(prepared_fit=ready, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
+    return FitRun(fit_arguments=ready, loop=iter(()), is_finished=True, result=result)  # type: ignore[arg-type]
 
 
 def test_the_fit_wins_that_foretells_hidden_pixels_best() -> None:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_dip.engine.control import Control
-from napari_dip.engine.fit.early_stopping import ValidationRecord, make_validation_stop_rule
+from napari_dip.engine.fit.early_stopping import (
+    ValidationRecord,
+    compute_patience,
+    make_validation_stop_rule,
+)
+from napari_dip.engine.fit.schedule import compute_output_decay
 from napari_dip.explore.experiment_setup import compute_psnr
 from napari_dip.explore.fit import (
     VALIDATION_INTERVAL,
@@ -20,7 +25,6 @@ from napari_dip.explore.fit import (
 )
 from napari_dip.explore.noise_impedance import compute_impedance, make_targets
 from napari_dip.explore.spectral_measures import Correspondence
-from napari_dip.pipeline.calibrate.prepare import compute_output_decay, compute_patience
 from napari_dip.pipeline.events import map_generator
 
 if TYPE_CHECKING:

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import make_validation_stop_rule, never_stop
+from napari_dip.engine.fit.early_stopping import (
+    compute_patience,
+    make_validation_stop_rule,
+    never_stop,
+)
 from napari_dip.engine.fit.loop import MAX_ROLLBACKS, fit
 from napari_dip.engine.fit.optimizers import make_lbfgs, make_sgd
-from napari_dip.engine.fit.schedule import Phase, Schedule
+from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
 from napari_dip.engine.likelihood.fidelity import least_squares
 from napari_dip.engine.prior import dilate_centres
 from napari_dip.engine.problem import Identity, Problem, Term
 from napari_dip.errors import FailedError
-from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
-from napari_dip.pipeline.calibrate.prepare import (
-    compute_output_decay,
-    compute_patience,
-    select_validation_pixels,
-)
+from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
+from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.events import map_generator
 from napari_dip.tasks.priors.deep_image_prior import build_from_architecture
 

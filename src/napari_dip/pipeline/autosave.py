@@ -284,7 +284,7 @@ def run_with_autosave(
     """
     run_options: dict[str, Any] = {"control": control, "preview_seconds": preview_seconds}
 
-    def keep() -> None:
+    def save_inputs() -> None:
         if not plan.tiles:  # inputs of tiles were saved at the start
             _save_inputs(target, plan, data, folder, folder.identity["inputs"])
 
@@ -292,7 +292,7 @@ def run_with_autosave(
         target.folder,
         resume=target.resume,
         first_write_seconds=AUTOSAVE_DELAY_SECONDS,
-        prepare=keep,
+        save_inputs=save_inputs,
         is_resumable_when_ended=False,
     )
     folder = store.folder

@@ -15,12 +15,12 @@ from napari_dip.pipeline.api import open_input
 from napari_dip.pipeline.assess.artefact_detection import ClippedPixels, detect_clipped_pixels
 from napari_dip.pipeline.assess.quality_checks import list_clipping_notes
 from napari_dip.pipeline.assess.report import round_to_six_digits
-from napari_dip.pipeline.calibrate.calibration import RunInputs
 from napari_dip.pipeline.calibrate.channel_noise import (
     compute_noise_variance,
     measure_channel_noise,
     measure_flat_blocks,
 )
+from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.machine import load_torch
 from napari_dip.pipeline.plan.layout import check_header, make_layout, to_stack
 from napari_dip.pipeline.torch_state import use_default_torch_state
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.io import ImageSpec
     from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
-    from napari_dip.pipeline.calibrate.calibration import StackArray
+    from napari_dip.pipeline.calibrate.types import StackArray
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

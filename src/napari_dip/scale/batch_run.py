@@ -334,11 +334,11 @@ def summarise_batch_plan(plan: BatchPlan, workers: int | None = None) -> str:
     workers : int or None
         Number of worker processes; None: this process alone.
     """
-    prepared = len(plan.jobs) - len(plan.refused_files)
+    restorable_count = len(plan.jobs) - len(plan.refused_files)
     plans = find_remaining_plans(plan).values()
     clauses = [f"{len(plan.jobs)} file{'s' * (len(plan.jobs) != 1)}"]
-    if prepared > len(plans):
-        clauses.append(f"{prepared - len(plans)} done before")
+    if restorable_count > len(plans):
+        clauses.append(f"{restorable_count - len(plans)} done before")
     if plan.refused_files:
         clauses.append(f"{len(plan.refused_files)} refused")
     worker_text = "" if workers is None else f" by {workers} worker{'s' * (workers > 1)}"

@@ -306,7 +306,7 @@ class FitInput:
     window : int or None
         Side of the crop that one iteration is trained on; None: the whole grid.
     extra_inputs : mapping of str to Tensor
-        The task's further inputs by name, float32, as `Inspection.prepare` returned them.
+        The task's further inputs by name, float32, as `Inspection.convert_inputs` returned them.
     series : SeriesFrames
     half_resolution : HalfResolution or None
         None: the result has the size of the grid, unless the task upscales it.
@@ -514,7 +514,7 @@ class Inspection:
     prior_reason : str
         Why, for the report; "": that of the plan.
     notes : tuple of Note
-    prepare : callable
+    convert_inputs : callable
         Convert the further inputs to the form that the fits need, once for all fits: (image (C,
         *grid) without outliers, extra_inputs, headers) -> `FitInput.extra_inputs`, and notes.
     """
@@ -523,7 +523,9 @@ class Inspection:
     prior_key: str = ""
     prior_reason: str = ""
     notes: tuple[Note, ...] = ()
-    prepare: Callable[..., tuple[Mapping[str, Float32Array], tuple[Note, ...]]] = keep_extra_inputs
+    convert_inputs: Callable[..., tuple[Mapping[str, Float32Array], tuple[Note, ...]]] = (
+        keep_extra_inputs
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

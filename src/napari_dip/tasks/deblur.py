@@ -196,9 +196,9 @@ class Deblur(Task):
             sizes = tuple(cleaned[0].shape)
             if refusal := check_size(pixels.source, sizes, "ZYX"[-len(sizes) :]):
                 return refusal
-        return Inspection(prepare=self._prepare_kernel)
+        return Inspection(convert_inputs=self._make_kernel)
 
-    def _prepare_kernel(
+    def _make_kernel(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
     ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Clean or compute the PSF, and return it with notes on what was done."""

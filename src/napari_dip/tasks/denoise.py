@@ -241,20 +241,20 @@ class Denoise(Task):
         if measured_mask is not None:
             notes = (describe_impulses(measured_mask),)
             return Inspection(
-                measured_mask=measured_mask, notes=notes, prepare=model.prepare_inputs
+                measured_mask=measured_mask, notes=notes, convert_inputs=model.convert_inputs
             )
         if plan.prior_key != MASKED_INPUT.key:
-            return Inspection(prepare=model.prepare_inputs)
+            return Inspection(convert_inputs=model.convert_inputs)
         return Inspection(
             prior_key=BLIND_SPOT.key,
             prior_reason="no impulses were found, so there is nothing to fill in",
-            prepare=model.prepare_inputs,
+            convert_inputs=model.convert_inputs,
         )
 
     def setup(self, fit_input: FitInput, rng: torch.Generator) -> TaskSetup:
         """Build the prior that was chosen, and the problem: the image plus noise is measured."""
         prior_spec, model = PRIOR_SPECS[fit_input.prior_key], self._noise_model
-        fit_input = model.prepare_fit_input(prior_spec.prepare(fit_input))
+        fit_input = model.correct_fit_input(prior_spec.clear_unused_validation(fit_input))
         options = PriorOptions(
             penalties=make_total_variation_penalty(fit_input, self.smoothing, self.smoothing_kind),
             predicts_measured=True,

@@ -179,9 +179,9 @@ class Guide(Task):
         guide = pixels.extra_inputs["guide"]
         if guide.min() == guide.max():
             return make_refusal("guide-constant", value=f"{guide.min():g}")
-        return Inspection(prepare=self._prepare_guide)
+        return Inspection(convert_inputs=self._make_guide)
 
-    def _prepare_guide(
+    def _make_guide(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
     ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Return the guide as (G, Y, X) with a range of one, registered on request."""

@@ -187,7 +187,7 @@ class Inpaint(Task):
             prior_key=prior_key,
             prior_reason=reason,
             notes=(make_note("planes-missing", count=planes, total=total),) if planes else (),
-            prepare=lambda *_: ({}, ()),  # the mask is part of the measured mask
+            convert_inputs=lambda *_: ({}, ()),  # the mask is part of the measured mask
         )
 
     def _choose_prior(self, prior_key: str, measured_mask: BoolArray) -> tuple[str, str]:

@@ -214,10 +214,10 @@ class InvertFeatures(Task):
                 "network-constant", name=pixels.source.name, channel=constant_channels[0] + 1
             )
         return self._choose_normalisation(network).check(network.channels) or Inspection(
-            prepare=self._prepare_range
+            convert_inputs=self._make_range
         )
 
-    def _prepare_range(
+    def _make_range(
         self, image: Float32Array, extra_inputs: Mapping[str, Float32Array], headers: Headers
     ) -> tuple[Mapping[str, Float32Array], tuple[Note, ...]]:
         """Return the value range of the network's input, and notes on network and range.

@@ -24,8 +24,8 @@ from napari_dip.pipeline.calibrate.clipping import (
     correct_clipping,
     list_corrected_limits,
 )
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe

@@ -11,8 +11,8 @@ from skimage import data
 
 from fit_inputs import make_task_plan
 from napari_dip.pipeline.assess.merge import ResultMerger
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
+from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.neighbour_frames import (
     NO_NEIGHBOUR_FRAMES,
     Drift,

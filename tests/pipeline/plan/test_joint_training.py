@@ -16,8 +16,8 @@ from napari_dip.engine.prior import draw_random_window
 from napari_dip.io import ImageSpec
 from napari_dip.pipeline.assess.merge import ResultMerger
 from napari_dip.pipeline.assess.methods_section import write_methods_section
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.run_plan import calibrate_image
+from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.executor import Executor
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
 from napari_dip.pipeline.plan.joint_training import (

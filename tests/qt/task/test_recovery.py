@@ -155,7 +155,7 @@ def left_behind(home: Path, number: int) -> None:
     plan = plan_for(np.zeros((32, 32), "uint8"))
     about = summarise_run(plan, f"Denoise of 'cells {number}'", detect_machine())
     folder.summary = {**about, "begun": f"2026-01-0{number}T10:00:00+00:00", "inputs": {}}
-    folder.prepare()
+    folder.initialise()
 
 
 def test_what_was_begun_with_another_version_begins_again(opened):

@@ -8,6 +8,9 @@ from math import isfinite
 
 from napari_dip.errors.notes import Stop, StopReason, make_stop
 
+#: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
+PATIENCE_FRACTION = 0.35
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRecord:
@@ -31,6 +34,19 @@ class ValidationRecord:
 
 #: history -> reason to stop, or None to continue.
 StopRule = Callable[[Sequence[ValidationRecord]], Stop | None]
+
+
+def compute_patience(iterations: int, validation_interval: int) -> int:
+    """Return the number of iterations without a lower validation loss that end a fit.
+
+    Parameters
+    ----------
+    iterations : int
+        Iterations of the fit.
+    validation_interval : int
+        Iterations between two validations; the fit waits for at least four of them.
+    """
+    return max(4 * validation_interval, int(PATIENCE_FRACTION * iterations))
 
 
 def make_validation_stop_rule(patience: int, min_iteration: int = 0) -> StopRule:

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from napari_dip.engine.fit.optimizers import OptimizerFactory
 
+#: Maximum decay of the running average of outputs.
+MAX_OUTPUT_DECAY = 0.99
+#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
+#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
+#: less than with 0.95).
+AVERAGED_ITERATION_FRACTION = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
@@ -91,6 +98,11 @@ class Schedule:
             progress = (iteration - warm_up) / max(1.0, self.horizon - warm_up)
             fraction = 0.5 * (1 + cos(pi * progress))
         return phase.learning_rate * fraction, phase.operator_learning_rate * fraction
+
+
+def compute_output_decay(iterations: int) -> float:
+    """Return the decay of the running average of outputs for that many iterations."""
+    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))
 
 
 def make_single_phase_schedule(

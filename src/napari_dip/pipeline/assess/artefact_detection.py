@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
-    from napari_dip.pipeline.calibrate.calibration import StackArray
+    from napari_dip.pipeline.calibrate.types import StackArray
 
     Power = FloatArray
 

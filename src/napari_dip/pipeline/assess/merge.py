@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from napari_dip.errors.notes import Note
     from napari_dip.io.arrays import AnyArray, BoolArray, Float32Array, FloatArray
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
 
 #: Reason for a prior of which the task says nothing.

@@ -15,14 +15,14 @@ import numpy as np
 from napari_dip.engine.noise.reliability import UnreliableReason
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.artefact_detection import LOCAL_AREA_SIDE, compute_biased_limit
-from napari_dip.pipeline.calibrate.calibration import compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance, identify_noise_model
+from napari_dip.pipeline.calibrate.types import compute_validation_fraction
 from napari_dip.pipeline.plan.layout import to_stack
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 if TYPE_CHECKING:
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.events import Restoration
 
 #: Maximum number of new runs, and maximum noise variance of each as a share of the previous one.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.errors.notes import Note
     from napari_dip.io.arrays import AnyArray, BoolArray, FloatArray
     from napari_dip.io.regions import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration
     from napari_dip.pipeline.plan.types import UnitOutcome, WorkUnit
 
 #: Keys that differ between runs of the same recipe, or are not needed to repeat a run.

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_dip.engine.noise.reliability import NoiseCaution
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.calibration import RepeatedExposure
+from napari_dip.pipeline.calibrate.types import RepeatedExposure
 from napari_dip.tasks.noise_models.registry import (
     NOISE_MODELS,
     SPECKLE,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise, TextureStatistics
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import RunInputs, StackArray
+    from napari_dip.pipeline.calibrate.types import RunInputs, StackArray
     from napari_dip.tasks.base import NoiseSettings
 
 #: Limits of a camera's noise: maximum ratio between blocks, maximum ratio between brightnesses, and

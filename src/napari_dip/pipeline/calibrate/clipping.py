@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
-    from napari_dip.pipeline.calibrate.calibration import Calibration
+    from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.plan.types import Plan, WorkUnit
 
     FloatArray = npt.NDArray[np.float64]

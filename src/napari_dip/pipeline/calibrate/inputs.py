@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_dip.errors import Refusal, make_refusal
 from napari_dip.io.header import match_axes
-from napari_dip.pipeline.calibrate.calibration import RunInputs
+from napari_dip.pipeline.calibrate.types import RunInputs
 from napari_dip.pipeline.plan.layout import (
     get_stacked_axes,
     make_layout,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.calibrate.calibration import StackArray
+    from napari_dip.pipeline.calibrate.types import StackArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import Inspection

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.calibration import HalfResolutionInput
+from napari_dip.pipeline.calibrate.types import HalfResolutionInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import Calibration, StackArray
 
     BoolArray = npt.NDArray[np.bool_]
 

@@ -1,6 +1,6 @@
 """Make the plan of a run once its pixels are known: prior, layout, tiles, units, network file.
 
-Everything that pixels change about a plan is decided in `finalize_plan`, and nowhere else.
+Everything that pixels change about a plan is decided in `make_run_plan`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, plan_task_for
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels, plan_task_for
+from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config, estimate_costs
 from napari_dip.pipeline.plan.joint_training import describe_mismatch, make_inference_units
 from napari_dip.pipeline.plan.tiling import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import Calibration
+    from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import JointNetwork, Plan
@@ -66,7 +66,7 @@ def calibrate_image(
     calibration, stack = calibrate_pixels(plan, run_inputs)
     inspection, layout = run_inputs.inspection, run_inputs.layout
     return CalibratedImage(
-        plan=finalize_plan(plan, inspection, calibration, layout=layout, network=network),
+        plan=make_run_plan(plan, inspection, calibration, layout=layout, network=network),
         calibration=calibration,
         source=plan.source,
         layout=layout,
@@ -76,7 +76,7 @@ def calibrate_image(
     )
 
 
-def finalize_plan(
+def make_run_plan(
     plan: Plan,
     inspection: Inspection,
     calibration: Calibration,
@@ -124,7 +124,7 @@ def finalize_plan(
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *fit_config_notes)))
     fit_config = replace(fit_config, prior_reason=why)
-    image = plan.planned_image._replace(task_plan=task_plan, layout=layout)
+    image = replace(plan, task_plan=task_plan, layout=layout)
     tiles = plan.tiles
     if tiles:
         if calibration.half_resolution is not None:
@@ -148,25 +148,20 @@ def finalize_plan(
     uses_bfloat16 = plan.has_bfloat16
     grid = compute_fit_grid(image, plan.tiles)
     _, peak_bytes = estimate_memory(image, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
-    return RunPlan(
-        recipe=plan.recipe,
+    return RunPlan.refine(
+        plan,
         task_plan=task_plan,
-        source=plan.source,
+        layout=layout,
         units=units,
-        device=plan.device,
-        threads=plan.threads,
+        tiles=tiles,
+        regions=regions,
         fit_config=fit_config,
+        network=network,
         peak_bytes=peak_bytes,
         costs=estimate_costs(
             grid, units, plan.device, plan.threads, fit_config, uses_bfloat16=uses_bfloat16
         ),
-        layout=layout,
         notes=notes,
-        extra_headers=plan.extra_headers,
-        tiles=tiles,
-        has_bfloat16=uses_bfloat16,
-        network=network,
-        regions=regions,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from napari_dip.io import ImageSpec
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.events import Restoration
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
@@ -200,8 +200,8 @@ def _restore_crop(
 
 def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedImage:
     """Calibrate the whole image, on sample regions if it is restored in tiles."""
-    from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
-    from napari_dip.pipeline.calibrate.run_plan import calibrate_image, finalize_plan
+    from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
+    from napari_dip.pipeline.calibrate.run_plan import calibrate_image, make_run_plan
 
     if plan.tiles:
         from napari_dip.pipeline.execute.tile_calibration import (
@@ -216,7 +216,7 @@ def _calibrate_whole_image(plan: Plan, data: Mapping[str, Any]) -> CalibratedIma
         inputs, array = read_sample_regions(plan, data, regions)
         calibration, _ = calibrate_pixels(plan, inputs)
         return make_sample_image(
-            finalize_plan(plan, inputs.inspection, calibration), calibration, array
+            make_run_plan(plan, inputs.inspection, calibration), calibration, array
         )
     arrays = {name: np.asarray(data[name]) for name in ("image", *plan.extra_headers)}
     return raise_if_refused(calibrate_image(plan, arrays))
@@ -226,12 +226,12 @@ def _crop_image(
     whole: CalibratedImage, region: CropRegion, crop_plan: Plan, array: Any
 ) -> CalibratedImage:
     """Return a crop as an image of its own; range, noise and prior stay those of the whole."""
-    from napari_dip.pipeline.calibrate.calibration import (
+    from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
+    from napari_dip.pipeline.calibrate.run_plan import make_run_plan
+    from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
         compute_validation_fraction,
     )
-    from napari_dip.pipeline.calibrate.resolution_and_outliers import replace_half_resolution
-    from napari_dip.pipeline.calibrate.run_plan import finalize_plan
     from napari_dip.pipeline.plan.layout import to_stack
     from napari_dip.tasks.base import Inspection
 
@@ -294,7 +294,7 @@ def _crop_image(
         prior_key=plan.fit_config.prior_key, prior_reason=plan.fit_config.prior_reason
     )
     return CalibratedImage(
-        plan=finalize_plan(crop_plan, inspection, calibration),
+        plan=make_run_plan(crop_plan, inspection, calibration),
         calibration=calibration,
         source=crop_plan.source,
         layout=layout,

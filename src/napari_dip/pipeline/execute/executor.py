@@ -240,15 +240,17 @@ class Executor:
     def _start_fit(self, unit: WorkUnit, prior_key: str, resume: Checkpoint | None) -> FitRun:
         """Set up one fit, which offers checkpoints to the store unless priors are compared."""
         from napari_dip.engine.fit.loop import fit
-        from napari_dip.pipeline.execute.fit_setup import prepare_fit
-        from napari_dip.pipeline.execute.joint_training import FitRun, prepare_joint_fit
+        from napari_dip.pipeline.execute.fit_setup import make_fit_arguments
+        from napari_dip.pipeline.execute.joint_training import FitRun, make_joint_fit_arguments
 
         recovery, frame_provider = self._recovery, self._frame_provider
         if unit.has_estimate:
             frames = frame_provider.get_neighbour_frames(unit, prior_key)
-            prepared_fit = prepare_fit(self._image, unit, prior_key, frames, recovery)
+            fit_arguments = make_fit_arguments(self._image, unit, prior_key, frames, recovery)
         else:
-            prepared_fit = prepare_joint_fit(self._image, unit, prior_key, frame_provider, recovery)
+            fit_arguments = make_joint_fit_arguments(
+                self._image, unit, prior_key, frame_provider, recovery
+            )
 
         def keep_checkpoint(checkpoint: Checkpoint) -> None:
             recorded = recovery.record_checkpoint(
@@ -258,18 +260,18 @@ class Executor:
                 self._store.record_fit(recorded, unit.id)
 
         loop = fit(
-            prepared_fit.problem,
-            prepared_fit.prior,
-            prepared_fit.schedule,
-            prepared_fit.stop_rule,
-            seed=prepared_fit.seed,
+            fit_arguments.problem,
+            fit_arguments.prior,
+            fit_arguments.schedule,
+            fit_arguments.stop_rule,
+            seed=fit_arguments.seed,
             resume=resume,
             warm_start=self._weights if unit.starts_from else None,
             control=self._poll_control,
             preview_due=self._monitor.is_preview_due,
             keep_checkpoint=keep_checkpoint,
         )
-        return FitRun(prepared_fit, loop)
+        return FitRun(fit_arguments, loop)
 
     def _iter_events(self, unit: WorkUnit, fit: FitRun) -> Generator[Event, None, None]:
         """Run a fit, and convert its progress to events with previews."""
@@ -305,7 +307,7 @@ class Executor:
             predict_measurement,
         )
 
-        prepared_fit, result = fit.prepared_fit, fit.result
+        fit_arguments, result = fit.fit_arguments, fit.result
         assert result is not None
         self._check_convergence(result)
         if result.is_ended_by_user and self._store is not None:
@@ -314,15 +316,15 @@ class Executor:
             name: parameter.cpu().numpy() for name, parameter in result.learned_parameters.items()
         }
         learned_notes = self._plan.recipe.task.spec.describe_learned(learned)
-        outcome = make_unit_outcome(unit, prepared_fit, result, learned_notes, self._recovery)
+        outcome = make_unit_outcome(unit, fit_arguments, result, learned_notes, self._recovery)
         if unit.role == INFERENCE and not unit.iterations:
             reason = StopReason.USER if result.is_ended_by_user else StopReason.JOINT_NETWORK
             outcome = replace(outcome, stop=make_stop(reason))
         image = convert_to_image_units(self._calibration, unit, result.estimate.mean)
         image, growth = correct_clipping(self._plan, self._calibration, unit, image)
-        std = growth * compute_uncertainty(prepared_fit, self._calibration, result)
+        std = growth * compute_uncertainty(fit_arguments, self._calibration, result)
         prediction = predict_measurement(
-            prepared_fit, self._calibration, result.network_estimate, result.estimate
+            fit_arguments, self._calibration, result.network_estimate, result.estimate
         )
         self._merger.add(unit, image, std, prediction, outcome, learned)
         if result.is_ended_by_user:
@@ -345,11 +347,11 @@ class Executor:
         from napari_dip.pipeline.execute.fit_setup import make_unit_outcome
         from napari_dip.pipeline.execute.joint_training import compute_validation_gain
 
-        prepared_fit, result = fit.prepared_fit, fit.result
+        fit_arguments, result = fit.fit_arguments, fit.result
         assert result is not None
         self._check_convergence(result)
         outcome = replace(
-            make_unit_outcome(unit, prepared_fit, result, (), self._recovery), evidence=()
+            make_unit_outcome(unit, fit_arguments, result, (), self._recovery), evidence=()
         )
         if unit.role == JOINT:
             note = make_note("joint-network", members=len(unit.trained_on))
@@ -358,7 +360,7 @@ class Executor:
         else:
             assert self._weights is not None
             outcome = replace(
-                outcome, gain=compute_validation_gain(prepared_fit, self._weights, result)
+                outcome, gain=compute_validation_gain(fit_arguments, self._weights, result)
             )
             gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
             is_worthwhile = gain is not None and gain.is_worthwhile

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dip.engine.fit.early_stopping import StopRule, make_validation_stop_rule
-from napari_dip.engine.fit.schedule import Phase, Schedule
+from napari_dip.engine.fit.early_stopping import (
+    StopRule,
+    compute_patience,
+    make_validation_stop_rule,
+)
+from napari_dip.engine.fit.schedule import Phase, Schedule, compute_output_decay
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.engine.likelihood.penalties import PreviousFrame
 from napari_dip.engine.noise.correlation import subtract_image_correlation
 from napari_dip.engine.prior import dilate_centres, fill_with_local_mean
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.validation_evidence import compute_validation_evidence
-from napari_dip.pipeline.calibrate.prepare import (
-    compute_output_decay,
-    compute_patience,
-    select_validation_pixels,
-)
+from napari_dip.pipeline.calibrate.image_calibration import select_validation_pixels
 from napari_dip.pipeline.execute.device_recovery import RecoveryState
 from napari_dip.pipeline.execute.neighbour_frames import NO_NEIGHBOUR_FRAMES, NeighbourFrames
 from napari_dip.pipeline.plan.costs import choose_fit_config
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from napari_dip.engine.prior import Prior
     from napari_dip.engine.problem import Estimate, Problem
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import FitConfig, Plan, WorkUnit
 
 #: Decay per iteration of the running average of weights, for priors whose samples do not cover the
@@ -141,7 +141,7 @@ def convert_noise_to_network_units(
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class PreparedFit:
+class FitArguments:
     """Hold all arguments of the engine for the fit of one work unit."""
 
     unit: WorkUnit
@@ -153,13 +153,13 @@ class PreparedFit:
     fit_input: FitInput
 
 
-def prepare_fit(
+def make_fit_arguments(
     image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str | None = None,
     frames: NeighbourFrames = NO_NEIGHBOUR_FRAMES,
     recovery: RecoveryState | None = None,
-) -> PreparedFit:
+) -> FitArguments:
     """Set up the fit of one work unit: input in network units, problem, prior and schedule.
 
     Parameters
@@ -177,7 +177,7 @@ def prepare_fit(
     fit_config = adapt_fit_config(image, prior_key, recovery)
     device = recovery.choose_device(image.plan.device)
     fit_input = make_fit_input(image, unit, fit_config, frames, device)
-    return prepare_fit_from_input(image.plan, unit, fit_input, fit_config)
+    return complete_fit_arguments(image.plan, unit, fit_input, fit_config)
 
 
 def adapt_fit_config(
@@ -193,9 +193,9 @@ def adapt_fit_config(
     return recovery.limit_fit_config(fit_config)
 
 
-def prepare_fit_from_input(
+def complete_fit_arguments(
     plan: Plan, unit: WorkUnit, fit_input: FitInput, fit_config: FitConfig
-) -> PreparedFit:
+) -> FitArguments:
     """Add problem, prior, schedule and stop rule to a fit input."""
     rng = torch.Generator().manual_seed(unit.seed)
     setup, prior_spec = plan.recipe.task.setup(fit_input, rng), PRIOR_SPECS[fit_config.prior_key]
@@ -213,7 +213,7 @@ def prepare_fit_from_input(
     stop_rule = make_validation_stop_rule(
         compute_patience(unit.iterations, schedule.validation_interval), min_iterations
     )
-    return PreparedFit(
+    return FitArguments(
         unit=unit,
         problem=setup.problem,
         prior=prior,
@@ -423,7 +423,7 @@ def convert_to_image_units(
 
 @torch.no_grad()
 def compute_uncertainty(
-    fit: PreparedFit, calibration: Calibration, result: FitResult
+    fit: FitArguments, calibration: Calibration, result: FitResult
 ) -> npt.NDArray[np.float32]:
     """Return the standard deviation of each pixel, in the image's units.
 
@@ -432,7 +432,7 @@ def compute_uncertainty(
 
     Parameters
     ----------
-    fit : PreparedFit
+    fit : FitArguments
     calibration : Calibration
     result : FitResult
         Its finished estimate has a variance. If the network estimate has none, the variance is not
@@ -448,7 +448,7 @@ def compute_uncertainty(
     return np.asarray(std * scale, np.float32)
 
 
-def _compute_variance_factor(fit: PreparedFit, network_estimate: Estimate) -> Tensor:
+def _compute_variance_factor(fit: FitArguments, network_estimate: Estimate) -> Tensor:
     """Return the ratio of validation residuals to predicted variance, within limits.
 
     Where the network predicts a variance of its own, the squared residuals are compared with that
@@ -478,7 +478,7 @@ def _compute_variance_factor(fit: PreparedFit, network_estimate: Estimate) -> Te
 
 
 def predict_measurement(
-    fit: PreparedFit, calibration: Calibration, network_estimate: Estimate, finished: Estimate
+    fit: FitArguments, calibration: Calibration, network_estimate: Estimate, finished: Estimate
 ) -> npt.NDArray[np.float32]:
     """Return the predicted measurement (C, *grid), in the image's units.
 
@@ -525,7 +525,7 @@ def _make_pixel_weights(
 
 def make_unit_outcome(
     unit: WorkUnit,
-    prepared_fit: PreparedFit,
+    fit_arguments: FitArguments,
     result: FitResult,
     learned_notes: tuple[Note, ...],
     recovery: RecoveryState,
@@ -535,7 +535,7 @@ def make_unit_outcome(
     Parameters
     ----------
     unit : WorkUnit
-    prepared_fit : PreparedFit
+    fit_arguments : FitArguments
     result : FitResult
     learned_notes : tuple of Note
         Notes of the task on learned parameters, such as a PSF.
@@ -556,14 +556,14 @@ def make_unit_outcome(
             for record in result.history
         ),
         notes=notes,
-        prior_key=prepared_fit.fit_input.prior_key,
+        prior_key=fit_arguments.fit_input.prior_key,
         evidence=compute_validation_evidence(
-            prepared_fit.schedule,
-            prepared_fit.problem,
-            prepared_fit.fit_input.noise.variance,
+            fit_arguments.schedule,
+            fit_arguments.problem,
+            fit_arguments.fit_input.noise.variance,
             result.network_estimate,
         ),
-        is_refined=prepared_fit.problem.final_postprocess is not None
+        is_refined=fit_arguments.problem.final_postprocess is not None
         and not result.is_ended_by_user,
         role=unit.role,
         series=unit.series,

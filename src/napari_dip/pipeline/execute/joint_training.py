@@ -17,10 +17,10 @@ import torch
 from napari_dip.engine.fit.train_step import apply_network
 from napari_dip.engine.likelihood.fidelity import NoiseVariance
 from napari_dip.pipeline.execute.fit_setup import (
-    PreparedFit,
+    FitArguments,
     adapt_fit_config,
+    complete_fit_arguments,
     make_fit_input,
-    prepare_fit_from_input,
 )
 from napari_dip.pipeline.plan.joint_training import MAX_JOINT_VALIDATIONS
 from napari_dip.pipeline.plan.types import JOINT
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import FitProgress, FitResult
     from napari_dip.engine.problem import Estimate
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.device_recovery import RecoveryState
     from napari_dip.pipeline.execute.neighbour_frames import NeighbourFrameProvider
     from napari_dip.pipeline.plan.types import TrainingRegion, WorkUnit
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 MIN_SELECTION_STANDARD_ERRORS = 1.0
 
 
-def prepare_joint_fit(
+def make_joint_fit_arguments(
     image: CalibratedImage,
     unit: WorkUnit,
     prior_key: str,
     frame_provider: NeighbourFrameProvider,
     recovery: RecoveryState,
-) -> PreparedFit:
+) -> FitArguments:
     """Set up the joint training of one network on all training regions of a unit.
 
     Parameters
@@ -88,28 +88,28 @@ def prepare_joint_fit(
         fit_inputs.append(make_fit_input(crop, region_unit, fit_config, frames, device))
     is_separate = bool(image.calibration.item_calibrations)
     joint_input = _stack_fit_inputs(fit_inputs, is_separate=is_separate)
-    prepared_fit = prepare_fit_from_input(image.plan, unit, joint_input, fit_config)
-    problem = replace(prepared_fit.problem, postprocess=_keep_estimate, final_postprocess=None)
+    fit_arguments = complete_fit_arguments(image.plan, unit, joint_input, fit_config)
+    problem = replace(fit_arguments.problem, postprocess=_keep_estimate, final_postprocess=None)
     if unit.role != JOINT:
-        return replace(prepared_fit, problem=problem)
+        return replace(fit_arguments, problem=problem)
     validation_interval = max(
-        prepared_fit.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
+        fit_arguments.schedule.validation_interval, unit.iterations // MAX_JOINT_VALIDATIONS
     )
     schedule = replace(
-        prepared_fit.schedule, validation_interval=validation_interval, has_final_inference=False
+        fit_arguments.schedule, validation_interval=validation_interval, has_final_inference=False
     )
-    return replace(prepared_fit, problem=problem, schedule=schedule)
+    return replace(fit_arguments, problem=problem, schedule=schedule)
 
 
 @torch.no_grad()
 def compute_validation_gain(
-    prepared_fit: PreparedFit, weights: Mapping[str, Tensor], result: FitResult
+    fit_arguments: FitArguments, weights: Mapping[str, Tensor], result: FitResult
 ) -> tuple[float, float, float]:
     """Measure the gain of a fit at the validation pixels, compared with its initial weights.
 
     Parameters
     ----------
-    prepared_fit : PreparedFit
+    fit_arguments : FitArguments
     weights : mapping of str to Tensor
         Initial weights of the fit.
     result : FitResult
@@ -120,7 +120,7 @@ def compute_validation_gain(
         Sum of the log-likelihood gain over validation pixels, sum of its squares, and the number of
         values.
     """
-    prior, term = prepared_fit.prior, prepared_fit.problem.terms[0]
+    prior, term = fit_arguments.prior, fit_arguments.problem.terms[0]
     prior.net.load_state_dict(dict(weights))
     initial_estimate = prior.estimate(
         apply_network(prior.net, prior.make_prediction_input().network_input)
@@ -244,11 +244,11 @@ def _keep_estimate(estimate: Estimate) -> Estimate:
 
 @dataclass(slots=True, eq=False)
 class FitRun:
-    """One run of a prepared fit: its progress and, once it has ended, its result.
+    """One run of a fit: its progress and, once it has ended, its result.
 
     Attributes
     ----------
-    prepared_fit : PreparedFit
+    fit_arguments : FitArguments
     loop : generator
         Yields the progress of the engine, and returns the result.
     is_finished : bool
@@ -257,7 +257,7 @@ class FitRun:
         Result of the fit; None while it runs, or if it was discarded.
     """
 
-    prepared_fit: PreparedFit
+    fit_arguments: FitArguments
     loop: Generator[FitProgress, None, FitResult | None]
     is_finished: bool = False
     result: FitResult | None = None
@@ -278,7 +278,7 @@ class FitRun:
         With a blind spot, the prediction of a pixel does not depend on its own measurement.
         """
         assert self.result is not None
-        prediction: Tensor = self.prepared_fit.problem.terms[0].operator(
+        prediction: Tensor = self.fit_arguments.problem.terms[0].operator(
             self.result.network_estimate.mean
         )
         return prediction
@@ -304,7 +304,7 @@ def select_best_fit(finished: Sequence[FitRun]) -> FitRun:
 
 def _is_better_fit(fit: FitRun, other: FitRun) -> bool:
     """Return whether `fit` predicts the measurement significantly better than `other`."""
-    fit_input = fit.prepared_fit.fit_input
+    fit_input = fit.fit_arguments.fit_input
     prediction, other_prediction = fit.predict_blind(), other.predict_blind()
     noise = fit_input.noise.variance.evaluate((prediction + other_prediction) / 2)
     gain = (fit_input.measurement - other_prediction) ** 2 - (

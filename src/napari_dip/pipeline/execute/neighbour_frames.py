@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage, Calibration, StackArray
+    from napari_dip.pipeline.calibrate.types import CalibratedImage, Calibration, StackArray
     from napari_dip.pipeline.plan.types import WorkUnit
 
 #: Standard deviation of the blur before two frames are compared, in pixels. Interpolation reduces

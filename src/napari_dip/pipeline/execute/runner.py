@@ -28,7 +28,7 @@ from napari_dip.pipeline.torch_state import run_in_default_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.execute.executor import Weights
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
@@ -127,7 +127,7 @@ def _restore(
         compute_failure_score,
         reduce_noise,
     )
-    from napari_dip.pipeline.calibrate.run_plan import finalize_plan
+    from napari_dip.pipeline.calibrate.run_plan import make_run_plan
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
 
     monitor = RunMonitor(plan, control, preview_seconds)
@@ -140,7 +140,7 @@ def _restore(
         calibration = reduce_noise(image, restoration)
         if calibration is None:
             break
-        run_plan = finalize_plan(
+        run_plan = make_run_plan(
             plan,
             image.inspection,
             calibration,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_dip.io.regions import MemoryMappedImage
-    from napari_dip.pipeline.calibrate.calibration import (
+    from napari_dip.pipeline.calibrate.types import (
         CalibratedImage,
         Calibration,
         RunPlan,

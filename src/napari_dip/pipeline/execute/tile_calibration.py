@@ -11,11 +11,11 @@ import numpy as np
 from napari_dip.errors import Refusal, make_refusal, raise_if_refused
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.assess.report import compute_sha256
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunInputs
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels
 from napari_dip.pipeline.calibrate.inputs import check_finite, inspect_pixels
-from napari_dip.pipeline.calibrate.prepare import calibrate_pixels
 from napari_dip.pipeline.calibrate.resolution_and_outliers import halve_oversampled
-from napari_dip.pipeline.calibrate.run_plan import finalize_plan
+from napari_dip.pipeline.calibrate.run_plan import make_run_plan
+from napari_dip.pipeline.calibrate.types import CalibratedImage, RunInputs
 from napari_dip.pipeline.lazy_inputs import check_unchanged
 from napari_dip.pipeline.plan.layout import REGION_AXIS, Layout, to_stack
 from napari_dip.pipeline.plan.tile import Span, Tile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_dip.pipeline.calibrate.calibration import Calibration, RunPlan
+    from napari_dip.pipeline.calibrate.types import Calibration, RunPlan
     from napari_dip.pipeline.events import Event
     from napari_dip.pipeline.execute.run_monitor import RunMonitor
     from napari_dip.pipeline.lazy_inputs import FileStamps
@@ -275,7 +275,7 @@ def calibrate_tiles(
     inputs, array = read_sample_regions(plan, data, regions)
     calibration, stack = calibrate_pixels(plan, inputs)
     calibration = _halve_sample(plan, calibration, stack)
-    run_plan = finalize_plan(
+    run_plan = make_run_plan(
         plan,
         inputs.inspection,
         calibration,

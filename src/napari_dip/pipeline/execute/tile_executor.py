@@ -13,12 +13,12 @@ import numpy as np
 
 from napari_dip.engine.control import Control
 from napari_dip.pipeline.assess.merge import ResultMerger
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage
 from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     fill_outliers,
     replace_half_resolution,
     zero_residual_outliers,
 )
+from napari_dip.pipeline.calibrate.types import CalibratedImage
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor, read_tile_checkpoint
 from napari_dip.pipeline.execute.run_monitor import RunMonitor
@@ -34,7 +34,7 @@ from napari_dip.pipeline.store.unit_results import ResultStore, UnitResult, make
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from napari_dip.pipeline.calibrate.calibration import RunPlan
+    from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.events import Event, Restoration
     from napari_dip.pipeline.plan.tile import Tile
     from napari_dip.pipeline.plan.types import Plan, WorkUnit

@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.types import (
     INFERENCE,
     JOINT,
     JOINT_PREFIX,
-    PlannedImage,
+    ImagePlan,
     TrainingRegion,
 )
 from napari_dip.tasks.shared_settings import has_reusable_network
@@ -316,7 +316,7 @@ def describe_mismatch(
 def reuse_network(
     network: JointNetwork | None,
     units: tuple[WorkUnit, ...],
-    image: PlannedImage,
+    image: ImagePlan,
     fit_config: FitConfig,
     *,
     is_single: bool,
@@ -351,7 +351,7 @@ def reuse_network(
 
 
 def _check_network(
-    network: JointNetwork, image: PlannedImage, fit_config: FitConfig
+    network: JointNetwork, image: ImagePlan, fit_config: FitConfig
 ) -> Refusal | None:
     """Return a refusal if version, settings, restarts or channels of a network do not match."""
     from napari_dip.version import __version__

@@ -31,7 +31,7 @@ from napari_dip.pipeline.plan.tiling import (
     estimate_memory,
     list_tile_notes,
 )
-from napari_dip.pipeline.plan.types import Plan, PlannedImage
+from napari_dip.pipeline.plan.types import ImagePlan, Plan
 from napari_dip.pipeline.plan.units import make_units
 
 if TYPE_CHECKING:
@@ -92,7 +92,13 @@ def preflight(
     fit_config, notes = choose_fit_config(recipe, task_plan, source, volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
     notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
-    image = PlannedImage(recipe, task_plan, source, extra_headers, layout)
+    image = ImagePlan(
+        recipe=recipe,
+        task_plan=task_plan,
+        source=source,
+        extra_headers=extra_headers,
+        layout=layout,
+    )
     image_bytes, peak_bytes = estimate_memory(image, fit_config, uses_bfloat16=machine.has_bfloat16)
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes

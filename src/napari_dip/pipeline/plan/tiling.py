@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_dip.io import ImageSpec
     from napari_dip.pipeline.machine import Machine
     from napari_dip.pipeline.plan.layout import Layout
-    from napari_dip.pipeline.plan.types import FitConfig, PlannedImage
+    from napari_dip.pipeline.plan.types import FitConfig, ImagePlan
     from napari_dip.tasks.base import TaskPlan
 
 #: Boundaries between tiles are multiples of this, so that each tile can be fitted at half size.
@@ -152,7 +152,7 @@ def _cut_axis(count: int, side: int, halo: int, alignment: int = TILE_ALIGNMENT)
 
 
 def choose_tiles(
-    image: PlannedImage, fit_config: FitConfig, machine: Machine
+    image: ImagePlan, fit_config: FitConfig, machine: Machine
 ) -> tuple[int, tuple[Tile, ...]] | Refusal:
     """Choose tiles: those of the recipe, or the widest for which memory is sufficient.
 
@@ -233,13 +233,13 @@ def cut_half_resolution_tiles(
 
 
 def estimate_memory(
-    image: PlannedImage, fit_config: FitConfig, tiles: tuple[Tile, ...] = (), *, uses_bfloat16: bool
+    image: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = (), *, uses_bfloat16: bool
 ) -> tuple[int, int]:
     """Estimate memory in bytes: that of the images on any device, and the total.
 
     Parameters
     ----------
-    image : PlannedImage
+    image : ImagePlan
     fit_config : FitConfig
     tiles : tuple of Tile
         Tiles of the plan; empty: none.
@@ -270,14 +270,14 @@ def estimate_memory(
     return image_bytes, total_bytes
 
 
-def compute_fit_grid(image: PlannedImage, tiles: tuple[Tile, ...]) -> tuple[int, ...]:
+def compute_fit_grid(image: ImagePlan, tiles: tuple[Tile, ...]) -> tuple[int, ...]:
     """Return the size of the network's output in one fit, that of the largest tile."""
     grid = _plan_fit(image, tiles).network_grid
     assert grid is not None
     return grid
 
 
-def _plan_fit(image: PlannedImage, tiles: tuple[Tile, ...]) -> TaskPlan:
+def _plan_fit(image: ImagePlan, tiles: tuple[Tile, ...]) -> TaskPlan:
     """Return the task's plan for one fit, that of the largest tile."""
     header = make_fit_header(image.source, tiles)
     task_plan = plan_task(image.recipe.task, header, image.extra_headers, image.layout.grid_axes)

@@ -342,19 +342,9 @@ class TrainingRegion(NamedTuple):
     next_item: int | None = None
 
 
-class PlannedImage(NamedTuple):
-    """An image with what is planned of it but fits and tiles."""
-
-    recipe: Recipe
-    task_plan: TaskPlan
-    source: ImageSpec
-    extra_headers: Headers
-    layout: Layout
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Plan of a run: work units, device, tiles and estimated costs.
+class ImagePlan:
+    """Plan of an image before its fits and tiles are planned.
 
     Attributes
     ----------
@@ -365,10 +355,25 @@ class Plan:
         Header of the image.
     extra_headers : mapping of str to ImageSpec
         Headers of the task's further inputs.
-    units : tuple of WorkUnit
-        In the order in which they run.
     layout : Layout
         Use of the axes of the image.
+    """
+
+    recipe: Recipe
+    task_plan: TaskPlan
+    source: ImageSpec
+    extra_headers: Headers = field(default_factory=dict)
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(ImagePlan):
+    """Plan of a run: that of its image, and work units, device, tiles and estimated costs.
+
+    Attributes
+    ----------
+    units : tuple of WorkUnit
+        In the order in which they run.
     device : str
         "cpu", "cuda" or "mps".
     threads : int
@@ -387,27 +392,16 @@ class Plan:
         Network that was fitted to other files and is applied to this image.
     """
 
-    recipe: Recipe
-    task_plan: TaskPlan
-    source: ImageSpec
     units: tuple[WorkUnit, ...]
     device: str
     threads: int
     fit_config: FitConfig
     peak_bytes: int
     costs: CostEstimate
-    layout: Layout
     notes: tuple[Note, ...] = ()
-    extra_headers: Headers = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     has_bfloat16: bool = False
     network: JointNetwork | None = None
-
-    @property
-    def planned_image(self) -> PlannedImage:
-        """The image with what is planned of it but fits and tiles."""
-        fields = self.recipe, self.task_plan, self.source, self.extra_headers, self.layout
-        return PlannedImage(*fields)
 
     @property
     def factors(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from napari_dip.pipeline.plan.joint_training import (
     make_joint_units,
 )
 from napari_dip.pipeline.plan.layout import ITEM_NAMES
-from napari_dip.pipeline.plan.types import PlannedImage, TrainingRegion, WorkUnit
+from napari_dip.pipeline.plan.types import ImagePlan, TrainingRegion, WorkUnit
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.shared_settings import choose_planned_training
 
@@ -89,12 +89,12 @@ def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
 
 
 def make_units(
-    image: PlannedImage, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
+    image: ImagePlan, fit_config: FitConfig, tiles: tuple[Tile, ...] = ()
 ) -> tuple[WorkUnit, ...]:
     """Return the work units: for each group of channels and each restart, all items in order."""
     if tiles:
         return make_tile_units(image, fit_config, tiles)
-    recipe, task_plan, source, _, layout = image
+    task_plan, source, layout = image.task_plan, image.source, image.layout
     item_count, stride = layout.count_items(source), layout.get_item_stride(source)
     warm_start_iterations = compute_warm_start_iterations(fit_config)
     series_training = (
@@ -120,7 +120,7 @@ def make_units(
             channels=group,
             restart=restart,
             # the same for all items: a warm start needs the same network input
-            seed=recipe.run_settings.seed + 1000 * number + restart,
+            seed=image.recipe.run_settings.seed + 1000 * number + restart,
             iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
             item=item,
             starts_from=name(item - 1, number, restart) if is_warm_start[item] else "",
@@ -162,7 +162,7 @@ def assign_joint_network(
 
 
 def make_tile_units(
-    image: PlannedImage,
+    image: ImagePlan,
     fit_config: FitConfig,
     tiles: tuple[Tile, ...],
     training_regions: tuple[TrainingRegion, ...] = (),
@@ -176,14 +176,14 @@ def make_tile_units(
 
     Parameters
     ----------
-    image : PlannedImage
+    image : ImagePlan
     fit_config : FitConfig
     tiles : tuple of Tile
         In the order in which they are restored.
     training_regions : tuple of TrainingRegion
         Regions of the image for joint training, once they are known.
     """
-    recipe, task_plan, source, _, layout = image
+    task_plan, source, layout = image.task_plan, image.source, image.layout
     series_training = choose_planned_training(
         task_plan, fit_config.prior_key, len(tiles), tiles=True
     )
@@ -204,7 +204,7 @@ def make_tile_units(
                 id=f"t{tile.index}{plane_name}c{number}r{restart}",
                 channels=group,
                 restart=restart,
-                seed=recipe.run_settings.seed
+                seed=image.recipe.run_settings.seed
                 + 1000 * number
                 + restart
                 + TILE_SEED_STEP * tile.index,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.fit.state import Checkpoint
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import CalibratedImage
+    from napari_dip.pipeline.calibrate.types import CalibratedImage
     from napari_dip.pipeline.plan.types import Plan
 
 #: Name of the checkpoint in the run folder.
@@ -60,7 +60,7 @@ class CheckpointStore:
         Whether a run folder that is damaged or of another run is replaced instead of refused.
     first_write_seconds : float
         Seconds of the run before the first checkpoint is written.
-    prepare : callable, optional
+    save_inputs : callable, optional
         Called once before the first checkpoint, to save other data needed for resuming. It raises
         OSError if they cannot be written.
     is_resumable_when_ended : bool
@@ -88,7 +88,7 @@ class CheckpointStore:
         name: str = CHECKPOINT_NAME,
         restarts: bool = False,
         first_write_seconds: float = MIN_WRITE_INTERVAL,
-        prepare: Callable[[], object] = lambda: None,
+        save_inputs: Callable[[], object] = lambda: None,
         is_resumable_when_ended: bool = True,
     ) -> None:
         self.folder = RunFolder(path, resume=resume)
@@ -103,7 +103,7 @@ class CheckpointStore:
         self._merged: tuple[dict[str, Any], tuple[UnitOutcome, ...]] | None = None
         self._last_write_time = time.monotonic()
         self._write_interval = first_write_seconds
-        self._prepare_write: Callable[[], object] | None = prepare
+        self._save_inputs: Callable[[], object] | None = save_inputs
         self._keeps_user_stop = is_resumable_when_ended
         self._max_bytes = 0
 
@@ -217,9 +217,9 @@ class CheckpointStore:
         tensors, metadata = self._pack()
         start_time = time.monotonic()
         try:
-            if self._prepare_write is not None:
-                self._prepare_write()
-                self._prepare_write = None
+            if self._save_inputs is not None:
+                self._save_inputs()
+                self._save_inputs = None
             self.folder.save(self._name, tensors, metadata)
             self.failure = None
         except OSError as error:

@@ -23,7 +23,7 @@ from napari_dip.pipeline.store.tensor_file import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_dip.pipeline.calibrate.calibration import RunPlan
+    from napari_dip.pipeline.calibrate.types import RunPlan
     from napari_dip.pipeline.plan.types import UnitOutcome
 
 #: Schema of network files; increased when older files would be misread.

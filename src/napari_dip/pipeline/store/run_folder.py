@@ -157,8 +157,8 @@ class RunFolder:
             empty_run_folder(self.path)
             self._is_cleared = True
 
-    def prepare(self) -> None:
-        """Make the folder ready for the entries of this run; raise OSError if that fails."""
+    def initialise(self) -> None:
+        """Create the folder, empty it and write its manifest, once; raise OSError if that fails."""
         if not self._has_manifest:
             self.create()
             self.clear()
@@ -185,7 +185,7 @@ class RunFolder:
         """
         path = self.get_path(name, fallback_folder)
         if path.parent == self.path:
-            self.prepare()
+            self.initialise()
             self._check_parent()
         if path.is_symlink():
             path.unlink()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.io.regions import MemoryMappedImage
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import StackArray
+    from napari_dip.pipeline.calibrate.types import StackArray
     from napari_dip.pipeline.plan.types import Plan, UnitOutcome, WorkUnit
     from napari_dip.pipeline.store.run_folder import RunFolder
 
@@ -109,7 +109,7 @@ class ResultStore:
         try:
             folder.create()
             self._is_lock_owner = self._try_lock()
-            folder.prepare()
+            folder.initialise()
         except OSError as error:
             raise FailedError(make_save_refusal(folder.path, error)) from error
 

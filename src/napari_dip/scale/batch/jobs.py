@@ -112,7 +112,7 @@ def list_training_units(
 ) -> tuple[WorkUnit, ...]:
     """List the joint fits of a series and its fine-tuning probes."""
     fit_config = plan.fit_config
-    units = make_units(plan.planned_image, fit_config)
+    units = make_units(plan, fit_config)
     joint_units = (
         make_joint_units(unit, fit_config, training_regions, training_regions) for unit in units
     )

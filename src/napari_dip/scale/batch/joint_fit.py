@@ -17,7 +17,7 @@ import numpy as np
 from napari_dip.engine.control import Control
 from napari_dip.errors import FailedError, RefusedError
 from napari_dip.io.paths import compute_file_sha256, make_save_refusal
-from napari_dip.pipeline.calibrate.calibration import CalibratedImage, RunPlan
+from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.events import Event
 from napari_dip.pipeline.execute.device_recovery import make_machine_refusal
 from napari_dip.pipeline.execute.executor import Executor
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from napari_dip.engine.control import PollControl
     from napari_dip.pipeline.assess.merge import ResultMerger
-    from napari_dip.pipeline.calibrate.calibration import Calibration
+    from napari_dip.pipeline.calibrate.types import Calibration
     from napari_dip.scale.batch.jobs import JointTrainingPlan
 
 #: Minimum number of calibrated files with the same network requirements.

@@ -214,11 +214,11 @@ class NoiseModel:
         (source, extra_headers) -> Refusal or None.
     check_pixels : callable
         (name, image (N, C, *grid)) -> Refusal or None.
-    prepare_inputs : callable
+    convert_inputs : callable
         (image, extra_inputs, headers) -> what the fits get, and notes.
     find_missing : callable
         (image) -> mask of the pixels that hold no measurement, or None.
-    prepare_fit_input : callable
+    correct_fit_input : callable
         (fit_input) -> the same without what the model removes before a fit.
     limit_network_input : callable
         (fit_input) -> the same without pixels that must not enter the network.
@@ -240,9 +240,9 @@ class NoiseModel:
     has_noise_residual: bool = True
     check_header: Callable[..., Refusal | None] = _accept
     check_pixels: Callable[..., Refusal | None] = _accept
-    prepare_inputs: Callable[..., Any] = keep_extra_inputs
+    convert_inputs: Callable[..., Any] = keep_extra_inputs
     find_missing: Callable[..., BoolArray | None] = _accept
-    prepare_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
+    correct_fit_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     limit_network_input: Callable[[FitInput], FitInput] = lambda fit_input: fit_input
     build_problem: Callable[..., Problem] | None = None
     wrap_problem: Callable[[FitInput, Problem], Problem] = lambda fit_input, problem: problem
@@ -270,7 +270,7 @@ def _add_hints(
     return extra_inputs, () if "repeated_exposure" in headers else list_noise_hints(image)
 
 
-AUTO = NoiseModel(key="auto", label="Automatic", is_detector=True, prepare_inputs=_add_hints)
+AUTO = NoiseModel(key="auto", label="Automatic", is_detector=True, convert_inputs=_add_hints)
 GAUSSIAN = NoiseModel(
     key="gaussian",
     label="Gaussian",
@@ -294,7 +294,7 @@ JPEG = NoiseModel(
     has_noise_residual=False,
     check_header=check_jpeg,
     check_pixels=lambda name, stack: check_jpeg_pixels(stack[0], name),
-    prepare_inputs=lambda image, extra_inputs, headers: read_jpeg_traces(image),
+    convert_inputs=lambda image, extra_inputs, headers: read_jpeg_traces(image),
     wrap_problem=add_jpeg_projection,
 )
 IMPULSES = NoiseModel(
@@ -317,8 +317,8 @@ LINE_NOISE = NoiseModel(
     papers=("stripes",),
     is_removed_first=True,
     check_header=_make_exposure_check("Stripes"),
-    prepare_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
-    prepare_fit_input=remove_stripes,
+    convert_inputs=lambda image, extra_inputs, headers: (extra_inputs, (describe_stripes(image),)),
+    correct_fit_input=remove_stripes,
     wrap_problem=add_line_offsets,
 )
 MULTIPLICATIVE = NoiseModel(

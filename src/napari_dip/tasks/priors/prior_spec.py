@@ -247,14 +247,14 @@ class PriorSpec:
     ) -> TaskSetup:
         """Build the prior, and the problem in which the measurement is the image plus noise."""
         assert self.build_problem is not None
-        fit_input = self.prepare(fit_input)
+        fit_input = self.clear_unused_validation(fit_input)
         return TaskSetup(
             prior=self.build(fit_input, rng, options),
             problem=self.build_problem(fit_input, options),
             fit_input=fit_input,
         )
 
-    def prepare(self, fit_input: FitInput) -> FitInput:
+    def clear_unused_validation(self, fit_input: FitInput) -> FitInput:
         """Return the input without validation pixels, if the problem has its own."""
         if not self.has_own_validation:
             return fit_input

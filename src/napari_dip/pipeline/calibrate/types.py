@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,7 @@ class Calibration:
     measured_mask : ndarray or None
         (N, C, *grid), True where a pixel was measured; None if all were.
     extra_inputs : mapping of str to ndarray
-        Further inputs, float32, as prepared by the task.
+        Further inputs, float32, as converted by the task.
     notes : tuple of Note
         Notes on the calibration, for the user.
     repeated_exposure : RepeatedExposure or None
@@ -204,7 +204,7 @@ class RepeatedExposure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan(Plan):
-    """Plan of a run whose pixels are known; `finalize_plan` makes it once.
+    """Plan of a run whose pixels are known; `make_run_plan` makes it once.
 
     Prior, layout, tiles, units and network file are those that the run uses.
 
@@ -215,6 +215,12 @@ class RunPlan(Plan):
     """
 
     regions: tuple[Tile, ...] = ()
+
+    @classmethod
+    def refine(cls, plan: Plan, **changes: Any) -> RunPlan:
+        """Return the run plan that differs from a plan by these fields."""
+        values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+        return cls(**values | changes)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -1,7 +1,4 @@
-"""Measure normalisation, noise and blind spot of an image, and choose validation pixels.
-
-It also decides the patience of early stopping and the averaging of outputs.
-"""
+"""Measure intensity range, noise and blind spot of an image, and choose validation pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import numpy as np
 
 from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
-from napari_dip.pipeline.calibrate.calibration import Calibration, compute_validation_fraction
 from napari_dip.pipeline.calibrate.channel_noise import (
     identify_noise_model,
     make_camera_note,
@@ -30,6 +26,7 @@ from napari_dip.pipeline.calibrate.resolution_and_outliers import (
     halve_oversampled,
     make_outlier_note,
 )
+from napari_dip.pipeline.calibrate.types import Calibration, compute_validation_fraction
 from napari_dip.pipeline.plan.layout import plan_task
 
 if TYPE_CHECKING:
@@ -39,21 +36,13 @@ if TYPE_CHECKING:
     from napari_dip.engine.noise.camera_noise import CameraNoise
     from napari_dip.engine.noise.estimate import NoiseEstimate
     from napari_dip.errors.notes import Note
-    from napari_dip.pipeline.calibrate.calibration import RepeatedExposure, RunInputs, StackArray
+    from napari_dip.pipeline.calibrate.types import RepeatedExposure, RunInputs, StackArray
     from napari_dip.pipeline.plan.layout import Layout
     from napari_dip.pipeline.plan.types import Plan
     from napari_dip.tasks.base import TaskPlan
 
 #: Minimum number of validation pixels; the share is doubled until there are as many.
 MIN_VALIDATION_PIXELS = 8
-#: Iterations without a lower validation loss before a fit ends, as a share of its iterations.
-PATIENCE_FRACTION = 0.35
-#: Maximum decay of the running average of outputs.
-MAX_OUTPUT_DECAY = 0.99
-#: Share of the iterations over which outputs of short fits are averaged. With a decay of 0.99 the
-#: average of 200 iterations includes early outputs (two deblurred crops of 96 x 96: 0.5 and 1.2 dB
-#: less than with 0.95).
-AVERAGED_ITERATION_FRACTION = 0.1
 
 
 def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackArray]:
@@ -94,7 +83,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     blind_spot_size = (1,) * (stack.ndim - 4) + (
         (len(rows), len(rows[0])) if rows else compute_blind_spot_size(varied, plan.source.grid)
     )
-    prepared_inputs, input_notes = inputs.inspection.prepare(
+    converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}
     )
     measured_count = (
@@ -127,7 +116,7 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         constant_channels=constant,
         noise_model=identify_noise_model(varied, task_plan.noise_settings),
         measured_mask=measured_mask,
-        extra_inputs=prepared_inputs,
+        extra_inputs=converted_inputs,
         outlier_limits=limits,
         outlier_count=len(outliers),
         notes=tuple(notes),
@@ -286,21 +275,3 @@ def select_validation_pixels(
         if fraction >= 0.5 or float(centres.sum()) >= MIN_VALIDATION_PIXELS:
             return centres
         fraction *= 2
-
-
-def compute_output_decay(iterations: int) -> float:
-    """Return the decay of the running average of outputs for that many iterations."""
-    return min(MAX_OUTPUT_DECAY, 1 - 1 / max(AVERAGED_ITERATION_FRACTION * iterations, 1.5))
-
-
-def compute_patience(iterations: int, validation_interval: int) -> int:
-    """Return the number of iterations without a lower validation loss that end a fit.
-
-    Parameters
-    ----------
-    iterations : int
-        Iterations of the fit.
-    validation_interval : int
-        Iterations between two validations; the fit waits for at least four of them.
-    """
-    return max(4 * validation_interval, int(PATIENCE_FRACTION * iterations))
