@@ -68,7 +68,7 @@ class Progress:
 
 
 #: Progress of work of unknown duration that has not begun, and of work that is done.
-NOT_BEGUN, FINISHED = Progress(), Progress(done=1.0, seconds_left=0.0)
+NO_PROGRESS, FINISHED = Progress(), Progress(done=1.0, seconds_left=0.0)
 
 
 class Stopwatch:
@@ -408,7 +408,7 @@ class Event:
     """
 
     message: str
-    progress: Progress = NOT_BEGUN
+    progress: Progress = NO_PROGRESS
     iteration: int = 0
     iterations: int = 0
     training_loss: float | None = None

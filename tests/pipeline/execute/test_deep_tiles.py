@@ -16,7 +16,7 @@ from napari_dip.io import ImageSpec
 from napari_dip.io.reading import open_pixels, read_pixels, read_provenance, read_spec
 from napari_dip.io.writing import write_image
 from napari_dip.pipeline.plan.preflight import preflight
-from napari_dip.pipeline.plan.tiling import cut_stack_tiles
+from napari_dip.pipeline.plan.tiling import cut_z_stack_tiles
 from napari_dip.pipeline.recipe import make_recipe
 from napari_dip.pipeline.store.checkpoints import CheckpointStore
 from small_runs import MACHINE, drain, plan_for
@@ -34,7 +34,7 @@ SCALE, UNITS = (1.0, 0.25, 0.25), ("micrometer",) * 3
 @pytest.fixture(autouse=True)
 def thin_tiles(monkeypatch) -> None:
     """So that a small stack has some."""
-    monkeypatch.setattr("napari_dip.pipeline.plan.tiling.STACK_TILE_PLANES", 3)
+    monkeypatch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
 
 
 def stack() -> np.ndarray:
@@ -58,7 +58,7 @@ def restored(plan: Plan, image: object = None, **wishes: object) -> Restoration:
 @pytest.fixture(scope="module")
 def planes() -> Restoration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_dip.pipeline.plan.tiling.STACK_TILE_PLANES", 3)
+        patch.setattr("napari_dip.pipeline.plan.tiling.Z_STACK_TILE_PLANES", 3)
         return restored(planned("planes", tile=TILE))
 
 
@@ -70,7 +70,7 @@ def volume() -> Restoration:
 @pytest.mark.parametrize("apart", [False, True])
 def test_the_shares_of_all_tiles_sum_to_one_at_each_voxel(apart: bool) -> None:
     total = np.zeros((70, 100, 90))
-    tiles = cut_stack_tiles(total.shape, (24, 64), (8, 16), is_separate=apart)
+    tiles = cut_z_stack_tiles(total.shape, (24, 64), (8, 16), is_plane_by_plane=apart)
     for tile in tiles:
         total[tile.get_slices("ZYX")] += tile.compute_weights()
     assert len(tiles) == len({tile.index for tile in tiles}) > 8

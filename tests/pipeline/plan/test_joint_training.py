@@ -73,7 +73,7 @@ def trial(*gain: float, series: str = "c0r0") -> UnitOutcome:
         history=(),
         notes=(),
         role=FINE_TUNE_PROBE,
-        series=series,
+        joint_network_name=series,
         gain=gain,
     )
 

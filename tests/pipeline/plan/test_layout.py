@@ -28,10 +28,10 @@ def test_a_volume_runs_along_depth_and_time_is_worked_frame_by_frame() -> None:
     layout = make_layout(spec, volume=True)
     assert (layout.item_axes, layout.channel_axis, layout.grid_axes) == ("T", "C", "ZYX")
     assert layout.count_items(spec) == 2
-    assert layout.get_depth(spec) == (3,)
+    assert layout.get_depth_sizes(spec) == (3,)
 
 
 def test_axes_of_one_element_make_no_stack() -> None:
     spec = ImageSpec(name="a", shape=(1, 1, 5, 6), dtype="float32", axes="TZYX")
     layout = make_layout(spec, volume=True)
-    assert (layout.count_items(spec), layout.get_depth(spec)) == (1, ())
+    assert (layout.count_items(spec), layout.get_depth_sizes(spec)) == (1, ())

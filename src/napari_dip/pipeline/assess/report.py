@@ -208,7 +208,7 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     outcomes : sequence of UnitOutcome
     """
     completed_keys = {
-        _get_repeat_key(outcome)
+        _get_restart_group(outcome)
         for outcome in outcomes
         if outcome.has_estimate and not outcome.is_ended_by_user
     }
@@ -216,7 +216,8 @@ def describe_early_end(image: CalibratedImage, outcomes: Sequence[UnitOutcome]) 
     early = [
         outcome
         for outcome in ended
-        if outcome.stop.reason is StopReason.USER and _get_repeat_key(outcome) not in completed_keys
+        if outcome.stop.reason is StopReason.USER
+        and _get_restart_group(outcome) not in completed_keys
     ]
     if not early:
         return ()
@@ -247,7 +248,7 @@ def _get_item_axes(image: CalibratedImage) -> str:
     )
 
 
-def _get_repeat_key(outcome: UnitOutcome) -> str:
+def _get_restart_group(outcome: UnitOutcome) -> str:
     """Return the beginning of the unit's id that all restarts share."""
     return outcome.unit.rpartition("r")[0]
 

@@ -55,8 +55,8 @@ MAX_DISTANT_CORRELATION, NOISE_RETRY_FACTOR, MAX_NOISE_RETRIES = 0.03, 0.6, 2
 MIN_CORRELATION_DISTANCE, MAX_CORRELATION_DISTANCE = 5, 24
 #: Side of the central crop on which residuals are examined, in pixels.
 RESIDUAL_CROP_SIDE = 256
-#: Maximum number of planes for noise measurement, spread over the stack. Eight planes of 512 x 512
-#: hold 30,000 blocks of the same detector.
+#: Maximum number of planes for noise measurement, spread over the Z stack or movie. Eight planes
+#: of 512 x 512 hold 30,000 blocks of the same detector.
 MAX_NOISE_PLANES = 8
 #: Maximum deviation from 1 of the intensity ratio of two exposures without a note. Exposures of the
 #: same duration differ by up to 2 %.
@@ -79,15 +79,18 @@ def compute_noise_variance(
     return np.asarray(np.maximum(variance, noise.floor) + np.asarray(excess, np.float64))
 
 
-def identify_noise_model(noise: Sequence[NoiseEstimate], request: NoiseSettings) -> str:
+def identify_noise_model(noise: Sequence[NoiseEstimate], noise_settings: NoiseSettings) -> str:
     """Return the noise model: that of an artefact, "gaussian" or "poisson-gaussian"."""
-    if not NOISE_MODELS[request.model].is_detector:
-        return request.model
-    return "gaussian" if all(item.gain == 0 for item in noise) else "poisson-gaussian"
+    if not NOISE_MODELS[noise_settings.model].is_detector:
+        return noise_settings.model
+    return "gaussian" if all(estimate.gain == 0 for estimate in noise) else "poisson-gaussian"
 
 
 def measure_channel_noise(
-    inputs: RunInputs, stack: StackArray, constant: tuple[int, ...], request: NoiseSettings
+    inputs: RunInputs,
+    stack: StackArray,
+    constant_channels: tuple[int, ...],
+    noise_settings: NoiseSettings,
 ) -> tuple[tuple[NoiseEstimate, ...], RepeatedExposure | None]:
     """Measure the noise of each channel from the image, or from two exposures of one object.
 
@@ -96,14 +99,14 @@ def measure_channel_noise(
     inputs : RunInputs
     stack : ndarray
         (N, C, *grid) of the image; pixels without a measurement are filled.
-    constant : tuple of int
+    constant_channels : tuple of int
         Channels that hold one value only.
-    request : NoiseSettings
+    noise_settings : NoiseSettings
 
     Returns
     -------
     noise : tuple of NoiseEstimate
-    repeated : RepeatedExposure or None
+    repeated_exposure : RepeatedExposure or None
         The repeated exposure with its noise, if there is one.
     """
     channels = range(stack.shape[1])
@@ -114,7 +117,7 @@ def measure_channel_noise(
                 stack[:, c],
                 None if measured_mask is None else measured_mask[:, c],
                 inputs.grey_level_step,
-                request,
+                noise_settings,
             )
             for c in channels
         ), None
@@ -123,28 +126,29 @@ def measure_channel_noise(
             stack[:, c],
             inputs.repeated_exposure[:, c],
             inputs.grey_level_step,
-            request,
-            constant=c in constant,
+            noise_settings,
+            is_constant=c in constant_channels,
         )
         for c in channels
     ]
+    scaled_exposures, first_noise, second_noise, scalings = zip(*pairs, strict=True)
     notes = tuple(
-        make_note("exposures-scaled", **item[3], **name_channel(channel, len(pairs)))
-        for channel, item in enumerate(pairs)
-        if item[3]
+        make_note("exposures-scaled", **scaling, **name_channel(channel, len(pairs)))
+        for channel, scaling in enumerate(scalings)
+        if scaling
     )
-    pair_note = make_note("two-exposures")
-    second = np.stack([pair[0] for pair in pairs], 1)
-    return tuple(pair[1] for pair in pairs), RepeatedExposure(
-        stack=second, noise=tuple(pair[2] for pair in pairs), notes=(pair_note, *notes)
+    return first_noise, RepeatedExposure(
+        stack=np.stack(scaled_exposures, 1),
+        noise=second_noise,
+        notes=(make_note("two-exposures"), *notes),
     )
 
 
 def measure_single_exposure(
     volume: StackArray,
     measured_mask: npt.NDArray[np.bool_] | None,
-    step: float,
-    request: NoiseSettings,
+    grey_level_step: float,
+    noise_settings: NoiseSettings,
 ) -> NoiseEstimate:
     """Measure the noise of one channel from its measured pixels.
 
@@ -152,9 +156,9 @@ def measure_single_exposure(
     ----------
     volume, measured_mask : ndarray
         (..., Y, X): pixels, and True where there is a measurement; None: everywhere.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
-    request : NoiseSettings
+    noise_settings : NoiseSettings
         Figures of the user, which replace measured ones.
     """
     import torch
@@ -165,8 +169,10 @@ def measure_single_exposure(
         extract_white_variance,
     )
 
-    if NOISE_MODELS[request.model].is_removed_first:
-        volume, measured_mask, step = remove_named_noise(volume, measured_mask, step, request.model)
+    if NOISE_MODELS[noise_settings.model].is_removed_first:
+        volume, measured_mask, grey_level_step = remove_named_noise(
+            volume, measured_mask, grey_level_step, noise_settings.model
+        )
     planes = volume.reshape(-1, *volume.shape[-2:])
     plane_masks = None if measured_mask is None else measured_mask.reshape(planes.shape)
     if plane_masks is not None and plane_masks.any():  # planes without a measurement are constant
@@ -174,21 +180,28 @@ def measure_single_exposure(
         planes, plane_masks = planes[has_pixels], plane_masks[has_pixels]
     plane_indices = select_spread_planes(len(planes))
     sample_mask = None if plane_masks is None else torch.from_numpy(plane_masks[plane_indices])
-    measured = estimate_noise(torch.from_numpy(planes[plane_indices]), step, sample_mask)
-    if plane_masks is None and not NOISE_MODELS[request.model].is_removed_first:
+    measured = estimate_noise(torch.from_numpy(planes[plane_indices]), grey_level_step, sample_mask)
+    if plane_masks is None and not NOISE_MODELS[noise_settings.model].is_removed_first:
         plane = planes[plane_indices[len(plane_indices) // 2]]
-        measured = correct_by_prediction(measured, torch.from_numpy(plane), step)
+        measured = correct_by_prediction(measured, torch.from_numpy(plane), grey_level_step)
         if not measured.unreliable_reason and find_clear_stripes(plane) is not None:
             measured = replace(measured, caution=NoiseCaution.LINE_OFFSETS)
-    if request.model == SPECKLE:
+    if noise_settings.model == SPECKLE:
         return convert_log_noise(measured, planes)
     return _apply_user_noise(
-        extract_white_variance(measured) if request.white else measured, planes, request
+        extract_white_variance(measured) if noise_settings.white else measured,
+        planes,
+        noise_settings,
     )
 
 
 def _measure_exposure_pair(
-    first: StackArray, second: StackArray, step: float, request: NoiseSettings, *, constant: bool
+    first: StackArray,
+    second: StackArray,
+    grey_level_step: float,
+    noise_settings: NoiseSettings,
+    *,
+    is_constant: bool,
 ) -> tuple[StackArray, NoiseEstimate, NoiseEstimate, dict[str, float]]:
     """Scale the second exposure of one channel to the first, and measure the noise of both.
 
@@ -197,8 +210,8 @@ def _measure_exposure_pair(
     second : ndarray
         Scaled to the intensities of the first.
     first_noise, second_noise : NoiseEstimate
-    facts : dict
-        Gain and offset of the scaling; empty if the exposures are equal.
+    scaling : dict
+        Its gain and offset; empty if the exposures are equal.
     """
     import torch
 
@@ -207,8 +220,8 @@ def _measure_exposure_pair(
         measure_repeated_exposure,
     )
 
-    if constant:  # the channel is not restored
-        noise = measure_single_exposure(first, None, step, request)
+    if is_constant:  # the channel is not restored
+        noise = measure_single_exposure(first, None, grey_level_step, noise_settings)
         return first, noise, noise, {}
     first_planes, second_planes = (
         exposure.reshape(-1, *exposure.shape[-2:]) for exposure in (first, second)
@@ -218,22 +231,24 @@ def _measure_exposure_pair(
     match = match_intensities(planes, torch.from_numpy(second_planes[plane_indices]))
     scaled_second = np.asarray((second.astype(np.float64) - match.offset) / match.gain, np.float32)
     scaled_planes = scaled_second.reshape(-1, *scaled_second.shape[-2:])
-    noises = measure_repeated_exposure(planes, torch.from_numpy(scaled_planes[plane_indices]), step)
+    noises = measure_repeated_exposure(
+        planes, torch.from_numpy(scaled_planes[plane_indices]), grey_level_step
+    )
     # the user's figures hold in the units of the second exposure
-    gain, read = request.gain, request.read_noise
-    scaled_request = replace(
-        request,
+    gain, read = noise_settings.gain, noise_settings.read_noise
+    scaled_settings = replace(
+        noise_settings,
         gain=None if gain is None else gain / match.gain,
         read_noise=None if read is None else read / match.gain,
     )
-    facts = {}
+    scaling = {}
     if abs(match.gain - 1) > GAIN_TOLERANCE:
-        facts = {"gain": float(match.gain), "offset": float(match.offset)}
+        scaling = {"gain": float(match.gain), "offset": float(match.offset)}
     return (
         scaled_second,
-        _apply_user_noise(noises[0], first_planes, request),
-        _apply_user_noise(noises[1], scaled_planes, scaled_request),
-        facts,
+        _apply_user_noise(noises[0], first_planes, noise_settings),
+        _apply_user_noise(noises[1], scaled_planes, scaled_settings),
+        scaling,
     )
 
 
@@ -243,40 +258,44 @@ def select_spread_planes(count: int) -> npt.NDArray[np.int_]:
 
 
 def _apply_user_noise(
-    noise: NoiseEstimate, planes: StackArray, request: NoiseSettings
+    noise: NoiseEstimate, planes: StackArray, noise_settings: NoiseSettings
 ) -> NoiseEstimate:
     """Replace measured figures by those of the user."""
     dark_signal, mean_signal = float(np.percentile(planes, 1)), float(planes.mean(dtype=np.float64))
     mean_variance = float(compute_noise_variance(noise, mean_signal))
     dark_variance = float(compute_noise_variance(noise, dark_signal))
     gain = noise.gain
-    if request.model == "gaussian":
+    if noise_settings.model == "gaussian":
         gain, dark_variance = 0.0, mean_variance
-    elif request.model == "poisson-gaussian" and gain == 0 and mean_signal > dark_signal:
+    elif noise_settings.model == "poisson-gaussian" and gain == 0 and mean_signal > dark_signal:
         # The user says that there is photon noise. All variance above the floor is assigned to it,
         # but at least a tenth of the total.
         gain, dark_variance = (
             max(mean_variance - noise.floor, 0.1 * mean_variance) / (mean_signal - dark_signal),
             noise.floor,
         )
-    if request.gain is not None:
-        gain = request.gain
-    if request.read_noise is not None:
-        dark_variance = request.read_noise**2
-    if gain == noise.gain and request.read_noise is None:
+    if noise_settings.gain is not None:
+        gain = noise_settings.gain
+    if noise_settings.read_noise is not None:
+        dark_variance = noise_settings.read_noise**2
+    if gain == noise.gain and noise_settings.read_noise is None:
         return noise
-    floor = dark_variance if request.read_noise is not None else min(noise.floor, dark_variance)
+    floor = (
+        dark_variance if noise_settings.read_noise is not None else min(noise.floor, dark_variance)
+    )
     return replace(noise, gain=gain, intercept=dark_variance - gain * dark_signal, floor=floor)
 
 
-def make_noise_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) -> tuple[Note, ...]:
+def make_noise_notes(
+    noise: Sequence[NoiseEstimate], constant_channels: Collection[int]
+) -> tuple[Note, ...]:
     """Return a note for each channel whose noise is unreliable or needs a caution.
 
     Parameters
     ----------
     noise : sequence of NoiseEstimate
         Noise of each channel.
-    constant : collection of int
+    constant_channels : collection of int
         Channels that hold one value only, which get no note.
     """
     notes = []
@@ -286,7 +305,7 @@ def make_noise_notes(noise: Sequence[NoiseEstimate], constant: Collection[int]) 
             code = f"noise-doubt-{estimate.unreliable_reason}"
         elif estimate.caution and estimate.caution not in SEPARATELY_NOTED_CAUTIONS:
             code = f"noise-caution-{estimate.caution}"
-        if code and channel not in constant:
+        if code and channel not in constant_channels:
             notes.append(make_note(code, **name_channel(channel, len(noise))))
     return tuple(notes)
 
@@ -353,7 +372,7 @@ def measure_flat_blocks(
 
 
 def detect_camera_noise(
-    stack: StackArray, noise: Sequence[NoiseEstimate], step: float
+    stack: StackArray, noise: Sequence[NoiseEstimate], grey_level_step: float
 ) -> CameraNoise | None:
     """Measure the noise of a colour camera in the image's units; None if it is other noise.
 
@@ -363,7 +382,7 @@ def detect_camera_noise(
         (N, 3, Y, X): red, green and blue of one image, or of regions of it.
     noise : sequence of NoiseEstimate
         Noise of each channel, measured at the finest frequencies.
-    step : float
+    grey_level_step : float
         Distance of neighbouring grey values; 0 for floating-point images.
     """
     import torch
@@ -378,11 +397,13 @@ def detect_camera_noise(
     channel_means = planes.mean((0, 2, 3)).tolist()
     fine_deviation = np.mean(
         [
-            compute_noise_variance(item, mean) ** 0.5
-            for item, mean in zip(noise, channel_means, strict=True)
+            compute_noise_variance(estimate, mean) ** 0.5
+            for estimate, mean in zip(noise, channel_means, strict=True)
         ]
     )
-    min_deviation = max(MIN_LUMINANCE_STD * step, MIN_LUMINANCE_NOISE_RATIO * float(fine_deviation))
+    min_deviation = max(
+        MIN_LUMINANCE_STD * grey_level_step, MIN_LUMINANCE_NOISE_RATIO * float(fine_deviation)
+    )
     if camera.std[0] < min_deviation or not _is_camera_noise(
         camera, texture, float(fine_deviation)
     ):
@@ -390,16 +411,19 @@ def detect_camera_noise(
     return _confirm_camera_noise(planes, camera)
 
 
-def _is_camera_noise(camera: CameraNoise, signs: TextureStatistics, fine: float) -> bool:
+def _is_camera_noise(
+    camera: CameraNoise, texture: TextureStatistics, fine_deviation: float
+) -> bool:
+    """Return whether correlation and colours of the noise are those of a camera's pictures."""
     luminance, *colours = camera.std
     has_strong_colour_noise = (
         sum(colours) >= 2 * MIN_COLOUR_NOISE_FRACTION * luminance
-        and luminance >= MIN_FINE_NOISE_RATIO * fine
+        and luminance >= MIN_FINE_NOISE_RATIO * fine_deviation
     )
     return (
-        signs.spread <= MAX_BLOCK_NOISE_SPREAD
-        and signs.brightness_ratio <= MAX_BRIGHTNESS_RATIO
-        and signs.lag
+        texture.spread <= MAX_BLOCK_NOISE_SPREAD
+        and texture.brightness_ratio <= MAX_BRIGHTNESS_RATIO
+        and texture.lag
         >= (
             MIN_COLOUR_NEIGHBOUR_CORRELATION
             if has_strong_colour_noise
@@ -495,13 +519,13 @@ def flag_correlated_colours(
 
 
 def measure_colour_noise(
-    stack: StackArray, noise: Sequence[NoiseEstimate], step: float
+    stack: StackArray, noise: Sequence[NoiseEstimate], grey_level_step: float
 ) -> tuple[CameraNoise | None, tuple[NoiseEstimate, ...]]:
     """Measure the noise of a colour camera, or add a caution on other correlated noise.
 
     Parameters
     ----------
-    stack, noise, step
+    stack, noise, grey_level_step
         As for `detect_camera_noise`.
 
     Returns
@@ -510,7 +534,7 @@ def measure_colour_noise(
     noise : tuple of NoiseEstimate
         Noise of red, green and blue.
     """
-    camera = detect_camera_noise(stack, noise, step)
+    camera = detect_camera_noise(stack, noise, grey_level_step)
     height, width = stack.shape[-2:]
     return camera, (
         replace_channel_noise(camera, noise)

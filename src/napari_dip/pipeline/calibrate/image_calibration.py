@@ -62,9 +62,9 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     """
     from napari_dip.engine.noise.estimate import compute_blind_spot_size
 
-    task_plan, measured_mask = plan_task_for(plan, inputs.layout), inputs.measured_mask
-    stack, limits, outliers = _remove_outliers(plan, inputs)
-    offset, scale, constant = _measure_intensity_ranges(
+    task_plan, measured_mask = get_task_plan(plan, inputs.layout), inputs.measured_mask
+    stack, outlier_limits, outliers = _remove_outliers(plan, inputs)
+    offset, scale, constant_channels = _measure_intensity_ranges(
         stack, measured_mask, is_joint=bool(task_plan.joint_channels)
     )
     if measured_mask is not None:
@@ -72,16 +72,19 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         stack = np.where(measured_mask, stack, channel_means)
     if inputs.repeated_exposure is not None:
         inputs = replace(
-            inputs, repeated_exposure=fill_outliers(inputs.repeated_exposure, None, limits)[0]
+            inputs,
+            repeated_exposure=fill_outliers(inputs.repeated_exposure, None, outlier_limits)[0],
         )
-    noise, camera, repeated_exposure = _measure_noise(
-        task_plan, inputs, stack, constant, is_tiled=bool(plan.tiles)
+    noise, camera_noise, repeated_exposure = _measure_noise(
+        task_plan, inputs, stack, constant_channels, is_tiled=bool(plan.tiles)
     )
-    varied = [item for c, item in enumerate(noise) if c not in constant]
+    varied_noise = [estimate for c, estimate in enumerate(noise) if c not in constant_channels]
     # detectors record plane by plane, so noise is assumed white along depth and time
     rows = task_plan.blind_spot_shape
     blind_spot_size = (1,) * (stack.ndim - 4) + (
-        (len(rows), len(rows[0])) if rows else compute_blind_spot_size(varied, plan.source.grid)
+        (len(rows), len(rows[0]))
+        if rows
+        else compute_blind_spot_size(varied_noise, plan.source.grid)
     )
     converted_inputs, input_notes = inputs.inspection.convert_inputs(
         stack[0], inputs.extra_inputs, {"image": plan.source, **plan.extra_headers}
@@ -92,7 +95,11 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     half_resolution = None
     if task_plan.uses_half_resolution and _is_single_complete_plane(inputs):
         half_resolution = halve_oversampled(
-            stack, noise, blind_spot_size, constant, camera=camera is not None
+            stack,
+            noise,
+            blind_spot_size,
+            constant_channels,
+            is_camera=camera_noise is not None,
         )
     correction = inputs.camera_correction
     notes: list[Note] = []
@@ -101,10 +108,10 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
     notes += repeated_exposure.notes if repeated_exposure else ()
     notes += correction.notes if correction else ()
     if plan.recipe.task.spec.reports_unreliable_noise:
-        notes += make_noise_notes(noise, constant)
+        notes += make_noise_notes(noise, constant_channels)
     notes += (*inputs.inspection.notes, *input_notes)
-    if camera:
-        notes.append(make_camera_note(camera))
+    if camera_noise:
+        notes.append(make_camera_note(camera_noise))
     elif half_resolution:
         notes.append(make_note("half-resolution"))
     calibration = Calibration(
@@ -113,22 +120,22 @@ def calibrate_pixels(plan: Plan, inputs: RunInputs) -> tuple[Calibration, StackA
         noise=noise,
         blind_spot_size=blind_spot_size,
         validation_fraction=compute_validation_fraction(blind_spot_size, measured_count),
-        constant_channels=constant,
-        noise_model=identify_noise_model(varied, task_plan.noise_settings),
+        constant_channels=constant_channels,
+        noise_model=identify_noise_model(varied_noise, task_plan.noise_settings),
         measured_mask=measured_mask,
         extra_inputs=converted_inputs,
-        outlier_limits=limits,
+        outlier_limits=outlier_limits,
         outlier_count=len(outliers),
         notes=tuple(notes),
         repeated_exposure=repeated_exposure,
         half_resolution=half_resolution,
-        camera_noise=camera,
+        camera_noise=camera_noise,
         camera_correction=correction,
     )
     return calibration, stack
 
 
-def plan_task_for(plan: Plan, layout: Layout) -> TaskPlan:
+def get_task_plan(plan: Plan, layout: Layout) -> TaskPlan:
     """Return the task's plan for a layout, which is that of the plan in most runs."""
     if layout == plan.layout:
         return plan.task_plan
@@ -145,20 +152,20 @@ def _measure_intensity_ranges(
         stack[:, c] if measured_mask is None else stack[:, c][measured_mask[:, c]]
         for c in range(stack.shape[1])
     ]
-    constant = tuple(
-        c for c, item in enumerate(measured) if not item.size or item.min() == item.max()
+    constant_channels = tuple(
+        c for c, pixels in enumerate(measured) if not pixels.size or pixels.min() == pixels.max()
     )
-    offset, scale = zip(*(_compute_intensity_range(item) for item in measured), strict=True)
+    offset, scale = zip(*(_compute_intensity_range(pixels) for pixels in measured), strict=True)
     if is_joint:  # a dark channel must not be amplified
         scale = (max(scale),) * len(scale)
-    return offset, scale, constant
+    return offset, scale, constant_channels
 
 
 def _measure_noise(
     task_plan: TaskPlan,
     inputs: RunInputs,
     stack: StackArray,
-    constant: tuple[int, ...],
+    constant_channels: tuple[int, ...],
     *,
     is_tiled: bool,
 ) -> tuple[tuple[NoiseEstimate, ...], CameraNoise | None, RepeatedExposure | None]:
@@ -167,21 +174,21 @@ def _measure_noise(
     noise, repeated_exposure = measure_channel_noise(
         inputs,
         stack if correction is None else correction.suppress_hot_pixels(stack),
-        constant,
+        constant_channels,
         task_plan.noise_settings,
     )
     noise = tuple(
         calibrate_clipping_limits(
-            item, stack[:, c], None if measured_mask is None else measured_mask[:, c]
+            estimate, stack[:, c], None if measured_mask is None else measured_mask[:, c]
         )
-        for c, item in enumerate(noise)
+        for c, estimate in enumerate(noise)
     )
-    camera = None
+    camera_noise = None
     if correction is None and _is_colour_image(
-        task_plan, inputs, stack, constant, is_tiled=is_tiled
+        task_plan, inputs, stack, constant_channels, is_tiled=is_tiled
     ):
-        camera, noise = measure_colour_noise(stack, noise, inputs.grey_level_step)
-    return noise, camera, repeated_exposure
+        camera_noise, noise = measure_colour_noise(stack, noise, inputs.grey_level_step)
+    return noise, camera_noise, repeated_exposure
 
 
 def _is_single_complete_plane(inputs: RunInputs) -> bool:
@@ -199,13 +206,15 @@ def _is_colour_image(
     task_plan: TaskPlan,
     inputs: RunInputs,
     stack: StackArray,
-    constant: tuple[int, ...],
+    constant_channels: tuple[int, ...],
     *,
     is_tiled: bool,
 ) -> bool:
-    """Return whether the noise may be measured as that of a colour camera."""
+    """Return whether the image may be measured as that of a colour camera."""
     has_colours = inputs.layout.channel_axis == "S" and stack.shape[1] == 3 and stack.ndim == 4
-    is_plain = inputs.repeated_exposure is None and inputs.measured_mask is None and not constant
+    is_plain = (
+        inputs.repeated_exposure is None and inputs.measured_mask is None and not constant_channels
+    )
     is_large_plane = (len(stack) == 1 or is_tiled) and min(stack.shape[-2:]) >= MIN_HALVED_SIDE
     uses_automatic_noise = (
         task_plan.uses_half_resolution
@@ -232,14 +241,14 @@ def _remove_outliers(
     return stack, limits, outliers
 
 
-def _compute_intensity_range(plane: StackArray) -> tuple[float, float]:
+def _compute_intensity_range(pixels: StackArray) -> tuple[float, float]:
     """Return offset (mean) and scale (range between robust percentiles) of pixels."""
-    if not plane.size:
+    if not pixels.size:
         return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(plane, ROBUST_PERCENTILES))
+    low, high = (float(value) for value in np.percentile(pixels, ROBUST_PERCENTILES))
     if high <= low:  # almost all pixels are equal, such as a few bright points on black
-        low, high = float(plane.min()), float(plane.max())
-    return float(plane.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
+        low, high = float(pixels.min()), float(pixels.max())
+    return float(pixels.mean(dtype=np.float64)), max(high - low, float(np.finfo(np.float32).tiny))
 
 
 def select_validation_pixels(

@@ -41,7 +41,7 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     image, task_inputs = data["image"], plan.recipe.task.spec.inputs
     overlays = {task_input.name for task_input in task_inputs if task_input.is_overlay}
     extra_inputs = {
-        name: _copy_as_float32(data[name], marks=name in overlays) for name in plan.extra_headers
+        name: _copy_as_float32(data[name], is_mask=name in overlays) for name in plan.extra_headers
     }
     exposure_name = next(
         (
@@ -52,17 +52,17 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         None,
     )
     for key, spec in plan.extra_headers.items():
-        if fault := check_finite(extra_inputs[key], spec.name):
-            return fault
-    arranged = _choose_filled_layout(plan, image, extra_inputs)
+        if refusal := check_finite(extra_inputs[key], spec.name):
+            return refusal
+    arranged = _choose_measured_layout(plan, image, extra_inputs)
     if isinstance(arranged, Refusal):
         return arranged
     layout, stack, inspection = arranged
     measured_mask = inspection.measured_mask
-    if fault := check_content(
+    if refusal := check_content(
         image if measured_mask is None else stack[measured_mask], plan.source.name
     ):
-        return fault
+        return refusal
     map_names = (task_input.name for task_input in task_inputs if task_input.is_detector_map)
     camera_maps = {name: extra_inputs.pop(name) for name in map_names if name in extra_inputs}
     camera_correction = build_camera_correction(camera_maps, plan.source.grid)
@@ -77,20 +77,20 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
         exposure_name is not None
         and repeated_exposure is not None
         and (
-            fault := check_exposure_pixels(
+            refusal := check_exposure_pixels(
                 stack, repeated_exposure, plan.extra_headers[exposure_name].name, plan.source.name
             )
         )
     ):
-        return fault
+        return refusal
     if camera_correction is not None and repeated_exposure is not None:
         repeated_exposure = camera_correction.correct(repeated_exposure)
-    step = 1.0 if image.dtype.kind in "iu" else 0.0
+    grey_level_step = 1.0 if image.dtype.kind in "iu" else 0.0
     return RunInputs(
         stack=stack,
         extra_inputs=_arrange_overlays(plan, extra_inputs, layout),
         measured_mask=measured_mask,
-        grey_level_step=step,
+        grey_level_step=grey_level_step,
         layout=layout,
         inspection=inspection,
         repeated_exposure=repeated_exposure,
@@ -98,19 +98,19 @@ def arrange_inputs(plan: Plan, data: Mapping[str, npt.NDArray[Any]]) -> RunInput
     )
 
 
-def _copy_as_float32(array: npt.NDArray[Any], *, marks: bool) -> StackArray:
+def _copy_as_float32(array: npt.NDArray[Any], *, is_mask: bool) -> StackArray:
     """Return a float32 copy; finite values of a mask stay finite, and positive ones positive."""
     limits = np.finfo(np.float32)
-    if marks and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
+    if is_mask and array.dtype.kind == "f" and array.dtype.itemsize > limits.dtype.itemsize:
         array = np.where(np.isfinite(array), array.clip(limits.min, limits.max), array)
         array = np.where(array > 0, np.maximum(array, limits.tiny), array)
     return np.array(array, dtype=np.float32)
 
 
-def _choose_filled_layout(
+def _choose_measured_layout(
     plan: Plan, image: npt.NDArray[Any], extra_inputs: Mapping[str, StackArray]
 ) -> tuple[Layout, StackArray, Inspection] | Refusal:
-    """Arrange and inspect the image; if a plane has no measured pixel, in another layout."""
+    """Arrange and inspect the image; if an item has no measured pixel, in another layout."""
     for layout in (plan.layout, *_list_alternative_layouts(plan)):
         with np.errstate(over="ignore"):  # infinite values are refused later
             stack = to_stack(image, plan.source.axes, layout)
@@ -163,19 +163,19 @@ def _count_empty_items(measured_mask: npt.NDArray[np.bool_]) -> int:
 def _list_alternative_layouts(plan: Plan) -> list[Layout]:
     """List the other layouts that fit planes together, along depth first."""
     layouts = [
-        make_layout(plan.source, volume=True, deep=axis)
+        make_layout(plan.source, volume=True, depth_axis=axis)
         for axis in get_stacked_axes(plan.source)[::-1]
     ]
     min_depth = plan.recipe.task.spec.min_depth
     return [
         layout
         for layout in layouts
-        if layout != plan.layout and min(layout.get_depth(plan.source)) >= min_depth
+        if layout != plan.layout and min(layout.get_depth_sizes(plan.source)) >= min_depth
     ]
 
 
 def check_finite(array: StackArray, name: str) -> Refusal | None:
     """Check that all values of a further input are finite; return a refusal or None."""
-    if fault_count := int((~np.isfinite(array)).sum()):
-        return make_refusal("input-not-finite", name=name, count=fault_count, total=array.size)
+    if invalid_count := int((~np.isfinite(array)).sum()):
+        return make_refusal("input-not-finite", name=name, count=invalid_count, total=array.size)
     return None

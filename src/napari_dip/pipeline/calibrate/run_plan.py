@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.calibrate.channel_noise import compute_noise_variance
-from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, plan_task_for
+from napari_dip.pipeline.calibrate.image_calibration import calibrate_pixels, get_task_plan
 from napari_dip.pipeline.calibrate.inputs import arrange_inputs
 from napari_dip.pipeline.calibrate.types import CalibratedImage, RunPlan
 from napari_dip.pipeline.plan.costs import FIT_CONFIG_NOTES, choose_fit_config, estimate_costs
@@ -110,44 +110,47 @@ def make_run_plan(
         Reason for the fallback prior, if an earlier calibration of the image gave one.
     """
     layout, notes = layout or plan.layout, plan.notes
-    task_plan = plan_task_for(plan, layout)
+    task_plan = get_task_plan(plan, layout)
     if layout != plan.layout:
         notes = (*notes, make_note("planes-together", axis=layout.grid_axes[0]))
-    prior_key, why = _choose_prior(
-        plan, task_plan, inspection, noise_reason or explain_fallback(calibration)
+    prior_key, prior_reason = _choose_prior(
+        plan, task_plan, inspection, noise_reason or find_fallback_reason(calibration)
     )
     volume = layout.is_volume
     fit_config, fit_config_notes = choose_fit_config(
         plan.recipe, task_plan, plan.source, prior_key, volume=volume
     )
-    if why or prior_key != plan.fit_config.prior_key or layout != plan.layout:
+    if prior_reason or prior_key != plan.fit_config.prior_key or layout != plan.layout:
         kept_notes = (note for note in notes if note.code not in FIT_CONFIG_NOTES)
         notes = tuple(dict.fromkeys((*kept_notes, *fit_config_notes)))
-    fit_config = replace(fit_config, prior_reason=why)
-    image = replace(plan, task_plan=task_plan, layout=layout)
+    fit_config = replace(fit_config, prior_reason=prior_reason)
+    image_plan = replace(plan, task_plan=task_plan, layout=layout)
     tiles = plan.tiles
     if tiles:
         if calibration.half_resolution is not None:
             tiles, notes = _cut_larger_tiles(plan, task_plan, notes)
         units = make_tile_units(
-            image,
+            image_plan,
             fit_config,
-            _order_tiles(tiles, reference_tile or tiles[0]),
+            _move_reference_tile_first(tiles, reference_tile or tiles[0]),
             tuple(TrainingRegion(index, region.start) for index, region in enumerate(regions)),
         )
     else:
-        units = make_units(image, fit_config)
+        units = make_units(image_plan, fit_config)
     if network is not None:
-        half_resolution, constant = calibration.half_resolution, calibration.constant_channels
+        half_resolution, constant_channels = (
+            calibration.half_resolution,
+            calibration.constant_channels,
+        )
         if mismatch := describe_mismatch(
-            network, fit_config, constant, uses_half_resolution=half_resolution is not None
+            network, fit_config, constant_channels, uses_half_resolution=half_resolution is not None
         ):
             notes, network = (*notes, make_note("series-unfit", why=mismatch)), None
         else:
             units = make_inference_units(units, fit_config)
     uses_bfloat16 = plan.has_bfloat16
-    grid = compute_fit_grid(image, plan.tiles)
-    _, peak_bytes = estimate_memory(image, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
+    grid = compute_fit_grid(image_plan, plan.tiles)
+    _, peak_bytes = estimate_memory(image_plan, fit_config, plan.tiles, uses_bfloat16=uses_bfloat16)
     return RunPlan.refine(
         plan,
         task_plan=task_plan,
@@ -169,22 +172,24 @@ def _choose_prior(
     plan: Plan, task_plan: TaskPlan, inspection: Inspection, noise_reason: str
 ) -> tuple[str, str]:
     """Return the prior that suits pixels and noise, with the reason; "": that of the plan."""
-    prior_key, why = inspection.prior_key or plan.fit_config.prior_key, inspection.prior_reason
+    prior_key = inspection.prior_key or plan.fit_config.prior_key
     if task_plan.fallback_prior_key and prior_key == task_plan.prior_key and noise_reason:
         return task_plan.fallback_prior_key, noise_reason
-    return prior_key, why
+    return prior_key, inspection.prior_reason
 
 
-def explain_fallback(calibration: Calibration) -> str:
-    """Return why the noise requires the fallback prior: unreliable or weak; "" if it does not."""
-    varied = [c for c in range(len(calibration.noise)) if c not in calibration.constant_channels]
-    if any(calibration.noise[c].unreliable_reason for c in varied):
+def find_fallback_reason(calibration: Calibration) -> str:
+    """Return the reason for the fallback prior, unreliable or weak noise; "" if there is none."""
+    varied_channels = [
+        c for c in range(len(calibration.noise)) if c not in calibration.constant_channels
+    ]
+    if any(calibration.noise[c].unreliable_reason for c in varied_channels):
         return UNRELIABLE_NOISE_REASON
     # the offset is the mean of the channel
     is_weak = any(
         compute_noise_variance(calibration.noise[c], calibration.intensity_offset[c]) ** 0.5
         < MAX_WEAK_NOISE * calibration.intensity_scale[c]
-        for c in varied
+        for c in varied_channels
     )
     return WEAK_NOISE_REASON if is_weak else ""
 
@@ -195,14 +200,16 @@ def _cut_larger_tiles(
     """Return tiles and notes for a half-resolution fit, which doubles the halo."""
     assert task_plan.halo is not None  # otherwise the plan has no tiles
     tiles = cut_half_resolution_tiles(task_plan.halo, plan.source, plan.tiles)
-    updated: list[Note] = []
+    updated_notes: list[Note] = []
     for note in notes:
         is_tile_note = note.code in TILE_NOTES
-        updated += list_tile_notes(int(str(note.facts["side"])), tiles) if is_tile_note else (note,)
-    return tiles, tuple(updated)
+        updated_notes += (
+            list_tile_notes(int(str(note.facts["side"])), tiles) if is_tile_note else (note,)
+        )
+    return tiles, tuple(updated_notes)
 
 
-def _order_tiles(tiles: tuple[Tile, ...], reference: Tile) -> tuple[Tile, ...]:
+def _move_reference_tile_first(tiles: tuple[Tile, ...], reference: Tile) -> tuple[Tile, ...]:
     """Return the tiles with the one that contains the centre of the reference tile first."""
     centre = [(span.core_start + span.core_stop) // 2 for span in reference.spans]
     first = next(

@@ -103,7 +103,7 @@ class Executor:
             self._source_id = (
                 last_outcome.unit
                 if last_outcome.role == INDEPENDENT
-                else f"{JOINT_PREFIX}{last_outcome.series}"
+                else f"{JOINT_PREFIX}{last_outcome.joint_network_name}"
             )
 
     def run(
@@ -188,7 +188,9 @@ class Executor:
         prior_keys = self._list_candidates(unit)
         first_iteration = 0 if resume is None else resume.history[-1].iteration
         if unit.role == INFERENCE:
-            self._monitor.expect_fine_tuning(unit.series, is_worthwhile=unit.iterations > 0)
+            self._monitor.expect_fine_tuning(
+                unit.joint_network_name, is_worthwhile=unit.iterations > 0
+            )
         # a checkpoint written during prior selection could belong to a rejected prior
         self._is_selecting = len(prior_keys) > 1
         running_fits = []
@@ -362,10 +364,12 @@ class Executor:
             outcome = replace(
                 outcome, gain=compute_validation_gain(fit_arguments, self._weights, result)
             )
-            gain = compute_fine_tune_gain((*self._merger.outcomes, outcome), unit.series)
+            gain = compute_fine_tune_gain(
+                (*self._merger.outcomes, outcome), unit.joint_network_name
+            )
             is_worthwhile = gain is not None and gain.is_worthwhile
-            self._monitor.expect_fine_tuning(unit.series, is_worthwhile=is_worthwhile)
-            if gain is not None and gain.probes == self._count_probes(unit.series):
+            self._monitor.expect_fine_tuning(unit.joint_network_name, is_worthwhile=is_worthwhile)
+            if gain is not None and gain.probes == self._count_probes(unit.joint_network_name):
                 outcome = replace(outcome, notes=(*outcome.notes, make_fine_tuning_note(gain)))
         if result.is_ended_by_user and self._store is not None:
             self._store.write_after_user_stop()
@@ -381,7 +385,8 @@ class Executor:
     def _count_probes(self, series: str) -> int:
         """Return the number of fine-tuning probes of a jointly trained network."""
         return sum(
-            unit.role == FINE_TUNE_PROBE and unit.series == series for unit in self._plan.units
+            unit.role == FINE_TUNE_PROBE and unit.joint_network_name == series
+            for unit in self._plan.units
         )
 
     def _check_convergence(self, result: FitResult) -> None:

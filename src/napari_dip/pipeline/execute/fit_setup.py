@@ -566,6 +566,6 @@ def make_unit_outcome(
         is_refined=fit_arguments.problem.final_postprocess is not None
         and not result.is_ended_by_user,
         role=unit.role,
-        series=unit.series,
+        joint_network_name=unit.joint_network_name,
         region_count=len(unit.trained_on),
     )

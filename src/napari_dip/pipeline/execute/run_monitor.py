@@ -154,7 +154,7 @@ class RunMonitor:
             Result of the probes so far.
         """
         for index, unit in enumerate(self._units):
-            if unit.role == INFERENCE and unit.series == series:
+            if unit.role == INFERENCE and unit.joint_network_name == series:
                 iterations = is_worthwhile * unit.fine_tune_iterations
                 self._iterations[index] = iterations + self._plan.fit_config.refit_iterations
                 for fit in self._fits[index]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_dip.pipeline.lazy_inputs import FileStamps
     from napari_dip.pipeline.plan.types import Plan
 
-#: Maximum number of sample regions of a stack with small planes.
+#: Maximum number of sample regions of a Z stack with small planes.
 MAX_SAMPLE_REGIONS = 64
 #: Steps along X from one sample region to the next, modulo the number of regions. No two regions
 #: share a position along X.
@@ -150,13 +150,13 @@ def select_sample_regions(plan: Plan, statistics: TileStatistics) -> tuple[Tile,
     y_fractions = [(place + 0.5) / count for place in range(count)]
     x_fractions = [(place * _SAMPLE_STRIDE % count + 0.5) / count for place in range(count)]
     centres = [
-        (item * depth, item * grid[0], x_fraction * grid[1])
-        for item, x_fraction in zip(y_fractions, x_fractions, strict=True)
+        (y_fraction * depth, y_fraction * grid[0], x_fraction * grid[1])
+        for y_fraction, x_fraction in zip(y_fractions, x_fractions, strict=True)
     ]
     reference_tiles = dict.fromkeys(plan.tiles[int(index)] for index in statistics.std.argmax(0))
     for place, tile in enumerate(list(reference_tiles)[: SAMPLE_REGIONS // 2]):
         z, y, x = (
-            (item.core_start + item.core_stop) / 2 for item in (tile.z or tile.y, tile.y, tile.x)
+            (span.core_start + span.core_stop) / 2 for span in (tile.z or tile.y, tile.y, tile.x)
         )
         centres[place] = z, y, x
     return tuple(
@@ -221,7 +221,7 @@ def _compute_region_start(
 
 
 def _count_tiled_planes(tiles: tuple[Tile, ...]) -> int:
-    """Return the number of planes of a stack that is tiled along Z; 0 otherwise."""
+    """Return the number of planes of a Z stack that is tiled along Z; 0 otherwise."""
     return max((tile.z.core_stop for tile in tiles if tile.z is not None), default=0)
 
 
@@ -306,29 +306,28 @@ def make_sample_image(
 
 def _halve_sample(plan: Plan, calibration: Calibration, stack: Any) -> Calibration:
     """Return the calibration with a half-resolution input if the sample is oversampled."""
-    is_stack = plan.tiles[0].z is not None
+    has_depth = plan.tiles[0].z is not None
     if (
-        is_stack
+        has_depth
         or len(stack) == 1
         or not plan.task_plan.uses_half_resolution
         or calibration.repeated_exposure is not None
     ):
         return calibration
-    base_calibration = calibration
-    is_colour_camera = base_calibration.camera_noise is not None
+    is_colour_camera = calibration.camera_noise is not None
     half_resolution = halve_oversampled(
         stack,
-        base_calibration.noise,
-        base_calibration.blind_spot_size,
-        base_calibration.constant_channels,
-        camera=is_colour_camera,
+        calibration.noise,
+        calibration.blind_spot_size,
+        calibration.constant_channels,
+        is_camera=is_colour_camera,
     )
     if half_resolution is None:
-        return base_calibration
+        return calibration
     return replace(
-        base_calibration,
+        calibration,
         half_resolution=half_resolution,
-        notes=base_calibration.notes
+        notes=calibration.notes
         if is_colour_camera
-        else (*base_calibration.notes, make_note("half-resolution")),
+        else (*calibration.notes, make_note("half-resolution")),
     )

@@ -134,7 +134,9 @@ class TileExecutor:
         merger = ResultMerger(self._sample)
         resume = read_tile_checkpoint(self._store, "sample", merger)
         merger.outcomes[:] = [
-            outcome for outcome in merger.outcomes if self._results.load_weights(outcome.series)
+            outcome
+            for outcome in merger.outcomes
+            if self._results.load_weights(outcome.joint_network_name)
         ]
         control = yield from self._make_executor(merger).run(units, resume)
         if control is not Control.GO:

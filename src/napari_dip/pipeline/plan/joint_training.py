@@ -211,15 +211,21 @@ def apply_probe_outcome(unit: WorkUnit, outcomes: Iterable[UnitOutcome]) -> Work
     """Return the unit of a frame with fine-tuning if the probes of its series show a gain."""
     if unit.role != INFERENCE:
         return unit
-    gain = compute_fine_tune_gain(outcomes, unit.series)
+    gain = compute_fine_tune_gain(outcomes, unit.joint_network_name)
     return replace(
         unit, iterations=unit.fine_tune_iterations if gain is not None and gain.is_worthwhile else 0
     )
 
 
-def compute_fine_tune_gain(outcomes: Iterable[UnitOutcome], series: str) -> FineTuneGain | None:
+def compute_fine_tune_gain(
+    outcomes: Iterable[UnitOutcome], joint_network_name: str
+) -> FineTuneGain | None:
     """Return the mean gain of the probes of a series; None if there were none."""
-    gains = [outcome.gain for outcome in outcomes if outcome.series == series and outcome.gain]
+    gains = [
+        outcome.gain
+        for outcome in outcomes
+        if outcome.joint_network_name == joint_network_name and outcome.gain
+    ]
     if not gains:
         return None
     total, squares, count = (sum(column) for column in zip(*gains, strict=True))
@@ -248,7 +254,7 @@ def summarise_joint_training(outcomes: Iterable[UnitOutcome]) -> dict[str, dict[
     joint_outcome = next((outcome for outcome in all_outcomes if outcome.role == JOINT), None)
     if joint_outcome is None:
         return {}
-    gain = compute_fine_tune_gain(all_outcomes, joint_outcome.series)
+    gain = compute_fine_tune_gain(all_outcomes, joint_outcome.joint_network_name)
     facts: dict[str, object] = {
         "members": joint_outcome.region_count,
         "iterations": joint_outcome.iterations,

@@ -80,7 +80,7 @@ class Layout:
             self.count_items(source) // source.shape[source.axes.index(axis)] if axis == "T" else 1
         )
 
-    def get_depth(self, source: ImageSpec) -> tuple[int, ...]:
+    def get_depth_sizes(self, source: ImageSpec) -> tuple[int, ...]:
         """Return the sizes of the axes before Y and X that are fitted together: depth or time."""
         return tuple(source.shape[source.axes.index(axis)] for axis in self.grid_axes[:-2])
 
@@ -92,7 +92,7 @@ def get_stacked_axes(source: ImageSpec) -> str:
     )
 
 
-def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
+def make_layout(source: ImageSpec, *, volume: bool, depth_axis: str = "") -> Layout:
     """Assign each axis of an image to items, channels or grid.
 
     Parameters
@@ -100,13 +100,13 @@ def make_layout(source: ImageSpec, *, volume: bool, deep: str = "") -> Layout:
     source : ImageSpec
     volume : bool
         Whether planes along depth, or along time without depth, are fitted together.
-    deep : str
+    depth_axis : str
         Axis along which planes are fitted together instead; "": as above.
     """
-    deep = (deep or get_stacked_axes(source)[-1:]) if volume else ""
+    depth_axis = (depth_axis or get_stacked_axes(source)[-1:]) if volume else ""
     channel_axis = next((axis for axis in "CS" if axis in source.axes), "")
-    item_axes = "".join(axis for axis in "TZ" if axis in source.axes and axis != deep)
-    return Layout(item_axes=item_axes, channel_axis=channel_axis, grid_axes=deep + "YX")
+    item_axes = "".join(axis for axis in "TZ" if axis in source.axes and axis != depth_axis)
+    return Layout(item_axes=item_axes, channel_axis=channel_axis, grid_axes=depth_axis + "YX")
 
 
 def to_stack(array: AnyArray, axes: str, layout: Layout) -> Float32Array:
@@ -159,8 +159,10 @@ def check_header(source: ImageSpec, *, stacks: bool = True) -> Refusal | None:
         return make_refusal("image-empty", name=name, shape=_format_sizes(shape))
     if refusal := _check_dtype(source):
         return refusal
-    colours = len(shape) == 3 and shape[-1] == 3 and "S" not in axes  # would be read as a stack
-    if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or colours:
+    is_colour_image = (
+        len(shape) == 3 and shape[-1] == 3 and "S" not in axes
+    )  # would be read as a stack
+    if (get_stacked_axes(source) and not stacks) or {"C", "S"} <= set(axes) or is_colour_image:
         hint = _make_channels_hint(shape, axes)
         return make_refusal(
             "image-stack", name=name, axes=axes, shape=_format_sizes(shape), hint=hint
@@ -234,11 +236,11 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
 def describe_assumed_depth(source: ImageSpec) -> Note:
     """Return a note that an unnamed axis was read as depth, with the axes for other meanings."""
     count = source.get_sizes("Z")[0]
-    colours = count == 3 and "C" not in source.axes
+    may_be_colours = count == 3 and "C" not in source.axes
     unused_letters = [
         letter
         for letter in _AXIS_MEANINGS
-        if letter not in source.axes and (letter != "S" or colours)
+        if letter not in source.axes and (letter != "S" or may_be_colours)
     ]
     alternatives = [
         (source.axes.replace("Z", axis), _AXIS_MEANINGS[axis]) for axis in unused_letters

@@ -92,19 +92,21 @@ def preflight(
     fit_config, notes = choose_fit_config(recipe, task_plan, source, volume=layout.is_volume)
     read_notes = (note for other in (source, *extra_headers.values()) for note in other.notes)
     notes = (*read_notes, *notes, *layout_notes, *task_plan.notes)
-    image = ImagePlan(
+    image_plan = ImagePlan(
         recipe=recipe,
         task_plan=task_plan,
         source=source,
         extra_headers=extra_headers,
         layout=layout,
     )
-    image_bytes, peak_bytes = estimate_memory(image, fit_config, uses_bfloat16=machine.has_bfloat16)
+    image_bytes, peak_bytes = estimate_memory(
+        image_plan, fit_config, uses_bfloat16=machine.has_bfloat16
+    )
     # without torch the free memory of a GPU is unknown, so the images alone are checked
     needed_bytes = image_bytes if device == "cuda" else peak_bytes
     tiling: tuple[int, tuple[Tile, ...]] | Refusal = (0, ())
     if recipe.run_settings.tile or needed_bytes > machine.memory_bytes:
-        tiling = choose_tiles(image, fit_config, machine)
+        tiling = choose_tiles(image_plan, fit_config, machine)
     if isinstance(tiling, Refusal):
         return tiling
     side, tiles = tiling
@@ -116,12 +118,14 @@ def preflight(
     if device == "cuda":
         notes += (make_note("card-memory-unknown"),)
     notes += list_tile_notes(side, tiles)
-    peak_bytes = estimate_memory(image, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[1]
-    grid = compute_fit_grid(image, tiles)
+    peak_bytes = estimate_memory(image_plan, fit_config, tiles, uses_bfloat16=machine.has_bfloat16)[
+        1
+    ]
+    grid = compute_fit_grid(image_plan, tiles)
     threads = choose_thread_count(machine.cores, prod(grid[-2:]))
-    units = make_units(image, fit_config, tiles)
+    units = make_units(image_plan, fit_config, tiles)
     is_single = not tiles and not layout.is_volume and layout.count_items(source) == 1
-    reused = reuse_network(network, units, image, fit_config, is_single=is_single)
+    reused = reuse_network(network, units, image_plan, fit_config, is_single=is_single)
     if isinstance(reused, Refusal):
         return reused
     network, units, reuse_notes = reused
@@ -181,9 +185,9 @@ def _choose_volume(
     extra_headers: Headers,
     machine: Machine,
 ) -> tuple[bool, tuple[Note, ...]]:
-    """Return whether planes are fitted together as a volume, and notes on the stack."""
+    """Return whether planes are fitted together as a volume, and notes on the Z stack."""
     volume = make_layout(source, volume=True)
-    depth = volume.get_depth(source)
+    depth = volume.get_depth_sizes(source)
     if not depth:
         return False, ()
     notes: tuple[Note, ...] = ()

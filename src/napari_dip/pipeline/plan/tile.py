@@ -43,14 +43,14 @@ class Span:
 
     def upscale(self, factor: int) -> Span:
         """Return the same span in pixels of an image that is finer by a factor."""
-        start, stop, first, last = (
-            place * factor for place in (self.start, self.stop, self.core_start, self.core_stop)
+        start, stop, core_start, core_stop = (
+            pixel * factor for pixel in (self.start, self.stop, self.core_start, self.core_stop)
         )
         return Span(
             start=start,
             stop=stop,
-            core_start=first,
-            core_stop=last,
+            core_start=core_start,
+            core_stop=core_stop,
             is_context_only=self.is_context_only,
         )
 
@@ -90,7 +90,7 @@ class Tile:
         Number of the tile, row by row; its seeds depend on it.
     y, x : Span
     z : Span or None
-        Planes of a stack; None for a single plane.
+        Planes of a Z stack; None for a single plane.
     """
 
     index: int
@@ -100,7 +100,7 @@ class Tile:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """Spans along Z (of a stack), Y and X."""
+        """Spans along Z (of a Z stack), Y and X."""
         return (self.y, self.x) if self.z is None else (self.z, self.y, self.x)
 
     @property
@@ -115,7 +115,7 @@ class Tile:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Planes (of a stack), height and width, including overlaps."""
+        """Planes (of a Z stack), height and width, including overlaps."""
         return tuple(span.size for span in self.spans)
 
     @property
@@ -161,8 +161,8 @@ class Tile:
         return replace(source, shape=tuple(sides.get(axis, count) for axis, count in sizes))
 
 
-def _compute_blend_ramp(place: FloatArray, middle: int, reach: int) -> FloatArray:
+def _compute_blend_ramp(positions: FloatArray, middle: int, half_width: int) -> FloatArray:
     """Return weights that rise from 0 to 1 within an overlap, and are constant at its ends."""
-    ramp = reach * (1 - 2 * ZERO_WEIGHT_FRACTION)
-    fraction = np.clip((place - middle + ramp) / (2 * ramp), 0, 1)
+    ramp = half_width * (1 - 2 * ZERO_WEIGHT_FRACTION)
+    fraction = np.clip((positions - middle + ramp) / (2 * ramp), 0, 1)
     return np.asarray(np.sin(np.pi / 2 * fraction) ** 2)

@@ -1,4 +1,4 @@
-"""Decide whether a plane or stack is restored in tiles, and cut it into overlapping tiles."""
+"""Decide whether a plane or Z stack is restored in tiles, and cut it into overlapping tiles."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ TILE_ALIGNMENT = 8
 #: Tile sides that are tried if memory is short, widest first. Wider tiles gain nothing: 2,048 x
 #: 2,048 pixels take no less time as a whole than as four tiles.
 PLANE_TILE_SIDES = (1024, 768, 512, 384, 256)
-#: The same for stacks, and the number of planes of a tile; its halo along Z is one plane.
-STACK_TILE_SIDES, STACK_TILE_PLANES = (512, 384, 256), 16
+#: The same for Z stacks, and the number of planes of a tile; its halo along Z is one plane.
+Z_STACK_TILE_SIDES, Z_STACK_TILE_PLANES = (512, 384, 256), 16
 #: Planes and side of the tiles of volumes that are tried, without halo; and their halo along Z and
 #: within the plane, besides that of a PSF. It is half of that of planes, since three axes overlap.
 VOLUME_TILE_SIZES = ((32, 192), (32, 128), (16, 96), (16, 64))
@@ -63,7 +63,7 @@ MAX_IN_MEMORY_RESULT_BYTES, RESULT_IMAGES = 2**26, 3
 #: Bytes per value of an image that is not in a file: result, uncertainty and residual, which are
 #: returned as arrays.
 RESULT_VALUE_BYTES = 12
-#: Codes of the notes on tiles: of planes, and of stacks.
+#: Codes of the notes on tiles: of planes, and of Z stacks.
 TILE_NOTES = ("tiles", "tiles-deep")
 
 
@@ -92,10 +92,10 @@ def cut_plane_tiles(grid: tuple[int, int], side: int, halo: int) -> tuple[Tile, 
     )
 
 
-def cut_stack_tiles(
-    grid: tuple[int, ...], sides: tuple[int, int], halo: tuple[int, int], *, is_separate: bool
+def cut_z_stack_tiles(
+    grid: tuple[int, ...], sides: tuple[int, int], halo: tuple[int, int], *, is_plane_by_plane: bool
 ) -> tuple[Tile, ...]:
-    """Cut a stack into tiles.
+    """Cut a Z stack into tiles.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def cut_stack_tiles(
         Planes, height and width.
     sides, halo : tuple of int
         As for `cut_plane_tiles`: along Z, and within the plane.
-    is_separate : bool
+    is_plane_by_plane : bool
         Whether planes are restored one by one; planes of the halo are then only context.
 
     Returns
@@ -111,14 +111,14 @@ def cut_stack_tiles(
     tuple of Tile
         Along Z first, then row by row.
     """
-    depths = _cut_axis(grid[0], sides[0], halo[0], 1 if is_separate else TILE_ALIGNMENT)
+    depths = _cut_axis(grid[0], sides[0], halo[0], 1 if is_plane_by_plane else TILE_ALIGNMENT)
     plane_tiles = cut_plane_tiles((grid[1], grid[2]), sides[1], halo[1])
     return tuple(
         Tile(
             index=depth_index * len(plane_tiles) + plane_tile.index,
             y=plane_tile.y,
             x=plane_tile.x,
-            z=replace(z, is_context_only=is_separate),
+            z=replace(z, is_context_only=is_plane_by_plane),
         )
         for depth_index, z in enumerate(depths)
         for plane_tile in plane_tiles
@@ -197,9 +197,9 @@ def _iter_tilings(
     grid = source.get_sizes("ZYX")
     if not layout.is_volume:
         halo = ceil(halo / TILE_ALIGNMENT) * TILE_ALIGNMENT
-        for side in (side_setting,) if side_setting else STACK_TILE_SIDES:
-            sides = STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * halo)
-            yield side, cut_stack_tiles(grid, sides, (1, halo), is_separate=True)
+        for side in (side_setting,) if side_setting else Z_STACK_TILE_SIDES:
+            sides = Z_STACK_TILE_PLANES, max(side, MIN_OVERLAPS_PER_TILE * halo)
+            yield side, cut_z_stack_tiles(grid, sides, (1, halo), is_plane_by_plane=True)
         return
     # a smaller overlap replaces the receptive field here (see VOLUME_OVERLAP_PIXELS); the radius of
     # a PSF is kept in full
@@ -212,7 +212,7 @@ def _iter_tilings(
             max(depth, MIN_OVERLAPS_PER_TILE * psf_halo),
             max(side, MIN_OVERLAPS_PER_TILE * overlap[1]),
         )
-        yield side, cut_stack_tiles(grid, sides, overlap, is_separate=False)
+        yield side, cut_z_stack_tiles(grid, sides, overlap, is_plane_by_plane=False)
 
 
 def cut_half_resolution_tiles(

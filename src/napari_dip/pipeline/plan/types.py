@@ -258,7 +258,7 @@ class WorkUnit:
         return f"c{self.channels[0]}r{self.restart}"
 
     @property
-    def series(self) -> str:
+    def joint_network_name(self) -> str:
         """Name of the jointly trained network that the unit trains or uses; "" if none."""
         if self.role == INDEPENDENT:
             return ""
@@ -298,7 +298,7 @@ class UnitOutcome:
     evidence: tuple[float, ...] = ()
     is_refined: bool = False
     role: UnitRole = INDEPENDENT
-    series: str = ""
+    joint_network_name: str = ""
     region_count: int = 0
     gain: tuple[float, ...] = ()
 
@@ -306,6 +306,7 @@ class UnitOutcome:
         """Return the outcome in plain JSON types, which `read_outcome` reads."""
         raw = asdict(self)
         raw["prior"], raw["members"] = raw.pop("prior_key"), raw.pop("region_count")
+        raw["series"] = raw.pop("joint_network_name")
         return raw
 
     @property
@@ -457,7 +458,7 @@ class Plan(ImagePlan):
         is_named = unit_name != "part" and all(unit.has_estimate for unit in self.units)
         fits_clause = f", {count} {unit_name}s one after another" if is_named else f", {count} fits"
         fits = fits_clause if count > 1 else ""
-        depth = "".join(f" × {count}" for count in self.layout.get_depth(self.source))
+        depth = "".join(f" × {count}" for count in self.layout.get_depth_sizes(self.source))
         return f"{width} × {height}{depth} pixels{fits} on the {device}"
 
     @property

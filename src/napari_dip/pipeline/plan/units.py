@@ -72,11 +72,11 @@ def list_segment_starts(item_count: int, stride: int) -> tuple[int, ...]:
 
 
 def make_segment_notes(plan: Plan) -> tuple[Note, ...]:
-    """Return a note on the segments of a movie or stack; empty if they do not affect the result."""
+    """Return a note on the segments of a movie or Z stack; empty if they change nothing."""
     is_smoothed = plan.task_plan.uses_previous_frame and any(
         unit.has_time_neighbours for unit in plan.units
     )
-    has_warm_starts = any(unit.starts_from and not unit.series for unit in plan.units)
+    has_warm_starts = any(unit.starts_from and not unit.joint_network_name for unit in plan.units)
     starts = list_segment_starts(
         plan.layout.count_items(plan.source), plan.layout.get_item_stride(plan.source)
     )
@@ -111,28 +111,30 @@ def make_units(
         for previous, segment in zip(previous_segments, segments, strict=True)
     ]
 
-    def name(item: int, number: int, restart: int) -> str:
-        return f"c{number}r{restart}" if item_count == 1 else f"p{item}c{number}r{restart}"
+    def make_id(item: int, group_index: int, restart: int) -> str:
+        return (
+            f"c{group_index}r{restart}" if item_count == 1 else f"p{item}c{group_index}r{restart}"
+        )
 
     units = [
         WorkUnit(
-            id=name(item, number, restart),
+            id=make_id(item, group_index, restart),
             channels=group,
             restart=restart,
             # the same for all items: a warm start needs the same network input
-            seed=image.recipe.run_settings.seed + 1000 * number + restart,
+            seed=image.recipe.run_settings.seed + 1000 * group_index + restart,
             iterations=warm_start_iterations if is_warm_start[item] else fit_config.iterations,
             item=item,
-            starts_from=name(item - 1, number, restart) if is_warm_start[item] else "",
-            previous_item=before,
-            next_item=after,
+            starts_from=make_id(item - 1, group_index, restart) if is_warm_start[item] else "",
+            previous_item=previous_item,
+            next_item=next_item,
             has_time_neighbours=layout.get_neighbour_axis(source) == "T",
             segment=segments[item],
-            is_segment_start=before is None or segments[before] != segments[item],
+            is_segment_start=previous_item is None or segments[previous_item] != segments[item],
         )
-        for number, group in enumerate(group_channels(task_plan, source))
+        for group_index, group in enumerate(group_channels(task_plan, source))
         for restart in range(fit_config.restarts)
-        for item, (before, after) in enumerate(neighbours)
+        for item, (previous_item, next_item) in enumerate(neighbours)
     ]
     if series_training != "joint" or fit_config.other_candidates:
         return tuple(units)
@@ -150,15 +152,15 @@ def assign_joint_network(
 
     The joint fits and their probes come before the units that use them.
     """
-    units_by_series: dict[str, list[WorkUnit]] = {}
+    units_by_network: dict[str, list[WorkUnit]] = {}
     for unit in units:
         name = unit.network_name
-        if name not in units_by_series:
-            units_by_series[name] = make_joint_units(
+        if name not in units_by_network:
+            units_by_network[name] = make_joint_units(
                 unit, fit_config, training_regions, probe_candidates
             )
-        units_by_series[name] += make_inference_units((unit,), fit_config)
-    return [unit for series_units in units_by_series.values() for unit in series_units]
+        units_by_network[name] += make_inference_units((unit,), fit_config)
+    return [unit for network_units in units_by_network.values() for unit in network_units]
 
 
 def make_tile_units(
@@ -195,34 +197,34 @@ def make_tile_units(
     # the last plane of the first tile
     first_tile_name = f"t{tiles[0].index}{_list_tile_planes(tiles[0], layout)[-1][1]}"
     units: list[WorkUnit] = []
-    for place, tile in enumerate(tiles):
+    for position, tile in enumerate(tiles):
         planes = _list_tile_planes(tile, layout)
-        starts = [first_tile_name if starts_from_first_tile and place else ""]
+        starts = [first_tile_name if starts_from_first_tile and position else ""]
         starts += [f"t{tile.index}{plane_name}" for _, plane_name in planes[:-1]]
         units += [
             WorkUnit(
-                id=f"t{tile.index}{plane_name}c{number}r{restart}",
+                id=f"t{tile.index}{plane_name}c{group_index}r{restart}",
                 channels=group,
                 restart=restart,
                 seed=image.recipe.run_settings.seed
-                + 1000 * number
+                + 1000 * group_index
                 + restart
                 + TILE_SEED_STEP * tile.index,
                 iterations=warm_start_iterations if start else fit_config.iterations,
                 item=item,
-                starts_from=f"{start}c{number}r{restart}" if start else "",
+                starts_from=f"{start}c{group_index}r{restart}" if start else "",
                 previous_item=item - 1 if plane_name and item else None,
                 next_item=item + 1 if plane_name and item + 1 < tile.size[0] else None,
                 tile=tile.index,
                 origin=tile.start[-len(layout.grid_axes) :],
             )
-            for number, group in enumerate(group_channels(task_plan, source))
+            for group_index, group in enumerate(group_channels(task_plan, source))
             for restart in range(fit_config.restarts)
             for (item, plane_name), start in zip(planes, starts, strict=True)
         ]
     if series_training != "joint" or fit_config.other_candidates or tiles[0].z is not None:
         return tuple(units)
-    order = {tile.index: place for place, tile in enumerate(tiles)}
+    positions = {tile.index: position for position, tile in enumerate(tiles)}
     # probe on tiles if the image is measured whole, or before regions are known
     tile_regions = (TrainingRegion(0, tile.start, tile.size) for tile in tiles)
     probe_candidates = (
@@ -230,7 +232,7 @@ def make_tile_units(
     )
     units = assign_joint_network(units, fit_config, training_regions, probe_candidates)
     # the joint fit comes before the first tile
-    return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else order[unit.tile]))
+    return tuple(sorted(units, key=lambda unit: -1 if unit.tile is None else positions[unit.tile]))
 
 
 def _list_tile_planes(tile: Tile, layout: Layout) -> list[tuple[int, str]]:
@@ -335,9 +337,9 @@ def select_shard_units(shard: Shard, plan: Plan) -> tuple[WorkUnit, ...]:
         )
     chains = enumerate(list_unit_chains(plan), 1)
     shard_units = [unit for number, chain in chains if shard.includes(number) for unit in chain]
-    needed_series = {unit.series for unit in shard_units}
+    needed_networks = {unit.joint_network_name for unit in shard_units}
     return (
-        *(u for group in joint_groups for u in group if u.series in needed_series),
+        *(u for group in joint_groups for u in group if u.joint_network_name in needed_networks),
         *shard_units,
     )
 
@@ -362,7 +364,9 @@ def list_unit_chains(plan: Plan) -> list[list[WorkUnit]]:
     `list_joint_unit_groups`.
     """
     warm_started = {
-        (unit.channels, unit.restart) for unit in plan.units if unit.starts_from and not unit.series
+        (unit.channels, unit.restart)
+        for unit in plan.units
+        if unit.starts_from and not unit.joint_network_name
     }
     chains: defaultdict[tuple[Any, ...], list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:
@@ -383,5 +387,5 @@ def list_joint_unit_groups(plan: Plan) -> list[list[WorkUnit]]:
     groups: defaultdict[str, list[WorkUnit]] = defaultdict(list)
     for unit in plan.units:
         if not unit.has_estimate:
-            groups[unit.series].append(unit)
+            groups[unit.joint_network_name].append(unit)
     return list(groups.values())

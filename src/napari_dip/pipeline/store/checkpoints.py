@@ -325,4 +325,5 @@ def read_outcome(raw: Mapping[str, Any]) -> UnitOutcome:
     notes = tuple(map(read_note, raw["notes"]))
     fields["role"], fields["prior_key"] = UnitRole(fields["role"]), fields.pop("prior", "")
     fields["region_count"] = fields.pop("members", 0)
+    fields["joint_network_name"] = fields.pop("series", "")
     return UnitOutcome(**{**fields, "stop": stop, "history": history, "notes": notes, **tuples})

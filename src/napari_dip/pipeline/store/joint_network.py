@@ -106,10 +106,10 @@ def list_network_outcomes(plan: RunPlan, outcomes: Sequence[UnitOutcome]) -> lis
         return []
     name = make_printable(plan.network.name)
     existing_ids = {outcome.unit for outcome in outcomes}
-    series_names = {unit.series for unit in plan.units}
+    series_names = {unit.joint_network_name for unit in plan.units}
     missing_outcomes = []
     for outcome in plan.network.outcomes:
-        if outcome.series not in series_names or outcome.unit in existing_ids:
+        if outcome.joint_network_name not in series_names or outcome.unit in existing_ids:
             continue
         if outcome.role == JOINT:
             note = make_note("series-network", name=name, count=outcome.region_count)

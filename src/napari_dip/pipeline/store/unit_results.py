@@ -189,7 +189,7 @@ class ResultStore:
         joint_groups = (
             group
             for group in list_joint_unit_groups(plan)
-            if self._is_valid(_make_weights_name(group[0].series))
+            if self._is_valid(_make_weights_name(group[0].joint_network_name))
         )
         groups = (*joint_groups, *list_unit_chains(plan))
         finished_groups = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_dip.engine.control import Control
 from napari_dip.errors import Refusal
 from napari_dip.io.paths import shorten_name
-from napari_dip.pipeline.events import NOT_BEGUN, Progress
+from napari_dip.pipeline.events import NO_PROGRESS, Progress
 from napari_dip.pipeline.plan.joint_training import make_joint_units
 from napari_dip.pipeline.plan.units import make_units
 from napari_dip.pipeline.store.joint_network import NETWORK_FILE_INPUT
@@ -144,7 +144,7 @@ class BatchEvent:
     event: Event | None = None
     outcome: FileOutcome | None = None
     worker: str = ""
-    progress: Progress = NOT_BEGUN
+    progress: Progress = NO_PROGRESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,7 +196,7 @@ def _fit_networks(
     store.open_image(image)
     resume, results = store.read(merger), ResultStore(store.folder)
     merger.outcomes[:] = [
-        outcome for outcome in merger.outcomes if results.load_weights(outcome.series)
+        outcome for outcome in merger.outcomes if results.load_weights(outcome.joint_network_name)
     ]
     executor = Executor(
         merger,
@@ -210,7 +210,7 @@ def _fit_networks(
     if final_control is not Control.GO or recorder.is_ended:
         store.write_if_possible()
         return False
-    names = [outcome.series for outcome in merger.outcomes if outcome.role == JOINT]
+    names = [outcome.joint_network_name for outcome in merger.outcomes if outcome.role == JOINT]
     weights = {name: results.load_weights(name) or {} for name in names}
     _write_network_file(network_path, plan, crops, weights, merger)
     store.remove()
