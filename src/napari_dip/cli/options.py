@@ -395,9 +395,10 @@ def _make_setting_argument(name: str, field: Any, group: Group) -> Argument:
         hint: Any = Annotated[bool | None, Parameter(help=text, group=group)]
         return Argument(name, Argument.KEYWORD_ONLY, default=None, annotation=hint)
     # pass the text on: the recipe validates it, and the parser must not round 1.5
-    if get_origin(value_type) is not Literal:
+    values = get_args(value_type) if get_origin(value_type) is Literal else setting.choices
+    if not values:
         return make_option(name, text, _METAVARS[value_type], group)
-    names = [str(value) for value in get_args(value_type)]
+    names = [str(value) for value in values]
     if len("|".join(names)) <= MAX_CHOICES_LENGTH:
         return make_option(name, text, "|".join(names), group)
     return make_option(name, f"{text} One of: {', '.join(names)}.", "NAME", group)

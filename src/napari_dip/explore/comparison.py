@@ -38,6 +38,7 @@ from napari_dip.pipeline.assess.report_figures import (
 )
 from napari_dip.pipeline.events import Event, Progress, map_generator
 from napari_dip.pipeline.recipe import make_recipe
+from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.deep_image_prior import ADAM, DEFAULT_ARCHITECTURE
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class ArchitectureComparison(ExperimentResult):
         recipe = self.subject.plan.recipe
         network = get_denoising_network(self.recommended_fit.architecture) or DEFAULT_ARCHITECTURE
         common = {"preset": recipe.run_settings.preset, "seed": recipe.run_settings.seed}
-        return make_recipe("denoise", prior="random-input", architecture=network, **common)
+        return make_recipe("denoise", prior=DEFAULT_PRIOR, architecture=network, **common)
 
     @property
     def verdict(self) -> str:

@@ -20,6 +20,7 @@ from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.layout import MIN_IMAGE_SIDE, check_header
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import OLD_VALUES, make_recipe
+from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.deep_image_prior import (
     DEFAULT_ARCHITECTURE,
     Architecture,
@@ -347,7 +348,7 @@ def make_experiment_recipe(*, architecture: str = DEFAULT_ARCHITECTURE, **settin
         If a setting is invalid.
     """
     find_architecture("architecture", architecture, list_all_architectures())
-    return make_recipe("denoise", prior="random-input", restarts=1, **settings)
+    return make_recipe("denoise", prior=DEFAULT_PRIOR, restarts=1, **settings)
 
 
 def plan_centre_fit(recipe: Recipe, spec: ImageSpec, side: int, machine: Machine) -> Plan | Refusal:

@@ -35,7 +35,7 @@ from napari_dip.pipeline.execute.runner import run
 from napari_dip.pipeline.machine import detect_machine
 from napari_dip.pipeline.plan.preflight import preflight
 from napari_dip.pipeline.recipe import make_recipe
-from napari_dip.tasks.invert_features import describe_layer_size
+from napari_dip.tasks.invert_features import INVERSION_PRIORS, describe_layer_size
 from napari_dip.tasks.network_import.loading import NetworkFile, list_network_layers
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ if TYPE_CHECKING:
 
 #: Prior as in the settings -> its label in figures.
 PRIOR_LABELS = {
-    "random-input": "Untrained network",
-    "total-variation": "Total variation",
-    "none": "No prior",
+    row.value: "Untrained network"
+    if row.has_network
+    else "Total variation"
+    if row.uses_total_variation
+    else "No prior"
+    for row in INVERSION_PRIORS.select()
 }
 
 

@@ -14,6 +14,7 @@ from napari_dip.errors import Refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
     CONTEXT_RADIUS,
+    DEFAULT_PRIOR,
     IMAGE,
     SINGLE_PIXEL,
     FitInput,
@@ -32,7 +33,7 @@ from napari_dip.tasks.initial_estimate import (
     make_validated_mixture,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
-from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT
+from napari_dip.tasks.priors.registry import PRIOR_SPECS
 from napari_dip.tasks.psf_settings import (
     OIL,
     PSF,
@@ -177,7 +178,7 @@ class Deblur(Task):
             stack_mode=stack_mode,
             network_grid=compute_object_size(frame, margin),
             halo=max(sizes) // 2 + CONTEXT_RADIUS if is_open else None,
-            prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
+            prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, whatever the noise: on five of six Set12
             # images, blurred and with white noise added, blocks of up to 7 x 7 were measured, which
@@ -391,7 +392,7 @@ class BlindDeblur(Task):
         side = self._psf_side
         return check_size(source, (side, side), "YX") or TaskPlan(
             network_grid=compute_object_size(source.grid, (side // 2, side // 2)),
-            prior_reasons={RANDOM_INPUT.key: DEBLUR_REASON},
+            prior_reasons={DEFAULT_PRIOR: DEBLUR_REASON},
             noise_settings=make_noise_settings(self),
             # blur alone correlates neighbouring pixels, whatever the noise
             blind_spot_shape=SINGLE_PIXEL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
@@ -31,18 +31,10 @@ from napari_dip.tasks.noise_models.registry import NOISE_MODELS, NoiseModel
 from napari_dip.tasks.priors.deep_image_prior import (
     DEFAULT_ARCHITECTURE,
     ArchitectureName,
-    check_architecture,
+    refuse_architecture,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
-from napari_dip.tasks.priors.registry import (
-    BLIND_SPOT,
-    MASKED_INPUT,
-    PRIOR_SPECS,
-    R2R,
-    RANDOM_INPUT,
-    RECOMPRESSION,
-    list_denoising_priors,
-)
+from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
     REPEATED_EXPOSURE,
     BlindSpotShape,
@@ -74,6 +66,7 @@ if TYPE_CHECKING:
     from napari_dip.errors import Refusal
     from napari_dip.io import ImageSpec
     from napari_dip.io.header import Headers
+    from napari_dip.tasks.priors.prior_spec import PriorSpec
 
 
 def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem:
@@ -92,10 +85,7 @@ def enlarge_to_full_resolution(fit_input: FitInput, problem: Problem) -> Problem
     return upscaled
 
 
-if TYPE_CHECKING:
-    DenoisingPrior = str
-else:  # a new row of the registry becomes a choice of form and command
-    DenoisingPrior = Literal[("auto", *list_denoising_priors())]
+DENOISING_PRIORS = PriorChoices("denoise")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -112,7 +102,8 @@ class Denoise(Task):
     )
 
     prior: Annotated[
-        DenoisingPrior,
+        str,
+        BeforeValidator(DENOISING_PRIORS.check),
         Setting(
             "Prior",
             "Input of the untrained network. Noisier input: the image with more noise of its own "
@@ -120,9 +111,9 @@ class Denoise(Task):
             "in Noise2Void and Noise2Self. Random input: fixed random numbers, as in the Deep "
             "Image Prior paper. Automatic: R2R where the noise is known well, in single planes "
             "and long movies; else the blind spot.",
-            choices={"auto": "Automatic", **list_denoising_priors()},
+            choices=DENOISING_PRIORS,
         ),
-    ] = "auto"
+    ] = AUTOMATIC
     architecture: ArchitectureName = DEFAULT_ARCHITECTURE
     noise: NoiseSetting = "auto"
     read_noise: ReadNoise = None
@@ -151,25 +142,26 @@ class Denoise(Task):
         """Choose prior, layout and noise; refuse what the noise model cannot take."""
         model = self._noise_model
         refusal = model.check_header(source, extra_headers)
-        refusal = refusal or check_architecture(self.architecture, self.prior, self.noise)
+        refusal = refusal or self._check_architecture()
         refusal = refusal or check_maps(source, extra_headers, of_detector=model.is_detector)
         if not refusal and "repeated_exposure" in extra_headers:
             refusal = check_exposure_header(source, extra_headers["repeated_exposure"])
         if refusal:
             return refusal
-        code, prior_key = model.volume_refusal, self._choose_prior(source, is_volume=len(axes) > 2)
+        code, prior_spec = model.volume_refusal, self._choose_prior(source, is_volume=len(axes) > 2)
         is_distant = self._has_distant_planes(source)
         joins_colours = self.channels == "auto" or model.joins_colours
         needs_whole_plane = bool(extra_headers) or not model.is_detector
-        is_replaceable = self.prior == "auto" and PRIOR_SPECS[prior_key].needs_noise_variance
+        is_replaceable = self.prior == AUTOMATIC and prior_spec.needs_noise_variance
+        fallback_prior_key = _get_preferred_prior(knows_noise=False).key if is_replaceable else ""
         has_user_noise = (self.read_noise, self.gain, self.blind_spot_shape) != (None, None, "")
         return TaskPlan(
             axes_refusal=make_refusal(code, name=source.name) if code and axes != "YX" else None,
             stack_mode="planes" if code or is_distant else "auto",
             joint_channels=None if joins_colours else self.channels == "together",
-            prior_key=prior_key,
+            prior_key=prior_spec.key,
             prior_reasons=self._list_prior_reasons(),
-            fallback_prior_key=BLIND_SPOT.key if is_replaceable else "",
+            fallback_prior_key=fallback_prior_key,
             architecture=self.architecture,
             halo=None if needs_whole_plane else CONTEXT_RADIUS,
             series_training=self.series_training,
@@ -179,7 +171,7 @@ class Denoise(Task):
             noise_settings=make_noise_settings(self),
             # filling in needs the closest neighbours
             blind_spot_shape=SINGLE_PIXEL
-            if self.prior == "auto" and model.prior_key == MASKED_INPUT.key
+            if self.prior == AUTOMATIC and model.fills_missing_pixels
             else read_blind_spot(self.blind_spot_shape),
             uses_clipping_correction=model.is_detector,
             # the user's noise does not hold for binned pixels
@@ -189,21 +181,33 @@ class Denoise(Task):
 
     def _has_distant_planes(self, source: ImageSpec) -> bool:
         """Return whether planes lie far apart and the prior takes neighbouring planes as input."""
-        prior_spec = PRIOR_SPECS[self._choose_prior(source, is_volume=False)]
+        prior_spec = self._choose_prior(source, is_volume=False)
         takes_neighbours = (
             self.neighbouring_frames and prior_spec.network_input.has_neighbour_frames
         )
         return takes_neighbours and has_distant_planes(source)
 
-    def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> str:
+    def _choose_prior(self, source: ImageSpec, *, is_volume: bool) -> PriorSpec:
         """Return the prior of the user, architecture or noise model; else R2R or the blind spot."""
-        if self.prior != "auto" or self.architecture != DEFAULT_ARCHITECTURE:
-            return RANDOM_INPUT.key if self.prior == "auto" else self.prior
+        if self.prior != AUTOMATIC:
+            return DENOISING_PRIORS.select(self.prior)[0]
+        if self.architecture != DEFAULT_ARCHITECTURE:
+            return next(row for row in DENOISING_PRIORS.select() if row.network_input.is_random)
         if self._noise_model.prior_key:
-            return self._noise_model.prior_key
-        return R2R.key if self._allows_r2r(source, is_volume) else BLIND_SPOT.key
+            return PRIOR_SPECS[self._noise_model.prior_key]
+        return _get_preferred_prior(knows_noise=self._allows_added_noise(source, is_volume))
 
-    def _allows_r2r(self, source: ImageSpec, is_volume: bool) -> bool:
+    def _check_architecture(self) -> Refusal | None:
+        """Refuse an architecture together with a prior or noise model that has its own network."""
+        if self.architecture == DEFAULT_ARCHITECTURE:
+            return None
+        if not any(row.network_input.is_random for row in DENOISING_PRIORS.select(self.prior)):
+            return refuse_architecture(self.architecture, f"the prior '{self.prior}'")
+        if not self._noise_model.is_detector:
+            return refuse_architecture(self.architecture, f"the noise model '{self.noise}'")
+        return None
+
+    def _allows_added_noise(self, source: ImageSpec, is_volume: bool) -> bool:
         """Return whether R2R applies: detector noise, in a plane or a jointly trained movie.
 
         Its noise has a correlation along Y times that along X, as a blind spot without gaps has.
@@ -216,16 +220,16 @@ class Denoise(Task):
 
     def _list_prior_reasons(self) -> dict[str, str]:
         """Return why each prior runs, and the size of its blind spots."""
-        is_chosen = self.prior != "auto"
+        is_chosen = self.prior != AUTOMATIC
         reason = "you chose it" if is_chosen else "it is what 'automatic' takes for denoising"
-        return {
-            **dict.fromkeys(PRIOR_SPECS, reason),
-            R2R.key: reason if is_chosen else f"{reason} where the noise is known",
-            BLIND_SPOT.key: f"{reason}; {{blind_spot}}",
-            MASKED_INPUT.key: "it learns to fill pixels in from those around, as the impulses need",
-            RECOMPRESSION.key: "it learns to undo the compression that was found, on the picture "
-            "itself",
-        }
+        reasons = {self._noise_model.prior_key: self._noise_model.prior_reason}
+        for row in DENOISING_PRIORS.select():
+            reasons[row.key] = reason
+            if row.needs_noise_variance and not is_chosen:
+                reasons[row.key] += " where the noise is known"
+            if row.network_input.is_masked:
+                reasons[row.key] += "; {blind_spot}"
+        return reasons
 
     def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:
         """Find impulses, and refuse pixels that do not have the noise that the user named."""
@@ -243,10 +247,10 @@ class Denoise(Task):
             return Inspection(
                 measured_mask=measured_mask, notes=notes, convert_inputs=model.convert_inputs
             )
-        if plan.prior_key != MASKED_INPUT.key:
+        if not (model.fills_missing_pixels and plan.prior_key == model.prior_key):
             return Inspection(convert_inputs=model.convert_inputs)
         return Inspection(
-            prior_key=BLIND_SPOT.key,
+            prior_key=_get_preferred_prior(knows_noise=False).key,
             prior_reason="no impulses were found, so there is nothing to fill in",
             convert_inputs=model.convert_inputs,
         )
@@ -278,3 +282,10 @@ class Denoise(Task):
         problem = enlarge_to_full_resolution(fit_input, build_problem(fit_input, options))
         problem = add_temporal_smoothing(problem, fit_input, self.temporal_smoothing)
         return self._noise_model.wrap_problem(fit_input, problem)
+
+
+def _get_preferred_prior(*, knows_noise: bool) -> PriorSpec:
+    """Return the first prior of the table that denoises with or without known noise."""
+    return next(
+        row for row in DENOISING_PRIORS.select() if knows_noise or not row.needs_noise_variance
+    )

@@ -5,9 +5,9 @@ The guide can be registered onto the image first, by phase correlation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
@@ -25,7 +25,7 @@ from napari_dip.tasks.base import (
     TaskSpec,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions
-from napari_dip.tasks.priors.registry import BLIND_SPOT, GUIDED, GUIDED_RANDOM_INPUT, PRIOR_SPECS
+from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import (
     BlindSpotShape,
     CameraGain,
@@ -66,6 +66,9 @@ TAPER_FRACTION = 1 / 8
 REGISTRATION_ROUNDS = 4
 #: Maximum plausible shift, as a fraction of the side; beyond it, the overlap is too small.
 MAX_SHIFT_FRACTION = 0.1
+GUIDE_PRIORS = PriorChoices("guide")
+#: The prior that *Automatic* prefers.
+PREFERRED_PRIOR = GUIDE_PRIORS.select()[0]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -85,23 +88,20 @@ class Guide(Task):
             ),
         ),
         result_suffix="guided",
-        candidates=(GUIDED.key, BLIND_SPOT.key),
+        candidates=(PREFERRED_PRIOR.key, PREFERRED_PRIOR.unguided_key),
     )
 
     prior: Annotated[
-        Literal["auto", "blind-spot", "random-input"],
+        str,
+        BeforeValidator(GUIDE_PRIORS.check),
         Setting(
             "Prior",
             "Input of the untrained network beside the guide: the image with hidden pixels (blind "
             "spot), or random numbers, as in the Deep Image Prior paper. Automatic: blind spot, "
             "and the guide is left out where hidden pixels are predicted as well without it.",
-            choices={
-                "auto": "Automatic",
-                "blind-spot": "Guide + blind spot",
-                "random-input": "Guide + random input",
-            },
+            choices=GUIDE_PRIORS,
         ),
-    ] = "auto"
+    ] = AUTOMATIC
     align: Annotated[
         bool,
         Setting(
@@ -127,9 +127,8 @@ class Guide(Task):
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse a guide that is a stack, or of another size."""
-        guided = GUIDED_RANDOM_INPUT if self.prior == "random-input" else GUIDED
         return self._check_guide(source, extra_headers["guide"]) or TaskPlan(
-            prior_key=guided.key,
+            prior_key=GUIDE_PRIORS.select(self.prior)[0].key,
             prior_reasons=self._list_prior_reasons(),
             noise_settings=make_noise_settings(self),
             blind_spot_shape=read_blind_spot(self.blind_spot_shape),
@@ -160,18 +159,15 @@ class Guide(Task):
 
     def _list_prior_reasons(self) -> dict[str, str]:
         """Return why each prior runs, and the size of its blind spots."""
+        if self.prior != AUTOMATIC:
+            chosen = GUIDE_PRIORS.select(self.prior)[0]
+            blind_spot = "; {blind_spot}" if chosen.network_input.is_masked else ""
+            return {chosen.key: f"you chose it{blind_spot}"}
         verdict = "hidden pixels were predicted {} with the guide"
-        reasons = {
-            GUIDED.key: verdict.format("better"),
-            BLIND_SPOT.key: verdict.format("no better") + ", so it was left out",
-        }
-        is_chosen = self.prior != "auto"
         return {
-            GUIDED_RANDOM_INPUT.key: "you chose it",
-            **{
-                prior_key: f"{'you chose it' if is_chosen else reason}; {{blind_spot}}"
-                for prior_key, reason in reasons.items()
-            },
+            PREFERRED_PRIOR.key: f"{verdict.format('better')}; {{blind_spot}}",
+            PREFERRED_PRIOR.unguided_key: f"{verdict.format('no better')}, so it was left out; "
+            "{blind_spot}",
         }
 
     def inspect(self, pixels: Pixels, plan: TaskPlan) -> Inspection | Refusal:

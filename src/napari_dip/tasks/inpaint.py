@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import make_refusal
@@ -37,12 +37,7 @@ from napari_dip.tasks.priors.hole_filling import (
     refuse_marks,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
-from napari_dip.tasks.priors.registry import (
-    MASKED_INPUT,
-    MASKED_INPUT_SHAPES,
-    PRIOR_SPECS,
-    RANDOM_INPUT_NO_SKIPS,
-)
+from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +64,7 @@ MAX_VALIDATION_PATCH = 8
 INPAINT_JITTER = 0.03
 #: Channels of each skip connection with random input.
 INPAINT_SKIP_CHANNELS = 16
+INPAINTING_PRIORS = PriorChoices("inpaint")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"), kw_only=True)
@@ -135,20 +131,16 @@ class Inpaint(Task):
         ),
     ] = "keep"
     prior: Annotated[
-        Literal["auto", "masked-input", "random-input", "random-input-no-skips"],
+        str,
+        BeforeValidator(INPAINTING_PRIORS.check),
         Setting(
             "Prior",
             "Input of the untrained network. Masked input: the image with more of its pixels "
             "masked. Random input: fixed random numbers, as in the Deep Image Prior paper; without "
             "skip connections for large holes. Automatic looks at the holes.",
-            choices={
-                "auto": "Automatic",
-                "masked-input": "Masked input",
-                "random-input": "Deep Image Prior (random input)",
-                "random-input-no-skips": "Random input, no skip connections",
-            },
+            choices=INPAINTING_PRIORS,
         ),
-    ] = "auto"
+    ] = AUTOMATIC
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Refuse a mask of another size, and integer images without a mask."""
@@ -161,7 +153,7 @@ class Inpaint(Task):
             refusal = None if may_hold_nan else make_refusal("holes-none", name=source.name)
         return refusal or TaskPlan(
             stack_mode="volume",  # neighbouring planes show most of what is missing in a plane
-            prior_key=MASKED_INPUT.key if self.prior == "auto" else self.prior,
+            prior_key=INPAINTING_PRIORS.select(self.prior)[0].key,
             # filling in needs the closest neighbours, even where they share noise
             blind_spot_shape=SINGLE_PIXEL,
             keeps_measured_pixels=self.unmasked == "keep",
@@ -198,27 +190,26 @@ class Inpaint(Task):
         if PRIOR_SPECS[prior_key].network_input.is_random:
             return prior_key, "you chose it"
         if measured_mask.ndim > 4:
-            return _choose_stack_prior(measured_mask)
+            return _choose_stack_prior(prior_key, measured_mask)
         holes = [hole_mask for hole_mask in np.any(~measured_mask, axis=1) if hole_mask.any()]
         if all(is_scattered(hole) for hole in holes):
-            return (
-                MASKED_INPUT.key,
-                "the missing pixels are scattered, so their neighbours predict them",
-            )
-        if self.prior == "masked-input":
-            return (
-                MASKED_INPUT_SHAPES.key,
-                "you chose it; the holes have a shape, copies of which are hidden",
-            )
+            return prior_key, "the missing pixels are scattered, so their neighbours predict them"
+        shapes_key = _get_hole_shapes_key()
+        if self.prior != AUTOMATIC:
+            return shapes_key, "you chose it; the holes have a shape, copies of which are hidden"
         deepest = max(measure_hole_depth(hole, MIN_DEEP_HOLE + 1) for hole in holes)
         if deepest > MIN_DEEP_HOLE:
             return (
-                RANDOM_INPUT_NO_SKIPS.key,
+                next(
+                    row.key
+                    for row in INPAINTING_PRIORS.select()
+                    if not row.network.has_skip_connections
+                ),
                 f"a hole is more than {2 * MIN_DEEP_HOLE} pixels wide, too wide to be "
                 "predicted from its edge",
             )
         return (
-            MASKED_INPUT_SHAPES.key,
+            shapes_key,
             f"the widest hole is about {2 * deepest} pixels wide, narrow enough to be predicted "
             "from its edge",
         )
@@ -265,14 +256,18 @@ class Inpaint(Task):
         return estimate_type(mean, where(mask, measured.log_variance, blind.log_variance))
 
 
-def _choose_stack_prior(measured_mask: BoolArray) -> tuple[str, str]:
+def _get_hole_shapes_key() -> str:
+    return next(row.key for row in INPAINTING_PRIORS.select() if row.network_input.has_hole_shapes)
+
+
+def _choose_stack_prior(prior_key: str, measured_mask: BoolArray) -> tuple[str, str]:
     """Choose the prior of a stack, given the mask (N, C, *grid) of measured pixels."""
     missing, total = count_missing_planes(measured_mask)
     if missing:
         why = f"{missing} of {total} planes are missing, so those before and after tell of them"
-        return MASKED_INPUT.key, why
+        return prior_key, why
     why = "the planes before and after tell, too, of what is missing in one"
-    return MASKED_INPUT_SHAPES.key, why
+    return _get_hole_shapes_key(), why
 
 
 def choose_validation_patches(measured_mask: Tensor) -> tuple[tuple[int, ...], Tensor] | None:

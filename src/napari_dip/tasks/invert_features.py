@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from napari_dip.errors import Refusal, RefusedError, make_refusal
 from napari_dip.errors.notes import make_note
 from napari_dip.tasks.base import (
+    DEFAULT_PRIOR,
     FitInput,
     Inspection,
     Pixels,
@@ -29,7 +30,7 @@ from napari_dip.tasks.network_import.loading import (
     load_network,
 )
 from napari_dip.tasks.priors.prior_spec import PriorOptions, RandomInputOptions
-from napari_dip.tasks.priors.registry import PIXELS, PRIOR_SPECS, RANDOM_INPUT, TOTAL_VARIATION
+from napari_dip.tasks.priors.registry import PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.shared_settings import check_content
 
 if TYPE_CHECKING:
@@ -43,17 +44,12 @@ if TYPE_CHECKING:
     from napari_dip.io.arrays import Float32Array
     from napari_dip.io.header import Headers
     from napari_dip.tasks.network_import.loading import ImportedNetwork
+    from napari_dip.tasks.priors.prior_spec import PriorSpec
 
 #: Height and width for which layers are listed without an image: the training size of torchvision
 #: architectures.
 SIZE = (224, 224)
-#: What each prior adds to the activations, for the report.
-PRIOR_REASONS = {
-    RANDOM_INPUT.key: "the structure of an untrained network, fed random numbers, fills in what "
-    "the activations leave open",
-    TOTAL_VARIATION.key: "you chose it; few and short edges fill in what they leave open",
-    PIXELS.key: "you chose it; nothing fills in what the activations leave open",
-}
+INVERSION_PRIORS = PriorChoices("invert-features", has_automatic=False)
 LimitedText = Annotated[str, Field(max_length=4096)]
 
 
@@ -101,19 +97,16 @@ class InvertFeatures(Task):
         ),
     ] = ""
     prior: Annotated[
-        Literal["random-input", "total-variation", "none"],
+        str,
+        BeforeValidator(INVERSION_PRIORS.check),
         Setting(
             "Prior",
             "What tells the picture apart from all others with the same activations: an untrained "
             "network, few and short edges (total variation), or nothing.",
-            choices={
-                "random-input": "Deep Image Prior (random input)",
-                "total-variation": "Total variation",
-                "none": "Nothing",
-            },
+            choices=INVERSION_PRIORS,
             advanced=False,
         ),
-    ] = "random-input"
+    ] = DEFAULT_PRIOR
     weights: Annotated[
         LimitedText,
         Setting(
@@ -175,11 +168,12 @@ class InvertFeatures(Task):
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose the prior; refuse settings of network, layer and range, without opening files."""
+        prior_spec = INVERSION_PRIORS.select(self.prior)[0]
         return self._check_settings() or TaskPlan(
             # the network takes all channels or colours at once
             joint_channels="S" in source.axes or "C" in source.axes,
-            prior_key=PIXELS.key if self.prior == "none" else self.prior,
-            prior_reasons=PRIOR_REASONS,
+            prior_key=prior_spec.key,
+            prior_reasons={prior_spec.key: _explain_prior(prior_spec)},
         )
 
     def _check_settings(self) -> Refusal | None:
@@ -296,6 +290,18 @@ class InvertFeatures(Task):
     def _choose_normalisation(self, network: ImportedNetwork) -> Normalisation:
         program = get_network_file(self).is_program
         return choose_normalisation(self.normalisation, self.mean, self.deviation, program=program)
+
+
+def _explain_prior(prior_spec: PriorSpec) -> str:
+    """Return what a prior adds to the activations, for the report."""
+    if prior_spec.has_network:
+        return (
+            "the structure of an untrained network, fed random numbers, fills in what the "
+            "activations leave open"
+        )
+    if prior_spec.uses_total_variation:
+        return "you chose it; few and short edges fill in what they leave open"
+    return "you chose it; nothing fills in what the activations leave open"
 
 
 def _get_network_range(fit_input: FitInput) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,7 @@ from napari_dip.tasks.priors.prior_spec import (
     RandomInputOptions,
     Resampling,
 )
-from napari_dip.tasks.priors.registry import PRIOR_SPECS, RANDOM_INPUT, ZSSR
+from napari_dip.tasks.priors.registry import AUTOMATIC, PRIOR_SPECS, PriorChoices
 from napari_dip.tasks.priors.upscaling import MIN_ZSSR_SIDE, split_into_stages
 from napari_dip.tasks.psf_settings import (
     GAUSSIAN_RADIUS_SIGMAS,
@@ -144,19 +144,17 @@ PsfSigmaZ = Annotated[
         report_template="along Z of standard deviation {:g} planes of the result",
     ),
 ]
+SUPER_RESOLUTION_PRIORS = PriorChoices("super-resolve")
 SuperResolutionPrior = Annotated[
-    Literal["auto", "zssr", "random-input"],
+    str,
+    BeforeValidator(SUPER_RESOLUTION_PRIORS.check),
     Setting(
         "Prior",
         "Zero-shot super-resolution: the untrained network learns from the image scaled down "
         "further, where the finer pixels are known. Random input: fixed random numbers are turned "
         "into the image, as in the Deep Image Prior paper. Automatic takes the first, and the "
         "second for volumes and where there is a PSF.",
-        choices={
-            "auto": "Automatic",
-            "zssr": "Zero-shot super-resolution (ZSSR)",
-            "random-input": "Deep Image Prior (random input)",
-        },
+        choices=SUPER_RESOLUTION_PRIORS,
     ),
 ]
 InitialEstimateSetting = Annotated[
@@ -186,7 +184,7 @@ class SuperResolve(Task):
     model: DownsamplingModel = "lanczos"
     psf_sigma: PsfSigma = 0.0
     psf_sigma_z: PsfSigmaZ = 0.0
-    prior: SuperResolutionPrior = "auto"
+    prior: SuperResolutionPrior = AUTOMATIC
     initial_estimate: InitialEstimateSetting = "interpolated"
     noise: DetectorNoiseSetting = "auto"
     read_noise: ReadNoise = None
@@ -194,20 +192,23 @@ class SuperResolve(Task):
 
     def plan(self, source: ImageSpec, extra_headers: Headers, axes: str) -> TaskPlan | Refusal:
         """Choose prior and fine grid; refuse what has no coarser scales, or planes for a volume."""
-        has_scales = self._has_scales(source)
-        if self.prior == "zssr" and not has_scales:
+        priors = SUPER_RESOLUTION_PRIORS.select(self.prior)
+        if not self._has_scales(source):
+            priors = tuple(row for row in priors if not row.network_input.is_downsampled)
+        if not priors:
             return make_refusal("scales-none", name=source.name)
         is_volume = self._has_depth and get_fit_axes(source, 3) == "ZYX"
-        takes_scales = self.prior == "zssr" or (self.prior == "auto" and len(axes) == 2)
-        scales_reason = "it learns on the picture, made coarser still, what finer pixels look like"
+        suitable = (row for row in priors if len(axes) == 2 or not row.network_input.is_downsampled)
         sizes = _multiply_sizes(source.get_sizes(axes), self._get_factors(axes))
         return TaskPlan(
             axes_refusal=self._check_axes(source, axes),
             stack_mode="volume" if is_volume else "planes",  # which cost less
-            prior_key=ZSSR.key if takes_scales and has_scales else RANDOM_INPUT.key,
+            prior_key=next(suitable, priors[0]).key,
             prior_reasons={
-                ZSSR.key: scales_reason,
-                RANDOM_INPUT.key: "it is the one that the Deep Image Prior paper enlarges with",
+                row.key: "it learns on the picture, made coarser still, what finer pixels look like"
+                if row.network_input.is_downsampled
+                else "it is the one that the Deep Image Prior paper enlarges with"
+                for row in priors
             },
             factors=dict(zip("ZYX", self._get_factors("ZYX"), strict=True)),
             network_grid=compute_object_size(sizes, self._compute_margin(axes)),

@@ -10,16 +10,17 @@ import torch
 
 import napari_dip
 from fit_inputs import make_plain_fit_input
+from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors import registry
 from napari_dip.tasks.priors.registry import PRIOR_SPECS
 
 PACKAGE = Path(napari_dip.__file__).parent
-#: Names of the rows in the registry, and modules that choose among them: tasks and noise models.
+#: Names of the rows in the registry; a noise model names the row that it goes with.
 ROWS = {name for name, value in vars(registry).items() if value in PRIOR_SPECS.values()}
-CHOOSERS = {path.relative_to(PACKAGE) for path in (PACKAGE / "tasks").glob("*.py")}
-CHOOSERS |= {Path("tasks/noise_models/registry.py")}
-#: Keys of priors that are also settings of a user, or words of another meaning.
-SETTINGS = {prior.setting or key for key, prior in PRIOR_SPECS.items()} | {"guided", "pixels"}
+NOISE_MODELS = Path("tasks/noise_models/registry.py")
+#: Names of priors in recipes and reports, without those that are words of another meaning.
+KEYS = {name for row in PRIOR_SPECS.values() for name in (row.key, row.value)}
+KEYS -= {"guided", "pixels", "none"}
 
 
 def parsed():
@@ -28,7 +29,7 @@ def parsed():
             yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_only_tasks_and_noise_models_choose_a_row():
+def test_no_task_names_a_row():
     strangers = {
         place
         for place, tree in parsed()
@@ -36,31 +37,17 @@ def test_only_tasks_and_noise_models_choose_a_row():
         if isinstance(node, ast.ImportFrom) and node.module == registry.__name__
         if ROWS & {alias.name for alias in node.names}
     }
-    assert strangers <= CHOOSERS
+    assert strangers == {NOISE_MODELS}
 
 
-def test_a_fit_never_asks_for_the_name_of_its_prior():
-    compared = [
-        (place, node.lineno)
-        for place, tree in parsed()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Compare)
-        for side in (node.left, *node.comparators)
-        if ast.unparse(side) in {f"{row}.key" for row in ROWS} and "fit_input" in ast.unparse(node)
-    ]
-    assert compared == []
-
-
-def test_keys_that_no_user_sets_stand_in_the_table_and_in_that_of_old_names_alone():
-    inner = PRIOR_SPECS.keys() - SETTINGS
-    assert inner
+def test_the_name_of_a_prior_stands_in_the_table_alone():
     holders = {
-        place
+        (place, node.value)
         for place, tree in parsed()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and node.value in inner
+        if isinstance(node, ast.Constant) and node.value in KEYS
     }
-    assert holders <= {Path("pipeline/recipe.py"), Path("pipeline/assess/references.py")}
+    assert holders == {(Path("tasks/base.py"), DEFAULT_PRIOR)}
 
 
 @pytest.mark.parametrize("key", sorted(PRIOR_SPECS.keys() - {"zssr", "recompression", "guided"}))

@@ -125,7 +125,7 @@ def _describe_network_input(report: Report) -> str:
     if not prior_spec.has_network:
         return f"No network was fitted: {phrase}{citation}."
     user_choice = report["recipe"].get("settings", {}).get("prior", "auto")
-    chosen_by = " (chosen by hand)" if user_choice in (prior_spec.key, prior_spec.setting) else ""
+    chosen_by = " (chosen by hand)" if user_choice in (prior_spec.key, prior_spec.value) else ""
     return f"The network was fed {phrase}{citation}{chosen_by}."
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dip.engine.networks.inference_tiles import count_max_tile_pixels
 from napari_dip.errors.notes import make_note
 from napari_dip.pipeline.plan.types import CostEstimate, FitConfig
-from napari_dip.tasks.base import list_candidates
+from napari_dip.tasks.base import DEFAULT_PRIOR, list_candidates
 from napari_dip.tasks.priors.deep_image_prior import compute_channel_widths
 from napari_dip.tasks.priors.hole_filling import (
     MAX_BATCH_PIXELS,
@@ -75,6 +75,8 @@ REFINEMENT_BYTES = 65
 #: Bytes per pixel of an inference pass whose input holds neighbouring planes, measured on
 #: 16 x 128 x 128 and 40 x 256 x 256.
 STACK_INFERENCE_PIXEL_BYTES = 265
+#: Key of the presets of priors that take the image as input and have none of their own.
+IMAGE_INPUT_PRESETS = "image-input"
 #: Codes of the notes that `choose_fit_config` returns.
 FIT_CONFIG_NOTES = ("fewer-scales",)
 #: The last phase gets at most this fraction (1 / divisor) of the user's limit of iterations.
@@ -357,10 +359,13 @@ def choose_fit_config(
     """
     task, run_settings = recipe.task, recipe.run_settings
     prior_key = prior_key or task_plan.prior_key
-    row = _read_presets(task.spec.name)[prior_key][run_settings.preset]
+    presets = _read_presets(task.spec.name)
+    is_random = PRIOR_SPECS[prior_key].network_input.is_random
+    shared_key = DEFAULT_PRIOR if is_random else IMAGE_INPUT_PRESETS
+    row = presets[prior_key if prior_key in presets else shared_key][run_settings.preset]
     row = {**row, **row.get("volume", {})} if volume else row
     max_scales, widths = count_max_scales(min(source.grid)), tuple(row["widths"])
-    if PRIOR_SPECS[prior_key].network_input.is_random:
+    if is_random:
         widths = compute_channel_widths(task_plan.architecture, widths)
     notes: tuple[Note, ...] = ()
     if max_scales < len(widths):

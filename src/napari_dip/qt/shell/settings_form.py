@@ -355,10 +355,9 @@ def make_field_widget(field: Field) -> ValueWidget[Any]:
         line_edit.native.setAccessibleName(setting.label)
         guard_wheel(line_edit.native)
         return line_edit  # type: ignore[return-value]  # magicgui promises any Widget
-    values = get_args(field.kind) if get_origin(field.kind) is Literal else setting.choices
-    if values:
-        labels = setting.choices or {value: str(value) for value in values}
-        options["choices"] = [(labels[value], value) for value in values]
+    values = get_args(field.kind) if get_origin(field.kind) is Literal else ()
+    if choices := setting.choices or {value: str(value) for value in values}:
+        options["choices"] = [(label, value) for value, label in choices.items()]
     else:
         minimum, maximum = field.limits
         limits = {"min": minimum, "max": maximum, "step": setting.step}

@@ -204,8 +204,12 @@ class NoiseModel:
         Code of the refusal of volumes; "" if planes may be fitted together.
     prior_key : str
         Key of the prior that *Automatic* takes; "" for that of a detector's noise.
+    prior_reason : str
+        Why it takes this prior, for the report.
     joins_colours : bool
         Whether all colours are always fitted together.
+    fills_missing_pixels : bool
+        Whether some pixels hold no measurement, and that prior fills them in.
     is_removed_first : bool
         Whether the noise is removed before that of the detector is measured.
     has_noise_residual : bool
@@ -235,7 +239,9 @@ class NoiseModel:
     is_detector: bool = False
     volume_refusal: str = ""
     prior_key: str = ""
+    prior_reason: str = ""
     joins_colours: bool = False
+    fills_missing_pixels: bool = False
     is_removed_first: bool = False
     has_noise_residual: bool = True
     check_header: Callable[..., Refusal | None] = _accept
@@ -290,6 +296,7 @@ JPEG = NoiseModel(
     papers=("jpeg traces",),
     volume_refusal="jpeg-volume",
     prior_key=RECOMPRESSION.key,
+    prior_reason="it learns to undo the compression that was found, on the picture itself",
     joins_colours=True,  # JPEG mixes the colours
     has_noise_residual=False,
     check_header=check_jpeg,
@@ -304,6 +311,8 @@ IMPULSES = NoiseModel(
     papers=("impulses",),
     volume_refusal="impulses-volume",
     prior_key=MASKED_INPUT.key,
+    prior_reason="it learns to fill pixels in from those around, as the impulses need",
+    fills_missing_pixels=True,
     is_removed_first=True,
     check_header=_make_exposure_check("Salt and pepper"),
     find_missing=find_stack_impulses,

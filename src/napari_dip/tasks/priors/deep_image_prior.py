@@ -44,9 +44,6 @@ ADAM: Final = "adam"
 #: Lipschitz bounds of layers, and widths of Gaussian upsampling in coarse pixels, as in Shi et al.
 #: 2022 (from their code for denoising; the bound of 2 also from its figure).
 LIPSCHITZ_BOUNDS, UPSAMPLING_SIGMAS = (1.4, 2.0), (0.1, 0.5)
-#: Priors and noise models that work with another architecture than the preset's.
-_COMPATIBLE_PRIORS = ("auto", "random-input")
-_COMPATIBLE_NOISE_MODELS = ("auto", "gaussian", "poisson-gaussian")
 
 
 def build_random_input_prior(
@@ -437,15 +434,8 @@ def set_learning_rate(architecture: Architecture, rate: float) -> Architecture:
     return _derive_architecture(architecture, f"rate-{rate:g}", f"rate {rate:g}", rate=rate)
 
 
-def check_architecture(architecture_name: str, prior: str, noise: str) -> Refusal | None:
-    """Refuse an architecture together with a prior or noise model that has its own network."""
-    if architecture_name == DEFAULT_ARCHITECTURE or (
-        prior in _COMPATIBLE_PRIORS and noise in _COMPATIBLE_NOISE_MODELS
-    ):
-        return None
-    conflict = (
-        f"the prior '{prior}'" if prior not in _COMPATIBLE_PRIORS else f"the noise model '{noise}'"
-    )
+def refuse_architecture(architecture_name: str, conflict: str) -> Refusal:
+    """Refuse an architecture together with a setting that has its own network."""
     why = f"{conflict} has a network of its own"
     hint = "Choose the random input (--prior random-input) and a detector's noise with it."
     return make_refusal(

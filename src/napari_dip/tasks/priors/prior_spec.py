@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_dip.tasks.base import TaskSetup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
     from torch import Tensor
@@ -134,6 +134,10 @@ class PriorInput:
         Whether a second image is appended to it.
     has_neighbour_frames : bool
         Whether frames before and after can be appended to it.
+    has_hole_shapes : bool
+        Whether what is masked has the shapes of the holes, rather than being single pixels.
+    is_downsampled : bool
+        Whether the network is trained on coarser copies of the image.
     """
 
     is_image: bool = False
@@ -141,6 +145,8 @@ class PriorInput:
     is_random: bool = False
     has_guide: bool = False
     has_neighbour_frames: bool = False
+    has_hole_shapes: bool = False
+    is_downsampled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +161,14 @@ class PriorNetwork:
         Whether stacks are fitted plane by plane, with neighbouring planes as input.
     supports_bfloat16 : bool
         Whether steps may be computed in bfloat16, on CPUs with instructions for it.
+    has_skip_connections : bool
+        Whether fine structure of the input bypasses the coarse layers.
     """
 
     is_local: bool = False
     is_planewise: bool = False
     supports_bfloat16: bool = False
+    has_skip_connections: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,12 +208,14 @@ class PriorSpec:
     build_problem : callable or None
         (fit_input, options) -> Problem, in which the measurement is the image plus noise. None: a
         task states its own problem.
-    label : str
-        Name in the form of `Denoise`; "" for a prior that it does not offer.
+    labels : mapping of str to str
+        Label of this choice in the setting `prior` of each task that offers it, by task.
     papers : tuple of str
         Papers cited after the phrase: keys of `pipeline.assess.references.PAPERS`.
     setting : str
-        Value of the task's setting `prior` that chooses this prior; "": the same as `key`.
+        Value of the setting `prior` that chooses this prior; "": the same as `key`.
+    unguided_key : str
+        Key of the same prior without the guide; "" for priors without a guide.
     has_network : bool
         False if the pixels themselves are fitted.
     network_input : PriorInput
@@ -228,9 +239,10 @@ class PriorSpec:
     phrase: str
     build_prior: Callable[[FitInput, torch.Generator, PriorOptions], Prior] | None = None
     build_problem: Callable[[FitInput, PriorOptions], Problem] | None = None
-    label: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     papers: tuple[str, ...] = ()
     setting: str = ""
+    unguided_key: str = ""
     has_network: bool = True
     network_input: PriorInput = PriorInput()
     network: PriorNetwork = PriorNetwork()
@@ -241,6 +253,11 @@ class PriorSpec:
     uses_total_variation: bool = False
     has_refinement: bool = False
     is_repeatable_after_stop: bool = True
+
+    @property
+    def value(self) -> str:
+        """Value of a task's setting `prior` that chooses this prior."""
+        return self.setting or self.key
 
     def setup(
         self, fit_input: FitInput, rng: torch.Generator, options: PriorOptions = NO_OPTIONS

@@ -1,13 +1,16 @@
 """List all priors: what each network takes as input, what it costs, and how it is described.
 
-A prior is one row of `PRIOR_SPECS`. Plan, fit, report and methods section read the row;
-none of them compares the name of a prior. A task decides when a prior applies.
+A prior is one row of `PRIOR_SPECS`. Tasks, plan, fit, report and methods section read the row;
+none of them compares the name of a prior. A task decides by what the rows say when a prior applies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from pydantic_core import PydanticCustomError
 
 from napari_dip.tasks.base import DEFAULT_PRIOR
 from napari_dip.tasks.priors.deep_image_prior import (
@@ -36,12 +39,23 @@ from napari_dip.tasks.priors.self_supervised import (
 from napari_dip.tasks.priors.upscaling import build_zssr_prior, build_zssr_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
+
+_specs: dict[str, PriorSpec] = {}
+#: All priors, by key. Of those that a task offers, *Automatic* prefers the first that suits.
+PRIOR_SPECS: Mapping[str, PriorSpec] = MappingProxyType(_specs)
+
+
+def register_prior(prior_spec: PriorSpec) -> PriorSpec:
+    """Add a prior to the table: it becomes a choice of the tasks for which it has a label."""
+    assert prior_spec.key not in _specs
+    _specs[prior_spec.key] = prior_spec
+    return prior_spec
 
 
 BLIND_SPOT = PriorSpec(
     key="blind-spot",
-    label="Blind spot",
+    labels={"denoise": "Blind spot"},
     build_prior=build_blind_spot_prior,
     build_problem=build_blind_spot_problem,
     phrase="the image with pixels hidden afresh at each step",
@@ -54,7 +68,7 @@ BLIND_SPOT = PriorSpec(
 R2R = PriorSpec(
     key="r2r",
     needs_noise_variance=True,
-    label="Noisier input (R2R)",
+    labels={"denoise": "Noisier input (R2R)"},
     build_prior=build_r2r_prior,
     build_problem=build_r2r_problem,
     phrase="the image with more noise of its own kind added",
@@ -66,6 +80,9 @@ R2R = PriorSpec(
 )
 GUIDED = PriorSpec(
     key="guided",
+    labels={"guide": "Guide + blind spot"},
+    setting=BLIND_SPOT.key,
+    unguided_key=BLIND_SPOT.key,
     build_prior=build_guided_prior,
     build_problem=build_guided_problem,
     phrase="the guide, and the image with pixels hidden afresh at each step",
@@ -77,6 +94,7 @@ GUIDED = PriorSpec(
 )
 MASKED_INPUT = PriorSpec(
     key="masked-input",
+    labels={"inpaint": "Masked input"},
     build_prior=build_masked_input_prior,
     build_problem=build_masked_input_problem,
     phrase="the image with more of its pixels hidden at each step",
@@ -87,12 +105,13 @@ MASKED_INPUT = PriorSpec(
 )
 MASKED_INPUT_SHAPES = PriorSpec(
     key="masked-input-shapes",
+    labels=MASKED_INPUT.labels,
     build_prior=build_masked_input_prior,
     build_problem=build_masked_input_problem,
     phrase="the image with copies of its holes hidden at each step",
     papers=("noise2void",),
-    setting="masked-input",
-    network_input=PriorInput(is_image=True, is_masked=True),
+    setting=MASKED_INPUT.key,
+    network_input=PriorInput(is_image=True, is_masked=True, has_hole_shapes=True),
     network=PriorNetwork(is_local=True, is_planewise=True),
     cost=PriorCost(float32_step_bytes=40),
 )
@@ -110,17 +129,22 @@ RECOMPRESSION = PriorSpec(
 )
 ZSSR = PriorSpec(
     key="zssr",
+    labels={"super-resolve": "Zero-shot super-resolution (ZSSR)"},
     build_prior=build_zssr_prior,
     build_problem=build_zssr_problem,
     has_own_validation=True,
     phrase="coarser copies of the image",
     papers=("zssr",),
     is_repeatable_after_stop=False,
+    network_input=PriorInput(is_downsampled=True),
     cost=PriorCost(float32_step_bytes=70, averaged_passes=8),
 )
 RANDOM_INPUT = PriorSpec(
     key=DEFAULT_PRIOR,
-    label="Deep Image Prior (random input)",
+    labels=dict.fromkeys(
+        ("denoise", "inpaint", "super-resolve", "invert-features"),
+        "Deep Image Prior (random input)",
+    ),
     build_prior=build_random_input_prior,
     build_problem=build_random_input_problem,
     phrase="fixed random noise",
@@ -128,22 +152,26 @@ RANDOM_INPUT = PriorSpec(
 )
 RANDOM_INPUT_NO_SKIPS = PriorSpec(
     key="random-input-no-skips",
+    labels={"inpaint": "Random input, no skip connections"},
     build_prior=build_no_skip_prior,
     build_problem=build_random_input_problem,
     phrase="fixed random noise, without skip connections",
     network_input=PriorInput(is_random=True),
+    network=PriorNetwork(has_skip_connections=False),
 )
 GUIDED_RANDOM_INPUT = PriorSpec(
     key="guided-random-input",
+    labels={"guide": "Guide + random input"},
     build_prior=build_random_input_prior,
     build_problem=build_random_input_problem,
     phrase="the guide and fixed random noise",
     papers=("guide",),
-    setting="random-input",
+    setting=RANDOM_INPUT.key,
     network_input=PriorInput(is_random=True, has_guide=True),
 )
 TOTAL_VARIATION = PriorSpec(
     key="total-variation",
+    labels={"invert-features": "Total variation"},
     build_prior=build_pixel_prior,
     uses_total_variation=True,
     phrase="the pixels themselves were, with a penalty on their total variation",
@@ -152,41 +180,82 @@ TOTAL_VARIATION = PriorSpec(
 )
 PIXELS = PriorSpec(
     key="pixels",
+    labels={"invert-features": "Nothing"},
     build_prior=build_pixel_prior,
     phrase="the pixels themselves were, with no prior",
     setting="none",
     has_network=False,
 )
 
-#: All priors, by key.
-PRIOR_SPECS: Mapping[str, PriorSpec] = MappingProxyType(
-    {
-        prior_spec.key: prior_spec
-        for prior_spec in (
-            R2R,
-            BLIND_SPOT,
-            GUIDED,
-            MASKED_INPUT,
-            MASKED_INPUT_SHAPES,
-            RECOMPRESSION,
-            ZSSR,
-            RANDOM_INPUT,
-            RANDOM_INPUT_NO_SKIPS,
-            GUIDED_RANDOM_INPUT,
-            TOTAL_VARIATION,
-            PIXELS,
-        )
-    }
-)
+for _row in (
+    R2R,
+    BLIND_SPOT,
+    GUIDED,
+    MASKED_INPUT,
+    MASKED_INPUT_SHAPES,
+    RECOMPRESSION,
+    ZSSR,
+    RANDOM_INPUT,
+    RANDOM_INPUT_NO_SKIPS,
+    GUIDED_RANDOM_INPUT,
+    TOTAL_VARIATION,
+    PIXELS,
+):
+    register_prior(_row)
+
+#: Value of a setting `prior` that leaves the choice to the task.
+AUTOMATIC = "auto"
+
+
+class PriorChoices(Mapping[str, str]):
+    """The values of a task's setting `prior` with their labels, read from the registry.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task.
+    has_automatic : bool
+        Whether the task chooses, unless the user does.
+    """
+
+    def __init__(self, task: str, *, has_automatic: bool = True) -> None:
+        self._task, self._automatic = task, {AUTOMATIC: "Automatic"} if has_automatic else {}
+
+    def _collect(self) -> dict[str, str]:
+        offered = {row.value: row.labels[self._task] for row in self._list_rows()}
+        return {**self._automatic, **offered}
+
+    def _list_rows(self) -> list[PriorSpec]:
+        return [row for row in PRIOR_SPECS.values() if self._task in row.labels]
+
+    def __getitem__(self, value: str) -> str:
+        return self._collect()[value]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._collect())
+
+    def __len__(self) -> int:
+        return len(self._collect())
+
+    def check(self, value: object) -> object:
+        """Return the value of the setting.
+
+        Raises
+        ------
+        PydanticCustomError
+            If it is no choice.
+        """
+        if isinstance(value, str) and value in self:
+            return value
+        *others, last = map(repr, self)
+        expected = f"{', '.join(others)} or {last}"
+        raise PydanticCustomError("prior", "Input should be {expected}", {"expected": expected})
+
+    def select(self, value: str = AUTOMATIC) -> tuple[PriorSpec, ...]:
+        """Return the priors that a value leaves to choose from; all, if the task chooses."""
+        return tuple(row for row in self._list_rows() if value in (AUTOMATIC, row.value))
 
 
 def get_prior_spec(key: str) -> PriorSpec:
     """Return the row of a prior; a bare row for a prior that only another version has."""
     return PRIOR_SPECS.get(key) or PriorSpec(key=key, phrase=f"by the prior '{key}'")
-
-
-def list_denoising_priors() -> dict[str, str]:
-    """Return the priors that `Denoise` offers: label of each key."""
-    return {
-        prior_spec.key: prior_spec.label for prior_spec in PRIOR_SPECS.values() if prior_spec.label
-    }
