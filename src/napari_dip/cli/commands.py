@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from napari_dip.scale.batch_run import BatchResult
     from napari_dip.scale.cluster.pool import DaskWorkerPool
 
-_STOPPING_MESSAGE = "Stopping; all that is done is kept. Press Ctrl-C again to end at once."
+_STOPPING_MESSAGE = "Stopping; all finished results are kept. Press Ctrl-C again to end at once."
 _RESUME = "The same command with --resume continues from there."
 _ABORT_MESSAGE = f"Ended at once; results that have a record are whole. {_RESUME}"
 
@@ -474,7 +474,7 @@ def _save_demo_images(preset: str) -> int:
     print_message(f"{plan.summary} {PLAN_TIME_NOTE}")
     result = run_and_show(run(plan, {"image": noisy}))
     if result is None:  # unreachable without a control that discards
-        raise FailedError("unexpected", why="the run ended without a picture")
+        raise FailedError("unexpected", why="the run ended without an image")
     provenance = {"recipe": result.recipe.to_dict(), **serialise_stop(result.stop)}
     write_image(result_path, result.image, axes="YX", provenance=provenance)
     titles = ("One noisy exposure", "Restored from it alone", "Long exposure, for comparison")

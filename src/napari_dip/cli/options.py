@@ -211,7 +211,7 @@ def list_extra_outputs(task: str) -> dict[str, str]:
 def make_output_arguments(task: str) -> list[Argument]:
     """Make the options for the outputs, and for interrupted and quiet runs."""
     text = (
-        "Iterations after which the best picture so far is kept, as by Ctrl-C or 'Stop and keep': "
+        "Iterations after which the best image so far is kept, as by Ctrl-C or 'Stop and keep': "
         "repeats a run that was ended so."
     )
     return [
@@ -327,7 +327,7 @@ _EXPERIMENT_OPTIONS = (
         "NAME",
         COMMON_GROUP,
     ),
-    make_option("truth", "The same picture without noise: tells how good each estimate is."),
+    make_option("truth", "The same image without noise: tells how good each estimate is."),
 )
 
 
@@ -339,7 +339,7 @@ def make_explore_arguments(experiment: Experiment) -> list[Argument]:
     run_arguments = _make_setting_arguments(RunSettings, COMMON_GROUP)
     arguments = [
         make_positional("image", "IN", f"The image: one plane, as {_IMAGE_FORMATS}"),
-        make_output_option("Folder of the page, the pictures and the tables."),
+        make_output_option("Folder of the page, the images and the tables."),
         *(_make_network_arguments() if is_features else []),
         *(argument for argument in run_arguments if argument.name in ("seed", "device")),
         make_option(

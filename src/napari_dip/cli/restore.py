@@ -160,7 +160,7 @@ def _restore_locked(request: Request, recipe: Recipe, spec: ImageSpec) -> int:
     if interrupt.is_requested:
         return _keep(request, plan, result, store)
     if result is None:  # unreachable without a control that discards
-        raise RuntimeError("the run ended without a picture")
+        raise RuntimeError("the run ended without an image")
     _save_outputs(request, plan, result)
     store.remove()
     remove_stale_temporary_files(Path(request.outputs["output"]).parent)
@@ -367,7 +367,7 @@ def _open_run_store(request: Request) -> CheckpointStore:
 def _keep(request: Request, plan: Plan, result: Restoration | None, store: CheckpointStore) -> int:
     """Save the image of an interrupted run under a name of its own, without overwriting."""
     if result is None:
-        print_message("Interrupted before there was a picture to keep; nothing was saved.")
+        print_message("Interrupted before there was an image to keep; nothing was saved.")
         return EXIT_INTERRUPT
     path = choose_free_name(Path(request.outputs["output"]), "partial")
     try:
@@ -376,5 +376,5 @@ def _keep(request: Request, plan: Plan, result: Restoration | None, store: Check
     except Exception as failure:
         raise _add_resume_hint(rescue_result(failure, path, plan, result), store) from failure
     hints = [make_note("resume-hint")] if store.folder.has_entries() else []
-    request.say(f"Interrupted; the best picture so far was saved as '{path}'.", *hints)
+    request.say(f"Interrupted; the best image so far was saved as '{path}'.", *hints)
     return EXIT_INTERRUPT

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_REFUSAL, EXIT_INTERRUPT = 0, 1, 2, 130
 #: Condition under which the time of a plan holds.
 PLAN_TIME_NOTE = "The time holds if this computer does nothing else."
-_INTERRUPT_MESSAGE = "Stopping; the best picture so far is kept. Press Ctrl-C again to give it up."
+_INTERRUPT_MESSAGE = "Stopping; the best image so far is kept. Press Ctrl-C again to give it up."
 #: Seconds between two lines in a pipe: enough to see progress, few enough for a log.
 LINE_SECONDS = 5.0
 #: Number of a run outside a batch; those of a batch start at 1.

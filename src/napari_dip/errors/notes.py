@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 TEXT_CODE = "text"
 #: Codes of notes that an earlier version wrote.
 _EARLIER_CODES = {"shared-network": "joint-network", "sharing-tried": "fine-tuning-tried"}
-#: As reports of an earlier version word `StopReason.PLATEAU`, without its code.
-_EARLIER_PLATEAU = "the pixels held out from the fit were explained no better{by} iterations"
+#: Templates by which reports of earlier versions word a `StopReason`, without its code.
+_EARLIER_STOPS = (
+    ("user", "you kept the image"),
+    ("history", "you kept the image of {place} from the history of the run"),
+    ("plateau", "the pixels held out from the fit were explained no better{by} iterations"),
+    ("plateau", "the validation pixels were explained no better{by} iterations"),
+    ("breakdown", "the fit broke down {count} times in a row"),
+    ("joint-network", "the network that was fitted to all was enough"),
+)
 
 
 class StopReason(StrEnum):
@@ -188,7 +195,7 @@ def serialise_stop(stop: Stop) -> dict[str, str]:
 
 def _find_stop_reason(text: str) -> StopReason:
     """Return the reason whose template could have produced the words of an earlier version."""
-    for reason, template in (*STOPS.items(), (StopReason.PLATEAU, _EARLIER_PLATEAU)):
+    for reason, template in (*STOPS.items(), *_EARLIER_STOPS):
         parts = (re.escape(literal) for literal, *_ in Formatter().parse(template))
         if reason != StopReason.OTHER and re.fullmatch(".*".join(parts), text):
             return StopReason(reason)

@@ -150,7 +150,7 @@ class ArchitectureComparison(ExperimentResult):
         if self.truth is not None:
             oracle = max(self.fits, key=lambda item: item.best_psnr or 0)
             lines.append(
-                f"By the truth: its picture has {self.recommended_fit.selected_psnr:.2f} dB; the "
+                f"By the truth: its image has {self.recommended_fit.selected_psnr:.2f} dB; the "
                 "best that any "
                 f"design came by is {oracle.best_psnr:.2f} dB ('{oracle.architecture.name}')."
             )

@@ -345,7 +345,7 @@ def _make_feature_table(rows: FeatureInversionResult) -> ReportTable:
     )
     caption = (
         "Correlation of what came back with the image; in brackets the squared distance of the "
-        "activations in the last iterations, in their own mean square. A picture may answer the "
+        "activations in the last iterations, in their own mean square. An image may answer the "
         "layer as the image does and look like nothing: then the layer keeps little, and the prior "
         "has to tell."
     )

@@ -518,7 +518,7 @@ def _caption_bands(spectrum: SpectrumResult) -> str:
     return (
         "Frequency-band correspondence of Shi et al.: the mean over a band of |F(output)| / "
         "|F(target)|, clipped to 1. The target is what is fitted, noise included. Before the "
-        "first steps the output is as strong as any picture and says nothing. Iterations at which "
+        "first steps the output is as strong as any image and says nothing. Iterations at which "
         f"a band then first has {LEVELS[0]:g} and {LEVELS[1]:g}, bands in cycles per pixel: "
         f"{bands}. At the last iteration, lowest band first: {last}."
     )
@@ -544,7 +544,7 @@ def _caption_stops(spectrum: SpectrumResult) -> str:
     best = int(np.argmax(spectrum.psnr))
     text += f" PSNR against the truth: at best {spectrum.psnr[best]:.2f} dB (iteration {best + 1})"
     text += f", at the ratio's stop {spectrum.psnr[stop - 1]:.2f} dB" if stop else ""
-    text += f", of the picture that validation pixels take {spectrum.validation_psnr:.2f} dB"
+    text += f", of the image that validation pixels take {spectrum.validation_psnr:.2f} dB"
     return f"{text}, at the last iteration {spectrum.psnr[-1]:.2f} dB."
 
 

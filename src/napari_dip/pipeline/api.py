@@ -95,7 +95,7 @@ def restore(
         run(plan, data, control=control, preview_seconds=preview_seconds, stamps=stamps), progress
     )
     if result is None:  # the run was ended before there was any result
-        raise FailedError("unexpected", why="the run ended without a picture")
+        raise FailedError("unexpected", why="the run ended without an image")
     return result
 
 

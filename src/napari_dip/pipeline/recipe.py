@@ -112,7 +112,7 @@ class RunSettings(BaseModel):
         Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)] | None,
         Setting(
             "Time limit",
-            "Seconds after which the best picture so far is kept. Empty: none.",
+            "Seconds after which the best image so far is kept. Empty: none.",
             report_template="time limit of {:g} s",
         ),
     ] = None

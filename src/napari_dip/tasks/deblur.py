@@ -126,7 +126,7 @@ class Deblur(Task):
         Literal["richardson-lucy", "none"],
         Setting(
             "Initial estimate",
-            "Input of the network beside random numbers: pictures of Richardson-Lucy "
+            "Input of the network beside random numbers: images of Richardson-Lucy "
             "deconvolution after few steps, from which it starts sooner; or nothing, as in the "
             "Deep Image Prior paper.",
             choices={"richardson-lucy": "Richardson-Lucy", "none": "None (paper)"},

@@ -83,7 +83,7 @@ class Guide(Task):
             Input(
                 name="guide",
                 label="Guide",
-                help="A clean picture of the same place and size: a brighter channel, or the "
+                help="A clean image of the same place and size: a brighter channel, or the "
                 "photograph with flash. It may have several channels.",
             ),
         ),

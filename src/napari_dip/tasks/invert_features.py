@@ -101,7 +101,7 @@ class InvertFeatures(Task):
         BeforeValidator(INVERSION_PRIORS.check),
         Setting(
             "Prior",
-            "What tells the picture apart from all others with the same activations: an untrained "
+            "What tells the image apart from all others with the same activations: an untrained "
             "network, few and short edges (total variation), or nothing.",
             choices=INVERSION_PRIORS,
             advanced=False,

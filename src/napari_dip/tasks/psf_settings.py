@@ -127,7 +127,7 @@ MARGIN_DIVISOR = 4
 PSF = Input(
     name="psf",
     label="PSF",
-    help="The point spread function: a picture of what becomes of a point. Not needed where a "
+    help="The point spread function: an image of what becomes of a point. Not needed where a "
     "Gaussian "
     "or a microscope is named instead. A stack of it makes a volume of a stack; a plane of it "
     "serves each plane by itself.",
@@ -212,7 +212,7 @@ class PsfSource:
     def check(self, source: ImageSpec, image: ImageSpec | None) -> Refusal | None:
         """Refuse a PSF that is missing, given twice, incomplete or impossible."""
         sources = {
-            "a picture of it": image is not None,
+            "an image of it": image is not None,
             "the width of a Gaussian": self.sigma is not None or self.sigma_z is not None,
             "a microscope": self.optics.model != "none",
         }

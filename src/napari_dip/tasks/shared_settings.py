@@ -49,7 +49,7 @@ NoiseSetting = Annotated[
         "Noise model",
         "Gaussian: the noise is equally strong everywhere. Poisson-Gaussian: it grows with "
         "brightness, as photon noise does. Automatic measures which of the two. JPEG compression: "
-        "blocks and rings of a compressed picture are taken away. Salt and pepper: hot, dead and "
+        "blocks and rings of a compressed image are taken away. Salt and pepper: hot, dead and "
         "other faulty pixels are found and filled in. Stripes: rows or columns with offsets of "
         "their own, as of sCMOS cameras and scanners, are levelled. Speckle: noise in proportion "
         "to the signal, as in OCT, ultrasound and coherent light.",
@@ -359,7 +359,7 @@ SeriesTraining = Annotated[
     Setting(
         "Network for a series",
         "How the frames of a movie, the planes of a stack that are restored one by one, or the "
-        "tiles of a large picture share a network. Joint training: one network is fitted to all of "
+        "tiles of a large image share a network. Joint training: one network is fitted to all of "
         "them and then applied to each; it is fine-tuned only where validation pixels ask for it. "
         "Warm start: each begins with the weights of an earlier one. Independent: each has a "
         "network of its own; slowest. Automatic: joint training from 16 frames or planes, or 32 "

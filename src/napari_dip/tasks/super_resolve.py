@@ -205,7 +205,7 @@ class SuperResolve(Task):
             stack_mode="volume" if is_volume else "planes",  # which cost less
             prior_key=next(suitable, priors[0]).key,
             prior_reasons={
-                row.key: "it learns on the picture, made coarser still, what finer pixels look like"
+                row.key: "it learns on the image, made coarser still, what finer pixels look like"
                 if row.network_input.is_downsampled
                 else "it is the one that the Deep Image Prior paper enlarges with"
                 for row in priors

@@ -294,7 +294,7 @@ def _parse_program(
     images, locations, constants = _parse_inputs(model["graph_module"]["signature"]["input_specs"])
     if len(images) != 1:
         raise archive.make_broken_error(
-            f"it takes {len(images)} inputs, and one picture is all there is"
+            f"it takes {len(images)} inputs, and one image is all there is"
         )
     (image,) = images
     weights = {}

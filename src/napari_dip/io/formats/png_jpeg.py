@@ -116,7 +116,7 @@ def _open_image(path: Path) -> Iterator[Image]:
         why = "its header states more pixels than a PNG or JPEG is read for"
         raise RefusedError("file-type", path=path, why=why) from None
     except UnidentifiedImageError:
-        why = "it starts like a picture, but no header follows"
+        why = "it starts like an image, but no header follows"
         raise RefusedError("file-broken", path=path, why=why) from None
     with opened as image:
         yield image

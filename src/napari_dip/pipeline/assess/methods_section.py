@@ -212,10 +212,10 @@ def _describe_selected_iteration(report: Report) -> str:
     by_hand = read_report_stop(report).reason in (StopReason.USER, StopReason.HISTORY)
     by_hand = by_hand or bool(report.get("fit", {}).get("kept"))
     if report.get("fit", {}).get("last_phase") and not by_hand:
-        return "the picture after these last ones was taken"
+        return "the output after these last iterations was taken"
     if by_hand or lowest_loss is None or (losses.get(best) or lowest_loss) <= lowest_loss:
-        return f"its picture of iteration {best} was taken"
-    return f"of iterations that hardly differ the last, {best}, was taken"
+        return f"the output of iteration {best} was taken"
+    return f"the output of iteration {best} was taken, the last of several that hardly differ"
 
 
 def _describe_joint_training(training: Mapping[str, Any]) -> str:
@@ -224,20 +224,20 @@ def _describe_joint_training(training: Mapping[str, Any]) -> str:
     clause = (
         f"was fitted to {parts} of the data together, in {training['iterations']} iterations, and "
         "then "
-        f"shown each of {training['inference']} (frames, planes or tiles, and channels)"
+        f"applied to each of {training['inference']} (frames, planes or tiles, and channels)"
     )
     if "network_file" in training:
         name = _strip_citation_marks(training["network_file"])
         clause = (
             f"was fitted to {training['members']} images of the series together ('{name}', SHA-256 "
-            f"{training['sha256']}), in {training['iterations']} iterations, and then shown this "
-            "one"
+            f"{training['sha256']}), in {training['iterations']} iterations, and then applied to "
+            "this one"
         )
     if "probes" not in training:
         return f"{clause}."
-    outcome = "each went on" if training["fine_tuned"] else "none went on"
+    outcome = "each was fine-tuned" if training["fine_tuned"] else "none was fine-tuned"
     return (
-        f"{clause}; since going on with each by itself, tried on {training['probes']}, changed the "
+        f"{clause}; since fine-tuning, tried on {training['probes']}, changed the "
         f"log-likelihood of validation pixels by {training['gain']:.2g} ± {training['error']:.2g} "
         "a pixel, "
         f"{outcome}."
@@ -249,18 +249,18 @@ def _describe_refinement(report: Report) -> str:
     if report["noise"].get("camera") and uses_refinement(report):
         return (
             "It was fitted at half its size {lanczos}. In the end luminance and colours were "
-            "filtered together, at three sizes {colour camera}, by patches that look alike and "
-            "guided in part by the network's picture {nl-bayes|bm3d}."
+            "filtered together, at three sizes {colour camera}, by similar patches and "
+            "guided in part by the network's image {nl-bayes|bm3d}."
         )
     if report.get("fit", {}).get("half_resolution"):
         sentences.append(
-            "Since the image is oversampled, it was fitted at half its size and enlarged again "
+            "Since the image is oversampled, it was fitted at half its size and upscaled again "
             "{lanczos|iterative backprojection}."
         )
     if uses_refinement(report):
         sentences.append(
-            "In the end patches that look alike were filtered together, guided by the network's "
-            "picture {nl-bayes|bm3d}."
+            "In the end similar patches were filtered together, guided by the network's "
+            "image {nl-bayes|bm3d}."
         )
     return " ".join(sentences)
 

@@ -285,7 +285,7 @@ def read_run_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise RefusedError("result-untold", path=file_path, why=why)
     report = _read_report_file(report_path)
     if not has_reported_pixels(file_path, report):
-        why = "the report beside it is of another picture"
+        why = "the report beside it is of another image"
         raise RefusedError("result-untold", path=file_path, why=why)
     return report
 

@@ -227,7 +227,7 @@ def _make_channels_hint(shape: tuple[int, ...], axes: str) -> str:
     else:
         return ""
     return (
-        f", or name the axes {axis_letters} if this is one picture in channels or colours "
+        f", or name the axes {axis_letters} if this is one image in channels or colours "
         f"(Axes in the dock, --axes {axis_letters} on the command line, "
         f"axes='{axis_letters}' in Python)"
     )

@@ -127,7 +127,7 @@ class Repetition:
         if not get_prior_spec(self.report["prior"]["chosen"]).is_repeatable_after_stop:
             return (
                 "The run was ended by hand, and with this prior that is repeated to the pixel "
-                "only if the last preview was the best picture."
+                "only if the last preview was the best image."
             )
         return ""
 

@@ -406,7 +406,7 @@ class BatchResults(QWidget):
         )
         self.page_button = make_button(
             "Open table",
-            "Open the table of the batch in your browser, with pictures of input and result. "
+            "Open the table of the batch in your browser, with images of input and result. "
             "Beside it lies batch.csv, for a spreadsheet.",
         )
         self.with_input = QCheckBox("with inputs")

@@ -36,7 +36,7 @@ _KEPT_FINDINGS_LABEL = "what was found so far"
 _TRUTH = Input(
     name="truth",
     label="Truth",
-    help="The same picture without noise, if you have it: tells how good each estimate is.",
+    help="The same image without noise, if you have it: tells how good each estimate is.",
     optional=True,
 )
 #: Architectures by name, used for their labels only.

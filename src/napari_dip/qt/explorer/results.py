@@ -138,7 +138,7 @@ _METRICS_TOOLTIP = (
     "Energies of the targets; or what is there of each band of frequencies, in cycles per pixel; "
     "or a row for each network. Validation error: at pixels that drove no fit, small is good. dB: "
     "PSNR against the truth. Score: impedance. Bands: how far the lowest is ahead of the highest. "
-    "Weights: in thousands. Choose a network to see its curves and its picture."
+    "Weights: in thousands. Choose a network to see its curves and its image."
 )
 #: Height of a row in pixels; a window of 1280 x 720 shows five rows below the plot.
 _METRIC_ROW_HEIGHT = 22
@@ -223,7 +223,7 @@ class ExplorerResults(QWidget):
         self.image_label.setTextFormat(Qt.TextFormat.PlainText)  # layer names may contain markup
         self.image_label.setVisible(False)
         self.layers_button = make_button(
-            "Add as layer", "Add the pictures as one layer, over the part that was looked at."
+            "Add as layer", "Add the images as one layer, over the part that was looked at."
         )
         self.save_button = make_button(
             "Save report …",

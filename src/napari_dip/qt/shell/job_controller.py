@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DISCARDED_MESSAGE = "Discarded, nothing was kept."
 #: What stopping keeps, for messages.
-KEPT_LABEL = "the best picture so far"
+KEPT_LABEL = "the best image so far"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -86,7 +86,7 @@ class InputChooser(QWidget):
         self.axes = QLineEdit()
         self.axes.setAccessibleName("Axes")
         self.axes.setToolTip(
-            "<qt>One letter for each axis: Y and X for the picture plane, C for channels, "
+            "<qt>One letter for each axis: Y and X for the image plane, C for channels, "
             "Z for depth, T for time, S for red, green and blue. "
             "Change it if the guess is wrong.</qt>"
         )

@@ -95,7 +95,7 @@ class ValidationCurve(DockPlot):
                 (VALIDATION_COLOUR, "━", "validation"),
                 (VALIDATION_COLOUR, "●", "best so far"),
             ),
-            "Some pixels are hidden from the fit. While their loss falls, the picture gets better; "
+            "Some pixels are hidden from the fit. While their loss falls, the image gets better; "
             "when it rises, the network begins to copy noise, and the best point is kept.",
         )
         self._points: list[tuple[int, float, float]] = []

@@ -313,10 +313,10 @@ class RunBar(QWidget):
         run, pause, discard = self.run_button, self.pause_button, self.discard_button
         buttons = ([run], [pause, discard]) if self._can_discard else ([run, pause], [discard])
         fill_grid(self, (*buttons, [self.bar], [self.message_area], [self.add_button]), spacing=4)
-        self.add_button.setToolTip("Try again to add the restored picture as a layer")
+        self.add_button.setToolTip("Try again to add the restored image as a layer")
         self.add_button.setVisible(False)  # until a result waits
-        self.pause_button.setToolTip("Hold the computation; the picture so far stays")
-        self.discard_button.setToolTip("Stop and throw the picture away")
+        self.pause_button.setToolTip("Hold the computation; the image so far stays")
+        self.discard_button.setToolTip("Stop and throw the image away")
 
 
 def remove_option_names(text: str) -> str:

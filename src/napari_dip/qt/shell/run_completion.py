@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.job_controller import ResultTarget
     from napari_dip.qt.shell.layers import Preview
 
-SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the pictures that you kept from its history are left."
+SNAPSHOTS_KEPT_MESSAGE = "Discarded; only the images that you kept from its history are left."
 NO_IMAGE_MESSAGE = (
-    "The run was ended before there was a first picture to keep, so no layer was added. "
+    "The run was ended before there was a first image to keep, so no layer was added. "
     "Give it a little more time."
 )
 

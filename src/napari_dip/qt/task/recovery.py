@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from napari_dip.qt.shell.worker import BackgroundCall
 
 _RESUME_TOOLTIP = (
-    "Bring back the picture, if it is not here, and all settings, and resume where the run "
+    "Bring back the image, if it is not here, and all settings, and resume where the run "
     "was cut off. The result is the same as if it had not been."
 )
 _RESTART_TOOLTIP = (
-    "It was begun with another version and cannot go on exactly: bring back the picture and all "
+    "It was begun with another version and cannot go on exactly: bring back the image and all "
     "settings, and begin again."
 )
 _DISCARD_TOOLTIP = (

@@ -154,7 +154,7 @@ class RepeatButtons(QWidget):
         )
         self.again_button = make_button(
             "Run again from this layer",
-            "Set this dock as it was for this result: image, further pictures and all settings. "
+            "Set this dock as it was for this result: image, further images and all settings. "
             "Nothing runs until you press Run.",
         )
         self.python_button = make_button(

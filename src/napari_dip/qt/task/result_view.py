@@ -52,7 +52,7 @@ _PROFILE_HINT = (
     "Compares the input with the latest result along a line. Press Draw a line, then drag it."
 )
 _NO_RESULT = "There is no result to compare with yet."
-_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the picture."
+_DRAW_LINE_HINT = "Draw a line across something that matters, by dragging in the image."
 #: Milliseconds from the last change to a redraw, because sliders and shapes change often.
 _REDRAW_DELAY_MS = 50
 
@@ -275,12 +275,12 @@ class ProfileSection(CollapsibleSection):
 EXTRA_LAYERS = {
     "uncertainty": (
         "Uncertainty",
-        "Standard deviation of each pixel, in the picture's units: dark where it is sure. "
+        "Standard deviation of each pixel, in the image's units: dark where it is sure. "
         "The layer comes hidden; its eye in the layer list shows it.",
     ),
     "residual": (
         "Residual",
-        "What was taken out of the picture, grey where that is nothing. It should look like noise: "
+        "What was taken out of the image, grey where that is nothing. It should look like noise: "
         "lines and spots in it are structure that was lost. "
         "The layer comes hidden; its eye in the layer list shows it.",
     ),

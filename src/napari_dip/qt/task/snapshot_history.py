@@ -50,7 +50,7 @@ MAX_SNAPSHOT_BYTES = 256_000_000
 #: Largest number of snapshots: a slider of 300 pixels in the dock cannot resolve more.
 MAX_SNAPSHOTS = 100
 _HISTORY_TOOLTIP = (
-    "Go back to the pictures that the run went through. 'Use this iteration' makes a layer of "
+    "Go back to the images that the run went through. 'Use this iteration' makes a layer of "
     "the one in sight; nothing else is changed. At the right end: the run as it goes on, then its "
     "result."
 )
@@ -246,7 +246,7 @@ class HistorySlider(QWidget):
         guard_wheel(self.slider)
         self.message_label = make_message_label()
         self.keep_button = make_button(
-            "Use this iteration", "Add the picture in sight as a layer of its own"
+            "Use this iteration", "Add the image in view as a layer of its own"
         )
         self._arrange()
         self.slider.valueChanged.connect(self._on_move)
@@ -322,7 +322,7 @@ class HistorySlider(QWidget):
         if layers is None or selected is None:
             return
         name, error_message = get_value_or_error(
-            lambda: layers.add(self._viewer, selected), "The picture could not be kept"
+            lambda: layers.add(self._viewer, selected), "The image could not be kept"
         )
         self._show_message(error_message or f"Kept: '{name}'.")
 
@@ -351,7 +351,7 @@ class HistorySlider(QWidget):
         snapshots = self.snapshot_buffer.snapshots
         self._selected = snapshots[index] if index < len(snapshots) else None
         error_message = call_reporting_errors(
-            self._show_selected_snapshot, "The picture cannot be shown"
+            self._show_selected_snapshot, "The image cannot be shown"
         )
         self._show_message(error_message)
 
@@ -383,7 +383,7 @@ class HistorySlider(QWidget):
             return
         buffer = self.snapshot_buffer
         count = len(buffer.snapshots)
-        images = "1 picture" if count == 1 else f"{count} pictures"
+        images = "1 image" if count == 1 else f"{count} images"
         memory = f"{format_bytes(buffer.bytes)} of at most {format_bytes(buffer.max_bytes)}"
         self.message_label.setText(entry or f"{images} in {memory}")
 
